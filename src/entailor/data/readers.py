@@ -1,0 +1,311 @@
+"""Labelled text out of a file or a Hugging Face data set: columns found, labels mapped, every row checked.
+
+How sources are opened is `tables`, which column is which is `columns`; whether a whole split is sound is `checks`.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import chain, compress
+from typing import Any
+
+from entailor.data.columns import find_columns
+from entailor.data.example import Example, content_id
+from entailor.data.tables import open_table
+from entailor.errors import DataError, LabelError, near_miss
+
+MAX_FIELD_CHARACTERS = 2_000_000
+NO_GOLD = frozenset(("", "-", "-1", "nan"))
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """How a source is read.
+
+    Attributes:
+        columns: field to column: text (or premise), text_pair (or hypothesis), label, id, group.
+        label_names: label as written to label name; what it leaves out keeps its own name.
+        labels: the allowed label names, or None for any.
+        config_name: configuration of a data set.
+        split: split of a data set.
+        require_labels: whether a label column is needed and rows without a gold label are dropped. Without it such
+            rows are kept with the label None.
+    """
+
+    columns: Mapping[str, str] = field(default_factory=dict)
+    label_names: Mapping[str, str] = field(default_factory=dict)
+    labels: tuple[str, ...] | None = None
+    config_name: str | None = None
+    split: str | None = None
+    require_labels: bool = True
+
+
+@dataclass(frozen=True)
+class ReadResult:
+    """What a source held.
+
+    Attributes:
+        examples: in the order of the source; ids are unique.
+        rows_read: rows after the header, those without gold included.
+        dropped_without_gold: rows left out because they have no agreed label.
+        columns: field to the column it was read from.
+        notes: what a reader of the result should know, such as repeated ids.
+    """
+
+    examples: tuple[Example, ...]
+    rows_read: int
+    dropped_without_gold: int
+    columns: Mapping[str, str]
+    notes: tuple[str, ...] = ()
+
+
+def read_examples(source: str, options: ReadOptions | None = None) -> ReadResult:
+    """Read a whole file or data set.
+
+    Args:
+        source: CSV, TSV, JSON lines (each also .gz) or Parquet file, or a Hugging Face data set id.
+        options: how it is read.
+
+    Raises:
+        DataError: the source, a column or a row cannot be read; no row has a gold label.
+        LabelError: a label outside `options.labels`.
+        ConfigError: `options.columns` cannot be used.
+    """
+    reading = _Reading(source, options or ReadOptions())
+    with _collector_at_rest():
+        examples = tuple(reading)
+    return ReadResult(examples, reading.rows_read, reading.dropped, reading.columns, reading.notes())
+
+
+def iter_examples(source: str, options: ReadOptions | None = None) -> Iterator[Example]:
+    """Stream a file or data set; the source is opened and its columns are found before this returns.
+
+    Takes and raises what `read_examples` does; errors of a row come when its batch is reached.
+    """
+    return iter(_Reading(source, options or ReadOptions()))
+
+
+@contextmanager
+def _collector_at_rest() -> Iterator[None]:
+    """Hold back the cyclic garbage collector: rows hold no cycles, and it would walk over them again and again."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+class _Reading:
+    """One pass over a source, with its counts. Works on columns of a batch; rows are looked at one by one in errors."""
+
+    def __init__(self, source: str, options: ReadOptions) -> None:
+        self._table = open_table(source, config_name=options.config_name, split=options.split)
+        self._source, self._options = self._table.source, options
+        self.columns = find_columns(
+            self._table.columns, options.columns, source=self._source, require_labels=options.require_labels
+        )
+        self.rows_read = self.dropped = self._repeated_ids = 0
+        self._names: dict[str, str | None] = {}  # label as written -> name, or None for no gold
+        self._class_names = self._table.class_names.get(self.columns.get("label", ""), ())
+        self._seen: set[str] = set()
+        self._repeats: dict[str, int] = {}
+        self._groups: dict[Any, str | None] = {}
+
+    def notes(self) -> tuple[str, ...]:
+        if not self._repeated_ids:
+            return self._table.notes
+        note = (
+            f"{self._source}: {self._repeated_ids:,} repeated values in the id column {self.columns['id']!r}; "
+            "each was made unique with -2, -3, ..."
+        )
+        return (*self._table.notes, note)
+
+    def __iter__(self) -> Iterator[Example]:
+        return chain.from_iterable(self._batches())
+
+    def _batches(self) -> Iterator[Iterator[Example]]:
+        for batch in self._table.batches(list(self.columns.values())):
+            yield self._examples(dict(zip(self.columns, batch, strict=True)))
+        self._check_counts()
+
+    def _examples(self, cells: dict[str, Sequence[Any]]) -> Iterator[Example]:
+        count = len(cells["text"])
+        labels = self._labels(cells["label"]) if "label" in cells else [None] * count
+        rows: Sequence[int] = range(self.rows_read, self.rows_read + count)
+        self.rows_read += count
+        if self._options.require_labels and None in labels:
+            kept = [label is not None for label in labels]
+            cells = {name: list(compress(values, kept)) for name, values in cells.items()}
+            labels, rows = list(compress(labels, kept)), list(compress(rows, kept))
+            self.dropped += count - len(labels)
+        texts = self._texts(cells["text"], rows, "text")
+        pairs = self._texts(cells["text_pair"], rows, "text_pair") if "text_pair" in cells else [None] * len(texts)
+        ids = self._ids(cells.get("id"), texts, pairs)
+        groups = self._groups_of(cells["group"]) if "group" in cells else [None] * len(texts)
+        return map(Example, ids, texts, pairs, labels, groups)
+
+    def _texts(self, values: Sequence[Any], rows: Sequence[int], field: str) -> Sequence[str]:
+        """Return the texts as they are when the whole column is sound, else find the row that is not."""
+        try:
+            joined = "".join(values)
+            joined.encode("utf-8")
+            if "\0" not in joined and max(map(len, values), default=0) <= MAX_FIELD_CHARACTERS:
+                return values
+        except (TypeError, UnicodeEncodeError):
+            pass  # numbers are made text below; for the rest the row is named
+        return [self._text(value, row, field) for value, row in zip(values, rows, strict=True)]
+
+    def _text(self, value: Any, row: int, field: str) -> str:
+        """Return a value as text, or say why it is none."""
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and not _is_nan(value):
+            return str(value)
+        if not isinstance(value, str):
+            raise self._error(f"{_kind(value)}, expected text", row, field, "Fill in the text or leave the row out")
+        if len(value) > MAX_FIELD_CHARACTERS:
+            problem = f"a text of {len(value):,} characters, expected at most {MAX_FIELD_CHARACTERS:,}"
+            raise self._error(problem, row, field, "Cut the text, or look for a quote that is never closed in it")
+        if "\0" in value:
+            raise self._error("NUL byte in a text", row, field, "Remove it from the file")
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError as error:
+            problem = f"half of a surrogate pair ({value[error.start]!a}) at character {error.start + 1}"
+            raise self._error(problem, row, field, "Write the whole character, or leave it out") from None
+        return value
+
+    def _labels(self, values: Sequence[Any]) -> list[str | None]:
+        """Return label names; None where there is no gold label. Each way of writing a label is looked at once."""
+        first = self.rows_read
+        try:
+            written = values if set(map(type, values)) == {str} else [_written(value) for value in values]
+        except TypeError:
+            row, value = next((row, value) for row, value in enumerate(values) if not isinstance(value, _LABEL_TYPES))
+            problem = f"{_kind(value)} as a label, expected text or an integer"
+            raise self._error(problem, first + row, "label", kind=LabelError) from None
+        for new in dict.fromkeys(written):
+            if new not in self._names:
+                self._names[new] = self._resolve(_plain_number(new), first + written.index(new))
+        return list(map(self._names.__getitem__, written))
+
+    def _resolve(self, written: str, row: int) -> str | None:
+        options, codes = self._options, self._class_names
+        if "\0" in written:
+            raise self._error("NUL byte in a label", row, "label", "Remove it from the file")
+        name = options.label_names.get(written)
+        if name is None and written.casefold() in NO_GOLD and written not in (options.labels or ()):
+            return None
+        if name is None and codes:
+            if not written.isdecimal() or int(written) >= len(codes):
+                problem = f"label {written}, expected a code from 0 to {len(codes) - 1} ({', '.join(codes)})"
+                raise self._error(problem, row, "label", kind=LabelError)
+            name = options.label_names.get(codes[int(written)], codes[int(written)])
+        name = written if name is None else name
+        if options.labels is not None and name not in options.labels:
+            problem = f"label {name!r}, expected one of {', '.join(map(repr, options.labels))}"
+            raise self._error(problem, row, "label", _label_remedy(name, options.labels), kind=LabelError)
+        return name
+
+    def _ids(self, own: Sequence[Any] | None, texts: Sequence[str], pairs: Sequence[str | None]) -> Sequence[str]:
+        """Return the file's own ids, or hashes of the content, all different."""
+        if own is None:
+            ids = list(map(content_id, texts, pairs))
+        else:
+            given = zip(own, texts, pairs, strict=True)
+            ids = [content_id(text, pair) if value in (None, "") else str(value) for value, text, pair in given]
+        new = set(ids)
+        if len(new) == len(ids) and self._seen.isdisjoint(new):
+            self._seen |= new
+            return ids
+        return [self._unique(name, own is not None and own[place] not in (None, "")) for place, name in enumerate(ids)]
+
+    def _unique(self, name: str, own: bool) -> str:
+        if name in self._seen:
+            self._repeated_ids += own
+            number = self._repeats.get(name, 1) + 1
+            while f"{name}-{number}" in self._seen:
+                number += 1
+            self._repeats[name] = number
+            name = f"{name}-{number}"
+        self._seen.add(name)
+        return name
+
+    def _groups_of(self, values: Sequence[Any]) -> list[str | None]:
+        """Return groups as text, one object for each, since a file has few groups and many rows."""
+        try:
+            written = dict.fromkeys(values)
+        except TypeError:
+            written = dict.fromkeys(
+                values := [None if value is None else str(value) for value in values]
+            )  # a list of tags, for example
+        for value in written.keys() - self._groups.keys():
+            self._groups[value] = (str(value).strip() or None) if value is not None else None
+        return list(map(self._groups.__getitem__, values))
+
+    def _check_counts(self) -> None:
+        if self.rows_read == 0:
+            raise DataError("column names and not one row", path=self._source, remedy="Give a file with rows")
+        if self.dropped == self.rows_read:
+            raise DataError(
+                f"none of the {self.rows_read:,} rows has a gold label (empty, '-', -1 and null count as none)",
+                path=self._source,
+                column=self.columns["label"],
+                remedy="Map another column with --columns label=COL, or name the labels with data.label_names",
+            )
+
+    def _error(
+        self, problem: str, row: int, field: str, remedy: str | None = None, *, kind: type[DataError] = DataError
+    ) -> DataError:
+        number = self._table.row_number(row)
+        return kind(problem, path=self._source, row=number, column=self.columns[field], remedy=remedy)
+
+
+_LABEL_TYPES = (str, int, float, type(None))  # bool is an int
+
+
+def _written(value: Any) -> str:
+    """Return a label value as text: a missing value is empty, a boolean is as in JSON.
+
+    Raises:
+        TypeError: the value is an object, a list, or something else that is no label.
+    """
+    if isinstance(value, str):
+        return value
+    if value is None or _is_nan(value):
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if not isinstance(value, _LABEL_TYPES):
+        raise TypeError
+    return str(value)
+
+
+def _plain_number(written: str) -> str:
+    """Strip a label, and write 1.0 as 1: a column of integers with gaps often comes as 0.0, 1.0, 2.0."""
+    return re.sub(r"^(-?\d+)\.0+$", r"\1", written.strip())
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)
+
+
+def _kind(value: Any) -> str:
+    kinds = {type(None): "no value", dict: "an object", list: "a list", bool: "a boolean", float: "not a number"}
+    return kinds.get(type(value), f"a {type(value).__name__}")
+
+
+def _label_remedy(name: str, labels: tuple[str, ...]) -> str:
+    def plain(label: str) -> str:
+        return re.sub(r"[\s_-]+", "", label).casefold()
+
+    same = next((label for label in labels if plain(label) == plain(name)), None)
+    if same is not None:
+        return f"It differs from {same!r} in case or spaces only: map it with data.label_names={{{name}: {same}}}"
+    hint = near_miss(name, labels).strip()
+    return f"{hint} Correct the row, add the label to data.labels, or map it with data.label_names".strip()

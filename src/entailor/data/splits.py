@@ -1,0 +1,209 @@
+"""Train, tune and test from the user's files: read, split where a part is missing, sampled, checked and frozen.
+
+The only module that puts the data folder together; it knows nothing of tokens or models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from entailor.config import DataSettings
+from entailor.data.checks import Finding, check_split, drop_leaks
+from entailor.data.example import Example, Split
+from entailor.data.files import is_file
+from entailor.data.readers import ReadOptions, ReadResult, read_examples
+from entailor.data.stratify import Rows, sample, split_off
+from entailor.errors import ConfigError, DataError, LabelError
+
+NLI_LABELS = ("entailment", "neutral", "contradiction")
+TWO_WAY_LABELS = ("entailment", "not_entailment")
+
+
+@dataclass(frozen=True)
+class LoadedData:
+    """A split that is ready to use, and what a reader of the results must know about it.
+
+    Attributes:
+        split: train, tune and test.
+        labels: label names in the order of the classifiers' outputs.
+        is_pair: whether examples are pairs of texts.
+        notes: what was read, dropped, split off and sampled.
+        findings: what the checks say of the split.
+        fingerprint: hash of ids, texts and labels (32 hex digits).
+    """
+
+    split: Split
+    labels: tuple[str, ...]
+    is_pair: bool
+    notes: tuple[str, ...]
+    findings: tuple[Finding, ...]
+    fingerprint: str
+
+
+def load_data(settings: DataSettings) -> LoadedData:
+    """Read, split, sample and check the data of an experiment; the same settings and files give the same split.
+
+    A part without a file is taken from train, in the proportions of the labels and so that no premise (or single
+    text) stands in two parts. Without any file the corpus that ships is used.
+
+    Raises:
+        DataError: a source or row cannot be read; one class only; pairs here and single texts there; too few rows.
+        LabelError: a label outside the label set, or in tune or test and not in train.
+        ConfigError: settings that do not go together.
+    """
+    split, notes = _corpus(settings) if settings.train is None else _from_sources(settings)
+    if settings.drop_leaks:
+        split, dropped = drop_leaks(split)
+        notes.append(f"train: {dropped:,} rows dropped because their text also stands in tune or test")
+    labels = _label_order(split, settings)
+    split, sampling = _sampled(split, settings, len(labels))
+    notes += sampling
+    notes.append(", ".join(f"{name} {len(rows):,}" for name, rows in split.parts()) + f"; labels {', '.join(labels)}")
+    return LoadedData(
+        split=split,
+        labels=labels,
+        is_pair=split.train[0].text_pair is not None,
+        notes=tuple(notes),
+        findings=check_split(split),
+        fingerprint=split.fingerprint(),
+    )
+
+
+def split_document(split: Split) -> dict[str, Any]:
+    """Return what ``split.json`` holds: the ids of train, tune and test, in order, and the hash of their content."""
+    ids = {name: [row.id for row in rows] for name, rows in split.parts()}
+    return {"fingerprint": split.fingerprint(), **ids}
+
+
+def _corpus(settings: DataSettings) -> tuple[Split, list[str]]:
+    given = [key for key in ("tune", "test") if getattr(settings, key) is not None]
+    if given:
+        raise ConfigError(f"data.{given[0]} without data.train. Give a train file too, or neither")
+    from entailor.data.corpus import generate_split
+
+    size = settings.corpus_size
+    shares = [_row_count(settings, key, size) / size for key in ("tune_size", "test_size")]
+    if sum(shares) >= 1:
+        raise ConfigError("data.tune_size and data.test_size leave no rows to train on. Make them smaller")
+    split = generate_split(size=size, seed=settings.split_seed, tune_share=shares[0], test_share=shares[1])
+    return split, [f"{size:,} pairs of the corpus that ships, seed {settings.split_seed}"]
+
+
+def _from_sources(settings: DataSettings) -> tuple[Split, list[str]]:
+    sources = dict(_sources(settings))
+    options = ReadOptions(columns=settings.columns, label_names=settings.label_names, labels=settings.labels)
+    options = replace(options, config_name=settings.config_name)
+    results: dict[str, ReadResult] = {}
+    for name, (source, split_name) in sources.items():
+        try:
+            results[name] = read_examples(source, replace(options, split=split_name))
+        except LabelError as error:
+            if name == "train" or settings.labels is not None:
+                raise
+            remedy = f"train ({sources['train'][0]}) has no such label. {error.remedy or ''}".strip()
+            raise LabelError(
+                error.problem, path=error.path, row=error.row, column=error.column, remedy=remedy
+            ) from None
+        if name == "train":
+            trained = _labels_of(results["train"].examples, source)
+            options = replace(options, labels=tuple(label for label in settings.labels or trained if label in trained))
+    _check_same_shape(results, sources)
+    notes = [note for name, result in results.items() for note in _notes(name, sources[name][0], result)]
+    parts = {name: result.examples for name, result in results.items()}
+    missing = [name for name in ("test", "tune") if name not in parts]
+    if missing:
+        total = len(parts["train"])
+        sizes = {name: _row_count(settings, f"{name}_size", total) for name in missing}
+        parts |= split_off(parts["train"], sizes, settings.split_seed, sources["train"][0])
+        made = " and ".join(f"{name} ({len(parts[name]):,} rows)" for name in missing)
+        kept = "premise" if "text_pair" in results["train"].columns else "text"
+        notes.append(f"{made} taken from train with seed {settings.split_seed}; no {kept} stands in two of these parts")
+    return Split(parts["train"], parts["tune"], parts["test"]), notes
+
+
+def _sources(settings: DataSettings) -> Iterator[tuple[str, tuple[str, str | None]]]:
+    """Say where each part is read from: part, and source with the split of a data set."""
+    assert settings.train is not None
+    on_hub = not is_file(settings.train)
+    yield "train", (settings.train, settings.train_split if on_hub else None)
+    for name, usual in (("tune", "validation"), ("test", "test")):
+        source, split_name = getattr(settings, name), getattr(settings, f"{name}_split")
+        if source is None and split_name is None:
+            continue
+        source = source or settings.train
+        if is_file(source):
+            if split_name is not None:
+                raise ConfigError(f"data.{name}_split: {source} is a file and has no splits. Give data.{name} alone")
+            yield name, (source, None)
+        else:
+            yield name, (source, split_name or usual)
+
+
+def _labels_of(rows: Sequence[Example], source: str) -> tuple[str, ...]:
+    labels = tuple(dict.fromkeys(row.label for row in rows if row.label is not None))
+    if len(labels) < 2:
+        found = f"every row has the label {labels[0]!r}" if labels else "no labelled rows are left"
+        raise DataError(
+            f"{found}, expected at least two classes",
+            path=source,
+            remedy="Check the label column (--columns label=COL) and data.label_names",
+        )
+    return labels
+
+
+def _check_same_shape(results: Mapping[str, ReadResult], sources: Mapping[str, tuple[str, str | None]]) -> None:
+    shapes = {name: "pairs" if "text_pair" in result.columns else "single texts" for name, result in results.items()}
+    for name, shape in shapes.items():
+        if shape != shapes["train"]:
+            columns = ", ".join(f"{key}={column}" for key, column in results[name].columns.items())
+            raise DataError(
+                f"{name} holds {shape} ({columns}), but train holds {shapes['train']}",
+                path=sources[name][0],
+                remedy="Name the columns with --columns so that both hold the same",
+            )
+
+
+def _notes(name: str, source: str, result: ReadResult) -> Iterator[str]:
+    columns = ", ".join(f"{field}={column}" for field, column in result.columns.items())
+    yield f"{name}: {result.rows_read:,} rows of {source} ({columns})"
+    if result.dropped_without_gold:
+        yield f"{name}: {result.dropped_without_gold:,} rows without a gold label dropped"
+    yield from result.notes
+
+
+def _sampled(split: Split, settings: DataSettings, num_labels: int) -> tuple[Split, list[str]]:
+    parts: dict[str, Rows] = {}
+    notes = []
+    for number, (name, rows) in enumerate(split.parts()):
+        key = f"max_{name}_examples"
+        size = getattr(settings, key)
+        if size is not None and size < num_labels:
+            raise ConfigError(f"data.{key}: {size} is less than the number of labels. Give at least {num_labels}")
+        parts[name] = tuple(rows) if size is None else sample(tuple(rows), size, (settings.split_seed, 1, number))
+        if len(parts[name]) < len(rows):
+            notes.append(f"{name}: a sample of {len(parts[name]):,} of {len(rows):,} rows, in the labels' proportions")
+    return Split(**parts), notes
+
+
+def _label_order(split: Split, settings: DataSettings) -> tuple[str, ...]:
+    found = set(_labels_of(split.train, settings.train or "the corpus that ships"))
+    if settings.labels is not None:
+        unseen = [label for label in settings.labels if label not in found]
+        if unseen:
+            names = ", ".join(map(repr, unseen))
+            raise LabelError(f"no row of train has the label {names}, which data.labels names", path=settings.train)
+        return settings.labels
+    for known in (NLI_LABELS, TWO_WAY_LABELS):
+        if found <= set(known):
+            return tuple(label for label in known if label in found)
+    return tuple(sorted(found))
+
+
+def _row_count(settings: DataSettings, key: str, total: int) -> int:
+    """Return a size as a number of rows: below 1 it is a share."""
+    size = getattr(settings, key)
+    if size >= 1 and size != int(size):
+        raise ConfigError(f"data.{key}: {size} is neither a share below 1 nor a whole number of rows")
+    return int(size) if size >= 1 else max(1, round(size * total))

@@ -1,0 +1,191 @@
+"""Which rows go to which part: in the labels' proportions, whole premises together, the same for the same seed.
+
+Works on rows in memory; where they come from and what the user asked for is `splits`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import compress
+
+import numpy as np
+import numpy.typing as npt
+
+from entailor.data.example import Example
+from entailor.data.text_keys import normalised_keys
+from entailor.errors import DataError
+
+# Premises carry different numbers of rows. A part that misses its rows by more than this share is filled up with
+# premises that do not fit exactly.
+SIZE_TOLERANCE = 0.01
+
+Integers = npt.NDArray[np.int64]
+Rows = tuple[Example, ...]
+
+
+def sample(rows: Rows, size: int, seed: Sequence[int]) -> Rows:
+    """Draw `size` rows in the labels' proportions, at least one of each label; they keep their order.
+
+    Args:
+        rows: labelled rows.
+        size: number of rows, at least the number of labels; more than there are means all.
+        seed: what the draw depends on.
+    """
+    if size >= len(rows):
+        return rows
+    _, labels = _label_codes(rows)
+    counts = np.bincount(labels)
+    rng = np.random.default_rng(seed)
+    drawn = [
+        rng.choice(np.flatnonzero(labels == label), count, replace=False)
+        for label, count in enumerate(_shares(counts, size, at_most=counts).tolist())
+    ]
+    return tuple(rows[place] for place in np.sort(np.concatenate(drawn)).tolist())
+
+
+def split_off(rows: Rows, sizes: Mapping[str, int], seed: int, source: str) -> dict[str, Rows]:
+    """Take parts from training rows, in the labels' proportions, so that no premise stands in two parts.
+
+    Premises (or single texts) that differ in case, punctuation or spaces only count as one.
+
+    Args:
+        rows: labelled rows.
+        sizes: part to number of rows; met within `SIZE_TOLERANCE` unless premises carry many rows each.
+        seed: what the draw depends on.
+        source: the file, for errors.
+
+    Returns:
+        The parts, and under ``train`` what is left; each in the order of the file, each with every label.
+
+    Raises:
+        DataError: too few rows, rows of a label, or different premises.
+    """
+    if sum(sizes.values()) >= len(rows):
+        wanted = " and ".join(f"{name} {size:,}" for name, size in sizes.items())
+        raise DataError(
+            f"{len(rows):,} rows, of which {wanted} would be taken: nothing is left to train on",
+            path=source,
+            remedy="Make data.tune_size and data.test_size smaller, or give files for them",
+        )
+    names, labels = _label_codes(rows)
+    counts = np.bincount(labels, minlength=len(names))
+    rare = [f"{name!r} ({count} rows)" for name, count in zip(names, counts, strict=True) if count <= len(sizes)]
+    if rare:
+        raise DataError(
+            f"too few rows of label {', '.join(rare)}: at least {len(sizes) + 1} are needed, one for each of train, "
+            f"{', '.join(sizes)}",
+            path=source,
+            remedy="Add rows, merge the label into another with data.label_names, or give tune and test files",
+        )
+    rooms, left = [], counts
+    for done, size in enumerate(sizes.values()):
+        rooms.append(_shares(counts, size, at_most=left - (len(sizes) - done)))  # one a label for each part to come
+        left = left - rooms[-1]
+    part = _assign(
+        _groups(normalised_keys([row.text for row in rows])), labels, rooms, np.random.default_rng((seed, 0))
+    )
+    parts: dict[str, Rows] = {}
+    for place, name in enumerate(("train", *sizes)):
+        inside = part == place
+        absent = np.flatnonzero(np.bincount(labels[inside], minlength=len(names)) == 0)
+        if len(absent):
+            raise DataError(
+                f"too few different texts of label {names[absent[0]]!r}: {name} gets none of them, since rows with the "
+                "same text (or premise) stay in one part",
+                path=source,
+                remedy="Make data.tune_size and data.test_size larger, or give files for tune and test",
+            )
+        parts[name] = tuple(compress(rows, inside.tolist()))
+    return parts
+
+
+def _label_codes(rows: Sequence[Example]) -> tuple[list[str], Integers]:
+    names = list(dict.fromkeys(row.label for row in rows if row.label is not None))
+    codes: dict[str | None, int] = {name: code for code, name in enumerate(names)}
+    return names, np.array([codes[row.label] for row in rows], np.int64)
+
+
+def _groups(keys: Integers) -> Integers:
+    """Number rows by key in order of first appearance: keys are hashes and differ from process to process."""
+    _, first, group = np.unique(keys, return_index=True, return_inverse=True)
+    numbers: Integers = np.argsort(np.argsort(first))[group]
+    return numbers
+
+
+def _shares(counts: Integers, size: int, at_most: Integers) -> Integers:
+    """Divide `size` among labels in proportion to `counts` (largest remainders), at least one each.
+
+    Args:
+        counts: rows of each label. Shape (L,).
+        size: rows wanted in all; where it is below L, the result sums to L.
+        at_most: rows that may be taken of each label, at least 1. Shape (L,).
+
+    Returns:
+        Rows to take of each label. Shape (L,).
+    """
+    exact = size * counts / counts.sum()
+    taken: Integers = np.clip(np.floor(exact).astype(np.int64), 1, at_most)
+    while taken.sum() != size:
+        step = 1 if taken.sum() < size else -1
+        open_ = taken < at_most if step > 0 else taken > 1
+        if not open_.any():
+            break
+        need = np.where(open_, step * (exact - taken), -np.inf)
+        taken[int(np.argmax(need))] += step
+    return taken
+
+
+def _assign(group: Integers, labels: Integers, rooms: Sequence[Integers], rng: np.random.Generator) -> Integers:
+    """Give whole groups to parts until each label's room there is full.
+
+    Args:
+        group: group of each row, from 0. Shape (N,).
+        labels: label code of each row. Shape (N,).
+        rooms: for each part, rows wanted of each label. Shape (L,) each.
+        rng: decides the order in which groups are looked at.
+
+    Returns:
+        Part of each row: 0 stays in train, 1 is the first of `rooms`, and so on. Shape (N,).
+    """
+    members = np.argsort(group, kind="stable")
+    bounds = np.searchsorted(group[members], np.arange(group.max() + 2)).tolist()
+    codes = labels[members].tolist()
+    part_of = [0] * (len(bounds) - 1)
+    room = [wanted.tolist() for wanted in rooms]
+    left = [sum(wanted) for wanted in room]
+    order = rng.permutation(len(part_of)).tolist()
+    for exactly in (True, False):
+        for one in order:
+            if part_of[one]:
+                continue
+            inside = codes[bounds[one] : bounds[one + 1]]
+            for place, wanted in enumerate(room):
+                if left[place] > 0 and _fits(inside, wanted, exactly=exactly):
+                    part_of[one] = place + 1
+                    left[place] -= len(inside)
+                    for code in inside:
+                        wanted[code] -= 1
+                    break
+            if max(left) <= 0:
+                break
+        if all(map(_is_full, room, rooms)):
+            break
+    part: Integers = np.asarray(part_of, np.int64)[group]
+    return part
+
+
+def _fits(codes: Sequence[int], room: Sequence[int], *, exactly: bool) -> bool:
+    """Tell whether a group fits into the room its labels have left, or at least fills as much as it overfills."""
+    if len(codes) == 1:
+        return room[codes[0]] > 0
+    counts = [(codes.count(code), room[code]) for code in set(codes)]
+    if exactly:
+        return all(count <= free for count, free in counts)
+    return sum(2 * min(count, max(free, 0)) - count for count, free in counts) >= 0
+
+
+def _is_full(room: Sequence[int], wanted: Integers) -> bool:
+    """Tell whether a part has nearly all its rows, and some of each label."""
+    return sum(room) <= SIZE_TOLERANCE * wanted.sum() and all(
+        free < size for free, size in zip(room, wanted, strict=True)
+    )

@@ -1,0 +1,40 @@
+"""AdamW over a method's parameter groups, and the learning rate's rise and fall."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch.optim.lr_scheduler import LambdaLR
+
+from entailor.methods.base import ParameterGroup, TrainedMethod
+
+
+def build_optimizer(groups: Sequence[ParameterGroup]) -> torch.optim.AdamW:
+    """Return AdamW (Loshchilov & Hutter 2019) with one group a learning rate and weight decay; betas 0.9, 0.999."""
+    return torch.optim.AdamW(
+        [
+            {"params": list(group.parameters), "lr": group.learning_rate, "weight_decay": group.weight_decay}
+            for group in groups
+        ],
+        fused=True,
+    )
+
+
+def build_schedule(optimizer: torch.optim.Optimizer, method: TrainedMethod, total_steps: int) -> LambdaLR:
+    """Return the schedule: linear warm-up, then linear or cosine decay to zero, or constant.
+
+    The first step already has a rate above zero, so no step is lost to warm-up.
+    """
+    warmup = math.ceil(total_steps * method.warmup_ratio)
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        if method.lr_scheduler_type == "constant":
+            return 1.0
+        progress = (step - warmup) / max(1, total_steps - warmup)
+        return 1.0 - progress if method.lr_scheduler_type == "linear" else 0.5 * (1.0 + math.cos(math.pi * progress))
+
+    return LambdaLR(optimizer, factor)

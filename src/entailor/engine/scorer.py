@@ -1,0 +1,84 @@
+"""The one scoring loop: encoded inputs to label log-probabilities, the same whatever the batching.
+
+Keeps label log-probabilities only; a batch's hidden states are gone before the next batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from entailor.engine.batching import BatchLimit, scoring_batches
+from entailor.errors import TrainingError
+from entailor.methods.base import Classifier, Encoded, FitData, FittedClassifier
+
+Progress = Callable[[int, int], None]
+
+
+def score(
+    classifier: Classifier, inputs: Sequence[Encoded], max_tokens: int, on_progress: Progress | None = None
+) -> NDArray[np.float64]:
+    """Return log-probabilities of the labels, shape (examples, L).
+
+    Windows of one example are pooled by averaging their logits.
+
+    Args:
+        classifier: in evaluation mode after the call.
+        inputs: encoded inputs; rows run from 0 without gaps.
+        max_tokens: most tokens of a batch, padding included.
+        on_progress: called with inputs done and inputs in all.
+
+    Raises:
+        TrainingError: a logit is not finite.
+    """
+    if isinstance(classifier, torch.nn.Module):
+        classifier.eval()
+    num_rows = 1 + max((item.row for item in inputs), default=-1)
+    sums_EL = np.zeros((num_rows, len(classifier.task.labels)))
+    counts_E = np.zeros(num_rows)
+    done = 0
+    with torch.inference_mode():
+        for indices in scoring_batches([len(item) for item in inputs], BatchLimit(tokens=max_tokens)):
+            members = [inputs[index] for index in indices]
+            logits_BL = classifier.logits(classifier.collate(members)).double().cpu().numpy()
+            rows_B = [item.row for item in members]
+            np.add.at(sums_EL, rows_B, logits_BL)
+            np.add.at(counts_E, rows_B, 1)
+            done += len(members)
+            if on_progress:
+                on_progress(done, len(inputs))
+    if not np.isfinite(sums_EL).all():
+        raise TrainingError("a score is not finite. Lower the learning rate, or train in fp32 (model.precision=fp32)")
+    return log_softmax(sums_EL / counts_E[:, None])
+
+
+def log_softmax(logits_EL: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return log-probabilities, row by row."""
+    shifted = logits_EL - logits_EL.max(axis=1, keepdims=True)
+    normal: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return normal
+
+
+def collect_features(
+    classifier: FittedClassifier,
+    inputs: Sequence[Encoded],
+    targets: Sequence[int],
+    max_tokens: int,
+    on_progress: Progress | None = None,
+) -> FitData:
+    """Run the features of a whole split, batch by batch, and put them back into the order of the inputs."""
+    parts: list[Any] = [None] * len(inputs)
+    done = 0
+    for indices in scoring_batches([len(item) for item in inputs], BatchLimit(tokens=max_tokens)):
+        rows = classifier.features(classifier.collate([inputs[index] for index in indices]))
+        for index, row in zip(indices, rows, strict=True):
+            parts[index] = row
+        done += len(indices)
+        if on_progress:
+            on_progress(done, len(inputs))
+    features: Any = np.stack(parts) if isinstance(parts[0], np.ndarray) else parts
+    return FitData(features, np.asarray(targets, dtype=np.int64))

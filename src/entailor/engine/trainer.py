@@ -1,0 +1,321 @@
+"""The one training loop. What it must not let pass silently: a tensor that does not move, a loss that is not a
+number, predictions that collapse to one class.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from entailor.engine.batching import BatchLimit, training_batches
+from entailor.engine.optimizer import build_optimizer, build_schedule
+from entailor.engine.scorer import score
+from entailor.errors import TrainingError
+from entailor.methods.base import Classifier, Encoded, TrainedMethod
+from entailor.record import CurvePoint
+
+# Share of one label among predictions from which they count as collapsed, where gold labels are not like that.
+COLLAPSE_SHARE = 0.98
+# Optimizer steps after which every trainable tensor must have moved: LoRA's A waits for B, warm-up for its rate.
+MOVE_STEPS = 4
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Encoded train and tune splits with their targets, one target an example (`Encoded.row` points to it)."""
+
+    train: Sequence[Encoded]
+    train_targets: NDArray[np.int64]
+    tune: Sequence[Encoded]
+    tune_targets: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What surrounds the loop and does not change the method.
+
+    Attributes:
+        seed: of data order and dropout.
+        autocast: bfloat16 to train in mixed precision, or None for fp32.
+        scoring_batch_tokens: tokens of one batch when scoring tune.
+        on_step: called with steps done, steps in all, and a few words on how it goes.
+    """
+
+    seed: int
+    autocast: torch.dtype | None = None
+    scoring_batch_tokens: int = 8192
+    on_step: Callable[[int, int, str], None] | None = None
+
+
+@dataclass
+class TrainingResult:
+    """What the loop saw; the classifier holds the best weights.
+
+    Attributes:
+        curve: logged moments.
+        best_step: step of the kept weights.
+        best_accuracy: tune accuracy of the kept weights, 0 to 1.
+        best_loss: tune log loss of the kept weights, nats.
+        collapsed: True where the kept weights predict one class only.
+        events: alarms in words.
+        train_seconds: the loop without evaluation.
+        evaluate_seconds: tune evaluations.
+        examples_seen: training inputs, with repetition.
+        epochs: epochs run.
+    """
+
+    curve: list[CurvePoint] = field(default_factory=list)
+    best_step: int = 0
+    best_accuracy: float = 0.0
+    best_loss: float = math.inf
+    collapsed: bool = False
+    events: list[str] = field(default_factory=list)
+    train_seconds: float = 0.0
+    evaluate_seconds: float = 0.0
+    examples_seen: int = 0
+    epochs: float = 0.0
+
+
+def seed_everything(seed: int) -> None:
+    """Seed torch, numpy's legacy generator and random, which models and libraries draw from."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - third-party layers may draw from the legacy generator
+    torch.manual_seed(seed)
+
+
+def train(classifier: Classifier, method: TrainedMethod, data: TrainingData, runtime: Runtime) -> TrainingResult:
+    """Train in place and leave the best weights, by the tune split, in the classifier.
+
+    Args:
+        classifier: made by `method.adapt`; must be a torch module.
+        method: hyperparameters and parameter groups.
+        data: encoded train and tune splits.
+        runtime: seed, precision, progress.
+
+    Raises:
+        TrainingError: the loss is not finite, or a trainable tensor gets no gradient or does not move.
+    """
+    return _Training(classifier, method, data, runtime).run()
+
+
+class _Training:
+    """State of one training; each method is one stage of a step."""
+
+    def __init__(self, classifier: Classifier, method: TrainedMethod, data: TrainingData, runtime: Runtime) -> None:
+        if not isinstance(classifier, nn.Module):
+            raise TrainingError(f"{method.name}: its classifier is not a torch module")
+        self.classifier, self.module = classifier, classifier
+        self.method, self.data, self.runtime = method, data, runtime
+        seed_everything(runtime.seed)
+        self.rng = np.random.default_rng(runtime.seed)
+        self.limit = BatchLimit(
+            examples=None if method.max_batch_tokens else method.per_device_train_batch_size,
+            tokens=method.max_batch_tokens,
+        )
+        self.lengths = [len(item) for item in data.train]
+        # a token budget gives a few batches more or less each epoch; the schedule needs one number for all
+        self.steps_per_epoch = self._groups_in(len(self._epoch_batches(np.random.default_rng(runtime.seed))))
+        self.total_steps = max(1, math.ceil(self.steps_per_epoch * method.num_train_epochs))
+        groups = method.parameter_groups(classifier)
+        self.trainable = [tensor for group in groups for tensor in group.parameters]
+        self.optimizer = build_optimizer(groups)
+        self.schedule = build_schedule(self.optimizer, method, self.total_steps)
+        self.before = [_fingerprint(tensor) for tensor in self.trainable]
+        self.best: list[Tensor] = []
+        self.result = TrainingResult()
+        self.step = 0
+        self.stale_evaluations = 0
+        self.window: list[tuple[Tensor, Tensor]] = []
+        self.evaluated_at = -1
+
+    def run(self) -> TrainingResult:
+        if self.method.gradient_checkpointing:
+            self._checkpoint_activations()
+        while self.step < self.total_steps and not self._stopped_early():
+            started = self.step
+            for group in self._accumulation_groups():
+                begin = time.perf_counter()
+                self._optimizer_step(group)
+                self.result.train_seconds += time.perf_counter() - begin
+                self._after_step()
+                if self.step >= self.total_steps or self._stopped_early():
+                    break
+            if self.step == started:
+                raise TrainingError("there is nothing to train on: the training split is empty")
+            if self.method.eval_strategy == "epoch" and self.evaluated_at != self.step:
+                self._evaluate()
+        if self.evaluated_at != self.step and not self._stopped_early():
+            self._evaluate()
+        self._keep_best()
+        self.result.epochs = self.step / self.steps_per_epoch
+        return self.result
+
+    def _checkpoint_activations(self) -> None:
+        """Re-entrant checkpointing cuts adapters off when nothing before them needs a gradient; this kind does not."""
+        model = getattr(self.module, "model", None)
+        if model is None or not hasattr(model, "gradient_checkpointing_enable"):
+            raise TrainingError(f"{self.method.name}: this model has no gradient checkpointing")
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
+    def _epoch_batches(self, rng: np.random.Generator) -> list[list[int]]:
+        return training_batches(self.lengths, self.limit, rng, by_length=self.method.group_by_length)
+
+    def _groups_in(self, batches: int) -> int:
+        return math.ceil(batches / self.method.gradient_accumulation_steps)
+
+    def _accumulation_groups(self) -> list[list[list[int]]]:
+        batches = self._epoch_batches(self.rng)
+        size = self.method.gradient_accumulation_steps
+        return [batches[start : start + size] for start in range(0, len(batches), size)]
+
+    def _optimizer_step(self, group: list[list[int]]) -> None:
+        """Average the gradient over all examples of the group, whatever the sizes of its batches; clip; step."""
+        self.module.train()
+        count = sum(len(batch) for batch in group)
+        total = torch.zeros((), device=self.trainable[0].device)
+        for batch in group:
+            loss = self._loss(batch) * (len(batch) / count)
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+        if self.step == 0:
+            self._check_gradients()
+        norm = nn.utils.clip_grad_norm_(self.trainable, self.method.max_grad_norm)
+        if not torch.isfinite(total) or not torch.isfinite(norm):
+            raise TrainingError(
+                f"step {self.step + 1}: loss {float(total):g}, gradient norm {float(norm):g}. Lower learning_rate "
+                f"(now {self.method.learning_rate:g}), lengthen warmup_ratio, or set model.precision=fp32"
+            )
+        self.optimizer.step()
+        self.schedule.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        self.window.append((total, norm.detach()))
+        self.result.examples_seen += count
+        if self.step == min(MOVE_STEPS, self.total_steps):
+            self._check_moved()
+
+    def _loss(self, batch: list[int]) -> Tensor:
+        members = [self.data.train[index] for index in batch]
+        targets_B = torch.from_numpy(self.data.train_targets[[item.row for item in members]])
+        with torch.autocast(
+            self.trainable[0].device.type, dtype=self.runtime.autocast, enabled=self.runtime.autocast is not None
+        ):
+            logits_BL = self.classifier.logits(self.classifier.collate(members))
+        return nn.functional.cross_entropy(
+            logits_BL, targets_B.to(logits_BL.device), label_smoothing=self.method.label_smoothing_factor
+        )
+
+    def _named_trainable(self) -> list[str]:
+        names = {id(tensor): name for name, tensor in self.module.named_parameters()}
+        return [names.get(id(tensor), "?") for tensor in self.trainable]
+
+    def _check_gradients(self) -> None:
+        missing = [name for name, t in zip(self._named_trainable(), self.trainable, strict=True) if t.grad is None]
+        if missing:
+            raise TrainingError(
+                f"{self.method.name}: {len(missing)} trainable tensors get no gradient: {', '.join(missing[:5])}. "
+                "They are cut off from the loss; training them would change nothing"
+            )
+
+    def _check_moved(self) -> None:
+        still = [
+            name
+            for name, old, new in zip(self._named_trainable(), self.before, self.trainable, strict=True)
+            if old == _fingerprint(new)
+        ]
+        if still and self.step >= MOVE_STEPS:
+            raise TrainingError(
+                f"{self.method.name}: after {self.step} steps {len(still)} trainable tensors have not moved: "
+                f"{', '.join(still[:5])}"
+            )
+
+    def _after_step(self) -> None:
+        if self.step % self.method.logging_steps == 0 or self.step == self.total_steps:
+            self._log()
+        if self.method.eval_strategy == "steps" and self.step % self.method.eval_steps == 0:
+            self._evaluate()
+        if self.runtime.on_step:
+            self.runtime.on_step(self.step, self.total_steps, self._words())
+
+    def _words(self) -> str:
+        losses = [point.train_loss for point in self.result.curve if point.train_loss is not None]
+        loss = f"loss {losses[-1]:.3f}" if losses else ""
+        tuned = f", tune {self.result.best_accuracy:.1%}" if self.result.best_step else ""
+        return f"{loss}{tuned}"
+
+    def _log(self) -> None:
+        if not self.window:
+            return
+        losses, norms = zip(*self.window, strict=True)
+        self.window = []
+        self.result.curve.append(
+            CurvePoint(
+                step=self.step,
+                epoch=self.step / self.steps_per_epoch,
+                train_loss=float(torch.stack(losses).mean()),
+                learning_rate=float(self.optimizer.param_groups[0]["lr"]),
+                gradient_norm=float(torch.stack(norms).mean()),
+            )
+        )
+
+    def _evaluate(self) -> None:
+        self._log()
+        begin = time.perf_counter()
+        logprobs_EL = score(self.classifier, self.data.tune, self.runtime.scoring_batch_tokens)
+        self.result.evaluate_seconds += time.perf_counter() - begin
+        gold_E = self.data.tune_targets
+        loss = float(-logprobs_EL[np.arange(len(gold_E)), gold_E].mean())
+        predicted_E = logprobs_EL.argmax(axis=1)
+        accuracy = float((predicted_E == gold_E).mean())
+        self.evaluated_at = self.step
+        epoch = self.step / self.steps_per_epoch
+        self.result.curve.append(CurvePoint(self.step, epoch, tune_loss=loss, tune_accuracy=accuracy))
+        collapsed = is_collapsed(predicted_E, gold_E)
+        if collapsed:
+            label = self.classifier.task.labels[int(np.bincount(predicted_E).argmax())]
+            self.result.events.append(f"collapse: after epoch {epoch:.2f} nearly all of tune is predicted {label!r}")
+        if self._is_better(accuracy, loss):
+            self.best = [tensor.detach().clone() for tensor in self.trainable]
+            self.result.best_step, self.result.collapsed = self.step, collapsed
+            self.result.best_accuracy, self.result.best_loss = accuracy, loss
+            self.stale_evaluations = 0
+        else:
+            self.stale_evaluations += 1
+
+    def _is_better(self, accuracy: float, loss: float) -> bool:
+        if not self.best or self.method.metric_for_best_model == "loss":
+            return not self.best or loss < self.result.best_loss
+        return (accuracy, -loss) > (self.result.best_accuracy, -self.result.best_loss)
+
+    def _stopped_early(self) -> bool:
+        patience = self.method.early_stopping_patience
+        return patience is not None and self.stale_evaluations >= patience
+
+    def _keep_best(self) -> None:
+        with torch.no_grad():
+            for tensor, best in zip(self.trainable, self.best, strict=True):
+                tensor.copy_(best)
+        self.module.eval()
+        if self._stopped_early():
+            self.result.events.append(f"stopped early at step {self.step} of {self.total_steps}")
+
+
+def _fingerprint(tensor: Tensor) -> tuple[float, float]:
+    """Return two figures that change when the tensor does: cheaper than keeping a copy of every weight."""
+    values = tensor.detach()
+    return float(values.sum(dtype=torch.float64)), float(torch.linalg.vector_norm(values, dtype=torch.float64))
+
+
+def is_collapsed(predicted_E: NDArray[np.int64], gold_E: NDArray[np.int64]) -> bool:
+    """Tell whether nearly every prediction is one class where the gold labels are not like that."""
+    predicted_share = np.bincount(predicted_E).max() / len(predicted_E)
+    gold_share = np.bincount(gold_E).max() / len(gold_E)
+    return bool(predicted_share >= COLLAPSE_SHARE and gold_share < COLLAPSE_SHARE - 0.05)

@@ -1,0 +1,92 @@
+"""The exception tree.
+
+EntailorError
+├── ConfigError            an experiment key or value that cannot be used
+├── DataError              a file, row or column that cannot be read
+│   └── LabelError         a label outside the task's label set
+├── ModelError             a checkpoint that cannot be found, fetched or trusted
+│   └── HeadMismatchError  a checkpoint whose own head names other labels
+├── MethodError            a method that does not fit the model or the task
+├── TrainingError          training that went wrong in a way that must not pass silently
+└── RunError               a run folder that is missing, damaged or belongs to another experiment
+
+Every failure a user can cause or meet is one of these. Its text names the place, what was found, what was
+expected and the next step; the command line prints the text alone, and a traceback only with ``--debug``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class EntailorError(Exception):
+    """Base of every error Entailor raises on purpose."""
+
+
+class ConfigError(EntailorError):
+    """An experiment key or value cannot be used."""
+
+
+class DataError(EntailorError):
+    """A file, row or column cannot be read.
+
+    Args:
+        problem: what was found and what was expected.
+        path: the file or data set it was found in.
+        row: the 1-based line of a text file or record of a table.
+        column: the column's name.
+        remedy: the next step.
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        path: object | None = None,
+        row: int | None = None,
+        column: str | None = None,
+        remedy: str | None = None,
+    ) -> None:
+        self.problem, self.path, self.row, self.column, self.remedy = problem, path, row, column, remedy
+        place = ", ".join(
+            part
+            for part in (
+                str(path) if path is not None else "",
+                f"row {row}" if row is not None else "",
+                f"column {column!r}" if column is not None else "",
+            )
+            if part
+        )
+        text = f"{place}: {problem}" if place else problem
+        super().__init__(f"{text}. {remedy}" if remedy else text)
+
+
+class LabelError(DataError):
+    """A label is not in the task's label set."""
+
+
+class ModelError(EntailorError):
+    """A checkpoint cannot be found, fetched, read or trusted."""
+
+
+class HeadMismatchError(ModelError):
+    """A checkpoint carries a classification head for other labels."""
+
+
+class MethodError(EntailorError):
+    """A method does not fit the model or the task."""
+
+
+class TrainingError(EntailorError):
+    """Training went wrong in a way that must not pass silently."""
+
+
+class RunError(EntailorError):
+    """A run folder is missing, damaged or belongs to another experiment."""
+
+
+def near_miss(name: str, known: Iterable[str]) -> str:
+    """Return `` Did you mean 'x'?`` for the closest known name, or an empty string."""
+    close = get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f" Did you mean {close[0]!r}?" if close else ""

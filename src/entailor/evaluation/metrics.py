@@ -1,0 +1,197 @@
+"""Metrics of one trial: how often it is right, where, and how sure of itself.
+
+Reads one record; comparing several is comparison.py. A figure that is not defined is None, never 0.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from entailor.errors import RunError
+from entailor.evaluation.calibration import expected_calibration_error
+from entailor.evaluation.statistics import Proportion, wilson_interval
+from entailor.record import RunRecord
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A record's predictions as arrays, labels as indices into ``record.labels``.
+
+    Attributes:
+        gold_N: gold label, shape (N,).
+        predicted_N: most probable label, the first on a tie, shape (N,).
+        probabilities_NL: shape (N, number of labels).
+    """
+
+    gold_N: npt.NDArray[np.int64]
+    predicted_N: npt.NDArray[np.int64]
+    probabilities_NL: npt.NDArray[np.float64]
+
+    @property
+    def correct_N(self) -> npt.NDArray[np.bool_]:
+        """Whether each prediction is right, shape (N,)."""
+        return np.equal(self.gold_N, self.predicted_N)
+
+    @property
+    def confidence_N(self) -> npt.NDArray[np.float64]:
+        """Probability of the predicted label, shape (N,)."""
+        return np.asarray(self.probabilities_NL.max(axis=1))
+
+
+@dataclass(frozen=True, slots=True)
+class LabelMetrics:
+    """One line of the classification report.
+
+    Attributes:
+        precision: None when the label was never predicted.
+        recall: None when the label never occurs.
+        f1: None when the label neither occurs nor was predicted.
+        support: number of examples with this gold label.
+    """
+
+    precision: float | None
+    recall: float | None
+    f1: float | None
+    support: int
+
+
+@dataclass(frozen=True, slots=True)
+class GroupMetrics:
+    """Accuracy within one group (genre, phenomenon) of `n` examples."""
+
+    n: int
+    accuracy: Proportion
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """What one trial's predictions are worth.
+
+    Attributes:
+        labels: label names; the order of `confusion`.
+        num_examples: test examples.
+        accuracy: share that is right, with its Wilson interval.
+        macro_f1: mean F1 of the labels for which F1 is defined.
+        mcc: Matthews correlation, -1 to 1; None when only one label occurs or only one is predicted.
+        log_loss: mean of -log of the gold label's probability, nats.
+        ece: expected calibration error, 0 to 1.
+        per_label: label to its line of the classification report.
+        confusion: counts; rows gold, columns predicted.
+        groups: group to accuracy, in order of first appearance; examples without a group are left out.
+        majority_share: share of predictions that name the most predicted label; 1 is a collapse.
+    """
+
+    labels: tuple[str, ...]
+    num_examples: int
+    accuracy: Proportion
+    macro_f1: float | None
+    mcc: float | None
+    log_loss: float
+    ece: float
+    per_label: dict[str, LabelMetrics]
+    confusion: tuple[tuple[int, ...], ...]
+    groups: dict[str, GroupMetrics]
+    majority_share: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values that go into JSON as they are."""
+        return {
+            **asdict(self),
+            "labels": list(self.labels),
+            "confusion": [list(row) for row in self.confusion],
+        }
+
+
+def outcome(record: RunRecord) -> Outcome:
+    """Return a record's predictions as arrays.
+
+    Raises:
+        RunError: the record failed, is empty, or names labels that are not its own.
+    """
+    place = f"{record.model}, {record.name}, seed {record.seed}"
+    if record.status != "complete":
+        raise RunError(f"{place}: this trial failed ({record.error}), so there is nothing to evaluate. Run it again")
+    if not record.predictions:
+        raise RunError(f"{place}: the record holds no predictions. Delete the trial's folder and run again")
+    index = {label: i for i, label in enumerate(record.labels)}
+    for row in record.predictions:
+        if row.label not in index or row.probabilities.keys() != index.keys():
+            raise RunError(
+                f"{place}, example {row.id!r}: gold label {row.label!r} and probabilities for "
+                f"{', '.join(row.probabilities)} do not fit the labels {', '.join(record.labels)}. "
+                "Delete the trial's folder and run again"
+            )
+    probabilities_NL = np.array([[row.probabilities[label] for label in record.labels] for row in record.predictions])
+    if not np.isfinite(probabilities_NL).all():
+        raise RunError(f"{place}: probabilities that are no finite numbers. Delete the trial's folder and run again")
+    gold_N = np.array([index[row.label] for row in record.predictions])
+    return Outcome(gold_N, probabilities_NL.argmax(axis=1), probabilities_NL)
+
+
+def evaluate_record(record: RunRecord) -> Metrics:
+    """Return every metric of one complete record.
+
+    Raises:
+        RunError: the record failed, is empty, or names labels that are not its own.
+    """
+    from sklearn.metrics import confusion_matrix
+
+    result = outcome(record)
+    n, num_labels = result.probabilities_NL.shape
+    per_label = _per_label(result, record.labels)
+    defined = [line.f1 for line in per_label.values() if line.f1 is not None]
+    gold_probability_N = result.probabilities_NL[np.arange(n), result.gold_N]
+    confusion = confusion_matrix(result.gold_N, result.predicted_N, labels=range(num_labels))
+    return Metrics(
+        labels=record.labels,
+        num_examples=n,
+        accuracy=wilson_interval(float(result.correct_N.mean()), n),
+        macro_f1=sum(defined) / len(defined) if defined else None,
+        mcc=_matthews(result),
+        log_loss=float(-np.log(np.clip(gold_probability_N, np.finfo(float).eps, 1.0)).mean()),
+        ece=expected_calibration_error(result.confidence_N, result.correct_N),
+        per_label=per_label,
+        confusion=tuple(tuple(int(count) for count in row) for row in confusion),
+        groups=_groups(record, result),
+        majority_share=float(np.bincount(result.predicted_N).max() / n),
+    )
+
+
+def _per_label(result: Outcome, labels: tuple[str, ...]) -> dict[str, LabelMetrics]:
+    from sklearn.metrics import precision_recall_fscore_support
+
+    columns = precision_recall_fscore_support(
+        result.gold_N, result.predicted_N, labels=range(len(labels)), zero_division=np.nan
+    )
+    return {
+        label: LabelMetrics(_defined(precision), _defined(recall), _defined(f1), int(support))
+        for label, precision, recall, f1, support in zip(labels, *columns, strict=True)
+    }
+
+
+def _defined(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)
+
+
+def _matthews(result: Outcome) -> float | None:
+    from sklearn.metrics import matthews_corrcoef
+
+    if np.ptp(result.gold_N) == 0 or np.ptp(result.predicted_N) == 0:
+        return None  # scikit-learn says 0, which would read as "no better than chance"
+    return float(matthews_corrcoef(result.gold_N, result.predicted_N))
+
+
+def _groups(record: RunRecord, result: Outcome) -> dict[str, GroupMetrics]:
+    members: dict[str, list[int]] = {}
+    for i, row in enumerate(record.predictions):
+        if row.group is not None:
+            members.setdefault(row.group, []).append(i)
+    return {
+        group: GroupMetrics(len(rows), wilson_interval(float(result.correct_N[rows].mean()), len(rows)))
+        for group, rows in members.items()
+    }

@@ -1,0 +1,154 @@
+"""TF-IDF and logistic regression: on all the text, and on the hypothesis alone.
+
+The second finds annotation artefacts (Gururangan et al. 2018; Poliak et al. 2018): where it beats the majority,
+the data gives labels away without the premise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from entailor.data.example import Example
+from entailor.methods.base import FitData, FittedClassifier, Method
+from entailor.methods.linear_model import LinearModel
+from entailor.models.load import Backbone
+from entailor.record import read_json, write_json
+from entailor.tasks import Task
+
+
+class BagOfWords(Method, name="bag_of_words"):
+    """Logistic regression on TF-IDF of word n-grams; the texts of a pair have features of their own."""
+
+    summary: ClassVar[str] = "TF-IDF and logistic regression on the text"
+    needs_backbone: ClassVar[bool] = False
+    deterministic: ClassVar[bool] = True
+
+    max_ngram: int = Field(default=2, ge=1, le=5)
+    """Longest n-gram, in words."""
+    max_features: int = Field(default=100_000, ge=1)
+    """Most n-grams kept for each text, by frequency."""
+    min_df: int = Field(default=1, ge=1)
+    """Fewest training examples an n-gram must stand in."""
+    C: tuple[float, ...] = (0.1, 1.0, 10.0)
+    """Inverse regularisation strengths; the best on tune is kept."""
+    max_iter: int = Field(default=300, ge=1)
+    """Most iterations of L-BFGS."""
+
+    def adapt(self, backbone: Backbone | None, task: Task, seed: int) -> BagOfWordsClassifier:
+        """Return the unfitted classifier."""
+        return BagOfWordsClassifier(self, task, ("text", "text_pair") if task.is_pair else ("text",))
+
+
+class HypothesisOnly(BagOfWords, name="hypothesis_only"):
+    """The same on the second text of a pair alone."""
+
+    summary: ClassVar[str] = "TF-IDF and logistic regression on the second text alone"
+    needs_pair: ClassVar[bool] = True
+
+    def adapt(self, backbone: Backbone | None, task: Task, seed: int) -> BagOfWordsClassifier:
+        """Return the unfitted classifier."""
+        return BagOfWordsClassifier(self, task, ("text_pair",))
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """The texts of one example that are read."""
+
+    row: int
+    texts: tuple[str, ...]
+    truncated: bool = False
+
+    def __len__(self) -> int:
+        return 1
+
+
+class BagOfWordsClassifier(FittedClassifier):
+    """One TF-IDF vectorizer for each text that is read, one linear model over all of them."""
+
+    def __init__(self, method: BagOfWords, task: Task, fields: tuple[str, ...]) -> None:
+        self.task, self.method, self.fields = task, method, fields
+        self.vectorizers: list[Any] = []
+        self.linear = LinearModel(len(task.labels))
+
+    def encode(self, examples: Sequence[Example]) -> list[Texts]:
+        """Keep the texts."""
+        return [
+            Texts(row, tuple(getattr(example, field) or "" for field in self.fields))
+            for row, example in enumerate(examples)
+        ]
+
+    def collate(self, inputs: Sequence[Texts]) -> list[tuple[str, ...]]:
+        """Return the texts of a batch."""
+        return [item.texts for item in inputs]
+
+    def features(self, batch: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+        """Return the texts; the vocabulary needs all of them at once."""
+        return batch
+
+    def _vectorizer(self, **settings: Any) -> Any:
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
+        # the token pattern keeps one-letter words and every script, digits included
+        return TfidfVectorizer(
+            ngram_range=(1, self.method.max_ngram),
+            token_pattern=r"(?u)\w+|[^\w\s]",  # noqa: S106 - a pattern, not a secret
+            sublinear_tf=True,
+            **settings,
+        )
+
+    def _transform(self, rows: Sequence[tuple[str, ...]]) -> Any:
+        from scipy.sparse import hstack
+
+        columns = zip(*rows, strict=True)
+        parts = zip(self.vectorizers, columns, strict=True)
+        return hstack([vectorizer.transform(texts) for vectorizer, texts in parts], format="csr")
+
+    def fit(self, train: FitData, tune: FitData) -> tuple[str, ...]:
+        """Learn vocabulary, weights and the regularisation strength."""
+        self.vectorizers = [
+            self._vectorizer(max_features=self.method.max_features, min_df=self.method.min_df).fit(texts)
+            for texts in zip(*train.features, strict=True)
+        ]
+        return self.linear.fit(
+            (self._transform(train.features), train.targets),
+            (self._transform(tune.features), tune.targets),
+            self.method.C,
+            self.method.max_iter,
+        )
+
+    def logits(self, batch: list[tuple[str, ...]]) -> Tensor:
+        """Return logits_BL."""
+        return torch.from_numpy(self.linear.logits(self._transform(batch))).float()
+
+    def save(self, folder: Path) -> None:
+        """Write vocabularies, inverse document frequencies and the linear model."""
+        self.linear.save(folder)
+        write_json(
+            folder / "vocabulary.json",
+            [
+                {"terms": list(map(str, vectorizer.get_feature_names_out())), "idf": vectorizer.idf_.tolist()}
+                for vectorizer in self.vectorizers
+            ],
+        )
+
+    def load(self, folder: Path) -> None:
+        """Read them back."""
+        self.linear.load(folder)
+        self.vectorizers = []
+        for saved in read_json(folder / "vocabulary.json"):
+            vectorizer = self._vectorizer(vocabulary={term: index for index, term in enumerate(saved["terms"])})
+            vectorizer.idf_ = np.array(saved["idf"])
+            self.vectorizers.append(vectorizer)
+
+    def parameter_counts(self) -> tuple[int, int, int]:
+        """Return the size of the linear model; inverse document frequencies are stored beside it."""
+        idf = sum(len(vectorizer.vocabulary_) for vectorizer in self.vectorizers)
+        return self.linear.size, self.linear.size + idf, self.linear.size + idf

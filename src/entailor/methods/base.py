@@ -1,0 +1,223 @@
+"""The contract every way of adapting keeps: a method makes a classifier, a classifier gives one logit per label.
+
+Shape letters used from here on: B examples of a batch, T tokens, L labels, H hidden size, N virtual tokens.
+A method is one file in this folder; its fields are its hyperparameters, its config keys and its docs table.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor, nn
+
+from entailor.config import Settings
+from entailor.data.example import Example
+from entailor.models.load import Backbone
+from entailor.tasks import Task
+
+
+class Encoded(Protocol):
+    """One input of a classifier; the engine looks at these three things only."""
+
+    @property
+    def row(self) -> int:
+        """Index of the example it belongs to; windows of one long text share it."""
+        ...
+
+    @property
+    def truncated(self) -> bool:
+        """Whether text was cut off."""
+        ...
+
+    def __len__(self) -> int:
+        """Return its cost in tokens."""
+        ...
+
+
+@dataclass(frozen=True)
+class ParameterGroup:
+    """Tensors that share a learning rate and a weight decay."""
+
+    parameters: tuple[nn.Parameter, ...]
+    learning_rate: float
+    weight_decay: float
+
+
+@dataclass(frozen=True)
+class Range:
+    """Where a hyperparameter is searched."""
+
+    low: float
+    high: float
+    log: bool = True
+
+
+class Classifier(ABC):
+    """Inputs to logits, one per label, in the order of `task.labels`."""
+
+    task: Task
+    method_name: str = ""
+
+    @abstractmethod
+    def encode(self, examples: Sequence[Example]) -> Sequence[Encoded]:
+        """Turn text into inputs, once a data set; one entry an example (more with windows), in order."""
+
+    @abstractmethod
+    def collate(self, inputs: Sequence[Any]) -> Any:
+        """Make one batch of encoded inputs."""
+
+    @abstractmethod
+    def logits(self, batch: Any) -> Tensor:
+        """Return logits_BL, float32."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write what was learned, and nothing else, into an empty folder."""
+
+    @abstractmethod
+    def load(self, folder: Path) -> None:
+        """Read back what :meth:`save` wrote into a freshly adapted classifier."""
+
+    @abstractmethod
+    def parameter_counts(self) -> tuple[int, int, int]:
+        """Return how many parameters are trained, stored, and there in all."""
+
+
+class FittedClassifier(Classifier):
+    """A classifier that is fitted in one go instead of being trained by gradients."""
+
+    @abstractmethod
+    def features(self, batch: Any) -> Any:
+        """Return what the fit needs of one batch: a matrix with one row an input, or a list."""
+
+    @abstractmethod
+    def fit(self, train: FitData, tune: FitData) -> tuple[str, ...]:
+        """Fit on train, choosing on tune; return events worth recording."""
+
+
+@dataclass(frozen=True)
+class FitData:
+    """Features of a split, in the order of its examples.
+
+    Attributes:
+        features: one array of shape (examples, features), or a list with one entry an example.
+        targets: output indices.
+    """
+
+    features: Any
+    targets: NDArray[np.int64]
+
+
+class Method(Settings, ABC):
+    """A way of adapting. Subclasses are frozen settings; naming one registers it.
+
+    Class attributes:
+        name: as written in experiments (``class Lora(TrainedMethod, name="lora")``).
+        summary: one line for tables.
+        needs_backbone: False for baselines that read text alone.
+        needs_pair: True where a single text makes no sense.
+        deterministic: True where the seed changes nothing, so one trial is enough.
+        stores_whole_model: True where the saved folder is a checkpoint of its own.
+    """
+
+    name: ClassVar[str] = ""
+    summary: ClassVar[str] = ""
+    needs_backbone: ClassVar[bool] = True
+    needs_pair: ClassVar[bool] = False
+    deterministic: ClassVar[bool] = False
+    stores_whole_model: ClassVar[bool] = False
+
+    def __init_subclass__(cls, name: str = "", **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.name = name
+
+    @abstractmethod
+    def adapt(self, backbone: Backbone | None, task: Task, seed: int) -> Classifier:
+        """Return an untrained classifier; what is random in it comes from the seed."""
+
+    def parameter_groups(self, classifier: Any) -> list[ParameterGroup]:
+        """Return what the training loop moves; an empty list means training-free."""
+        return []
+
+    def search_space(self) -> dict[str, Range]:
+        """Return where the hyperparameters are searched under a tuning budget."""
+        return {}
+
+
+class TrainedMethod(Method):
+    """Settings of the one training loop; `transformers.TrainingArguments` has the same names."""
+
+    learning_rate: float = Field(default=5e-5, gt=0)
+    """Peak learning rate of AdamW."""
+    head_learning_rate: float | None = Field(default=None, gt=0)
+    """Learning rate of the classification head and whatever else is new; None: the same."""
+    num_train_epochs: float = Field(default=2.0, gt=0)
+    """Passes over the training split."""
+    per_device_train_batch_size: int = Field(default=16, ge=1)
+    """Examples of a batch, unless max_batch_tokens is set."""
+    max_batch_tokens: int | None = Field(default=None, ge=16)
+    """Token budget of a batch, padding included, instead of a fixed number of examples."""
+    gradient_accumulation_steps: int = Field(default=1, ge=1)
+    """Batches whose gradients are averaged, example by example, before one step."""
+    weight_decay: float = Field(default=0.01, ge=0)
+    """Decoupled weight decay; never on biases and norms."""
+    warmup_ratio: float = Field(default=0.1, ge=0, le=1)
+    """Share of the steps over which the learning rate rises from zero."""
+    lr_scheduler_type: Literal["linear", "cosine", "constant"] = "linear"
+    """How the learning rate falls after warm-up."""
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    """Gradients are clipped to this norm."""
+    label_smoothing_factor: float = Field(default=0.0, ge=0, lt=1)
+    """Share of each target spread over all labels."""
+    eval_strategy: Literal["epoch", "steps"] = "epoch"
+    """When the tune split is scored."""
+    eval_steps: int = Field(default=100, ge=1)
+    """Steps between two evaluations under eval_strategy=steps."""
+    logging_steps: int = Field(default=10, ge=1)
+    """Steps between two points of the loss curve."""
+    metric_for_best_model: Literal["accuracy", "loss"] = "accuracy"
+    """What chooses the weights that are kept; accuracy breaks ties by loss."""
+    early_stopping_patience: int | None = Field(default=None, ge=1)
+    """Evaluations without improvement before training stops; None: never."""
+    group_by_length: bool = True
+    """Batches of similar lengths."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, a third more time."""
+
+    def parameter_groups(self, classifier: Any) -> list[ParameterGroup]:
+        """Return decayed and undecayed tensors, the head apart where it has a learning rate of its own."""
+        head_rate = self.head_learning_rate or self.learning_rate
+        buckets: dict[tuple[float, float], list[nn.Parameter]] = {}
+        for name, parameter in classifier.named_parameters():
+            if parameter.requires_grad:
+                rate = head_rate if classifier.is_head(name) else self.learning_rate
+                decay = 0.0 if is_undecayed(name, parameter) else self.weight_decay
+                buckets.setdefault((rate, decay), []).append(parameter)
+        return [ParameterGroup(tuple(tensors), rate, decay) for (rate, decay), tensors in buckets.items()]
+
+
+def is_undecayed(name: str, parameter: Tensor) -> bool:
+    """Tell biases and the gains of norms, which weight decay leaves alone, by their shape and name."""
+    return parameter.ndim < 2 or name.endswith("bias")
+
+
+def count_parameters(parameters: Iterable[Tensor]) -> int:
+    """Return the number of elements, each shared tensor once."""
+    return sum(tensor.numel() for tensor in {id(tensor): tensor for tensor in parameters}.values())
+
+
+def pad_ids(rows: Sequence[Sequence[int]], fill: int) -> Tensor:
+    """Return ids_BT, right-padded with `fill`."""
+    longest = max(len(row) for row in rows)
+    padded = np.full((len(rows), longest), fill, dtype=np.int64)
+    for index, row in enumerate(rows):
+        padded[index, : len(row)] = row
+    return torch.from_numpy(padded)

@@ -1,0 +1,187 @@
+"""The classifier of every method that runs tokens through a `transformers` encoder with a head on top.
+
+Holds no training and no hyperparameters: methods choose what is trainable, the engine moves it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from entailor.data.example import Example
+from entailor.errors import MethodError
+from entailor.methods.base import Classifier, count_parameters, pad_ids
+from entailor.models.heads import head_modules
+from entailor.models.load import Backbone
+from entailor.models.tokenizer import TokenIds
+from entailor.tasks import Task
+
+WEIGHTS_FILE = "adapter_model.safetensors"
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """Right-padded token ids of a batch.
+
+    Attributes:
+        ids_BT: token ids.
+        mask_BT: 1 at real tokens; made from lengths, never from ids.
+        types_BT: token types, or None where the model has none.
+    """
+
+    ids_BT: Tensor
+    mask_BT: Tensor
+    types_BT: Tensor | None
+
+
+class EncoderClassifier(nn.Module, Classifier):
+    """A sequence classifier of `transformers`, some of its tensors trainable.
+
+    Args:
+        backbone: the loaded checkpoint.
+        task: labels and input shape.
+        reserve: positions kept free for virtual tokens.
+    """
+
+    def __init__(self, backbone: Backbone, task: Task, reserve: int = 0) -> None:
+        super().__init__()
+        self.task = task
+        self.model = backbone.model
+        self.text_encoder = backbone.text_encoder
+        self.reserve = reserve
+        self.new_modules = backbone.new_modules
+        self.head_names = tuple(head_modules(backbone.model))
+        self.pad_id = int(backbone.text_encoder.tokenizer.pad_token_id)
+
+    def encode(self, examples: Sequence[Example]) -> list[TokenIds]:
+        """Tokenise, leaving room for virtual tokens."""
+        return self.text_encoder.encode(examples, self.reserve)
+
+    def collate(self, inputs: Sequence[TokenIds]) -> TokenBatch:
+        """Pad to the longest input of the batch."""
+        device = next(self.parameters()).device
+        ids_BT = pad_ids([row.input_ids for row in inputs], self.pad_id)
+        lengths_B = torch.tensor([len(row) for row in inputs])
+        mask_BT = (torch.arange(ids_BT.shape[1]) < lengths_B[:, None]).long()
+        typed = inputs[0].token_type_ids is not None
+        types_BT = pad_ids([row.token_type_ids or [] for row in inputs], 0).to(device) if typed else None
+        return TokenBatch(ids_BT.to(device), mask_BT.to(device), types_BT)
+
+    def forward(self, batch: TokenBatch) -> Tensor:
+        """Return logits_BL, float32."""
+        inputs = {"input_ids": batch.ids_BT, "attention_mask": batch.mask_BT}
+        if batch.types_BT is not None:
+            inputs["token_type_ids"] = batch.types_BT
+        logits_BL: Tensor = self.model(**inputs).logits
+        return logits_BL.float()
+
+    def logits(self, batch: TokenBatch) -> Tensor:
+        """Return logits_BL, float32."""
+        logits_BL: Tensor = self(batch)
+        return logits_BL
+
+    def is_head(self, name: str) -> bool:
+        """Tell whether a parameter belongs to the head or to another newly initialised module."""
+        path = name.replace("base_model.model.", "").removeprefix("model.")
+        return path.split(".")[0] in self.head_names or any(path.startswith(f"{new}.") for new in self.new_modules)
+
+    def train_only_head(self) -> None:
+        """Freeze everything but the head and what else is new."""
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(self.is_head(name))
+
+    def trained_state(self) -> dict[str, Tensor]:
+        """Return the trainable tensors by name."""
+        return {name: tensor.detach() for name, tensor in self.named_parameters() if tensor.requires_grad}
+
+    def save(self, folder: Path) -> None:
+        """Write the trained tensors as safetensors."""
+        save_tensors(self.trained_state(), folder / WEIGHTS_FILE)
+
+    def load(self, folder: Path) -> None:
+        """Read the trained tensors back."""
+        self.copy_tensors(load_file(folder / WEIGHTS_FILE), folder / WEIGHTS_FILE)
+
+    def copy_tensors(self, saved: dict[str, Tensor], path: Path) -> None:
+        """Copy saved tensors into the trainable ones; every one must be there.
+
+        Raises:
+            MethodError: a tensor is missing, left over or of another shape.
+        """
+        targets = self.trained_state()
+        if set(saved) != set(targets):
+            odd = sorted(set(saved) ^ set(targets))
+            raise MethodError(f"{path}: {len(odd)} tensors are missing or left over, e.g. {odd[0]}. Train again")
+        for name, tensor in saved.items():
+            if targets[name].shape != tensor.shape:
+                shapes = f"{tuple(tensor.shape)}, expected {tuple(targets[name].shape)}"
+                raise MethodError(f"{path}: {name} has shape {shapes}. Train again")
+            targets[name].copy_(tensor)
+
+    def stored_tensors(self) -> dict[str, Tensor]:
+        """Return what :meth:`save` writes, for counting."""
+        return self.trained_state()
+
+    def parameter_counts(self) -> tuple[int, int, int]:
+        """Return how many parameters are trained, stored, and there in all."""
+        trained = count_parameters(tensor for tensor in self.parameters() if tensor.requires_grad)
+        return trained, count_parameters(self.stored_tensors().values()), count_parameters(self.parameters())
+
+
+class PeftClassifier(EncoderClassifier):
+    """A classifier whose trainable part is a `peft` adapter and the head.
+
+    What it saves loads with plain `peft` and `transformers`.
+    """
+
+    def __init__(self, backbone: Backbone, task: Task, config: Any) -> None:
+        from peft import PeftModelForSequenceClassification
+
+        reserve = getattr(config, "num_virtual_tokens", None) or 0
+        super().__init__(backbone, task, reserve)
+        if hasattr(config, "modules_to_save"):
+            # peft adds the names "classifier" and "score" itself; heads of more parts and new poolers it does not know
+            config.modules_to_save = sorted({*(config.modules_to_save or ()), *trainable_heads(backbone)})
+        self.model = PeftModelForSequenceClassification(backbone.model, config)
+        if not hasattr(config, "modules_to_save"):
+            for name, parameter in self.named_parameters():
+                parameter.requires_grad_(parameter.requires_grad or self.is_head(name))
+
+    def save(self, folder: Path) -> None:
+        """Write adapter_config.json and adapter_model.safetensors as `peft` does, and the tokenizer."""
+        self.model.save_pretrained(folder, safe_serialization=True)
+        (folder / "README.md").unlink(missing_ok=True)  # peft's empty model card
+        self.text_encoder.tokenizer.save_pretrained(folder)
+
+    def load(self, folder: Path) -> None:
+        """Read adapter and head back."""
+        from peft import load_peft_weights, set_peft_model_state_dict
+
+        result = set_peft_model_state_dict(self.model, load_peft_weights(str(folder), device="cpu"))
+        if result.unexpected_keys:
+            raise MethodError(f"{folder}: tensors that fit nowhere: {', '.join(result.unexpected_keys[:5])}")
+
+    def stored_tensors(self) -> dict[str, Tensor]:
+        """Return what `peft` saves."""
+        from peft import get_peft_model_state_dict
+
+        state: dict[str, Tensor] = get_peft_model_state_dict(self.model)
+        return state
+
+
+def trainable_heads(backbone: Backbone) -> list[str]:
+    """Return the modules beside the adapter that must be trained and saved: the head and whatever is new."""
+    heads = {name for name, module in head_modules(backbone.model).items() if any(True for _ in module.parameters())}
+    return sorted(heads | {name for name in backbone.new_modules if name.split(".")[0] not in heads})
+
+
+def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write tensors as safetensors, contiguous and on the CPU."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)

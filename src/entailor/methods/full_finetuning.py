@@ -1,0 +1,43 @@
+"""Every weight of the checkpoint is trained (Devlin et al. 2019, section 3)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+from entailor.errors import MethodError
+from entailor.methods.base import Range, TrainedMethod
+from entailor.methods.encoder import EncoderClassifier
+from entailor.models.load import Backbone
+from entailor.tasks import Task
+
+
+class FullFinetuning(TrainedMethod, name="full_finetuning"):
+    """Train all weights and save the whole model."""
+
+    summary: ClassVar[str] = "every weight is trained"
+    stores_whole_model: ClassVar[bool] = True
+
+    learning_rate: float = 5e-5
+
+    def adapt(self, backbone: Backbone | None, task: Task, seed: int) -> FullClassifier:
+        """Return the classifier with every weight trainable."""
+        if backbone is None:
+            raise MethodError("full_finetuning needs a model. Give one with --model")
+        return FullClassifier(backbone, task)
+
+    def search_space(self) -> dict[str, Range]:
+        """Return the learning rates of Devlin et al. 2019, appendix A.3, with room on both sides."""
+        return {"learning_rate": Range(1e-5, 2e-4)}
+
+
+class FullClassifier(EncoderClassifier):
+    """All weights trainable; saved as a checkpoint that `AutoModelForSequenceClassification` loads."""
+
+    def save(self, folder: Path) -> None:
+        """Write config.json, model.safetensors and the tokenizer."""
+        self.model.save_pretrained(folder, safe_serialization=True)
+        self.text_encoder.tokenizer.save_pretrained(folder)
+
+    def load(self, folder: Path) -> None:
+        """Nothing to do: the backbone was loaded from the saved folder."""

@@ -1,0 +1,95 @@
+"""Multinomial logistic regression by scikit-learn, kept as plain numbers so that nothing is pickled."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+from entailor.errors import MethodError
+
+FILE = "linear.safetensors"
+
+
+class LinearModel:
+    """Features to logits: ``x @ weight_FL + bias_L``.
+
+    Args:
+        num_labels: L; labels that never occur in training keep a logit of minus ten.
+    """
+
+    def __init__(self, num_labels: int) -> None:
+        self.num_labels = num_labels
+        self.weight_FL: NDArray[np.float64] = np.zeros((0, num_labels))
+        self.bias_L: NDArray[np.float64] = np.zeros(num_labels)
+
+    def fit(
+        self,
+        train: tuple[Any, NDArray[np.int64]],
+        tune: tuple[Any, NDArray[np.int64]],
+        strengths: Sequence[float],
+        max_iterations: int,
+    ) -> tuple[str, ...]:
+        """Fit one model for each inverse regularisation strength and keep the one with the least log loss on tune.
+
+        Args:
+            train: features (dense or sparse, one row an example) and targets.
+            tune: the same.
+            strengths: scikit-learn's C.
+            max_iterations: of L-BFGS.
+
+        Returns:
+            The choice in words.
+        """
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.metrics import log_loss
+
+        best: tuple[float, float, Any] | None = None
+        for strength in strengths:
+            model = LogisticRegression(C=strength, max_iter=max_iterations)
+            with warnings.catch_warnings():
+                # a fit that stops early is still judged by its log loss on tune
+                warnings.simplefilter("ignore", ConvergenceWarning)
+                model.fit(*train)
+            known = np.isin(tune[1], model.classes_)
+            loss = log_loss(tune[1][known], model.predict_proba(tune[0][known]), labels=model.classes_)
+            if best is None or loss < best[0]:
+                best = (loss, strength, model)
+        if best is None:
+            raise MethodError("no regularisation strength to fit with. Give at least one value of C")
+        self._take(best[2])
+        return (f"C={best[1]:g} chosen on tune (log loss {best[0]:.4f})",)
+
+    def _take(self, model: Any) -> None:
+        coefficients, intercepts = model.coef_, model.intercept_
+        if len(model.classes_) == 2:  # scikit-learn keeps one row for two classes
+            coefficients = np.vstack([np.zeros_like(coefficients), coefficients])
+            intercepts = np.concatenate([[0.0], intercepts])
+        self.weight_FL = np.zeros((coefficients.shape[1], self.num_labels))
+        self.bias_L = np.full(self.num_labels, -10.0)
+        self.weight_FL[:, model.classes_] = coefficients.T
+        self.bias_L[model.classes_] = intercepts
+
+    def logits(self, features: Any) -> NDArray[np.float64]:
+        """Return logits_BL for dense or sparse features."""
+        return np.asarray(features @ self.weight_FL) + self.bias_L
+
+    def save(self, folder: Path) -> None:
+        """Write weight and bias."""
+        save_file({"weight": np.ascontiguousarray(self.weight_FL), "bias": self.bias_L}, folder / FILE)
+
+    def load(self, folder: Path) -> None:
+        """Read weight and bias."""
+        saved = load_file(folder / FILE)
+        self.weight_FL, self.bias_L = saved["weight"], saved["bias"]
+
+    @property
+    def size(self) -> int:
+        """Number of parameters."""
+        return int(self.weight_FL.size + self.bias_L.size)

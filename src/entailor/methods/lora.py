@@ -1,0 +1,72 @@
+"""Low-rank adaptation: W + (lora_alpha / r) B A with A and B trained (Hu et al. 2021, section 4.1).
+
+Variants through `peft`: rank-stabilised scaling (Kalajdzievski 2023), DoRA (Liu et al. 2024).
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+
+from entailor.errors import MethodError
+from entailor.methods.base import Range, TrainedMethod
+from entailor.methods.encoder import PeftClassifier
+from entailor.models.load import Backbone
+from entailor.tasks import Task
+
+
+class Lora(TrainedMethod, name="lora"):
+    """Train low-rank updates of linear layers, and the head."""
+
+    summary: ClassVar[str] = "low-rank updates of linear layers"
+
+    learning_rate: float = 1e-3
+    num_train_epochs: float = 3.0
+    r: int = Field(default=16, ge=1)
+    """Rank of the update."""
+    lora_alpha: float = Field(default=32, gt=0)
+    """The update is scaled by lora_alpha / r."""
+    lora_dropout: float = Field(default=0.1, ge=0, lt=1)
+    """Dropout in front of A."""
+    target_modules: str | tuple[str, ...] = "all-linear"
+    """Names of the layers to adapt, or all-linear."""
+    bias: Literal["none", "all", "lora_only"] = "none"
+    """Which biases are trained as well."""
+    use_rslora: bool = False
+    """Scale by lora_alpha / sqrt(r)."""
+    use_dora: bool = False
+    """Train magnitude and direction apart."""
+
+    def adapt(self, backbone: Backbone | None, task: Task, seed: int) -> PeftClassifier:
+        """Return the classifier with adapters in place; B starts at zero, so it starts as the checkpoint.
+
+        Raises:
+            MethodError: no layer has one of the names in target_modules.
+        """
+        from peft import LoraConfig, TaskType
+
+        if backbone is None:
+            raise MethodError("lora needs a model. Give one with --model")
+        targets = self.target_modules if isinstance(self.target_modules, str) else list(self.target_modules)
+        config = LoraConfig(
+            task_type=TaskType.SEQ_CLS,
+            r=self.r,
+            lora_alpha=self.lora_alpha,
+            lora_dropout=self.lora_dropout,
+            target_modules=targets,
+            bias=self.bias,
+            use_rslora=self.use_rslora,
+            use_dora=self.use_dora,
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            try:
+                return PeftClassifier(backbone, task, config)
+            except ValueError as error:
+                raise MethodError(f"lora: {error}. Set target_modules to names of the model's linear layers") from None
+
+    def search_space(self) -> dict[str, Range]:
+        """Return the learning rates; about ten times those of full fine-tuning."""
+        return {"learning_rate": Range(1e-4, 3e-3)}

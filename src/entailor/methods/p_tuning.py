@@ -1,0 +1,151 @@
+"""P-tuning: a few virtual tokens at the input, made by a small network, are all that is trained beside the head.
+
+Liu et al. 2021, "GPT Understands, Too" (section 3); the prompt encoder is `peft`'s.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from entailor.errors import MethodError
+from entailor.methods.base import Classifier, Range, TrainedMethod
+from entailor.methods.encoder import WEIGHTS_FILE, PeftClassifier, save_tensors
+from entailor.methods.soft_prompt import SoftPromptClassifier, vocabulary_words
+from entailor.models.load import Backbone
+from entailor.tasks import Task
+
+
+class PTuning(TrainedMethod, name="p_tuning"):
+    """Train virtual tokens through a prompt encoder, and the head."""
+
+    summary: ClassVar[str] = "virtual tokens at the input"
+
+    learning_rate: float = 1e-2
+    head_learning_rate: float | None = 1e-3
+    num_train_epochs: float = 5.0
+    num_virtual_tokens: int = Field(default=20, ge=1)
+    """Virtual tokens; the same number of positions is lost to text."""
+    encoder_hidden_size: int | None = Field(default=None, ge=1)
+    """Width of the prompt encoder; None: the model's hidden size."""
+    encoder_reparameterization_type: Literal["MLP", "LSTM"] = "MLP"
+    """Kind of the prompt encoder."""
+    encoder_num_layers: int = Field(default=2, ge=1)
+    """Layers of an LSTM prompt encoder; an MLP always has two hidden ones."""
+    encoder_dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Dropout between the layers of an LSTM."""
+    layout: Literal["after_first", "peft"] = "after_first"
+    """after_first: behind the first token. peft: in front of it, as `peft` does it; loads with plain `peft`."""
+    init: Literal["vocabulary", "random"] = "vocabulary"
+    """vocabulary: start at the embeddings of ordinary words. random: as `peft` starts, ten times too large."""
+    pooling: Literal["mean", "head"] = "mean"
+    """mean: a head of one hidden layer on the mean of the real tokens. head: the architecture's own."""
+
+    def adapt(self, backbone: Backbone | None, task: Task, seed: int) -> Classifier:
+        """Return the classifier; with the peft layout, init and pooling are `peft`'s own.
+
+        Raises:
+            MethodError: no model, or the peft layout on a model it does not fit.
+        """
+        if backbone is None:
+            raise MethodError("p_tuning needs a model. Give one with --model")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            config = self._config(backbone)
+            if self.layout == "peft":
+                return PeftClassifier(backbone, task, config)
+            return PTuningClassifier(self, backbone, task, config, seed)
+
+    def _config(self, backbone: Backbone) -> Any:
+        from peft import PromptEncoderConfig, TaskType
+
+        shape = backbone.model.config
+        return PromptEncoderConfig(
+            task_type=TaskType.SEQ_CLS,
+            num_virtual_tokens=self.num_virtual_tokens,
+            token_dim=backbone.model.get_input_embeddings().embedding_dim,
+            num_transformer_submodules=1,
+            num_attention_heads=shape.num_attention_heads,
+            num_layers=shape.num_hidden_layers,
+            encoder_hidden_size=self.encoder_hidden_size or shape.hidden_size,
+            encoder_reparameterization_type=self.encoder_reparameterization_type,
+            encoder_num_layers=self.encoder_num_layers,
+            encoder_dropout=self.encoder_dropout,
+        )
+
+    def search_space(self) -> dict[str, Range]:
+        """Return learning rates a thousand times those of full fine-tuning: at 2e-5 a prompt stays where it began."""
+        return {"learning_rate": Range(1e-3, 1e-1), "head_learning_rate": Range(3e-4, 3e-3)}
+
+
+class PTuningClassifier(SoftPromptClassifier):
+    """Virtual tokens from `peft`'s prompt encoder; once saved, only what it gave is kept."""
+
+    def __init__(self, method: PTuning, backbone: Backbone, task: Task, config: Any, seed: int) -> None:
+        from peft import PromptEncoder
+
+        super().__init__(backbone, task, method.num_virtual_tokens, method.pooling, seed)
+        self.prompt_encoder: nn.Module | None = PromptEncoder(config).to(backbone.device)
+        self.fixed_NE: Tensor | None = None
+        if method.init == "vocabulary":
+            words = vocabulary_words(backbone.text_encoder.tokenizer, method.num_virtual_tokens, seed)
+            table = backbone.model.get_input_embeddings().weight
+            start_at(self.prompt_encoder, table[torch.tensor(words, device=table.device)].detach())
+
+    def prompt(self) -> Tensor:
+        """Return prompt_NE."""
+        if self.prompt_encoder is None:
+            assert self.fixed_NE is not None
+            return self.fixed_NE
+        indices = torch.arange(self.num_virtual_tokens, device=self.device)
+        prompt_NE: Tensor = self.prompt_encoder(indices.unsqueeze(0))[0]
+        return prompt_NE
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        parameter: Tensor = next(self.model.parameters())
+        return parameter.device
+
+    def stored_tensors(self) -> dict[str, Tensor]:
+        """Return the virtual tokens as they came out, and the head."""
+        heads = {name: tensor for name, tensor in self.trained_state().items() if self.is_head(name)}
+        with torch.no_grad():
+            return {"prompt_embeddings": self.prompt().detach(), **heads}
+
+    def save(self, folder: Path) -> None:
+        """Write virtual tokens and head. No `peft` configuration: its layout is another one."""
+        save_tensors(self.stored_tensors(), folder / WEIGHTS_FILE)
+
+    def load(self, folder: Path) -> None:
+        """Put saved virtual tokens in the prompt encoder's place."""
+        saved = load_file(folder / WEIGHTS_FILE)
+        self.fixed_NE = saved.pop("prompt_embeddings").to(self.device)
+        self.prompt_encoder = None
+        self.copy_tensors(saved, folder / WEIGHTS_FILE)
+
+
+def start_at(prompt_encoder: nn.Module, target_NE: Tensor) -> None:
+    """Set the last layer of a prompt encoder so that it gives `target_NE`, exactly where it is wide enough.
+
+    Least squares on the last layer alone: what comes before keeps its random start, so every virtual token can still
+    go its own way.
+
+    Args:
+        prompt_encoder: `peft`'s PromptEncoder; changed in place.
+        target_NE: embeddings of real words.
+    """
+    encoder: Any = prompt_encoder
+    with torch.no_grad():
+        hidden_1NF = encoder.embedding.weight.unsqueeze(0)
+        if hasattr(encoder, "lstm_head"):
+            hidden_1NF = encoder.lstm_head(hidden_1NF)[0]
+        hidden_NF = encoder.mlp_head[:-1](hidden_1NF)[0]
+        last = encoder.mlp_head[-1]
+        last.bias.copy_(target_NE.mean(0))
+        last.weight.copy_((torch.linalg.pinv(hidden_NF) @ (target_NE - last.bias)).T)

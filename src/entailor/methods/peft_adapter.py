@@ -1,0 +1,62 @@
+"""Any adapter of `peft` by its name: IA3, AdaLoRA, VeRA, OFT, BOFT, LN tuning, and what comes next."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field
+
+from entailor.errors import ConfigError, MethodError, near_miss
+from entailor.methods.base import Range, TrainedMethod
+from entailor.methods.encoder import PeftClassifier
+from entailor.models.load import Backbone
+from entailor.tasks import Task
+
+
+class PeftAdapter(TrainedMethod, name="peft"):
+    """Train the adapter that `peft_type` names, with its own configuration, and the head."""
+
+    summary: ClassVar[str] = "any adapter of peft, by name"
+
+    learning_rate: float = 1e-3
+    num_train_epochs: float = 3.0
+    peft_type: str = "IA3"
+    """A name of `peft.PeftType`."""
+    peft_config: dict[str, Any] = Field(default_factory=dict)
+    """Keys of that type's configuration class."""
+
+    def adapt(self, backbone: Backbone | None, task: Task, seed: int) -> PeftClassifier:
+        """Return the classifier with the adapter in place.
+
+        Raises:
+            ConfigError: no such type, or a key its configuration does not have.
+            MethodError: the adapter does not fit this model.
+        """
+        if backbone is None:
+            raise MethodError("peft needs a model. Give one with --model")
+        config = self._config()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            try:
+                return PeftClassifier(backbone, task, config)
+            except (ValueError, TypeError, NotImplementedError, AttributeError) as error:
+                raise MethodError(f"peft {self.peft_type} does not fit {backbone.folder.name}: {error}") from error
+
+    def _config(self) -> Any:
+        from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftType, TaskType
+
+        known = {kind.value: config for kind, config in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
+        name = self.peft_type.upper()
+        if name not in {kind.value for kind in PeftType} or name not in known:
+            raise ConfigError(
+                f"peft_type {self.peft_type!r} is not known.{near_miss(name, known)} Known: {', '.join(known)}"
+            )
+        try:
+            return known[name](task_type=TaskType.SEQ_CLS, **self.peft_config)
+        except TypeError as error:
+            raise ConfigError(f"peft_config of {name}: {error}") from None
+
+    def search_space(self) -> dict[str, Range]:
+        """Return a range that covers most adapters."""
+        return {"learning_rate": Range(1e-4, 1e-2)}

@@ -1,0 +1,163 @@
+"""Prefix tuning: trained keys and values in every layer, and the head.
+
+Li & Liang 2021 (section 4); for classification with deep prompts Liu et al. 2022, "P-Tuning v2" (section 3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from entailor.errors import MethodError
+from entailor.methods.base import Range, TrainedMethod
+from entailor.methods.soft_prompt import SoftPromptClassifier, vocabulary_words
+from entailor.models.load import Backbone
+from entailor.tasks import Task
+
+# What the key and value projections are called: bert's kin, distilbert, deberta, mpnet.
+PROJECTIONS = (("key", "value"), ("k_lin", "v_lin"), ("key_proj", "value_proj"), ("k", "v"))
+# One projection for query, key and value, in this order: modernbert.
+FUSED_PROJECTION = "Wqkv"
+
+
+class PrefixTuning(TrainedMethod, name="prefix_tuning"):
+    """Train keys and values of virtual tokens in every layer, and the head."""
+
+    summary: ClassVar[str] = "virtual keys and values in every layer"
+
+    learning_rate: float = 1e-2
+    head_learning_rate: float | None = 1e-3
+    num_train_epochs: float = 5.0
+    num_virtual_tokens: int = Field(default=20, ge=1)
+    """Virtual tokens; the same number of positions is lost to text."""
+    init: Literal["vocabulary", "random"] = "vocabulary"
+    """vocabulary: keys and values that ordinary words have in each layer. random: normal, deviation 0.02."""
+    pooling: Literal["mean", "head"] = "mean"
+    """mean: a head of one hidden layer on the mean of the real tokens. head: the architecture's own."""
+
+    def adapt(self, backbone: Backbone | None, task: Task, seed: int) -> PrefixClassifier:
+        """Return the classifier.
+
+        Raises:
+            MethodError: no model, or its attention layers have projections of unknown names.
+        """
+        if backbone is None:
+            raise MethodError("prefix_tuning needs a model. Give one with --model")
+        return PrefixClassifier(self, backbone, task, seed)
+
+    def search_space(self) -> dict[str, Range]:
+        """Return the learning rates of Liu et al. 2022, with room on both sides."""
+        return {"learning_rate": Range(1e-3, 1e-1), "head_learning_rate": Range(3e-4, 3e-3)}
+
+
+class PrefixClassifier(SoftPromptClassifier):
+    """In every layer, keys and values at the virtual positions are replaced by trained ones.
+
+    The virtual positions' own states are computed and then read by nobody, so this equals attention over a cache of
+    N trained entries, on any architecture.
+    """
+
+    def __init__(self, method: PrefixTuning, backbone: Backbone, task: Task, seed: int) -> None:
+        super().__init__(backbone, task, method.num_virtual_tokens, method.pooling, seed)
+        layers = list(attention_layers(self.body))
+        if not layers:
+            raise MethodError(
+                f"prefix_tuning: {backbone.folder.name} has no key and value projections of a known name. "
+                "Use p_tuning or lora"
+            )
+        for index, (attention, names) in enumerate(layers):
+            _Replacement(self, index, attention, names)
+        width = self.model.config.hidden_size
+        self.recorded: dict[tuple[int, int], Tensor] | None = None
+        shape = (len(layers), 2, method.num_virtual_tokens, width)
+        generator = torch.Generator().manual_seed(seed)
+        self.prefix_K2NH = nn.Parameter((0.02 * torch.randn(shape, generator=generator)).to(backbone.device))
+        if method.init == "vocabulary":
+            words = vocabulary_words(backbone.text_encoder.tokenizer, method.num_virtual_tokens, seed)
+            self._start_at(words, backbone)
+
+    def prompt(self) -> Tensor:
+        """Return zeros: what stands at the input is never read."""
+        return torch.zeros(self.num_virtual_tokens, self.model.get_input_embeddings().embedding_dim).to(
+            self.prefix_K2NH.device
+        )
+
+    def _start_at(self, words: list[int], backbone: Backbone) -> None:
+        """Read the words once through the frozen encoder and keep their keys and values."""
+        tokenizer = backbone.text_encoder.tokenizer
+        empty = tokenizer("", add_special_tokens=True)["input_ids"]
+        ids_1T = torch.tensor([[empty[0], *words, *empty[1:]]], device=backbone.device)
+        self.recorded = {}
+        with torch.no_grad():
+            self.body(input_ids=ids_1T, attention_mask=torch.ones_like(ids_1T))
+            for (layer, which), rows_NH in self.recorded.items():
+                self.prefix_K2NH[layer, which].copy_(rows_NH)
+        self.recorded = None
+
+    def replace(self, layer: int, which: int, rows_BTH: Tensor) -> Tensor:
+        """Return rows_BTH with the virtual positions replaced; while words are read, only note them.
+
+        Args:
+            layer: index of the attention layer.
+            which: 0 for keys, 1 for values.
+            rows_BTH: what the projection gave.
+        """
+        end = 1 + self.num_virtual_tokens
+        if self.recorded is not None:
+            self.recorded[layer, which] = rows_BTH[0, 1:end].detach()
+            return rows_BTH
+        trained_BNH = self.prefix_K2NH[layer, which].to(rows_BTH.dtype).expand(len(rows_BTH), -1, -1)
+        return torch.cat([rows_BTH[:, :1], trained_BNH, rows_BTH[:, end:]], dim=1)
+
+
+def attention_layers(body: nn.Module) -> Iterator[tuple[nn.Module, tuple[str, ...]]]:
+    """Yield every attention module with the names of its key and value projections, first layer first."""
+    for module in body.modules():
+        children = dict(module.named_children())
+        if FUSED_PROJECTION in children:
+            yield module, (FUSED_PROJECTION,)
+        for names in PROJECTIONS:
+            if all(isinstance(children.get(name), nn.Linear) for name in names):
+                yield module, names
+
+
+class _Replacement:
+    """Hooks of one attention layer.
+
+    A projection may also be used on something else than the hidden states (deberta's relative positions), so only
+    what it gives for the layer's own input is replaced.
+    """
+
+    def __init__(self, classifier: PrefixClassifier, index: int, attention: nn.Module, names: tuple[str, ...]) -> None:
+        self.classifier, self.index = classifier, index
+        self.hidden: Tensor | None = None
+        attention.register_forward_pre_hook(self._note_input, with_kwargs=True)
+        if names == (FUSED_PROJECTION,):
+            attention.get_submodule(FUSED_PROJECTION).register_forward_hook(self._replace_fused)
+        else:
+            for which, name in enumerate(names):
+                attention.get_submodule(name).register_forward_hook(self._replacer(which))
+
+    def _note_input(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.hidden = args[0] if args else kwargs["hidden_states"]
+
+    def _replacer(self, which: int) -> Any:
+        def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+            return self.classifier.replace(self.index, which, output) if args[0] is self.hidden else output
+
+        return hook
+
+    def _replace_fused(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        query_BTH, key_BTH, value_BTH = output.chunk(3, dim=-1)
+        return torch.cat(
+            [
+                query_BTH,
+                self.classifier.replace(self.index, 0, key_BTH),
+                self.classifier.replace(self.index, 1, value_BTH),
+            ],
+            dim=-1,
+        )

@@ -1,0 +1,77 @@
+"""Finds every method in this folder by importing its files; holds no list of them."""
+
+from __future__ import annotations
+
+import pkgutil
+from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from entailor.config import Experiment, parse_settings
+from entailor.errors import ConfigError, near_miss
+from entailor.methods.base import Method
+
+
+@cache
+def registered_methods() -> Mapping[str, type[Method]]:
+    """Return method name to class, sorted by name."""
+    folder = Path(__file__).parent
+    for module in pkgutil.iter_modules([str(folder)]):
+        import_module(f"entailor.methods.{module.name}")
+    return {kind.name: kind for kind in sorted(_named_subclasses(Method), key=lambda kind: kind.name)}
+
+
+def _named_subclasses(kind: Any) -> Iterator[type[Method]]:
+    for sub in kind.__subclasses__():
+        if sub.name and not sub.__abstractmethods__:
+            yield sub
+        yield from _named_subclasses(sub)
+
+
+def method_class(name: str, where: str) -> type[Method]:
+    """Return a method by name.
+
+    Raises:
+        ConfigError: there is no such method.
+    """
+    known = registered_methods()
+    if name not in known:
+        raise ConfigError(f"{where}: no method {name!r}.{near_miss(name, known)} Known methods: {', '.join(known)}")
+    return known[name]
+
+
+def build_method(row: str, settings: Mapping[str, Any]) -> Method:
+    """Build one row's method from its settings; the key ``method`` names it where the row has a name of its own.
+
+    Raises:
+        ConfigError: no such method, an unknown key, or a value out of range.
+    """
+    values = dict(settings)
+    kind = method_class(str(values.pop("method", row)), f"methods.{row}")
+    return parse_settings(kind, values, where=f"methods.{row}")
+
+
+def known_keys(row: str, settings: Mapping[str, Any]) -> set[str]:
+    """Return the hyperparameters a row's method takes; an unknown method has none."""
+    kind = registered_methods().get(str(settings.get("method", row)))
+    return set(kind.model_fields) if kind else set()
+
+
+def experiment_schema() -> dict[str, Any]:
+    """Return the JSON schema of an experiment with every method's hyperparameters under ``methods``."""
+    schema = Experiment.model_json_schema()
+    definitions = schema.setdefault("$defs", {})
+    for name, kind in registered_methods().items():
+        own = kind.model_json_schema()
+        definitions.update(own.pop("$defs", {}))
+        own["properties"]["method"] = {"const": name}
+        definitions[name] = own
+    schema["properties"]["methods"] = {
+        "type": "object",
+        "description": "Row name to hyperparameters; the row name is the method, or the key `method` names it.",
+        "properties": {name: {"$ref": f"#/$defs/{name}"} for name in registered_methods()},
+        "additionalProperties": {"anyOf": [{"$ref": f"#/$defs/{name}"} for name in registered_methods()]},
+    }
+    return schema

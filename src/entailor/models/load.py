@@ -1,0 +1,189 @@
+"""A checkpoint in memory: the sequence classifier of `transformers` with the task's labels, and its tokenizer.
+
+Loads safetensors only. What the checkpoint did not carry is named in `new_modules`, so that it is trained and saved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from entailor.config import ModelSettings
+from entailor.errors import ModelError
+from entailor.models.heads import has_own_head, head_modules, match_labels, reorder_head, reset_head
+from entailor.models.precision import PrecisionChoice
+from entailor.models.source import ModelFolder, resolve_model
+from entailor.models.tokenizer import TextEncoder
+from entailor.tasks import Task
+
+
+@dataclass
+class Backbone:
+    """A loaded checkpoint with its tokenizer and precision.
+
+    Attributes:
+        folder: where it came from, with the hash of its weights.
+        model: a `transformers` sequence classifier in fp32, in evaluation mode.
+        text_encoder: text to token ids.
+        precision: arithmetic of training; scores are computed in fp32.
+        new_modules: modules that were initialised just now (the head, mostly); they must be trained and saved.
+        events: what the reader of a record must know about loading.
+    """
+
+    folder: ModelFolder
+    model: Any
+    text_encoder: TextEncoder
+    precision: PrecisionChoice
+    new_modules: tuple[str, ...]
+    events: tuple[str, ...] = ()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        device: torch.device = self.model.device
+        return device
+
+
+def open_model(name: str, settings: ModelSettings) -> ModelFolder:
+    """Find or fetch a checkpoint as the settings say: its revision, and its code only where that was allowed.
+
+    Raises:
+        ModelError: it cannot be found, fetched or trusted.
+    """
+    return resolve_model(name, revision=settings.revision, remote_code=settings.trust_remote_code)
+
+
+def load_backbone(
+    folder: ModelFolder, task: Task, settings: ModelSettings, precision: PrecisionChoice, seed: int
+) -> Backbone:
+    """Load a checkpoint as a classifier of the task's labels.
+
+    Args:
+        folder: a resolved checkpoint.
+        task: gives the labels.
+        settings: how to load it.
+        precision: arithmetic of training.
+        seed: of the weights the checkpoint does not carry.
+
+    Raises:
+        HeadMismatchError: the checkpoint's own head is for other labels.
+        ModelError: the files cannot be read, the architecture is unknown or not an encoder.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+
+    options = {"trust_remote_code": settings.trust_remote_code, "local_files_only": True}
+    with _readable_errors(folder.name):
+        config = AutoConfig.from_pretrained(folder.path, **options)
+        tokenizer = AutoTokenizer.from_pretrained(folder.path, use_fast=True, **options)
+    if not getattr(tokenizer, "is_fast", False):
+        raise ModelError(f"{folder.name}: it has no fast tokenizer (tokenizer.json). Save one with `tokenizers`")
+    if _is_decoder(config):
+        raise ModelError(
+            f"{folder.name}: a {config.model_type} decoder; this version adapts encoders "
+            "(bert, roberta, distilbert, electra, deberta-v2, mpnet, modernbert and their kin)"
+        )
+    own_head = has_own_head(config)
+    rows = match_labels(config, task.labels, folder.name) if own_head and settings.head != "new" else None
+    if settings.head == "checkpoint" and not own_head:
+        raise ModelError(f"{folder.name}: model.head=checkpoint, but it has no classification head. Set model.head=new")
+    model, missing = _load_classifier(folder, task, own_order=rows is not None, seed=seed, options=options)
+    events: tuple[str, ...] = ()
+    if rows is not None:
+        reorder_head(model, rows)
+        events = (f"the checkpoint's own head is kept, matched by label name: rows {rows}",)
+    elif own_head:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            missing |= set(reset_head(model))
+        events = ("the checkpoint's own head is replaced by a new one (model.head=new)",)
+    _name_labels(model.config, task)
+    model.eval()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    encoder = TextEncoder(
+        tokenizer,
+        config,
+        settings.max_length,
+        windows=settings.long_texts == "windows",
+        stride=settings.window_stride,
+    )
+    return Backbone(folder, model.to(device), encoder, precision, tuple(sorted(missing)), events)
+
+
+def _load_classifier(
+    folder: ModelFolder, task: Task, *, own_order: bool, seed: int, options: dict[str, Any]
+) -> tuple[Any, set[str]]:
+    """Return the model and the names of the modules that were not in the checkpoint."""
+    from transformers import AutoModelForSequenceClassification
+
+    label_count = {} if own_order else {"num_labels": len(task.labels)}
+    with torch.random.fork_rng(devices=[]), _readable_errors(folder.name):
+        torch.manual_seed(seed)
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            folder.path,
+            dtype=torch.float32,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            **label_count,
+            **options,
+        )
+    absent = set(info["missing_keys"]) | {str(key[0]) for key in info["mismatched_keys"]}
+    _refuse_half_loaded(model, absent, folder.name)
+    tops = set(head_modules(model))
+    return model, {key.split(".")[0] if key.split(".")[0] in tops else key.rpartition(".")[0] for key in absent}
+
+
+def _refuse_half_loaded(model: Any, absent: set[str], name: str) -> None:
+    """A file that lacks a good part of the encoder would train, silently, from noise."""
+    inside = [key for key in absent if key.startswith(f"{model.base_model_prefix}.") and ".pooler." not in key]
+    if inside:
+        raise ModelError(
+            f"{name}: {len(inside)} weights of the encoder are missing or have another shape "
+            f"(e.g. {sorted(inside)[0]}). The file is damaged or belongs to another configuration"
+        )
+
+
+def _name_labels(config: Any, task: Task) -> None:
+    config.id2label = dict(enumerate(task.labels))
+    config.label2id = {label: index for index, label in enumerate(task.labels)}
+    config.problem_type = "single_label_classification"
+
+
+def _is_decoder(config: Any) -> bool:
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    )
+
+    kind = config.model_type
+    return kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+
+@contextmanager
+def _readable_errors(name: str) -> Iterator[None]:
+    """Turn what `transformers` raises over a bad folder into one ModelError, and keep its own reports quiet.
+
+    What was missing from the checkpoint is in the loading info and is acted upon; the printed table repeats it.
+    """
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        first = str(error).strip().split("\n")[0][:400]
+        raise ModelError(f"{name}: cannot be loaded: {first}") from error
+    except Exception as error:
+        if type(error).__module__.startswith(("safetensors", "tokenizers", "builtins")):
+            raise ModelError(f"{name}: its files are damaged: {error}") from error
+        raise
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

@@ -1,0 +1,139 @@
+"""Chooses the arithmetic of training by a short measurement on this machine.
+
+Half precision is several times faster where the processor has units for it, and five to forty times slower where it has
+not; nothing but a measurement tells. Scores are computed in fp32 in any case, elsewhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from statistics import median
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import torch
+
+Precision = Literal["fp32", "bf16"]
+
+ROWS = 512
+"""Tokens of a usual training batch: as many rows a layer's matrix is used for once it is cast."""
+LARGEST_LAYER = 256 * 1024
+"""Most weights of the measured layer. A larger one is measured by a smaller one of the same shape with the same rows:
+the ratio stays, and the time does not grow with the model."""
+REPEATS = 5
+SECONDS_EACH = 0.15
+"""No new repeat starts after this many seconds in one precision."""
+WORTHWHILE = 1.5
+"""bf16 rounds to three digits, so it must be this many times faster to be chosen."""
+
+
+@dataclass(frozen=True)
+class PrecisionChoice:
+    """The arithmetic of training and why.
+
+    Attributes:
+        precision: fp32 or bf16.
+        reason: in words, with the figures.
+        fp32_gflops: measured speed, 1e9 operations a second; None where nothing was measured.
+        bf16_gflops: the same in bf16.
+    """
+
+    precision: Precision
+    reason: str
+    fp32_gflops: float | None = None
+    bf16_gflops: float | None = None
+
+
+def choose_precision(
+    requested: Literal["auto", "fp32", "bf16"], hidden_size: int, intermediate_size: int, device: str | torch.device
+) -> PrecisionChoice:
+    """Choose fp32 or bf16 for training.
+
+    On a CPU both are measured (half a second at most), also where one was asked for: the request is honoured, and the
+    reason says what it costs.
+
+    Args:
+        requested: ``auto`` leaves the choice to the measurement.
+        hidden_size: width of the model.
+        intermediate_size: width of its feed-forward layers.
+        device: where the model will stand.
+    """
+    import torch
+
+    kind = torch.device(device).type
+    if kind == "cuda":
+        supported = torch.cuda.is_bf16_supported(including_emulation=False)
+        if requested == "auto":
+            reason = f"this GPU {'supports' if supported else 'does not support'} bf16"
+            return PrecisionChoice("bf16" if supported else "fp32", reason)
+        warning = ", which this GPU only emulates: slow" if requested == "bf16" and not supported else ""
+        return PrecisionChoice(requested, f"asked for{warning}")
+    if kind != "cpu":
+        chosen: Precision = "fp32" if requested == "auto" else requested
+        return PrecisionChoice(chosen, "asked for" if requested != "auto" else f"not measured on {kind}")
+    fp32 = measure_gflops("fp32", hidden_size, intermediate_size)
+    bf16 = measure_gflops("bf16", hidden_size, intermediate_size)
+    figures = f"fp32 {fp32:.0f}, bf16 {bf16:.0f} GFLOP/s on one core"
+    ratio = f"bf16 is {bf16 / fp32:.1f} times faster" if bf16 >= fp32 else f"bf16 is {fp32 / bf16:.1f} times slower"
+    if requested != "auto":
+        return PrecisionChoice(requested, f"asked for; {ratio} ({figures})", fp32, bf16)
+    if bf16 >= WORTHWHILE * fp32:
+        return PrecisionChoice("bf16", f"{ratio} ({figures})", fp32, bf16)
+    return PrecisionChoice("fp32", f"{ratio}, {WORTHWHILE} times faster is needed ({figures})", fp32, bf16)
+
+
+def measure_gflops(precision: Precision, hidden_size: int, intermediate_size: int) -> float:
+    """Measure what training does most: a linear layer's forward and backward pass on the CPU.
+
+    Args:
+        precision: bf16 is measured as it is trained, by autocast over fp32 weights.
+        hidden_size: features in.
+        intermediate_size: features out.
+
+    Returns:
+        1e9 floating-point operations a second of one core, by the median of up to `REPEATS` runs.
+        One core and its own clock, because the wall clock of several tells more of what else the machine is doing.
+    """
+    import torch
+    from torch.nn.functional import linear
+
+    shrink = max(1.0, (hidden_size * intermediate_size / LARGEST_LAYER) ** 0.5)
+    features_in, features_out = (
+        max(32, int(size / shrink) // 32 * 32) if shrink > 1 else size for size in (hidden_size, intermediate_size)
+    )
+    generator = torch.Generator().manual_seed(0)
+    rows_ND = torch.randn(ROWS, features_in, generator=generator, requires_grad=True)
+    weight_FD = torch.randn(features_out, features_in, generator=generator, requires_grad=True)
+    clock = time.perf_counter if sys.platform == "win32" else time.thread_time  # too coarse there
+
+    def step(rows: int) -> float:
+        start = clock()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
+            output_NF = linear(rows_ND[:rows], weight_FD)
+        torch.autograd.grad(output_NF, (rows_ND, weight_FD), torch.ones_like(output_NF))
+        return clock() - start
+
+    with _one_thread(), torch.enable_grad():
+        step(rows=1)  # the libraries set themselves up
+        begin = time.perf_counter()
+        seconds = [step(ROWS)]
+        while len(seconds) < REPEATS and time.perf_counter() - begin < SECONDS_EACH:
+            seconds.append(step(ROWS))
+    operations = 3 * 2 * ROWS * features_in * features_out  # forward, and two products of the same size backward
+    return operations / median(seconds) / 1e9
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,142 @@
+"""Text to token ids, once a data set: special tokens added once, longest text truncated first, nothing padded.
+
+Padding belongs to batching, and positions come from lengths: no id is ever compared with the pad id.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from entailor.data.example import Example
+from entailor.errors import ModelError
+
+# Their position ids start behind the padding index, so two positions are never used.
+OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "mpnet", "longformer", "xlm-roberta-xl")
+
+
+@dataclass(frozen=True, slots=True)
+class TokenIds:
+    """One input of a model.
+
+    Attributes:
+        row: index of the example it belongs to; several windows may share one.
+        input_ids: token ids, special tokens included, no padding.
+        token_type_ids: 0 for the first text, 1 for the second; None where the model has none.
+        truncated: True where text was cut off.
+    """
+
+    row: int
+    input_ids: list[int]
+    token_type_ids: list[int] | None
+    truncated: bool
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+
+class TextEncoder:
+    """A checkpoint's tokenizer with its own padding and truncation switched off.
+
+    Args:
+        tokenizer: a fast `transformers` tokenizer.
+        config: the model's configuration; gives the position limit and the number of token types.
+        max_length: most tokens of one input; capped by what the model can take.
+        windows: cut a long first text into overlapping windows instead of truncating it.
+        stride: tokens shared by neighbouring windows.
+    """
+
+    def __init__(
+        self, tokenizer: Any, config: Any, max_length: int, *, windows: bool = False, stride: int = 64
+    ) -> None:
+        # A tokenizer file may switch on padding and truncation of its own; both would change every batch silently.
+        tokenizer.backend_tokenizer.no_padding()
+        tokenizer.backend_tokenizer.no_truncation()
+        # Text that looks like a special token ("[SEP]", "<s>") is text.
+        tokenizer.backend_tokenizer.encode_special_tokens = True
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+        self.tokenizer = tokenizer
+        self.max_length = min(max_length, position_limit(config, tokenizer))
+        self.windows, self.stride = windows, stride
+        self.has_types = "token_type_ids" in tokenizer.model_input_names and getattr(config, "type_vocab_size", 0) > 1
+        if tokenizer.pad_token_id is None:
+            raise ModelError('the tokenizer has no pad token. Set one in tokenizer_config.json ("pad_token")')
+
+    def encode(self, examples: Sequence[Example], reserve: int = 0) -> list[TokenIds]:
+        """Tokenise examples in order.
+
+        Args:
+            examples: all pairs, or all single texts.
+            reserve: positions to leave free for virtual tokens.
+
+        Returns:
+            One entry an example, in order; more where windows are on, each carrying its example's row.
+        """
+        limit = self.max_length - reserve
+        if limit < 8:
+            raise ModelError(
+                f"{reserve} virtual tokens leave {limit} of {self.max_length} positions for text, at least 8 are "
+                "needed. Lower num_virtual_tokens or raise model.max_length"
+            )
+        if not examples:
+            return []
+        is_pair = examples[0].text_pair is not None
+        texts = [row.text for row in examples]
+        pairs = [row.text_pair or "" for row in examples] if is_pair else None
+        whole = self._call(texts, pairs)
+        encoded: list[TokenIds] = []
+        for row in range(len(examples)):
+            types = whole["token_type_ids"][row] if self.has_types else None
+            if len(whole["input_ids"][row]) <= limit:
+                encoded.append(TokenIds(row, whole["input_ids"][row], types, truncated=False))
+            else:
+                encoded.extend(self._shorten(row, texts[row], pairs[row] if pairs else None, limit))
+        return encoded
+
+    def _shorten(self, row: int, text: str, pair: str | None, limit: int) -> list[TokenIds]:
+        """Return one truncated input, or the windows of a long first text."""
+        if self.windows:
+            pair_tokens = len(self._call([pair], None)["input_ids"][0]) if pair else 0
+            if pair_tokens + self.stride + 8 <= limit:
+                return self._cut_windows(row, text, pair, limit)
+        cut = self._call([text], [pair] if pair is not None else None, truncation="longest_first", max_length=limit)
+        self.tokenizer.backend_tokenizer.no_truncation()
+        types = cut["token_type_ids"][0] if self.has_types else None
+        return [TokenIds(row, cut["input_ids"][0], types, truncated=True)]
+
+    def _cut_windows(self, row: int, text: str, pair: str | None, limit: int) -> list[TokenIds]:
+        cut = self._call(
+            [text],
+            [pair] if pair is not None else None,
+            truncation="only_first",
+            max_length=limit,
+            stride=self.stride,
+            return_overflowing_tokens=True,
+        )
+        self.tokenizer.backend_tokenizer.no_truncation()
+        types = cut["token_type_ids"] if self.has_types else [None] * len(cut["input_ids"])
+        return [TokenIds(row, ids, kind, truncated=False) for ids, kind in zip(cut["input_ids"], types, strict=True)]
+
+    def _call(self, texts: list[str], pairs: list[str] | None, **settings: Any) -> Any:
+        settings.setdefault("truncation", False)
+        return self.tokenizer(
+            texts,
+            pairs,
+            add_special_tokens=True,
+            padding=False,
+            return_attention_mask=False,
+            return_token_type_ids=self.has_types,
+            verbose=False,
+            **settings,
+        )
+
+
+def position_limit(config: Any, tokenizer: Any) -> int:
+    """Return how many tokens the model can take: its positions, less those its architecture never uses."""
+    positions = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 10**9
+    if getattr(config, "model_type", "") in OFFSET_POSITIONS:
+        positions -= config.pad_token_id + 1
+    stated = getattr(tokenizer, "model_max_length", None) or 10**9
+    return int(min(positions, stated))

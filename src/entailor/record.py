@@ -1,0 +1,302 @@
+"""RunRecord, what one trial gave, and the run folder it is written to.
+
+Statistics and reports read these records only. Every file is written to a temporary name beside its place, flushed
+to disk and renamed, so a reader sees the old file or the new one and never half of either.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from entailor.errors import RunError
+
+RECORD_VERSION = 1
+NO_MODEL = "none"  # the model of rows that read the texts alone
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a classifier said of one test example.
+
+    Attributes:
+        id: the example's id.
+        label: its gold label.
+        probabilities: label name to probability; sums to 1.
+        group: genre, phenomenon, or None.
+        text: the text or premise, kept for the report's hardest examples.
+        text_pair: the hypothesis, or None.
+    """
+
+    id: str
+    label: str
+    probabilities: dict[str, float]
+    group: str | None = None
+    text: str = ""
+    text_pair: str | None = None
+
+    @property
+    def predicted(self) -> str:
+        """The most probable label; the first in the task's order on a tie."""
+        return max(self.probabilities, key=self.probabilities.__getitem__)
+
+
+@dataclass(frozen=True, slots=True)
+class CurvePoint:
+    """One logged moment of training.
+
+    Attributes:
+        step: optimizer steps done.
+        epoch: epochs done, fractional.
+        train_loss: mean training loss since the last point, nats; None at an evaluation-only point.
+        tune_loss: log loss on the tune split, nats; None where it was not evaluated.
+        tune_accuracy: 0 to 1; None where it was not evaluated.
+        learning_rate: of the first parameter group.
+        gradient_norm: before clipping, mean since the last point.
+    """
+
+    step: int
+    epoch: float
+    train_loss: float | None = None
+    tune_loss: float | None = None
+    tune_accuracy: float | None = None
+    learning_rate: float | None = None
+    gradient_norm: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """What a trial took.
+
+    Attributes:
+        load_seconds: reading the checkpoint.
+        tokenize_seconds: text to tokens, all three splits.
+        train_seconds: the training loop without evaluation (0 for a training-free method).
+        evaluate_seconds: tune evaluations and the final scoring of test.
+        train_examples_per_second: None for a training-free method.
+        test_examples_per_second: in the final scoring.
+        latency_p50_ms: median time for one example alone, tokenisation included.
+        latency_p95_ms: 95th percentile of the same.
+        peak_memory_bytes: most resident memory of the process during the trial.
+        peak_gpu_memory_bytes: None without a GPU.
+        trainable_parameters: parameters that receive gradients (or are fitted).
+        stored_parameters: parameters that are saved.
+        total_parameters: backbone included.
+        stored_bytes: size on disk of what is saved.
+        epochs: training epochs run.
+        truncated_share: share of test examples that did not fit `max_length`, 0 to 1.
+    """
+
+    load_seconds: float = 0.0
+    tokenize_seconds: float = 0.0
+    train_seconds: float = 0.0
+    evaluate_seconds: float = 0.0
+    train_examples_per_second: float | None = None
+    test_examples_per_second: float | None = None
+    latency_p50_ms: float | None = None
+    latency_p95_ms: float | None = None
+    peak_memory_bytes: int = 0
+    peak_gpu_memory_bytes: int | None = None
+    trainable_parameters: int = 0
+    stored_parameters: int = 0
+    total_parameters: int = 0
+    stored_bytes: int = 0
+    epochs: float = 0.0
+    truncated_share: float = 0.0
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What one (model, method, seed) gave.
+
+    Attributes:
+        model: the model as the user named it, or NO_MODEL.
+        name: the row's name in the experiment; usually the method.
+        method: the registered method.
+        seed: as asked for.
+        labels: label names in the order of the classifier's outputs.
+        status: complete, or failed with `error`.
+        hyperparameters: every field of the method, defaults included.
+        costs: time, memory, sizes.
+        events: alarms and decisions a reader must know: collapse, restart, truncation, ...
+        provenance: precision and how it was chosen, checkpoint hash, versions, timestamps.
+        error: the failure in words, or None.
+        curve: logged training moments.
+        predictions: one a test example, in the order of the test split.
+    """
+
+    model: str
+    name: str
+    method: str
+    seed: int
+    labels: tuple[str, ...]
+    status: Literal["complete", "failed"] = "complete"
+    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
+    costs: Costs = field(default_factory=Costs)
+    events: tuple[str, ...] = ()
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    error: str | None = None
+    curve: tuple[CurvePoint, ...] = ()
+    predictions: tuple[Prediction, ...] = ()
+
+    def write(self, folder: Path) -> None:
+        """Write predictions and curve, and record.json last: a folder with a record.json is whole."""
+        folder.mkdir(parents=True, exist_ok=True)
+        write_jsonl(folder / "predictions.jsonl", (asdict(row) for row in self.predictions))
+        write_jsonl(folder / "curve.jsonl", (asdict(point) for point in self.curve))
+        head = asdict(replace(self, curve=(), predictions=()))
+        del head["curve"], head["predictions"]
+        write_json(
+            folder / "record.json", {"version": RECORD_VERSION, "num_predictions": len(self.predictions), **head}
+        )
+
+    @classmethod
+    def read(cls, folder: Path) -> RunRecord:
+        """Read a record back.
+
+        Raises:
+            RunError: a file is missing, damaged, or of another version.
+        """
+        head = read_json(folder / "record.json")
+        try:
+            if head.pop("version") != RECORD_VERSION:
+                raise RunError(f"{folder / 'record.json'}: written by another version of Entailor. Run the trial again")
+            expected = head.pop("num_predictions")
+            predictions = tuple(Prediction(**row) for row in read_jsonl(folder / "predictions.jsonl"))
+            curve = tuple(CurvePoint(**row) for row in read_jsonl(folder / "curve.jsonl"))
+            head["labels"], head["events"] = tuple(head["labels"]), tuple(head["events"])
+            record = cls(**{**head, "costs": Costs(**head["costs"]), "predictions": predictions, "curve": curve})
+        except (KeyError, TypeError, AttributeError) as error:
+            raise RunError(f"{folder}: the record is damaged ({error}). Delete the folder and run again") from None
+        if len(predictions) != expected:
+            raise RunError(
+                f"{folder / 'predictions.jsonl'}: {len(predictions)} rows, {expected} expected. "
+                "Delete the folder and run again"
+            )
+        return record
+
+
+class RunFolder:
+    """The layout of ``runs/<name>/``; knows where things stand, not what they mean."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    @property
+    def experiment_file(self) -> Path:
+        """The experiment as resolved, every default written out."""
+        return self.path / "experiment.yaml"
+
+    @property
+    def environment_file(self) -> Path:
+        """Versions, CPU or GPU, threads, git commit, data fingerprints."""
+        return self.path / "environment.json"
+
+    @property
+    def split_file(self) -> Path:
+        """Ids of train, tune and test with a hash."""
+        return self.path / "split.json"
+
+    @property
+    def comparison_file(self) -> Path:
+        """What the report shows."""
+        return self.path / "comparison.json"
+
+    @property
+    def report_file(self) -> Path:
+        """One self-contained page."""
+        return self.path / "report.html"
+
+    def trial(self, model: str, name: str, seed: int) -> Path:
+        """Return the folder of one trial; the model's name is made safe as a folder name."""
+        return self.path / "trials" / folder_name(model) / name / f"seed-{seed}"
+
+    def records(self) -> Iterator[tuple[Path, RunRecord]]:
+        """Yield every finished trial's folder and record, in a stable order."""
+        for file in sorted(self.path.glob("trials/*/*/seed-*/record.json")):
+            yield file.parent, RunRecord.read(file.parent)
+
+
+def folder_name(model: str) -> str:
+    """Return a model's name as one safe path component: ``org/name`` becomes ``org--name``."""
+    safe = "".join(c if c.isalnum() or c in "._-=" else "--" if c == "/" else "-" for c in model.strip("/"))
+    return safe.lstrip(".-") or "model"
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`; on success it is flushed and renamed, on failure removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)  # mkstemp makes private files
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 text file atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors="surrogatepass")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON atomically; NaN and infinity are refused, since other readers cannot take them."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write one JSON object a line, atomically."""
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", errors="surrogatepass") as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON.
+
+    Raises:
+        RunError: the file is missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8", errors="surrogatepass"))
+    except FileNotFoundError:
+        raise RunError(f"{path}: no such file. Is this the folder of a finished run or trial?") from None
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: cannot be read ({error}). Delete it and run the same command again") from None
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """Read one JSON object a line.
+
+    Raises:
+        RunError: the file is missing, or a line is damaged.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8", errors="surrogatepass").split("\n")
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: cannot be read ({error}). Delete the trial's folder and run again") from None
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        if line:
+            try:
+                rows.append(json.loads(line))
+            except ValueError as error:
+                raise RunError(
+                    f"{path}, line {number}: damaged ({error}). Delete the trial's folder and run again"
+                ) from None
+    return rows

@@ -1,0 +1,317 @@
+"""The report: one self-contained page that shows comparison.json and what a reader needs to trust it.
+
+Only reads the run folder and fills the template beside this file. The page holds no script and asks the network
+for nothing; every text of the user's is escaped by the template.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from entailor.errors import RunError
+from entailor.evaluation.comparison import hardest_examples
+from entailor.record import NO_MODEL, CurvePoint, RunFolder, RunRecord, read_json, write_text
+from entailor.report import plots, tables
+
+NUM_HARDEST = 20
+MOST_CHARACTERS = 600  # of one text; a document's first lines say enough here
+MOST_LABELS = 16  # a larger confusion matrix cannot be read; its most frequent confusions are listed instead
+MOST_CONFUSIONS = 20
+MOST_GROUPS = 40
+
+
+def write_report(folder: RunFolder) -> Path:
+    """Write report.html from what stands in the run folder, and return its path.
+
+    comparison.json is needed; trials, experiment.yaml, environment.json and split.json are shown where they are there.
+
+    Raises:
+        RunError: comparison.json or a trial is missing, damaged or of another version.
+    """
+    page = render(
+        name=folder.path.resolve().name,
+        comparison=read_comparison(folder.comparison_file),
+        records=[record for _, record in folder.records()],
+        experiment=_optional_text(folder.experiment_file),
+        environment=_optional_json(folder.environment_file),
+        split=_optional_json(folder.split_file),
+    )
+    write_text(folder.report_file, page)
+    return folder.report_file
+
+
+def read_comparison(path: Path) -> dict[str, Any]:
+    """Read comparison.json.
+
+    Raises:
+        RunError: it is missing, damaged, or something else.
+    """
+    comparison = read_json(path)
+    needed = {"rows", "labels", "num_test", "chance", "sentence", "winner", "failed"}
+    if not isinstance(comparison, dict) or not needed <= comparison.keys():
+        raise RunError(f"{path}: no comparison of trials. Delete it and run the same command again")
+    return comparison
+
+
+def render(
+    *,
+    name: str,
+    comparison: Mapping[str, Any],
+    records: Sequence[RunRecord],
+    experiment: str | None = None,
+    environment: Mapping[str, Any] | None = None,
+    split: Mapping[str, Any] | None = None,
+) -> str:
+    """Return the page.
+
+    Args:
+        name: of the run.
+        comparison: the content of comparison.json.
+        records: the trials, for curves and the hardest examples.
+        experiment: the text of experiment.yaml.
+        environment: the content of environment.json; every key is optional.
+        split: the content of split.json.
+    """
+    from jinja2 import Environment, StrictUndefined
+
+    environment = environment or {}
+    rows = _rows(comparison)
+    engine = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    engine.filters.update({one.__name__: one for one in _FILTERS})
+    template = engine.from_string(files("entailor.report").joinpath("report.html.j2").read_text(encoding="utf-8"))
+    page = template.render(
+        name=name,
+        comparison=comparison,
+        rows=rows,
+        swatches=[_drawn(plots.swatch(i)) for i in range(len(rows))],
+        forest=_forest(comparison),
+        figures=_figures(comparison, records),
+        remarks=_remarks(comparison, rows),
+        groups=_groups(comparison["rows"]),
+        hardest=_hardest(records, rows),
+        no_model=NO_MODEL,
+        parts=("premise", "hypothesis") if "entailment" in comparison["labels"] else ("first text", "second text"),
+        data_notes=_data_notes(environment),
+        split=_split_sizes(split or {}),
+        command=_optional_words(environment.get("command")),
+        experiment=experiment,
+        environment=json.dumps(environment, indent=2, ensure_ascii=False) if environment else None,
+    )
+    # Half of a surrogate pair, as broken files hold, has no UTF-8 and would spoil the whole page.
+    return page.encode("utf-8", "replace").decode("utf-8")
+
+
+def shortened(text: str) -> str:
+    """Return the first 600 characters of a text."""
+    return text if len(text) <= MOST_CHARACTERS else text[:MOST_CHARACTERS].rstrip() + " …"
+
+
+_FILTERS = (
+    tables.percent,
+    tables.interval,
+    tables.points,
+    tables.decimal,
+    tables.duration,
+    tables.size,
+    tables.count,
+    tables.rate,
+    tables.p_value,
+    tables.memory,
+    shortened,
+)
+
+
+def _drawn(svg: str) -> Any:
+    """Mark an SVG of plots.py as safe: matplotlib and _inline escape the names in it."""
+    from markupsafe import Markup
+
+    return Markup(svg)  # noqa: S704
+
+
+def _rows(comparison: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the rows with what the template shows beside them: a title, and the confusions fit to be read."""
+    titles = tables.row_names(comparison)
+    return [
+        {
+            **row,
+            "index": index,
+            "title": title,
+            "short_model": title.removeprefix(row["method"]).removeprefix(" · "),
+            "matrix": _matrix(comparison["labels"], row["confusion"]),
+            "confusions": _confusions(comparison["labels"], row["confusion"]),
+            "shown_groups": sorted(row["groups"].items(), key=lambda item: -item[1]["n"])[:MOST_GROUPS],
+        }
+        for index, (title, row) in enumerate(zip(titles, comparison["rows"], strict=True))
+    ]
+
+
+def _matrix(labels: Sequence[str], confusion: Sequence[Sequence[int]]) -> list[dict[str, Any]] | None:
+    """Return the matrix row by row, each cell with its share of the gold label for shading; None when too large."""
+    if len(labels) > MOST_LABELS:
+        return None
+    return [
+        {
+            "label": label,
+            "cells": [
+                {"count": count, "share": count / max(1, sum(counts)), "right": i == j}
+                for j, count in enumerate(counts)
+            ],
+        }
+        for i, (label, counts) in enumerate(zip(labels, confusion, strict=True))
+    ]
+
+
+def _confusions(labels: Sequence[str], confusion: Sequence[Sequence[int]]) -> list[dict[str, Any]]:
+    """Return the most frequent mistakes, the most frequent first."""
+    found: list[dict[str, Any]] = [
+        {"gold": labels[i], "predicted": labels[j], "count": count, "share": count / sum(counts)}
+        for i, counts in enumerate(confusion)
+        for j, count in enumerate(counts)
+        if i != j and count
+    ]
+    return sorted(found, key=lambda one: -one["count"])[:MOST_CONFUSIONS]
+
+
+def _forest(comparison: Mapping[str, Any]) -> Any:
+    if not comparison["rows"]:
+        return None
+    names = tables.row_names(comparison)
+    return _drawn(plots.accuracy_with_intervals(names, comparison["rows"], comparison["chance"]))
+
+
+def _figures(comparison: Mapping[str, Any], records: Sequence[RunRecord]) -> list[dict[str, Any]]:
+    rows = comparison["rows"]
+    if not rows:
+        return []
+    names = tables.row_names(comparison)
+    curves: list[list[tuple[CurvePoint, ...]]] = [
+        [
+            record.curve
+            for record in records
+            if (record.model, record.name) == (row["model"], row["method"]) and record.status == "complete"
+        ]
+        for row in rows
+    ]
+    drawn = (
+        ("Loss by epoch", "thin: training, thick: tune", plots.loss_by_epoch(names, curves)),
+        ("Tune accuracy by epoch", "mean over seeds", plots.tune_accuracy_by_epoch(names, curves)),
+        ("Accuracy and training time", "upper left is better", plots.accuracy_by_train_time(names, rows)),
+        ("Accuracy and memory", "upper left is better", plots.accuracy_by_memory(names, rows)),
+        ("Is the confidence earned?", "on the dotted line it is", plots.reliability(names, rows)),
+    )
+    return [{"title": title, "note": note, "svg": _drawn(svg)} for title, note, svg in drawn if svg is not None]
+
+
+def _remarks(comparison: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what the summary says besides the winner, as sentences."""
+    remarks = []
+    if comparison["chance"] is not None:
+        above = sum(row["above_chance"] for row in rows)
+        remarks.append(
+            f"Always naming the most frequent label would be right {tables.percent(comparison['chance'])} of the time; "
+            f"{above} of {len(rows)} {'row is' if len(rows) == 1 else 'rows are'} above that."
+        )
+    equal = [row for row in rows if row["best"] or row["cannot_tell_apart_from_best"]]
+    if len(equal) > 1:
+        quickest = min(equal, key=lambda row: row["train_seconds"])
+        smallest = min(equal, key=lambda row: row["stored_bytes"])
+        spent = duration_words(quickest["train_seconds"])
+        if quickest is smallest:
+            words = f"{quickest['title']} is the cheapest: {spent}, {tables.size(quickest['stored_bytes'])} stored."
+        else:
+            words = (
+                f"{quickest['title']} is the quickest to train ({spent}) and {smallest['title']} the smallest "
+                f"to store ({tables.size(smallest['stored_bytes'])})."
+            )
+        remarks.append(f"Among the {len(equal)} rows that cannot be told apart, {words}")
+    return remarks
+
+
+def duration_words(train_seconds: float) -> str:
+    """Return ``trained in 12 min``, or ``no training``."""
+    return f"trained in {tables.duration(train_seconds)}" if train_seconds else "no training"
+
+
+def _groups(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Return accuracy by group and row, the largest groups first; None where examples have no groups."""
+    if not rows or not rows[0]["groups"]:
+        return None
+    names = sorted(rows[0]["groups"], key=lambda name: -int(rows[0]["groups"][name]["n"]))
+    return {
+        "more": max(0, len(names) - MOST_GROUPS),
+        "lines": [
+            {
+                "name": name,
+                "n": rows[0]["groups"][name]["n"],
+                "accuracies": [row["groups"][name]["accuracy"]["value"] for row in rows],
+            }
+            for name in names[:MOST_GROUPS]
+        ],
+    }
+
+
+def _hardest(records: Sequence[RunRecord], rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the hardest examples, with the rows that said each label gathered under it."""
+    by_key = {(row["model"], row["method"]): row for row in rows}
+    shown = [record for record in records if (record.model, record.name) in by_key]
+    examples = hardest_examples(shown, NUM_HARDEST)
+    for example in examples:
+        answers: dict[str, list[dict[str, Any]]] = {}
+        for said in sorted(example["said"], key=lambda one: -one["probability"]):
+            title = by_key[said["model"], said["method"]]["title"]
+            answers.setdefault(said["label"], []).append({"title": title, "probability": said["probability"]})
+        example["answers"] = sorted(answers.items(), key=lambda item: -len(item[1]))
+        example["num_wrong"] = sum(not said["right"] for said in example["said"])
+    return examples
+
+
+def _data_notes(environment: Mapping[str, Any]) -> list[str]:
+    """Return notes and findings about the data as lines, whatever of them is there."""
+    data = environment.get("data")
+    if not isinstance(data, Mapping):
+        return []
+    lines: list[str] = []
+    for key in ("notes", "findings"):
+        found = data.get(key) or []
+        for one in [found] if isinstance(found, (str, Mapping)) else found:
+            lines.append(_finding(one) if isinstance(one, Mapping) else _optional_words(one) or "")
+    if data.get("fingerprint"):
+        lines.append(f"fingerprint: {_optional_words(data['fingerprint'])}")
+    return [line for line in lines if line]
+
+
+def _finding(finding: Mapping[str, Any]) -> str:
+    """Return ``warning: what was found. What to do``, as the data checks write it, or all keys of something else."""
+    if "message" not in finding:
+        return _optional_words(finding) or ""
+    severity = f"{finding['severity']}: " if finding.get("severity") else ""
+    return f"{severity}{finding['message']}. {finding.get('remedy') or ''}".rstrip()
+
+
+def _optional_words(value: object) -> str | None:
+    """Return a value of environment.json as words: text as it is, lists and mappings joined."""
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {_optional_words(one)}" for key, one in value.items() if one is not None)
+    if isinstance(value, Sequence):
+        return " ".join(_optional_words(one) or "" for one in value)
+    return str(value)
+
+
+def _split_sizes(split: Mapping[str, Any]) -> dict[str, int]:
+    parts = split.get("ids", split)
+    return {part: len(parts[part]) for part in ("train", "tune", "test") if isinstance(parts.get(part), list)}
+
+
+def _optional_json(path: Path) -> dict[str, Any] | None:
+    value = read_json(path) if path.exists() else None
+    return value if isinstance(value, dict) else None
+
+
+def _optional_text(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8", errors="replace") if path.exists() else None

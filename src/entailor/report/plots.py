@@ -1,0 +1,284 @@
+"""The report's plots as SVG text that stands inside a page: small, deterministic, without outside references.
+
+Drawn with matplotlib's object interface, so that no global figure state is touched. Text stays text and takes the
+page's font; ink takes the page's colour, so that one figure serves light and dark.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from entailor.record import CurvePoint
+from entailor.report.tables import duration, memory, size
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's palette, which readers with any colour vision can tell apart. Its yellow does not show on white and
+# is replaced by grey; its black becomes the page's ink. Marker and dash differ as well, so colour is never alone.
+INK = "#010203"
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", INK, "#808080")
+MARKERS = "os^Dv*Xp"
+DASHES: tuple[Any, ...] = ("-", (0, (4, 1.2)), (0, (1.2, 1)), (0, (5, 1, 1.2, 1)))
+
+WIDTH, HEIGHT = 420 / 96, 300 / 96  # inches at the 96 pixels of CSS
+FONT_SIZE = 9.5
+MOST_POINTS = 200  # of one curve; more cannot be seen at this size
+TICKS = (0.1, 1, 10, 60, 600, 3600, 36_000, 360_000)  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """How one row is drawn in every plot."""
+
+    colour: str
+    marker: str
+    dash: Any
+
+
+def style(index: int) -> Style:
+    """Return the look of the row at a position of the comparison; looks differ up to row 32."""
+    return Style(PALETTE[index % 8], MARKERS[index % 8], DASHES[index // 8 % 4])
+
+
+def swatch(index: int) -> str:
+    """Return a row's line and marker as a small SVG for a legend."""
+
+    def draw(axes: Axes) -> None:
+        look = style(index)
+        axes.set_axis_off()
+        axes.set_position((0, 0, 1, 1))
+        axes.set(xlim=(0, 2), ylim=(-1, 1))
+        (line,) = axes.plot([0, 1, 2], [0, 0, 0], color=look.colour, linestyle=look.dash, marker=look.marker)
+        line.set(markevery=[1], markersize=5, clip_on=False)
+
+    return _draw(f"swatch{index}", "", draw, width=26 / 96, height=12 / 96)
+
+
+def loss_by_epoch(names: Sequence[str], curves: Sequence[Sequence[Sequence[CurvePoint]]]) -> str | None:
+    """Return training loss (thin) and tune loss (with markers) by epoch, or None when no row was trained.
+
+    Args:
+        names: row names.
+        curves: for each row, for each seed, its curve; the mean over seeds is drawn.
+    """
+    return _curves("loss", "Loss by epoch", "loss (nats)", curves, ("train_loss", "tune_loss"), names)
+
+
+def tune_accuracy_by_epoch(names: Sequence[str], curves: Sequence[Sequence[Sequence[CurvePoint]]]) -> str | None:
+    """Return accuracy on the tune split by epoch, or None when it was never evaluated; arguments as above."""
+    return _curves("tune", "Tune accuracy by epoch", "tune accuracy (%)", curves, ("tune_accuracy",), names)
+
+
+def accuracy_with_intervals(names: Sequence[str], rows: Sequence[Mapping[str, Any]], chance: float | None) -> str:
+    """Return each row's test accuracy with its interval, best on top, and the chance level (a forest plot)."""
+
+    def draw(axes: Axes) -> None:
+        for i, row in enumerate(rows):
+            look, accuracy = style(i), row["accuracy"]
+            axes.plot([100 * accuracy["low"], 100 * accuracy["high"]], [i, i], color=look.colour, linewidth=1.6)
+            axes.plot([100 * accuracy["mean"]], [i], color=look.colour, marker=look.marker, markersize=6)
+        if chance is not None:
+            axes.axvline(100 * chance, color=INK, linewidth=0.8, linestyle=(0, (2, 2)))
+        axes.set_yticks(range(len(rows)), [_shortened(name) for name in names])
+        axes.set(ylim=(len(rows) - 0.4, -0.6), xlabel="test accuracy (%), 95 % interval")
+        axes.grid(visible=False, axis="y")
+
+    return _draw("forest", "Test accuracy by row", draw, height=max(HEIGHT, 0.26 * len(rows) + 0.6))
+
+
+def accuracy_by_train_time(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return test accuracy against training time on a log scale; training-free rows stand at the left edge."""
+    trained = [row["train_seconds"] for row in rows if row["train_seconds"]]
+    none = min(trained, default=1.0) / 4  # where rows without training stand
+
+    def draw(axes: Axes) -> None:
+        _scatter(axes, rows, [row["train_seconds"] or none for row in rows])
+        axes.set_xscale("log")
+        axes.set_xlim(none / 1.6, max(trained, default=1.0) * 1.8)
+        low, high = axes.get_xlim()
+        ticks = [(tick, duration(tick)) for tick in TICKS if low < tick < high and (tick > none * 2 or not free)]
+        if len(ticks) < 2 and trained:  # all within one decade
+            ticks = [(value, duration(value)) for value in sorted({min(trained), max(trained)})]
+        ticks = [*([(none, "none")] if free else []), *ticks]
+        axes.set_xticks([tick for tick, _ in ticks], [text for _, text in ticks])
+        axes.set_xticks([], minor=True)
+        axes.set_xlabel("training time, log scale")
+
+    free = len(trained) < len(rows)
+    return _draw("time", _described("Test accuracy against training time", names), draw)
+
+
+def accuracy_by_memory(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return test accuracy against peak memory, of the GPU where there is one, else of the process."""
+
+    def draw(axes: Axes) -> None:
+        from matplotlib.ticker import MaxNLocator
+
+        _scatter(axes, rows, [memory(row) or 0 for row in rows])
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+        axes.xaxis.set_major_formatter(lambda value, _: size(value))
+        axes.set_xlabel("peak memory" + (" of the GPU" if any(row["peak_gpu_memory_bytes"] for row in rows) else ""))
+
+    return _draw("memory", _described("Test accuracy against peak memory", names), draw)
+
+
+def reliability(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return accuracy against stated confidence; on the diagonal, confidence can be taken at its word."""
+
+    def draw(axes: Axes) -> None:
+        axes.plot([0, 100], [0, 100], color=INK, linewidth=0.8, linestyle=(0, (2, 2)))
+        for i, row in reversed(list(enumerate(rows))):
+            look = style(i)
+            total = sum(one["n"] for one in row["reliability"])
+            bins = [one for one in row["reliability"] if one["n"] >= 0.01 * total]  # a handful of examples is noise
+            x, y = [100 * one["confidence"] for one in bins], [100 * one["accuracy"] for one in bins]
+            axes.plot(x, y, color=look.colour, marker=look.marker, linestyle=look.dash, markersize=3.5, linewidth=1.2)
+        lowest = min((one["confidence"] for row in rows for one in row["reliability"]), default=0)
+        axes.set(xlim=(100 * lowest - 3, 102), ylim=(-3, 103))
+        axes.set(xlabel="confidence (%)", ylabel="accuracy (%)")
+
+    return _draw("reliability", _described("Accuracy by confidence", names), draw)
+
+
+def _scatter(axes: Axes, rows: Sequence[Mapping[str, Any]], x: Sequence[float]) -> None:
+    for i, row in reversed(list(enumerate(rows))):
+        look, accuracy = style(i), row["accuracy"]
+        low, high = 100 * accuracy["low"], 100 * accuracy["high"]
+        axes.plot([x[i], x[i]], [low, high], color=look.colour, linewidth=1.0, alpha=0.6)
+        axes.plot([x[i]], [100 * accuracy["mean"]], color=look.colour, marker=look.marker, markersize=7, linestyle="")
+    axes.set_ylabel("test accuracy (%)")
+
+
+def _curves(
+    key: str,
+    title: str,
+    label: str,
+    curves: Sequence[Sequence[Sequence[CurvePoint]]],
+    fields: Sequence[str],
+    names: Sequence[str],
+) -> str | None:
+    lines = [[_mean_curve(seeds, field) for field in fields] for seeds in curves]
+    if not any(line for row in lines for line in row):
+        return None
+    scale = 100 if fields == ("tune_accuracy",) else 1
+
+    def draw(axes: Axes) -> None:
+        from matplotlib.ticker import MaxNLocator
+
+        for i, row in reversed(list(enumerate(lines))):
+            look = style(i)
+            for field, points in zip(fields, row, strict=True):
+                x, y = [point[0] for point in points], [scale * point[1] for point in points]
+                tuned = field.startswith("tune")
+                axes.plot(
+                    x,
+                    y,
+                    color=look.colour,
+                    linestyle=look.dash if tuned else "-",
+                    linewidth=1.6 if tuned else 0.8,
+                    alpha=1.0 if tuned else 0.7,
+                    marker=look.marker if tuned and len(x) <= 24 else "",
+                    markersize=4.5,
+                )
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=axes.get_xlim()[1] > 3))
+        axes.set(xlabel="epoch", ylabel=label)
+
+    return _draw(key, _described(title, names), draw)
+
+
+def _mean_curve(seeds: Sequence[Sequence[CurvePoint]], field: str) -> list[tuple[float, float]]:
+    """Return (epoch, mean over seeds) where the field was logged, thinned to what can be seen."""
+    values: dict[float, list[float]] = {}
+    for curve in seeds:
+        for point in curve:
+            value = getattr(point, field)
+            if value is not None:
+                values.setdefault(round(point.epoch, 4), []).append(value)
+    points = [(epoch, sum(found) / len(found)) for epoch, found in sorted(values.items())]
+    stride = -(-len(points) // MOST_POINTS) or 1
+    return points if stride == 1 else [*points[:-1:stride], points[-1]]
+
+
+def _described(title: str, names: Sequence[str]) -> str:
+    return f"{title}: {', '.join(names)}"
+
+
+def _shortened(name: str, most: int = 26) -> str:
+    return name if len(name) <= most else name[: most - 1] + "…"
+
+
+def _draw(key: str, title: str, draw: Callable[[Axes], None], *, width: float = WIDTH, height: float = HEIGHT) -> str:
+    """Draw one figure and return it as SVG for the inside of a page."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    settings = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": key,
+        "text.parse_math": False,  # a row may be called a$b$
+        "axes.unicode_minus": False,
+        "font.size": FONT_SIZE,
+        **{f"{part}.color": INK for part in ("text", "xtick", "ytick", "grid")},
+        **{f"axes.{part}color": INK for part in ("label", "edge")},
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.linewidth": 0.6,
+        "axes.grid": True,
+        "grid.alpha": 0.14,
+        "grid.linewidth": 0.6,
+        "xtick.major.width": 0.6,
+        "ytick.major.width": 0.6,
+    }
+    with rc_context(settings), warnings.catch_warnings():
+        # The browser has the fonts; that matplotlib's own lacks a sign does not matter.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        figure = Figure(figsize=(width, height), layout="constrained")
+        axes = figure.add_subplot()
+        figure.patch.set_visible(False)
+        axes.patch.set_visible(False)
+        draw(axes)
+        return _inline(_svg(figure), key, title)
+
+
+def _svg(figure: Figure) -> str:
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    buffer = io.StringIO()
+    metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    FigureCanvasSVG(figure).print_svg(buffer, metadata=metadata)
+    return buffer.getvalue()
+
+
+def _inline(svg: str, key: str, title: str) -> str:
+    """Make a stand-alone SVG file fit to stand inside a page beside others.
+
+    The XML head, comments and the style sheet (which would reach the whole page) go; ids keep only where something
+    refers to them, and carry the figure's key so that they do not clash; ink becomes the page's colour.
+    """
+    from markupsafe import escape
+
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<defs>\s*</defs>", "", svg)
+    svg = svg.replace("xlink:href=", "href=").replace(' xmlns:xlink="http://www.w3.org/1999/xlink"', "")
+    referred = set(re.findall(r'(?:href="|url\()#([^")]+)', svg))
+    svg = re.sub(r'id="([^"]+)"', lambda m: f'id="{key}-{m[1]}"' if m[1] in referred else "", svg)
+    svg = re.sub(r'(href="|url\()#', rf"\1#{key}-", svg)
+    svg = svg.replace(INK, "currentColor")
+    svg = re.sub(r"font: ([\d.]+px)[^;\"]*", r"font-size: \1", svg)
+    svg = re.sub(r"font-family: [^;\"]*; | transform=\"rotate\(-?0 [^\"]*\"", "", svg)
+    name = f'role="img" aria-label="{escape(title)}"' if title else 'aria-hidden="true"'
+    frame = re.search(r'viewBox="[^"]+"', svg)
+    assert frame is not None
+    svg = f"<svg {name} {_HEAD} {frame[0]}>{svg[svg.index('>') + 1 :]}"
+    return re.sub(r"\s*\n\s*", "\n", re.sub(r" +(?=>|/>)", "", svg)).strip()
+
+
+_HEAD = 'xmlns="http://www.w3.org/2000/svg" stroke-linejoin="round" stroke-linecap="butt"'

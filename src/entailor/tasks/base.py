@@ -1,0 +1,47 @@
+"""A classification task: its label names in a fixed order, and whether an input is one text or a pair.
+
+Labels are mapped by name, never by index; the order here is the order of every classifier's outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from entailor.data.example import Example
+from entailor.errors import LabelError, near_miss
+
+
+@dataclass(frozen=True)
+class Task:
+    """Label names and the shape of the input.
+
+    Attributes:
+        labels: label names; position = index of the classifier's output.
+        is_pair: True for premise and hypothesis, False for one text.
+    """
+
+    labels: tuple[str, ...]
+    is_pair: bool
+
+    def index_of(self, label: str) -> int:
+        """Return the output index of a label.
+
+        Raises:
+            LabelError: the label is not one of the task's.
+        """
+        try:
+            return self.labels.index(label)
+        except ValueError:
+            raise LabelError(
+                f"label {label!r} is none of {', '.join(self.labels)}.{near_miss(label, self.labels)}",
+                remedy="Map it with data.label_names, or list it in data.labels",
+            ) from None
+
+    def targets(self, examples: Sequence[Example]) -> list[int]:
+        """Return one output index an example, -1 where there is no gold label."""
+        index = {name: position for position, name in enumerate(self.labels)}
+        return [
+            -1 if row.label is None else index[row.label] if row.label in index else self.index_of(row.label)
+            for row in examples
+        ]

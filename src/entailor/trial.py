@@ -1,0 +1,347 @@
+"""One trial: adapt, train or fit, score test once, save, and prove that what was saved gives the same scores.
+
+Also the way back: a finished trial's folder to a classifier.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from entailor.config import ModelSettings, parse_settings
+from entailor.data.example import Example, Split
+from entailor.engine.meter import Meter, peak_gpu_memory_bytes, peak_memory_bytes, reset_peak_memory
+from entailor.engine.scorer import collect_features, score
+from entailor.engine.trainer import Runtime, TrainingData, TrainingResult, seed_everything, train
+from entailor.errors import EntailorError, MethodError, RunError, TrainingError
+from entailor.methods import Classifier, FittedClassifier, Method, TrainedMethod, build_method
+from entailor.methods.base import Encoded
+from entailor.models.load import Backbone, load_backbone, open_model
+from entailor.models.precision import PrecisionChoice
+from entailor.models.source import resolve_model
+from entailor.record import Costs, Prediction, RunRecord, read_json, write_json
+from entailor.tasks import Task
+
+NO_MODEL = "none"
+CLASSIFIER_FILE = "classifier.json"
+RESTART_SEED_STEP = 1000
+LATENCY_EXAMPLES = 40
+RELOAD_EXAMPLES = 16
+# Scores agree within this whatever the batching, and after saving and loading (log-probabilities).
+SCORE_TOLERANCE = 1e-4
+FP32 = PrecisionChoice("fp32", "scores are computed in fp32")
+
+Progress = Callable[[str, int, int, str], None]
+
+
+@dataclass(frozen=True)
+class TrialPlan:
+    """What one trial is: a row of the experiment and a seed.
+
+    Attributes:
+        row: the row's name.
+        method: its settings.
+        model: the model as the user named it, or "none" for methods without one.
+        seed: of initialisation, data order and dropout.
+        settings: how the model is loaded.
+        precision: arithmetic of training, chosen once a run; None for methods without a model.
+        restarts: how often a collapsed training is started again.
+        scoring_batch_tokens: tokens of one scoring batch.
+    """
+
+    row: str
+    method: Method
+    model: str
+    seed: int
+    settings: ModelSettings
+    precision: PrecisionChoice | None = None
+    restarts: int = 1
+    scoring_batch_tokens: int = 8192
+
+
+def run_trial(plan: TrialPlan, task: Task, split: Split, folder: Path, on_progress: Progress) -> RunRecord:
+    """Run one trial and write its folder; an Entailor error is recorded as a failed trial, not raised.
+
+    Args:
+        plan: what to run.
+        task: labels and input shape.
+        split: test is read once, after training is over.
+        folder: the trial's folder; what an unfinished attempt left there is removed.
+        on_progress: called with the stage, steps done, steps in all, and a few words.
+
+    Returns:
+        The record, complete or failed, as written.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    started = datetime.now(UTC)
+    try:
+        record = _Trial(plan, task, split, folder, on_progress).run()
+    except (EntailorError, torch.OutOfMemoryError, MemoryError) as error:
+        record = _blank_record(plan, task, error=f"{type(error).__name__}: {error}")
+    times = {"started": started.isoformat(timespec="seconds"), "ended": datetime.now(UTC).isoformat(timespec="seconds")}
+    record = replace(record, provenance={**record.provenance, **times})
+    record.write(folder)
+    return record
+
+
+def _blank_record(plan: TrialPlan, task: Task, error: str | None = None) -> RunRecord:
+    return RunRecord(
+        model=plan.model,
+        name=plan.row,
+        method=plan.method.name,
+        seed=plan.seed,
+        labels=task.labels,
+        status="failed" if error else "complete",
+        hyperparameters=plan.method.model_dump(mode="json"),
+        error=error,
+    )
+
+
+class _Trial:
+    """State of one trial; each method is one stage."""
+
+    def __init__(self, plan: TrialPlan, task: Task, split: Split, folder: Path, on_progress: Progress) -> None:
+        self.plan, self.task, self.split, self.folder, self.on_progress = plan, task, split, folder, on_progress
+        self.meter = Meter()
+        self.events: list[str] = []
+        self.costs = Costs()
+        self.training = TrainingResult()
+        self.provenance: dict[str, Any] = {}
+
+    def run(self) -> RunRecord:
+        whole_peak = reset_peak_memory()
+        classifier = self._learn()
+        saved = self.folder / ("model" if self.plan.method.stores_whole_model else "adapter")
+        logprobs_EL = self._score_test(classifier)
+        # the peak is read before the reload check, which holds a second model for a moment
+        memory = peak_memory_bytes()
+        if not whole_peak:
+            self.events.append("peak memory is that of the whole process: this system cannot reset it")
+        self._save_and_reload(classifier, saved)
+        trainable, stored, total = classifier.parameter_counts()
+        seconds = self.meter.seconds
+        seen = self.training.examples_seen
+        costs = Costs(
+            load_seconds=seconds["load"],
+            tokenize_seconds=seconds["tokenize"],
+            train_seconds=seconds["train"],
+            evaluate_seconds=seconds["evaluate"],
+            train_examples_per_second=seen / self.training.train_seconds if self.training.train_seconds else None,
+            test_examples_per_second=len(self.split.test) / seconds["test"],
+            **self._latency(classifier),
+            peak_memory_bytes=memory,
+            peak_gpu_memory_bytes=peak_gpu_memory_bytes(),
+            trainable_parameters=trainable,
+            stored_parameters=stored,
+            total_parameters=total,
+            stored_bytes=sum(file.stat().st_size for file in saved.rglob("*") if file.is_file()),
+            epochs=self.training.epochs,
+            truncated_share=self.truncated_share,
+        )
+        return replace(
+            _blank_record(self.plan, self.task),
+            costs=costs,
+            events=tuple(self.events),
+            provenance=self.provenance,
+            curve=tuple(self.training.curve),
+            predictions=self._predictions(logprobs_EL),
+        )
+
+    def _learn(self) -> Classifier:
+        """Adapt and train; start a collapsed training again with another seed, and say so."""
+        for attempt in range(self.plan.restarts + 1):
+            seed = self.plan.seed + attempt * RESTART_SEED_STEP
+            classifier = self._adapt(seed)
+            self._train(classifier, seed)
+            if not self.training.collapsed:
+                break
+            if attempt < self.plan.restarts:
+                self.events.append(f"restart: the training with seed {seed} collapsed; again with another seed")
+        if self.training.collapsed:
+            self.events.append(
+                "ALARM: the classifier predicts one class. Try another learning_rate (see the method's page in docs)"
+            )
+        return classifier
+
+    def _adapt(self, seed: int) -> Classifier:
+        seed_everything(seed)
+        with self.meter.measure("load"):
+            backbone = self._load(seed)
+            classifier = self.plan.method.adapt(backbone, self.task, seed)
+        if backbone is not None:
+            self.events.extend(event for event in backbone.events if event not in self.events)
+        return classifier
+
+    def _load(self, seed: int) -> Backbone | None:
+        if not self.plan.method.needs_backbone:
+            return None
+        folder = open_model(self.plan.model, self.plan.settings)
+        precision = self.plan.precision or FP32
+        self.provenance.update(
+            weights_sha256=folder.weights_sha256, precision=precision.precision, precision_reason=precision.reason
+        )
+        return load_backbone(folder, self.task, self.plan.settings, precision, seed)
+
+    def _encode(self, classifier: Classifier, examples: Sequence[Example]) -> Sequence[Encoded]:
+        with self.meter.measure("tokenize"):
+            return classifier.encode(examples)
+
+    def _train(self, classifier: Classifier, seed: int) -> None:
+        train_inputs = self._encode(classifier, self.split.train)
+        tune_inputs = self._encode(classifier, self.split.tune)
+        train_targets, tune_targets = self.task.targets(self.split.train), self.task.targets(self.split.tune)
+        if isinstance(classifier, FittedClassifier):
+            with self.meter.measure("train"):
+                limit = self.plan.scoring_batch_tokens
+                features = collect_features(
+                    classifier,
+                    train_inputs,
+                    train_targets,
+                    limit,
+                    lambda n, of: self.on_progress("features", n, of, ""),
+                )
+                self.events.extend(
+                    classifier.fit(features, collect_features(classifier, tune_inputs, tune_targets, limit))
+                )
+            return
+        if not isinstance(self.plan.method, TrainedMethod):
+            raise MethodError(f"{self.plan.method.name}: neither fitted nor trained")
+        earlier = self.training
+        data = TrainingData(train_inputs, np.array(train_targets), tune_inputs, np.array(tune_targets))
+        runtime = Runtime(
+            seed=seed,
+            autocast=torch.bfloat16 if self.provenance.get("precision") == "bf16" else None,
+            scoring_batch_tokens=self.plan.scoring_batch_tokens,
+            on_step=lambda done, of, words: self.on_progress("train", done, of, words),
+        )
+        self.training = train(classifier, self.plan.method, data, runtime)
+        self.meter.seconds["train"] += self.training.train_seconds
+        self.meter.seconds["evaluate"] += self.training.evaluate_seconds
+        self.training.train_seconds += earlier.train_seconds
+        self.training.examples_seen += earlier.examples_seen
+        self.events.extend(self.training.events)
+        self.provenance.update(best_step=self.training.best_step, seed_used=seed)
+
+    def _score_test(self, classifier: Classifier) -> NDArray[np.float64]:
+        inputs = self._encode(classifier, self.split.test)
+        self.truncated_share = len({item.row for item in inputs if item.truncated}) / max(1, len(self.split.test))
+        if self.truncated_share:
+            self.events.append(
+                f"{self.truncated_share:.1%} of test was truncated to {self.plan.settings.max_length} tokens, "
+                "longest text first. Raise model.max_length or set model.long_texts=windows"
+            )
+        begin = time.perf_counter()
+        logprobs_EL = score(
+            classifier, inputs, self.plan.scoring_batch_tokens, lambda n, of: self.on_progress("test", n, of, "")
+        )
+        self.meter.seconds["test"] = time.perf_counter() - begin
+        self.meter.seconds["evaluate"] += self.meter.seconds["test"]
+        return logprobs_EL
+
+    def _predictions(self, logprobs_EL: NDArray[np.float64]) -> tuple[Prediction, ...]:
+        return tuple(
+            Prediction(
+                id=row.id,
+                label=str(row.label),
+                probabilities=dict(zip(self.task.labels, (float(p) for p in np.exp(logprobs_L)), strict=True)),
+                group=row.group,
+                text=row.text,
+                text_pair=row.text_pair,
+            )
+            for row, logprobs_L in zip(self.split.test, logprobs_EL, strict=True)
+        )
+
+    def _latency(self, classifier: Classifier) -> dict[str, float]:
+        """Time single examples of tune, text to logits, after three to warm up."""
+        examples = self.split.tune[: LATENCY_EXAMPLES + 3]
+        times = []
+        with torch.inference_mode():
+            for example in examples:
+                begin = time.perf_counter()
+                classifier.logits(classifier.collate(classifier.encode([example])[:1]))
+                times.append(1000 * (time.perf_counter() - begin))
+        kept = times[3:] or times
+        return {"latency_p50_ms": float(np.percentile(kept, 50)), "latency_p95_ms": float(np.percentile(kept, 95))}
+
+    def _save_and_reload(self, classifier: Classifier, saved: Path) -> None:
+        """Save, load the saved files afresh, and compare scores: a head left out would show here."""
+        saved.mkdir(parents=True)
+        classifier.save(saved)
+        write_json(self.folder / CLASSIFIER_FILE, describe_classifier(self.plan, self.task, self.provenance))
+        sample = self.split.tune[:RELOAD_EXAMPLES]
+        limit = self.plan.scoring_batch_tokens
+        restored = load_classifier(self.folder)
+        first = score(classifier, classifier.encode(sample), limit)
+        second = score(restored, restored.encode(sample), limit)
+        gap = float(np.abs(first - second).max())
+        if gap > SCORE_TOLERANCE:
+            raise TrainingError(
+                f"{self.plan.row}: the saved classifier gives other scores than the trained one (by {gap:.2g}). "
+                "Some trained tensor is not saved; please report this with the experiment.yaml"
+            )
+        self.provenance["reload_gap"] = gap
+
+
+def describe_classifier(plan: TrialPlan, task: Task, provenance: dict[str, Any]) -> dict[str, Any]:
+    """Return what :func:`load_classifier` needs to know."""
+    return {
+        "version": 1,
+        "method": plan.method.name,
+        "hyperparameters": plan.method.model_dump(mode="json"),
+        "row": plan.row,
+        "model": plan.model,
+        "model_settings": plan.settings.model_dump(mode="json"),
+        "weights_sha256": provenance.get("weights_sha256"),
+        "labels": list(task.labels),
+        "is_pair": task.is_pair,
+        "seed": provenance.get("seed_used", plan.seed),
+        "scoring_batch_tokens": plan.scoring_batch_tokens,
+    }
+
+
+def load_classifier(trial: str | Path) -> Classifier:
+    """Load a finished trial's classifier, in evaluation mode.
+
+    Args:
+        trial: the folder ``runs/NAME/trials/MODEL/METHOD/seed-N``.
+
+    Raises:
+        RunError: not a trial's folder, or the base model is no longer the one it was trained on.
+    """
+    folder = Path(trial)
+    saved = read_json(folder / CLASSIFIER_FILE)
+    try:
+        task = Task(tuple(saved["labels"]), saved["is_pair"])
+        settings = parse_settings(ModelSettings, saved["model_settings"], where="model")
+        method = build_method(saved["method"], saved["hyperparameters"])
+        model, digest, seed = saved["model"], saved["weights_sha256"], saved["seed"]
+    except KeyError as error:
+        raise RunError(f"{folder / CLASSIFIER_FILE}: key {error} is missing. Run the trial again") from None
+    backbone = None
+    if method.stores_whole_model:
+        source = resolve_model(str(folder / "model"))
+        settings = settings.model_copy(update={"head": "checkpoint"})
+    elif method.needs_backbone:
+        source = open_model(model, settings)
+        if source.weights_sha256 != digest:
+            raise RunError(
+                f"{folder}: trained on {model} with weights {str(digest)[:12]}..., but {source.path} now holds "
+                f"{source.weights_sha256[:12]}.... Give back the same checkpoint or train again"
+            )
+    if method.needs_backbone:
+        backbone = load_backbone(source, task, settings, FP32, seed)
+    classifier = method.adapt(backbone, task, seed)
+    classifier.load(folder / ("model" if method.stores_whole_model else "adapter"))
+    if isinstance(classifier, torch.nn.Module):
+        classifier.eval()
+    return classifier

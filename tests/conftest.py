@@ -1,0 +1,123 @@
+"""Tiny models made on the spot, and data small enough to train on in a second."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from entailor.data.example import Example, Split, content_id
+from entailor.tasks import Task
+
+ENCODERS = ("bert", "roberta", "distilbert", "electra", "deberta-v2", "mpnet", "modernbert")
+NLI_LABELS = ("entailment", "neutral", "contradiction")
+WORDS = [f"w{index}" for index in range(60)] + ["yes", "no", "maybe", "some", "cat", "dog", "red", "[", "]", "<", ">"]
+BERT_SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+ROBERTA_SPECIALS = ("<pad>", "<unk>", "<s>", "</s>", "<mask>")
+
+
+def make_tokenizer(kind: str) -> Any:
+    """A word-level tokenizer with the special tokens and the template of an architecture."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    specials = ROBERTA_SPECIALS if kind in ("roberta", "mpnet") else BERT_SPECIALS
+    pad, unk, first, last, mask = specials
+    # roberta's padding index is 1 and its positions start behind it
+    vocabulary = [first, pad, last, unk, mask] if kind in ("roberta", "mpnet") else list(specials)
+    ids = {word: index for index, word in enumerate([*vocabulary, *WORDS])}
+    backend = Tokenizer(models.WordLevel(ids, unk_token=unk))
+    backend.normalizer = normalizers.Lowercase()
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    middle = f"{last} {last}" if kind in ("roberta", "mpnet") else last
+    second = "$B:0 " + last + ":0" if kind in ("roberta", "mpnet", "modernbert") else "$B:1 " + last + ":1"
+    backend.post_processor = processors.TemplateProcessing(
+        single=f"{first} $A {last}",
+        pair=f"{first} $A {middle} {second}",
+        special_tokens=[(first, ids[first]), (last, ids[last])],
+    )
+    typed = kind in ("bert", "electra", "deberta-v2")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        pad_token=pad,
+        unk_token=unk,
+        cls_token=first,
+        sep_token=last,
+        mask_token=mask,
+        model_max_length=64,
+        model_input_names=["input_ids", *(["token_type_ids"] if typed else []), "attention_mask"],
+    )
+
+
+def make_config(kind: str, vocab_size: int, pad_id: int) -> Any:
+    """A configuration of two layers of 16 units."""
+    from transformers import AutoConfig
+
+    sizes: dict[str, Any] = {"vocab_size": vocab_size, "pad_token_id": pad_id, "max_position_embeddings": 80}
+    if kind == "distilbert":
+        sizes |= {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32}
+    else:
+        sizes |= {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    if kind == "electra":
+        sizes["embedding_size"] = 8
+    if kind == "deberta-v2":
+        sizes |= {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "type_vocab_size": 2}
+    if kind == "modernbert":
+        sizes |= {"global_attn_every_n_layers": 2, "local_attention": 16, "cls_token_id": 2, "sep_token_id": 3}
+        sizes |= {"bos_token_id": 2, "eos_token_id": 3}
+    return AutoConfig.for_model(kind, **sizes)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Return the folder of a tiny random encoder of an architecture, made once a session."""
+    from transformers import AutoModel
+
+    made: dict[str, Path] = {}
+
+    def make(kind: str = "bert") -> Path:
+        if kind not in made:
+            folder = tmp_path_factory.mktemp(f"tiny-{kind}")
+            tokenizer = make_tokenizer(kind)
+            with torch.random.fork_rng():
+                torch.manual_seed(0)
+                model = AutoModel.from_config(make_config(kind, len(tokenizer), tokenizer.pad_token_id))
+            model.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+            made[kind] = folder
+        return made[kind]
+
+    return make
+
+
+def make_examples(
+    count: int, *, seed: int = 0, pair: bool = True, labels: tuple[str, ...] = NLI_LABELS
+) -> list[Example]:
+    """Pairs whose label is a word of the second text: learnable in a few steps by anything that reads it."""
+    rng = random.Random(seed)
+    cues = {label: f"w{index}" for index, label in enumerate(labels)}
+    rows = []
+    for index in range(count):
+        label = labels[index % len(labels)]
+        words = [rng.choice(WORDS[10:60]) for _ in range(rng.randint(2, 12))]
+        second = [cues[label], *(rng.choice(WORDS[10:60]) for _ in range(rng.randint(1, 5)))]
+        rng.shuffle(second)
+        first_text, second_text = " ".join(words), " ".join(second)
+        text, text_pair = (first_text, second_text) if pair else (f"{first_text} {second_text}", None)
+        rows.append(Example(f"{content_id(text, text_pair)}-{index}", text, text_pair, label, group=f"g{index % 2}"))
+    return rows
+
+
+@pytest.fixture(scope="session")
+def nli_task() -> Task:
+    return Task(NLI_LABELS, is_pair=True)
+
+
+@pytest.fixture(scope="session")
+def nli_split() -> Split:
+    """Forty-eight training pairs, 18 to tune on, 18 to test on."""
+    return Split(tuple(make_examples(48, seed=1)), tuple(make_examples(18, seed=2)), tuple(make_examples(18, seed=3)))

@@ -1,0 +1,324 @@
+"""Splits: sizes, proportions and whole premises; the same for the same seed in every process."""
+
+import json
+import os
+import subprocess
+import sys
+import types
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from entailor.config import DataSettings
+from entailor.data.example import Example, Split
+from entailor.data.splits import load_data, split_document
+from entailor.data.stratify import sample, split_off
+from entailor.data.text_keys import normalised
+from entailor.errors import ConfigError, DataError, LabelError
+
+LABELS = ("entailment", "neutral", "contradiction")
+
+
+def pair_rows(premises: int, labels=LABELS, start: int = 0) -> list[dict]:
+    """Every premise with one hypothesis a label."""
+    return [
+        {"premise": f"Premise number {n}.", "hypothesis": f"{label} of {n}", "label": label}
+        for n in range(start, start + premises)
+        for label in labels
+    ]
+
+
+def write(folder: Path, name: str, rows: list[dict]) -> str:
+    path = folder / name
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+def premises(rows) -> set[str]:
+    return {normalised(row.text) for row in rows}
+
+
+def test_parts_are_taken_from_train_by_label_and_premise(tmp_path):
+    source = write(tmp_path, "train.jsonl", pair_rows(200))
+    data = load_data(DataSettings(train=source, tune_size=0.1, test_size=120))
+    assert [len(rows) for _, rows in data.split.parts()] == [420, 60, 120]
+    for _, rows in data.split.parts():
+        assert len(set(Counter(row.label for row in rows).values())) == 1
+    assert not premises(data.split.train) & premises(data.split.test)
+    assert not premises(data.split.train) & premises(data.split.tune)
+    assert not premises(data.split.tune) & premises(data.split.test)
+    assert (data.labels, data.is_pair, data.findings) == (LABELS, True, ())
+    assert data.fingerprint == data.split.fingerprint()
+    assert any("600 rows" in note for note in data.notes)
+    assert any("test (120 rows) and tune (60 rows) taken from train" in note for note in data.notes)
+
+
+def test_parts_keep_the_order_of_the_file(tmp_path):
+    rows = [{"text": f"text {n}", "label": "ab"[n % 2]} for n in range(300)]
+    data = load_data(DataSettings(train=write(tmp_path, "a.jsonl", rows), max_train_examples=50))
+    for _, part in data.split.parts():
+        numbers = [int(row.text.split()[1]) for row in part]
+        assert numbers == sorted(numbers)
+
+
+def test_another_seed_gives_another_split_and_the_same_seed_the_same(tmp_path):
+    source = write(tmp_path, "a.jsonl", pair_rows(60))
+    one, again, other = (load_data(DataSettings(train=source, split_seed=seed)) for seed in (0, 0, 1))
+    assert one == again
+    assert one.fingerprint != other.fingerprint
+
+
+def test_the_split_does_not_hang_on_the_hash_seed_of_the_process(tmp_path):
+    source = write(tmp_path, "a.jsonl", pair_rows(40))
+    code = (
+        "import sys; from entailor.config import DataSettings; from entailor.data.splits import load_data; "
+        "print(load_data(DataSettings(train=sys.argv[1], max_train_examples=30)).fingerprint)"
+    )
+    seen = {
+        subprocess.run(
+            [sys.executable, "-c", code, source],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(seen) == 1
+
+
+def test_given_test_file_leaves_tune_to_be_taken_from_train(tmp_path):
+    train, test = write(tmp_path, "a.jsonl", pair_rows(50)), write(tmp_path, "b.jsonl", pair_rows(10, start=90))
+    data = load_data(DataSettings(train=train, test=test, tune_size=30))
+    assert [len(rows) for _, rows in data.split.parts()] == [120, 30, 30]
+    assert any(note.startswith("tune (30 rows) taken from train") for note in data.notes)
+    all_given = load_data(DataSettings(train=train, test=test, tune=test))
+    assert all_given.split.tune == all_given.split.test
+    assert "exact_duplicates" in {finding.kind for finding in all_given.findings}
+
+
+def test_samples_are_in_proportion_and_noted(tmp_path):
+    rows = [{"text": f"text {n}", "label": "b" if n % 4 else "a"} for n in range(400)]
+    settings = DataSettings(
+        train=write(tmp_path, "a.jsonl", rows), max_train_examples=40, max_tune_examples=20, max_test_examples=10_000
+    )
+    data = load_data(settings)
+    assert Counter(row.label for row in data.split.train) == {"a": 10, "b": 30}
+    assert Counter(row.label for row in data.split.tune) == {"a": 5, "b": 15}
+    assert len(data.split.test) == 80
+    assert [note for note in data.notes if "a sample of" in note] == [
+        "train: a sample of 40 of 280 rows, in the labels' proportions",
+        "tune: a sample of 20 of 40 rows, in the labels' proportions",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("found", "settings", "labels"),
+    [
+        (("neutral", "contradiction", "entailment"), {}, LABELS),
+        (("contradiction", "entailment"), {}, ("entailment", "contradiction")),
+        (("not_entailment", "entailment"), {}, ("entailment", "not_entailment")),
+        (("spam", "ham"), {}, ("ham", "spam")),
+        (("spam", "ham"), {"labels": ("spam", "ham")}, ("spam", "ham")),
+        (("1", "0"), {"label_names": {0: "no", 1: "yes"}}, ("no", "yes")),
+    ],
+)
+def test_the_order_of_labels(tmp_path, found, settings, labels):
+    data = load_data(DataSettings(train=write(tmp_path, "a.jsonl", pair_rows(20, found)), **settings))
+    assert data.labels == labels
+
+
+def test_leaks_are_dropped_when_asked_for(tmp_path):
+    train, tune = write(tmp_path, "a.jsonl", pair_rows(50)), write(tmp_path, "b.jsonl", pair_rows(5, start=80))
+    settings = DataSettings(train=train, tune=tune, test=write(tmp_path, "c.jsonl", pair_rows(5)))
+    kept = load_data(settings)
+    assert (len(kept.split.train), {finding.kind for finding in kept.findings}) == (
+        150,
+        {"exact_duplicates", "shared_premises"},
+    )
+    data = load_data(settings.model_copy(update={"drop_leaks": True}))
+    assert (len(data.split.train), data.findings) == (135, ())
+    assert "train: 15 rows dropped because their text also stands in tune or test" in data.notes
+
+
+def test_rows_without_gold_are_noted(tmp_path):
+    rows = [*pair_rows(20), {"premise": "p", "hypothesis": "h", "label": "-"}]
+    data = load_data(DataSettings(train=write(tmp_path, "a.jsonl", rows)))
+    assert "train: 1 rows without a gold label dropped" in data.notes
+
+
+def test_the_document_of_a_split():
+    split = Split((Example("a", "x", None, "l"),), (), (Example("b", "y", None, "l"),))
+    expected = {"fingerprint": split.fingerprint(), "train": ["a"], "tune": [], "test": ["b"]}
+    assert split_document(split) == expected
+
+
+def test_without_files_the_corpus_is_used(monkeypatch):
+    asked = {}
+
+    def generate_split(size, seed, tune_share, test_share):
+        asked.update(size=size, seed=seed, tune_share=tune_share, test_share=test_share)
+        parts = [
+            tuple(Example(f"{name}{n}{label}", f"{name} {n}", f"{label}", label) for n in range(4) for label in LABELS)
+            for name in ("train", "tune", "test")
+        ]
+        return Split(*parts)
+
+    corpus = types.ModuleType("entailor.data.corpus")
+    corpus.generate_split = generate_split
+    monkeypatch.setitem(sys.modules, "entailor.data.corpus", corpus)
+    data = load_data(DataSettings(corpus_size=200, split_seed=3, tune_size=50, max_test_examples=6))
+    assert asked == {"size": 200, "seed": 3, "tune_share": 0.25, "test_share": 0.2}
+    assert (len(data.split.train), len(data.split.test), data.labels) == (12, 6, LABELS)
+    with pytest.raises(ConfigError, match=r"data\.test without data\.train"):
+        load_data(DataSettings(test="a.csv"))
+    with pytest.raises(ConfigError, match="no rows to train on"):
+        load_data(DataSettings(corpus_size=200, tune_size=0.5, test_size=0.5))
+
+
+def test_splits_of_a_data_set(monkeypatch, tmp_path):
+    import datasets
+
+    asked = []
+
+    def load_dataset(path, name, split, streaming):
+        asked.append((path, name, split))
+        start = {"train": 0, "validation_matched": 100, "test": 200}[split]
+        return datasets.Dataset.from_list(pair_rows(30, start=start))
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    data = load_data(
+        DataSettings(train="owner/nli", config_name="c", tune_split="validation_matched", test="owner/other")
+    )
+    assert asked == [
+        ("owner/nli", "c", "train"),
+        ("owner/nli", "c", "validation_matched"),
+        ("owner/other", "c", "test"),
+    ]
+    assert [len(rows) for _, rows in data.split.parts()] == [90, 90, 90]
+    source = write(tmp_path, "a.jsonl", pair_rows(30))
+    with pytest.raises(ConfigError, match=r"data\.tune_split: .* is a file"):
+        load_data(DataSettings(train=source, tune_split="validation"))
+
+
+# --- what cannot be split ---
+
+
+def test_one_class_only(tmp_path):
+    source = write(tmp_path, "a.jsonl", pair_rows(20, ("neutral",)))
+    with pytest.raises(DataError, match=r"a\.jsonl: every row has the label 'neutral', expected at least two"):
+        load_data(DataSettings(train=source))
+
+
+@pytest.mark.parametrize("settings", [{}, {"labels": LABELS}])
+def test_a_label_that_train_does_not_have(tmp_path, settings):
+    train = write(tmp_path, "a.jsonl", pair_rows(20, LABELS[:2]))
+    test = write(tmp_path, "b.jsonl", pair_rows(2))
+    with pytest.raises(LabelError, match=r"b\.jsonl, row 3.*'contradiction', expected one of 'entailment', 'neutral'"):
+        load_data(DataSettings(train=train, test=test, **settings))
+    with pytest.raises(LabelError, match="no row of train has the label 'contradiction'"):
+        load_data(DataSettings(train=train, labels=LABELS))
+
+
+def test_pairs_here_and_single_texts_there(tmp_path):
+    train = write(tmp_path, "a.jsonl", pair_rows(20))
+    test = write(tmp_path, "b.jsonl", [{"text": "x", "label": "neutral"}])
+    with pytest.raises(
+        DataError, match=r"b\.jsonl: test holds single texts \(text=text, label=label\), but train holds pairs"
+    ):
+        load_data(DataSettings(train=train, test=test))
+
+
+@pytest.mark.parametrize(
+    ("rows", "settings", "kind", "said"),
+    [
+        (pair_rows(20), {"tune_size": 0.5, "test_size": 0.5}, DataError, "nothing is left to train on"),
+        (pair_rows(20), {"tune_size": 1, "test_size": 59}, DataError, "60 rows, of which test 59 and tune 1"),
+        (pair_rows(20), {"tune_size": 2.5}, ConfigError, r"data\.tune_size: 2\.5 is neither"),
+        (pair_rows(20), {"max_tune_examples": 2}, ConfigError, r"data\.max_tune_examples: 2 is less than the number"),
+        (
+            [*pair_rows(20), {"premise": "p", "hypothesis": "h", "label": "rare"}],
+            {},
+            DataError,
+            r"'rare' \(1 rows\): at least 3",
+        ),
+        (
+            [{"premise": "One premise.", "hypothesis": f"h {n}", "label": "ab"[n % 2]} for n in range(40)],
+            {},
+            DataError,
+            "too few different texts of label 'a'",
+        ),
+    ],
+)
+def test_too_little_to_split(tmp_path, rows, settings, kind, said):
+    with pytest.raises(kind, match=said):
+        load_data(DataSettings(train=write(tmp_path, "a.jsonl", rows), **settings))
+
+
+def test_leaks_that_are_all_of_train(tmp_path):
+    source = write(tmp_path, "a.jsonl", pair_rows(20))
+    with pytest.raises(DataError, match="no labelled rows are left"):
+        load_data(DataSettings(train=source, tune=source, test=source, drop_leaks=True))
+
+
+# --- properties ---
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_split_off_keeps_groups_whole_and_labels_everywhere(data):
+    groups = data.draw(st.lists(st.integers(0, 30), min_size=60, max_size=120))
+    labels = data.draw(st.lists(st.sampled_from("ab"), min_size=len(groups), max_size=len(groups)))
+    rows = tuple(
+        Example(str(n), f"Group {group}" + "!" * (n % 3), str(n), label)
+        for n, (group, label) in enumerate(zip(groups, labels, strict=True))
+    )
+    sizes = {"test": data.draw(st.integers(2, 20)), "tune": data.draw(st.integers(2, 20))}
+    try:
+        parts = split_off(rows, sizes, seed=0, source="rows")
+    except DataError as error:
+        assert "too few" in str(error)  # noqa: PT017
+        return
+    assert sorted((row for part in parts.values() for row in part), key=lambda row: int(row.id)) == list(rows)
+    largest = max(Counter(groups).values())
+    for name, part in parts.items():
+        assert {row.label for row in part} == set(labels)
+        others = [row for other, kept in parts.items() if other != name for row in kept]
+        assert not premises(part) & premises(others)
+        if name != "train":
+            assert len(part) <= sizes[name] + largest
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from("abc"), min_size=3, max_size=60), st.integers(3, 60), st.integers(0, 3))
+def test_a_sample_has_its_size_and_the_labels_proportions(labels, size, seed):
+    rows = tuple(Example(str(n), "text", None, label) for n, label in enumerate(labels))
+    drawn = sample(rows, size, (seed,))
+    assert len(drawn) == min(size, len(rows))
+    assert list(drawn) == [row for row in rows if row in set(drawn)]
+    counts = Counter(labels)
+    for label, count in Counter(row.label for row in drawn).items():
+        assert count == 1 or abs(count - len(drawn) * counts[label] / len(rows)) < len(counts)
+    assert {row.label for row in drawn} == set(labels)
+
+
+def test_single_rows_are_split_exactly_in_proportion():
+    rng = np.random.default_rng(0)
+    labels = rng.choice(["a", "b", "c"], 1000, p=[0.7, 0.2, 0.1])
+    rows = tuple(Example(str(n), f"text {n}", None, str(label)) for n, label in enumerate(labels))
+    parts = split_off(rows, {"test": 200, "tune": 100}, seed=0, source="rows")
+    whole = Counter(labels.tolist())
+    for name, size in (("test", 200), ("tune", 100)):
+        assert len(parts[name]) == size
+        for label, count in Counter(row.label for row in parts[name]).items():
+            assert abs(count - size * whole[label] / 1000) <= 1
+
+
+def test_few_large_groups_still_make_parts():
+    rows = tuple(Example(str(n), f"group {n % 10}", str(n), "ab"[n // 10 % 2]) for n in range(1000))
+    parts = split_off(rows, {"test": 50, "tune": 50}, seed=0, source="rows")
+    assert [len(parts[name]) for name in ("train", "test", "tune")] == [800, 100, 100]

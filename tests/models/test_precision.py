@@ -1,0 +1,82 @@
+import pytest
+import torch
+
+from entailor.models import precision
+from entailor.models.precision import choose_precision, measure_gflops
+
+
+@pytest.fixture
+def speeds(monkeypatch):
+    def set_speeds(fp32: float, bf16: float) -> None:
+        figures = {"fp32": fp32, "bf16": bf16}
+        monkeypatch.setattr(precision, "measure_gflops", lambda name, hidden, intermediate: figures[name])
+
+    return set_speeds
+
+
+@pytest.mark.parametrize(("bf16", "chosen"), [(60.0, "bf16"), (30.0, "bf16"), (29.9, "fp32"), (1.0, "fp32")])
+def test_bf16_is_chosen_where_it_is_worth_its_rounding(speeds, bf16, chosen):
+    speeds(fp32=20.0, bf16=bf16)
+    choice = choose_precision("auto", 384, 1536, "cpu")
+    assert (choice.precision, choice.fp32_gflops, choice.bf16_gflops) == (chosen, 20.0, bf16)
+    assert f"fp32 20, bf16 {bf16:.0f} GFLOP/s" in choice.reason
+
+
+def test_a_slow_request_is_honoured_and_said(speeds):
+    speeds(fp32=120.0, bf16=4.0)
+    choice = choose_precision("bf16", 384, 1536, torch.device("cpu"))
+    assert choice.precision == "bf16"
+    assert choice.reason == "asked for; bf16 is 30.0 times slower (fp32 120, bf16 4 GFLOP/s on one core)"
+
+
+def test_fp32_stays_where_it_was_asked_for(speeds):
+    speeds(fp32=20.0, bf16=80.0)
+    choice = choose_precision("fp32", 384, 1536, "cpu")
+    assert choice.precision == "fp32"
+    assert "bf16 is 4.0 times faster" in choice.reason
+
+
+@pytest.mark.parametrize(
+    ("requested", "supported", "chosen", "words"),
+    [
+        ("auto", True, "bf16", "this GPU supports bf16"),
+        ("auto", False, "fp32", "does not support"),
+        ("bf16", False, "bf16", "only emulates: slow"),
+        ("fp32", True, "fp32", "asked for"),
+    ],
+)
+def test_a_gpu_is_asked_not_measured(monkeypatch, requested, supported, chosen, words):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: supported)
+    choice = choose_precision(requested, 384, 1536, "cuda:0")
+    assert choice.precision == chosen
+    assert words in choice.reason
+    assert choice.fp32_gflops is None
+
+
+@pytest.mark.parametrize(("requested", "chosen"), [("auto", "fp32"), ("bf16", "bf16")])
+def test_other_devices_take_fp32_unless_asked(requested, chosen):
+    assert choose_precision(requested, 384, 1536, "mps").precision == chosen
+
+
+def test_the_measurement_leaves_no_trace():
+    threads, state = torch.get_num_threads(), torch.get_rng_state()
+    with torch.no_grad():  # as inside a scoring loop
+        assert measure_gflops("fp32", 64, 128) > 0
+        assert measure_gflops("bf16", 64, 128) > 0
+    assert torch.get_num_threads() == threads
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_large_layer_is_measured_by_a_small_one_of_its_shape(monkeypatch):
+    shapes = []
+
+    def linear(rows, weight):
+        shapes.append((rows.shape[0], *weight.shape))
+        return rows @ weight.T
+
+    monkeypatch.setattr(torch.nn.functional, "linear", linear)
+    measure_gflops("fp32", 4096, 16384)
+    rows, features_out, features_in = shapes[-1]
+    assert rows == precision.ROWS
+    assert features_out == 4 * features_in
+    assert features_out * features_in <= precision.LARGEST_LAYER

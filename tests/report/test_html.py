@@ -1,0 +1,181 @@
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+
+from entailor.errors import RunError
+from entailor.evaluation.comparison import compare_records
+from entailor.record import Prediction, RunFolder, RunRecord, write_json
+from entailor.report.html import render, write_report
+
+VOID = {"meta", "link", "br", "img", "input", "hr"}
+
+
+class Page(HTMLParser):
+    """Collects tags, text and ids, and fails on tags that do not close in order."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.open, self.tags, self.text, self.ids, self.attributes = [], [], [], [], []
+        self.feed(page)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+        self.ids += [value for key, value in attrs if key == "id"]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] not in ("style", "text"):
+            self.text.append(data)
+
+    @property
+    def words(self):
+        return re.sub(r"\s+", " ", " ".join(self.text))
+
+
+@pytest.fixture(scope="module")
+def page(folder):
+    path = write_report(folder)
+    assert path == folder.report_file
+    return path.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def parsed(page):
+    return Page(page)
+
+
+def test_the_page_is_complete_in_itself(page, parsed):
+    assert "script" not in parsed.tags
+    assert "iframe" not in parsed.tags
+    assert "img" not in parsed.tags
+    assert "default-src 'none'" in dict(parsed.attributes)["content"] or "default-src 'none'" in page[:900]
+    for key, value in parsed.attributes:
+        assert not key.startswith("on")
+        if key in ("href", "src", "xlink:href"):
+            assert value.startswith(("#", "data:")), value
+    assert set(re.findall(r"https?://[\w./]+", page)) <= {"http://www.w3.org/2000/svg"}
+    assert "@import" not in page
+
+
+def test_ids_are_unique_and_links_lead_somewhere(parsed):
+    assert len(parsed.ids) == len(set(parsed.ids))
+    targets = {value[1:] for key, value in parsed.attributes if key == "href" and value.startswith("#")}
+    assert targets <= set(parsed.ids)
+
+
+def test_texts_of_the_user_stay_text(page, parsed):
+    assert "<script" not in page
+    assert "&lt;script&gt;document.title = &#39;owned&#39;&lt;/script&gt;" in page
+    assert "<img" not in page
+    assert "<b>left" not in page
+
+
+def test_every_section_is_there(parsed, comparison):
+    assert comparison["sentence"] in parsed.words
+    for words in (
+        "Always naming the most frequent label would be right 33.3 %",
+        "out of memory: 9.1 GB needed",
+        "predictions collapsed to one label",
+        "12 rows without a gold label were dropped.",
+        "warning: 3 rows of train stand in test. Drop them",
+        "2,100 train",
+        "entailor compare --seeds 2",
+        "note: '<script>alert(1)</script>'",
+        '"transformers": "5.23.0"',
+        "numbers and comparatives",
+        "undefined",
+        "premise",
+        "1.2 % of the test examples were longer",
+    ):
+        assert words in parsed.words, words
+    assert parsed.tags.count("figure") == 6
+
+
+def test_right_to_left_text_has_its_direction(page):
+    assert re.search(r'<p dir="auto"><span class="part" dir="ltr">premise</span>كل الطلاب', page)
+
+
+def test_the_page_is_the_same_each_time(folder, page):
+    assert write_report(folder).read_text(encoding="utf-8") == page
+
+
+def test_ten_trials_of_a_thousand_examples_stay_far_below_three_megabytes(tmp_path, new_folder, new_record):
+    row = ("lora", 0.7, 100.0, 1000, 4000, 6)
+    trials = [new_record((f"lora_{i}", *row[1:]), 0, 1000) for i in range(10)]
+    path = write_report(new_folder(tmp_path / "ten", trials))
+    assert path.stat().st_size < 1_000_000
+
+
+def test_only_the_comparison_is_needed(tmp_path, records):
+    folder = RunFolder(tmp_path / "bare")
+    write_json(folder.comparison_file, compare_records(records))
+    words = Page(write_report(folder).read_text(encoding="utf-8")).words
+    assert "Not recorded in this run folder." in words
+    assert "Hardest examples" not in words
+
+
+def test_no_comparison_says_the_next_step(tmp_path):
+    with pytest.raises(RunError, match=r"comparison.json: no such file. Is this the folder of a finished run"):
+        write_report(RunFolder(tmp_path))
+
+
+def test_something_else_under_its_name_is_refused(tmp_path):
+    write_json(tmp_path / "comparison.json", {"rows": []})
+    with pytest.raises(RunError, match="no comparison of trials"):
+        write_report(RunFolder(tmp_path))
+
+
+def test_all_trials_failed(records):
+    failed = records[-1]
+    words = Page(render(name="x", comparison=compare_records([failed]), records=[failed])).words
+    assert "No trial finished: 1 of 1 failed." in words
+    assert "out of memory" in words
+
+
+def test_level_rows_and_their_cheapest(records):
+    lora = next(record for record in records if record.name == "lora")
+    small = replace(lora, name="small", costs=replace(lora.costs, train_seconds=3.0, stored_bytes=10))
+    words = Page(render(name="x", comparison=compare_records([lora, small]), records=[lora, small])).words
+    assert "level with best" in words
+    assert "Among the 2 rows that cannot be told apart, small is the cheapest: trained in 3.0 s, 10 B stored." in words
+
+
+def test_two_models_share_one_page(records):
+    lora = next(record for record in records if record.name == "lora")
+    both = [lora, replace(lora, model="org/<i>other</i>")]
+    page = render(name="x", comparison=compare_records(both), records=both)
+    assert "lora · tiny-encoder" in Page(page).words
+    assert "<i>" not in page
+
+
+def test_many_labels_are_listed_as_confusions():
+    labels = tuple(f"intent {i}" for i in range(77))
+    predictions = tuple(
+        Prediction(str(i), labels[i % 77], {label: float(label == labels[(i + i % 2) % 77]) for label in labels})
+        for i in range(770)
+    )
+    record = RunRecord("m", "lora", "lora", 0, labels, predictions=predictions)
+    page = render(name="x", comparison=compare_records([record]), records=[record])
+    assert "Most frequent confusions" in page
+    assert len(page) < 300_000
+    assert "first text" not in page  # single texts have no parts
+
+
+def test_half_a_surrogate_pair_does_not_spoil_the_page(records):
+    lora = next(record for record in records if record.name == "lora")
+    broken = replace(lora, predictions=tuple(replace(row, text="bad \ud83d text") for row in lora.predictions))
+    page = render(name="x", comparison=compare_records([broken]), records=[broken])
+    assert "bad ? text" in page.encode("utf-8").decode("utf-8")

@@ -1,0 +1,106 @@
+import io
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from entailor.evaluation.comparison import compare_records
+from entailor.evaluation.metrics import evaluate_record
+from entailor.report import tables
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(None, "–"), (0, "0.0 s"), (0.01, "<0.1 s"), (3.21, "3.2 s"), (9.97, "10 s"), (75, "75 s"), (720, "12 min")],
+)
+def test_durations(seconds, text):
+    assert tables.duration(seconds) == text
+
+
+def test_long_durations_do_not_say_60_minutes():
+    assert tables.duration(3569) == "59 min"
+    assert tables.duration(3570) == "1.0 h"
+    assert tables.duration(12_000) == "3.3 h"
+
+
+@pytest.mark.parametrize(
+    ("num_bytes", "text"),
+    [(None, "–"), (0, "0 B"), (999, "999 B"), (1_240_000, "1.2 MB"), (707_400_000, "707 MB"), (999_600, "1.0 MB")],
+)
+def test_sizes(num_bytes, text):
+    assert tables.size(num_bytes) == text
+
+
+def test_counts_rates_and_points():
+    assert [tables.count(n) for n in (None, 0, 297_000, 22_700_000, 8_000_000_000)] == [
+        "–",
+        "0",
+        "297 k",
+        "22.7 M",
+        "8.0 B",
+    ]
+    assert [tables.rate(n) for n in (None, 3.14, 1234.5)] == ["–", "3.1", "1,234"]
+    assert [tables.points(n) for n in (0.0123, -0.2)] == ["+1.2", "−20.0"]
+    assert [tables.p_value(p) for p in (0.0001, 0.0042, 0.25)] == ["p < 0.001", "p = 0.004", "p = 0.25"]
+
+
+def printed(comparison, width):
+    console = Console(width=width, color_system=None, file=io.StringIO())
+    console.print(tables.comparison_table(comparison))
+    return console.file.getvalue()
+
+
+def test_terminal_table_marks_the_best_and_keeps_figures_whole_at_80_columns(comparison):
+    text = printed(comparison, 80)
+    best = comparison["rows"][0]
+    assert f"* {best['method']}" in text
+    figure = f"{100 * best['accuracy']['mean']:.1f} ({100 * best['accuracy']['low']:.1f}–"
+    assert figure in text
+    assert "22.7 M" in text
+    assert "90.9 MB" in text
+    assert "failed: lora_r256" in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_rows_level_with_the_best_are_marked(records):
+    lora = next(record for record in records if record.name == "lora")
+    comparison = compare_records([lora, replace(lora, name="twin")])
+    assert "= twin" in tables.plain_table(comparison)
+    assert "= twin" in printed(comparison, 100)
+
+
+def test_names_with_brackets_are_text_and_no_markup(records):
+    one = replace(records[0], model="[red]x")
+    comparison = compare_records([one, replace(one, model="b/y")])
+    assert "[red]x" in printed(comparison, 160)
+
+
+def test_plain_table_is_aligned_and_uncoloured(comparison):
+    lines = tables.plain_table(comparison).splitlines()
+    table = lines[: len(comparison["rows"]) + 1]
+    assert len({len(line) for line in table}) == 1  # the last column is right-aligned
+    assert "\x1b" not in "".join(lines)
+    assert lines[-1] == comparison["sentence"]
+
+
+def test_a_comparison_without_rows_still_says_what_happened(records):
+    comparison = compare_records([records[-1]])
+    text = tables.plain_table(comparison)
+    assert "failed: lora_r256" in text
+    assert "No trial finished" in text
+    assert "No trial" in printed(comparison, 80)
+
+
+def test_models_are_named_where_there_are_several(records):
+    first = records[0]
+    comparison = compare_records([first, replace(first, model="org/other")])
+    assert set(tables.row_names(comparison)) == {"full_finetuning · tiny-encoder", "full_finetuning · other"}
+
+
+def test_classification_report_says_undefined(records):
+    majority = next(record for record in records if record.name == "majority")
+    text = tables.classification_report_text(evaluate_record(majority))
+    neutral = next(line for line in text.splitlines() if line.startswith("neutral"))
+    assert neutral.split() == ["neutral", "undefined", "0.000", "0.000", "100"]
+    assert "Matthews correlation  undefined" in text
+    assert "gold \\ predicted" in text
