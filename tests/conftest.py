@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from entailor.config import ModelSettings
 from entailor.data.example import Example, Split, content_id
+from entailor.models.load import Backbone, load_backbone
+from entailor.models.precision import PrecisionChoice
+from entailor.models.source import resolve_model
 from entailor.tasks import Task
 
 ENCODERS = ("bert", "roberta", "distilbert", "electra", "deberta-v2", "mpnet", "modernbert")
@@ -18,6 +22,26 @@ NLI_LABELS = ("entailment", "neutral", "contradiction")
 WORDS = [f"w{index}" for index in range(60)] + ["yes", "no", "maybe", "some", "cat", "dog", "red", "[", "]", "<", ">"]
 BERT_SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 ROBERTA_SPECIALS = ("<pad>", "<unk>", "<s>", "</s>", "<mask>")
+FP32 = PrecisionChoice("fp32", "tests compute in fp32")
+
+BackboneLoader = Callable[..., Backbone]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Models of 16 units gain nothing from a second thread and lose much where the cores are busy."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep hashes of tiny models out of the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ENTAILOR_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 def make_tokenizer(kind: str) -> Any:
@@ -65,7 +89,10 @@ def make_config(kind: str, vocab_size: int, pad_id: int) -> Any:
     if kind == "electra":
         sizes["embedding_size"] = 8
     if kind == "deberta-v2":
-        sizes |= {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "type_vocab_size": 2}
+        # as deberta-v3: one projection for states and relative positions, no absolute positions, no token types
+        sizes |= {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "share_att_key": True}
+        sizes |= {"position_buckets": 8, "norm_rel_ebd": "layer_norm", "position_biased_input": False}
+        sizes |= {"type_vocab_size": 0}
     if kind == "modernbert":
         sizes |= {"global_attn_every_n_layers": 2, "local_attention": 16, "cls_token_id": 2, "sep_token_id": 3}
         sizes |= {"bos_token_id": 2, "eos_token_id": 3}
@@ -121,3 +148,14 @@ def nli_task() -> Task:
 def nli_split() -> Split:
     """Forty-eight training pairs, 18 to tune on, 18 to test on."""
     return Split(tuple(make_examples(48, seed=1)), tuple(make_examples(18, seed=2)), tuple(make_examples(18, seed=3)))
+
+
+@pytest.fixture(scope="session")
+def load_tiny(tiny_model: Callable[[str], Path], nli_task: Task) -> BackboneLoader:
+    """Return a loader of tiny backbones: an architecture or a folder, the task, the seed, and model settings by name."""
+
+    def load(kind: str | Path = "bert", task: Task = nli_task, seed: int = 0, **settings: Any) -> Backbone:
+        folder = kind if isinstance(kind, Path) else tiny_model(kind)
+        return load_backbone(resolve_model(str(folder)), task, ModelSettings(**settings), FP32, seed)
+
+    return load

@@ -18,12 +18,10 @@ from entailor.errors import ConfigError, EntailorError
 
 if TYPE_CHECKING:
     from entailor.config import Experiment
-    from entailor.data.readers import ReadOptions
     from entailor.experiment import Comparison
 
 app = typer.Typer(
     name="entailor",
-    help="Compare ways of adapting a pretrained language model to labelled text, and ship the winner.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -36,10 +34,10 @@ app.add_typer(models_app, name="models")
 Config = Annotated[Path | None, typer.Option("--config", help="Experiment in YAML; flags and key=value go over it.")]
 Train = Annotated[
     str | None,
-    typer.Option("--train", help="CSV, TSV, JSONL (.gz), Parquet, or a data set id. None: the corpus that ships."),
+    typer.Option("--train", help="CSV, TSV, JSONL (.gz), Parquet, or a data set id. Default: the corpus that ships."),
 ]
-Tune = Annotated[str | None, typer.Option("--tune", help="Split for choosing and stopping. None: taken from train.")]
-Test = Annotated[str | None, typer.Option("--test", help="Split read once, at the end. None: taken from train.")]
+Tune = Annotated[str | None, typer.Option("--tune", help="Split for choosing and stopping. Default: taken from train.")]
+Test = Annotated[str | None, typer.Option("--test", help="Split read once, at the end. Default: taken from train.")]
 Columns = Annotated[
     str | None,
     typer.Option("--columns", help="Columns that are not found by name: premise=COL,hypothesis=COL,label=COL."),
@@ -50,13 +48,34 @@ Model = Annotated[
 Out = Annotated[str | None, typer.Option("--out", help="Run folder; the same command goes on where it stopped.")]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="Any key, e.g. learning_rate=1e-4 lora.r=8 data.tune_size=500."),
+    typer.Argument(metavar="KEY=VALUE", help="Any key, e.g. learning_rate=1e-4 lora.r=8 data.tune_size=500."),
 ]
 MaxTrain = Annotated[int | None, typer.Option("--max-train-examples", help="Train on a stratified sample.")]
 MaxTest = Annotated[int | None, typer.Option("--max-test-examples", help="Test on a stratified sample.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")]
+ConfigName = Annotated[str | None, typer.Option("--config-name", help="Configuration of a Hugging Face data set.")]
+SplitName = Annotated[str | None, typer.Option("--split", help="Split of a Hugging Face data set.")]
 Run = Annotated[Path, typer.Option("--run", help="A trial's folder, or a run's (its winner).")]
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from entailor import __version__
+
+        _print(f"entailor {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback with an error.")] = False,
+) -> None:
+    """Compare ways of adapting a pretrained language model to labelled text, and ship the winner."""
+    # both are done with before this is called: --version by its callback, --debug by main
 
 
 @app.command()
@@ -69,7 +88,7 @@ def compare(
     columns: Columns = None,
     model: Model = None,
     methods: Annotated[
-        str | None, typer.Option("--methods", help="Names with commas. None: every method that ships but peft.")
+        str | None, typer.Option("--methods", help="Names with commas. Default: every method that ships but peft.")
     ] = None,
     seeds: Annotated[int | None, typer.Option("--seeds", help="Trials of each method with randomness in it.")] = None,
     out: Out = None,
@@ -78,7 +97,11 @@ def compare(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Run several ways of adapting on one split and tell which wins, and whether the difference is real."""
+    """Run several ways of adapting, and tell which wins.
+
+    All are trained and tested on the same split; where the difference may be chance, the table says so. The same
+    command goes on where it stopped.
+    """
     flags = {
         "data.train": train,
         "data.tune": tune,
@@ -87,13 +110,13 @@ def compare(
         "data.max_train_examples": max_train_examples,
         "data.max_test_examples": max_test_examples,
         "models": model,
-        "methods": methods,
         "seeds": seeds,
         "out": out,
     }
-    result = _run_experiment(_experiment(config, flags, overrides or []), quiet=quiet)
-    _show_comparison(result, as_json=as_json)
-    if result.summary["failed"] and not result.summary["rows"]:
+    words = [*([f"methods={methods}"] if methods else []), *(overrides or [])]
+    result = _run_experiment(_experiment(config, flags, words), quiet=quiet)
+    _show_comparison(result, as_json=as_json, quiet=quiet)
+    if all(record.status == "failed" for record in result.records):
         raise typer.Exit(1)
 
 
@@ -123,15 +146,16 @@ def train(
         "data.max_train_examples": max_train_examples,
         "data.max_test_examples": max_test_examples,
         "models": model,
-        "methods": method,
         "seeds": [seed],
         "out": out,
     }
-    result = _run_experiment(_experiment(config, flags, overrides or []), quiet=quiet)
-    _show_comparison(result, as_json=as_json)
-    if not result.winner:
-        raise typer.Exit(1)
-    _say(f"saved in {result.winner}")
+    result = _run_experiment(_experiment(config, flags, [f"methods={method}", *(overrides or [])]), quiet=quiet)
+    _show_comparison(result, as_json=as_json, quiet=quiet)
+    for record in result.records:
+        if record.status == "failed":
+            raise typer.Exit(1)
+        if not quiet:
+            _say(f"saved in {result.folder.trial(record.model, record.name, record.seed)}")
 
 
 @app.command()
@@ -139,16 +163,35 @@ def evaluate(
     run: Run,
     test: Annotated[str, typer.Option("--test", help="A labelled file or data set.")],
     columns: Columns = None,
+    label_names: Annotated[
+        str | None,
+        typer.Option("--label-names", help="Labels as written: 0=entailment,1=neutral. Default: as the run read them."),
+    ] = None,
+    config_name: ConfigName = None,
+    split: SplitName = None,
     as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Score a labelled file with a finished classifier: accuracy with its interval, and the classification report."""
+    """Score a labelled file with a finished classifier.
+
+    Prints accuracy with its interval, the figures of each label, and the confusion matrix.
+    """
     from dataclasses import asdict
 
+    from entailor.data.readers import ReadOptions
     from entailor.evaluation.metrics import evaluate_record
     from entailor.inference import evaluate as evaluate_run
     from entailor.report.tables import classification_report_text
 
-    metrics = evaluate_record(evaluate_run(run, test, _read_options(columns, require_labels=True)))
+    options = ReadOptions(
+        columns=_mapping(columns, "--columns") or {},
+        label_names=_mapping(label_names, "--label-names") or {},
+        config_name=config_name,
+        split=split,
+    )
+    with _row_counter(quiet=quiet) as show:
+        record = evaluate_run(run, test, options, show)
+    metrics = evaluate_record(record)
     _print(
         json.dumps(asdict(metrics), indent=2, ensure_ascii=False) if as_json else classification_report_text(metrics)
     )
@@ -160,15 +203,20 @@ def predict(
     source: Annotated[str, typer.Option("--input", help="CSV, TSV, JSONL (.gz) or Parquet; labels are not needed.")],
     output: Annotated[Path, typer.Option("--output", help="A .csv, .tsv or .jsonl file.")],
     columns: Columns = None,
+    config_name: ConfigName = None,
+    split: SplitName = None,
     quiet: Quiet = False,
 ) -> None:
     """Write label probabilities for every row of a file."""
+    from entailor.data.readers import ReadOptions
     from entailor.inference import predict as predict_rows
 
+    mapped = _mapping(columns, "--columns") or {}
+    options = ReadOptions(columns=mapped, config_name=config_name, split=split, require_labels=False)
     with _row_counter(quiet=quiet) as show:
-        count = predict_rows(run, source, output, _read_options(columns, require_labels=False), show)
+        count = predict_rows(run, source, output, options, show)
     if not quiet:
-        _say(f"{count} rows written to {output}")
+        _say(f"{count:,} {'row' if count == 1 else 'rows'} written to {output}")
 
 
 @app.command()
@@ -211,49 +259,42 @@ def models_pull(
 
 @app.command()
 def env(as_json: AsJson = False) -> None:
-    """Show versions, machine and threads: what to add to a bug report."""
+    """Show versions and machine, for a bug report."""
     from entailor.environment import describe_environment
 
     found = describe_environment()
     if as_json:
         _print(json.dumps(found, indent=2))
         return
+    for name, installed in found.pop("versions").items():
+        _print(f"{name} {installed or 'not installed'}")
     for key, value in found.items():
-        _print(f"{key}: {', '.join(f'{k} {v}' for k, v in value.items()) if isinstance(value, dict) else value}")
+        words = ", ".join(value) or "none" if isinstance(value, list) else value
+        _print(f"{key.replace('_', ' ')}: {'unknown' if words is None else words}")
 
 
 @app.command("config-schema")
 def config_schema() -> None:
-    """Print the JSON schema of an experiment, every method's keys included."""
+    """Print the JSON schema of an experiment.
+
+    It holds every key of every method; editors check and complete YAML files with it.
+    """
     from entailor.methods.registry import experiment_schema
 
     _print(json.dumps(experiment_schema(), indent=2))
 
 
-def _experiment(config: Path | None, flags: dict[str, Any], overrides: list[str]) -> Experiment:
+def _experiment(config: Path | None, flags: dict[str, Any], words: list[str]) -> Experiment:
     """Lay file, flags and key=value over each other, in this order."""
-    from entailor.config import Experiment, apply_overrides, methods_by_name, parse_settings, read_yaml
+    from entailor.config import Experiment, parse_settings
     from entailor.methods.registry import known_keys
+    from entailor.overrides import apply_overrides, read_yaml, set_key
 
     values = read_yaml(config) if config else {}
-    for path, value in flags.items():
+    for key, value in flags.items():
         if value is not None:
-            section, _, key = path.rpartition(".")
-            target = values.setdefault(section, {}) if section else values
-            target[key] = value
-    values["methods"] = _chosen_methods(values, methods_by_name)
-    keys = {row: known_keys(row, settings) for row, settings in values["methods"].items()}
-    return parse_settings(Experiment, apply_overrides(values, overrides, keys))
-
-
-def _chosen_methods(values: dict[str, Any], methods_by_name: Any) -> dict[str, dict[str, Any]]:
-    from entailor.config import DEFAULT_METHODS
-
-    try:
-        chosen: dict[str, dict[str, Any]] = methods_by_name(values.get("methods", DEFAULT_METHODS))
-    except ValueError as error:
-        raise ConfigError(f"methods: {error}") from None
-    return chosen
+            set_key(values, key.split("."), value)
+    return parse_settings(Experiment, apply_overrides(values, words, known_keys))
 
 
 def _mapping(text: str | None, flag: str) -> dict[str, str] | None:
@@ -267,21 +308,19 @@ def _mapping(text: str | None, flag: str) -> dict[str, str] | None:
     return {name.strip(): column.strip() for name, _, column in pairs}
 
 
-def _read_options(columns: str | None, *, require_labels: bool) -> ReadOptions:
-    from entailor.data.readers import ReadOptions
-
-    return ReadOptions(columns=_mapping(columns, "--columns") or {}, require_labels=require_labels)
-
-
 def _run_experiment(experiment: Experiment, *, quiet: bool) -> Comparison:
     from entailor.experiment import compare
     from entailor.progress import watch
 
-    with watch(quiet=quiet) as observer:
-        return compare(experiment, observer)
+    try:
+        with watch(quiet=quiet) as observer:
+            return compare(experiment, observer)
+    except KeyboardInterrupt:
+        _say("interrupted; the same command goes on where it stopped")
+        raise typer.Exit(130) from None
 
 
-def _show_comparison(result: Comparison, *, as_json: bool) -> None:
+def _show_comparison(result: Comparison, *, as_json: bool, quiet: bool) -> None:
     from entailor.report.tables import comparison_table, plain_table
 
     if as_json:
@@ -292,7 +331,8 @@ def _show_comparison(result: Comparison, *, as_json: bool) -> None:
         Console().print(comparison_table(result.summary))
     else:
         _print(plain_table(result.summary))
-    _say(f"report: {result.folder.report_file}")
+    if not quiet:
+        _say(f"report: {result.folder.report_file}")
 
 
 @contextmanager
@@ -311,8 +351,9 @@ def _row_counter(*, quiet: bool) -> Iterator[Any]:
 
 
 def _print(text: str) -> None:
-    """Write a result to standard output."""
+    """Write a result to standard output, at once, so that a closed pipe is met here."""
     sys.stdout.write(text + "\n")
+    sys.stdout.flush()
 
 
 def _say(text: str) -> None:
@@ -331,9 +372,8 @@ def main() -> None:
             raise
         _say(f"error: {error}")
         raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        _say("interrupted; the same command goes on where it stopped")
-        raise SystemExit(130) from None
-    except BrokenPipeError:
-        sys.stderr.close()
-        raise SystemExit(141) from None
+    except OSError as error:  # a full disk, a folder without permission
+        if debug or not error.strerror:
+            raise
+        _say(f"error: {f'{error.filename}: ' if error.filename else ''}{error.strerror}")
+        raise SystemExit(2) from None

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Any, Literal, TypeVar
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_origin
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from entailor.errors import ConfigError, near_miss
@@ -28,13 +27,18 @@ DEFAULT_METHODS = (
     "full_finetuning",
 )
 
+MOST_SHOWN = 80  # characters of a value in a message
+
 SettingsT = TypeVar("SettingsT", bound="Settings")
+ItemT = TypeVar("ItemT")
 
 
 class Settings(BaseModel):
     """Base of every settings object: frozen, and an unknown key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=(), use_attribute_docstrings=True
+    )
 
 
 class DataSettings(Settings):
@@ -60,9 +64,9 @@ class DataSettings(Settings):
     """Label as written in the file (an integer or a short form) to label name."""
     labels: tuple[str, ...] | None = None
     """The label set. None: what stands in train; a label outside it is an error."""
-    tune_size: float | int = Field(default=0.1, gt=0)
+    tune_size: float = Field(default=0.1, gt=0)
     """Share (below 1) or number of rows taken from train when there is no tune file."""
-    test_size: float | int = Field(default=0.2, gt=0)
+    test_size: float = Field(default=0.2, gt=0)
     """Share (below 1) or number of rows taken from train when there is no test file."""
     split_seed: int = 0
     """Seed of the split and of the samples below; trials never change it."""
@@ -147,7 +151,7 @@ class Experiment(Settings):
     def _some_model(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if not value:
             raise ValueError("at least one model is needed")
-        return value
+        return _all_different(value)
 
     @field_validator("seeds", mode="before")
     @classmethod
@@ -159,8 +163,24 @@ class Experiment(Settings):
             return tuple(range(value))
         return value
 
+    @field_validator("seeds")
+    @classmethod
+    def _some_seed(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if not value:
+            raise ValueError("at least one seed is needed")
+        if min(value) < 0:
+            raise ValueError("a seed is 0 or more")
+        return _all_different(value)
 
-def methods_by_name(value: object) -> dict[str, Any]:
+
+def _all_different(values: tuple[ItemT, ...]) -> tuple[ItemT, ...]:
+    twice = next((value for value in values if values.count(value) > 1), None)
+    if twice is not None:
+        raise ValueError(f"{twice!r} stands twice")
+    return values
+
+
+def methods_by_name(value: object) -> dict[str, dict[str, Any]]:
     """Return row name to settings for ``lora,p_tuning``, a list of names or one-key mappings, or a mapping.
 
     Raises:
@@ -169,10 +189,10 @@ def methods_by_name(value: object) -> dict[str, Any]:
     if isinstance(value, str):
         value = [name.strip() for name in value.split(",") if name.strip()]
     if isinstance(value, Mapping):
-        return {str(name): settings or {} for name, settings in value.items()}
+        return {str(name): _row_settings(name, settings) for name, settings in value.items()}
     if not isinstance(value, (list, tuple)):
         raise ValueError(f"names, or names with settings, were expected, found {value!r}")
-    named: dict[str, Any] = {}
+    named: dict[str, dict[str, Any]] = {}
     for item in value:
         entry = {item: {}} if isinstance(item, str) else item
         if not isinstance(entry, Mapping) or len(entry) != 1:
@@ -180,8 +200,16 @@ def methods_by_name(value: object) -> dict[str, Any]:
         (name, settings) = next(iter(entry.items()))
         if name in named:
             raise ValueError(f"method {name!r} stands twice; give the second a name of its own and `method:`")
-        named[name] = settings or {}
+        named[str(name)] = _row_settings(name, settings)
     return named
+
+
+def _row_settings(name: object, settings: object) -> dict[str, Any]:
+    if settings is None:  # `lora:` with nothing behind it
+        return {}
+    if not isinstance(settings, Mapping):
+        raise ValueError(f"{name}: keys with values were expected, found {settings!r}")
+    return {str(key): value for key, value in settings.items()}
 
 
 def parse_settings(kind: type[SettingsT], values: Mapping[str, Any], where: str = "") -> SettingsT:
@@ -193,23 +221,43 @@ def parse_settings(kind: type[SettingsT], values: Mapping[str, Any], where: str 
         where: dotted path in front of the key in messages, e.g. ``methods.lora``.
 
     Raises:
-        ConfigError: an unknown key, or a value of the wrong type or range.
+        ConfigError: an unknown key, or a value of the wrong type or range; one line a key.
     """
     try:
         return kind.model_validate(dict(values))
     except ValidationError as error:
-        lines = []
+        complaints: dict[str, list[str]] = {}
+        found: dict[str, str] = {}
         for item in error.errors():
-            path = [str(part) for part in item["loc"]]
+            path = _settings_path(kind, item["loc"])
             key = ".".join([where, *path] if where else path)
+            message = item["msg"].removeprefix("Value error, ").replace("a valid tuple", "a list")
             if item["type"] == "extra_forbidden":
                 known = _known_keys(kind, path[:-1])
-                lines.append(f"{key}: unknown key.{near_miss(path[-1], known)} Known keys: {', '.join(sorted(known))}")
-            else:
-                message = item["msg"].removeprefix("Value error, ")
-                found = "" if item["type"] == "missing" else f", found {item['input']!r}"
-                lines.append(f"{key}: {message}{found}")
+                message = f"unknown key.{near_miss(path[-1], known)} Known keys: {', '.join(sorted(known))}"
+            elif item["type"] != "missing":
+                found[key] = f", found {shown(item['input'])}"
+            if item["type"] == "string_type" and isinstance(item["input"], bool):
+                found[key] += " (YAML takes yes, no, on and off for true and false: put the word in quotes)"
+            complaints.setdefault(key, []).append(message)
+        # a field that takes text or a list complains once for each
+        lines = [f"{key}: {' or '.join(messages)}{found.get(key, '')}" for key, messages in complaints.items()]
         raise ConfigError("\n".join(lines)) from None
+
+
+def _settings_path(kind: type[BaseModel], loc: Iterable[int | str]) -> list[str]:
+    """Return where a complaint belongs, without the types pydantic names for a field that takes several."""
+    path: list[str] = []
+    for part in loc:
+        path.append(str(part))
+        field = kind.model_fields.get(str(part))
+        if field is None:
+            continue
+        if get_origin(field.annotation) in (Union, UnionType):
+            break
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            kind = field.annotation
+    return path
 
 
 def _known_keys(kind: type[BaseModel], path: Iterable[str]) -> list[str]:
@@ -221,81 +269,7 @@ def _known_keys(kind: type[BaseModel], path: Iterable[str]) -> list[str]:
     return list(kind.model_fields)
 
 
-def read_yaml(path: str | Path) -> dict[str, Any]:
-    """Read a YAML mapping.
-
-    Raises:
-        ConfigError: the file is missing, is not UTF-8, is not YAML, or is not a mapping.
-    """
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror or error}. Give the path of a YAML file") from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8 at byte {error.start}. Save the file as UTF-8") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not YAML: {error}") from None
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: a mapping of keys to values was expected, found a {type(values).__name__}")
-    return values
-
-
-def apply_overrides(
-    values: Mapping[str, Any], overrides: Iterable[str], method_keys: Mapping[str, set[str]]
-) -> dict[str, Any]:
-    """Lay ``key=value`` words over a mapping; values are read as YAML.
-
-    A dotted key is a path (``data.tune_size=0.2``, ``methods.lora.r=8`` or, shorter, ``lora.r=8``). A bare key that
-    is no key of the experiment goes to every chosen method that has it (``learning_rate=1e-4``).
-
-    Args:
-        values: what the YAML file and the flags said.
-        overrides: the words.
-        method_keys: row name to the keys its method takes.
-
-    Raises:
-        ConfigError: a word without ``=``, or a key nothing takes.
-    """
-    result: dict[str, Any] = {
-        key: dict(value) if isinstance(value, Mapping) else value for key, value in values.items()
-    }
-    methods = {name: dict(settings) for name, settings in result.get("methods", {}).items()}
-    result["methods"] = methods
-    for word in overrides:
-        key, equals, text = word.partition("=")
-        if not equals or not key:
-            raise ConfigError(f"{word!r}: expected key=value, e.g. learning_rate=1e-4")
-        value = _parse_value(text)
-        parts = key.split(".")
-        if parts[0] == "methods":
-            parts = parts[1:]
-        if len(parts) == 2 and parts[0] in methods:
-            methods[parts[0]][parts[1]] = value
-        elif len(parts) == 2 and parts[0] in ("data", "model"):
-            section = dict(result.get(parts[0], {}))
-            section[parts[1]] = value
-            result[parts[0]] = section
-        elif len(parts) == 1 and parts[0] in Experiment.model_fields and parts[0] not in ("data", "model", "methods"):
-            result[parts[0]] = value
-        elif len(parts) == 1 and any(parts[0] in keys for keys in method_keys.values()):
-            for name, keys in method_keys.items():
-                if parts[0] in keys:
-                    methods[name][parts[0]] = value
-        else:
-            known = {*Experiment.model_fields, *(f"data.{name}" for name in DataSettings.model_fields)}
-            known |= {f"model.{name}" for name in ModelSettings.model_fields}
-            known |= {*methods, *(key for keys in method_keys.values() for key in keys)}
-            raise ConfigError(f"{key}: no key of the experiment or of a chosen method.{near_miss(key, known)}")
-    return result
-
-
-def _parse_value(text: str) -> Any:
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        return text
-    if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value):
-        return float(value)  # YAML 1.1 reads 1e-4 as text
-    return value
+def shown(value: object) -> str:
+    """Return a value as it stands in a message, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN - 3]}..."

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shlex
+import shutil
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +19,11 @@ from entailor.evaluation.comparison import compare_records
 from entailor.methods import Method, build_method
 from entailor.models.load import open_model
 from entailor.models.precision import PrecisionChoice, choose_precision
-from entailor.record import RunFolder, RunRecord, read_json, write_json, write_text
+from entailor.overrides import read_yaml
+from entailor.record import NO_MODEL, RECORD_FILE, RunFolder, RunRecord, read_json, write_json, write_text
 from entailor.report.html import write_report
 from entailor.tasks import Task
-from entailor.trial import NO_MODEL, TrialPlan, run_trial
+from entailor.trial import TrialPlan, run_trial
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class Observer:
     Attributes:
         note: one line worth showing.
         trial: number, count, title of the trial that begins.
-        stage: stage, steps done, steps in all, a few words.
+        stage: stage, steps done, steps in all (0 where that is not known), a few words.
         finished: a trial's record, and whether it was there already.
     """
 
@@ -47,7 +50,8 @@ class Comparison:
     Attributes:
         folder: the run folder.
         summary: the content of comparison.json.
-        records: one a trial, complete or failed.
+        records: one a trial that was asked for, complete or failed, in the order they ran. The summary also holds what
+            stood in the folder before.
     """
 
     folder: RunFolder
@@ -56,15 +60,12 @@ class Comparison:
 
     @property
     def winner(self) -> Path | None:
-        """The trial folder of the best row's first seed, or None where every trial failed."""
-        best = self.summary.get("winner")
-        if not best:
-            return None
-        return winner_folder(self.folder, self.records, best["model"], best["method"])
+        """The trial folder of the best row's first complete seed, or None where every trial failed."""
+        return self.folder.winner(self.summary)
 
 
 def compare(experiment: Experiment, observer: Observer | None = None) -> Comparison:
-    """Run every (model, method, seed) that is not complete in the run folder, then compare.
+    """Run every (model, method, seed) that is not complete in the run folder, then compare all the folder holds.
 
     Args:
         experiment: what to run.
@@ -78,24 +79,47 @@ def compare(experiment: Experiment, observer: Observer | None = None) -> Compari
     folder = RunFolder(experiment.out)
     rows = {name: build_method(name, settings) for name, settings in experiment.methods.items()}
     resolved = resolve(experiment, rows)
-    check_same_experiment(folder, resolved)
+    records = earlier_records(folder, observer)
+    check_same_experiment(folder, resolved, {record.name for record in records.values() if record.status == "complete"})
     data = load_data(experiment.data)
     task = Task(data.labels, data.is_pair)
     for note in (*data.notes, *(f"{found.severity}: {found.message}. {found.remedy}" for found in data.findings)):
-        observer.note(note)
-    environment = prepare_folder(folder, resolved, data)
+        observer.note(note.rstrip())
+    environment = prepare_folder(folder, resolved, data, goes_on=bool(records))
     plans = plan_trials(experiment, rows, task, folder, environment, observer)
-    records = []
-    for number, plan in enumerate(plans, start=1):
-        place = folder.trial(plan.model, plan.row, plan.seed)
-        observer.trial(number, len(plans), f"{plan.row} seed {plan.seed}")
-        earlier = finished_record(place)
-        record = earlier or run_trial(plan, task, data.split, place, observer.stage)
-        records.append(record)
-        observer.finished(record, earlier is not None)
-        # the table and the page are there, and right, after every trial
-        summary = write_comparison(folder, records, data, environment)
-    return Comparison(folder, summary, tuple(records))
+    places = [folder.trial(plan.model, plan.row, plan.seed) for plan in plans]
+    finished = {place for place in places if place in records and records[place].status == "complete"}
+    summary: dict[str, Any] = {}
+    for number, (plan, place) in enumerate(zip(plans, places, strict=True), start=1):
+        observer.trial(number, len(plans), trial_title(plan, experiment))
+        if place not in finished:
+            records[place] = run_trial(plan, task, data.split, place, observer.stage)
+        if place not in finished or number == len(plans):  # the table and the page are right after every trial
+            summary = write_comparison(folder, records.values(), data, environment)
+        observer.finished(records[place], place in finished)
+    return Comparison(folder, summary, tuple(records[place] for place in places))
+
+
+def earlier_records(folder: RunFolder, observer: Observer) -> dict[Path, RunRecord]:
+    """Return what trials of earlier runs gave, by folder; none where not one of them is complete.
+
+    A damaged record is removed, and its trial so counts as not run.
+    """
+    records = {}
+    for place in folder.trial_folders():
+        try:
+            records[place] = RunRecord.read(place)
+        except RunError as error:
+            observer.note(f"passed over: {error}")
+            (place / RECORD_FILE).unlink()
+    return records if any(record.status == "complete" for record in records.values()) else {}
+
+
+def trial_title(plan: TrialPlan, experiment: Experiment) -> str:
+    """Return what a trial is called while it runs: the row, and model and seed where there are several."""
+    model = f" on {plan.model}" if plan.model != NO_MODEL and len(experiment.models) > 1 else ""
+    seed = f", seed {plan.seed}" if len(experiment.seeds) > 1 and not plan.method.deterministic else ""
+    return f"{plan.row}{model}{seed}"
 
 
 def resolve(experiment: Experiment, rows: dict[str, Method]) -> dict[str, Any]:
@@ -107,69 +131,85 @@ def resolve(experiment: Experiment, rows: dict[str, Method]) -> dict[str, Any]:
     return values
 
 
-def check_same_experiment(folder: RunFolder, resolved: dict[str, Any]) -> None:
+def check_same_experiment(folder: RunFolder, resolved: dict[str, Any], complete_rows: set[str]) -> None:
     """Refuse a folder whose trials were run under other settings; further rows, models and seeds are welcome.
+
+    Args:
+        folder: the run folder.
+        resolved: the experiment with every default written out.
+        complete_rows: rows with a complete trial; the settings of others may change.
 
     Raises:
         RunError: the folder belongs to another experiment.
     """
-    if not folder.experiment_file.exists():
+    if not complete_rows:
         return
-    earlier = yaml.safe_load(folder.experiment_file.read_text(encoding="utf-8"))
-    differing = [key for key in ("data", "model", "restarts") if earlier.get(key) != resolved[key]]
-    differing += [
-        f"methods.{name}"
-        for name, settings in earlier.get("methods", {}).items()
-        if name in resolved["methods"] and settings != resolved["methods"][name]
-    ]
+    earlier = read_yaml(folder.experiment_file)
+    common = [name for name in earlier.get("methods", {}) if name in complete_rows & resolved["methods"].keys()]
+    there, here = (
+        {
+            **{key: values.get(key) for key in ("data", "model", "restarts")},
+            "methods": {name: values["methods"][name] for name in common},
+        }
+        for values in (earlier, resolved)
+    )
+    differing = list(_differences("", there, here))
     if differing:
-        details = "; ".join(_difference(key, earlier, resolved) for key in differing)
         raise RunError(
-            f"{folder.path} holds another experiment ({details}). "
+            f"{folder.path} holds another experiment ({'; '.join(differing)}). "
             "Give another --out, or the settings in its experiment.yaml"
         )
 
 
-def _difference(key: str, earlier: dict[str, Any], now: dict[str, Any]) -> str:
-    for part in key.split("."):
-        earlier, now = earlier[part], now[part]
-    if not isinstance(earlier, dict):
-        return f"{key}: {earlier!r} there, {now!r} here"
-    pairs = [
-        f"{key}.{name}: {earlier.get(name)!r} there, {value!r} here"
-        for name, value in now.items()
-        if earlier.get(name) != value
-    ]
-    return ", ".join(pairs) or key
+def _differences(key: str, there: Any, here: Any) -> Iterator[str]:
+    if isinstance(there, dict) and isinstance(here, dict):
+        for name in sorted({*there, *here}):
+            yield from _differences(f"{key}.{name}".removeprefix("."), there.get(name), here.get(name))
+    elif there != here:
+        yield f"{key}: {there!r} there, {here!r} here"
 
 
-def prepare_folder(folder: RunFolder, resolved: dict[str, Any], data: LoadedData) -> dict[str, Any]:
+def prepare_folder(folder: RunFolder, resolved: dict[str, Any], data: LoadedData, *, goes_on: bool) -> dict[str, Any]:
     """Write experiment, split and environment; return the environment, keeping choices an earlier run measured.
+
+    Args:
+        folder: the run folder.
+        resolved: the experiment with every default written out.
+        data: what was read.
+        goes_on: whether the folder holds complete trials; if not, what stands in it is replaced.
 
     Raises:
         RunError: the data have changed since the folder's trials were run, or it cannot be written.
     """
     split = split_document(data.split)
-    if folder.split_file.exists() and read_json(folder.split_file)["fingerprint"] != split["fingerprint"]:
-        raise RunError(f"{folder.path}: the data have changed since its trials were run. Give another --out")
-    environment = describe_environment()
-    earlier = read_json(folder.environment_file) if folder.environment_file.exists() else {}
-    environment["precision"] = earlier.get("precision", {})
+    environment = {**describe_environment(), "precision": {}}
+    if goes_on:
+        if read_json(folder.split_file).get("fingerprint") != split["fingerprint"]:
+            raise RunError(f"{folder.path}: the data have changed since its trials were run. Give another --out")
+        environment["precision"] = read_json(folder.environment_file).get("precision", {})
+        resolved = _with_earlier(read_yaml(folder.experiment_file), resolved)
     environment["data"] = {
         "notes": list(data.notes),
         "findings": [asdict(found) for found in data.findings],
         "fingerprint": data.fingerprint,
     }
-    if folder.experiment_file.exists():
-        merged = yaml.safe_load(folder.experiment_file.read_text(encoding="utf-8"))
-        resolved = {**resolved, "methods": {**merged.get("methods", {}), **resolved["methods"]}}
+    environment["command"] = f"entailor compare --config {shlex.quote(str(folder.experiment_file))}"
     try:
+        if not goes_on:
+            for failed in folder.trial_folders():
+                shutil.rmtree(failed)
         write_text(folder.experiment_file, yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
         write_json(folder.split_file, split)
         write_json(folder.environment_file, environment)
     except OSError as error:
         raise RunError(f"{folder.path}: cannot be written ({error.strerror}). Give another --out") from None
     return environment
+
+
+def _with_earlier(earlier: dict[str, Any], resolved: dict[str, Any]) -> dict[str, Any]:
+    """Add the rows, models and seeds the folder was run with before, so that experiment.yaml makes all it holds."""
+    both = {key: list(dict.fromkeys([*earlier.get(key, ()), *resolved[key]])) for key in ("models", "seeds")}
+    return {**resolved, **both, "methods": {**earlier.get("methods", {}), **resolved["methods"]}}
 
 
 def plan_trials(
@@ -186,10 +226,12 @@ def plan_trials(
         ConfigError: no method fits the data.
     """
     fitting = {name: method for name, method in rows.items() if task.is_pair or not method.needs_pair}
-    for name in rows.keys() - fitting.keys():
+    for name in [name for name in rows if name not in fitting]:
         observer.note(f"{name} is left out: it reads the second text of a pair, and the data have single texts")
     if not fitting:
         raise ConfigError("none of the chosen methods fits single texts. Choose others with --methods")
+    if NO_MODEL in experiment.models:
+        raise ConfigError(f"models: {NO_MODEL!r} stands for no model. Write a folder of this name as ./{NO_MODEL}")
     precisions = {
         name: choose_model_precision(name, experiment, folder, environment, observer)
         for name in (experiment.models if any(method.needs_backbone for method in fitting.values()) else ())
@@ -236,19 +278,8 @@ def choose_model_precision(
     return PrecisionChoice(**known[model])
 
 
-def finished_record(place: Path) -> RunRecord | None:
-    """Return a trial's record where it is complete; a failed or damaged one is run again."""
-    if not (place / "record.json").exists():
-        return None
-    try:
-        record = RunRecord.read(place)
-    except RunError:
-        return None
-    return record if record.status == "complete" else None
-
-
 def write_comparison(
-    folder: RunFolder, records: list[RunRecord], data: LoadedData, environment: dict[str, Any]
+    folder: RunFolder, records: Iterable[RunRecord], data: LoadedData, environment: dict[str, Any]
 ) -> dict[str, Any]:
     """Compare what there is and write comparison.json and report.html."""
     extra = {
@@ -256,15 +287,7 @@ def write_comparison(
         "precision": environment["precision"],
         "data": environment["data"],
     }
-    summary = compare_records(records, extra=extra)
+    summary = compare_records(sorted(records, key=lambda one: (one.model, one.name, one.seed)), extra=extra)
     write_json(folder.comparison_file, summary)
     write_report(folder)
     return summary
-
-
-def winner_folder(folder: RunFolder, records: tuple[RunRecord, ...], model: str, row: str) -> Path:
-    """Return the first complete seed of a row: seeds are not chosen by their test score."""
-    for record in records:
-        if (record.model, record.name, record.status) == (model, row, "complete"):
-            return folder.trial(model, row, record.seed)
-    raise RunError(f"{folder.path}: no complete trial of {row} on {model}")

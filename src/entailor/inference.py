@@ -5,80 +5,107 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from entailor.data.example import Example
 from entailor.data.readers import ReadOptions, iter_examples, read_examples
 from entailor.engine.scorer import score
 from entailor.errors import DataError, RunError
 from entailor.methods import Classifier
-from entailor.record import Prediction, RunFolder, RunRecord, atomic_path, read_json
+from entailor.overrides import read_yaml
+from entailor.record import RECORD_FILE, Prediction, RunFolder, RunRecord, atomic_path, read_json
 from entailor.trial import CLASSIFIER_FILE, load_classifier
 
 CHUNK = 1024
-DEFAULT_BATCH_TOKENS = 8192
 
 
 def find_trial(run: str | Path) -> Path:
     """Return a trial's folder; of a whole run, that of the winner.
 
     Raises:
-        RunError: neither a trial nor a run with a winner.
+        RunError: neither a complete trial nor a run with a winner.
     """
     folder = Path(run)
-    if (folder / CLASSIFIER_FILE).exists():
-        return folder
-    whole = RunFolder(folder)
-    if not whole.comparison_file.exists():
-        raise RunError(
-            f"{folder}: neither a trial (runs/NAME/trials/MODEL/METHOD/seed-N) nor a finished run. "
-            "Give the folder that `entailor compare` or `entailor train` named"
-        )
-    winner = read_json(whole.comparison_file).get("winner")
-    if not winner:
-        raise RunError(f"{folder}: no trial of this run is complete, so there is no winner to load")
-    trials = sorted(whole.trial(winner["model"], winner["method"], 0).parent.glob(f"seed-*/{CLASSIFIER_FILE}"))
-    if not trials:
-        raise RunError(f"{folder}: the winner's saved classifier is gone. Run the same compare command again")
-    return trials[0].parent
+    if not (folder / CLASSIFIER_FILE).exists():
+        whole = RunFolder(folder)
+        if not whole.comparison_file.exists():
+            raise RunError(
+                f"{folder}: neither a trial (runs/NAME/trials/MODEL/METHOD/seed-N) nor a run. "
+                "Give the folder that `entailor compare` or `entailor train` named"
+            )
+        winner = whole.winner(read_json(whole.comparison_file))
+        if winner is None:
+            raise RunError(f"{folder}: no trial of this run is complete, so there is no winner to load")
+        folder = winner
+    if not (folder / CLASSIFIER_FILE).exists():
+        raise RunError(f"{folder}: its saved classifier is gone. Delete the folder and run the same command again")
+    if not (folder / RECORD_FILE).exists() or read_json(folder / RECORD_FILE).get("status") != "complete":
+        raise RunError(f"{folder}: this trial was not finished, or failed. Run the same command again")
+    return folder
 
 
-def evaluate(run: str | Path, test: str, options: ReadOptions | None = None) -> RunRecord:
+def evaluate(
+    run: str | Path,
+    test: str,
+    options: ReadOptions | None = None,
+    on_progress: Callable[[int], None] | None = None,
+) -> RunRecord:
     """Score a labelled file with a finished classifier.
 
     Args:
         run: a trial's folder, or a run's (its winner).
         test: a file or data set with gold labels.
-        options: columns and label names; the label set is the classifier's.
+        options: columns and label names; the label set is the classifier's. Without label names those of the run's
+            experiment.yaml are taken.
+        on_progress: called with the inputs done so far.
 
     Returns:
         A record with one prediction an example, for :func:`entailor.evaluation.metrics.evaluate_record`.
 
     Raises:
         DataError: the file cannot be read or its shape is another one.
+        LabelError: a label the classifier does not know.
+        RunError: there is no such trial, or it is damaged.
     """
-    trial = find_trial(run)
-    classifier = load_classifier(trial)
-    options = _with_labels(options or ReadOptions(), classifier.task.labels)
-    examples = read_examples(test, options).examples
+    trial, classifier, saved = _open(run)
+    labels = classifier.task.labels
+    options = options or ReadOptions()
+    names = options.label_names or _label_names_of_run(trial)
+    examples = read_examples(test, replace(options, labels=labels, label_names=names)).examples
     _check_shape(classifier, examples[0], test)
-    probabilities_EL = _probabilities(classifier, examples)
-    saved = read_json(trial / CLASSIFIER_FILE)
+    probabilities_EL = _probabilities(classifier, examples, saved["scoring_batch_tokens"], on_progress)
     return RunRecord(
         model=saved["model"],
         name=saved["row"],
         method=saved["method"],
         seed=saved["seed"],
-        labels=classifier.task.labels,
+        labels=labels,
         predictions=tuple(
-            Prediction(row.id, str(row.label), dict(zip(classifier.task.labels, map(float, p), strict=True)), row.group)
+            Prediction(row.id, str(row.label), dict(zip(labels, map(float, p), strict=True)), row.group)
             for row, p in zip(examples, probabilities_EL, strict=True)
         ),
     )
+
+
+def _open(run: str | Path) -> tuple[Path, Classifier, dict[str, Any]]:
+    """Return a trial's folder, its classifier, and what is written down about it."""
+    trial = find_trial(run)
+    return trial, load_classifier(trial), read_json(trial / CLASSIFIER_FILE)
+
+
+def _label_names_of_run(trial: Path) -> dict[str, str]:
+    """Return how labels were written in the files of the run a trial stands in; none for a trial moved elsewhere."""
+    run = RunFolder(trial.resolve().parents[3])
+    if not run.experiment_file.exists() or run.path / "trials" not in trial.resolve().parents:
+        return {}
+    data = read_yaml(run.experiment_file).get("data") or {}
+    return {str(written): str(name) for written, name in (data.get("label_names") or {}).items()}
 
 
 def predict(
@@ -105,7 +132,7 @@ def predict(
     """
     path = Path(output)
     write = _writer(path)
-    classifier = load_classifier(find_trial(run))
+    _, classifier, saved = _open(run)
     options = options or ReadOptions(require_labels=False)
     done = 0
 
@@ -114,7 +141,7 @@ def predict(
         for chunk in _chunks(iter_examples(source, options)):
             if done == 0:
                 _check_shape(classifier, chunk[0], source)
-            for example, p in zip(chunk, _probabilities(classifier, chunk), strict=True):
+            for example, p in zip(chunk, _probabilities(classifier, chunk, saved["scoring_batch_tokens"]), strict=True):
                 yield example, dict(zip(classifier.task.labels, map(float, p), strict=True))
             done += len(chunk)
             if on_progress:
@@ -125,19 +152,17 @@ def predict(
     return done
 
 
-def _with_labels(options: ReadOptions, labels: tuple[str, ...]) -> ReadOptions:
-    from dataclasses import replace
-
-    return replace(options, labels=labels)
-
-
 def _chunks(examples: Iterator[Example]) -> Iterator[list[Example]]:
     while chunk := list(islice(examples, CHUNK)):
         yield chunk
 
 
-def _probabilities(classifier: Classifier, examples: Sequence[Example]) -> Iterable[Iterable[float]]:
-    return np.exp(score(classifier, classifier.encode(examples), DEFAULT_BATCH_TOKENS))
+def _probabilities(
+    classifier: Classifier, examples: Sequence[Example], tokens: int, on_progress: Callable[[int], None] | None = None
+) -> NDArray[np.float64]:
+    """Return probabilities_EL."""
+    count = (lambda done, of: on_progress(done)) if on_progress else None
+    return np.exp(score(classifier, classifier.encode(examples), tokens, count))
 
 
 def _check_shape(classifier: Classifier, example: Example, source: str) -> None:

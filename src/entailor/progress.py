@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from entailor.experiment import Observer
 from entailor.record import RunRecord
+from entailor.report.tables import duration, percent
 
 
 @contextmanager
@@ -30,10 +31,10 @@ def _outcome(record: RunRecord, reused: bool) -> str:
     if record.status == "failed":
         return f"failed: {record.error}"
     right = sum(row.predicted == row.label for row in record.predictions)
-    words = f"{right / len(record.predictions):.1%} of test right"
+    words = f"{percent(right / len(record.predictions))} of test right"
     if reused:
         return f"{words} (already there)"
-    return f"{words}, {record.costs.train_seconds:.0f} s of training"
+    return f"{words}, trained in {duration(record.costs.train_seconds)}"
 
 
 def _alarms(record: RunRecord) -> list[str]:
@@ -59,8 +60,8 @@ def _bars() -> Iterator[Observer]:
     from rich.markup import escape
     from rich.progress import (
         BarColumn,
-        MofNCompleteColumn,
         Progress,
+        TaskID,
         TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
@@ -69,36 +70,45 @@ def _bars() -> Iterator[Observer]:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
+        TextColumn("{task.fields[count]}", justify="right"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[words]}"),
     )
     with Progress(*columns, console=Console(stderr=True)) as bars:
-        whole = bars.add_task("trials", total=None, words="")
-        part = bars.add_task("", total=None, words="", visible=False)
-        title = ""
+        whole = bars.add_task("trials", total=None, count="", words="")
+        part: TaskID | None = None
+        stage_now, done_now, title, trials_now = "", 0, "", (0, 0)
+
+        def say(text: str, style: str | None = None) -> None:
+            bars.console.print(escape(text), style=style, highlight=False, soft_wrap=True)
 
         def begin(number: int, count: int, name: str) -> None:
-            nonlocal title
-            title = name
-            bars.update(whole, total=count, completed=number - 1, words=escape(name))
+            nonlocal title, trials_now
+            title, trials_now = name, (number, count)
+            bars.update(whole, total=count, completed=number - 1, count=f"{number - 1}/{count}", words=escape(name))
 
         def step(stage: str, done: int, total: int, words: str) -> None:
-            if bars.tasks[part].description != stage or done < bars.tasks[part].completed:
-                bars.reset(part, description=stage, visible=True)
-            bars.update(part, completed=done, total=total, words=escape(words), visible=True)
+            nonlocal part, stage_now, done_now
+            if part is None or stage != stage_now or done < done_now:
+                end_stage()
+                # a new line, since one whose total is known cannot be made one whose total is not
+                part = bars.add_task(stage, total=total or None, count="", words="")
+            stage_now, done_now = stage, done
+            bars.update(part, completed=done, count=f"{done:,}/{total:,}" if total else "", words=escape(words))
+
+        def end_stage() -> None:
+            nonlocal part
+            if part is not None:
+                bars.remove_task(part)
+                part = None
 
         def finished(record: RunRecord, reused: bool) -> None:
-            bars.console.print(f"{escape(title)}: {escape(_outcome(record, reused))}", highlight=False)
+            end_stage()
+            say(f"{title}: {_outcome(record, reused)}")
             for alarm in _alarms(record):
-                bars.console.print(f"  {escape(alarm)}", style="yellow", highlight=False)
-            bars.update(whole, advance=1, words="")
-            bars.update(part, visible=False)
+                say(f"  {alarm}", style="yellow")
+            number, count = trials_now
+            bars.update(whole, completed=number, count=f"{number}/{count}", words="")
 
-        yield Observer(
-            note=lambda text: bars.console.print(escape(text), highlight=False),
-            trial=begin,
-            stage=step,
-            finished=finished,
-        )
+        yield Observer(note=say, trial=begin, stage=step, finished=finished)

@@ -6,8 +6,10 @@ to disk and renamed, so a reader sees the old file or the new one and never half
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +19,9 @@ from typing import Any, Literal
 
 from entailor.errors import RunError
 
+RECORD_FILE = "record.json"
 RECORD_VERSION = 1
+MOST_NAME_CHARACTERS = 100  # of a folder; file systems stop at 255 bytes
 NO_MODEL = "none"  # the model of rows that read the texts alone
 
 
@@ -152,9 +156,7 @@ class RunRecord:
         write_jsonl(folder / "curve.jsonl", (asdict(point) for point in self.curve))
         head = asdict(replace(self, curve=(), predictions=()))
         del head["curve"], head["predictions"]
-        write_json(
-            folder / "record.json", {"version": RECORD_VERSION, "num_predictions": len(self.predictions), **head}
-        )
+        write_json(folder / RECORD_FILE, {"version": RECORD_VERSION, "num_predictions": len(self.predictions), **head})
 
     @classmethod
     def read(cls, folder: Path) -> RunRecord:
@@ -163,10 +165,10 @@ class RunRecord:
         Raises:
             RunError: a file is missing, damaged, or of another version.
         """
-        head = read_json(folder / "record.json")
+        head = read_json(folder / RECORD_FILE)
         try:
             if head.pop("version") != RECORD_VERSION:
-                raise RunError(f"{folder / 'record.json'}: written by another version of Entailor. Run the trial again")
+                raise RunError(f"{folder / RECORD_FILE}: written by another version of Entailor. Run the trial again")
             expected = head.pop("num_predictions")
             predictions = tuple(Prediction(**row) for row in read_jsonl(folder / "predictions.jsonl"))
             curve = tuple(CurvePoint(**row) for row in read_jsonl(folder / "curve.jsonl"))
@@ -217,16 +219,50 @@ class RunFolder:
         """Return the folder of one trial; the model's name is made safe as a folder name."""
         return self.path / "trials" / folder_name(model) / name / f"seed-{seed}"
 
+    def trial_folders(self) -> list[Path]:
+        """Return the folders of finished trials, complete or failed, by model, row and seed."""
+        return [file.parent for file in sorted(self.path.glob(f"trials/*/*/seed-*/{RECORD_FILE}"), key=_trial_order)]
+
     def records(self) -> Iterator[tuple[Path, RunRecord]]:
-        """Yield every finished trial's folder and record, in a stable order."""
-        for file in sorted(self.path.glob("trials/*/*/seed-*/record.json")):
-            yield file.parent, RunRecord.read(file.parent)
+        """Yield every finished trial's folder and record, by model, row and seed."""
+        for place in self.trial_folders():
+            yield place, RunRecord.read(place)
+
+    def winner(self, comparison: Mapping[str, Any]) -> Path | None:
+        """Return the trial folder of the best row's first complete seed: seeds are not chosen by their test score.
+
+        Args:
+            comparison: the content of comparison.json.
+
+        Returns:
+            The folder, or None where no trial is complete.
+        """
+        best = next((row for row in comparison.get("rows", ()) if row["best"]), None)
+        return self.trial(best["model"], best["method"], min(best["seeds"])) if best else None
+
+
+def _trial_order(record_file: Path) -> tuple[str, str, int]:
+    """Sort seed-10 behind seed-2."""
+    seed, row, model = (folder.name for folder in record_file.parents[:3])
+    number = seed.removeprefix("seed-")
+    return model, row, int(number) if number.isdecimal() else -1
 
 
 def folder_name(model: str) -> str:
-    """Return a model's name as one safe path component: ``org/name`` becomes ``org--name``."""
-    safe = "".join(c if c.isalnum() or c in "._-=" else "--" if c == "/" else "-" for c in model.strip("/"))
-    return safe.lstrip(".-") or "model"
+    """Return a model's name as one safe path component: ``org/name`` becomes ``org--name``.
+
+    What is no plain name, Hub id or package ends in a hash, so that two models never share a folder.
+    """
+    safe = re.sub(r"[^A-Za-z0-9._=-]+", "-", model.replace("/", "--")).strip(".-")
+    if _PLAIN_MODEL.fullmatch(model) and len(safe) <= MOST_NAME_CHARACTERS:
+        return safe
+    digest = hashlib.blake2b(model.encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
+    return f"{safe[-MOST_NAME_CHARACTERS:].lstrip('.-') or 'model'}-{digest}"
+
+
+# No two of these give the same name: '--' and 'pypi-' stand in none, so they stand for '/' and 'pypi:' alone.
+_WORD = r"[A-Za-z0-9](?:[A-Za-z0-9._]|-(?!-))*(?<![.-])"
+_PLAIN_MODEL = re.compile(rf"(?!pypi-)(?:pypi:{_WORD}==|{_WORD}/)?{_WORD}")
 
 
 @contextmanager

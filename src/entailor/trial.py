@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 
 from entailor.config import ModelSettings, parse_settings
 from entailor.data.example import Example, Split
@@ -28,11 +30,11 @@ from entailor.methods.base import Encoded
 from entailor.models.load import Backbone, load_backbone, open_model
 from entailor.models.precision import PrecisionChoice
 from entailor.models.source import resolve_model
-from entailor.record import Costs, Prediction, RunRecord, read_json, write_json
+from entailor.record import Costs, Prediction, RunRecord, read_json, write_json, write_text
 from entailor.tasks import Task
 
-NO_MODEL = "none"
 CLASSIFIER_FILE = "classifier.json"
+CLASSIFIER_VERSION = 1
 RESTART_SEED_STEP = 1000
 LATENCY_EXAMPLES = 40
 RELOAD_EXAMPLES = 16
@@ -69,14 +71,14 @@ class TrialPlan:
 
 
 def run_trial(plan: TrialPlan, task: Task, split: Split, folder: Path, on_progress: Progress) -> RunRecord:
-    """Run one trial and write its folder; an Entailor error is recorded as a failed trial, not raised.
+    """Run one trial and write its folder; an error is recorded as a failed trial, not raised.
 
     Args:
         plan: what to run.
         task: labels and input shape.
         split: test is read once, after training is over.
         folder: the trial's folder; what an unfinished attempt left there is removed.
-        on_progress: called with the stage, steps done, steps in all, and a few words.
+        on_progress: called with the stage, steps done, steps in all (0 where that is not known), and a few words.
 
     Returns:
         The record, complete or failed, as written.
@@ -84,10 +86,15 @@ def run_trial(plan: TrialPlan, task: Task, split: Split, folder: Path, on_progre
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     started = datetime.now(UTC)
+    trial = _Trial(plan, task, split, folder, on_progress)
     try:
-        record = _Trial(plan, task, split, folder, on_progress).run()
+        record = trial.run()
     except (EntailorError, torch.OutOfMemoryError, MemoryError) as error:
-        record = _blank_record(plan, task, error=f"{type(error).__name__}: {error}")
+        record = trial.failed(f"{type(error).__name__}: {error}")
+    except Exception as error:  # a model's own code can raise anything, and the other trials go on
+        details = folder / "traceback.txt"
+        write_text(details, traceback.format_exc())
+        record = trial.failed(f"{type(error).__name__}: {error}. Where it was raised stands in {details}")
     times = {"started": started.isoformat(timespec="seconds"), "ended": datetime.now(UTC).isoformat(timespec="seconds")}
     record = replace(record, provenance={**record.provenance, **times})
     record.write(folder)
@@ -157,6 +164,11 @@ class _Trial:
             predictions=self._predictions(logprobs_EL),
         )
 
+    def failed(self, error: str) -> RunRecord:
+        """Return what there is to say of a trial that was not finished."""
+        blank = _blank_record(self.plan, self.task, error)
+        return replace(blank, events=tuple(self.events), provenance=self.provenance)
+
     def _learn(self) -> Classifier:
         """Adapt and train; start a collapsed training again with another seed, and say so."""
         for attempt in range(self.plan.restarts + 1):
@@ -175,6 +187,7 @@ class _Trial:
 
     def _adapt(self, seed: int) -> Classifier:
         seed_everything(seed)
+        self.on_progress("load", 0, 0, "")
         with self.meter.measure("load"):
             backbone = self._load(seed)
             classifier = self.plan.method.adapt(backbone, self.task, seed)
@@ -193,6 +206,7 @@ class _Trial:
         return load_backbone(folder, self.task, self.plan.settings, precision, seed)
 
     def _encode(self, classifier: Classifier, examples: Sequence[Example]) -> Sequence[Encoded]:
+        self.on_progress("tokenize", 0, 0, "")
         with self.meter.measure("tokenize"):
             return classifier.encode(examples)
 
@@ -210,9 +224,9 @@ class _Trial:
                     limit,
                     lambda n, of: self.on_progress("features", n, of, ""),
                 )
-                self.events.extend(
-                    classifier.fit(features, collect_features(classifier, tune_inputs, tune_targets, limit))
-                )
+                tune_features = collect_features(classifier, tune_inputs, tune_targets, limit)
+                self.on_progress("fit", 0, 0, "")
+                self.events.extend(classifier.fit(features, tune_features))
             return
         if not isinstance(self.plan.method, TrainedMethod):
             raise MethodError(f"{self.plan.method.name}: neither fitted nor trained")
@@ -275,6 +289,7 @@ class _Trial:
 
     def _save_and_reload(self, classifier: Classifier, saved: Path) -> None:
         """Save, load the saved files afresh, and compare scores: a head left out would show here."""
+        self.on_progress("save", 0, 0, "")
         saved.mkdir(parents=True)
         classifier.save(saved)
         write_json(self.folder / CLASSIFIER_FILE, describe_classifier(self.plan, self.task, self.provenance))
@@ -295,7 +310,7 @@ class _Trial:
 def describe_classifier(plan: TrialPlan, task: Task, provenance: dict[str, Any]) -> dict[str, Any]:
     """Return what :func:`load_classifier` needs to know."""
     return {
-        "version": 1,
+        "version": CLASSIFIER_VERSION,
         "method": plan.method.name,
         "hyperparameters": plan.method.model_dump(mode="json"),
         "row": plan.row,
@@ -316,17 +331,19 @@ def load_classifier(trial: str | Path) -> Classifier:
         trial: the folder ``runs/NAME/trials/MODEL/METHOD/seed-N``.
 
     Raises:
-        RunError: not a trial's folder, or the base model is no longer the one it was trained on.
+        RunError: not a trial's folder, a damaged one, or the base model is no longer the one it was trained on.
     """
     folder = Path(trial)
     saved = read_json(folder / CLASSIFIER_FILE)
     try:
+        if saved["version"] != CLASSIFIER_VERSION:
+            raise RunError(f"{folder / CLASSIFIER_FILE}: written by another version of Entailor. Run the trial again")
         task = Task(tuple(saved["labels"]), saved["is_pair"])
         settings = parse_settings(ModelSettings, saved["model_settings"], where="model")
         method = build_method(saved["method"], saved["hyperparameters"])
         model, digest, seed = saved["model"], saved["weights_sha256"], saved["seed"]
-    except KeyError as error:
-        raise RunError(f"{folder / CLASSIFIER_FILE}: key {error} is missing. Run the trial again") from None
+    except (KeyError, TypeError) as error:
+        raise RunError(f"{folder / CLASSIFIER_FILE}: not whole ({error!r}). Run the trial again") from None
     backbone = None
     if method.stores_whole_model:
         source = resolve_model(str(folder / "model"))
@@ -341,7 +358,11 @@ def load_classifier(trial: str | Path) -> Classifier:
     if method.needs_backbone:
         backbone = load_backbone(source, task, settings, FP32, seed)
     classifier = method.adapt(backbone, task, seed)
-    classifier.load(folder / ("model" if method.stores_whole_model else "adapter"))
+    learned = folder / ("model" if method.stores_whole_model else "adapter")
+    try:
+        classifier.load(learned)
+    except (OSError, KeyError, ValueError, SafetensorError) as error:
+        raise RunError(f"{learned}: cannot be loaded ({error}). Delete {folder} and run the trial again") from None
     if isinstance(classifier, torch.nn.Module):
         classifier.eval()
     return classifier

@@ -87,6 +87,11 @@ def test_a_row_far_down_is_named(tmp_path):
     assert error_of(tmp_path, "a.jsonl", "\n".join(lines).encode()).row == 2501
 
 
+def test_rows_without_gold_are_counted_when_a_row_is_named(tmp_path):
+    error = error_of(tmp_path, "a.csv", HEADER + GOOD + b"x,y,-\nx,y,\n" + b"one,tw\0o,a\n")
+    assert error.row == 5
+
+
 def test_a_field_of_ten_megabytes(tmp_path):
     good, bad = (
         {"premise": "one", "hypothesis": "two", "label": "a"},

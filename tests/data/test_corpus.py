@@ -184,7 +184,7 @@ def test_twenty_thousand_distinct_premises(part):
 
 def test_more_than_the_vocabulary_can_give_is_an_error(monkeypatch):
     monkeypatch.setattr("entailor.data.corpus.PATIENCE", 0)
-    with pytest.raises(ConfigError, match=r"no more new pairs of 'negation'.*Ask for fewer"):
+    with pytest.raises(ConfigError, match=r"no more new pairs of 'antonyms'.*Ask for fewer"):
         generate_pairs(1)
 
 

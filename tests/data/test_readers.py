@@ -137,6 +137,7 @@ def test_a_file_is_streamed_and_its_columns_come_first(tmp_path):
         ("review,sentiment", ("review", None, "sentiment")),
         ("content,target", ("content", None, "target")),
         ("premise,text,label", ("text", None, "label")),
+        ("text,class,label", ("text", None, "label")),
     ],
 )
 def test_columns_are_found_by_name(tmp_path, header, expected):
@@ -203,6 +204,8 @@ def test_labels_are_names_or_codes(tmp_path):
     names = {"0": "zero", "yes": "one", "1": "one", "-1": "minus"}
     renamed = read_examples(source, ReadOptions(label_names=names)).examples
     assert [row.label for row in renamed] == ["one", "zero", "one", "true", "false", "2"]
+    as_written = read_examples(source, ReadOptions(label_names={"2.0": "two"})).examples
+    assert as_written[-1].label == "two"
 
 
 def test_rows_without_gold_are_dropped_and_counted(tmp_path):
@@ -263,6 +266,13 @@ def test_equal_rows_get_different_ids(tmp_path):
     result = read_examples(source)
     assert [row.id for row in result.examples] == [first, f"{first}-2", f"{first}-3"]
     assert result.notes == ()
+
+
+def test_ids_differ_over_a_long_file(tmp_path):
+    rows = [{"text": f"row {number % 2000}", "label": "a"} for number in range(5000)]
+    ids = [row.id for row in read_examples(write(tmp_path, "a.csv", rows)).examples]
+    assert len(set(ids)) == 5000
+    assert ids[2000] == f"{ids[0]}-2"
 
 
 def test_groups_and_numbers_become_text(tmp_path):

@@ -22,6 +22,11 @@ def test_bf16_is_chosen_where_it_is_worth_its_rounding(speeds, bf16, chosen):
     assert f"fp32 20, bf16 {bf16:.0f} GFLOP/s" in choice.reason
 
 
+@pytest.fixture(autouse=True)
+def _own_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("ENTAILOR_CACHE", str(tmp_path))
+
+
 def test_a_slow_request_is_honoured_and_said(speeds):
     speeds(fp32=120.0, bf16=4.0)
     choice = choose_precision("bf16", 384, 1536, torch.device("cpu"))
@@ -69,14 +74,28 @@ def test_the_measurement_leaves_no_trace():
 
 def test_a_large_layer_is_measured_by_a_small_one_of_its_shape(monkeypatch):
     shapes = []
+    layer = torch.nn.TransformerEncoderLayer
 
-    def linear(rows, weight):
-        shapes.append((rows.shape[0], *weight.shape))
-        return rows @ weight.T
+    def noted(width, heads, inner, **settings):
+        shapes.append((width, inner))
+        return layer(width, heads, inner, **settings)
 
-    monkeypatch.setattr(torch.nn.functional, "linear", linear)
+    monkeypatch.setattr(torch.nn, "TransformerEncoderLayer", noted)
     measure_gflops("fp32", 4096, 16384)
-    rows, features_out, features_in = shapes[-1]
-    assert rows == precision.ROWS
-    assert features_out == 4 * features_in
-    assert features_out * features_in <= precision.LARGEST_LAYER
+    width, inner = shapes[-1]
+    assert inner == 4 * width
+    assert inner * width <= precision.LARGEST_LAYER
+
+
+def test_what_was_measured_is_remembered_so_that_the_choice_does_not_flip(monkeypatch):
+    speeds = iter([100.0, 160.0, 100.0, 140.0])
+    monkeypatch.setattr(precision, "measure_gflops", lambda *_: next(speeds))
+    assert choose_precision("auto", 384, 1536, "cpu") == choose_precision("auto", 384, 1536, "cpu")
+    assert choose_precision("auto", 768, 3072, "cpu").precision == "fp32"
+
+
+def test_a_damaged_memory_is_written_anew(monkeypatch, tmp_path):
+    (tmp_path / precision.SPEEDS_FILE).write_text("{")
+    monkeypatch.setattr(precision, "measure_gflops", lambda *_: 50.0)
+    assert choose_precision("auto", 384, 1536, "cpu").precision == "fp32"
+    assert "384x1536" in (tmp_path / precision.SPEEDS_FILE).read_text()

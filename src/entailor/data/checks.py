@@ -70,7 +70,7 @@ def drop_leaks(split: Split) -> tuple[Split, int]:
 
 
 def _across(one: str, other: str, rows: Sequence[Example], ones: TextKeys, others: TextKeys) -> Iterator[Finding]:
-    """Find what `one` tells of `other`: each kind of likeness is looked for only among rows that have the looser one."""
+    """Find rows of `other` that `one` has too: each kind of likeness only among rows that have the looser one."""
     premise = np.isin(others.premise, ones.premise)
     either = _among(premise, others.row, ones.row)
     exact = _among(either, others.exact, ones.exact)

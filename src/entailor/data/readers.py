@@ -191,13 +191,15 @@ class _Reading:
             raise self._error(problem, first + row, "label", kind=LabelError) from None
         for new in dict.fromkeys(written):
             if new not in self._names:
-                self._names[new] = self._resolve(_plain_number(new), first + written.index(new))
+                self._names[new] = self._resolve(new.strip(), first + written.index(new))
         return list(map(self._names.__getitem__, written))
 
     def _resolve(self, written: str, row: int) -> str | None:
         options, codes = self._options, self._class_names
         if "\0" in written:
             raise self._error("NUL byte in a label", row, "label", "Remove it from the file")
+        if written not in options.label_names and written not in (options.labels or ()):
+            written = _plain_number(written)
         name = options.label_names.get(written)
         if name is None and written.casefold() in NO_GOLD and written not in (options.labels or ()):
             return None
@@ -287,8 +289,8 @@ def _written(value: Any) -> str:
 
 
 def _plain_number(written: str) -> str:
-    """Strip a label, and write 1.0 as 1: a column of integers with gaps often comes as 0.0, 1.0, 2.0."""
-    return re.sub(r"^(-?\d+)\.0+$", r"\1", written.strip())
+    """Write 1.0 as 1: a column of integers with gaps often comes as 0.0, 1.0, 2.0."""
+    return re.sub(r"^(-?\d+)\.0+$", r"\1", written)
 
 
 def _is_nan(value: Any) -> bool:

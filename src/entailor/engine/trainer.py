@@ -101,7 +101,7 @@ def train(classifier: Classifier, method: TrainedMethod, data: TrainingData, run
         runtime: seed, precision, progress.
 
     Raises:
-        TrainingError: the loss is not finite, or a trainable tensor gets no gradient or does not move.
+        TrainingError: a split is empty, the loss is not finite, or a trainable tensor gets no gradient or does not move.
     """
     return _Training(classifier, method, data, runtime).run()
 
@@ -112,6 +112,9 @@ class _Training:
     def __init__(self, classifier: Classifier, method: TrainedMethod, data: TrainingData, runtime: Runtime) -> None:
         if not isinstance(classifier, nn.Module):
             raise TrainingError(f"{method.name}: its classifier is not a torch module")
+        for part, inputs in (("training", data.train), ("tune", data.tune)):
+            if not inputs:
+                raise TrainingError(f"{method.name}: the {part} split is empty")
         self.classifier, self.module = classifier, classifier
         self.method, self.data, self.runtime = method, data, runtime
         seed_everything(runtime.seed)
@@ -140,7 +143,6 @@ class _Training:
         if self.method.gradient_checkpointing:
             self._checkpoint_activations()
         while self.step < self.total_steps and not self._stopped_early():
-            started = self.step
             for group in self._accumulation_groups():
                 begin = time.perf_counter()
                 self._optimizer_step(group)
@@ -148,8 +150,6 @@ class _Training:
                 self._after_step()
                 if self.step >= self.total_steps or self._stopped_early():
                     break
-            if self.step == started:
-                raise TrainingError("there is nothing to train on: the training split is empty")
             if self.method.eval_strategy == "epoch" and self.evaluated_at != self.step:
                 self._evaluate()
         if self.evaluated_at != self.step and not self._stopped_early():
@@ -161,9 +161,19 @@ class _Training:
     def _checkpoint_activations(self) -> None:
         """Re-entrant checkpointing cuts adapters off when nothing before them needs a gradient; this kind does not."""
         model = getattr(self.module, "model", None)
-        if model is None or not hasattr(model, "gradient_checkpointing_enable"):
-            raise TrainingError(f"{self.method.name}: this model has no gradient checkpointing")
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        # the second is what transformers called it before 5.20
+        enable = getattr(model, "activation_checkpointing_enable", None) or getattr(
+            model, "gradient_checkpointing_enable", None
+        )
+        try:
+            if enable is None:
+                raise ValueError("it is no transformers model")
+            enable({"use_reentrant": False})
+        except ValueError as error:
+            raise TrainingError(
+                f"{self.method.name}: no gradient checkpointing with this model ({error}). "
+                "Set gradient_checkpointing=false"
+            ) from None
 
     def _epoch_batches(self, rng: np.random.Generator) -> list[list[int]]:
         return training_batches(self.lengths, self.limit, rng, by_length=self.method.group_by_length)
@@ -304,7 +314,7 @@ class _Training:
             for tensor, best in zip(self.trainable, self.best, strict=True):
                 tensor.copy_(best)
         self.module.eval()
-        if self._stopped_early():
+        if self._stopped_early() and self.step < self.total_steps:
             self.result.events.append(f"stopped early at step {self.step} of {self.total_steps}")
 
 

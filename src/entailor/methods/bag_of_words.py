@@ -13,10 +13,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 from torch import Tensor
 
 from entailor.data.example import Example
+from entailor.errors import MethodError
 from entailor.methods.base import FitData, FittedClassifier, Method
 from entailor.methods.linear_model import LinearModel
 from entailor.models.load import Backbone
@@ -37,7 +38,7 @@ class BagOfWords(Method, name="bag_of_words"):
     """Most n-grams kept for each text, by frequency."""
     min_df: int = Field(default=1, ge=1)
     """Fewest training examples an n-gram must stand in."""
-    C: tuple[float, ...] = (0.1, 1.0, 10.0)
+    C: tuple[PositiveFloat, ...] = Field(default=(0.1, 1.0, 10.0), min_length=1)
     """Inverse regularisation strengths; the best on tune is kept."""
     max_iter: int = Field(default=300, ge=1)
     """Most iterations of L-BFGS."""
@@ -54,7 +55,13 @@ class HypothesisOnly(BagOfWords, name="hypothesis_only"):
     needs_pair: ClassVar[bool] = True
 
     def adapt(self, backbone: Backbone | None, task: Task, seed: int) -> BagOfWordsClassifier:
-        """Return the unfitted classifier."""
+        """Return the unfitted classifier.
+
+        Raises:
+            MethodError: the task has no second text.
+        """
+        if not task.is_pair:
+            raise MethodError("hypothesis_only reads the second text of a pair, and the data have single texts")
         return BagOfWordsClassifier(self, task, ("text_pair",))
 
 
@@ -112,11 +119,19 @@ class BagOfWordsClassifier(FittedClassifier):
         return hstack([vectorizer.transform(texts) for vectorizer, texts in parts], format="csr")
 
     def fit(self, train: FitData, tune: FitData) -> tuple[str, ...]:
-        """Learn vocabulary, weights and the regularisation strength."""
-        self.vectorizers = [
-            self._vectorizer(max_features=self.method.max_features, min_df=self.method.min_df).fit(texts)
-            for texts in zip(*train.features, strict=True)
-        ]
+        """Learn vocabulary, weights and the regularisation strength.
+
+        Raises:
+            MethodError: no n-gram is left to learn from, or train has one label only.
+        """
+        settings = {"max_features": self.method.max_features, "min_df": self.method.min_df}
+        try:
+            self.vectorizers = [self._vectorizer(**settings).fit(texts) for texts in zip(*train.features, strict=True)]
+        except ValueError as error:
+            raise MethodError(
+                f"{self.method.name}: the training texts have no n-gram that stands in {self.method.min_df} examples "
+                f"({error}). Lower min_df or look for empty texts"
+            ) from None
         return self.linear.fit(
             (self._transform(train.features), train.targets),
             (self._transform(tune.features), tune.targets),

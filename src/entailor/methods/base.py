@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import torch
@@ -152,15 +152,21 @@ class Method(Settings, ABC):
         return {}
 
 
+# Methods give these three defaults of their own; a type keeps bounds and description with them.
+LearningRate = Annotated[float, Field(gt=0, description="Peak learning rate of AdamW.")]
+HeadLearningRate = Annotated[
+    float | None,
+    Field(gt=0, description="Learning rate of the classification head and whatever else is new; None: the same."),
+]
+Epochs = Annotated[float, Field(gt=0, description="Passes over the training split.")]
+
+
 class TrainedMethod(Method):
     """Settings of the one training loop; `transformers.TrainingArguments` has the same names."""
 
-    learning_rate: float = Field(default=5e-5, gt=0)
-    """Peak learning rate of AdamW."""
-    head_learning_rate: float | None = Field(default=None, gt=0)
-    """Learning rate of the classification head and whatever else is new; None: the same."""
-    num_train_epochs: float = Field(default=2.0, gt=0)
-    """Passes over the training split."""
+    learning_rate: LearningRate = 5e-5
+    head_learning_rate: HeadLearningRate = None
+    num_train_epochs: Epochs = 3.0
     per_device_train_batch_size: int = Field(default=16, ge=1)
     """Examples of a batch, unless max_batch_tokens is set."""
     max_batch_tokens: int | None = Field(default=None, ge=16)

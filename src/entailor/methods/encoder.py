@@ -5,7 +5,7 @@ Holds no training and no hyperparameters: methods choose what is trainable, the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from entailor.data.example import Example
 from entailor.errors import MethodError
 from entailor.methods.base import Classifier, count_parameters, pad_ids
 from entailor.models.heads import head_modules
-from entailor.models.load import Backbone
+from entailor.models.load import Backbone, quiet_libraries
 from entailor.models.tokenizer import TokenIds
 from entailor.tasks import Task
 
@@ -47,7 +47,12 @@ class EncoderClassifier(nn.Module, Classifier):
         backbone: the loaded checkpoint.
         task: labels and input shape.
         reserve: positions kept free for virtual tokens.
+
+    Attributes:
+        inner: what stands in front of the names of the checkpoint's own parameters.
     """
+
+    inner = "model."
 
     def __init__(self, backbone: Backbone, task: Task, reserve: int = 0) -> None:
         super().__init__()
@@ -55,6 +60,7 @@ class EncoderClassifier(nn.Module, Classifier):
         self.model = backbone.model
         self.text_encoder = backbone.text_encoder
         self.reserve = reserve
+        backbone.text_encoder.room_beside(reserve)  # said now, and not after the data are read
         self.new_modules = backbone.new_modules
         self.head_names = tuple(head_modules(backbone.model))
         self.pad_id = int(backbone.text_encoder.tokenizer.pad_token_id)
@@ -88,7 +94,7 @@ class EncoderClassifier(nn.Module, Classifier):
 
     def is_head(self, name: str) -> bool:
         """Tell whether a parameter belongs to the head or to another newly initialised module."""
-        path = name.replace("base_model.model.", "").removeprefix("model.")
+        path = name.removeprefix(self.inner)
         return path.split(".")[0] in self.head_names or any(path.startswith(f"{new}.") for new in self.new_modules)
 
     def train_only_head(self) -> None:
@@ -115,9 +121,7 @@ class EncoderClassifier(nn.Module, Classifier):
             MethodError: a tensor is missing, left over or of another shape.
         """
         targets = self.trained_state()
-        if set(saved) != set(targets):
-            odd = sorted(set(saved) ^ set(targets))
-            raise MethodError(f"{path}: {len(odd)} tensors are missing or left over, e.g. {odd[0]}. Train again")
+        check_same_names(saved, targets, path)
         for name, tensor in saved.items():
             if targets[name].shape != tensor.shape:
                 shapes = f"{tuple(tensor.shape)}, expected {tuple(targets[name].shape)}"
@@ -140,18 +144,23 @@ class PeftClassifier(EncoderClassifier):
     What it saves loads with plain `peft` and `transformers`.
     """
 
+    inner = "model.base_model.model."
+
     def __init__(self, backbone: Backbone, task: Task, config: Any) -> None:
         from peft import PeftModelForSequenceClassification
 
         reserve = getattr(config, "num_virtual_tokens", None) or 0
         super().__init__(backbone, task, reserve)
-        if hasattr(config, "modules_to_save"):
-            # peft adds the names "classifier" and "score" itself; heads of more parts and new poolers it does not know
-            config.modules_to_save = sorted({*(config.modules_to_save or ()), *trainable_heads(backbone)})
-        self.model = PeftModelForSequenceClassification(backbone.model, config)
         if not hasattr(config, "modules_to_save"):
-            for name, parameter in self.named_parameters():
-                parameter.requires_grad_(parameter.requires_grad or self.is_head(name))
+            raise MethodError(f"{config.peft_type.value}: cannot save a classification head. Choose another adapter")
+        # peft adds the names "classifier" and "score" itself; heads of more parts and new poolers it does not know
+        heads = trainable_heads(backbone)
+        if config.is_prompt_learning:
+            self.inner = "model.base_model."
+            heads = [f"base_model.{name}" for name in heads]  # "head" alone would match the prompt encoder's own layers
+        config.modules_to_save = sorted({*(config.modules_to_save or ()), *heads})
+        with quiet_libraries():
+            self.model = PeftModelForSequenceClassification(backbone.model, config)
 
     def save(self, folder: Path) -> None:
         """Write adapter_config.json and adapter_model.safetensors as `peft` does, and the tokenizer."""
@@ -160,12 +169,19 @@ class PeftClassifier(EncoderClassifier):
         self.text_encoder.tokenizer.save_pretrained(folder)
 
     def load(self, folder: Path) -> None:
-        """Read adapter and head back."""
+        """Read adapter and head back.
+
+        Raises:
+            MethodError: a tensor is missing or left over.
+        """
         from peft import load_peft_weights, set_peft_model_state_dict
 
-        result = set_peft_model_state_dict(self.model, load_peft_weights(str(folder), device="cpu"))
-        if result.unexpected_keys:
-            raise MethodError(f"{folder}: tensors that fit nowhere: {', '.join(result.unexpected_keys[:5])}")
+        saved = load_peft_weights(str(folder), device="cpu")
+        check_same_names(saved, self.stored_tensors(), folder)
+        set_peft_model_state_dict(self.model, saved)
+        for config in self.model.peft_config.values():
+            # what a prompt encoder gave is saved in its place, and stands ready from now on
+            config.inference_mode = config.is_prompt_learning
 
     def stored_tensors(self) -> dict[str, Tensor]:
         """Return what `peft` saves."""
@@ -179,6 +195,16 @@ def trainable_heads(backbone: Backbone) -> list[str]:
     """Return the modules beside the adapter that must be trained and saved: the head and whatever is new."""
     heads = {name for name, module in head_modules(backbone.model).items() if any(True for _ in module.parameters())}
     return sorted(heads | {name for name in backbone.new_modules if name.split(".")[0] not in heads})
+
+
+def check_same_names(saved: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path) -> None:
+    """Hold the names of saved tensors against those that belong there.
+
+    Raises:
+        MethodError: one is missing or left over.
+    """
+    if odd := sorted(set(saved) ^ set(expected)):
+        raise MethodError(f"{path}: {len(odd)} tensors are missing or left over, e.g. {odd[0]}. Train again")
 
 
 def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from entailor.errors import MethodError
-from entailor.methods.base import Range, TrainedMethod
+from entailor.methods.base import LearningRate, Range, TrainedMethod
 from entailor.methods.encoder import EncoderClassifier
-from entailor.models.load import Backbone
+from entailor.models.load import Backbone, quiet_libraries
 from entailor.tasks import Task
 
 
@@ -18,7 +18,7 @@ class FullFinetuning(TrainedMethod, name="full_finetuning"):
     summary: ClassVar[str] = "every weight is trained"
     stores_whole_model: ClassVar[bool] = True
 
-    learning_rate: float = 5e-5
+    learning_rate: LearningRate = 5e-5
 
     def adapt(self, backbone: Backbone | None, task: Task, seed: int) -> FullClassifier:
         """Return the classifier with every weight trainable."""
@@ -36,7 +36,8 @@ class FullClassifier(EncoderClassifier):
 
     def save(self, folder: Path) -> None:
         """Write config.json, model.safetensors and the tokenizer."""
-        self.model.save_pretrained(folder, safe_serialization=True)
+        with quiet_libraries():
+            self.model.save_pretrained(folder, safe_serialization=True)
         self.text_encoder.tokenizer.save_pretrained(folder)
 
     def load(self, folder: Path) -> None:

@@ -45,11 +45,19 @@ class LinearModel:
 
         Returns:
             The choice in words.
+
+        Raises:
+            MethodError: train has one label only, or there is no strength to try.
         """
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.linear_model import LogisticRegression
         from sklearn.metrics import log_loss
 
+        if len(np.unique(train[1])) < 2:
+            raise MethodError("all training examples have the same label, so there is nothing to tell apart")
+        known = np.isin(tune[1], train[1])
+        if not known.any():
+            raise MethodError("tune has none of the labels that train has, so nothing can be chosen on it")
         best: tuple[float, float, Any] | None = None
         for strength in strengths:
             model = LogisticRegression(C=strength, max_iter=max_iterations)
@@ -57,7 +65,6 @@ class LinearModel:
                 # a fit that stops early is still judged by its log loss on tune
                 warnings.simplefilter("ignore", ConvergenceWarning)
                 model.fit(*train)
-            known = np.isin(tune[1], model.classes_)
             loss = log_loss(tune[1][known], model.predict_proba(tune[0][known]), labels=model.classes_)
             if best is None or loss < best[0]:
                 best = (loss, strength, model)

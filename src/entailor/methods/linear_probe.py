@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 
 from entailor.data.example import Example
@@ -33,7 +33,7 @@ class LinearProbe(Method, name="linear_probe"):
     summary: ClassVar[str] = "logistic regression on the frozen encoder"
     deterministic: ClassVar[bool] = True
 
-    C: tuple[float, ...] = (0.001, 0.01, 0.1, 1.0)
+    C: tuple[PositiveFloat, ...] = Field(default=(0.001, 0.01, 0.1, 1.0), min_length=1)
     """Inverse regularisation strengths on standardised features; the best on tune is kept."""
     max_iter: int = Field(default=300, ge=1)
     """Most iterations of L-BFGS."""

@@ -9,9 +9,10 @@ from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
+from torch import nn
 
 from entailor.errors import MethodError
-from entailor.methods.base import Range, TrainedMethod
+from entailor.methods.base import LearningRate, Range, TrainedMethod
 from entailor.methods.encoder import PeftClassifier
 from entailor.models.load import Backbone
 from entailor.tasks import Task
@@ -22,8 +23,7 @@ class Lora(TrainedMethod, name="lora"):
 
     summary: ClassVar[str] = "low-rank updates of linear layers"
 
-    learning_rate: float = 1e-3
-    num_train_epochs: float = 3.0
+    learning_rate: LearningRate = 1e-3
     r: int = Field(default=16, ge=1)
     """Rank of the update."""
     lora_alpha: float = Field(default=32, gt=0)
@@ -43,13 +43,15 @@ class Lora(TrainedMethod, name="lora"):
         """Return the classifier with adapters in place; B starts at zero, so it starts as the checkpoint.
 
         Raises:
-            MethodError: no layer has one of the names in target_modules.
+            MethodError: a name in target_modules is that of no layer.
         """
         from peft import LoraConfig, TaskType
 
         if backbone is None:
             raise MethodError("lora needs a model. Give one with --model")
         targets = self.target_modules if isinstance(self.target_modules, str) else list(self.target_modules)
+        if isinstance(targets, list):
+            check_layer_names(backbone.model, targets)
         config = LoraConfig(
             task_type=TaskType.SEQ_CLS,
             r=self.r,
@@ -65,8 +67,23 @@ class Lora(TrainedMethod, name="lora"):
             try:
                 return PeftClassifier(backbone, task, config)
             except ValueError as error:
-                raise MethodError(f"lora: {error}. Set target_modules to names of the model's linear layers") from None
+                raise MethodError(f"lora: target_modules={targets!r} does not fit this model: {error}") from None
 
     def search_space(self) -> dict[str, Range]:
         """Return the learning rates; about ten times those of full fine-tuning."""
         return {"learning_rate": Range(1e-4, 3e-3)}
+
+
+def check_layer_names(model: nn.Module, targets: list[str]) -> None:
+    """Hold names of layers against the model's; `peft` complains only when none of them is known.
+
+    Raises:
+        MethodError: a name is that of no layer.
+    """
+    paths = [f".{path}" for path, _ in model.named_modules()]
+    if unknown := [name for name in targets if not any(path.endswith(f".{name}") for path in paths)]:
+        linear = {path.rpartition(".")[2] for path, module in model.named_modules() if isinstance(module, nn.Linear)}
+        raise MethodError(
+            f"lora: no layer of this model is called {', '.join(unknown)}. Set target_modules to all-linear, "
+            f"or to some of its linear layers: {', '.join(sorted(linear))}"
+        )

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from entailor.errors import MethodError
-from entailor.methods.base import Classifier, Range, TrainedMethod
+from entailor.methods.base import Classifier, HeadLearningRate, LearningRate, Range, TrainedMethod
 from entailor.methods.encoder import WEIGHTS_FILE, PeftClassifier, save_tensors
 from entailor.methods.soft_prompt import SoftPromptClassifier, vocabulary_words
 from entailor.models.load import Backbone
@@ -26,9 +26,8 @@ class PTuning(TrainedMethod, name="p_tuning"):
 
     summary: ClassVar[str] = "virtual tokens at the input"
 
-    learning_rate: float = 1e-2
-    head_learning_rate: float | None = 1e-3
-    num_train_epochs: float = 5.0
+    learning_rate: LearningRate = 1e-2
+    head_learning_rate: HeadLearningRate = 1e-3
     num_virtual_tokens: int = Field(default=20, ge=1)
     """Virtual tokens; the same number of positions is lost to text."""
     encoder_hidden_size: int | None = Field(default=None, ge=1)

@@ -1,4 +1,7 @@
-"""Any adapter of `peft` by its name: IA3, AdaLoRA, VeRA, OFT, BOFT, LN tuning, and what comes next."""
+"""Any adapter of `peft` by its name: IA3, VeRA, OFT, BOFT, LN tuning, and what comes next.
+
+AdaLoRA is trained as well, but keeps its first rank: nothing here calls its budget allocation.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,14 @@ from typing import Any, ClassVar
 import torch
 from pydantic import Field
 
+from entailor.data.example import Example
 from entailor.errors import ConfigError, MethodError, near_miss
-from entailor.methods.base import Range, TrainedMethod
+from entailor.methods.base import LearningRate, Range, TrainedMethod
 from entailor.methods.encoder import PeftClassifier
 from entailor.models.load import Backbone
 from entailor.tasks import Task
+
+PROBE = Example("probe", "one", "two")
 
 
 class PeftAdapter(TrainedMethod, name="peft"):
@@ -19,8 +25,7 @@ class PeftAdapter(TrainedMethod, name="peft"):
 
     summary: ClassVar[str] = "any adapter of peft, by name"
 
-    learning_rate: float = 1e-3
-    num_train_epochs: float = 3.0
+    learning_rate: LearningRate = 1e-3
     peft_type: str = "IA3"
     """A name of `peft.PeftType`."""
     peft_config: dict[str, Any] = Field(default_factory=dict)
@@ -39,9 +44,13 @@ class PeftAdapter(TrainedMethod, name="peft"):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             try:
-                return PeftClassifier(backbone, task, config)
-            except (ValueError, TypeError, NotImplementedError, AttributeError) as error:
+                classifier = PeftClassifier(backbone, task, config)
+                # some types only show in use that they were made for other models
+                with torch.no_grad():
+                    classifier.logits(classifier.collate(classifier.encode([PROBE])))
+            except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
                 raise MethodError(f"peft {self.peft_type} does not fit {backbone.folder.name}: {error}") from error
+            return classifier
 
     def _config(self) -> Any:
         from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftType, TaskType
@@ -54,7 +63,7 @@ class PeftAdapter(TrainedMethod, name="peft"):
             )
         try:
             return known[name](task_type=TaskType.SEQ_CLS, **self.peft_config)
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
             raise ConfigError(f"peft_config of {name}: {error}") from None
 
     def search_space(self) -> dict[str, Range]:

@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from entailor.errors import MethodError
-from entailor.methods.base import Range, TrainedMethod
+from entailor.methods.base import HeadLearningRate, LearningRate, Range, TrainedMethod
 from entailor.methods.soft_prompt import SoftPromptClassifier, vocabulary_words
 from entailor.models.load import Backbone
 from entailor.tasks import Task
@@ -29,9 +29,8 @@ class PrefixTuning(TrainedMethod, name="prefix_tuning"):
 
     summary: ClassVar[str] = "virtual keys and values in every layer"
 
-    learning_rate: float = 1e-2
-    head_learning_rate: float | None = 1e-3
-    num_train_epochs: float = 5.0
+    learning_rate: LearningRate = 1e-2
+    head_learning_rate: HeadLearningRate = 1e-3
     num_virtual_tokens: int = Field(default=20, ge=1)
     """Virtual tokens; the same number of positions is lost to text."""
     init: Literal["vocabulary", "random"] = "vocabulary"
@@ -58,7 +57,8 @@ class PrefixClassifier(SoftPromptClassifier):
     """In every layer, keys and values at the virtual positions are replaced by trained ones.
 
     The virtual positions' own states are computed and then read by nobody, so this equals attention over a cache of
-    N trained entries, on any architecture.
+    N trained entries, on any architecture. Layers that look at a window only (modernbert's local ones) see the prefix
+    from within that window.
     """
 
     def __init__(self, method: PrefixTuning, backbone: Backbone, task: Task, seed: int) -> None:
@@ -136,6 +136,7 @@ class _Replacement:
         self.classifier, self.index = classifier, index
         self.hidden: Tensor | None = None
         attention.register_forward_pre_hook(self._note_input, with_kwargs=True)
+        attention.register_forward_hook(self._forget_input)
         if names == (FUSED_PROJECTION,):
             attention.get_submodule(FUSED_PROJECTION).register_forward_hook(self._replace_fused)
         else:
@@ -144,6 +145,9 @@ class _Replacement:
 
     def _note_input(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.hidden = args[0] if args else kwargs["hidden_states"]
+
+    def _forget_input(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        self.hidden = None  # held any longer, it would keep a whole batch in memory
 
     def _replacer(self, which: int) -> Any:
         def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pkgutil
 from collections.abc import Iterator, Mapping
-from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from entailor.errors import ConfigError, near_miss
 from entailor.methods.base import Method
 
 
-@cache
 def registered_methods() -> Mapping[str, type[Method]]:
     """Return method name to class, sorted by name."""
     folder = Path(__file__).parent

@@ -77,6 +77,10 @@ class SoftPromptClassifier(EncoderClassifier):
         """Keep dropout off in the frozen encoder: it would only blur the gradient that reaches the prompt."""
         super().train(mode)
         self.model.eval()
+        for module in self.model.modules():
+            # such a module recomputes in training mode only; the dropout is its children's
+            if getattr(module, "gradient_checkpointing", False):
+                module.training = mode
         return self
 
     def forward(self, batch: TokenBatch) -> Tensor:

@@ -34,6 +34,9 @@ def match_labels(config: Any, labels: tuple[str, ...], model: str) -> list[int]:
     Raises:
         HeadMismatchError: the label sets differ, or the checkpoint does not name its labels.
     """
+    exact = {str(name): int(index) for index, name in config.id2label.items()}
+    if len(exact) == len(config.id2label) and set(exact) == set(labels):  # labels may differ by case alone
+        return [exact[label] for label in labels]
     theirs = {normal_label(str(name)): int(index) for index, name in config.id2label.items()}
     ours = [normal_label(label) for label in labels]
     if len(theirs) == len(labels) == len(config.id2label) and set(theirs) == set(ours):

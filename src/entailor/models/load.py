@@ -5,6 +5,7 @@ Loads safetensors only. What the checkpoint did not carry is named in `new_modul
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -164,10 +165,10 @@ def _is_decoder(config: Any) -> bool:
 
 
 @contextmanager
-def _readable_errors(name: str) -> Iterator[None]:
-    """Turn what `transformers` raises over a bad folder into one ModelError, and keep its own reports quiet.
+def quiet_libraries() -> Iterator[None]:
+    """Keep reports, bars and notes to developers by `transformers` and `peft` off the terminal.
 
-    What was missing from the checkpoint is in the loading info and is acted upon; the printed table repeats it.
+    What was missing from a checkpoint is in the loading info and is acted upon; the printed table repeats it.
     """
     from transformers.utils import logging
 
@@ -175,7 +176,21 @@ def _readable_errors(name: str) -> Iterator[None]:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+@contextmanager
+def _readable_errors(name: str) -> Iterator[None]:
+    """Turn what `transformers` raises over a bad folder into one ModelError."""
+    try:
+        with quiet_libraries():
+            yield
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         first = str(error).strip().split("\n")[0][:400]
         raise ModelError(f"{name}: cannot be loaded: {first}") from error
@@ -183,7 +198,3 @@ def _readable_errors(name: str) -> Iterator[None]:
         if type(error).__module__.startswith(("safetensors", "tokenizers", "builtins")):
             raise ModelError(f"{name}: its files are damaged: {error}") from error
         raise
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()

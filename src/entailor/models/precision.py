@@ -7,12 +7,17 @@ not; nothing but a measurement tells. Scores are computed in fp32 in any case, e
 from __future__ import annotations
 
 import contextlib
+import platform
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Literal
+
+from entailor.errors import RunError
+from entailor.models.cache import cache_folder
+from entailor.record import read_json, write_json
 
 if TYPE_CHECKING:
     import torch
@@ -21,12 +26,18 @@ Precision = Literal["fp32", "bf16"]
 
 ROWS = 512
 """Tokens of a usual training batch: as many rows a layer's matrix is used for once it is cast."""
-LARGEST_LAYER = 256 * 1024
+LENGTH = 32
+"""Tokens of one text of it."""
+HEAD = 32
+"""Width of an attention head; layers are measured at multiples of it."""
+LARGEST_LAYER = 1024 * 1024
 """Most weights of the measured layer. A larger one is measured by a smaller one of the same shape with the same rows:
 the ratio stays, and the time does not grow with the model."""
 REPEATS = 5
 SECONDS_EACH = 0.15
 """No new repeat starts after this many seconds in one precision."""
+SPEEDS_FILE = "precision.json"
+"""In the cache folder: machine and layer to measured speeds."""
 WORTHWHILE = 1.5
 """bf16 rounds to three digits, so it must be this many times faster to be chosen."""
 
@@ -53,8 +64,8 @@ def choose_precision(
 ) -> PrecisionChoice:
     """Choose fp32 or bf16 for training.
 
-    On a CPU both are measured (half a second at most), also where one was asked for: the request is honoured, and the
-    reason says what it costs.
+    On a CPU both are measured (a second at most, once a machine), also where one was asked for: the request is
+    honoured, and the reason says what it costs.
 
     Args:
         requested: ``auto`` leaves the choice to the measurement.
@@ -75,8 +86,7 @@ def choose_precision(
     if kind != "cpu":
         chosen: Precision = "fp32" if requested == "auto" else requested
         return PrecisionChoice(chosen, "asked for" if requested != "auto" else f"not measured on {kind}")
-    fp32 = measure_gflops("fp32", hidden_size, intermediate_size)
-    bf16 = measure_gflops("bf16", hidden_size, intermediate_size)
+    fp32, bf16 = _known_speeds(hidden_size, intermediate_size)
     figures = f"fp32 {fp32:.0f}, bf16 {bf16:.0f} GFLOP/s on one core"
     ratio = f"bf16 is {bf16 / fp32:.1f} times faster" if bf16 >= fp32 else f"bf16 is {fp32 / bf16:.1f} times slower"
     if requested != "auto":
@@ -86,44 +96,65 @@ def choose_precision(
     return PrecisionChoice("fp32", f"{ratio}, {WORTHWHILE} times faster is needed ({figures})", fp32, bf16)
 
 
+def _known_speeds(hidden_size: int, intermediate_size: int) -> tuple[float, float]:
+    """Return the speeds of fp32 and bf16, measured once a machine: a choice that flips would change results."""
+    import torch
+
+    processor = torch.backends.cpu.get_cpu_capability()
+    machine = f"{platform.node()} {platform.machine()} {processor} torch-{torch.__version__}"
+    key = f"{machine} {hidden_size}x{intermediate_size}"
+    file = cache_folder() / SPEEDS_FILE
+    known: dict[str, list[float]] = {}
+    with contextlib.suppress(RunError):  # missing the first time; a damaged one is written anew
+        known = read_json(file)
+    if key not in known:
+        known[key] = [measure_gflops(name, hidden_size, intermediate_size) for name in ("fp32", "bf16")]
+        with contextlib.suppress(OSError):  # a cache that cannot be written costs a measurement each time
+            write_json(file, known)
+    fp32, bf16 = known[key]
+    return fp32, bf16
+
+
 def measure_gflops(precision: Precision, hidden_size: int, intermediate_size: int) -> float:
-    """Measure what training does most: a linear layer's forward and backward pass on the CPU.
+    """Measure a training step of one encoder layer on the CPU, forward and backward, dropout and casts included.
+
+    Matrix products alone would flatter bf16: what surrounds them in a small model does not get faster.
 
     Args:
         precision: bf16 is measured as it is trained, by autocast over fp32 weights.
-        hidden_size: features in.
-        intermediate_size: features out.
+        hidden_size: width of the layer.
+        intermediate_size: width of its feed-forward part.
 
     Returns:
-        1e9 floating-point operations a second of one core, by the median of up to `REPEATS` runs.
-        One core and its own clock, because the wall clock of several tells more of what else the machine is doing.
+        1e9 floating-point operations of its matrix products a second of one core, by the median of up to `REPEATS`
+        runs. One core and its own clock, because the wall clock of several tells more of what else the machine is
+        doing.
     """
     import torch
-    from torch.nn.functional import linear
 
     shrink = max(1.0, (hidden_size * intermediate_size / LARGEST_LAYER) ** 0.5)
-    features_in, features_out = (
-        max(32, int(size / shrink) // 32 * 32) if shrink > 1 else size for size in (hidden_size, intermediate_size)
-    )
-    generator = torch.Generator().manual_seed(0)
-    rows_ND = torch.randn(ROWS, features_in, generator=generator, requires_grad=True)
-    weight_FD = torch.randn(features_out, features_in, generator=generator, requires_grad=True)
+    width, inner = (max(HEAD, int(size / shrink) // HEAD * HEAD) for size in (hidden_size, intermediate_size))
     clock = time.perf_counter if sys.platform == "win32" else time.thread_time  # too coarse there
 
-    def step(rows: int) -> float:
-        start = clock()
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
-            output_NF = linear(rows_ND[:rows], weight_FD)
-        torch.autograd.grad(output_NF, (rows_ND, weight_FD), torch.ones_like(output_NF))
-        return clock() - start
+    with _one_thread(), torch.enable_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        layer = torch.nn.TransformerEncoderLayer(width, width // HEAD, inner, activation="gelu", batch_first=True)
+        tokens_BTH = torch.randn(ROWS // LENGTH, LENGTH, width, requires_grad=True)
 
-    with _one_thread(), torch.enable_grad():
-        step(rows=1)  # the libraries set themselves up
+        def step(texts: int) -> float:
+            start = clock()
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
+                output_BTH = layer(tokens_BTH[:texts])
+            torch.autograd.grad(output_BTH.float().sum(), list(layer.parameters()))
+            return clock() - start
+
+        step(texts=1)  # the libraries set themselves up
         begin = time.perf_counter()
-        seconds = [step(ROWS)]
+        seconds = [step(len(tokens_BTH))]
         while len(seconds) < REPEATS and time.perf_counter() - begin < SECONDS_EACH:
-            seconds.append(step(ROWS))
-    operations = 3 * 2 * ROWS * features_in * features_out  # forward, and two products of the same size backward
+            seconds.append(step(len(tokens_BTH)))
+    # forward, and two products of the same size backward, of four square matrices and two of the feed-forward part
+    operations = 3 * 2 * ROWS * (4 * width * width + 2 * width * inner)
     return operations / median(seconds) / 1e9
 
 

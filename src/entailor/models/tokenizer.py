@@ -14,7 +14,20 @@ from entailor.data.example import Example
 from entailor.errors import ModelError
 
 # Their position ids start behind the padding index, so two positions are never used.
-OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "mpnet", "longformer", "xlm-roberta-xl")
+OFFSET_POSITIONS = (
+    "roberta",
+    "xlm-roberta",
+    "xlm-roberta-xl",
+    "roberta-prelayernorm",
+    "camembert",
+    "mpnet",
+    "longformer",
+    "data2vec-text",
+    "ibert",
+    "xmod",
+)
+# Positions that must be left for text: special tokens, and a few words.
+MIN_ROOM = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +67,6 @@ class TextEncoder:
         # A tokenizer file may switch on padding and truncation of its own; both would change every batch silently.
         tokenizer.backend_tokenizer.no_padding()
         tokenizer.backend_tokenizer.no_truncation()
-        # Text that looks like a special token ("[SEP]", "<s>") is text.
-        tokenizer.backend_tokenizer.encode_special_tokens = True
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
         self.tokenizer = tokenizer
         self.max_length = min(max_length, position_limit(config, tokenizer))
@@ -63,6 +74,20 @@ class TextEncoder:
         self.has_types = "token_type_ids" in tokenizer.model_input_names and getattr(config, "type_vocab_size", 0) > 1
         if tokenizer.pad_token_id is None:
             raise ModelError('the tokenizer has no pad token. Set one in tokenizer_config.json ("pad_token")')
+
+    def room_beside(self, reserve: int) -> int:
+        """Return how many tokens an input may have beside virtual tokens.
+
+        Raises:
+            ModelError: fewer than eight.
+        """
+        limit = self.max_length - reserve
+        if limit < MIN_ROOM:
+            raise ModelError(
+                f"{reserve} virtual tokens leave {limit} of {self.max_length} positions for text, at least {MIN_ROOM} "
+                "are needed. Lower num_virtual_tokens or raise model.max_length"
+            )
+        return limit
 
     def encode(self, examples: Sequence[Example], reserve: int = 0) -> list[TokenIds]:
         """Tokenise examples in order.
@@ -74,12 +99,7 @@ class TextEncoder:
         Returns:
             One entry an example, in order; more where windows are on, each carrying its example's row.
         """
-        limit = self.max_length - reserve
-        if limit < 8:
-            raise ModelError(
-                f"{reserve} virtual tokens leave {limit} of {self.max_length} positions for text, at least 8 are "
-                "needed. Lower num_virtual_tokens or raise model.max_length"
-            )
+        limit = self.room_beside(reserve)
         if not examples:
             return []
         is_pair = examples[0].text_pair is not None
@@ -129,6 +149,9 @@ class TextEncoder:
             return_attention_mask=False,
             return_token_type_ids=self.has_types,
             verbose=False,
+            # Text that looks like a special token ("[SEP]", "<s>") is text. Said in every call: `transformers` sets
+            # the backend's own switch back to its default each time.
+            split_special_tokens=True,
             **settings,
         )
 

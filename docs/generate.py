@@ -1,0 +1,207 @@
+"""Writes the parts of the documentation that repeat the code: hyperparameter tables, experiment keys, command line.
+
+Run ``python docs/generate.py`` after changing a setting or an option. With ``--check`` nothing is written, and the
+exit code is 1 where a page is stale.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+
+from entailor.config import DataSettings, Experiment, ModelSettings, Settings
+from entailor.methods import Method, TrainedMethod, registered_methods
+
+DOCS = Path(__file__).resolve().parent
+BEGIN = "<!-- written by docs/generate.py from here on -->"
+END = "<!-- written by docs/generate.py up to here -->"
+COLUMNS = 88
+"""Width of the help texts, whatever terminal this runs in."""
+
+
+def pages() -> dict[Path, str]:
+    """Return every page that is written here, wholly or in part, with the text it ought to hold."""
+    methods = {DOCS / "methods" / f"{name}.md": kind for name, kind in registered_methods().items()}
+    written = {path: with_hyperparameters(path, kind) for path, kind in methods.items()}
+    return {**written, DOCS / "reference" / "config.md": config_page(), DOCS / "reference" / "cli.md": cli_page()}
+
+
+def stale_pages() -> dict[Path, str]:
+    """Return the pages that do not hold what the code says, with what they ought to hold."""
+    return {
+        path: text for path, text in pages().items() if not path.exists() or path.read_text(encoding="utf-8") != text
+    }
+
+
+def with_hyperparameters(path: Path, kind: type[Method]) -> str:
+    """Return a method's page with its table between the two marker comments.
+
+    Raises:
+        SystemExit: the page or a marker is missing.
+    """
+    if not path.exists():
+        raise SystemExit(f"{path}: missing. Write a page for this method, with the lines {BEGIN} and {END}")
+    text = path.read_text(encoding="utf-8")
+    begin, end = text.find(BEGIN), text.find(END)
+    if not 0 <= begin < end:
+        raise SystemExit(f"{path}: the lines {BEGIN} and {END} were expected, in this order")
+    return f"{text[:begin]}{BEGIN}\n\n{hyperparameters(kind)}\n\n{text[end:]}"
+
+
+def hyperparameters(kind: type[Method]) -> str:
+    """Return a method's keys as a table, its own before those of the training loop, and where they are searched."""
+    if not kind.model_fields:
+        return "This method has no hyperparameters."
+    shared = TrainedMethod.model_fields if issubclass(kind, TrainedMethod) else {}
+    own_first = sorted(kind.model_fields, key=lambda key: key in shared)
+    ranges = [
+        f"`{key}` from {shown(one.low)} to {shown(one.high)}{', on a logarithmic scale' if one.log else ''}"
+        for key, one in kind().search_space().items()
+    ]
+    searched = f"\n\nWhere to search: {'; '.join(ranges)}." if ranges else ""
+    return table(kind, own_first) + searched
+
+
+def table(kind: type[Settings], keys: Iterable[str]) -> str:
+    """Return keys, defaults and meanings as a Markdown table."""
+    lines = ["| key | default | meaning |", "| --- | --- | --- |"]
+    for key in keys:
+        default = code(shown(kind.model_fields[key].get_default(call_default_factory=True)))
+        lines.append(f"| {code(key)} | {default} | {cell(meaning(kind, key))} |")
+    return "\n".join(lines)
+
+
+def meaning(kind: type[Settings], key: str) -> str:
+    """Return a field's docstring, its base class's where it only gives another default, and the values it can take."""
+    fields = [base.model_fields[key] for base in kind.__mro__ if issubclass(base, Settings) and key in base.model_fields]
+    text = next((field.description for field in fields if field.description), "").replace("None:", "`null`:")
+    choices = choices_of(fields[0])
+    told = all(f"{choice}:" in text for choice in choices)
+    return text if told else f"{text} One of {', '.join(map(code, choices))}."
+
+
+def choices_of(field: FieldInfo) -> tuple[str, ...]:
+    """Return the words a field is limited to, or nothing."""
+    return get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+
+
+def shown(value: Any) -> str:
+    """Return a default as it is written in YAML, on one line."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, float):
+        return re.sub(r"e([+-])0", r"e\1", f"{value:g}")
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(shown, value))}]"
+    if isinstance(value, dict):
+        return f"[{', '.join(value)}]" if value else "{}"
+    return str(value)
+
+
+def code(text: str) -> str:
+    """Return text as inline code."""
+    return f"`{text}`"
+
+
+def cell(text: str) -> str:
+    """Return text that may stand in a table's cell."""
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def config_page() -> str:
+    """Return the page of all experiment keys."""
+    sections = {"data": DataSettings, "model": ModelSettings}
+    own = [key for key in Experiment.model_fields if key not in sections]
+    parts = [
+        "# Experiment keys",
+        "Written by `docs/generate.py`; do not edit.",
+        "An experiment is a YAML file given with `--config`, flags over it, and `key=value` words over both. A key of a "
+        "section is written with a dot on the command line: `data.tune_size=0.2`. A method's key may stand with the "
+        "row's name (`lora.r=8`) or alone (`learning_rate=1e-4`); alone it goes to every chosen method that has it. An "
+        "unknown key is an error that names the nearest known one. `entailor config-schema` prints all of it as a JSON "
+        "schema.",
+        "## The experiment",
+        table(Experiment, own),
+    ]
+    for name, kind in sections.items():
+        parts += [f"## {code(name)}", " ".join((kind.__doc__ or "").split()), table(kind, kind.model_fields)]
+    parts += [
+        f"## {code('methods')}",
+        "A list of names, or a mapping from row name to keys. The row name is the method; where one method stands in "
+        "several rows, each has a name of its own and the key `method`.",
+        "\n".join(method_lines()),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def method_lines() -> Iterator[str]:
+    """Yield the methods as a table with links to their pages."""
+    yield "| method | what it trains or reads |"
+    yield "| --- | --- |"
+    for name, kind in registered_methods().items():
+        yield f"| [{name}](../methods/{name}.md) | {cell(kind.summary)} |"
+
+
+def cli_page() -> str:
+    """Return the page of all verbs, each with its help text."""
+    parts = [
+        "# Command line",
+        "Written by `docs/generate.py`; do not edit.",
+        "Results go to standard output, remarks and progress to standard error. `--debug`, with any verb, shows a "
+        "traceback instead of an error's text. Exit codes: 0 for success, 1 where no trial finished, 2 for an error, "
+        "130 after Ctrl-C.",
+    ]
+    for words in verbs():
+        parts += [f"## {code(' '.join(words))}", f"```text\n{help_text(words[1:]).strip()}\n```"]
+    return "\n\n".join(parts) + "\n"
+
+
+def verbs() -> Iterator[list[str]]:
+    """Yield the words of every command, groups first."""
+    from typer.main import get_command
+
+    from entailor.cli import app
+
+    def walk(command: Any, words: list[str]) -> Iterator[list[str]]:
+        yield words
+        for name, inner in getattr(command, "commands", {}).items():
+            yield from walk(inner, [*words, name])
+
+    yield from walk(get_command(app), ["entailor"])
+
+
+def help_text(words: list[str]) -> str:
+    """Return what ``entailor WORDS --help`` prints, without colours and at a fixed width."""
+    from typer.testing import CliRunner
+
+    from entailor.cli import app
+
+    width = {"COLUMNS": str(COLUMNS), "TERMINAL_WIDTH": str(COLUMNS), "NO_COLOR": "1"}
+    result = CliRunner().invoke(app, [*words, "--help"], prog_name="entailor", env=width)
+    if result.exit_code:
+        raise SystemExit(f"entailor {' '.join(words)} --help failed: {result.output}")
+    return "\n".join(line.rstrip() for line in result.output.splitlines())
+
+
+def main(arguments: list[str]) -> int:
+    """Write the pages, or with ``--check`` name the stale ones; return the exit code."""
+    stale = stale_pages()
+    for path, text in stale.items():
+        place = os.path.relpath(path)
+        if "--check" in arguments:
+            sys.stderr.write(f"{place} is stale. Run: python docs/generate.py\n")
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+            sys.stdout.write(f"{place} written\n")
+    return 1 if stale and "--check" in arguments else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

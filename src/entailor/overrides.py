@@ -1,0 +1,142 @@
+"""Where an experiment's values are written: a YAML file, flags, and ``key=value`` words over both.
+
+Knows which keys there are; whether a value is right is `config`'s business, and each method's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from entailor.config import DEFAULT_METHODS, DataSettings, Experiment, ModelSettings, Settings, methods_by_name, shown
+from entailor.errors import ConfigError, near_miss
+
+SECTIONS: Mapping[str, type[Settings]] = {"data": DataSettings, "model": ModelSettings}
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Read a YAML mapping.
+
+    Raises:
+        ConfigError: the file is missing, is not UTF-8, is not YAML, or is not a mapping.
+    """
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}. Give the path of a YAML file") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 at byte {error.start}. Save the file as UTF-8") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not YAML: {error}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: a mapping of keys to values was expected, found a {type(values).__name__}")
+    return values
+
+
+def set_key(values: dict[str, Any], path: Sequence[str], value: object) -> None:
+    """Set one value in nested mappings, making those that are not there.
+
+    Raises:
+        ConfigError: something that is no mapping stands in the way.
+    """
+    for depth, part in enumerate(path[:-1], start=1):
+        if values.get(part) is None:
+            values[part] = {}
+        if not isinstance(values[part], dict):
+            name = ".".join(path[:depth])
+            raise ConfigError(f"{name}: keys with values were expected, found {shown(values[part])}")
+        values = values[part]
+    values[path[-1]] = value
+
+
+def apply_overrides(
+    values: Mapping[str, Any],
+    overrides: Iterable[str],
+    keys_of: Callable[[str, Mapping[str, Any]], set[str]],
+) -> dict[str, Any]:
+    """Lay ``key=value`` words over a mapping; values are read as YAML, but text where the field takes text.
+
+    A dotted key is a path (``data.tune_size=0.2``, ``methods.lora.r=8`` or, shorter, ``lora.r=8``). A bare key that
+    is no key of the experiment goes to every chosen method that has it (``learning_rate=1e-4``). ``methods=a,b``
+    chooses rows; those that are there keep their settings.
+
+    Args:
+        values: what the YAML file and the flags said.
+        overrides: the words; a later one goes over an earlier one.
+        keys_of: the keys a row takes, by its name and its settings.
+
+    Returns:
+        A mapping of its own, with ``methods`` as row name to settings.
+
+    Raises:
+        ConfigError: a word without ``=``, a key nothing takes, or methods that are not names.
+    """
+    words = [_key_and_text(word) for word in overrides]
+    result = deepcopy(dict(values))
+    chosen = [text for key, text in words if key == "methods"]
+    try:
+        rows = methods_by_name(result.get("methods", DEFAULT_METHODS))
+        if chosen:  # of the rows that stand there those are picked, with their settings
+            named = methods_by_name(_parse_value(chosen[-1]))
+            rows = {name: settings or rows.get(name, {}) for name, settings in named.items()}
+    except ValueError as error:
+        raise ConfigError(f"methods: {error}") from None
+    result["methods"] = rows
+    row_keys = {name: keys_of(name, settings) for name, settings in rows.items()}
+    for key, text in words:
+        if key != "methods":
+            _apply(result, row_keys, key, text)
+    return result
+
+
+def _key_and_text(word: str) -> tuple[str, str]:
+    key, equals, text = word.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"{word!r}: expected key=value, e.g. learning_rate=1e-4")
+    return key, text
+
+
+def _apply(result: dict[str, Any], row_keys: Mapping[str, set[str]], key: str, text: str) -> None:
+    rows = result["methods"]
+    row, _, own_key = key.removeprefix("methods.").rpartition(".")
+    path = key.split(".")
+    takers = [name for name, keys in row_keys.items() if key in keys]
+    if row in rows:
+        rows[row][own_key] = _parse_value(text)
+    elif path[0] in SECTIONS and len(path) > 1:
+        set_key(result, path, _value_of_field(SECTIONS[path[0]], path[1:], text))
+    elif key in Experiment.model_fields and key not in SECTIONS:
+        result[key] = _value_of_field(Experiment, path, text)
+    elif takers:
+        for name in takers:
+            rows[name][key] = _parse_value(text)
+    else:
+        known = {*Experiment.model_fields, *(own for keys in row_keys.values() for own in keys)} - SECTIONS.keys()
+        known |= {f"{section}.{name}" for section, kind in SECTIONS.items() for name in kind.model_fields}
+        raise ConfigError(
+            f"{key}: no key of the experiment or of a chosen method ({', '.join(rows)}).{near_miss(key, known)}"
+        )
+
+
+def _value_of_field(kind: type[Settings], path: Sequence[str], text: str) -> Any:
+    """Read a value as YAML, but leave it as it is where the field is text: `out=007` is no number."""
+    field = kind.model_fields.get(path[0])
+    takes_text = field is not None and field.annotation in ((str, str | None) if len(path) == 1 else (dict[str, str],))
+    return text if takes_text and text not in ("", "~", "null") else _parse_value(text)
+
+
+def _parse_value(text: str) -> Any:
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    if isinstance(value, str) and re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+", value):
+        return float(value)  # YAML 1.1 reads 1e-4 as text
+    return value

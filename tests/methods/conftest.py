@@ -1,0 +1,90 @@
+"""Training in a second, and checks in a process that knows nothing of this one."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from entailor.data.example import Example
+from entailor.engine.scorer import collect_features, score
+from entailor.engine.trainer import Runtime, TrainingData, TrainingResult, train
+from entailor.methods import Classifier, FittedClassifier, Method, TrainedMethod
+
+ALL_AT_ONCE = 10**6
+
+
+def logprobs(classifier: Classifier, examples: Sequence[Example], max_tokens: int = ALL_AT_ONCE) -> np.ndarray:
+    return score(classifier, classifier.encode(examples), max_tokens)
+
+
+def teach(
+    method: Method, classifier: Classifier, train_rows: Sequence[Example], tune_rows: Sequence[Example], seed: int = 0
+) -> TrainingResult | None:
+    """Train or fit a classifier, as a trial does."""
+    train_inputs, tune_inputs = classifier.encode(train_rows), classifier.encode(tune_rows)
+    train_targets, tune_targets = classifier.task.targets(train_rows), classifier.task.targets(tune_rows)
+    if isinstance(classifier, FittedClassifier):
+        classifier.fit(
+            collect_features(classifier, train_inputs, train_targets, ALL_AT_ONCE),
+            collect_features(classifier, tune_inputs, tune_targets, ALL_AT_ONCE),
+        )
+        return None
+    assert isinstance(method, TrainedMethod)
+    data = TrainingData(train_inputs, np.array(train_targets), tune_inputs, np.array(tune_targets))
+    return train(classifier, method, data, Runtime(seed))
+
+
+@dataclass
+class FreshProcess:
+    """Python processes that answer with logits; each loads what it is asked for with what its mode says."""
+
+    running: dict[str, subprocess.Popen[str]] = field(default_factory=dict)
+
+    def ask(self, mode: str, **request: Any) -> np.ndarray:
+        if mode not in self.running:
+            script = Path(__file__).with_name("fresh_process.py")
+            self.running[mode] = subprocess.Popen(
+                [sys.executable, str(script), mode], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            )
+        process = self.running[mode]
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(json.dumps(request) + "\n")
+        process.stdin.flush()
+        answer = json.loads(process.stdout.readline())
+        assert "error" not in answer, answer["error"]
+        return np.array(answer["logits"])
+
+    def close(self) -> None:
+        for process in self.running.values():
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.close()
+            process.stdout.close()
+            process.wait(timeout=30)
+
+
+@pytest.fixture(scope="session")
+def fresh_process() -> Iterator[FreshProcess]:
+    processes = FreshProcess()
+    yield processes
+    processes.close()
+
+
+@pytest.fixture(scope="session")
+def plain_logits(fresh_process: FreshProcess) -> Callable[..., np.ndarray]:
+    """Return a function: a saved folder and a classifier's batch to the logits that plain libraries give."""
+
+    def logits(mode: str, folder: Path, batch: Any, **more: Any) -> np.ndarray:
+        inputs = {"input_ids": batch.ids_BT.tolist(), "attention_mask": batch.mask_BT.tolist()}
+        if batch.types_BT is not None:
+            inputs["token_type_ids"] = batch.types_BT.tolist()
+        return fresh_process.ask(mode, folder=str(folder), inputs=inputs, **more)
+
+    return logits

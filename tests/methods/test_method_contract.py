@@ -1,0 +1,303 @@
+"""What every registered method keeps, on every architecture it runs on. A new method is tested here unasked."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from entailor.errors import MethodError
+from entailor.methods import Classifier, FittedClassifier, Method, TrainedMethod, build_method, registered_methods
+from entailor.tasks import Task
+from tests.conftest import ENCODERS, make_examples
+from tests.methods.conftest import ALL_AT_ONCE, logprobs, teach
+
+# IA3, the default of `peft`, knows the layers of bert's kin and of deberta; elsewhere they are named.
+LAYERS = {"electra": ["key", "value"], "distilbert": ["k_lin", "v_lin"], "mpnet": ["k", "v"], "modernbert": ["Wqkv"]}
+FAST = {"num_virtual_tokens": 4, "per_device_train_batch_size": 8, "num_train_epochs": 1.0, "learning_rate": 0.01}
+TRAIN, TUNE = make_examples(40, seed=1), make_examples(12, seed=2)
+TEST = make_examples(13, seed=3)
+
+
+def fast_method(name: str, architecture: str | None = "bert") -> Method:
+    fields = registered_methods()[name].model_fields
+    settings: dict[str, Any] = {key: value for key, value in FAST.items() if key in fields}
+    if name == "peft" and architecture in LAYERS:
+        settings["peft_config"] = {"target_modules": LAYERS[architecture], "feedforward_modules": []}
+    return build_method(name, settings)
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    architecture: str | None
+
+    def __str__(self) -> str:
+        return f"{self.name}-{self.architecture}" if self.architecture else self.name
+
+
+CASES = [
+    Case(name, architecture)
+    for name, kind in registered_methods().items()
+    for architecture in (ENCODERS if kind.needs_backbone else (None,))
+]
+every_case = pytest.mark.parametrize("case", CASES, ids=str)
+# what does not depend on the architecture is tested on one
+every_method = pytest.mark.parametrize("name", registered_methods())
+
+
+@dataclass
+class Taught:
+    """A classifier after training, what it started from, and where it was saved."""
+
+    method: Method
+    classifier: Any
+    start: dict[str, torch.Tensor]
+    folder: Path
+
+
+@pytest.fixture(scope="session")
+def adapt(load_tiny: Callable[..., Any], nli_task: Task) -> Callable[..., Classifier]:
+    def make(
+        method: Method, architecture: Any, task: Task = nli_task, seed: int = 0, saved: Path | None = None
+    ) -> Classifier:
+        backbone = None
+        if saved is not None and method.stores_whole_model:
+            backbone = load_tiny(saved, task, seed, head="checkpoint")
+        elif method.needs_backbone:
+            backbone = load_tiny(architecture or "bert", task, seed)
+        return method.adapt(backbone, task, seed)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def taught(adapt: Callable[..., Classifier], tmp_path_factory: pytest.TempPathFactory) -> Callable[[Case], Taught]:
+    """Return every case's classifier, trained once a session; tests look at it and change nothing."""
+    made: dict[Case, Taught] = {}
+
+    def get(case: Case) -> Taught:
+        if case not in made:
+            method = fast_method(case.name, case.architecture)
+            classifier: Any = adapt(method, case.architecture)
+            start = {}
+            if isinstance(classifier, torch.nn.Module):
+                start = {name: tensor.detach().clone() for name, tensor in classifier.named_parameters()}
+            teach(method, classifier, TRAIN, TUNE)
+            folder = tmp_path_factory.mktemp("saved")
+            classifier.save(folder)
+            made[case] = Taught(method, classifier, start, folder)
+        return made[case]
+
+    return get
+
+
+@every_method
+def test_settings_are_documented_and_have_defaults(name):
+    kind = registered_methods()[name]
+    method = kind()  # every field has a default
+    assert kind.summary
+    assert kind.__doc__
+    for field, info in kind.model_fields.items():
+        assert info.description, f"{name}.{field} has no docstring"
+    for field, span in method.search_space().items():
+        assert field in kind.model_fields
+        assert 0 < span.low < span.high
+        for value in (span.low, span.high):
+            assert getattr(build_method(name, {field: value}), field) == value
+        assert span.low <= getattr(method, field) <= span.high, f"{name}.{field}: the default is not searched"
+
+
+@every_case
+def test_one_input_an_example_in_order(case, taught):
+    classifier = taught(case).classifier
+    inputs = classifier.encode(TEST)
+    assert [item.row for item in inputs] == list(range(len(TEST)))
+    assert all(len(item) >= 1 for item in inputs)
+    assert not any(item.truncated for item in inputs)
+    assert len(classifier.encode([])) == 0
+
+
+@every_case
+def test_logits_are_finite_float32_one_a_label(case, taught):
+    classifier = taught(case).classifier
+    inputs = classifier.encode(TEST)
+    for members in (inputs, inputs[:1]):
+        with torch.inference_mode():
+            logits_BL = classifier.logits(classifier.collate(members))
+        assert logits_BL.shape == (len(members), 3)
+        assert logits_BL.dtype == torch.float32
+        assert torch.isfinite(logits_BL).all()
+
+
+@every_case
+def test_scores_do_not_depend_on_the_batching(case, taught):
+    classifier = taught(case).classifier
+    whole = logprobs(classifier, TEST)
+    np.testing.assert_allclose(logprobs(classifier, TEST, max_tokens=1), whole, atol=1e-4)  # one by one
+    np.testing.assert_allclose(logprobs(classifier, TEST, max_tokens=60), whole, atol=1e-4)
+    np.testing.assert_allclose(logprobs(classifier, TEST[::-1])[::-1], whole, atol=1e-4)
+    if not isinstance(classifier, FittedClassifier) or case.name != "majority":
+        assert np.ptp(whole, axis=0).max() > 1e-6, "all examples score alike, so this test would see nothing"
+
+
+@every_case
+def test_parameter_groups_hold_each_trainable_tensor_once(case, taught):
+    made = taught(case)
+    groups = made.method.parameter_groups(made.classifier)
+    assert (groups == []) == isinstance(made.classifier, FittedClassifier)
+    if not groups:
+        return
+    ids = [id(tensor) for group in groups for tensor in group.parameters]
+    names = {id(tensor): name for name, tensor in made.classifier.named_parameters()}
+    trainable = {id(tensor) for tensor in made.classifier.parameters() if tensor.requires_grad}
+    assert len(ids) == len(set(ids))
+    assert set(ids) == trainable
+    for group in groups:
+        for tensor in group.parameters:
+            name = names[id(tensor)]
+            plain = tensor.ndim < 2 or "bias" in name.rpartition(".")[2]
+            assert group.weight_decay == (0.0 if plain else made.method.weight_decay), name
+            is_head = made.classifier.is_head(name)
+            assert group.learning_rate == (is_head and made.method.head_learning_rate or made.method.learning_rate)
+
+
+@every_case
+def test_saved_loads_into_a_fresh_one_and_scores_the_same(case, taught, adapt):
+    made = taught(case)
+    before = logprobs(made.classifier, TEST)
+    # another seed: nothing that counts may be left to a lucky start
+    fresh = adapt(made.method, case.architecture, seed=1, saved=made.folder)
+    if isinstance(made.method, TrainedMethod) and not made.method.stores_whole_model:
+        assert np.abs(logprobs(fresh, TEST) - before).max() > 1e-5
+    fresh.load(made.folder)
+    np.testing.assert_allclose(logprobs(fresh, TEST), before, atol=1e-5)
+
+
+@every_case
+def test_parameter_counts_agree_with_the_files(case, taught):
+    made = taught(case)
+    trained, stored, total = made.classifier.parameter_counts()
+    assert 0 < trained <= total
+    assert 0 < stored <= total
+    groups = made.method.parameter_groups(made.classifier)
+    if groups:
+        assert trained == sum(tensor.numel() for group in groups for tensor in group.parameters)
+    assert stored == numbers_in(made.folder)
+
+
+def numbers_in(folder: Path) -> int:
+    """Count the numbers that were learned in what a classifier saved."""
+    count = sum(tensor.numel() for file in folder.glob("*.safetensors") for tensor in load_file(file).values())
+    for vocabulary in json.loads((folder / "vocabulary.json").read_text()) if _has(folder, "vocabulary.json") else []:
+        count += len(vocabulary["idf"])
+    if _has(folder, "frequencies.json"):
+        count += len(json.loads((folder / "frequencies.json").read_text()))
+    return count
+
+
+def _has(folder: Path, name: str) -> bool:
+    return (folder / name).exists()
+
+
+@every_case
+def test_the_head_is_trained_and_saved(case, taught):
+    made = taught(case)
+    if isinstance(made.classifier, FittedClassifier):
+        return
+    heads = {
+        name: tensor
+        for name, tensor in made.classifier.named_parameters()
+        if tensor.requires_grad and made.classifier.is_head(name)
+    }
+    assert heads
+    assert any(tensor.shape[0] == 3 for tensor in heads.values()), "the layer that gives the labels is not among them"
+    saved = [tensor for file in made.folder.glob("*.safetensors") for tensor in load_file(file).values()]
+    for name, tensor in heads.items():
+        assert not torch.equal(tensor, made.start[name]), f"{name} has not moved"
+        assert any(torch.equal(tensor, other) for other in saved), f"{name} is not saved"
+
+
+@every_case
+def test_what_is_frozen_stays_as_it_was(case, taught):
+    made = taught(case)
+    for name, start in made.start.items():
+        parameter = made.classifier.get_parameter(name)
+        if not parameter.requires_grad:
+            assert torch.equal(parameter, start), name
+
+
+@every_method
+def test_a_seed_decides_everything(name, taught, adapt):
+    made = taught(Case(name, "bert" if registered_methods()[name].needs_backbone else None))
+    scores = logprobs(made.classifier, TEST)
+
+    def again(seed: int) -> np.ndarray:
+        classifier = adapt(made.method, "bert", seed=seed)
+        teach(made.method, classifier, TRAIN, TUNE, seed)
+        return logprobs(classifier, TEST)
+
+    np.testing.assert_array_equal(again(0), scores)
+    assert np.array_equal(again(1), scores) == made.method.deterministic
+
+
+@every_method
+@pytest.mark.parametrize("labels", [("yes", "no"), ("a", "b", "c", "d", "e", "f")], ids=len)
+@pytest.mark.parametrize("pair", [True, False], ids=["pair", "single"])
+def test_other_tasks_work_as_well(name, labels, pair, adapt, tmp_path):
+    task, method = Task(labels, is_pair=pair), fast_method(name)
+    if method.needs_pair and not pair:
+        with pytest.raises(MethodError, match="pair"):
+            adapt(method, "bert", task)
+        return
+    classifier = adapt(method, "bert", task)
+    train_rows, tune_rows, test_rows = (make_examples(36, seed=seed, pair=pair, labels=labels) for seed in (1, 2, 3))
+    teach(method, classifier, train_rows, tune_rows)
+    scores = logprobs(classifier, test_rows)
+    assert scores.shape == (36, len(labels))
+    np.testing.assert_allclose(np.exp(scores).sum(axis=1), 1.0)
+    classifier.save(tmp_path)
+    fresh = adapt(method, "bert", task, seed=1, saved=tmp_path)
+    fresh.load(tmp_path)
+    np.testing.assert_allclose(logprobs(fresh, test_rows), scores, atol=1e-5)
+
+
+@every_method
+def test_a_method_without_its_model_says_so(name, nli_task):
+    if registered_methods()[name].needs_backbone:
+        with pytest.raises(MethodError, match=f"{name} needs a model. Give one with --model"):
+            fast_method(name).adapt(None, nli_task, 0)
+    else:
+        assert fast_method(name).adapt(None, nli_task, 0).task == nli_task
+
+
+@pytest.fixture(scope="session")
+def taught_encoder(adapt: Callable[..., Classifier], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An encoder that knows the task: noise, frozen, is something no method could learn on."""
+    method = build_method("full_finetuning", {"learning_rate": 0.01, "num_train_epochs": 20})
+    classifier = adapt(method, "bert")
+    result = teach(method, classifier, make_examples(96, seed=1), make_examples(30, seed=2))
+    assert result is not None
+    assert result.best_accuracy >= 0.9
+    folder = tmp_path_factory.mktemp("taught")
+    classifier.model.bert.save_pretrained(folder)
+    classifier.text_encoder.tokenizer.save_pretrained(folder)
+    return folder
+
+
+@every_method
+def test_every_method_learns_what_its_model_can_tell(name, taught_encoder, adapt):
+    if name == "majority":
+        return
+    is_trained = issubclass(registered_methods()[name], TrainedMethod)
+    method = build_method(name, {"num_train_epochs": 8, "learning_rate": 0.01} if is_trained else {})
+    classifier = adapt(method, taught_encoder)
+    teach(method, classifier, make_examples(96, seed=4), make_examples(30, seed=5))
+    rows = make_examples(60, seed=6)
+    predicted = logprobs(classifier, rows, ALL_AT_ONCE).argmax(axis=1)
+    assert np.mean(predicted == classifier.task.targets(rows)) >= 0.9

@@ -1,0 +1,162 @@
+"""The documentation is true where a program can tell: generated parts, links, commands, experiments, the README's tree."""
+
+import importlib.util
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import yaml
+from typer.main import get_command
+
+from entailor.cli import app
+from entailor.config import Experiment, parse_settings
+from entailor.methods import build_method, registered_methods
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+NOT_OURS = {"build", "dist", "node_modules", "runs"}
+PAGES = sorted(
+    page
+    for page in ROOT.rglob("*.md")
+    if not any(part.startswith(".") or part in NOT_OURS for part in page.relative_to(ROOT).parts)
+)
+BRANCHES = " \t│├└─"
+
+
+def load_generator() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("generate_docs", DOCS / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def blocks(page: Path, *languages: str) -> Iterator[str]:
+    """Yield the fenced blocks of a page that are marked with one of the languages."""
+    for language, block in re.findall(r"^ *```(\w*)\n(.*?)^ *```", page.read_text("utf-8"), re.M | re.S):
+        if language in languages:
+            yield block
+
+
+def prose(page: Path) -> str:
+    """Return a page without its fenced blocks."""
+    return re.sub(r"^ *```.*?^ *```", "", page.read_text("utf-8"), flags=re.M | re.S)
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors GitHub makes of a page's headings."""
+    headings = re.findall(r"^#+ +(.+?) *$", prose(page), re.M)
+    return {re.sub(r"[^\w\- ]", "", re.sub(r"[`*]", "", heading)).lower().replace(" ", "-") for heading in headings}
+
+
+def test_generated_parts_are_fresh() -> None:
+    stale = load_generator().stale_pages()
+    assert not stale, f"run python docs/generate.py: {', '.join(map(str, stale))}"
+
+
+def test_a_changed_page_is_stale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    generator = load_generator()
+    for page in (DOCS / "methods").glob("*.md"):
+        (tmp_path / "methods").mkdir(exist_ok=True)
+        (tmp_path / "methods" / page.name).write_text(page.read_text("utf-8").replace("`0.01`", "`0.02`"), "utf-8")
+    monkeypatch.setattr(generator, "DOCS", tmp_path)
+    assert generator.main(["--check"]) == 1
+    assert "lora.md is stale" in capsys.readouterr().err
+    assert not (tmp_path / "reference").exists()
+    assert generator.main([]) == 0
+    assert generator.main(["--check"]) == 0
+    assert "| `weight_decay` | `0.01` |" in (tmp_path / "methods" / "lora.md").read_text("utf-8")
+
+
+def test_every_method_has_a_page_and_every_page_a_method() -> None:
+    assert {page.stem for page in (DOCS / "methods").glob("*.md")} == set(registered_methods())
+
+
+def test_every_key_of_a_method_is_explained() -> None:
+    generator = load_generator()
+    for name, kind in registered_methods().items():
+        for key in kind.model_fields:
+            assert generator.meaning(kind, key).strip(), f"{name}.{key}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        aim = (page.parent / path).resolve() if path else page
+        assert aim.exists(), f"{target}: nothing there"
+        assert not anchor or anchor in anchors(aim), f"{target}: no such heading"
+
+
+def test_index_links_every_page_of_the_documentation() -> None:
+    linked = {(DOCS / target.partition("#")[0]).resolve() for target in re.findall(r"\]\(([^)\s]+)\)", prose(DOCS / "index.md"))}
+    records = DOCS / "decisions"
+    linked |= {(records / target).resolve() for target in re.findall(r"\]\(([^)\s]+)\)", prose(records / "README.md"))}
+    assert {page.resolve() for page in DOCS.rglob("*.md")} - linked == {(DOCS / "index.md").resolve()}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_and_experiments_are_understood(page: Path) -> None:
+    for block in blocks(page, "bash", "console", "sh"):
+        for line in block.splitlines():
+            words = shlex.split(line.removeprefix("$ "), comments=True)
+            if words[:1] == ["entailor"]:
+                with get_command(app).make_context("entailor", words[1:]) as context:
+                    check_verb(context)
+    for block in blocks(page, "yaml"):
+        experiment = parse_settings(Experiment, yaml.safe_load(block))
+        for row, settings in experiment.methods.items():
+            build_method(row, settings)
+
+
+def check_verb(context: object) -> None:
+    """Let the command's own parser read the words, down to the verb."""
+    group, words = context.command, [*context._protected_args, *context.args]  # type: ignore[attr-defined]
+    while hasattr(group, "commands"):
+        command = group.commands[words[0]]
+        with command.make_context(words[0], words[1:]) as inner:
+            parameters = inner.params
+            group, words = command, [*inner._protected_args, *inner.args]
+    for name in filter(None, str(parameters.get("methods") or parameters.get("method") or "").split(",")):
+        assert name in registered_methods(), name
+
+
+@pytest.mark.parametrize("test_name", sorted(set(re.findall(r"`(test_\w+)`", (DOCS / "pitfalls.md").read_text("utf-8")))))
+def test_tests_named_in_the_pitfalls_exist(test_name: str) -> None:
+    page = (DOCS / "pitfalls.md").read_text("utf-8")
+    files = [ROOT / path for path in re.findall(r"`(tests/[\w/]+\.py)`", page)]
+    assert any(f"def {test_name}(" in path.read_text("utf-8") for path in files)
+
+
+def test_the_readme_shows_folders_that_exist() -> None:
+    shown = [path for block in blocks(ROOT / "README.md", "", "text") for path in paths_of_tree(block)]
+    assert shown, "README.md shows no tree of folders"
+    missing = [str(path.relative_to(ROOT)) for path in shown if not path.exists()]
+    assert not missing
+
+
+def paths_of_tree(block: str) -> Iterator[Path]:
+    """Yield what a tree names, one path a line: folders end in a slash, what they hold is indented."""
+    inside: list[tuple[int, Path]] = [(-1, ROOT)]
+    for line in block.splitlines():
+        name = line.strip(BRANCHES).split(" ")[0]
+        if not re.fullmatch(r"[\w.\-/]+", name) or not (name.endswith("/") or "." in name):
+            continue
+        depth = len(line) - len(line.lstrip(BRANCHES))
+        while inside[-1][0] >= depth:
+            inside.pop()
+        path = ROOT if name in ("entailor/", "./") and depth == 0 else inside[-1][1] / name
+        yield path
+        if name.endswith("/"):
+            inside.append((depth, path))
+
+
+def test_a_tree_that_lies_is_noticed() -> None:
+    told = list(paths_of_tree("entailor/\n├── src/entailor/   the package\n│   ├── data/   reading\n│   └── drawer/\n└── docs/\n"))
+    assert [path.exists() for path in told] == [True, True, True, False, True]
