@@ -79,7 +79,9 @@ def table(kind: type[Settings], keys: Iterable[str]) -> str:
 
 def meaning(kind: type[Settings], key: str) -> str:
     """Return a field's docstring, its base class's where it only gives another default, and the values it can take."""
-    fields = [base.model_fields[key] for base in kind.__mro__ if issubclass(base, Settings) and key in base.model_fields]
+    fields = [
+        base.model_fields[key] for base in kind.__mro__ if issubclass(base, Settings) and key in base.model_fields
+    ]
     text = next((field.description for field in fields if field.description), "").replace("None:", "`null`:")
     choices = choices_of(fields[0])
     told = all(f"{choice}:" in text for choice in choices)
@@ -116,13 +118,13 @@ def cell(text: str) -> str:
 
 def config_page() -> str:
     """Return the page of all experiment keys."""
-    sections = {"data": DataSettings, "model": ModelSettings}
+    sections: dict[str, type[Settings]] = {"data": DataSettings, "model": ModelSettings}
     own = [key for key in Experiment.model_fields if key not in sections]
     parts = [
         "# Experiment keys",
         "Written by `docs/generate.py`; do not edit.",
-        "An experiment is a YAML file given with `--config`, flags over it, and `key=value` words over both. A key of a "
-        "section is written with a dot on the command line: `data.tune_size=0.2`. A method's key may stand with the "
+        "An experiment is a YAML file given with `--config`, flags over it, and `key=value` words over both. A key of "
+        "a section is written with a dot on the command line: `data.tune_size=0.2`. A method's key may stand with the "
         "row's name (`lora.r=8`) or alone (`learning_rate=1e-4`); alone it goes to every chosen method that has it. An "
         "unknown key is an error that names the nearest known one. `entailor config-schema` prints all of it as a JSON "
         "schema.",

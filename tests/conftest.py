@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import csv
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import settings
 
-from entailor.config import ModelSettings
+from entailor.config import DataSettings, Experiment, ModelSettings
 from entailor.data.example import Example, Split, content_id
+from entailor.experiment import Comparison, compare
 from entailor.models.load import Backbone, load_backbone
 from entailor.models.precision import PrecisionChoice
 from entailor.models.source import resolve_model
@@ -22,6 +25,10 @@ NLI_LABELS = ("entailment", "neutral", "contradiction")
 WORDS = [f"w{index}" for index in range(60)] + ["yes", "no", "maybe", "some", "cat", "dog", "red", "[", "]", "<", ">"]
 BERT_SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 ROBERTA_SPECIALS = ("<pad>", "<unk>", "<s>", "</s>", "<mask>")
+# the same examples every time, no stopwatch on a busy machine, no folder left behind
+settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
+settings.load_profile("repeatable")
+
 FP32 = PrecisionChoice("fp32", "tests compute in fp32")
 
 BackboneLoader = Callable[..., Backbone]
@@ -152,10 +159,60 @@ def nli_split() -> Split:
 
 @pytest.fixture(scope="session")
 def load_tiny(tiny_model: Callable[[str], Path], nli_task: Task) -> BackboneLoader:
-    """Return a loader of tiny backbones: an architecture or a folder, the task, the seed, and model settings by name."""
+    """Return a loader of tiny backbones: architecture or folder, task, seed, and model settings by name."""
 
     def load(kind: str | Path = "bert", task: Task = nli_task, seed: int = 0, **settings: Any) -> Backbone:
         folder = kind if isinstance(kind, Path) else tiny_model(kind)
         return load_backbone(resolve_model(str(folder)), task, ModelSettings(**settings), FP32, seed)
 
     return load
+
+
+def write_csv(path: Path, rows: Sequence[Example]) -> str:
+    """Write examples as `id,premise,hypothesis,label,genre` (or `id,text,label,genre`), and return the path as text."""
+    texts = ("text",) if rows[0].text_pair is None else ("premise", "hypothesis")
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", *texts, "label", "genre"])
+        for row in rows:
+            writer.writerow([row.id, row.text, *([row.text_pair] if len(texts) == 2 else []), row.label, row.group])
+    return str(path)
+
+
+@pytest.fixture(scope="session")
+def csv_of() -> Callable[[Path, Sequence[Example]], str]:
+    """Return what writes examples to a CSV file."""
+    return write_csv
+
+
+@pytest.fixture(scope="session")
+def nli_files(tmp_path_factory: pytest.TempPathFactory, nli_split: Split) -> DataSettings:
+    """The pairs of `nli_split` as three CSV files."""
+    folder = tmp_path_factory.mktemp("nli")
+    return DataSettings(**{name: write_csv(folder / f"{name}.csv", rows) for name, rows in nli_split.parts()})
+
+
+@pytest.fixture(scope="session")
+def nli_experiment(tiny_model: Callable[[str], Path], nli_files: DataSettings) -> Experiment:
+    """Six trials of about a second: four methods without randomness, and lora with two seeds."""
+    return Experiment(
+        data=nli_files,
+        models=(str(tiny_model("bert")),),
+        model=ModelSettings(precision="fp32"),
+        methods={
+            "majority": {},
+            "bag_of_words": {},
+            "hypothesis_only": {},
+            "linear_probe": {"C": [0.1, 1.0]},
+            "lora": {"r": 2, "num_train_epochs": 2, "learning_rate": 0.03},
+        },
+        seeds=2,
+        restarts=0,
+        out="not to be used",
+    )
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory, nli_experiment: Experiment) -> Comparison:
+    """A finished run of `nli_experiment`; not to be changed by a test."""
+    return compare(nli_experiment.model_copy(update={"out": str(tmp_path_factory.mktemp("runs") / "finished")}))

@@ -352,3 +352,11 @@ def test_the_schema_holds_every_key_of_every_method():
         assert all("description" in properties[key] for key in kind.model_fields), name
     assert schema["$defs"]["lora"]["properties"]["r"]["minimum"] == 1
     assert schema["additionalProperties"] is False
+
+
+def test_the_schema_knows_the_short_ways_of_writing():
+    properties = experiment_schema()["properties"]
+    assert {one["type"] for one in properties["seeds"]["anyOf"]} == {"integer", "array"}
+    assert {one["type"] for one in properties["models"]["anyOf"]} == {"string", "array"}
+    assert {one["type"] for one in properties["methods"]["anyOf"]} == {"string", "array", "object"}
+    assert all(properties[key]["description"] for key in properties)

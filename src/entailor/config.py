@@ -118,7 +118,7 @@ class Experiment(Settings):
     methods: dict[str, dict[str, Any]] = Field(default_factory=lambda: methods_by_name(DEFAULT_METHODS))
     """Row name to hyperparameters. The row name is the method, or the key ``method`` names it."""
     seeds: tuple[int, ...] = (0,)
-    """One trial a seed, for every method with randomness in it."""
+    """One trial a seed, for every method with randomness in it. A number is so many seeds: 3 is 0, 1, 2."""
     out: str = "runs/default"
     """The run folder."""
     restarts: int = Field(default=1, ge=0)
@@ -141,7 +141,7 @@ class Experiment(Settings):
                 raise ValueError(f"{name!r} cannot be a row name: use letters, digits, '.', '_' and '-'")
         return value
 
-    @field_validator("models", mode="before")
+    @field_validator("models", mode="before", json_schema_input_type=str | tuple[str, ...])
     @classmethod
     def _models_as_list(cls, value: object) -> object:
         return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
@@ -153,7 +153,7 @@ class Experiment(Settings):
             raise ValueError("at least one model is needed")
         return _all_different(value)
 
-    @field_validator("seeds", mode="before")
+    @field_validator("seeds", mode="before", json_schema_input_type=int | tuple[int, ...])
     @classmethod
     def _seeds_as_list(cls, value: object) -> object:
         """Accept a count (3 gives 0, 1, 2) as well as a list of seeds."""

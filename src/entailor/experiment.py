@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +25,9 @@ from entailor.record import NO_MODEL, RECORD_FILE, RunFolder, RunRecord, read_js
 from entailor.report.html import write_report
 from entailor.tasks import Task
 from entailor.trial import TrialPlan, run_trial
+
+REPORT_SECONDS = 30  # while trials run the page is drawn anew this often; comparison.json is right after each
+ANY_SEED = (0,)  # of methods in which a seed changes nothing: one trial, whatever seeds the others have
 
 
 @dataclass(frozen=True)
@@ -90,13 +94,21 @@ def compare(experiment: Experiment, observer: Observer | None = None) -> Compari
     places = [folder.trial(plan.model, plan.row, plan.seed) for plan in plans]
     finished = {place for place in places if place in records and records[place].status == "complete"}
     summary: dict[str, Any] = {}
-    for number, (plan, place) in enumerate(zip(plans, places, strict=True), start=1):
-        observer.trial(number, len(plans), trial_title(plan, experiment))
-        if place not in finished:
-            records[place] = run_trial(plan, task, data.split, place, observer.stage)
-        if place not in finished or number == len(plans):  # the table and the page are right after every trial
-            summary = write_comparison(folder, records.values(), data, environment)
-        observer.finished(records[place], place in finished)
+    drawn = time.monotonic()
+    try:
+        for number, (plan, place) in enumerate(zip(plans, places, strict=True), start=1):
+            observer.trial(number, len(plans), trial_title(plan, experiment))
+            if place not in finished:
+                records[place] = run_trial(plan, task, data.split, place, observer.stage)
+            if place not in finished or number == len(plans):
+                summary = write_comparison(folder, records.values(), data, environment)
+            if summary and time.monotonic() - drawn > REPORT_SECONDS:
+                write_report(folder)
+                drawn = time.monotonic()
+            observer.finished(records[place], place in finished)
+    finally:  # the page is right however the run ends
+        if summary:
+            write_report(folder)
     return Comparison(folder, summary, tuple(records[place] for place in places))
 
 
@@ -251,7 +263,7 @@ def plan_trials(
                         restarts=experiment.restarts,
                         scoring_batch_tokens=experiment.scoring_batch_tokens,
                     )
-                    for seed in (experiment.seeds[:1] if method.deterministic else experiment.seeds)
+                    for seed in (ANY_SEED if method.deterministic else experiment.seeds)
                 ]
     return plans
 
@@ -281,7 +293,7 @@ def choose_model_precision(
 def write_comparison(
     folder: RunFolder, records: Iterable[RunRecord], data: LoadedData, environment: dict[str, Any]
 ) -> dict[str, Any]:
-    """Compare what there is and write comparison.json and report.html."""
+    """Compare what there is and write comparison.json."""
     extra = {
         "sizes": {name: len(rows) for name, rows in data.split.parts()},
         "precision": environment["precision"],
@@ -289,5 +301,4 @@ def write_comparison(
     }
     summary = compare_records(sorted(records, key=lambda one: (one.model, one.name, one.seed)), extra=extra)
     write_json(folder.comparison_file, summary)
-    write_report(folder)
     return summary

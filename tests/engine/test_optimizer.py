@@ -1,10 +1,10 @@
 import pytest
 import torch
+from tests.engine.conftest import ToyMethod
 from torch import nn
 
 from entailor.engine.optimizer import build_optimizer, build_schedule
 from entailor.methods import ParameterGroup
-from tests.engine.conftest import ToyMethod
 
 
 def rates(total, **settings):
@@ -32,7 +32,9 @@ def test_no_step_is_lost_to_a_rate_of_zero():
 
 
 def test_cosine_and_constant():
-    assert rates(4, warmup_ratio=0.0, lr_scheduler_type="cosine") == pytest.approx([1, 0.853553, 0.5, 0.146447], abs=1e-6)
+    assert rates(4, warmup_ratio=0.0, lr_scheduler_type="cosine") == pytest.approx(
+        [1, 0.853553, 0.5, 0.146447], abs=1e-6
+    )
     assert rates(4, warmup_ratio=0.25, lr_scheduler_type="constant") == [0.5, 1, 1, 1]
 
 

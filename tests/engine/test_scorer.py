@@ -3,12 +3,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.engine.conftest import Item, Toy, toy_data
 
 from entailor.engine.scorer import collect_features, log_softmax, score
 from entailor.errors import TrainingError
 from entailor.methods import FittedClassifier
 from entailor.tasks import Task
-from tests.engine.conftest import Item, Toy, toy_data
 
 
 @pytest.fixture

@@ -2,13 +2,13 @@ import json
 
 import numpy as np
 import pytest
+from tests.conftest import NLI_LABELS, make_examples
+from tests.methods.conftest import logprobs, teach
 
 from entailor.data.example import Example
 from entailor.errors import ConfigError, MethodError
 from entailor.methods import build_method
 from entailor.tasks import Task
-from tests.conftest import NLI_LABELS, make_examples
-from tests.methods.conftest import logprobs, teach
 
 TRAIN, TUNE, TEST = (make_examples(60, seed=seed) for seed in (1, 2, 3))
 

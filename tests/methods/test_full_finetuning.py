@@ -3,10 +3,10 @@ import json
 import numpy as np
 import pytest
 import torch
-
-from entailor.methods import build_method
 from tests.conftest import ENCODERS, make_examples
 from tests.methods.conftest import teach
+
+from entailor.methods import build_method
 
 
 @pytest.fixture

@@ -1,14 +1,14 @@
 import numpy as np
 import pytest
 import torch
+from tests.conftest import make_examples
+from tests.methods.conftest import logprobs, teach
 
 from entailor.data.example import Example
 from entailor.engine.scorer import collect_features
 from entailor.errors import MethodError
 from entailor.methods import build_method
 from entailor.tasks import Task
-from tests.conftest import make_examples
-from tests.methods.conftest import logprobs, teach
 
 ROWS = make_examples(6, seed=3)
 

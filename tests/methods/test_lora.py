@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.conftest import make_examples
+from tests.methods.conftest import logprobs, teach
 
 from entailor.errors import ConfigError, MethodError
 from entailor.methods import build_method
-from tests.conftest import make_examples
-from tests.methods.conftest import logprobs, teach
 
 ROWS = make_examples(5, seed=3)
 FAST = {"num_train_epochs": 1, "per_device_train_batch_size": 8, "learning_rate": 0.01, "r": 4}
@@ -81,7 +81,7 @@ def test_it_starts_as_the_checkpoint(load_tiny, nli_task):
         ({"bias": "lora_only"}, "query.base_layer.bias"),
         ({"lora_dropout": 0.5}, "lora_A"),
     ],
-    ids=lambda value: str(value),
+    ids=str,
 )
 @pytest.mark.parametrize("kind", ["bert", "roberta"])
 def test_variants_train_and_load_back(kind, settings, trains, lora, load_tiny, nli_task, plain_logits, tmp_path):

@@ -2,11 +2,11 @@ import json
 
 import numpy as np
 import pytest
+from tests.methods.conftest import logprobs, teach
 
 from entailor.data.example import Example
 from entailor.methods import build_method
 from entailor.tasks import Task
-from tests.methods.conftest import logprobs, teach
 
 TASK = Task(("a", "b", "c"), is_pair=False)
 

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.conftest import ENCODERS, make_examples
+from tests.methods.conftest import ALL_AT_ONCE, logprobs, teach
 
 from entailor.errors import MethodError
 from entailor.methods import Classifier, FittedClassifier, Method, TrainedMethod, build_method, registered_methods
 from entailor.tasks import Task
-from tests.conftest import ENCODERS, make_examples
-from tests.methods.conftest import ALL_AT_ONCE, logprobs, teach
 
 # IA3, the default of `peft`, knows the layers of bert's kin and of deberta; elsewhere they are named.
 LAYERS = {"electra": ["key", "value"], "distilbert": ["k_lin", "v_lin"], "mpnet": ["k", "v"], "modernbert": ["Wqkv"]}
@@ -164,7 +164,7 @@ def test_parameter_groups_hold_each_trainable_tensor_once(case, taught):
             plain = tensor.ndim < 2 or "bias" in name.rpartition(".")[2]
             assert group.weight_decay == (0.0 if plain else made.method.weight_decay), name
             is_head = made.classifier.is_head(name)
-            assert group.learning_rate == (is_head and made.method.head_learning_rate or made.method.learning_rate)
+            assert group.learning_rate == ((is_head and made.method.head_learning_rate) or made.method.learning_rate)
 
 
 @every_case

@@ -2,14 +2,14 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.conftest import ENCODERS, make_examples
+from tests.methods.conftest import logprobs, teach
 
 from entailor.config import ModelSettings
 from entailor.data.example import Example, Split
 from entailor.errors import ModelError
 from entailor.methods import build_method
 from entailor.trial import TrialPlan, load_classifier, run_trial
-from tests.conftest import ENCODERS, make_examples
-from tests.methods.conftest import logprobs, teach
 
 N = 5
 FAST = {"num_virtual_tokens": N, "num_train_epochs": 1, "per_device_train_batch_size": 8}

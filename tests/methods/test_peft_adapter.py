@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 import torch
+from tests.conftest import make_examples
+from tests.methods.conftest import logprobs, teach
 
 from entailor.errors import ConfigError, MethodError
 from entailor.methods import build_method
-from tests.conftest import make_examples
-from tests.methods.conftest import logprobs, teach
 
 ROWS = make_examples(5, seed=3)
 FAST = {"num_train_epochs": 1, "per_device_train_batch_size": 8, "learning_rate": 0.05}

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from tests.conftest import ENCODERS, make_examples
 from torch import nn
 
 from entailor.data.example import Example
@@ -7,7 +8,6 @@ from entailor.errors import MethodError
 from entailor.methods import build_method
 from entailor.methods.prefix_tuning import attention_layers
 from entailor.methods.soft_prompt import vocabulary_words
-from tests.conftest import ENCODERS, make_examples
 
 N = 4
 ROWS = make_examples(5, seed=3)

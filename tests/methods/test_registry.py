@@ -4,8 +4,7 @@ import sys
 import pytest
 
 from entailor.errors import ConfigError
-from entailor.methods import Method, TrainedMethod, build_method, registered_methods
-from entailor.methods import registry
+from entailor.methods import Method, TrainedMethod, build_method, registered_methods, registry
 from entailor.methods.majority import Majority
 from entailor.methods.registry import experiment_schema, known_keys
 

@@ -1,5 +1,7 @@
-"""The one training loop. What it must not let pass silently: a tensor that does not move, a loss that is not a
-number, predictions that collapse to one class.
+"""The one training loop.
+
+What it must not let pass silently: a tensor that learns nothing, a loss that is not a number, predictions that
+collapse to one class.
 """
 
 from __future__ import annotations
@@ -24,8 +26,10 @@ from entailor.record import CurvePoint
 
 # Share of one label among predictions from which they count as collapsed, where gold labels are not like that.
 COLLAPSE_SHARE = 0.98
-# Optimizer steps after which every trainable tensor must have moved: LoRA's A waits for B, warm-up for its rate.
-MOVE_STEPS = 4
+# Steps within which a gradient must have reached every trainable tensor: LoRA's A gets none before B has left zero.
+# Whether a tensor moved would say less: weight decay moves it too, and the first rates of a long warm-up are smaller
+# than what fp32 can add to the gain of a norm.
+GRADIENT_STEPS = 4
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,7 @@ def train(classifier: Classifier, method: TrainedMethod, data: TrainingData, run
         runtime: seed, precision, progress.
 
     Raises:
-        TrainingError: a split is empty, the loss is not finite, or a trainable tensor gets no gradient or does not move.
+        TrainingError: a split is empty, the loss is not finite, or no gradient reaches a trainable tensor.
     """
     return _Training(classifier, method, data, runtime).run()
 
@@ -131,10 +135,11 @@ class _Training:
         self.trainable = [tensor for group in groups for tensor in group.parameters]
         self.optimizer = build_optimizer(groups)
         self.schedule = build_schedule(self.optimizer, method, self.total_steps)
-        self.before = [_fingerprint(tensor) for tensor in self.trainable]
+        self.reached = [False] * len(self.trainable)
         self.best: list[Tensor] = []
         self.result = TrainingResult()
         self.step = 0
+        self.learning_rate = 0.0
         self.stale_evaluations = 0
         self.window: list[tuple[Tensor, Tensor]] = []
         self.evaluated_at = -1
@@ -195,7 +200,7 @@ class _Training:
             loss = self._loss(batch) * (len(batch) / count)
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
-        if self.step == 0:
+        if self.step < GRADIENT_STEPS:
             self._check_gradients()
         norm = nn.utils.clip_grad_norm_(self.trainable, self.method.max_grad_norm)
         if not torch.isfinite(total) or not torch.isfinite(norm):
@@ -204,13 +209,12 @@ class _Training:
                 f"(now {self.method.learning_rate:g}), lengthen warmup_ratio, or set model.precision=fp32"
             )
         self.optimizer.step()
+        self.learning_rate = float(self.optimizer.param_groups[0]["lr"])
         self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
         self.window.append((total, norm.detach()))
         self.result.examples_seen += count
-        if self.step == min(MOVE_STEPS, self.total_steps):
-            self._check_moved()
 
     def _loss(self, batch: list[int]) -> Tensor:
         members = [self.data.train[index] for index in batch]
@@ -228,23 +232,20 @@ class _Training:
         return [names.get(id(tensor), "?") for tensor in self.trainable]
 
     def _check_gradients(self) -> None:
-        missing = [name for name, t in zip(self._named_trainable(), self.trainable, strict=True) if t.grad is None]
-        if missing:
-            raise TrainingError(
-                f"{self.method.name}: {len(missing)} trainable tensors get no gradient: {', '.join(missing[:5])}. "
-                "They are cut off from the loss; training them would change nothing"
-            )
-
-    def _check_moved(self) -> None:
-        still = [
-            name
-            for name, old, new in zip(self._named_trainable(), self.before, self.trainable, strict=True)
-            if old == _fingerprint(new)
+        """Stop with the names of tensors that have no gradient, or none but zero in the first steps."""
+        gradients = [tensor.grad for tensor in self.trainable]
+        self.reached = [
+            before or (gradient is not None and bool(gradient.any()))
+            for before, gradient in zip(self.reached, gradients, strict=True)
         ]
-        if still and self.step >= MOVE_STEPS:
+        cut_off = [gradient is None for gradient in gradients]
+        if self.step + 1 == GRADIENT_STEPS:
+            cut_off = [not reached for reached in self.reached]
+        names = [name for name, cut in zip(self._named_trainable(), cut_off, strict=True) if cut]
+        if names:
             raise TrainingError(
-                f"{self.method.name}: after {self.step} steps {len(still)} trainable tensors have not moved: "
-                f"{', '.join(still[:5])}"
+                f"{self.method.name}: {len(names)} trainable tensors get no gradient: {', '.join(names[:5])}. "
+                "They are cut off from the loss; training them would change nothing"
             )
 
     def _after_step(self) -> None:
@@ -271,7 +272,7 @@ class _Training:
                 step=self.step,
                 epoch=self.step / self.steps_per_epoch,
                 train_loss=float(torch.stack(losses).mean()),
-                learning_rate=float(self.optimizer.param_groups[0]["lr"]),
+                learning_rate=self.learning_rate,
                 gradient_norm=float(torch.stack(norms).mean()),
             )
         )
@@ -316,12 +317,6 @@ class _Training:
         self.module.eval()
         if self._stopped_early() and self.step < self.total_steps:
             self.result.events.append(f"stopped early at step {self.step} of {self.total_steps}")
-
-
-def _fingerprint(tensor: Tensor) -> tuple[float, float]:
-    """Return two figures that change when the tensor does: cheaper than keeping a copy of every weight."""
-    values = tensor.detach()
-    return float(values.sum(dtype=torch.float64)), float(torch.linalg.vector_norm(values, dtype=torch.float64))
 
 
 def is_collapsed(predicted_E: NDArray[np.int64], gold_E: NDArray[np.int64]) -> bool:

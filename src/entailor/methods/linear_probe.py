@@ -62,6 +62,7 @@ class LinearProbeClassifier(FittedClassifier):
 
     def __init__(self, method: LinearProbe, backbone: Backbone, task: Task) -> None:
         self.method, self.task = method, task
+        backbone.leave_own_head("linear_probe fits one of its own")
         self.reader = EncoderClassifier(backbone, task)
         self.body: nn.Module = getattr(backbone.model, backbone.model.base_model_prefix)
         self.linear = LinearModel(len(task.labels))

@@ -41,7 +41,7 @@ class PTuning(TrainedMethod, name="p_tuning"):
     layout: Literal["after_first", "peft"] = "after_first"
     """after_first: behind the first token. peft: in front of it, as `peft` does it; loads with plain `peft`."""
     init: Literal["vocabulary", "random"] = "vocabulary"
-    """vocabulary: start at the embeddings of ordinary words. random: as `peft` starts, ten times too large."""
+    """vocabulary: start at the embeddings of ordinary words. random: as `peft` starts."""
     pooling: Literal["mean", "head"] = "mean"
     """mean: a head of one hidden layer on the mean of the real tokens. head: the architecture's own."""
 

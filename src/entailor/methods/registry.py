@@ -66,10 +66,19 @@ def experiment_schema() -> dict[str, Any]:
         definitions.update(own.pop("$defs", {}))
         own["properties"]["method"] = {"const": name}
         definitions[name] = own
-    schema["properties"]["methods"] = {
+    rows = {
         "type": "object",
-        "description": "Row name to hyperparameters; the row name is the method, or the key `method` names it.",
-        "properties": {name: {"$ref": f"#/$defs/{name}"} for name in registered_methods()},
+        "properties": {name: _or_nothing(name) for name in registered_methods()},
         "additionalProperties": {"anyOf": [{"$ref": f"#/$defs/{name}"} for name in registered_methods()]},
     }
+    schema["properties"]["methods"] = {
+        "description": "Row name to hyperparameters; the row name is the method, or the key `method` names it. "
+        "Names alone, with commas or as a list, will do.",
+        "anyOf": [rows, {"type": "string"}, {"type": "array", "items": {"anyOf": [{"type": "string"}, rows]}}],
+    }
     return schema
+
+
+def _or_nothing(name: str) -> dict[str, Any]:
+    """Allow `lora:` with nothing behind it."""
+    return {"anyOf": [{"$ref": f"#/$defs/{name}"}, {"type": "null"}]}

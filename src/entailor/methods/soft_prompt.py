@@ -58,6 +58,7 @@ class SoftPromptClassifier(EncoderClassifier):
         self.body: nn.Module = getattr(self.model, self.model.base_model_prefix)
         self.train_only_head()
         if pooling == "mean":
+            backbone.leave_own_head("pooling=mean reads with a new head. Set pooling=head to keep the old one")
             for parameter in self.model.parameters():
                 parameter.requires_grad_(False)
             with torch.random.fork_rng(devices=[]):
@@ -125,6 +126,6 @@ def vocabulary_words(tokenizer: Any, count: int, seed: int) -> list[int]:
 
 
 def _is_word(token: str) -> bool:
-    """Tell whole words from pieces and punctuation, past the marks byte-level and sentencepiece vocabularies begin with."""
+    """Tell whole words from pieces and punctuation, past the mark some vocabularies put in front of a word."""
     word = token.lstrip("ĠĊ▁")
     return word.isalpha() and len(word) > 2

@@ -33,6 +33,7 @@ class Backbone:
         precision: arithmetic of training; scores are computed in fp32.
         new_modules: modules that were initialised just now (the head, mostly); they must be trained and saved.
         events: what the reader of a record must know about loading.
+        own_head: whether the checkpoint's own classification head is kept.
     """
 
     folder: ModelFolder
@@ -41,12 +42,18 @@ class Backbone:
     precision: PrecisionChoice
     new_modules: tuple[str, ...]
     events: tuple[str, ...] = ()
+    own_head: bool = False
 
     @property
     def device(self) -> torch.device:
         """Where the parameters are."""
         device: torch.device = self.model.device
         return device
+
+    def leave_own_head(self, reason: str) -> None:
+        """Note that a classifier does without the checkpoint's own head, where there is one."""
+        if self.own_head:
+            self.events += (f"but it is not used: {reason}",)
 
 
 def open_model(name: str, settings: ModelSettings) -> ModelFolder:
@@ -76,7 +83,7 @@ def load_backbone(
     """
     from transformers import AutoConfig, AutoTokenizer
 
-    options = {"trust_remote_code": settings.trust_remote_code, "local_files_only": True}
+    options: dict[str, Any] = {"trust_remote_code": settings.trust_remote_code, "local_files_only": True}
     with _readable_errors(folder.name):
         config = AutoConfig.from_pretrained(folder.path, **options)
         tokenizer = AutoTokenizer.from_pretrained(folder.path, use_fast=True, **options)
@@ -89,9 +96,16 @@ def load_backbone(
         )
     own_head = has_own_head(config)
     rows = match_labels(config, task.labels, folder.name) if own_head and settings.head != "new" else None
+    if precision.precision == "bf16" and not torch.cuda.is_available():
+        # the CPU's fused attention is slow in bf16: its backward pass alone takes half of a small model's step
+        options["attn_implementation"] = "eager"
+    model, missing = _load_classifier(folder, task, own_order=rows is not None, seed=seed, options=options)
+    if not own_head and not missing & set(head_modules(model)):
+        # its configuration did not say so, but the file carries a head, in an order of its own
+        own_head = True
+        rows = match_labels(config, task.labels, folder.name) if settings.head != "new" else None
     if settings.head == "checkpoint" and not own_head:
         raise ModelError(f"{folder.name}: model.head=checkpoint, but it has no classification head. Set model.head=new")
-    model, missing = _load_classifier(folder, task, own_order=rows is not None, seed=seed, options=options)
     events: tuple[str, ...] = ()
     if rows is not None:
         reorder_head(model, rows)
@@ -111,7 +125,7 @@ def load_backbone(
         windows=settings.long_texts == "windows",
         stride=settings.window_stride,
     )
-    return Backbone(folder, model.to(device), encoder, precision, tuple(sorted(missing)), events)
+    return Backbone(folder, model.to(device), encoder, precision, tuple(sorted(missing)), events, rows is not None)
 
 
 def _load_classifier(

@@ -1,0 +1,154 @@
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tests.conftest import ENCODERS, FP32, make_tokenizer
+
+from entailor.errors import ModelError
+from entailor.models.load import load_backbone
+from entailor.models.source import ModelFolder
+
+NEW_MODULES = {
+    "distilbert": ("classifier", "pre_classifier"),
+    "deberta-v2": ("classifier", "pooler"),
+    "modernbert": ("classifier", "head"),
+}
+
+
+@pytest.fixture
+def copied(tiny_model, tmp_path):
+    """Return a copy of a tiny checkpoint that may be spoiled."""
+
+    def copy(kind="bert"):
+        return shutil.copytree(tiny_model(kind), tmp_path / kind)
+
+    return copy
+
+
+def change_config(folder, **values):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **values}))
+
+
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_what_the_checkpoint_did_not_carry_is_named(kind, load_tiny, nli_task):
+    backbone = load_tiny(kind)
+    assert backbone.new_modules == NEW_MODULES.get(kind, ("classifier",))
+    assert backbone.model.config.id2label == dict(enumerate(nli_task.labels))
+    assert backbone.model.config.label2id == {label: index for index, label in enumerate(nli_task.labels)}
+    assert not backbone.model.training
+    assert backbone.events == ()
+
+
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_the_encoders_weights_are_the_files(kind, tiny_model, load_tiny):
+    saved = load_file(tiny_model(kind) / "model.safetensors")
+    model = load_tiny(kind).model
+    loaded = getattr(model, model.base_model_prefix).state_dict()
+    assert len(saved) > 10
+    for name, tensor in saved.items():
+        if "pooler" not in name or name in loaded:
+            assert torch.equal(loaded[name], tensor), name
+
+
+def test_half_precision_files_are_computed_in_full(copied, load_tiny):
+    folder = copied()
+    tensors = {name: tensor.bfloat16() for name, tensor in load_file(folder / "model.safetensors").items()}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    change_config(folder, dtype="bfloat16")
+    assert {tensor.dtype for tensor in load_tiny(folder).model.parameters()} == {torch.float32}
+
+
+def test_the_seed_decides_the_new_head_and_nothing_else_is_drawn_from(load_tiny):
+    torch.manual_seed(0)
+    before = torch.random.get_rng_state()
+    first, again, other = (load_tiny("distilbert", seed=seed).model for seed in (0, 0, 1))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    for name in ("classifier", "pre_classifier"):
+        weight = first.get_submodule(name).weight
+        assert torch.equal(weight, again.get_submodule(name).weight)
+        assert not torch.equal(weight, other.get_submodule(name).weight)
+
+
+def test_the_length_is_capped_by_the_model(load_tiny):
+    assert load_tiny("bert", max_length=32).text_encoder.max_length == 32
+    assert load_tiny("bert", max_length=4096).text_encoder.max_length == 64
+
+
+@pytest.mark.parametrize("kind", ["bert", "distilbert"])
+def test_loading_prints_nothing(kind, load_tiny, capfd):
+    load_tiny(kind)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_decoders_are_refused_by_name(kind, load_tiny, tmp_path):
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    sizes = {"vocab_size": 80, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    sizes |= {"intermediate_size": 32, "num_key_value_heads": 2}
+    AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **sizes)).save_pretrained(tmp_path)
+    make_tokenizer("bert").save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=rf"a {kind} decoder; this version adapts encoders \(bert, roberta"):
+        load_tiny(tmp_path)
+
+
+def test_missing_weights_of_the_encoder_are_refused(copied, load_tiny):
+    folder = copied()
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["encoder.layer.1.attention.self.query.weight"]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    message = r"1 weights of the encoder are missing.*layer\.1\.attention\.self\.query\.weight.*damaged"
+    with pytest.raises(ModelError, match=message):
+        load_tiny(folder)
+
+
+def test_weights_of_another_shape_are_refused(copied, load_tiny):
+    folder = copied()
+    change_config(folder, intermediate_size=64)
+    with pytest.raises(ModelError, match=r"have another shape.*belongs to another configuration"):
+        load_tiny(folder)
+
+
+def test_an_encoder_without_its_pooler_is_whole(copied, load_tiny):
+    folder = copied()
+    tensors = {k: v for k, v in load_file(folder / "model.safetensors").items() if "pooler" not in k}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    assert load_tiny(folder).new_modules == ("bert.pooler.dense", "classifier")
+
+
+@pytest.mark.parametrize("size", [4, 1000])
+def test_a_truncated_file_is_refused_wherever_it_is_met(size, copied, load_tiny, nli_task):
+    folder = copied()
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:size])
+    with pytest.raises(ModelError, match=r"model\.safetensors"):
+        load_tiny(folder)  # when the folder is checked
+    from entailor.config import ModelSettings
+
+    with pytest.raises(ModelError, match=r"damaged|cannot be loaded"):  # and when it breaks after that
+        load_backbone(ModelFolder("name", folder, "folder", "0" * 64), nli_task, ModelSettings(), FP32, 0)
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [("tokenizer.json", '{"version": "1.0"}'), ("config.json", '{"model_type": "no-such-model"}')],
+)
+def test_files_that_transformers_cannot_read_are_a_model_error(file, content, copied, load_tiny):
+    folder = copied()
+    (folder / file).write_text(content)
+    with pytest.raises(ModelError, match=r"cannot be loaded|damaged") as caught:
+        load_tiny(folder)
+    assert str(folder) in str(caught.value)
+
+
+def test_pickled_weights_are_never_loaded(copied, nli_task):
+    from entailor.config import ModelSettings
+
+    folder = copied()
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"cannot be loaded"):
+        load_backbone(ModelFolder("name", folder, "folder", "0" * 64), nli_task, ModelSettings(), FP32, 0)
