@@ -65,9 +65,10 @@ class FreshProcess:
         for process in self.running.values():
             assert process.stdin is not None
             assert process.stdout is not None
+            process.kill()  # it has nothing to finish, and torch takes seconds to go
+            process.wait(timeout=30)
             process.stdin.close()
             process.stdout.close()
-            process.wait(timeout=30)
 
 
 @pytest.fixture(scope="session")
