@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from entailor import cli
 from entailor.config import Experiment
 from entailor.errors import RunError
 from entailor.experiment import Comparison
+from entailor.overrides import read_yaml
 from entailor.record import RunRecord, read_json
 
 ROOT = Path(__file__).parent.parent
@@ -110,10 +112,10 @@ def test_these_are_the_verbs(entailor_, group):
 
 
 def test_every_option_says_what_it_is_for(entailor_):
-    for verb in VERBS:
+    for verb, known in VERBS.items():
         told = entailor_(*verb, "-h").out.split("Options:")[1].split("Commands:")[0]
         options = re.findall(r"^  -.*", told, flags=re.MULTILINE)
-        assert len(options) > len(VERBS[verb])
+        assert len(options) > len(known)
         for line in options:
             assert re.search(r"\S  +(A|[A-Z]\S+) ", line), (verb, line)
 
@@ -130,12 +132,13 @@ except SystemExit:
 heavy = {"torch", "transformers", "numpy", "sklearn", "datasets", "matplotlib", "pandas", "peft", "rich"}
 sys.stderr.write(" ".join(sorted(heavy & set(sys.modules))))
 """
-    begin = time.perf_counter()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = python("-c", code)
-    seconds = time.perf_counter() - begin
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert "KEY=VALUE" in done.stdout
     assert done.stderr == ""
-    assert seconds < 1.5
+    # time on the processor, which does not depend on who else is at work; two tenths of a second are usual
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
 
 
 def test_the_package_runs_as_a_module():
@@ -344,7 +347,7 @@ def test_the_schema_takes_what_is_written_and_no_other_keys(entailor_, finished_
     schema = json.loads(entailor_("config-schema").out)
     files = [finished_run.folder.experiment_file, *(ROOT / "examples").glob("*.yaml")]
     for file in files:
-        assert check(yaml.safe_load(file.read_text()), schema, schema) == [], file
+        assert check(read_yaml(file), schema, schema) == [], file
     assert check({"data": {"tarin": "a.csv"}}, schema, schema) == ["tarin: unknown"]
     assert check({"methods": {"lora": {"rank": 3}}}, schema, schema)
     assert check({"methods": {"wide": {"method": "lora", "r": 3}}}, schema, schema) == []
@@ -449,7 +452,7 @@ def test_ctrl_c_from_outside(tmp_path, tiny_model, nli_files):
             break
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=120)
     assert process.returncode == 130
     assert out == ""
     assert err == "interrupted; the same command goes on where it stopped\n"

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from entailor.config import DEFAULT_METHODS, DataSettings, Experiment, ModelSettings, methods_by_name, parse_settings
 from entailor.errors import ConfigError
 from entailor.methods.registry import build_method, experiment_schema, known_keys, registered_methods
-from entailor.overrides import apply_overrides, read_yaml, set_key
+from entailor.overrides import apply_overrides, dump_yaml, read_yaml, set_key
 
 
 def experiment(*words: str, values: dict[str, Any] | None = None) -> Experiment:
@@ -24,8 +26,8 @@ def refusal(*words: str, values: dict[str, Any] | None = None) -> str:
     """The message for words that cannot be used."""
 
     def build() -> None:
-        for name, settings in experiment(*words, values=values).methods.items():
-            build_method(name, settings)
+        for name, own in experiment(*words, values=values).methods.items():
+            build_method(name, own)
 
     with pytest.raises(ConfigError) as caught:
         build()
@@ -81,9 +83,9 @@ def test_sections_are_reached_by_their_path():
     ("text", "number"), [("1e-4", 1e-4), ("1E-4", 1e-4), ("2.5e3", 2500), (".5e-3", 5e-4), ("0.01", 0.01), ("3", 3)]
 )
 def test_numbers_are_numbers_however_they_are_written(text, number):
-    settings = experiment("methods=lora", f"lora.learning_rate={text}").methods["lora"]
-    assert isinstance(settings["learning_rate"], (int, float))
-    assert build_method("lora", settings).learning_rate == number
+    own = experiment("methods=lora", f"lora.learning_rate={text}").methods["lora"]
+    assert isinstance(own["learning_rate"], (int, float))
+    assert build_method("lora", own).learning_rate == number
 
 
 def test_scientific_numbers_in_a_yaml_file_are_numbers(tmp_path):
@@ -230,6 +232,20 @@ def test_an_empty_section_is_no_section(tmp_path):
     assert experiment(values=values).data.train == "a.csv"
 
 
+yaml_text = st.text(max_size=8) | st.sampled_from(
+    ["1e-4", "12345e7", "no", "007", "~", "1:30", "2024-01-01", "=", "'", "\x85", "日本 \u2028"]
+)
+yaml_value = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | yaml_text
+
+
+@settings(max_examples=60)
+@given(st.dictionaries(yaml_text, yaml_value | st.lists(yaml_value, max_size=3), max_size=4))
+def test_what_is_dumped_is_read_back(tmp_path_factory, values):
+    file = tmp_path_factory.mktemp("yaml") / "run.yaml"
+    file.write_text(dump_yaml(values), encoding="utf-8")
+    assert read_yaml(file) == values
+
+
 def test_an_empty_file_is_an_empty_mapping(tmp_path):
     (tmp_path / "run.yaml").write_text("# nothing yet\n")
     assert read_yaml(tmp_path / "run.yaml") == {}
@@ -328,11 +344,11 @@ def test_labels_that_yaml_takes_for_booleans():
     assert "in quotes" in message
 
 
-@pytest.mark.parametrize("settings", [Experiment(), DataSettings(), ModelSettings(), build_method("lora", {})])
-def test_settings_are_frozen(settings):
-    name = next(iter(type(settings).model_fields))
+@pytest.mark.parametrize("made", [Experiment(), DataSettings(), ModelSettings(), build_method("lora", {})])
+def test_settings_are_frozen(made):
+    name = next(iter(type(made).model_fields))
     with pytest.raises(ValidationError, match="frozen"):
-        setattr(settings, name, getattr(settings, name))
+        setattr(made, name, getattr(made, name))
 
 
 @pytest.mark.parametrize("kind", [Experiment, DataSettings, ModelSettings])
@@ -359,4 +375,4 @@ def test_the_schema_knows_the_short_ways_of_writing():
     assert {one["type"] for one in properties["seeds"]["anyOf"]} == {"integer", "array"}
     assert {one["type"] for one in properties["models"]["anyOf"]} == {"string", "array"}
     assert {one["type"] for one in properties["methods"]["anyOf"]} == {"string", "array", "object"}
-    assert all(properties[key]["description"] for key in properties)
+    assert all(properties[key]["description"] for key in ("seeds", "models", "methods"))

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from entailor.errors import RunError
@@ -75,6 +75,7 @@ def test_a_failed_record_is_read_back(tmp_path):
 text = st.text(st.characters(exclude_categories=()), max_size=20) | st.just(ODD)
 
 
+@settings(max_examples=40)
 @given(st.lists(st.builds(Prediction, id=text, label=text, probabilities=st.just({ODD: 1.0}), group=text, text=text)))
 def test_any_text_survives(tmp_path_factory, predictions):
     folder = tmp_path_factory.mktemp("record")
@@ -84,6 +85,7 @@ def test_any_text_survives(tmp_path_factory, predictions):
     assert len((folder / "predictions.jsonl").read_bytes().split(b"\n")) == len(predictions) + 1
 
 
+@settings(max_examples=40)
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=2))
 def test_probabilities_survive_to_the_last_bit(tmp_path_factory, values):
     folder = tmp_path_factory.mktemp("record")

@@ -10,17 +10,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from entailor.config import Experiment
 from entailor.data.splits import LoadedData, load_data, split_document
 from entailor.environment import describe_environment
 from entailor.errors import ConfigError, ModelError, RunError
 from entailor.evaluation.comparison import compare_records
-from entailor.methods import Method, build_method
+from entailor.methods import Method, TrainedMethod, build_method
 from entailor.models.load import open_model
 from entailor.models.precision import PrecisionChoice, choose_precision
-from entailor.overrides import read_yaml
+from entailor.overrides import dump_yaml, read_yaml
 from entailor.record import NO_MODEL, RECORD_FILE, RunFolder, RunRecord, read_json, write_json, write_text
 from entailor.report.html import write_report
 from entailor.tasks import Task
@@ -210,7 +208,7 @@ def prepare_folder(folder: RunFolder, resolved: dict[str, Any], data: LoadedData
         if not goes_on:
             for failed in folder.trial_folders():
                 shutil.rmtree(failed)
-        write_text(folder.experiment_file, yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
+        write_text(folder.experiment_file, dump_yaml(resolved))
         write_json(folder.split_file, split)
         write_json(folder.environment_file, environment)
     except OSError as error:
@@ -259,7 +257,8 @@ def plan_trials(
                         model=model,
                         seed=seed,
                         settings=experiment.model,
-                        precision=precisions.get(model),
+                        # what is fitted on features is computed in fp32, and its record shall say so
+                        precision=precisions.get(model) if isinstance(method, TrainedMethod) else None,
                         restarts=experiment.restarts,
                         scoring_batch_tokens=experiment.scoring_batch_tokens,
                     )

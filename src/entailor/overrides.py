@@ -16,6 +16,21 @@ import yaml
 from entailor.config import DEFAULT_METHODS, DataSettings, Experiment, ModelSettings, Settings, methods_by_name, shown
 from entailor.errors import ConfigError, near_miss
 
+# YAML 1.1, which PyYAML reads, takes 1e-4 for text; YAML 1.2 and everybody else for a number.
+_SCIENTIFIC = ("tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789"))
+
+
+class _Loader(yaml.SafeLoader):
+    """Makes plain values only."""
+
+
+class _Dumper(yaml.SafeDumper):
+    """Puts text in quotes that `_Loader` would take for a number."""
+
+
+_Loader.add_implicit_resolver(*_SCIENTIFIC)
+_Dumper.add_implicit_resolver(*_SCIENTIFIC)
+
 SECTIONS: Mapping[str, type[Settings]] = {"data": DataSettings, "model": ModelSettings}
 
 
@@ -26,7 +41,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         ConfigError: the file is missing, is not UTF-8, is not YAML, or is not a mapping.
     """
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        values = _load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}. Give the path of a YAML file") from None
     except UnicodeDecodeError as error:
@@ -38,6 +53,19 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: a mapping of keys to values was expected, found a {type(values).__name__}")
     return values
+
+
+def dump_yaml(values: Mapping[str, Any]) -> str:
+    """Return values as YAML that :func:`read_yaml` reads back the same, in their order."""
+    text = yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    if _load(text) == values:
+        return text
+    # PyYAML writes some separators of Unicode so that it reads them back as others; escaped they stay what they are
+    return yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False)
+
+
+def _load(text: str) -> Any:
+    return yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe loader, see above
 
 
 def set_key(values: dict[str, Any], path: Sequence[str], value: object) -> None:
@@ -134,9 +162,6 @@ def _value_of_field(kind: type[Settings], path: Sequence[str], text: str) -> Any
 
 def _parse_value(text: str) -> Any:
     try:
-        value = yaml.safe_load(text)
+        return _load(text)
     except yaml.YAMLError:
         return text
-    if isinstance(value, str) and re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+", value):
-        return float(value)  # YAML 1.1 reads 1e-4 as text
-    return value

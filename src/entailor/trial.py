@@ -250,9 +250,11 @@ class _Trial:
         inputs = self._encode(classifier, self.split.test)
         self.truncated_share = len({item.row for item in inputs if item.truncated}) / max(1, len(self.split.test))
         if self.truncated_share:
+            longest = max(len(item) for item in inputs if item.truncated)
             self.events.append(
-                f"{self.truncated_share:.1%} of test was truncated to {self.plan.settings.max_length} tokens, "
-                "longest text first. Raise model.max_length or set model.long_texts=windows"
+                f"{self.truncated_share:.1%} of test was truncated to {longest} tokens, longest text first. Raise "
+                f"model.max_length (now {self.plan.settings.max_length}; the model's own limit caps it) or set "
+                "model.long_texts=windows"
             )
         begin = time.perf_counter()
         logprobs_EL = score(

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -43,6 +45,13 @@ def test_limits_hold_but_for_one_input_that_is_too_long_alone(lengths, limit):
 def test_a_fixed_number_of_examples_wastes_no_batch(lengths, examples):
     for batches in both_kinds(lengths, BatchLimit(examples=examples)):
         assert len(batches) == -(-len(lengths) // examples)
+
+
+@given(LENGTHS, LIMITS)
+def test_a_batch_ends_only_where_the_next_input_does_not_fit(lengths, limit):
+    for batch, following in pairwise(scoring_batches(lengths, limit)):
+        longest = max(lengths[index] for index in (*batch, following[0]))
+        assert not limit.admits(len(batch) + 1, longest)
 
 
 @given(LENGTHS, LIMITS, st.integers(0, 5))

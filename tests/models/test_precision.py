@@ -14,7 +14,7 @@ def speeds(monkeypatch):
     return set_speeds
 
 
-@pytest.mark.parametrize(("bf16", "chosen"), [(60.0, "bf16"), (30.0, "bf16"), (29.9, "fp32"), (1.0, "fp32")])
+@pytest.mark.parametrize(("bf16", "chosen"), [(60.0, "bf16"), (50.0, "bf16"), (49.9, "fp32"), (1.0, "fp32")])
 def test_bf16_is_chosen_where_it_is_worth_its_rounding(speeds, bf16, chosen):
     speeds(fp32=20.0, bf16=bf16)
     choice = choose_precision("auto", 384, 1536, "cpu")

@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import replace
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -68,15 +69,11 @@ def test_a_pad_token_written_in_the_text_hides_nothing(kind, load_tiny, nli_task
     items = classifier.encode([Example("x", f"w1 {pad} w2", f"w3 {pad} w4"), Example("y", "w1", "w2")])
     batch = classifier.collate(items)
     assert batch.mask_BT.sum(1).tolist() == [len(item) for item in items]
-    # even an id equal to the pad id, in the middle, is attended
-    changed = batch.ids_BT.clone()
-    changed[0, 2] = classifier.pad_id
-    assert classifier.collate(items).mask_BT[0, 2] == 1
-    with torch.no_grad():
-        one = classifier.model(input_ids=changed, attention_mask=batch.mask_BT).logits[0]
-        changed[0, 3] = items[1].input_ids[1]
-        other = classifier.model(input_ids=changed, attention_mask=batch.mask_BT).logits[0]
-    assert not torch.equal(one, other)
+    # an id equal to the pad id is attended as well: lengths decide, and no comparison
+    ids_T = items[0].input_ids
+    odd = replace(items[0], input_ids=[*ids_T[:2], classifier.pad_id, *ids_T[3:]])
+    batch = classifier.collate([odd, items[1]])
+    assert batch.mask_BT.sum(1).tolist() == [len(item) for item in items]
 
 
 @pytest.mark.parametrize("side", ["left", "right"])

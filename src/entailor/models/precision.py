@@ -38,7 +38,7 @@ SECONDS_EACH = 0.15
 """No new repeat starts after this many seconds in one precision."""
 SPEEDS_FILE = "precision.json"
 """In the cache folder: machine and layer to measured speeds."""
-WORTHWHILE = 1.5
+WORTHWHILE = 2.5
 """bf16 rounds to three digits, so it must be this many times faster to be chosen."""
 
 
