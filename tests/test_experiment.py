@@ -17,8 +17,8 @@ from entailor.data.example import Example
 from entailor.errors import ConfigError, DataError, ModelError, RunError
 from entailor.experiment import Comparison, Observer, compare
 from entailor.methods.bag_of_words import BagOfWordsClassifier
-from entailor.methods.encoder import EncoderClassifier
 from entailor.methods.lora import Lora
+from entailor.methods.transformer import TransformerClassifier
 from entailor.record import RunRecord, write_text
 from entailor.trial import load_classifier, run_trial
 
@@ -489,7 +489,7 @@ def test_the_test_split_is_read_once_and_after_training(nli_experiment, out, mon
     def encoded(_: object, examples: list[Example]) -> str | None:
         return "test is read" if test_ids & {example.id for example in examples} else None
 
-    for kind in (EncoderClassifier, BagOfWordsClassifier):
+    for kind in (TransformerClassifier, BagOfWordsClassifier):
         watch(kind, "encode", encoded)
     watch(BagOfWordsClassifier, "fit", lambda *rest: "trained")
     monkeypatch.setattr(entailor.trial, "train", tell_after(entailor.trial.train, events))

@@ -13,8 +13,8 @@ from entailor.data.example import Example, Split
 from entailor.engine.scorer import score
 from entailor.errors import MethodError, RunError
 from entailor.methods import build_method, registered_methods
-from entailor.methods.encoder import WEIGHTS_FILE, EncoderClassifier
 from entailor.methods.full_finetuning import FullFinetuning
+from entailor.methods.transformer import WEIGHTS_FILE, TransformerClassifier
 from entailor.models.precision import PrecisionChoice
 from entailor.record import NO_MODEL, RunRecord
 from entailor.tasks import Task
@@ -127,7 +127,7 @@ def test_a_trial_that_fails_late_keeps_what_was_said_before(run, nli_split):
     assert diverging.provenance["weights_sha256"]
 
 
-class StaleHead(EncoderClassifier):
+class StaleHead(TransformerClassifier):
     """Saves all but the head, and does not notice."""
 
     def save(self, folder):
@@ -143,7 +143,7 @@ class StaleHead(EncoderClassifier):
 class MissingHead(StaleHead):
     """The same, but it notices when it loads."""
 
-    load = EncoderClassifier.load
+    load = TransformerClassifier.load
 
 
 def register_careless(name, classifier_class):

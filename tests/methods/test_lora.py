@@ -65,9 +65,9 @@ def test_a_new_pooler_inside_the_encoder_is_trained_and_saved(tiny_model, load_t
 
 
 def test_it_starts_as_the_checkpoint(load_tiny, nli_task):
-    from entailor.methods.encoder import EncoderClassifier
+    from entailor.methods.transformer import TransformerClassifier
 
-    plain = EncoderClassifier(load_tiny("bert"), nli_task)
+    plain = TransformerClassifier(load_tiny("bert"), nli_task)
     adapted = build_method("lora", {}).adapt(load_tiny("bert"), nli_task, 0)
     np.testing.assert_array_equal(logprobs(adapted, ROWS), logprobs(plain, ROWS))
 

@@ -7,7 +7,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from entailor.errors import HeadMismatchError, ModelError
 from entailor.methods import build_method
-from entailor.methods.encoder import EncoderClassifier
+from entailor.methods.transformer import TransformerClassifier
 from entailor.tasks import Task
 
 OTHER_ORDER = ("contradiction", "entailment", "neutral")
@@ -56,8 +56,8 @@ def test_a_head_in_another_order_gives_the_same_scores_by_name(kind, with_head, 
     # by position this costs nearly everything: 4 % instead of 90 % (huggingface/transformers#10401)
     folder = with_head(kind)
     backbone = load_tiny(folder)
-    ours = our_logits(EncoderClassifier(backbone, nli_task))
-    expected = plain_logits(folder, EncoderClassifier(load_tiny(folder), nli_task))
+    ours = our_logits(TransformerClassifier(backbone, nli_task))
+    expected = plain_logits(folder, TransformerClassifier(load_tiny(folder), nli_task))
     assert list(ours) != list(expected)
     for label, logits_B in ours.items():
         torch.testing.assert_close(logits_B, expected[label])
@@ -141,8 +141,8 @@ def silent_about_its_head(folder, **values):
 @pytest.mark.parametrize("kind", ["bert", "distilbert", "roberta"])
 def test_a_head_the_configuration_does_not_speak_of_is_matched_all_the_same(kind, with_head, load_tiny, nli_task):
     folder = silent_about_its_head(with_head(kind))
-    ours = our_logits(EncoderClassifier(load_tiny(folder), nli_task))
-    for label, logits_B in plain_logits(folder, EncoderClassifier(load_tiny(folder), nli_task)).items():
+    ours = our_logits(TransformerClassifier(load_tiny(folder), nli_task))
+    for label, logits_B in plain_logits(folder, TransformerClassifier(load_tiny(folder), nli_task)).items():
         torch.testing.assert_close(logits_B, ours[label])
     assert load_tiny(folder, head="checkpoint").events[0].endswith("rows [1, 2, 0]")
     assert "classifier" in load_tiny(folder, head="new").new_modules

@@ -62,9 +62,9 @@ def test_text_that_looks_like_a_special_token_is_text(kind, mark):
 @pytest.mark.parametrize("kind", ENCODERS)
 def test_a_pad_token_written_in_the_text_hides_nothing(kind, load_tiny, nli_task):
     # positions come from lengths: what stands behind it is read (huggingface/transformers#34055)
-    from entailor.methods.encoder import EncoderClassifier
+    from entailor.methods.transformer import TransformerClassifier
 
-    classifier = EncoderClassifier(load_tiny(kind), nli_task)
+    classifier = TransformerClassifier(load_tiny(kind), nli_task)
     pad = classifier.text_encoder.tokenizer.pad_token
     items = classifier.encode([Example("x", f"w1 {pad} w2", f"w3 {pad} w4"), Example("y", "w1", "w2")])
     batch = classifier.collate(items)
@@ -78,12 +78,12 @@ def test_a_pad_token_written_in_the_text_hides_nothing(kind, load_tiny, nli_task
 
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_the_padding_side_of_a_tokenizer_changes_nothing(side, tiny_model, load_tiny, nli_task, tmp_path):
-    from entailor.methods.encoder import EncoderClassifier
+    from entailor.methods.transformer import TransformerClassifier
 
     folder = shutil.copytree(tiny_model("bert"), tmp_path / "model")
     config = json.loads((folder / "tokenizer_config.json").read_text())
     (folder / "tokenizer_config.json").write_text(json.dumps({**config, "padding_side": side}))
-    classifier = EncoderClassifier(load_tiny(folder), nli_task)
+    classifier = TransformerClassifier(load_tiny(folder), nli_task)
     assert classifier.text_encoder.tokenizer.padding_side == side
     items = classifier.encode([Example("x", "w1 w2 w3 w4 w5", "w6"), Example("y", "w1", "w2")])
     with torch.no_grad():
@@ -211,12 +211,12 @@ def test_positions_an_architecture_never_uses_are_left_out(kind, limit):
 
 @pytest.mark.parametrize("kind", ENCODERS)
 def test_the_longest_input_a_model_takes_runs_and_one_more_would_not(kind, tiny_model, load_tiny, nli_task, tmp_path):
-    from entailor.methods.encoder import EncoderClassifier
+    from entailor.methods.transformer import TransformerClassifier
 
     folder = shutil.copytree(tiny_model(kind), tmp_path / "model")
     config = json.loads((folder / "tokenizer_config.json").read_text())
     (folder / "tokenizer_config.json").write_text(json.dumps({**config, "model_max_length": 10**30}))
-    classifier = EncoderClassifier(load_tiny(folder, max_length=1000), nli_task)
+    classifier = TransformerClassifier(load_tiny(folder, max_length=1000), nli_task)
     assert classifier.text_encoder.max_length == (78 if kind in ("roberta", "mpnet") else 80)
     with torch.no_grad():
         assert torch.isfinite(

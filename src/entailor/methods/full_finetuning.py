@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from entailor.errors import MethodError
 from entailor.methods.base import LearningRate, Range, TrainedMethod
-from entailor.methods.encoder import EncoderClassifier
+from entailor.methods.transformer import TransformerClassifier
 from entailor.models.load import Backbone, quiet_libraries
 from entailor.tasks import Task
 
@@ -31,7 +31,7 @@ class FullFinetuning(TrainedMethod, name="full_finetuning"):
         return {"learning_rate": Range(1e-5, 2e-4)}
 
 
-class FullClassifier(EncoderClassifier):
+class FullClassifier(TransformerClassifier):
     """All weights trainable; saved as a checkpoint that `AutoModelForSequenceClassification` loads."""
 
     def save(self, folder: Path) -> None:

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from entailor.data.example import Example
 from entailor.errors import MethodError
 from entailor.methods.base import FitData, FittedClassifier, Method, count_parameters
-from entailor.methods.encoder import EncoderClassifier, TokenBatch
 from entailor.methods.linear_model import LinearModel
+from entailor.methods.transformer import TokenBatch, TransformerClassifier
 from entailor.models.load import Backbone
 from entailor.models.tokenizer import TokenIds
 from entailor.tasks import Task
@@ -63,7 +63,7 @@ class LinearProbeClassifier(FittedClassifier):
     def __init__(self, method: LinearProbe, backbone: Backbone, task: Task) -> None:
         self.method, self.task = method, task
         backbone.leave_own_head("linear_probe fits one of its own")
-        self.reader = EncoderClassifier(backbone, task)
+        self.reader = TransformerClassifier(backbone, task)
         self.body: nn.Module = getattr(backbone.model, backbone.model.base_model_prefix)
         self.linear = LinearModel(len(task.labels))
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from entailor.errors import MethodError
 from entailor.methods.base import LearningRate, Range, TrainedMethod
-from entailor.methods.encoder import PeftClassifier
+from entailor.methods.transformer import PeftClassifier
 from entailor.models.load import Backbone
 from entailor.tasks import Task
 

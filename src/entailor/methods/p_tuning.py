@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from entailor.errors import MethodError
 from entailor.methods.base import Classifier, HeadLearningRate, LearningRate, Range, TrainedMethod
-from entailor.methods.encoder import WEIGHTS_FILE, PeftClassifier, save_tensors
 from entailor.methods.soft_prompt import SoftPromptClassifier, vocabulary_words
+from entailor.methods.transformer import WEIGHTS_FILE, PeftClassifier, save_tensors
 from entailor.models.load import Backbone
 from entailor.tasks import Task
 

@@ -13,7 +13,7 @@ from pydantic import Field
 from entailor.data.example import Example
 from entailor.errors import ConfigError, MethodError, near_miss
 from entailor.methods.base import LearningRate, Range, TrainedMethod
-from entailor.methods.encoder import PeftClassifier
+from entailor.methods.transformer import PeftClassifier
 from entailor.models.load import Backbone
 from entailor.tasks import Task
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from entailor.methods.encoder import EncoderClassifier, TokenBatch
+from entailor.methods.transformer import TokenBatch, TransformerClassifier
 from entailor.models.load import Backbone
 from entailor.tasks import Task
 
@@ -41,7 +41,7 @@ class MeanHead(nn.Module):
         return logits_BL
 
 
-class SoftPromptClassifier(EncoderClassifier):
+class SoftPromptClassifier(TransformerClassifier):
     """A frozen encoder with N virtual tokens behind its first token.
 
     Args:

@@ -40,7 +40,7 @@ class TokenBatch:
     types_BT: Tensor | None
 
 
-class EncoderClassifier(nn.Module, Classifier):
+class TransformerClassifier(nn.Module, Classifier):
     """A sequence classifier of `transformers`, some of its tensors trainable.
 
     Args:
@@ -138,7 +138,7 @@ class EncoderClassifier(nn.Module, Classifier):
         return trained, count_parameters(self.stored_tensors().values()), count_parameters(self.parameters())
 
 
-class PeftClassifier(EncoderClassifier):
+class PeftClassifier(TransformerClassifier):
     """A classifier whose trainable part is a `peft` adapter and the head.
 
     What it saves loads with plain `peft` and `transformers`.
