@@ -23,6 +23,7 @@ PUBLIC = {
     "Comparison": "entailor.experiment",
     "DataSettings": "entailor.config",
     "EntailorError": "entailor.errors",
+    "Examination": "entailor.doctor",
     "Example": "entailor.data.example",
     "Experiment": "entailor.config",
     "Method": "entailor.methods.base",
@@ -34,6 +35,7 @@ PUBLIC = {
     "evaluate": "entailor.inference",
     "load_classifier": "entailor.trial",
     "predict": "entailor.inference",
+    "validate": "entailor.doctor",
 }
 
 

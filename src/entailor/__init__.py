@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from entailor.config import DataSettings, Experiment, ModelSettings
     from entailor.data.example import Example, Split
+    from entailor.doctor import Examination, validate
     from entailor.errors import EntailorError
     from entailor.experiment import Comparison, Observer, compare
     from entailor.inference import evaluate, predict
@@ -29,6 +30,7 @@ _HOMES = {
     "Comparison": "entailor.experiment",
     "DataSettings": "entailor.config",
     "EntailorError": "entailor.errors",
+    "Examination": "entailor.doctor",
     "Example": "entailor.data.example",
     "Experiment": "entailor.config",
     "Method": "entailor.methods",
@@ -40,6 +42,7 @@ _HOMES = {
     "evaluate": "entailor.inference",
     "load_classifier": "entailor.trial",
     "predict": "entailor.inference",
+    "validate": "entailor.doctor",
 }
 
 __all__ = [
@@ -47,6 +50,7 @@ __all__ = [
     "Comparison",
     "DataSettings",
     "EntailorError",
+    "Examination",
     "Example",
     "Experiment",
     "Method",
@@ -58,6 +62,7 @@ __all__ = [
     "evaluate",
     "load_classifier",
     "predict",
+    "validate",
 ]
 
 

@@ -220,6 +220,53 @@ def predict(
 
 
 @app.command()
+def validate(
+    overrides: Overrides = None,
+    config: Config = None,
+    train: Train = None,
+    tune: Annotated[str | None, typer.Option("--tune", help="Looked at as well, and for rows of train.")] = None,
+    test: Annotated[str | None, typer.Option("--test", help="Looked at as well, and for rows of the others.")] = None,
+    columns: Columns = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Count its tokens, and find wrong labels by its features as well.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", help="Write all findings with all ids as JSON.")] = None,
+    fail_on: Annotated[
+        str, typer.Option("--fail-on", help="Exit with 1 on a finding this grave: error, warning or never.")
+    ] = "error",
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Look for mistakes in labelled data before they cost a comparison.
+
+    Repeated rows and leaks between files, wrong and contradicting labels, labels given away by one text or a word,
+    imbalance, lengths, scripts. Nothing is changed.
+    """
+    from entailor.doctor import validate as validate_data
+    from entailor.report.doctor import doctor_text
+
+    failing = {"error": ("error",), "warning": ("error", "warning"), "never": ()}
+    if fail_on not in failing:
+        raise ConfigError(f"--fail-on: {fail_on!r} found, expected one of {', '.join(failing)}")
+    flags = {
+        "data.train": train,
+        "data.tune": tune,
+        "data.test": test,
+        "data.columns": _mapping(columns, "--columns"),
+    }
+    experiment = _experiment(config, flags, overrides or [])
+    found = validate_data(
+        experiment.data, model=model, model_settings=experiment.model, tell=lambda words: None if quiet else _say(words)
+    )
+    document = found.document()
+    if output is not None:
+        found.write(output)
+    _print(json.dumps(document, indent=2, ensure_ascii=False) if as_json else doctor_text(document))
+    if any(one.severity in failing[fail_on] for one in found.findings):
+        raise typer.Exit(1)
+
+
+@app.command()
 def report(run: Annotated[Path, typer.Option("--run", help="A run's folder.")]) -> None:
     """Write report.html anew from the records of a run."""
     from entailor.record import RunFolder

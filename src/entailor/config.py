@@ -121,6 +121,8 @@ class Experiment(Settings):
     """One trial a seed, for every method with randomness in it. A number is so many seeds: 3 is 0, 1, 2."""
     out: str = "runs/default"
     """The run folder."""
+    doctor: bool = True
+    """Let the data doctor look at the split (seconds) and write doctor.json, which the report shows."""
     restarts: int = Field(default=1, ge=0)
     """How often a collapsed training is started again with another seed (recorded as such)."""
     scoring_batch_tokens: int = Field(default=8192, ge=16)

@@ -12,6 +12,7 @@ from typing import Any
 
 from entailor.config import Experiment
 from entailor.data.splits import LoadedData, load_data, split_document
+from entailor.doctor import examine_run
 from entailor.environment import describe_environment
 from entailor.errors import ConfigError, ModelError, RunError
 from entailor.evaluation.comparison import compare_records
@@ -88,6 +89,8 @@ def compare(experiment: Experiment, observer: Observer | None = None) -> Compari
     for note in (*data.notes, *(f"{found.severity}: {found.message}. {found.remedy}" for found in data.findings)):
         observer.note(note.rstrip())
     environment = prepare_folder(folder, resolved, data, goes_on=bool(records))
+    if experiment.doctor:
+        examine_run(folder, data, observer.note)
     plans = plan_trials(experiment, rows, task, folder, environment, observer)
     places = [folder.trial(plan.model, plan.row, plan.seed) for plan in plans]
     finished = {place for place in places if place in records and records[place].status == "complete"}

@@ -211,6 +211,11 @@ class RunFolder:
         return self.path / "comparison.json"
 
     @property
+    def doctor_file(self) -> Path:
+        """What the data doctor found in the split."""
+        return self.path / "doctor.json"
+
+    @property
     def report_file(self) -> Path:
         """One self-contained page."""
         return self.path / "report.html"

@@ -16,6 +16,7 @@ from entailor.errors import RunError
 from entailor.evaluation.comparison import hardest_examples
 from entailor.record import NO_MODEL, CurvePoint, RunFolder, RunRecord, read_json, write_text
 from entailor.report import plots, tables
+from entailor.report.doctor import doctor_section
 
 NUM_HARDEST = 20
 MOST_CHARACTERS = 600  # of one text; a document's first lines say enough here
@@ -39,6 +40,7 @@ def write_report(folder: RunFolder) -> Path:
         experiment=_optional_text(folder.experiment_file),
         environment=_optional_json(folder.environment_file),
         split=_optional_json(folder.split_file),
+        doctor=_optional_json(folder.doctor_file),
     )
     write_text(folder.report_file, page)
     return folder.report_file
@@ -65,6 +67,7 @@ def render(
     experiment: str | None = None,
     environment: Mapping[str, Any] | None = None,
     split: Mapping[str, Any] | None = None,
+    doctor: Mapping[str, Any] | None = None,
 ) -> str:
     """Return the page.
 
@@ -75,6 +78,7 @@ def render(
         experiment: the text of experiment.yaml.
         environment: the content of environment.json; every key is optional.
         split: the content of split.json.
+        doctor: the content of doctor.json.
     """
     from jinja2 import Environment, StrictUndefined
 
@@ -96,6 +100,7 @@ def render(
         no_model=NO_MODEL,
         parts=("premise", "hypothesis") if "entailment" in comparison["labels"] else ("first text", "second text"),
         data_notes=_data_notes(environment),
+        doctor=_drawn(doctor_section(doctor)) if doctor else None,
         split=_split_sizes(split or {}),
         command=_optional_words(environment.get("command")),
         experiment=experiment,
