@@ -113,6 +113,7 @@ def test_the_run_folder_holds_what_was_promised(finished_run: Comparison, nli_ex
         "split.json",
         "trials",
         "comparison.json",
+        "doctor.json",
         "report.html",
     }
     (model,) = {path.name for path in (run / "trials").iterdir()} - {"none"}

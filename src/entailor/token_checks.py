@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from entailor.data.checks import Severity
 from entailor.data.doctor.base import MOST_SHOWN, CheckResult, Diagnosis, Evidence, Outcome, share, shown
 from entailor.models.tokenizer import TextEncoder
 
@@ -40,11 +41,11 @@ def truncation(encoder: TextEncoder, model: str, evidence: Evidence) -> Outcome:
         facts[part] = {"p5": int(low), "median": int(middle), "p95": int(high), "cut": len(cut) / len(rows)}
         if cut:
             message = (
-                f"{share(len(cut), len(rows))} of {part} are longer than {encoder.max_length} tokens of {model} and are "
-                "cut, the longer text of a pair first"
+                f"{share(len(cut), len(rows))} of {part} are longer than {encoder.max_length} tokens of {model} "
+                "and are cut, the longer text of a pair first"
             )
             remedy = "Raise model.max_length as far as the model takes it, or set model.long_texts=windows"
-            severity = "warning" if len(cut) / len(rows) > MANY else "info"
+            severity: Severity = "warning" if len(cut) / len(rows) > MANY else "info"
             some = tuple(shown(part, rows[at]) for at in cut[:MOST_SHOWN])
             ids = tuple(rows[at].id for at in cut)
             findings.append(Diagnosis(TRUNCATION, "truncated", severity, message, remedy, some, ids, {"part": part}))
@@ -65,7 +66,10 @@ def label_tokens(encoder: TextEncoder, model: str, labels: tuple[str, ...]) -> O
 
 
 def _collisions(tokens: dict[str, list[int]], model: str) -> Iterator[Diagnosis]:
-    remedy = "Give them other words in the verbalizer, or other names with data.label_names; classifiers with a head of their own are not concerned"
+    remedy = (
+        "Give them other words in the verbalizer, or other names with data.label_names; classifiers with a head of "
+        "their own are not concerned"
+    )
     for (one, first), (other, second) in combinations(tokens.items(), 2):
         if not first or not second:
             continue
@@ -74,7 +78,9 @@ def _collisions(tokens: dict[str, list[int]], model: str) -> Iterator[Diagnosis]
             message = f"{one!r} and {other!r} are the same tokens to {model}: no score can tell them apart"
             yield Diagnosis(COLLISIONS, "same_label_tokens", "error", message, remedy, figures=figures)
         elif first == second[: len(first)] or second == first[: len(second)]:
-            message = f"the tokens of one of {one!r} and {other!r} begin the other's: the shorter one always scores higher"
+            message = (
+                f"the tokens of one of {one!r} and {other!r} begin the other's: the shorter one always scores higher"
+            )
             yield Diagnosis(COLLISIONS, "prefix_label_tokens", "warning", message, remedy, figures=figures)
         elif first[0] == second[0]:
             message = f"{one!r} and {other!r} begin with the same token: scored by the first alone they are the same"

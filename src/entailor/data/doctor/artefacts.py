@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from entailor.data.checks import Severity
 from entailor.data.doctor.base import MOST_SHOWN, Diagnosis, Evidence, Integers, Outcome, check, shown
 from entailor.data.doctor.cross_validation import FEWEST_ROWS, Held, held_out_accuracy, out_of_fold
 from entailor.data.doctor.words import group_codes, ngrams, overlap_features, text_matrix, words_of
@@ -102,10 +103,10 @@ def _shortcut_finding(kind: str, held: Held, telling: Sequence[TellingWord]) -> 
         f"{100 * held.majority:.1f} %)" + (f". Most telling: {words}" if words else "")
     )
     remedy = (
-        "Compare every result with this figure, not with chance; keep hypothesis_only and bag_of_words among the methods"
+        "Compare results with this figure, not with chance; keep hypothesis_only and bag_of_words among the methods"
     )
     figures = {**asdict(held), "telling": [asdict(one) for one in telling]}
-    severity = "warning" if held.low > held.majority + GAIN else "info"
+    severity: Severity = "warning" if held.low > held.majority + GAIN else "info"
     yield Diagnosis(NAME, kind, severity, message, remedy, figures=figures)
 
 
@@ -116,8 +117,8 @@ def _giveaways(rows: Sequence[Example], field: str, telling: Sequence[TellingWor
             continue  # a longer n-gram around the word that tells
         has = [row for row in rows if one.words in ngrams(words_of(getattr(row, field) or ""))]
         message = (
-            f"{one.words!r} gives the label away: of {one.count:,} rows with it {100 * one.share:.0f} % are {one.label!r}, "
-            f"and it stands in {100 * one.coverage:.0f} % of the rows of {one.label!r}"
+            f"{one.words!r} gives the label away: of {one.count:,} rows with it {100 * one.share:.0f} % are "
+            f"{one.label!r}, and it stands in {100 * one.coverage:.0f} % of the rows of {one.label!r}"
         )
         remedy = "Find out where it comes from; take it out of the texts, or balance it over the labels"
         yield Diagnosis(

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from entailor.data.checks import Severity
 from entailor.data.doctor.base import Diagnosis, Evidence, Outcome, check, listed
 
 NAME = "imbalance"
@@ -36,7 +37,7 @@ def _within(counts: dict[str, int]) -> Iterator[Diagnosis]:
             f"{most!r} has {ratio:.1f} times the rows of {least!r} in train ({counts[most]:,} and {counts[least]:,})"
         )
         remedy = "Read macro F1 and MCC beside accuracy: naming the most frequent label alone already scores well"
-        severity = "warning" if ratio >= RATIO_WARNING else "info"
+        severity: Severity = "warning" if ratio >= RATIO_WARNING else "info"
         yield Diagnosis(NAME, "imbalance", severity, message, remedy, figures={"ratio": ratio})
     rare = [label for label, count in counts.items() if count < FEW_ROWS]
     if rare:
@@ -57,10 +58,13 @@ def _across(counts: dict[str, dict[str, int]]) -> Iterator[Diagnosis]:
         present = (train + other) > 0
         p_value = float(chi2_contingency(np.stack([train, other])[:, present]).pvalue)
         if distance > SHIFT and p_value < SURE:
-            moved = max(counts["train"], key=lambda label: abs(_part(counts, "train", label) - _part(counts, part, label)))
+            moved = max(
+                counts["train"], key=lambda label: abs(_part(counts, "train", label) - _part(counts, part, label))
+            )
             message = (
                 f"labels stand in other proportions in {part} than in train: {moved!r} is "
-                f"{100 * _part(counts, 'train', moved):.0f} % of train and {100 * _part(counts, part, moved):.0f} % of {part}"
+                f"{100 * _part(counts, 'train', moved):.0f} % of train and "
+                f"{100 * _part(counts, part, moved):.0f} % of {part}"
             )
             remedy = "Draw both from the same source, or read the figures of each label instead of accuracy"
             figures = {"part": part, "distance": distance, "p_value": p_value}

@@ -1,5 +1,7 @@
-"""Label names that get in each other's way, or stand in the texts they label. Tokens of names are for
-`entailor.doctor`."""
+"""Label names that get in each other's way, or stand in the texts they label.
+
+Tokens of names are for `entailor.token_checks`.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +27,12 @@ def _prefixes(labels: tuple[str, ...]) -> Iterator[Diagnosis]:
     if pairs:
         names = listed([f"{one} / {other}" for one, other in pairs])
         message = f"one label's name is the beginning of another's: {names}"
-        remedy = "Give the answers other words where a language model writes or scores them; other methods are not concerned"
-        yield Diagnosis(NAME, "prefix_names", "info", message, remedy, figures={"pairs": [list(pair) for pair in pairs]})
+        remedy = (
+            "Give the answers other words where a language model writes or scores them; other methods are not concerned"
+        )
+        yield Diagnosis(
+            NAME, "prefix_names", "info", message, remedy, figures={"pairs": [list(pair) for pair in pairs]}
+        )
 
 
 def _in_texts(evidence: Evidence) -> Iterator[Diagnosis]:

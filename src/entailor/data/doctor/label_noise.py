@@ -8,6 +8,7 @@ the check says how many of those it finds.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ NAME = "label_noise"
 PLANTED = 0.05  # share of labels made wrong on purpose
 MOST_CANDIDATES = 0.1  # share of rows; where more disagree, it is the classifier that is weak
 WORTH_READING = 3.0  # times a random pick
-STRENGTH_WORDS, STRENGTH_ENCODER = 1.0, 0.0003
+STRENGTH_WORDS, STRENGTH_ENCODER, STRENGTH_WEIGHTS = 1.0, 0.0003, 1.0
 
 
 @check(NAME, "labels that look wrong")
@@ -46,14 +47,14 @@ def label_noise(evidence: Evidence) -> Outcome:
     message = (
         f"{share(len(candidates), len(rows))} of train have a label that held-out predictions from {fit.words} speak "
         f"against. Tried on labels made wrong on purpose ({100 * PLANTED:.0f} %): the first {power['planted']:,} "
-        f"candidates held {100 * power['precision']:.0f} % of wrong ones, {power['times_chance']:.1f} times a random pick"
+        f"candidates held {100 * power['precision']:.0f} % of wrong ones, "
+        f"{power['times_chance']:.1f} times a random pick"
     )
     remedy = "Read the first candidates and correct what is wrong; all ids are listed, the likeliest first"
     if not telling:
         message += ". That is too little to find wrong labels by"
-        remedy = (
-            "Do not act on these candidates"
-            + ("" if evidence.encoder else ". Give --model, so that the rows are read by an encoder")
+        remedy = "Do not act on these candidates" + (
+            "" if evidence.encoder else ". Give --model, so that the rows are read by an encoder"
         )
     notes = [
         f"{evidence.labels[int(probabilities[at].argmax())]} expected "
@@ -112,14 +113,12 @@ class _Fit:
             self.words += f" and features of {evidence.encoder.model}"
 
     def probabilities(self, targets: Integers) -> Floats:
-        """Return out-of-fold probabilities, the geometric mean over the views. Shape (N, L)."""
-        logs = [
-            np.log(out_of_fold(view, targets, self.groups, self.num_labels, seed=self.seed, C=strength) + 1e-9)
-            for view, strength in self.views
-        ]
-        mean = np.exp(np.mean(logs, axis=0))
-        together: Floats = mean / mean.sum(1, keepdims=True)
-        return together
+        """Return out-of-fold probabilities; with two views, of a regression that weighs them. Shape (N, L)."""
+        fit = partial(out_of_fold, targets=targets, groups=self.groups, num_labels=self.num_labels)
+        views = [fit(view, seed=self.seed, C=strength) for view, strength in self.views]
+        if len(views) == 1:
+            return views[0]
+        return fit(np.log(np.hstack(views) + 1e-9), seed=self.seed + 1, C=STRENGTH_WEIGHTS)
 
 
 def _word_features(rows: Sequence[Example], *, is_pair: bool) -> Any:

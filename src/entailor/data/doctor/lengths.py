@@ -1,4 +1,4 @@
-"""How long texts are, in words; whether train and the other parts are of one kind. Tokens are for `entailor.doctor`."""
+"""How long texts are, in words, and whether the parts are of one kind. Tokens are for `entailor.token_checks`."""
 
 from __future__ import annotations
 

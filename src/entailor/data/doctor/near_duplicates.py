@@ -11,8 +11,19 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from entailor.data.checks import FEW_SHARED_PREMISES
-from entailor.data.doctor.base import MOST_SHOWN, Diagnosis, Evidence, Floats, Integers, Outcome, ShownRow, check, share, shown
+from entailor.data.checks import FEW_SHARED_PREMISES, Severity
+from entailor.data.doctor.base import (
+    MOST_SHOWN,
+    Diagnosis,
+    Evidence,
+    Floats,
+    Integers,
+    Outcome,
+    ShownRow,
+    check,
+    share,
+    shown,
+)
 from entailor.data.doctor.min_hash import Shingles, candidate_pairs, likeness
 from entailor.data.example import Example
 from entailor.data.text_keys import Keys, normalised, text_keys
@@ -68,9 +79,7 @@ def _row_findings(every: _Rows, pairs: Integers, alike: Floats) -> Iterator[Diag
                 yield _row_finding(every, pairs[chosen], alike[chosen], (first, second), agrees=agrees)
 
 
-def _row_finding(
-    every: _Rows, pairs: Integers, alike: Floats, parts: tuple[int, int], *, agrees: bool
-) -> Diagnosis:
+def _row_finding(every: _Rows, pairs: Integers, alike: Floats, parts: tuple[int, int], *, agrees: bool) -> Diagnosis:
     first, second = (every.names[part] for part in parts)
     others = _best_first(pairs[:, 1], alike)
     counted = share(len(others), int((every.parts == parts[1]).sum()))
@@ -108,7 +117,7 @@ def _premise_findings(every: _Rows, pairs: Integers, alike: Floats) -> Iterator[
         names = every.names[first], every.names[second]
         message = f"{share(len(others), total)} of {names[1]} have a premise that nearly repeats one of {names[0]}"
         remedy = f"Keep in mind that {names[1]} is easier than new premises would be, or keep such premises in one part"
-        severity = "warning" if len(others) / total > FEW_SHARED_PREMISES else "info"
+        severity: Severity = "warning" if len(others) / total > FEW_SHARED_PREMISES else "info"
         rows = _shown_pairs(every, pairs[here], alike[here])
         ids = tuple(every.rows[place].id for place in others)
         yield Diagnosis(NAME, f"near_premises_{names[0]}_{names[1]}", severity, message, remedy, rows, ids)

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 
+from entailor.data.checks import Severity
 from entailor.data.doctor.base import MOST_SHOWN, Diagnosis, Evidence, Outcome, check, share, shown
 from entailor.data.example import Example
 
@@ -130,7 +131,7 @@ def _found(
 ) -> Iterator[Diagnosis]:
     hits = [at for at, hit in enumerate(mask) if hit]
     if hits:
-        severity = "warning" if len(hits) / len(mask) > MANY else "info"
+        severity: Severity = "warning" if len(hits) / len(mask) > MANY else "info"
         rows = tuple(shown(*places[at], note(at)) for at in hits[:MOST_SHOWN])
         ids = tuple(places[at][1].id for at in hits)
         yield Diagnosis(NAME, kind, severity, f"{share(len(hits), len(mask))} {what}", remedy, rows, ids)

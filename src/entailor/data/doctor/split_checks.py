@@ -15,7 +15,9 @@ def split_checks(evidence: Evidence) -> Outcome:
     findings = []
     for found in check_split(evidence.split):
         rows = tuple(shown(*places[one]) for one in found.examples if one in places)
-        findings.append(Diagnosis(NAME, found.kind, found.severity, found.message, _remedy(found), rows, found.examples))
+        findings.append(
+            Diagnosis(NAME, found.kind, found.severity, found.message, _remedy(found), rows, found.examples)
+        )
     return Outcome(tuple(findings))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,7 @@ def text_matrix(rows: Sequence[Example], fields: Sequence[str], *, swaps: bool =
     """
     from scipy.sparse import hstack
 
-    analyzers = [partial(_field_ngrams, field) for field in fields]
+    analyzers: list[Analyzer] = [partial(_field_ngrams, field) for field in fields]
     if swaps:
         analyzers.append(_swaps)
     return hstack([_tfidf(rows, analyzer) for analyzer in analyzers], format="csr")
@@ -87,7 +88,7 @@ def overlap_features(rows: Sequence[Example]) -> Floats:
 def _overlap(first: list[str], second: list[str]) -> list[float]:
     one, two = set(first), set(second)
     both = len(one & two)
-    pairs_1, pairs_2 = set(zip(first, first[1:], strict=False)), set(zip(second, second[1:], strict=False))
+    pairs_1, pairs_2 = set(pairwise(first)), set(pairwise(second))
     return [
         both / max(1, len(one | two)),
         both / max(1, len(two)),
