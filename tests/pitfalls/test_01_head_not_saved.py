@@ -1,0 +1,39 @@
+"""Pitfall 1: the classification head is not trained, saved or restored (peft#310, #876, #2171)."""
+
+import numpy as np
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from tests.conftest import make_examples
+from tests.methods.conftest import logprobs, teach
+
+from entailor.methods import build_method
+
+IDS = torch.tensor([[2, 10, 20, 3], [2, 11, 30, 3]])
+
+
+def test_usual_peft_with_the_wrong_task_type_leaves_the_head_frozen_and_unsaved(plain_encoder, tmp_path):
+    config = LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["query", "value"])
+    model = get_peft_model(plain_encoder(seed=0), config)
+    heads = [tensor for name, tensor in model.named_parameters() if "classifier" in name]
+    assert not any(tensor.requires_grad for tensor in heads)
+    with torch.no_grad():
+        before = model.base_model(input_ids=IDS).logits
+    model.save_pretrained(tmp_path)
+    # in another process the head is made anew, with another seed
+    again = PeftModel.from_pretrained(plain_encoder(seed=1), tmp_path)
+    with torch.no_grad():
+        after = again.base_model(input_ids=IDS).logits
+    assert not torch.allclose(before, after, atol=1e-2)
+
+
+def test_ours_trains_saves_and_restores_it(load_tiny, nli_task, tmp_path):
+    method = build_method("lora", {"r": 2, "num_train_epochs": 1, "learning_rate": 0.03})
+    classifier = method.adapt(load_tiny("bert", seed=0), nli_task, 0)
+    start = classifier.model.base_model.model.classifier.weight.detach().clone()
+    teach(method, classifier, make_examples(24, seed=1), make_examples(9, seed=2))
+    assert not torch.equal(classifier.model.base_model.model.classifier.weight, start)
+    classifier.save(tmp_path)
+    fresh = method.adapt(load_tiny("bert", seed=1), nli_task, 1)  # another seed: another head, were it not saved
+    fresh.load(tmp_path)
+    rows = make_examples(12, seed=3)
+    np.testing.assert_allclose(logprobs(fresh, rows), logprobs(classifier, rows), atol=1e-4)

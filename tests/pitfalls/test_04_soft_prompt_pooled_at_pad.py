@@ -1,0 +1,24 @@
+"""Pitfall 4: soft prompts on decoders are pooled at position -1, which is a pad."""
+
+import torch
+from peft import PromptTuningConfig, get_peft_model
+from tests.pitfalls.conftest import make_decoder_tokenizer
+from transformers import LlamaForSequenceClassification
+
+SHORT, LONG = "w1 w2", "w3 w4 w5 w6 w7 w8"
+
+
+def test_usual_peft_scores_change_with_the_neighbour_in_the_batch(tiny_decoder):
+    tokenizer = make_decoder_tokenizer(pad="<unk>")
+    tokenizer.padding_side = "right"
+    model = tiny_decoder(LlamaForSequenceClassification, pad_token_id=tokenizer.pad_token_id, num_labels=3)
+    plain = {
+        "alone": model(**tokenizer([SHORT], return_tensors="pt")).logits[0],
+        "beside": model(**tokenizer([SHORT, LONG], padding=True, return_tensors="pt")).logits[0],
+    }
+    assert torch.allclose(plain["alone"], plain["beside"], atol=1e-4)  # right, as long as there is no prompt
+    tuned = get_peft_model(model, PromptTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=4)).eval()
+    with torch.no_grad():
+        alone = tuned(**tokenizer([SHORT], return_tensors="pt")).logits[0]
+        beside = tuned(**tokenizer([SHORT, LONG], padding=True, return_tensors="pt")).logits[0]
+    assert not torch.allclose(alone, beside, atol=1e-3)

@@ -1,0 +1,63 @@
+"""Pitfall 13: verbalizer words split differently after a space, or share a first token.
+
+(lm-evaluation-harness#2346, #1556)
+"""
+
+import pytest
+
+from entailor.data.doctor.base import Evidence
+from entailor.data.example import Example, Split
+from entailor.token_checks import label_tokens, token_checks
+
+
+@pytest.fixture(scope="module")
+def byte_level():
+    """A byte-level BPE tokenizer that learned a few words, as those of gpt2 and llama 3 are made."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    texts = ["the answer is positive"] * 9 + ["it is possible that", "not possible"] * 9
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    backend.train_from_iterator(
+        texts, trainers.BpeTrainer(vocab_size=300, initial_alphabet=alphabet, show_progress=False)
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="!")
+
+
+class Encoder:
+    """As much of a text encoder as reading label names takes."""
+
+    def __init__(self, tokenizer):
+        self.tokenizer = tokenizer
+
+
+def test_usual_word_and_prompt_tokenised_apart_are_not_what_stands_in_the_text(byte_level):
+    apart = byte_level("the answer is ")["input_ids"] + byte_level("positive")["input_ids"]
+    together = byte_level("the answer is positive")["input_ids"]
+    assert apart != together
+    assert byte_level.decode(apart) == byte_level.decode(together)
+
+
+def test_usual_scoring_the_first_token_alone_cannot_tell_these_labels_apart(byte_level):
+    first = [byte_level(f" {label}")["input_ids"][0] for label in ("positive", "possible")]
+    assert first[0] == first[1]
+
+
+def test_ours_names_labels_that_begin_with_the_same_token(byte_level):
+    outcome = label_tokens(Encoder(byte_level), "tiny", ("positive", "possible", "not"))
+    (found,) = outcome.findings
+    assert (found.kind, found.severity) == ("same_first_token", "info")
+    assert "'positive' and 'possible' begin with the same token" in found.message
+
+
+def test_ours_calls_equal_tokens_an_error_and_a_prefix_a_warning(byte_level, load_tiny):
+    encoder = load_tiny("bert").text_encoder  # lower-cases, so Yes and yes are one word to it
+    evidence = Evidence(Split((Example("a", "yes", None, "Yes"),), (), ()), ("Yes", "yes", "yes no"), is_pair=False)
+    (names, _) = token_checks(encoder, "tiny", evidence)
+    assert {one.kind: one.severity for one in names.outcome.findings} == {
+        "same_label_tokens": "error",
+        "prefix_label_tokens": "warning",
+    }
