@@ -31,6 +31,16 @@ def make_decoder_tokenizer(*, pad: str | None = None) -> Any:
     )  # fmt: skip
 
 
+def usual_peft(model: Any, config: Any) -> Any:
+    """Return the adapted model as peft makes it, its notes to developers left out."""
+    from peft import get_peft_model
+
+    from entailor.models.load import quiet_libraries
+
+    with quiet_libraries():
+        return get_peft_model(model, config)
+
+
 @pytest.fixture(scope="session")
 def tiny_decoder() -> Callable[..., Any]:
     """Return a maker of tiny random llamas: of a class of transformers, with settings of the configuration."""

@@ -1,8 +1,8 @@
 """Pitfall 4: soft prompts on decoders are pooled at position -1, which is a pad."""
 
 import torch
-from peft import PromptTuningConfig, get_peft_model
-from tests.pitfalls.conftest import make_decoder_tokenizer
+from peft import PromptTuningConfig
+from tests.pitfalls.conftest import make_decoder_tokenizer, usual_peft
 from transformers import LlamaForSequenceClassification
 
 SHORT, LONG = "w1 w2", "w3 w4 w5 w6 w7 w8"
@@ -17,7 +17,7 @@ def test_usual_peft_scores_change_with_the_neighbour_in_the_batch(tiny_decoder):
         "beside": model(**tokenizer([SHORT, LONG], padding=True, return_tensors="pt")).logits[0],
     }
     assert torch.allclose(plain["alone"], plain["beside"], atol=1e-4)  # right, as long as there is no prompt
-    tuned = get_peft_model(model, PromptTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=4)).eval()
+    tuned = usual_peft(model, PromptTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=4)).eval()
     with torch.no_grad():
         alone = tuned(**tokenizer([SHORT], return_tensors="pt")).logits[0]
         beside = tuned(**tokenizer([SHORT, LONG], padding=True, return_tensors="pt")).logits[0]

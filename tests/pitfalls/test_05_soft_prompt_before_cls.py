@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from peft import PromptEncoderConfig, get_peft_model
+from peft import PromptEncoderConfig
 from tests.conftest import make_examples
+from tests.pitfalls.conftest import usual_peft
 
 from entailor.data.example import Example
 from entailor.methods import build_method
@@ -23,7 +24,7 @@ def embedded(model, run):
 
 def usual(plain_encoder):
     config = PromptEncoderConfig(task_type="SEQ_CLS", num_virtual_tokens=VIRTUAL, encoder_hidden_size=16)
-    return get_peft_model(plain_encoder(), config).eval()
+    return usual_peft(plain_encoder(), config).eval()
 
 
 def test_usual_peft_puts_virtual_tokens_where_the_pooler_reads(plain_encoder):

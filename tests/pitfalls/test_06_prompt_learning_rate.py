@@ -1,9 +1,10 @@
 """Pitfall 6: P-tuning looks hopeless because it is run at 2e-5 (peft#627, #2642)."""
 
 import torch
-from peft import PromptEncoderConfig, get_peft_model
+from peft import PromptEncoderConfig
 from tests.conftest import make_examples
 from tests.methods.conftest import teach
+from tests.pitfalls.conftest import usual_peft
 
 from entailor.methods import build_method, registered_methods
 
@@ -12,9 +13,8 @@ STEPS = 12
 
 def test_usual_peft_at_the_rate_of_fine_tuning_stays_where_it_began(plain_encoder):
     config = PromptEncoderConfig(task_type="SEQ_CLS", num_virtual_tokens=4, encoder_hidden_size=16)
-    model = get_peft_model(plain_encoder(), config)
-    prompt = lambda: model.get_prompt(1).detach().clone()  # noqa: E731
-    start = prompt()
+    model = usual_peft(plain_encoder(), config)
+    start = model.get_prompt(1).detach().clone()
     optimizer = torch.optim.AdamW([one for one in model.parameters() if one.requires_grad], lr=2e-5)
     generator = torch.Generator().manual_seed(0)
     for _ in range(STEPS):
@@ -23,9 +23,7 @@ def test_usual_peft_at_the_rate_of_fine_tuning_stays_where_it_began(plain_encode
         model(input_ids=ids, attention_mask=torch.ones_like(ids), labels=labels).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-    # a thousandth of what the embeddings of two words differ by
-    table = model.get_base_model().get_input_embeddings().weight
-    assert (prompt() - start).norm(dim=-1).mean() < 0.02 * (table[10] - table[20]).norm()
+    assert (model.get_prompt(1) - start).norm() < 0.02 * start.norm()
 
 
 def test_ours_moves_at_its_own_default(load_tiny, nli_task):
@@ -33,8 +31,7 @@ def test_ours_moves_at_its_own_default(load_tiny, nli_task):
     classifier = method.adapt(load_tiny("bert"), nli_task, 0)
     start = classifier.prompt().detach().clone()
     teach(method, classifier, make_examples(48, seed=1), make_examples(9, seed=2))
-    table = classifier.model.get_input_embeddings().weight
-    assert (classifier.prompt() - start).norm(dim=-1).mean() > 0.2 * (table[10] - table[20]).norm()
+    assert (classifier.prompt() - start).norm() > start.norm()
 
 
 def test_each_method_is_searched_where_it_works():

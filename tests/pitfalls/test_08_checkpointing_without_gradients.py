@@ -1,27 +1,28 @@
-"""Pitfall 8: gradient checkpointing silently leaves adapters without gradients (transformers#26221)."""
+"""Pitfall 8: gradient checkpointing silently leaves adapters without gradients (transformers#26221).
+
+Newer transformers ask the embeddings' output for gradients when `peft` is at work, which ends the case of the thread.
+Whoever checkpoints by hand still meets it.
+"""
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
 from tests.conftest import make_examples
 from tests.methods.conftest import teach
+from torch.utils.checkpoint import checkpoint
 
 from entailor.errors import TrainingError
 from entailor.methods import build_method
 
-IDS = torch.tensor([[2, 10, 20, 3]])
 
-
-@pytest.mark.filterwarnings("ignore")  # the warning that is easily overlooked
-def test_usual_re_entrant_checkpointing_cuts_the_adapters_off(plain_encoder):
-    config = LoraConfig(task_type="SEQ_CLS", r=2, target_modules=["query", "value"])
-    model = get_peft_model(plain_encoder(), config)
-    model.get_base_model().gradient_checkpointing_enable({"use_reentrant": True})
-    model.train()
-    model(input_ids=IDS, labels=torch.tensor([1])).loss.backward()
-    adapters = {name: tensor for name, tensor in model.named_parameters() if "lora_" in name}
-    assert adapters
-    assert all(tensor.requires_grad and tensor.grad is None for tensor in adapters.values())
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")  # the warning that is easily overlooked
+def test_usual_re_entrant_checkpointing_over_frozen_embeddings_cuts_the_adapter_off():
+    embeddings, adapter, head = torch.nn.Embedding(10, 4), torch.nn.Linear(4, 4), torch.nn.Linear(4, 3)
+    embeddings.requires_grad_(False)
+    hidden = checkpoint(adapter, embeddings(torch.tensor([1, 2])), use_reentrant=True)
+    torch.nn.functional.cross_entropy(head(hidden), torch.tensor([0, 1])).backward()
+    assert head.weight.grad is not None  # so the loss falls a little, and nothing stops
+    assert adapter.weight.requires_grad
+    assert adapter.weight.grad is None
 
 
 def test_ours_reaches_every_adapter(load_tiny, nli_task):

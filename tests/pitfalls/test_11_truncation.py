@@ -1,4 +1,7 @@
-"""Pitfall 11: `truncation="only_first"` fails or cuts the wrong text (transformers#5472, lm-evaluation-harness#3421)."""
+"""Pitfall 11: `truncation="only_first"` fails or the label slot is cut (transformers#5472, lm-evaluation-harness#3421).
+
+The label slot of a prompt is for decoders; here are classifiers of texts and pairs.
+"""
 
 import pytest
 from tests.conftest import make_tokenizer

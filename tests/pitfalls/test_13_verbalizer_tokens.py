@@ -12,18 +12,15 @@ from entailor.token_checks import label_tokens, token_checks
 
 @pytest.fixture(scope="module")
 def byte_level():
-    """A byte-level BPE tokenizer that learned a few words, as those of gpt2 and llama 3 are made."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    """A byte-level BPE tokenizer that knows "pos" with and without a space, made as those of gpt2 and llama 3 are."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    backend = Tokenizer(models.BPE())
+    merges = [("p", "o"), ("po", "s"), ("Ġ", "pos")]
+    pieces = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *("".join(pair) for pair in merges)]
+    backend = Tokenizer(models.BPE({piece: index for index, piece in enumerate(pieces)}, merges))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
-    texts = ["the answer is positive"] * 9 + ["it is possible that", "not possible"] * 9
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    backend.train_from_iterator(
-        texts, trainers.BpeTrainer(vocab_size=300, initial_alphabet=alphabet, show_progress=False)
-    )
     return PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="!")
 
 

@@ -21,6 +21,7 @@ def test_ours_measures_says_why_and_records_it(nli_experiment, monkeypatch, tmp_
     rows = {"lora": {"r": 2, "num_train_epochs": 1}}
     changed = {"methods": rows, "seeds": (0,), "model": ModelSettings(), "out": str(tmp_path / "run")}
     (record,) = compare(nli_experiment.model_copy(update=changed)).records
-    assert record.provenance["precision"]["precision"] == "fp32"
+    assert record.provenance["precision"] == "fp32"
+    assert "bf16 4 GFLOP/s" in record.provenance["precision_reason"]
     (choice,) = json.loads((tmp_path / "run" / "environment.json").read_text("utf-8"))["precision"].values()
     assert (choice["precision"], choice["bf16_gflops"]) == ("fp32", 4.0)
