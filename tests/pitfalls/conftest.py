@@ -49,7 +49,7 @@ def tiny_decoder() -> Callable[..., Any]:
     def make(kind: Any, **settings: Any) -> Any:
         sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
         words = len(DECODER_SPECIALS) + len(WORDS)
-        config = LlamaConfig(vocab_size=words, bos_token_id=1, eos_token_id=2, **sizes, **settings)
+        config = LlamaConfig(vocab_size=words, bos_token_id=1, eos_token_id=2, **(sizes | settings))
         with torch.random.fork_rng():
             torch.manual_seed(0)
             model = kind(config)

@@ -1,4 +1,7 @@
-"""Pitfall 1: the classification head is not trained, saved or restored (peft#310, #876, #2171)."""
+"""Pitfall 1: the classification head is not trained, saved or restored (peft#310, #876, #2171).
+
+Newer versions of `peft` refuse `task_type="CAUSAL_LM"` on a classifier; without a task type it is as it was.
+"""
 
 import numpy as np
 import torch
@@ -6,32 +9,27 @@ from peft import LoraConfig, PeftModel
 from tests.conftest import make_examples
 from tests.methods.conftest import logprobs, teach
 from tests.pitfalls.conftest import usual_peft
-from transformers import LlamaForSequenceClassification
 
 from entailor.methods import build_method
 from entailor.models.load import quiet_libraries
 
-IDS = torch.tensor([[1, 10, 20], [1, 11, 30]])
+IDS = torch.tensor([[2, 10, 20, 3], [2, 11, 30, 3]])
 
 
-def test_usual_peft_with_the_wrong_task_type_leaves_the_head_frozen_and_unsaved(tiny_decoder, tmp_path):
-    def classifier(seed):
-        """The same checkpoint each time; its head is made on loading, by whatever seed."""
-        model = tiny_decoder(LlamaForSequenceClassification, num_labels=3, pad_token_id=0)
-        model.score.weight.data.normal_(generator=torch.Generator().manual_seed(seed))
-        return model
-
-    config = LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["q_proj", "v_proj"])
-    model = usual_peft(classifier(seed=0), config).eval()
-    assert not any(tensor.requires_grad for name, tensor in model.named_parameters() if "score" in name)
+def test_usual_peft_without_a_task_type_leaves_the_head_frozen_and_unsaved(plain_encoder, tmp_path):
+    model = usual_peft(plain_encoder(seed=0), LoraConfig(r=2, target_modules=["query", "value"])).eval()
+    heads = [tensor for name, tensor in model.named_parameters() if "classifier" in name]
+    assert heads
+    assert not any(tensor.requires_grad for tensor in heads)
     with torch.no_grad():
         before = model(input_ids=IDS).logits
     model.save_pretrained(tmp_path)
+    # in another process the head is made anew, by whatever seed
     with quiet_libraries():
-        again = PeftModel.from_pretrained(classifier(seed=1), tmp_path).eval()
+        again = PeftModel.from_pretrained(plain_encoder(seed=1), tmp_path).eval()
     with torch.no_grad():
         after = again(input_ids=IDS).logits
-    assert not torch.allclose(before, after, atol=0.1)
+    assert not torch.allclose(before, after, atol=1e-2)
 
 
 def test_ours_trains_saves_and_restores_it(load_tiny, nli_task, tmp_path):

@@ -28,7 +28,8 @@ def test_usual_merging_into_4_bit_moves_the_scores_and_into_full_precision_does_
     pytest.importorskip("bitsandbytes")
     from transformers import BitsAndBytesConfig
 
-    tiny_decoder(LlamaForSequenceClassification, num_labels=3, pad_token_id=0).save_pretrained(tmp_path)
+    wide = {"hidden_size": 64, "intermediate_size": 64}  # blocks of 4-bit weights have 64
+    tiny_decoder(LlamaForSequenceClassification, num_labels=3, pad_token_id=0, **wide).save_pretrained(tmp_path)
     nf4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
     with quiet_libraries():
         quantised = LlamaForSequenceClassification.from_pretrained(tmp_path, quantization_config=nf4)
