@@ -83,7 +83,7 @@ def test_fixed_demonstrations_stand_in_their_order(asked):
     ids = [TRAIN[7].id, TRAIN[2].id]
     classifier = asked(num_fewshot=2, demonstrations="fixed", demonstration_ids=ids)
     assert [shot.id for shot in classifier.shots] == ids
-    with pytest.raises(MethodError, match="which is no example of train. Did you mean"):
+    with pytest.raises(MethodError, match=r"which is no example of train. Did you mean"):
         asked(num_fewshot=1, demonstrations="fixed", demonstration_ids=[TRAIN[0].id + "x"])
     with pytest.raises(MethodError, match="num_fewshot=3, but demonstration_ids names 2"):
         asked(num_fewshot=3, demonstrations="fixed", demonstration_ids=ids)

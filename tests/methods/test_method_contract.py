@@ -20,7 +20,7 @@ from entailor.tasks import Task
 
 # IA3, the default of `peft`, knows the layers of bert's kin and of deberta; elsewhere they are named.
 LAYERS = {"electra": ["key", "value"], "distilbert": ["k_lin", "v_lin"], "mpnet": ["k", "v"], "modernbert": ["Wqkv"]}
-LAYERS |= dict.fromkeys(("qwen3", "gemma", "phi"), ["k_proj", "v_proj"])
+LAYERS |= {kind: ["k_proj", "v_proj"] for kind in ("qwen3", "gemma", "phi")}
 FAST = {
     "num_fewshot": 2,
     "calibration": "batch",

@@ -94,7 +94,7 @@ def test_a_decoder_loads_with_a_head_or_as_it_is(kind, load_tiny):
 
 
 def test_an_encoder_is_not_asked_for_words(load_tiny):
-    with pytest.raises(ModelError, match="a bert encoder, which continues no text.*Set head=classifier"):
+    with pytest.raises(ModelError, match=r"a bert encoder, which continues no text.*Set head=classifier"):
         load_tiny("bert", objective="language_model")
 
 

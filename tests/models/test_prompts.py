@@ -130,7 +130,7 @@ def test_a_model_without_a_chat_template_says_so(tiny_model, load_tiny, tmp_path
     tokenizer.chat_template = None
     tokenizer.save_pretrained(tmp_path)
     AutoModelForCausalLM.from_pretrained(tiny_model("llama")).save_pretrained(tmp_path)
-    with pytest.raises(ModelError, match="no chat template. Set prompt.chat=false"):
+    with pytest.raises(ModelError, match=r"no chat template. Set prompt.chat=false"):
         load_tiny(tmp_path, Task(NLI, True, PromptSettings(chat=True)))
 
 
