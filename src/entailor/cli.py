@@ -256,7 +256,11 @@ def validate(
     }
     experiment = _experiment(config, flags, overrides or [])
     found = validate_data(
-        experiment.data, model=model, model_settings=experiment.model, tell=lambda words: None if quiet else _say(words)
+        experiment.data,
+        model=model,
+        model_settings=experiment.model,
+        prompt=experiment.prompt,
+        tell=lambda words: None if quiet else _say(words),
     )
     document = found.document()
     if output is not None:

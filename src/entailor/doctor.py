@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from entailor.config import DataSettings, ModelSettings
+from entailor.config import DataSettings, ModelSettings, PromptSettings
 from entailor.data.doctor.base import (
     SEVERITIES,
     CheckResult,
@@ -89,6 +89,7 @@ def validate(
     *,
     model: str | None = None,
     model_settings: ModelSettings | None = None,
+    prompt: PromptSettings | None = None,
     tell: Tell = lambda words: None,
 ) -> Examination:
     """Look for mistakes in labelled data: leaks, repetitions, wrong labels, artefacts, broken texts.
@@ -99,17 +100,19 @@ def validate(
         data: where the data come from. None: the corpus that ships.
         model: a model whose tokenizer counts tokens, and whose features make wrong labels easier to find.
         model_settings: how it is loaded.
+        prompt: how a decoder is asked; its label words are looked at.
         tell: called with a few words on what is being done.
 
     Raises:
         DataError: a source, column or row cannot be read.
+        ConfigError: the prompt cannot be used.
         ModelError: the model cannot be found or loaded.
     """
     loaded = load_data(data or DataSettings(), whole=True)
     if model is None:
         return examine_data(loaded, tell)
     tell(f"loading {model}")
-    task = Task(loaded.labels, loaded.is_pair)
+    task = Task(loaded.labels, loaded.is_pair, prompt or PromptSettings())
     settings = (model_settings or ModelSettings()).model_copy(update={"head": "new"})
     precision = PrecisionChoice("fp32", "the doctor computes in fp32")
     backbone = load_backbone(open_model(model, settings), task, settings, precision, seed=0)

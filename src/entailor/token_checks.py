@@ -13,13 +13,14 @@ import numpy as np
 
 from entailor.data.checks import Severity
 from entailor.data.doctor.base import MOST_SHOWN, CheckResult, Diagnosis, Evidence, Outcome, share, shown
+from entailor.models.prompts import PromptEncoder
 from entailor.models.tokenizer import TextEncoder
 
 TRUNCATION, COLLISIONS = "truncation", "label_tokens"
 MANY = 0.05
 
 
-def token_checks(encoder: TextEncoder, model: str, evidence: Evidence) -> tuple[CheckResult, ...]:
+def token_checks(encoder: TextEncoder | PromptEncoder, model: str, evidence: Evidence) -> tuple[CheckResult, ...]:
     """Run both checks with the tokenizer of a model."""
     return (
         CheckResult(COLLISIONS, "label names that share their tokens", label_tokens(encoder, model, evidence.labels)),
@@ -27,7 +28,7 @@ def token_checks(encoder: TextEncoder, model: str, evidence: Evidence) -> tuple[
     )
 
 
-def truncation(encoder: TextEncoder, model: str, evidence: Evidence) -> Outcome:
+def truncation(encoder: TextEncoder | PromptEncoder, model: str, evidence: Evidence) -> Outcome:
     """Count tokens, and the examples that are longer than the model takes (windows are not cut)."""
     facts: dict[str, Any] = {"model": model, "max_length": encoder.max_length}
     findings = []
@@ -52,14 +53,18 @@ def truncation(encoder: TextEncoder, model: str, evidence: Evidence) -> Outcome:
     return Outcome(tuple(findings), facts)
 
 
-def label_tokens(encoder: TextEncoder, model: str, labels: tuple[str, ...]) -> Outcome:
-    """Tokenise label names as they stand behind a space, and find those that cannot be told apart at once."""
-    tokens = {label: encoder.tokenizer(f" {label}", add_special_tokens=False)["input_ids"] for label in labels}
+def label_tokens(encoder: TextEncoder | PromptEncoder, model: str, labels: tuple[str, ...]) -> Outcome:
+    """Tokenise label words as they stand behind a space, and find those that cannot be told apart at once.
+
+    Words are those of the template for decoders, the label names for encoders.
+    """
+    words = encoder.template.words if isinstance(encoder, PromptEncoder) else labels
+    tokens = {word: encoder.tokenizer(f" {word}", add_special_tokens=False)["input_ids"] for word in words}
     unknown = encoder.tokenizer.unk_token_id
     findings = [*_collisions(tokens, model)]
-    lost = [label for label, ids in tokens.items() if not ids or (unknown is not None and unknown in ids)]
+    lost = [word for word, ids in tokens.items() if not ids or (unknown is not None and unknown in ids)]
     if lost:
-        message = f"the vocabulary of {model} lacks words of the label names {', '.join(map(repr, lost))}"
+        message = f"the vocabulary of {model} lacks words of the labels {', '.join(map(repr, lost))}"
         remedy = "Name them with ordinary words (data.label_names) where the names themselves are read or scored"
         findings.append(Diagnosis(COLLISIONS, "unknown_label_tokens", "warning", message, remedy))
     return Outcome(tuple(findings), {"model": model, "tokens": tokens})

@@ -4,6 +4,7 @@ Newer versions of `peft` refuse `task_type="CAUSAL_LM"` on a classifier; without
 """
 
 import numpy as np
+import pytest
 import torch
 from peft import LoraConfig, PeftModel
 from tests.conftest import make_examples
@@ -32,14 +33,15 @@ def test_usual_peft_without_a_task_type_leaves_the_head_frozen_and_unsaved(plain
     assert not torch.allclose(before, after, atol=1e-2)
 
 
-def test_ours_trains_saves_and_restores_it(load_tiny, nli_task, tmp_path):
+@pytest.mark.parametrize(("kind", "head"), [("bert", "classifier"), ("llama", "score")])
+def test_ours_trains_saves_and_restores_it(kind, head, load_tiny, nli_task, tmp_path):
     method = build_method("lora", {"r": 2, "num_train_epochs": 1, "learning_rate": 0.03})
-    classifier = method.adapt(load_tiny("bert", seed=0), nli_task, 0)
-    start = classifier.model.base_model.model.classifier.weight.detach().clone()
+    classifier = method.adapt(load_tiny(kind, seed=0), nli_task, 0)
+    start = getattr(classifier.model.base_model.model, head).weight.detach().clone()
     teach(method, classifier, make_examples(24, seed=1), make_examples(9, seed=2))
-    assert not torch.equal(classifier.model.base_model.model.classifier.weight, start)
+    assert not torch.equal(getattr(classifier.model.base_model.model, head).weight, start)
     classifier.save(tmp_path)
-    fresh = method.adapt(load_tiny("bert", seed=1), nli_task, 1)  # another seed: another head, were it not saved
+    fresh = method.adapt(load_tiny(kind, seed=1), nli_task, 1)  # another seed: another head, were it not saved
     fresh.load(tmp_path)
     rows = make_examples(12, seed=3)
     np.testing.assert_allclose(logprobs(fresh, rows), logprobs(classifier, rows), atol=1e-4)

@@ -1,6 +1,7 @@
 """Pitfall 3: padding decides which position is read (transformers#34055, #35352, trl#422)."""
 
 import numpy as np
+import pytest
 import torch
 from tests.conftest import make_examples
 from tests.methods.conftest import ALL_AT_ONCE, logprobs
@@ -32,11 +33,17 @@ def test_usual_without_a_pad_token_the_padding_itself_is_read(tiny_decoder):
         assert not torch.allclose(model(alone).logits, model(padded, attention_mask=mask).logits, atol=1e-3)
 
 
-def test_ours_takes_positions_from_lengths(load_tiny, nli_task):
-    classifier = TransformerClassifier(load_tiny("bert"), nli_task)
+@pytest.mark.parametrize("kind", ["bert", "llama", "gpt2", "mistral"])  # gpt2 and mistral have no pad token
+def test_ours_takes_positions_from_lengths(kind, load_tiny, nli_task):
+    classifier = TransformerClassifier(load_tiny(kind), nli_task)
     rows = make_examples(12, seed=3)
     together, alone = logprobs(classifier, rows, ALL_AT_ONCE), logprobs(classifier, rows, 1)
     np.testing.assert_allclose(together, alone, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["bert", "llama"])
+def test_ours_reads_a_pad_token_that_is_text_as_text(kind, load_tiny, nli_task):
+    classifier = TransformerClassifier(load_tiny(kind), nli_task)
     pad = classifier.text_encoder.tokenizer.pad_token
     items = classifier.encode([Example("x", f"w1 {pad}", f"w2 {pad}"), Example("y", "w1", "w2")])
     assert classifier.collate(items).mask_BT.sum(1).tolist() == [len(item) for item in items]

@@ -4,9 +4,14 @@
 """
 
 import pytest
+from tests.conftest import NLI_LABELS
 
+from entailor.config import PromptSettings
 from entailor.data.doctor.base import Evidence
 from entailor.data.example import Example, Split
+from entailor.errors import ConfigError
+from entailor.methods import build_method
+from entailor.tasks import Task
 from entailor.token_checks import label_tokens, token_checks
 
 
@@ -58,3 +63,23 @@ def test_ours_calls_equal_tokens_an_error_and_a_prefix_a_warning(byte_level, loa
         "same_label_tokens": "error",
         "prefix_label_tokens": "warning",
     }
+
+
+def test_ours_tokenises_prompt_and_word_together_and_scores_all_its_tokens(load_tiny, nli_task):
+    classifier = build_method("in_context", {}).adapt(load_tiny("llama", objective="language_model"), nli_task, 0)
+    (item,) = classifier.encode([Example("x", "w1 w2", "w3", "neutral")])
+    tokenizer = classifier.text_encoder.tokenizer
+    words = classifier.text_encoder.template.words
+    wholes = [tokenizer.decode([*item.input_ids, *ids]) for ids in item.continuations]
+    assert all(whole.endswith(f"Answer: {word}") for whole, word in zip(wholes, words, strict=True))
+    assert all(
+        tokenizer(whole.removeprefix(tokenizer.bos_token))["input_ids"] == [*item.input_ids, *ids]
+        for whole, ids in zip(wholes, item.continuations, strict=True)
+    )
+
+
+def test_ours_refuses_words_of_which_one_begins_another(load_tiny):
+    """Where label words are scored, this is an error before anything is loaded in vain; the reason is given."""
+    task = Task(NLI_LABELS, True, PromptSettings(verbalizer={"neutral": "w1", "contradiction": "w1 w2"}))
+    with pytest.raises(ConfigError, match="'w1' .neutral. are the beginning of those of 'w1 w2'"):
+        load_tiny("llama", task=task, objective="language_model")

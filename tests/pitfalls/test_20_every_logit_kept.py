@@ -2,11 +2,12 @@
 
 import numpy as np
 import torch
-from tests.conftest import make_examples
+from tests.conftest import NLI_LABELS, make_examples
 from tests.methods.conftest import logprobs
 from tests.pitfalls.conftest import make_decoder_tokenizer
 from transformers import LlamaForCausalLM
 
+from entailor.methods import build_method
 from entailor.methods.transformer import TransformerClassifier
 
 
@@ -30,3 +31,18 @@ def test_ours_keeps_one_number_a_label(load_tiny, nli_task):
     assert scores.shape == (30, 3)
     np.testing.assert_allclose(np.exp(scores).sum(1), 1.0)
     assert torch.is_grad_enabled()
+
+
+def test_ours_computes_the_vocabulary_at_no_other_place_than_the_label(load_tiny, nli_task):
+    """A prompt is as long as its text, and the output layer sees the few positions that label words are read at."""
+    classifier = build_method("in_context", {}).adapt(load_tiny("llama", objective="language_model"), nli_task, 0)
+    rows = make_examples(6, seed=3)
+    inputs = classifier.encode(rows)
+    assert max(map(len, inputs)) < 100
+    sizes = []
+    hook = classifier.model.lm_head.register_forward_hook(lambda module, args, output: sizes.append(output.numel()))
+    assert logprobs(classifier, rows).shape == (6, 3)
+    hook.remove()
+    words = len(classifier.text_encoder.tokenizer)
+    longest = max(len(ids) for item in inputs for ids in item.continuations)
+    assert max(sizes) <= len(rows) * len(NLI_LABELS) * longest * words
