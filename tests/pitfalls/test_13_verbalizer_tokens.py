@@ -81,5 +81,5 @@ def test_ours_tokenises_prompt_and_word_together_and_scores_all_its_tokens(load_
 def test_ours_refuses_words_of_which_one_begins_another(load_tiny):
     """Where label words are scored, this is an error before anything is loaded in vain; the reason is given."""
     task = Task(NLI_LABELS, True, PromptSettings(verbalizer={"neutral": "w1", "contradiction": "w1 w2"}))
-    with pytest.raises(ConfigError, match="'w1' .neutral. are the beginning of those of 'w1 w2'"):
+    with pytest.raises(ConfigError, match=r"'w1' .neutral. are the beginning of those of 'w1 w2'"):
         load_tiny("llama", task=task, objective="language_model")
