@@ -35,6 +35,7 @@ VERBS = {
     ("evaluate",): {"--run", "--test", "--columns", "--label-names", "--config-name", "--split", "--json", "--quiet"},
     ("predict",): {"--run", "--input", "--output", "--columns", "--config-name", "--split", "--quiet"},
     ("report",): {"--run"},
+    ("validate",): {*(DATA - {"--out"}), "--output", "--fail-on", "--json", "--quiet"},
     ("models",): set(),
     ("models", "list"): {"--json"},
     ("models", "pull"): {"--revision"},

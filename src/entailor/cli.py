@@ -237,7 +237,7 @@ def validate(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Look for mistakes in labelled data before they cost a comparison.
+    """Look for mistakes in labelled data.
 
     Repeated rows and leaks between files, wrong and contradicting labels, labels given away by one text or a word,
     imbalance, lengths, scripts. Nothing is changed.

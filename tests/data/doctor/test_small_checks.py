@@ -8,6 +8,7 @@ import pytest
 
 from entailor.data.doctor.base import Diagnosis, Evidence, examine, registered_checks, shortened
 from entailor.data.doctor.scripts import main_script, mixed_word
+from entailor.data.doctor.words import words_of
 from entailor.data.example import Example, Split
 
 FindingsOf = Callable[..., dict[str, Diagnosis]]
@@ -104,3 +105,32 @@ def test_label_names_that_begin_alike_or_stand_in_the_texts(findings_of: Finding
 def test_shown_texts_are_short_and_on_one_line():
     assert shortened("a\n b") == "a b"
     assert len(shortened("word " * 200)) <= 160
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Don't go, 3.5!", ["don", "'", "t", "go", ",", "3", ".", "5", "!"]),
+        ("می\u200cروم", ["میروم"]),
+        ("हिन्दी पाठ", ["हिन्दी", "पाठ"]),
+        ("caf\u0065\u0301 Größe", ["cafe\u0301", "größe"]),
+    ],
+)
+def test_words_keep_their_vowel_signs_and_lose_what_is_not_seen(text: str, words: list[str]):
+    assert words_of(text) == words
+
+
+def test_a_word_that_tells_the_label_is_no_warning_where_labels_are_about_words(findings_of: FindingsOf):
+    asked = {"who came": "human", "somebody ran": "human", "name them": "human"}
+    placed = {"where now": "place", "some town": "place", "which way": "place"}
+    rows = [(f"{words} {n}", label) for n in range(40) for words, label in {**asked, **placed}.items()]
+    findings = [
+        one
+        for one in registered_checks()["artefacts"][1](
+            Evidence(Split(singles(*rows), (), ()), ("human", "place"), False)
+        ).findings
+        if one.kind == "giveaway_word"
+    ]
+    assert findings
+    assert {one.severity for one in findings} == {"info"}
+    assert all("Fine where the word is what the label is about" in one.remedy for one in findings)

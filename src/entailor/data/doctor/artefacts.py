@@ -21,6 +21,7 @@ from entailor.data.text_keys import normalised_keys
 NAME = "artefacts"
 GAIN = 0.05  # above the majority; less is worth a remark only
 PURE, COMMON = 0.9, 0.1  # an n-gram that nearly always goes with one label, and stands in a tenth of its rows
+NEARLY_ALL, HALF = 0.99, 0.5  # the same for single texts, whose words are what the label is about
 FEWEST_TIMES = 10  # an n-gram that stands in fewer rows is not looked at
 SURE = 0.01  # chance of one wrong n-gram among all that are looked at (Bonferroni)
 MOST_WORDS = 5
@@ -63,7 +64,7 @@ def artefacts(evidence: Evidence) -> Outcome:
         for kind, held in _shortcuts(rows, targets, evidence).items():
             facts[kind] = asdict(held)
             findings += _shortcut_finding(kind, held, telling if kind == "hypothesis_only" else ())
-    findings += _giveaways(rows, field, telling)
+    findings += _giveaways(rows, field, telling, is_pair=evidence.is_pair)
     return Outcome(tuple(findings), facts)
 
 
@@ -110,7 +111,10 @@ def _shortcut_finding(kind: str, held: Held, telling: Sequence[TellingWord]) -> 
     yield Diagnosis(NAME, kind, severity, message, remedy, figures=figures)
 
 
-def _giveaways(rows: Sequence[Example], field: str, telling: Sequence[TellingWord]) -> Iterator[Diagnosis]:
+def _giveaways(
+    rows: Sequence[Example], field: str, telling: Sequence[TellingWord], *, is_pair: bool
+) -> Iterator[Diagnosis]:
+    """Find words that nearly always go with one label; of single texts they may well be what the label is about."""
     away = [one for one in telling if one.share >= PURE and one.coverage >= COMMON]
     for one in away:
         if any(other is not one and f" {other.words} " in f" {one.words} " for other in away):
@@ -121,10 +125,12 @@ def _giveaways(rows: Sequence[Example], field: str, telling: Sequence[TellingWor
             f"{one.label!r}, and it stands in {100 * one.coverage:.0f} % of the rows of {one.label!r}"
         )
         remedy = "Find out where it comes from; take it out of the texts, or balance it over the labels"
+        if not is_pair:
+            remedy = "Fine where the word is what the label is about; if it is not, take it out of the texts"
         yield Diagnosis(
             NAME,
             "giveaway_word",
-            "warning",
+            "warning" if is_pair or (one.share >= NEARLY_ALL and one.coverage >= HALF) else "info",
             message,
             remedy,
             tuple(shown("train", row) for row in has[:MOST_SHOWN]),

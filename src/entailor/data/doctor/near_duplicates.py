@@ -99,7 +99,11 @@ def _row_finding(every: _Rows, pairs: Integers, alike: Floats, parts: tuple[int,
     if agrees:
         message += f": scores on {second} come out too high"
     trained = tuple(dict.fromkeys(every.rows[place].id for place in pairs[:, 0].tolist()))
-    remedy = f"Leave their counterparts out of {first}; data.drop_leaks takes out equal texts only"
+    remedy = (
+        f"Leave their counterparts out of {first}; data.drop_leaks takes out equal texts only"
+        if agrees
+        else "Read them: they are pairs that were written to differ in one word, or one of the labels is wrong"
+    )
     figures = {"pairs": len(pairs), f"{first}_ids": list(trained)}
     kind = f"near_duplicates_{first}_{second}" + ("" if agrees else "_other_label")
     return Diagnosis(NAME, kind, "warning" if agrees else "info", message, remedy, rows, ids, figures)

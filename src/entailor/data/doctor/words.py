@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from itertools import pairwise
 from typing import Any
 
@@ -13,7 +14,6 @@ import numpy as np
 from entailor.data.doctor.base import Floats, Integers
 from entailor.data.example import Example
 
-WORD = re.compile(r"\w+|[^\w\s]")
 MOST_SWAPS = 12  # words of each side that are crossed; longer texts have too many for a pattern
 NOTHING = "∅"
 
@@ -22,7 +22,22 @@ Analyzer = Callable[[Any], list[str]]
 
 def words_of(text: str) -> list[str]:
     """Return a text's words and signs in lower case; any script that divides words by spaces."""
-    return WORD.findall(text.lower())
+    if text.isascii():
+        return _ASCII_WORD.findall(text.lower())
+    word, unseen = _unicode_word()
+    return word.findall(unseen.sub("", text.lower()))
+
+
+_ASCII_WORD = re.compile(r"\w+|[^\w\s]")
+
+
+@cache
+def _unicode_word() -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """Return what a word is, vowel signs and accents included, and what is not seen (joiners, marks of direction)."""
+    kinds = {code: unicodedata.category(chr(code)) for code in range(0x80, 0x20000)}
+    marks = re.escape("".join(chr(code) for code, kind in kinds.items() if kind in ("Mn", "Mc")))
+    unseen = re.escape("".join(chr(code) for code, kind in kinds.items() if kind == "Cf"))
+    return re.compile(rf"[\w{marks}]+|[^\w\s{marks}]"), re.compile(f"[{unseen}]")
 
 
 def ngrams(words: Sequence[str], longest: int = 2) -> list[str]:
