@@ -137,6 +137,7 @@ def examine_run(folder: RunFolder, data: LoadedData, tell: Tell) -> None:
     """Write doctor.json for a run's split unless it is there; tell what the checks of every run do not say already."""
     if folder.doctor_file.exists() and read_json(folder.doctor_file).get("fingerprint") == data.fingerprint:
         return
+    tell("looking for mistakes in the data")
     found = examine_data(data)
     found.write(folder.doctor_file)
     for one in found.findings:

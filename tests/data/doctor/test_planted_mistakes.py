@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from entailor.data.doctor.base import Diagnosis, EncoderFeatures
 from entailor.data.example import Example, Split
@@ -47,6 +48,16 @@ def test_a_lightly_edited_leak_is_found_with_its_counterparts(
     assert "% alike with leak-" in found.rows[0].note
     # without the leak, test shares no content word with train
     assert "near_duplicates_train_test" not in findings_of("near_duplicates", corpus)
+
+
+def test_of_very_many_rows_a_sample_is_looked_at_and_said(
+    with_edited_leak: tuple[Split, set[str]], findings_of: FindingsOf, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("entailor.data.doctor.near_duplicates.MOST_ROWS", 1000)
+    split, leaked = with_edited_leak
+    found = findings_of("near_duplicates", split)["near_duplicates_train_test"]
+    assert found.message.endswith("(in a sample of 1,000 rows)")
+    assert set(found.ids) <= leaked
 
 
 def test_wrong_labels_are_found_where_words_tell_something(passives: tuple[Example, ...], findings_of: FindingsOf):

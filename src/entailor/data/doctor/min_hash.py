@@ -19,6 +19,7 @@ Hashes = npt.NDArray[np.uint64]
 SHINGLE = 5
 BANDS, ROWS_OF_BAND = 24, 4  # two texts of likeness 0.5 meet in some band with a chance of 79 %, of 0.7 with 99.8 %
 MOST_PAIRED = 20  # texts of one bucket that are compared all with all; larger buckets are compared along a chain
+CHUNK_TEXTS = 4_096  # texts whose 5-grams are in memory at once
 _PRIME = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -64,6 +65,13 @@ class Shingles:
         return matrix
 
 
+def signatures(texts: Sequence[str], seed: int) -> Hashes:
+    """Return the signatures of normalised texts, some at a time. Shape (N, 96)."""
+    chunks = [texts[start : start + CHUNK_TEXTS] for start in range(0, len(texts), CHUNK_TEXTS)]
+    parts = [Shingles(chunk).signatures(seed) for chunk in chunks]
+    return np.concatenate([np.empty((0, BANDS * ROWS_OF_BAND), np.uint64), *parts])
+
+
 def _windows(codes: Hashes) -> Hashes:
     """Return one hash for every five characters in a row."""
     mixed = np.zeros(len(codes) - SHINGLE + 1, np.uint64)
@@ -103,10 +111,13 @@ def _bucket_pairs(key: Hashes) -> Iterator[tuple[Integers, Integers]]:
             yield np.full(size - 1, members[0]), members[1:]
 
 
-def likeness(matrix: Any, pairs: Integers) -> Floats:
+def likeness(texts: Sequence[str], pairs: Integers) -> Floats:
     """Return the share of 5-grams both texts have of those either has (Jaccard), for each pair. Shape (P,)."""
     if not len(pairs):
         return np.zeros(0)
+    places, pairs = np.unique(pairs, return_inverse=True)
+    pairs = pairs.reshape(-1, 2)
+    matrix = Shingles([texts[place] for place in places.tolist()]).matrix()
     both = np.asarray(matrix[pairs[:, 0]].multiply(matrix[pairs[:, 1]]).sum(1)).ravel()
     sizes = np.asarray(matrix.sum(1)).ravel()
     found: Floats = both / (sizes[pairs[:, 0]] + sizes[pairs[:, 1]] - both)

@@ -5,8 +5,8 @@ What is equal but for case, punctuation and spaces is for `split_checks`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -24,11 +24,12 @@ from entailor.data.doctor.base import (
     share,
     shown,
 )
-from entailor.data.doctor.min_hash import Shingles, candidate_pairs, likeness
+from entailor.data.doctor.min_hash import candidate_pairs, likeness, signatures
 from entailor.data.example import Example
 from entailor.data.text_keys import Keys, normalised, text_keys
 
 NAME = "near_duplicates"
+MOST_ROWS = 50_000  # of all parts together; more take longer than they are worth
 ALIKE = 0.55  # of the 5-grams of each text; one word changed in ten leaves about 0.7
 
 
@@ -46,26 +47,42 @@ class _Rows:
 @check(NAME, "rows and premises that nearly repeat another, within train and across parts")
 def near_duplicates(evidence: Evidence) -> Outcome:
     """Find pairs of rows whose texts are alike, each with its counterpart."""
-    parts = list(evidence.split.parts())
+    parts, sampled = _looked_at(evidence)
     rows = tuple(row for _, some in parts for row in some)
     part_of = np.repeat(np.arange(len(parts)), [len(some) for _, some in parts])
     keys = text_keys(rows)
     every = _Rows(rows, part_of, tuple(name for name, _ in parts), keys.row, keys.premise)
-    firsts = Shingles([normalised(row.text) for row in rows])
-    first_signatures, first_matrix = firsts.signatures(evidence.seed), firsts.matrix()
-    if not evidence.is_pair:
-        pairs = candidate_pairs(first_signatures)
-        alike = likeness(first_matrix, pairs)
-        return Outcome(tuple(_row_findings(every, pairs, alike)))
-    seconds = Shingles([normalised(row.text_pair or "") for row in rows])
-    # the smallest hash of both sets together, drawn with two sets of functions
-    together = np.minimum(first_signatures, seconds.signatures(evidence.seed + 1))
-    pairs = candidate_pairs(together)
-    alike = np.minimum(likeness(first_matrix, pairs), likeness(seconds.matrix(), pairs))
+    firsts = [normalised(row.text) for row in rows]
+    first_signatures = signatures(firsts, evidence.seed)
     premise_pairs = candidate_pairs(first_signatures)
-    premise_alike = likeness(first_matrix, premise_pairs)
-    findings = (*_row_findings(every, pairs, alike), *_premise_findings(every, premise_pairs, premise_alike))
+    premise_alike = likeness(firsts, premise_pairs)
+    if not evidence.is_pair:
+        findings = tuple(_row_findings(every, premise_pairs, premise_alike))
+    else:
+        seconds = [normalised(row.text_pair or "") for row in rows]
+        # the smallest hash of both sets together, drawn with two sets of functions
+        pairs = candidate_pairs(np.minimum(first_signatures, signatures(seconds, evidence.seed + 1)))
+        alike = np.minimum(likeness(firsts, pairs), likeness(seconds, pairs))
+        findings = (*_row_findings(every, pairs, alike), *_premise_findings(every, premise_pairs, premise_alike))
+    if sampled:
+        findings = tuple(replace(one, message=f"{one.message} (in a sample of {len(rows):,} rows)") for one in findings)
     return Outcome(findings)
+
+
+def _looked_at(evidence: Evidence) -> tuple[list[tuple[str, Sequence[Example]]], bool]:
+    """Return the parts, or samples of them where all rows together are too many; and whether these are samples."""
+    parts = list(evidence.split.parts())
+    if sum(len(rows) for _, rows in parts) <= MOST_ROWS:
+        return parts, False
+    rng = np.random.default_rng((evidence.seed, 5))
+    sampled: list[tuple[str, Sequence[Example]]] = []
+    room = MOST_ROWS
+    for name, rows in reversed(parts):  # test and tune first: what of them stands in train matters most
+        count = min(len(rows), room if name == "train" else MOST_ROWS // 5)
+        places = np.sort(rng.choice(len(rows), count, replace=False)).tolist()
+        sampled.append((name, [rows[place] for place in places]))
+        room -= count
+    return sampled[::-1], True
 
 
 def _row_findings(every: _Rows, pairs: Integers, alike: Floats) -> Iterator[Diagnosis]:
