@@ -15,7 +15,9 @@ import torch
 
 from entailor.config import ModelSettings
 from entailor.errors import ModelError
+from entailor.models.checkpoint import load_checkpoint
 from entailor.models.heads import has_own_head, head_modules, match_labels, reorder_head, reset_head
+from entailor.models.placement import Placement, check_room, plan_placement
 from entailor.models.precision import PrecisionChoice
 from entailor.models.source import ModelFolder, resolve_model
 from entailor.models.tokenizer import TextEncoder
@@ -34,6 +36,7 @@ class Backbone:
         new_modules: modules that were initialised just now (the head, mostly); they must be trained and saved.
         events: what the reader of a record must know about loading.
         own_head: whether the checkpoint's own classification head is kept.
+        placement: what stands where, in how many bytes.
     """
 
     folder: ModelFolder
@@ -43,6 +46,12 @@ class Backbone:
     new_modules: tuple[str, ...]
     events: tuple[str, ...] = ()
     own_head: bool = False
+    placement: Placement | None = None
+
+    @property
+    def quantized(self) -> bool:
+        """Whether weights are in 4 or 8 bits; such weights cannot be trained."""
+        return self.placement is not None and self.placement.settings.quantized
 
     @property
     def device(self) -> torch.device:
@@ -99,7 +108,9 @@ def load_backbone(
     if precision.precision == "bf16" and not torch.cuda.is_available():
         # the CPU's fused attention is slow in bf16: its backward pass alone takes half of a small model's step
         options["attn_implementation"] = "eager"
-    model, missing = _load_classifier(folder, task, own_order=rows is not None, seed=seed, options=options)
+    plan = plan_classifier(folder, config, task, settings, own_order=rows is not None)
+    check_room(plan)
+    model, missing = _load_classifier(folder, task, plan, own_order=rows is not None, seed=seed, options=options)
     if not own_head and not missing & set(head_modules(model)):
         # its configuration did not say so, but the file carries a head, in an order of its own
         own_head = True
@@ -117,7 +128,8 @@ def load_backbone(
         events = ("the checkpoint's own head is replaced by a new one (model.head=new)",)
     _name_labels(model.config, task)
     model.eval()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if plan.device_map is None:
+        model.to(plan.parts[0].place)
     encoder = TextEncoder(
         tokenizer,
         config,
@@ -125,11 +137,26 @@ def load_backbone(
         windows=settings.long_texts == "windows",
         stride=settings.window_stride,
     )
-    return Backbone(folder, model.to(device), encoder, precision, tuple(sorted(missing)), events, rows is not None)
+    return Backbone(folder, model, encoder, precision, tuple(sorted(missing)), events, rows is not None, plan)
+
+
+def plan_classifier(
+    folder: ModelFolder, config: Any, task: Task, settings: ModelSettings, *, own_order: bool
+) -> Placement:
+    """Plan the loading of a checkpoint as a classifier of the task's labels.
+
+    Raises:
+        ModelError: it cannot be loaded as the settings say.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    labels = None if own_order else len(task.labels)
+    with _readable_errors(folder.name):
+        return plan_placement(folder.name, folder.path, config, AutoModelForSequenceClassification, settings, labels)
 
 
 def _load_classifier(
-    folder: ModelFolder, task: Task, *, own_order: bool, seed: int, options: dict[str, Any]
+    folder: ModelFolder, task: Task, plan: Placement, *, own_order: bool, seed: int, options: dict[str, Any]
 ) -> tuple[Any, set[str]]:
     """Return the model and the names of the modules that were not in the checkpoint."""
     from transformers import AutoModelForSequenceClassification
@@ -137,14 +164,8 @@ def _load_classifier(
     label_count = {} if own_order else {"num_labels": len(task.labels)}
     with torch.random.fork_rng(devices=[]), _readable_errors(folder.name):
         torch.manual_seed(seed)
-        model, info = AutoModelForSequenceClassification.from_pretrained(
-            folder.path,
-            dtype=torch.float32,
-            use_safetensors=True,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-            **label_count,
-            **options,
+        model, info = load_checkpoint(
+            AutoModelForSequenceClassification, folder.path, plan, **label_count, **options
         )
     absent = set(info["missing_keys"]) | {str(key[0]) for key in info["mismatched_keys"]}
     _refuse_half_loaded(model, absent, folder.name)
