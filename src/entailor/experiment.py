@@ -16,7 +16,8 @@ from entailor.environment import describe_environment
 from entailor.errors import ConfigError, ModelError, RunError
 from entailor.evaluation.comparison import compare_records
 from entailor.methods import Method, TrainedMethod, build_method
-from entailor.models.load import open_model
+from entailor.models.load import open_model, plan_model
+from entailor.models.placement import expected_speed
 from entailor.models.precision import PrecisionChoice, choose_precision
 from entailor.overrides import dump_yaml, read_yaml
 from entailor.record import NO_MODEL, RECORD_FILE, RunFolder, RunRecord, read_json, write_json, write_text
@@ -196,7 +197,8 @@ def prepare_folder(folder: RunFolder, resolved: dict[str, Any], data: LoadedData
     if goes_on:
         if read_json(folder.split_file).get("fingerprint") != split["fingerprint"]:
             raise RunError(f"{folder.path}: the data have changed since its trials were run. Give another --out")
-        environment["precision"] = read_json(folder.environment_file).get("precision", {})
+        earlier = read_json(folder.environment_file)
+        environment |= {key: earlier.get(key, {}) for key in ("precision", "placement")}
         resolved = _with_earlier(read_yaml(folder.experiment_file), resolved)
     environment["data"] = {
         "notes": list(data.notes),
@@ -243,7 +245,7 @@ def plan_trials(
     if NO_MODEL in experiment.models:
         raise ConfigError(f"models: {NO_MODEL!r} stands for no model. Write a folder of this name as ./{NO_MODEL}")
     precisions = {
-        name: choose_model_precision(name, experiment, folder, environment, observer)
+        name: choose_model_precision(name, experiment, task, folder, environment, observer)
         for name in (experiment.models if any(method.needs_backbone for method in fitting.values()) else ())
     }
     plans = []
@@ -268,9 +270,12 @@ def plan_trials(
 
 
 def choose_model_precision(
-    model: str, experiment: Experiment, folder: RunFolder, environment: dict[str, Any], observer: Observer
+    model: str, experiment: Experiment, task: Task, folder: RunFolder, environment: dict[str, Any], observer: Observer
 ) -> PrecisionChoice:
-    """Measure once a run which arithmetic trains fastest, and keep the choice for every trial and every resumption."""
+    """Measure once a run which arithmetic trains fastest, and keep the choice for every trial and every resumption.
+
+    Beside it stands the plan of what loading takes, which is refused here where it cannot fit.
+    """
     known = environment["precision"]
     if model not in known:
         observer.note(f"model {model}")
@@ -284,8 +289,11 @@ def choose_model_precision(
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
         known[model] = asdict(choose_precision(experiment.model.precision, hidden, inner, device))
+        planned = plan_model(model, experiment.model, task)
+        environment.setdefault("placement", {})[model] = {**planned.as_record(), "speed": expected_speed(planned)}
         write_json(folder.environment_file, environment)
         observer.note(f"precision {known[model]['precision']}: {known[model]['reason']}")
+        observer.note(f"weights: {planned}; {environment['placement'][model]['speed']}")
     return PrecisionChoice(**known[model])
 
 

@@ -26,7 +26,7 @@ def load_checkpoint(auto_class: Any, path: Path, plan: Placement, **options: Any
     Raises:
         ModelError: something was quantised that must not be.
     """
-    fixed = {"use_safetensors": True, "ignore_mismatched_sizes": True, "output_loading_info": True}
+    fixed: dict[str, Any] = {"use_safetensors": True, "ignore_mismatched_sizes": True, "output_loading_info": True}
     if plan.device_map is not None:
         fixed["device_map"] = plan.device_map
     if not plan.settings.quantized:
@@ -55,6 +55,6 @@ def tensors_by_name(path: Path) -> dict[str, Any]:
 
     tensors = {}
     for file in weight_files(path):
-        opened = safe_open(file, framework="pt", device="cpu", backend="pread")
+        opened: Any = safe_open(file, framework="pt", device="cpu", backend="pread")
         tensors.update({name: opened.get_slice(name) for name in opened.keys()})  # noqa: SIM118 - it is no mapping
     return tensors

@@ -140,6 +140,24 @@ def load_backbone(
     return Backbone(folder, model, encoder, precision, tuple(sorted(missing)), events, rows is not None, plan)
 
 
+def plan_model(name: str, settings: ModelSettings, task: Task) -> Placement:
+    """Plan the loading of a model by its name, and refuse a plan that cannot fit.
+
+    Raises:
+        ModelError: it cannot be found or read, or there is no room for it.
+    """
+    from transformers import AutoConfig
+
+    folder = open_model(name, settings)
+    with _readable_errors(folder.name):
+        config = AutoConfig.from_pretrained(
+            folder.path, trust_remote_code=settings.trust_remote_code, local_files_only=True
+        )
+    plan = plan_classifier(folder, config, task, settings, own_order=False)
+    check_room(plan)
+    return plan
+
+
 def plan_classifier(
     folder: ModelFolder, config: Any, task: Task, settings: ModelSettings, *, own_order: bool
 ) -> Placement:
@@ -164,9 +182,7 @@ def _load_classifier(
     label_count = {} if own_order else {"num_labels": len(task.labels)}
     with torch.random.fork_rng(devices=[]), _readable_errors(folder.name):
         torch.manual_seed(seed)
-        model, info = load_checkpoint(
-            AutoModelForSequenceClassification, folder.path, plan, **label_count, **options
-        )
+        model, info = load_checkpoint(AutoModelForSequenceClassification, folder.path, plan, **label_count, **options)
     absent = set(info["missing_keys"]) | {str(key[0]) for key in info["mismatched_keys"]}
     _refuse_half_loaded(model, absent, folder.name)
     tops = set(head_modules(model))

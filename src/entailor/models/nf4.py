@@ -100,8 +100,8 @@ def _check_compute_dtype(settings: ModelSettings) -> None:
     if not on_cpu or asked in ("auto", "float32"):
         return
     has_it = {
-        "bfloat16": torch.ops.mkldnn._is_mkldnn_bf16_supported,  # type: ignore[attr-defined]
-        "float16": torch.ops.mkldnn._is_mkldnn_fp16_supported,  # type: ignore[attr-defined]
+        "bfloat16": torch.ops.mkldnn._is_mkldnn_bf16_supported,
+        "float16": torch.ops.mkldnn._is_mkldnn_fp16_supported,
     }
     if not has_it[asked]():
         raise ModelError(
@@ -154,12 +154,12 @@ def _follow_autocast(layer: Any, inputs: tuple[Tensor, ...]) -> None:
 def _weights_only_state(state: Any) -> Any:
     """Return the state of an 8-bit layer with which a CPU unpacks the weights and computes in full precision.
 
-    Without it, evaluation also rounds activations to 8 bits, and takes columns with outliers out by looking at the whole
-    batch: a text's score would depend on its neighbours.
+    Without it, evaluation also rounds activations to 8 bits, and takes columns with outliers out by looking at the
+    whole batch: a text's score would depend on its neighbours.
     """
     from bitsandbytes import MatmulLtState
 
-    class WeightsOnly(MatmulLtState):  # type: ignore[misc]
+    class WeightsOnly(MatmulLtState):
         """On a CPU `is_training` chooses the path that rounds nothing but weights."""
 
         @property
@@ -173,6 +173,32 @@ def _weights_only_state(state: Any) -> Any:
     settled = WeightsOnly()
     settled.__dict__.update({key: value for key, value in vars(state).items() if key != "is_training"})
     return settled
+
+
+def quantized_layer(linear: nn.Linear, settings: ModelSettings) -> nn.Module:
+    """Return a layer on the CPU in as many bits as the settings say, settled; the layer itself where they say none."""
+    if not settings.quantized:
+        return linear
+    library = _load_bitsandbytes()
+    shape, bias = (linear.in_features, linear.out_features), linear.bias is not None
+    layer: Any
+    if settings.load_in_8bit:
+        layer = library.nn.Linear8bitLt(*shape, bias=bias, has_fp16_weights=False)
+        layer.load_state_dict(linear.state_dict())
+        layer = layer.to("cpu")
+        layer.state = _weights_only_state(layer.state)
+        return layer.eval()  # type: ignore[no-any-return]
+    layer = library.nn.Linear4bit(
+        *shape,
+        bias=bias,
+        compute_dtype=torch.float32,
+        compress_statistics=settings.bnb_4bit_use_double_quant,
+        quant_type=settings.bnb_4bit_quant_type,
+    )
+    layer.load_state_dict(linear.state_dict())
+    layer = layer.to("cpu")
+    _settle_4bit(layer, settings)
+    return layer.eval()  # type: ignore[no-any-return]
 
 
 def quantized_layers(model: nn.Module) -> list[str]:
@@ -235,7 +261,7 @@ def _load_bitsandbytes() -> ModuleType:
 
 
 def quantize_in_pieces(
-    A: Tensor,  # noqa: N803 - the operator's own name
+    A: Tensor,
     blocksize: int,
     quant_type: str,
     quant_storage: torch.dtype,
