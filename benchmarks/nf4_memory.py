@@ -3,7 +3,7 @@
     python benchmarks/nf4_memory.py --out nf4_memory.json
 
 Loads SmolLM2-135M (the Llama architecture) in fp32 and in NF4, and a Llama of 1B shape with random weights, saved in
-shards under a temporary folder (2 GB of bf16), in NF4. The 4-bit size is what the plan says: quantised layers with their
+shards under a temporary folder (2 GB of bf16), in NF4. The 4-bit size is that of the plan: quantised layers with their
 scales, and all that is left alone. Needs no GPU and, once the model is cached, no network.
 """
 

@@ -25,7 +25,7 @@ PUBLIC = {
     "EntailorError": "entailor.errors",
     "Example": "entailor.data.example",
     "Experiment": "entailor.config",
-    "MergeReport": "entailor.merge",
+    "MergeReport": "entailor.merging",
     "Method": "entailor.methods.base",
     "ModelSettings": "entailor.config",
     "Observer": "entailor.experiment",
@@ -34,7 +34,7 @@ PUBLIC = {
     "compare": "entailor.experiment",
     "evaluate": "entailor.inference",
     "load_classifier": "entailor.trial",
-    "merge": "entailor.merge",
+    "merge": "entailor.merging",
     "predict": "entailor.inference",
 }
 

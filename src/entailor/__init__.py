@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from entailor.errors import EntailorError
     from entailor.experiment import Comparison, Observer, compare
     from entailor.inference import evaluate, predict
-    from entailor.merge import MergeReport, merge
+    from entailor.merging import MergeReport, merge
     from entailor.methods import Classifier, Method
     from entailor.record import RunRecord
     from entailor.trial import load_classifier
@@ -32,7 +32,7 @@ _HOMES = {
     "EntailorError": "entailor.errors",
     "Example": "entailor.data.example",
     "Experiment": "entailor.config",
-    "MergeReport": "entailor.merge",
+    "MergeReport": "entailor.merging",
     "Method": "entailor.methods",
     "ModelSettings": "entailor.config",
     "Observer": "entailor.experiment",
@@ -41,7 +41,7 @@ _HOMES = {
     "compare": "entailor.experiment",
     "evaluate": "entailor.inference",
     "load_classifier": "entailor.trial",
-    "merge": "entailor.merge",
+    "merge": "entailor.merging",
     "predict": "entailor.inference",
 }
 

@@ -236,7 +236,7 @@ def merge(
     from dataclasses import asdict
 
     from entailor.data.readers import ReadOptions
-    from entailor.merge import merge as merge_run
+    from entailor.merging import merge as merge_run
 
     merged = merge_run(run, output, test, ReadOptions(columns=_mapping(columns, "--columns") or {}))
     _print(json.dumps(asdict(merged), indent=2, ensure_ascii=False) if as_json else str(merged))

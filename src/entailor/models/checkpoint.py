@@ -40,6 +40,8 @@ def load_checkpoint(auto_class: Any, path: Path, plan: Placement, **options: Any
     model, info = plan.model_class.from_pretrained(
         None, config=config, state_dict=tensors_by_name(path), dtype=plan.stored_dtype, **fixed, **options
     )
+    # as if it had been loaded by its path: peft writes it down with an adapter, and looks there for the vocabulary
+    model.name_or_path = model.config.name_or_path = str(path)
     settle_quantized(model, plan.settings)
     check_heads_left_alone(model, plan.left_alone)
     return model, info

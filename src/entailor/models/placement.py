@@ -185,7 +185,8 @@ def _remedies(plan: Placement, room: int) -> str:
             ways.append("set model.device_map=auto, which uses the disk for what does not fit, and is slow")
     bytes_each = plan.load_bytes / max(1, plan.parameters)
     ways.append(f"take a model of at most {int(room / bytes_each / 1e6):,} million parameters")
-    return f"{'; or '.join(ways).capitalize()}"
+    text = "; or ".join(ways)
+    return text[0].upper() + text[1:]
 
 
 def _main_place(name: str, settings: ModelSettings) -> str:
@@ -301,7 +302,7 @@ def _room(path: Path, settings: ModelSettings) -> dict[str, int]:
 
 
 def _spread(name: str, skeleton: Any, settings: ModelSettings, room: Mapping[str, int]) -> dict[str, Any]:
-    """Return module to place, GPU before CPU before disk; heads stay out of the disk, for they are trained.
+    """Return module to place, GPU before CPU before disk; heads and input embeddings stay out of the disk.
 
     Raises:
         ModelError: the model is quantised, which the disk and a mixture of places cannot be.
@@ -318,10 +319,18 @@ def _spread(name: str, skeleton: Any, settings: ModelSettings, room: Mapping[str
     most = {int(key.partition(":")[2]) if key.startswith("cuda") else key: size for key, size in room.items()}
     most.pop("disk")
     found: dict[str, Any] = infer_auto_device_map(
-        skeleton, max_memory=most, no_split_module_classes=list(skeleton._no_split_modules or ()), dtype=torch.float32
+        skeleton,
+        max_memory=most,
+        no_split_module_classes=list(skeleton._no_split_modules or ()),
+        dtype=torch.float32,
+        clean_result=False,
     )
-    heads = set(head_modules(skeleton))
-    return {path: "cpu" if path in heads and place == "disk" else place for path, place in found.items()}
+    table = skeleton.get_input_embeddings()
+    kept = {*head_modules(skeleton), *(path for path, module in skeleton.named_modules() if module is table)}
+    return {
+        path: "cpu" if place == "disk" and any(f"{name}.".startswith(f"{path}.") for name in kept) else place
+        for path, place in found.items()
+    }
 
 
 def _parts(sizes: _Sizes, device_map: Mapping[str, Any] | None, main: str) -> tuple[Part, ...]:

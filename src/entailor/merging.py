@@ -129,7 +129,7 @@ def _mergeable(classifier: Classifier, method: str) -> Any:
     Raises:
         MethodError: there is none, or its adapter is no change of weights.
     """
-    model = getattr(classifier, "model", None)
+    model: Any = getattr(classifier, "model", None)
     configs = getattr(model, "peft_config", {}).values()
     if not configs or any(config.is_prompt_learning for config in configs):
         raise MethodError(
