@@ -1,14 +1,18 @@
 """The plan's figures against what was really allocated, and the texts of its refusals."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from tests.conftest import make_examples
 from tests.methods.conftest import logprobs
 
+from entailor.config import ModelSettings
 from entailor.errors import MethodError, ModelError
 from entailor.methods import build_method
 from entailor.models import placement
 from entailor.models.memory import bytes_of, free_memory_bytes, size_text
+from entailor.models.nf4 import modules_left_alone
 from entailor.models.placement import expected_speed
 
 
@@ -152,3 +156,19 @@ def test_a_control_group_limits_the_room(tmp_path):
     membership.write_text("0::/a/b\n")
     assert free_memory_bytes(tmp_path, membership) == 4300
     assert free_memory_bytes(tmp_path, tmp_path / "nowhere") > 10_000
+
+
+def test_the_worked_sum_of_the_guide_is_what_the_plan_gives():
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    guide = (Path(__file__).parents[2] / "docs" / "guides" / "quantization.md").read_text("utf-8")
+    shape = {"hidden_size": 4096, "num_hidden_layers": 32, "intermediate_size": 14336, "num_attention_heads": 32}
+    shape |= {"num_key_value_heads": 8, "vocab_size": 128256, "tie_word_embeddings": False}
+    settings = ModelSettings(load_in_4bit=True)
+    for auto_class in (AutoModelForSequenceClassification, AutoModelForCausalLM):
+        config = AutoConfig.for_model("llama", **shape)
+        skeleton = placement._skeleton(config, auto_class, settings, 3)
+        sizes = placement._Sizes(skeleton, settings, torch.bfloat16, modules_left_alone(skeleton))
+        assert f"**{sizes.total:,}**" in guide
+    assert f"{sum(row[2] for row in sizes.rows):,}" == "8,030,261,248"
+    assert "8,030,261,248" in guide
