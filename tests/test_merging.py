@@ -65,7 +65,7 @@ def test_merging_what_was_trained_on_nf4_states_the_price(quantised_trial, tmp_p
     assert "(the price of training on nf4 weights)" in str(report)
     assert load_file(tmp_path / "merged" / "model.safetensors")["classifier.weight"].dtype == torch.float32
     environment = json.loads(quantised_trial.folder.environment_file.read_text())
-    assert "tokens a second" in environment["placement"][record.model]["speed"]
+    assert "tokens a second" in environment["placement"][record.model][0]["speed"]
 
 
 def test_a_file_can_be_scored_instead(lora_trial, nli_files, tmp_path, capsys, monkeypatch):
