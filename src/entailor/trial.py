@@ -28,6 +28,7 @@ from entailor.errors import EntailorError, MethodError, RunError, TrainingError
 from entailor.methods import Classifier, FittedClassifier, Method, TrainedMethod, build_method
 from entailor.methods.base import Encoded, PromptedClassifier
 from entailor.models.load import Backbone, load_backbone, open_model
+from entailor.models.memory import resident_bytes
 from entailor.models.precision import PrecisionChoice
 from entailor.models.prompts import PromptEncoder
 from entailor.models.source import resolve_model
@@ -208,7 +209,20 @@ class _Trial:
             weights_sha256=folder.weights_sha256, precision=precision.precision, precision_reason=precision.reason
         )
         objective = self.plan.method.objective
-        return load_backbone(folder, self.task, self.plan.settings, precision, seed, objective)
+        first = "placement" not in self.provenance  # a restart loads again, and must not end the peak of the trial
+        before, reset = resident_bytes(), first and reset_peak_memory()
+        backbone = load_backbone(folder, self.task, self.plan.settings, precision, seed, objective)
+        planned = backbone.placement
+        if planned is not None and first:
+            # the peak since the process began would say nothing of loading
+            measured = {"measured_load_bytes": peak_memory_bytes() - before} if reset else {}
+            self.provenance["placement"] = {**planned.as_record(), **measured}
+            if isinstance(self.plan.method, TrainedMethod) and planned.bytes_in("disk"):
+                raise MethodError(
+                    f"{self.plan.method.name}: part of the model stands on the disk, and nothing can be trained "
+                    "through that. Set model.load_in_4bit=true, or take a smaller model"
+                )
+        return backbone
 
     def _encode(self, classifier: Classifier, examples: Sequence[Example]) -> Sequence[Encoded]:
         self.on_progress("tokenize", 0, 0, "")
@@ -360,11 +374,12 @@ def describe_classifier(plan: TrialPlan, task: Task, provenance: dict[str, Any])
     }
 
 
-def load_classifier(trial: str | Path) -> Classifier:
+def load_classifier(trial: str | Path, *, full_precision: bool = False) -> Classifier:
     """Load a finished trial's classifier, in evaluation mode.
 
     Args:
         trial: the folder ``runs/NAME/trials/MODEL/METHOD/seed-N``.
+        full_precision: leave the base model's weights as they are, also where they were quantised for training.
 
     Raises:
         RunError: not a trial's folder, a damaged one, or the base model is no longer the one it was trained on.
@@ -392,6 +407,8 @@ def load_classifier(trial: str | Path) -> Classifier:
                 f"{folder}: trained on {model} with weights {str(digest)[:12]}..., but {source.path} now holds "
                 f"{source.weights_sha256[:12]}.... Give back the same checkpoint or train again"
             )
+    if full_precision:
+        settings = settings.model_copy(update={"load_in_4bit": False, "load_in_8bit": False})
     if method.needs_backbone:
         backbone = load_backbone(source, task, settings, FP32, seed, method.objective)
     classifier = method.adapt(backbone, task, seed)
