@@ -288,9 +288,10 @@ class _Trial:
             return
         firsts = {row.label: row for row in reversed(self.split.tune)}
         examples = [firsts[label] for label in self.task.labels if label in firsts]
+        items: Sequence[Any] = classifier.encode(examples)
         self.provenance["prompts"] = [
             {"label": row.label, "id": row.id, **encoder.shown(item, self.task.index_of(str(row.label)))}
-            for row, item in zip(examples, classifier.encode(examples), strict=True)
+            for row, item in zip(examples, items, strict=True)
         ]
 
     def _score_test(self, classifier: Classifier) -> NDArray[np.float64]:
