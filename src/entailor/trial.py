@@ -30,6 +30,7 @@ from entailor.methods.base import Encoded, PromptedClassifier
 from entailor.models.load import Backbone, load_backbone, open_model
 from entailor.models.memory import resident_bytes
 from entailor.models.precision import PrecisionChoice
+from entailor.models.prompts import PromptEncoder
 from entailor.models.source import resolve_model
 from entailor.record import Costs, Prediction, RunRecord, read_json, write_json, write_text
 from entailor.tasks import Task
@@ -132,6 +133,7 @@ class _Trial:
         whole_peak = reset_peak_memory()
         classifier = self._learn()
         saved = self.folder / ("model" if self.plan.method.stores_whole_model else "adapter")
+        self._note_prompts(classifier)
         logprobs_EL = self._score_test(classifier)
         # the peak is read before the reload check, which holds a second model for a moment
         memory = peak_memory_bytes()
@@ -278,6 +280,18 @@ class _Trial:
             limit = self.plan.scoring_batch_tokens
             logprobs_EL = score(classifier, inputs, limit, lambda n, of: self.on_progress("tune", n, of, ""))
             self.events.extend(classifier.calibrate(logprobs_EL, np.array(self.task.targets(self.split.tune))))
+
+    def _note_prompts(self, classifier: Classifier) -> None:
+        """Keep the exact prompt of one tune example of each label, for the report."""
+        encoder = getattr(classifier, "text_encoder", None)
+        if not isinstance(encoder, PromptEncoder):
+            return
+        firsts = {row.label: row for row in reversed(self.split.tune)}
+        examples = [firsts[label] for label in self.task.labels if label in firsts]
+        self.provenance["prompts"] = [
+            {"label": row.label, "id": row.id, **encoder.shown(item, self.task.index_of(str(row.label)))}
+            for row, item in zip(examples, classifier.encode(examples), strict=True)
+        ]
 
     def _score_test(self, classifier: Classifier) -> NDArray[np.float64]:
         inputs = self._encode(classifier, self.split.test)
