@@ -229,9 +229,9 @@ def merge(
     columns: Columns = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write a trained adapter into its base model, in full precision.
+    """Write a trained adapter into its base model.
 
-    The merged checkpoint is read back and scored; what merging changed is printed.
+    That is done in full precision. The merged checkpoint is read back and scored; what merging changed is printed.
     """
     from dataclasses import asdict
 
