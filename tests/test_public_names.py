@@ -26,6 +26,7 @@ PUBLIC = {
     "Examination": "entailor.doctor",
     "Example": "entailor.data.example",
     "Experiment": "entailor.config",
+    "MergeReport": "entailor.merging",
     "Method": "entailor.methods.base",
     "ModelSettings": "entailor.config",
     "Observer": "entailor.experiment",
@@ -34,6 +35,7 @@ PUBLIC = {
     "compare": "entailor.experiment",
     "evaluate": "entailor.inference",
     "load_classifier": "entailor.trial",
+    "merge": "entailor.merging",
     "predict": "entailor.inference",
     "validate": "entailor.doctor",
 }

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from entailor.errors import EntailorError
     from entailor.experiment import Comparison, Observer, compare
     from entailor.inference import evaluate, predict
+    from entailor.merging import MergeReport, merge
     from entailor.methods import Classifier, Method
     from entailor.record import RunRecord
     from entailor.trial import load_classifier
@@ -33,6 +34,7 @@ _HOMES = {
     "Examination": "entailor.doctor",
     "Example": "entailor.data.example",
     "Experiment": "entailor.config",
+    "MergeReport": "entailor.merging",
     "Method": "entailor.methods",
     "ModelSettings": "entailor.config",
     "Observer": "entailor.experiment",
@@ -41,6 +43,7 @@ _HOMES = {
     "compare": "entailor.experiment",
     "evaluate": "entailor.inference",
     "load_classifier": "entailor.trial",
+    "merge": "entailor.merging",
     "predict": "entailor.inference",
     "validate": "entailor.doctor",
 }
@@ -53,6 +56,7 @@ __all__ = [
     "Examination",
     "Example",
     "Experiment",
+    "MergeReport",
     "Method",
     "ModelSettings",
     "Observer",
@@ -61,6 +65,7 @@ __all__ = [
     "compare",
     "evaluate",
     "load_classifier",
+    "merge",
     "predict",
     "validate",
 ]
