@@ -4,8 +4,11 @@ import pytest
 import torch
 from transformers import LlamaForSequenceClassification
 
-from entailor.methods.transformer import TransformerClassifier
+from entailor import ModelSettings
+from entailor.errors import ModelError
+from entailor.methods import build_method
 from entailor.models.load import quiet_libraries
+from entailor.models.nf4 import check_heads_left_alone, quantized_layer, quantized_layers
 
 
 @pytest.fixture
@@ -28,10 +31,20 @@ def test_usual_skipping_lm_head_alone_quantises_the_classification_head(plain_de
     assert not model.score.weight.requires_grad  # so it cannot be trained either
 
 
-def test_ours_keeps_every_head_in_fp32_and_trainable(load_tiny, nli_task):
-    for kind in ("bert", "roberta"):
-        classifier = TransformerClassifier(load_tiny(kind), nli_task)
-        classifier.train_only_head()
-        heads = {name: tensor for name, tensor in classifier.named_parameters() if classifier.is_head(name)}
-        assert heads
-        assert all(tensor.dtype == torch.float32 and tensor.requires_grad for tensor in heads.values())
+@pytest.mark.parametrize("kind", ["bert", "roberta", "llama", "gpt2"])
+def test_ours_keeps_every_head_in_fp32_and_trainable(kind, load_tiny, nli_task):
+    method = build_method("lora", {"r": 2})
+    classifier = method.adapt(load_tiny(kind, load_in_4bit=True), nli_task, 0)
+    assert quantized_layers(classifier.model)  # the body is in 4 bits
+    heads = {name: tensor for name, tensor in classifier.named_parameters() if classifier.is_head(name)}
+    assert heads
+    assert all(tensor.dtype == torch.float32 for tensor in heads.values())
+    assert any(tensor.requires_grad for tensor in heads.values())
+
+
+def test_ours_looks_after_loading_and_refuses_a_quantised_head(load_tiny):
+    model = load_tiny("bert").model
+    settings = ModelSettings(load_in_4bit=True)
+    model.classifier = quantized_layer(model.classifier, settings)
+    with pytest.raises(ModelError, match="classifier"):
+        check_heads_left_alone(model, ["classifier"])

@@ -3,9 +3,12 @@
 import pytest
 import torch
 from peft import LoraConfig
+from safetensors.torch import load_file
 from tests.pitfalls.conftest import usual_peft
 from transformers import LlamaForSequenceClassification
 
+from entailor import compare
+from entailor.merging import merge
 from entailor.models.load import quiet_libraries
 
 IDS = torch.tensor([[1, 10, 20, 30], [1, 11, 31, 41]])
@@ -36,3 +39,16 @@ def test_usual_merging_into_4_bit_moves_the_scores_and_into_full_precision_does_
         full = LlamaForSequenceClassification.from_pretrained(tmp_path)
     assert moved_by_merging(full) < 1e-4
     assert moved_by_merging(quantised) > 1e-2
+
+
+def test_ours_merges_into_full_precision_scores_again_and_says_the_price(nli_experiment, tmp_path):
+    settings = nli_experiment.model.model_copy(update={"load_in_4bit": True})
+    rows = {"lora": {"r": 2, "num_train_epochs": 1, "learning_rate": 0.03}}
+    changed = {"model": settings, "methods": rows, "seeds": (0,), "out": str(tmp_path / "run")}
+    run = compare(nli_experiment.model_copy(update=changed))
+    report = merge(run.winner, tmp_path / "merged")
+    assert report.trained_on == "nf4"
+    assert report.examples == 18  # the recorded predictions of the test split
+    assert "(the price of training on nf4 weights)" in str(report)
+    weights = load_file(tmp_path / "merged" / "model.safetensors")
+    assert {tensor.dtype for tensor in weights.values() if tensor.is_floating_point()} == {torch.float32}

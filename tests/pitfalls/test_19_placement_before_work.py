@@ -2,7 +2,11 @@
 
 import json
 
+import pytest
+
 from entailor import Observer, compare
+from entailor.errors import ModelError
+from entailor.models import placement
 
 
 def test_ours_says_model_precision_and_data_before_the_first_trial(nli_experiment, tmp_path):
@@ -16,5 +20,17 @@ def test_ours_says_model_precision_and_data_before_the_first_trial(nli_experimen
     assert "model " in before
     assert "precision fp32" in before
     assert "train 48, tune 18, test 18" in before
+    assert "memory of " in before
+    assert "in all" in before
+    assert "tokens a second" in before
     machine = json.loads((out / "environment.json").read_text("utf-8"))
+    ((planned,),) = ([*machine["placement"].values()],)
+    assert planned[0]["total_bytes"] > 0
     assert {"cpu", "cores", "threads", "memory_bytes", "gpus"} <= machine.keys()
+
+
+def test_ours_refuses_what_does_not_fit_before_anything_is_loaded(load_tiny, monkeypatch):
+    monkeypatch.setattr(placement, "PIECE_BYTES", 0)
+    monkeypatch.setattr(placement, "free_memory_bytes", lambda: 25_000)
+    with pytest.raises(ModelError, match=r"where 25 kB are free\. Set model\.load_in_4bit=true"):
+        load_tiny("bert")
