@@ -16,7 +16,7 @@ from tests.conftest import NLI_LABELS, WORDS
 DECODER_SPECIALS = ("<unk>", "<s>", "</s>")
 
 
-def make_decoder_tokenizer(*, pad: str | None = None) -> Any:
+def make_plain_tokenizer(*, pad: str | None = None) -> Any:
     """A word-level tokenizer as llama's: it adds <s>, and has no pad token of its own."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast

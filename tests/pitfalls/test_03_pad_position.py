@@ -5,7 +5,7 @@ import pytest
 import torch
 from tests.conftest import make_examples
 from tests.methods.conftest import ALL_AT_ONCE, logprobs
-from tests.pitfalls.conftest import make_decoder_tokenizer
+from tests.pitfalls.conftest import make_plain_tokenizer
 from transformers import LlamaForSequenceClassification
 
 from entailor.data.example import Example
@@ -14,7 +14,7 @@ from entailor.methods.transformer import TransformerClassifier
 
 def test_usual_pad_is_eos_reads_in_front_of_the_end_of_the_text(tiny_decoder):
     """A text that ends in </s>, as rendered chats do, is read one token too early: its end looks like padding."""
-    tokenizer = make_decoder_tokenizer(pad="</s>")
+    tokenizer = make_plain_tokenizer(pad="</s>")
     model = tiny_decoder(LlamaForSequenceClassification, pad_token_id=tokenizer.pad_token_id, num_labels=3)
     batch = tokenizer(["w1 w2 w3 </s>"], return_tensors="pt")
     with torch.no_grad():

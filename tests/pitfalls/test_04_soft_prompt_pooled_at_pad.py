@@ -6,7 +6,7 @@ import torch
 from peft import PromptTuningConfig
 from tests.conftest import make_examples
 from tests.methods.conftest import ALL_AT_ONCE, logprobs
-from tests.pitfalls.conftest import make_decoder_tokenizer, usual_peft
+from tests.pitfalls.conftest import make_plain_tokenizer, usual_peft
 from transformers import LlamaForSequenceClassification
 
 from entailor.methods import build_method
@@ -15,7 +15,7 @@ SHORT, LONG = "w1 w2", "w3 w4 w5 w6 w7 w8"
 
 
 def test_usual_peft_scores_change_with_the_neighbour_in_the_batch(tiny_decoder):
-    tokenizer = make_decoder_tokenizer(pad="<unk>")
+    tokenizer = make_plain_tokenizer(pad="<unk>")
     tokenizer.padding_side = "right"
     model = tiny_decoder(LlamaForSequenceClassification, pad_token_id=tokenizer.pad_token_id, num_labels=3)
     plain = {

@@ -2,7 +2,7 @@
 
 import pytest
 from tests.conftest import ENCODERS, NLI_LABELS
-from tests.pitfalls.conftest import make_decoder_tokenizer
+from tests.pitfalls.conftest import make_plain_tokenizer
 
 from entailor.config import PromptSettings
 from entailor.data.example import Example
@@ -12,7 +12,7 @@ TEMPLATE = "{{ bos_token }} {% for message in messages %}{{ message['content'] }
 
 
 def test_usual_a_rendered_template_tokenised_again_begins_twice():
-    tokenizer = make_decoder_tokenizer()
+    tokenizer = make_plain_tokenizer()
     rendered = tokenizer.apply_chat_template(
         [{"role": "user", "content": "w1 w2"}], chat_template=TEMPLATE, tokenize=False
     )

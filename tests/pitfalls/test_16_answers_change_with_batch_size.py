@@ -5,7 +5,7 @@ import pytest
 import torch
 from tests.conftest import make_examples
 from tests.methods.conftest import ALL_AT_ONCE, logprobs
-from tests.pitfalls.conftest import make_decoder_tokenizer
+from tests.pitfalls.conftest import make_plain_tokenizer
 from transformers import LlamaForCausalLM
 
 from entailor.methods import build_method
@@ -13,7 +13,7 @@ from entailor.methods.transformer import TransformerClassifier
 
 
 def test_usual_half_precision_scores_move_with_padding(tiny_decoder):
-    tokenizer = make_decoder_tokenizer(pad="</s>")
+    tokenizer = make_plain_tokenizer(pad="</s>")
     tokenizer.padding_side = "left"
     model = tiny_decoder(LlamaForCausalLM).to(torch.bfloat16)
     texts = [" ".join(f"w{(7 * row + place) % 50}" for place in range(3 + row)) for row in range(12)]

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from tests.conftest import NLI_LABELS, make_examples
 from tests.methods.conftest import logprobs
-from tests.pitfalls.conftest import make_decoder_tokenizer
+from tests.pitfalls.conftest import make_plain_tokenizer
 from transformers import LlamaForCausalLM
 
 from entailor.methods import build_method
@@ -14,7 +14,7 @@ from entailor.methods.transformer import TransformerClassifier
 def test_usual_trainer_keeps_one_number_for_every_word_of_the_vocabulary_at_every_position(tiny_decoder, tmp_path):
     from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
 
-    tokenizer = make_decoder_tokenizer(pad="</s>")
+    tokenizer = make_plain_tokenizer(pad="</s>")
     rows = [tokenizer(row.text) for row in make_examples(6, seed=3)]
     arguments = TrainingArguments(str(tmp_path), report_to=[], use_cpu=True, disable_tqdm=True)
     trainer = Trainer(
