@@ -106,9 +106,8 @@ def leak(train: tuple[Example, ...], test: tuple[Example, ...], labels: tuple[st
         }
         exact = [found.message for found in findings("repeated_rows", evidence) if found.kind.endswith("duplicates")]
         true = {row.id for row in leaked}
-        print(
-            f"leak, {how}: {len(near & true)} of {count} by likeness, {len(near - true)} others; {exact or 'none equal'}"
-        )
+        others = len(near - true)
+        print(f"leak, {how}: {len(near & true)} of {count} by likeness, {others} others; {exact or 'none equal'}")
 
 
 def edited(text: str, rng: random.Random) -> str:
