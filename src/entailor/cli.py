@@ -52,6 +52,10 @@ Overrides = Annotated[
 ]
 MaxTrain = Annotated[int | None, typer.Option("--max-train-examples", help="Train on a stratified sample.")]
 MaxTest = Annotated[int | None, typer.Option("--max-test-examples", help="Test on a stratified sample.")]
+Challenge = Annotated[
+    list[str] | None,
+    typer.Option("--challenge", help="Labelled file every finished classifier is scored on; may be given again."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")]
 ConfigName = Annotated[str | None, typer.Option("--config-name", help="Configuration of a Hugging Face data set.")]
@@ -92,6 +96,7 @@ def compare(
     ] = None,
     seeds: Annotated[int | None, typer.Option("--seeds", help="Trials of each method with randomness in it.")] = None,
     out: Out = None,
+    challenge: Challenge = None,
     max_train_examples: MaxTrain = None,
     max_test_examples: MaxTest = None,
     as_json: AsJson = False,
@@ -107,6 +112,7 @@ def compare(
         "data.tune": tune,
         "data.test": test,
         "data.columns": _mapping(columns, "--columns"),
+        "data.challenge": challenge or None,
         "data.max_train_examples": max_train_examples,
         "data.max_test_examples": max_test_examples,
         "models": model,
