@@ -84,8 +84,9 @@ def recommend(
 ) -> dict[str, Any] | None:
     """Return the row to ship, with reasons in words.
 
-    Of the rows within the limits the most accurate leads. Those that cannot be told apart from it are candidates,
-    but for rows at chance where the leader is above it. Costs decide among them in the order of `cheapest`: a row
+    Of the rows within the limits the most accurate leads. Those that cannot be told apart from it are candidates, if
+    their difference's own 95 % interval holds 0 too (the correction for many pairs keeps from claiming differences, and
+    is no reason to give accuracy away), but for rows at chance where the leader is above it. Costs decide among them in the order of `cheapest`: a row
     that costs clearly more (20 %) than the cheapest leaves; what remains is settled by accuracy.
 
     Args:
@@ -167,9 +168,7 @@ def _pick(rows: Sequence[Row], pairs: Pairs[RowKey], priorities: Priorities) -> 
         return None, []
     leader = within[0]
     candidates = [
-        row
-        for row in within
-        if not pairs.told_apart(key_of(row), key_of(leader)) and (row["above_chance"] or not leader["above_chance"])
+        row for row in within if _level(row, leader, pairs) and (row["above_chance"] or not leader["above_chance"])
     ]
     if priorities.ties == "most_accurate":
         return leader, candidates
@@ -177,6 +176,13 @@ def _pick(rows: Sequence[Row], pairs: Pairs[RowKey], priorities: Priorities) -> 
     for cost in _ordered(priorities):
         left = _cheapest(left, cost)
     return left[0], candidates
+
+
+def _level(row: Row, leader: Row, pairs: Pairs[RowKey]) -> bool:
+    if row is leader:
+        return True
+    difference = pairs.between(key_of(row), key_of(leader))
+    return not difference.told_apart and difference.low <= 0 <= difference.high
 
 
 def _ordered(priorities: Priorities) -> list[Cost]:
@@ -204,7 +210,7 @@ def _beyond(row: Row, priorities: Priorities) -> str:
 def _why(pick: Row, candidates: Sequence[Row], titles: Mapping[RowKey, str], priorities: Priorities) -> str:
     within = " within the limits" if _limits(priorities) else ""
     if len(candidates) == 1:
-        return f"it is more accurate than every other row{within} beyond chance"
+        return f"no other row{within} is level with it in accuracy"
     if priorities.ties == "most_accurate":
         return f"it has the highest accuracy{within}, though {len(candidates) - 1} more cannot be told apart from it"
     deciding = _deciding(pick, candidates, priorities)
@@ -330,8 +336,8 @@ def _rule(priorities: Priorities) -> str:
         return f"{within}the highest mean accuracy."
     order = ", then ".join(name.replace("_", " ") for name in priorities.cheapest)
     return (
-        f"{within}among the rows that cannot be told apart from the most accurate one, the cheapest by {order}; a cost "
-        "decides where it is at least 20 % higher."
+        f"{within}among the rows that cannot be told apart from the most accurate one (and whose difference to it has 0 "
+        f"in its own 95 % interval), the cheapest by {order}; a cost decides where it is at least 20 % higher."
     )
 
 

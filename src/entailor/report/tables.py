@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from entailor.evaluation.comparison import short_model_names
+from entailor.evaluation.recommendation import peak_memory as memory
 from entailor.evaluation.wording import count, decimal, duration, interval, p_value, percent, points, rate, size
 from entailor.record import NO_MODEL
 
@@ -53,8 +54,11 @@ def mark(row: Mapping[str, Any]) -> str:
     return "=" if row["cannot_tell_apart_from_best"] else " "
 
 
-HEADINGS = ("  method", "accuracy (95 %)", "F1", "train", "ex/s", "memory", "params", "stored")
-LEGEND = "* best   = level with the best   F1: macro   ex/s: in training   memory: peak   params: trained"
+HEADINGS = ("  method", "accuracy (95 %)", "same", "F1", "train", "memory", "params", "stored")
+LEGEND = (
+    "* best   = level with the best   same: rows that share a letter cannot be told apart   ° in the Pareto set   "
+    "F1: macro   memory: peak   params: trained"
+)
 
 
 def _cells(comparison: Mapping[str, Any]) -> list[tuple[str, ...]]:
@@ -64,9 +68,9 @@ def _cells(comparison: Mapping[str, Any]) -> list[tuple[str, ...]]:
             "{mean:.1f} ({low:.1f}–{high:.1f})".format(
                 **{k: 100 * row["accuracy"][k] for k in ("mean", "low", "high")}
             ),
-            decimal(row["macro_f1"]),
+            row["letters"] + ("°" if row["pareto"] else ""),
+            decimal(row["macro_f1"], 2),
             duration(row["train_seconds"] or None),
-            rate(row["examples_per_second"]),
             size(memory(row)),
             count(row["trainable_parameters"]),
             size(row["stored_bytes"]),
@@ -75,11 +79,17 @@ def _cells(comparison: Mapping[str, Any]) -> list[tuple[str, ...]]:
     ]
 
 
-def memory(row: Mapping[str, Any]) -> int | None:
-    """Return the peak that limits a run: of the GPU where there is one, else of the process, in bytes."""
-    gpu: int | None = row["peak_gpu_memory_bytes"]
-    host: int | None = row["peak_memory_bytes"]
-    return host if gpu is None else gpu
+def closing(comparison: Mapping[str, Any]) -> list[str]:
+    """Return what is said below the rows: challenges, the test size's limit, what is recommended and when not."""
+    lines = []
+    for one in comparison.get("challenges", ()):
+        best = f"best {one['rows'][0]['method']} with " if one["rows"] else ""
+        figure = percent(one["rows"][0]["accuracy"]["mean"]) if one["rows"] else f"left out: {one['error']}"
+        lines.append(f"challenge {one['name']}: {best}{figure}")
+    recommended = comparison.get("recommendation")
+    if recommended:
+        lines += [recommended["sentence"], *recommended["changes"]]
+    return lines
 
 
 def failures(comparison: Mapping[str, Any]) -> list[str]:
@@ -101,13 +111,13 @@ def comparison_table(comparison: Mapping[str, Any]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    caption = Text("\n".join([LEGEND, *failures(comparison)]))
+    caption = Text("\n".join([LEGEND, *failures(comparison), *closing(comparison)]))
     table = Table(box=box.SIMPLE_HEAD, title=Text(comparison["sentence"]), caption=caption, padding=(0, 1, 0, 0))
     table.title_justify = table.caption_justify = "left"
     table.show_edge = table.pad_edge = False
     table.add_column(HEADINGS[0], overflow="fold")
     for heading in HEADINGS[1:]:
-        table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column(heading, justify="right", no_wrap=heading != "same", overflow="fold")
     for row, cells in zip(comparison["rows"], _cells(comparison), strict=True):
         style = "bold green" if row["best"] else "green" if row["cannot_tell_apart_from_best"] else ""
         table.add_row(*(Text(cell) for cell in cells), style=style)
@@ -118,7 +128,7 @@ def plain_table(comparison: Mapping[str, Any]) -> str:
     """Return the rows as lines of columns parted by two or more spaces, for logs and pipes; no colours, no wrapping."""
     lines = _align([HEADINGS, *_cells(comparison)], left={0}) if comparison["rows"] else []
     legend = [LEGEND] if comparison["rows"] else []
-    return "\n".join([*lines, *legend, *failures(comparison), comparison["sentence"]])
+    return "\n".join([*lines, *legend, *failures(comparison), *closing(comparison), comparison["sentence"]])
 
 
 def classification_report_text(metrics: Metrics) -> str:
