@@ -92,7 +92,7 @@ def compare(experiment: Experiment, observer: Observer | None = None) -> Compari
     check_challenges(experiment.data)
     environment = prepare_folder(folder, resolved, data, goes_on=bool(records))
     plans = plan_trials(experiment, rows, task, folder, environment, observer)
-    if words := foresight(len(data.split.test), len({(plan.model, plan.row) for plan in plans})):
+    for words in foresight_of(plans, len(data.split.test)):
         observer.note(words)
     places = [folder.trial(plan.model, plan.row, plan.seed) for plan in plans]
     finished = {place for place in places if place in records and records[place].status == "complete"}
@@ -277,6 +277,15 @@ def plan_trials(
                     for seed in (ANY_SEED if method.deterministic else experiment.seeds)
                 ]
     return plans
+
+
+def foresight_of(plans: list[TrialPlan], num_test: int) -> list[str]:
+    """Return what the test split and the seeds of these trials can show, before any of them has run."""
+    seeds: dict[tuple[str, str], int] = {}
+    for plan in plans:
+        if not plan.method.deterministic:
+            seeds[plan.model, plan.row] = seeds.get((plan.model, plan.row), 0) + 1
+    return foresight(num_test, len({(plan.model, plan.row) for plan in plans}), max(seeds.values(), default=0))
 
 
 def choose_model_precision(

@@ -23,10 +23,10 @@ from entailor.evaluation.calibration import (
     reliability_bins,
 )
 from entailor.evaluation.metrics import Metrics, Outcome, calibrated, evaluate_record, log_loss, outcome
-from entailor.evaluation.pairs import SIGNIFICANCE, Pairs, compare_all, compare_scored
+from entailor.evaluation.pairs import SIGNIFICANCE, Pairs, compare_all
 from entailor.evaluation.power import POWER, detectable_difference
 from entailor.evaluation.recommendation import RowKey, key_of, mark_pareto, recommend
-from entailor.evaluation.statistics import accuracy_interval, holm
+from entailor.evaluation.statistics import accuracy_interval, holm, mcnemar_exact
 from entailor.record import NO_MODEL, RunRecord
 
 
@@ -350,14 +350,19 @@ def _mark_groups(rows: Sequence[dict[str, Any]], pairs: Pairs[RowKey]) -> None:
 def _test_against_chance(
     rows: Sequence[dict[str, Any]], scored: Mapping[RowKey, Scored], gold_N: npt.NDArray[np.int64]
 ) -> None:
-    """Give every row `above_chance` and `p_chance`, tested against naming the most frequent label of test."""
+    """Give every row `above_chance` and `p_chance`.
+
+    The classifier that would ship, the first seed's, is tested against naming the most frequent label of test (McNemar,
+    exact; corrected for the number of rows).
+    """
     if not rows:
         return
-    always = Scored((gold_N == np.bincount(gold_N).argmax())[None, :], varies=False)
-    found = [compare_scored(scored[key_of(row)], always) for row in rows]
-    for row, difference, p in zip(rows, found, holm([one.p for one in found]), strict=True):
+    always_N = gold_N == np.bincount(gold_N).argmax()
+    firsts = [scored[key_of(row)].correct_SN[0] for row in rows]
+    found = [mcnemar_exact(first_N, always_N) for first_N in firsts]
+    for row, first_N, p in zip(rows, firsts, holm(found), strict=True):
         row["p_chance"] = p
-        row["above_chance"] = p < SIGNIFICANCE and difference.value > 0
+        row["above_chance"] = p < SIGNIFICANCE and bool(first_N.mean() > always_N.mean())
 
 
 def _pair_lines(pairs: Pairs[RowKey]) -> list[dict[str, Any]]:

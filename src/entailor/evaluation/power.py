@@ -53,19 +53,29 @@ def examples_needed(difference: float, discordant: float, pairs: int = 1) -> flo
     return ((level * math.sqrt(discordant) + power * math.sqrt(discordant - size**2)) / size) ** 2
 
 
-def foresight(num_test: int, num_rows: int) -> str:
-    """Return what the test size can show, as a sentence for before the run."""
+def foresight(num_test: int, num_rows: int, num_seeds: int) -> list[str]:
+    """Return what test size and seeds can show, as sentences for before the run; none for one row alone.
+
+    Args:
+        num_test: test examples.
+        num_rows: rows that will be compared.
+        num_seeds: of the rows with the most of them.
+    """
     pairs = num_rows * (num_rows - 1) // 2
     if pairs == 0:
-        return ""
+        return []
     shown = detectable_difference(num_test, pairs=pairs)
     rows = f"{num_rows} rows" if num_rows > 2 else "two rows"
+    disagree = f"disagree on {USUAL_DISCORDANT:.0%} of the examples"
     if shown is None:
-        return (
-            f"{num_test:,} test examples are too few to tell {rows} apart that disagree on "
-            f"{USUAL_DISCORDANT:.0%} of them, however they differ. Give more with --test"
+        said = f"{num_test:,} test examples are too few to tell {rows} apart that {disagree}, however they differ"
+    else:
+        said = (
+            f"{num_test:,} test examples can tell {rows} apart that differ by about {100 * shown:.1f} points or more "
+            f"(in 4 of 5 runs, if they {disagree}; more where seeds differ)"
         )
-    return (
-        f"{num_test:,} test examples can tell {rows} apart that differ by about {100 * shown:.1f} points or more "
-        f"(in 4 of 5 runs, if they disagree on {USUAL_DISCORDANT:.0%} of the examples; more where seeds differ)"
-    )
+    few = {
+        1: "with one seed these classifiers are compared, not the methods: give --seeds 3 or more to hold their luck",
+        2: "two seeds say little of how far seeds differ, so that few rows will be told apart: give --seeds 3 or more",
+    }
+    return [said, few[num_seeds]] if num_seeds in few else [said]

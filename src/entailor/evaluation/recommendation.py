@@ -85,9 +85,10 @@ def recommend(
     """Return the row to ship, with reasons in words.
 
     Of the rows within the limits the most accurate leads. Those that cannot be told apart from it are candidates, if
-    their difference's own 95 % interval holds 0 too (the correction for many pairs keeps from claiming differences, and
-    is no reason to give accuracy away), but for rows at chance where the leader is above it. Costs decide among them in the order of `cheapest`: a row
-    that costs clearly more (20 %) than the cheapest leaves; what remains is settled by accuracy.
+    their difference's own 95 % interval holds 0 too (the correction for many pairs keeps from claiming differences,
+    and is no reason to give accuracy away), but for rows at chance where the leader is above it. Costs decide among
+    them in the order of `cheapest`: a row that costs clearly more (20 %) than the cheapest leaves; what remains is
+    settled by accuracy.
 
     Args:
         rows: of comparison.json, best first.
@@ -336,8 +337,8 @@ def _rule(priorities: Priorities) -> str:
         return f"{within}the highest mean accuracy."
     order = ", then ".join(name.replace("_", " ") for name in priorities.cheapest)
     return (
-        f"{within}among the rows that cannot be told apart from the most accurate one (and whose difference to it has 0 "
-        f"in its own 95 % interval), the cheapest by {order}; a cost decides where it is at least 20 % higher."
+        f"{within}among the rows that cannot be told apart from the most accurate one (and whose difference to it "
+        f"has 0 in its own 95 % interval), the cheapest by {order}; a cost decides where it is at least 20 % higher."
     )
 
 
