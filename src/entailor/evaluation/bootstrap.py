@@ -12,8 +12,6 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-# A p-value from k draws is never below 2 / (k + 1). Holm multiplies it by the number of pairs, so the draws must be
-# many; they are cheap, see _example_draws.
 BOOTSTRAP_DRAWS = 10_000
 BOOTSTRAP_SEED = 0
 CONFIDENCE = 0.95

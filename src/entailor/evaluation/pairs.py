@@ -16,7 +16,6 @@ from entailor.evaluation.bootstrap import BOOTSTRAP_DRAWS, Scored, hierarchical_
 from entailor.evaluation.statistics import holm, mcnemar_exact
 
 SIGNIFICANCE = 0.05
-DRAWS_A_PAIR = 100  # Holm asks the smallest p-value to be below 0.05 / pairs, and draws give none below 2 / draws
 EXACT, TWO_LEVELS = "McNemar, exact", "hierarchical bootstrap"
 
 RowT = TypeVar("RowT", bound=Hashable)
@@ -115,14 +114,14 @@ class Pairs(Generic[RowT]):
         return compact_letters(self.rows, {pair for pair, one in self.differences.items() if one.told_apart})
 
 
-def compare_all(scored: Mapping[RowT, Scored]) -> Pairs[RowT]:
+def compare_all(scored: Mapping[RowT, Scored], draws: int = BOOTSTRAP_DRAWS) -> Pairs[RowT]:
     """Compare every two rows; p-values are corrected for the number of pairs (Holm 1979).
 
     Args:
         scored: row to which examples its seeds get right, all over the same examples.
+        draws: of the bootstrap of a pair; they make intervals, and no p-value that is corrected.
     """
     both = list(combinations(scored, 2))
-    draws = max(BOOTSTRAP_DRAWS, DRAWS_A_PAIR * len(both))
     found = [compare_scored(scored[a], scored[b], draws) for a, b in both]
     corrected = holm([one.p for one in found])
     differences = {pair: replace(one, p_holm=p_holm) for pair, one, p_holm in zip(both, found, corrected, strict=True)}
