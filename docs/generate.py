@@ -104,7 +104,7 @@ def shown(value: Any) -> str:
         return f"[{', '.join(map(shown, value))}]"
     if isinstance(value, dict):
         return f"[{', '.join(value)}]" if value else "{}"
-    return str(value)
+    return str(value).replace("\n", "\\n")  # a line break would end the table
 
 
 def code(text: str) -> str:

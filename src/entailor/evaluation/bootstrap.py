@@ -156,7 +156,7 @@ def hierarchical_bootstrap(
 ) -> Draws | None:
     """Return interval and p-value of a's accuracy minus b's, resampling seeds, then examples in pairs.
 
-    Three seeds drawn from three with replacement understate their spread: such intervals cover 82 % instead of 95 %
+    Three seeds drawn from three with replacement understate their spread: such intervals cover 83 % instead of 95 %
     where seeds differ much. So the deviations of seeds are scaled to the variance they estimate (Rao and Wu 1988),
     intervals are widened as t does for so few seeds (Hesterberg 2015), and the p-value is that of t with
     Satterthwaite's degrees of freedom and the cautious estimate of luck. docs/decisions/0021 has the figures.

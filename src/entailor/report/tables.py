@@ -83,9 +83,13 @@ def closing(comparison: Mapping[str, Any]) -> list[str]:
     """Return what is said below the rows: challenges, the test size's limit, what is recommended and when not."""
     lines = []
     for one in comparison.get("challenges", ()):
-        best = f"best {one['rows'][0]['method']} with " if one["rows"] else ""
-        figure = percent(one["rows"][0]["accuracy"]["mean"]) if one["rows"] else f"left out: {one['error']}"
-        lines.append(f"challenge {one['name']}: {best}{figure}")
+        if one["rows"]:
+            best = one["rows"][0]
+            figure = f"best {best['method']} with {percent(best['accuracy']['mean'])}"
+            lines.append(f"challenge {one['name']}: {figure} (its most frequent label: {percent(one['chance'])})")
+            lines.append(f"    {one['scoring']}")
+        else:
+            lines.append(f"challenge {one['name']}: left out: {one['error']}")
     recommended = comparison.get("recommendation")
     if recommended:
         lines += [recommended["sentence"], *recommended["changes"]]
