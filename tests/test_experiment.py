@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 import entailor.experiment
-from entailor.config import DataSettings, Experiment, ModelSettings, parse_settings
+from entailor.config import DataSettings, Experiment, ModelSettings, Priorities, parse_settings
 from entailor.data.example import Example
 from entailor.errors import ConfigError, DataError, ModelError, RunError
 from entailor.experiment import Comparison, Observer, compare
@@ -205,6 +205,28 @@ def test_the_same_command_again_redoes_nothing(quick, started):
     assert files_of(first.folder.path, under="trials") == before
     assert second.summary == first.summary
     assert second.records == first.records
+
+
+def test_other_priorities_pick_another_row_and_train_nothing(quick, started):
+    first = compare(quick)
+    assert first.winner == first.folder.trial("none", "bag_of_words", 0)
+    started.clear()
+    stored = {row["method"]: row["stored_bytes"] for row in first.summary["rows"]}
+    small = parse_settings(Priorities, {"max_stored_bytes": stored["majority"]})
+    second = compare(changed(quick, recommend=small))
+    assert started == []
+    assert second.winner == first.folder.trial("none", "majority", 0)
+    assert second.summary["winner"] == first.summary["winner"]  # the best row is the best row
+    none = compare(changed(quick, recommend=parse_settings(Priorities, {"max_stored_bytes": 1})))
+    assert none.winner is None
+    assert yaml.safe_load(none.folder.experiment_file.read_text())["recommend"]["max_stored_bytes"] == 1
+
+
+def test_what_the_test_split_can_show_is_said_before_the_first_trial(quick, started):
+    said: list[str] = []
+    compare(quick, Observer(note=said.append, trial=lambda number, count, title: said.append(f"trial {number}")))
+    place = next(i for i, text in enumerate(said) if text.startswith("18 test examples are too few to tell two rows"))
+    assert place < said.index("trial 1")
 
 
 class Interrupt:

@@ -163,7 +163,7 @@ def test_the_cheapest_of_level_rows_is_recommended(records):
     assert "recommended" in words.split("All rows")[-1]
 
 
-def test_a_file_of_an_earlier_version_is_shown_without_what_it_does_not_hold(comparison, records):
+def test_parts_a_comparison_does_not_hold_are_not_shown(comparison, records):
     new = ("pairs", "detectable", "recommendation", "challenges")
     rows = [
         {key: value for key, value in row.items() if key not in ("coverage", "calibrated")}

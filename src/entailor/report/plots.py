@@ -188,7 +188,7 @@ def _reliability(key: str, names: Sequence[str], bins_of: Sequence[Sequence[Mapp
 
 
 def accuracy_by_coverage(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str | None:
-    """Return accuracy on the examples that are answered when the least sure ones are not, or None in older files."""
+    """Return accuracy on the examples that are answered when the least sure ones are not, or None without them."""
     if not all(row.get("coverage") for row in rows):
         return None
 

@@ -1,6 +1,6 @@
 """What the parts of the page on decisions show: the recommendation, all pairs, calibration, challenge sets.
 
-Only arranges what stands in comparison.json, and passes over what an older file does not hold.
+Only arranges what stands in comparison.json, and passes over what does not.
 """
 
 from __future__ import annotations
