@@ -11,7 +11,7 @@ from entailor.evaluation.pairs import SIGNIFICANCE, compare_all, compare_scored
 from entailor.evaluation.power import detectable_difference
 from entailor.evaluation.statistics import accuracy_interval
 
-DRAWS = 800
+DRAWS = 400
 EXAMPLES = 300
 EASE, DIFFICULTY, TASTE = 0.8, 1.5, 1.0  # logits: mean, spread over examples, spread over a row's own tastes
 
@@ -49,7 +49,7 @@ DIFFERENCES = {
 def test_intervals_of_differences_hold_the_truth_in_95_of_100(layout):
     generator = np.random.default_rng(11)
     truth = true_accuracy(layout[0][1]) - true_accuracy(layout[1][1])
-    runs = 600
+    runs = 500
     held = 0
     for _ in range(runs):
         found = compare_scored(*simulated_rows(generator, layout), draws=DRAWS)
@@ -60,7 +60,7 @@ def test_intervals_of_differences_hold_the_truth_in_95_of_100(layout):
 @pytest.mark.parametrize(("seeds", "luck"), [(1, 0.0), (3, 0.0), (3, 0.2), (5, 0.3)])
 def test_intervals_of_accuracies_hold_the_truth_in_95_of_100(seeds, luck):
     generator = np.random.default_rng(12)
-    truth, runs, held = true_accuracy(luck), 1500, 0
+    truth, runs, held = true_accuracy(luck), 1000, 0
     for _ in range(runs):
         found = accuracy_interval(simulated_rows(generator, [(seeds, luck, True)])[0])
         held += found.low <= truth <= found.high
@@ -78,7 +78,7 @@ EQUALS = {
 @pytest.mark.parametrize("layout", EQUALS.values(), ids=EQUALS)
 def test_equal_rows_are_called_different_in_5_of_100_at_most(layout):
     generator = np.random.default_rng(13)
-    runs = 400
+    runs = 300
     called = sum(compare_scored(*simulated_rows(generator, layout), draws=DRAWS).p < SIGNIFICANCE for _ in range(runs))
     assert called / runs <= 0.05
 
@@ -86,7 +86,7 @@ def test_equal_rows_are_called_different_in_5_of_100_at_most(layout):
 def test_among_all_pairs_a_false_difference_is_found_in_5_of_100_runs_at_most():
     generator = np.random.default_rng(14)
     layout = [FIXED, FIXED, (3, 0.05, True), (3, 0.15, True), (3, 0.4, True)]
-    runs, wrong = 200, 0
+    runs, wrong = 150, 0
     for _ in range(runs):
         rows = simulated_rows(generator, layout)
         wrong += any(one.told_apart for one in compare_all(dict(enumerate(rows)), draws=50).differences.values())
