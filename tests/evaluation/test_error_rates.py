@@ -11,7 +11,7 @@ from entailor.evaluation.pairs import SIGNIFICANCE, compare_all, compare_scored
 from entailor.evaluation.power import detectable_difference
 from entailor.evaluation.statistics import accuracy_interval
 
-DRAWS = 400
+DRAWS = 300
 EXAMPLES = 300
 EASE, DIFFICULTY, TASTE = 0.8, 1.5, 1.0  # logits: mean, spread over examples, spread over a row's own tastes
 
@@ -49,7 +49,7 @@ DIFFERENCES = {
 def test_intervals_of_differences_hold_the_truth_in_95_of_100(layout):
     generator = np.random.default_rng(11)
     truth = true_accuracy(layout[0][1]) - true_accuracy(layout[1][1])
-    runs = 500
+    runs = 1200
     held = 0
     for _ in range(runs):
         found = compare_scored(*simulated_rows(generator, layout), draws=DRAWS)
