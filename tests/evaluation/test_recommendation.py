@@ -131,6 +131,13 @@ def test_a_row_at_chance_is_not_picked_beside_one_above_it(record):
     assert summary["recommendation"]["method"] == "lora"
 
 
+def test_a_row_that_reads_one_text_alone_is_no_good_news(level):
+    dear, cheap, poor = level
+    found = picked([dear, replace(cheap, method="hypothesis_only", name="half"), poor])
+    assert any("never reads the first text and is level with the best" in reason for reason in found["reasons"])
+    assert not any("never reads" in reason for reason in picked(level)["reasons"])
+
+
 def test_nothing_above_chance_is_said(record):
     found = picked([priced(record, "a", 0.34), priced(record, "bb", 0.33)])
     assert any("No row is above chance" in reason for reason in found["reasons"])

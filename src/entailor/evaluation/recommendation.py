@@ -16,6 +16,7 @@ from entailor.evaluation.power import examples_needed
 from entailor.evaluation.wording import duration, percent, points, size
 
 CLEARLY = 1.2  # a cost decides when it is at least this many times as high; less is within what a clock varies
+ONE_TEXT_ALONE = "hypothesis_only"
 MOST_EXAMPLES = 1_000_000  # more test examples than this are no advice
 
 Row = Mapping[str, Any]
@@ -259,6 +260,11 @@ def _reasons(
             f"It was {points(difference.value)} points from {titles[key_of(leader)]}; the data allow "
             f"{points(difference.low)} to {points(difference.high)}. Where that is too much, set "
             "recommend.ties=most_accurate or give more test examples."
+        )
+    if any(row["registered_method"] == ONE_TEXT_ALONE for row in candidates):
+        reasons.append(
+            f"{ONE_TEXT_ALONE} never reads the first text and is level with the best: the labels can be guessed from the "
+            "second text, or the other rows have learnt nothing more. Look at the data before shipping."
         )
     if not pick["above_chance"]:
         reasons.append("No row is above chance: there is nothing here worth shipping yet.")
