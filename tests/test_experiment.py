@@ -614,7 +614,7 @@ def test_families_stand_in_one_table(tiny_model, nli_files, out):
         (decoder, "zero_shot"),
         (decoder, "one_shot"),
     }
-    assert f"zero_shot is left out on {encoder}: it is for decoders" in notes
+    assert f"left out on {encoder}, an encoder: zero_shot, one_shot" in notes
     zero = rows[decoder, "zero_shot"]
     assert (zero["num_seeds"], zero["train_seconds"], zero["trainable_parameters"]) == (1, 0, 0)
     assert rows[decoder, "one_shot"]["num_seeds"] == 2
