@@ -263,8 +263,8 @@ def _reasons(
         )
     if any(row["registered_method"] == ONE_TEXT_ALONE for row in candidates):
         reasons.append(
-            f"{ONE_TEXT_ALONE} never reads the first text and is level with the best: the labels can be guessed from the "
-            "second text, or the other rows have learnt nothing more. Look at the data before shipping."
+            f"{ONE_TEXT_ALONE} never reads the first text and is level with the best: the labels can be guessed from "
+            "the second text, or the other rows have learnt nothing more. Look at the data before shipping."
         )
     if not pick["above_chance"]:
         reasons.append("No row is above chance: there is nothing here worth shipping yet.")
