@@ -98,7 +98,7 @@ def without_times(summary: dict[str, Any]) -> dict[str, Any]:
     for row in rows.values():
         for key in ("best", "difference_to_best", "cannot_tell_apart_from_best"):
             del row[key]
-    kept = {key: value for key, value in summary.items() if key not in ("winner", "sentence", "precision", "rows")}
+    kept = {key: value for key, value in summary.items() if key not in ("winner", "sentence", "precision", "rows", "test_reads")}
     return {**kept, "rows": rows}
 
 
@@ -111,6 +111,7 @@ def test_the_run_folder_holds_what_was_promised(finished_run: Comparison, nli_ex
         "experiment.yaml",
         "environment.json",
         "split.json",
+        "test_reads.json",
         "trials",
         "comparison.json",
         "report.html",

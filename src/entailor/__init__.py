@@ -12,10 +12,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from entailor.config import DataSettings, Experiment, ModelSettings
+    from entailor.config import BudgetSettings, DataSettings, Experiment, ModelSettings
     from entailor.data.example import Example, Split
     from entailor.errors import EntailorError
-    from entailor.experiment import Comparison, Observer, compare
+    from entailor.experiment import Comparison, Observer, compare, forecast
     from entailor.inference import evaluate, predict
     from entailor.methods import Classifier, Method
     from entailor.record import RunRecord
@@ -25,6 +25,7 @@ __version__ = "0.1.0"
 
 # Where each public name lives; it is imported when it is first asked for, so `import entailor` is quick.
 _HOMES = {
+    "BudgetSettings": "entailor.config",
     "Classifier": "entailor.methods",
     "Comparison": "entailor.experiment",
     "DataSettings": "entailor.config",
@@ -38,11 +39,13 @@ _HOMES = {
     "Split": "entailor.data.example",
     "compare": "entailor.experiment",
     "evaluate": "entailor.inference",
+    "forecast": "entailor.experiment",
     "load_classifier": "entailor.trial",
     "predict": "entailor.inference",
 }
 
 __all__ = [
+    "BudgetSettings",
     "Classifier",
     "Comparison",
     "DataSettings",
@@ -56,6 +59,7 @@ __all__ = [
     "Split",
     "compare",
     "evaluate",
+    "forecast",
     "load_classifier",
     "predict",
 ]

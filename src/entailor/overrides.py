@@ -13,7 +13,16 @@ from typing import Any
 
 import yaml
 
-from entailor.config import DEFAULT_METHODS, DataSettings, Experiment, ModelSettings, Settings, methods_by_name, shown
+from entailor.config import (
+    DEFAULT_METHODS,
+    BudgetSettings,
+    DataSettings,
+    Experiment,
+    ModelSettings,
+    Settings,
+    methods_by_name,
+    shown,
+)
 from entailor.errors import ConfigError, near_miss
 
 # YAML 1.1, which PyYAML reads, takes 1e-4 for text; YAML 1.2 and everybody else for a number.
@@ -31,7 +40,7 @@ class _Dumper(yaml.SafeDumper):
 _Loader.add_implicit_resolver(*_SCIENTIFIC)
 _Dumper.add_implicit_resolver(*_SCIENTIFIC)
 
-SECTIONS: Mapping[str, type[Settings]] = {"data": DataSettings, "model": ModelSettings}
+SECTIONS: Mapping[str, type[Settings]] = {"data": DataSettings, "model": ModelSettings, "budget": BudgetSettings}
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:

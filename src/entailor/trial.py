@@ -30,7 +30,7 @@ from entailor.methods.base import Encoded
 from entailor.models.load import Backbone, load_backbone, open_model
 from entailor.models.precision import PrecisionChoice
 from entailor.models.source import resolve_model
-from entailor.record import Costs, Prediction, RunRecord, read_json, write_json, write_text
+from entailor.record import Costs, CurvePoint, Prediction, RunRecord, read_json, write_json, write_text
 from entailor.tasks import Task
 
 CLASSIFIER_FILE = "classifier.json"
@@ -58,6 +58,7 @@ class TrialPlan:
         precision: arithmetic of training, chosen once a run; None for methods without a model.
         restarts: how often a collapsed training is started again.
         scoring_batch_tokens: tokens of one scoring batch.
+        keep: whether the classifier is saved and proven to load; points of a learning curve keep their scores alone.
     """
 
     row: str
@@ -68,6 +69,7 @@ class TrialPlan:
     precision: PrecisionChoice | None = None
     restarts: int = 1
     scoring_batch_tokens: int = 8192
+    keep: bool = True
 
 
 def run_trial(plan: TrialPlan, task: Task, split: Split, folder: Path, on_progress: Progress) -> RunRecord:
@@ -85,7 +87,7 @@ def run_trial(plan: TrialPlan, task: Task, split: Split, folder: Path, on_progre
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    started = datetime.now(UTC)
+    started, begin = datetime.now(UTC), time.perf_counter()
     trial = _Trial(plan, task, split, folder, on_progress)
     try:
         record = trial.run()
@@ -96,9 +98,32 @@ def run_trial(plan: TrialPlan, task: Task, split: Split, folder: Path, on_progre
         write_text(details, traceback.format_exc())
         record = trial.failed(f"{type(error).__name__}: {error}. Where it was raised stands in {details}")
     times = {"started": started.isoformat(timespec="seconds"), "ended": datetime.now(UTC).isoformat(timespec="seconds")}
-    record = replace(record, provenance={**record.provenance, **times})
+    record = replace(record, provenance={**record.provenance, **times, "wall_seconds": time.perf_counter() - begin})
     record.write(folder)
     return record
+
+
+def train_only(
+    plan: TrialPlan,
+    task: Task,
+    split: Split,
+    on_progress: Progress,
+    on_evaluation: Callable[[CurvePoint, int], bool],
+) -> TrainingResult:
+    """Adapt and train once, without restarts, and save nothing: how settings are tried.
+
+    Args:
+        plan: what to try.
+        task: labels and input shape.
+        split: train and tune; its test is not looked at, and may be empty.
+        on_progress: as for :func:`run_trial`.
+        on_evaluation: told of each evaluation of tune and the training examples seen so far; True stops training.
+    """
+    trial = _Trial(plan, task, replace(split, test=()), Path(), on_progress)
+    trial.on_evaluation = on_evaluation
+    classifier = trial._adapt(plan.seed)
+    trial._train(classifier, plan.seed)
+    return trial.training
 
 
 def _blank_record(plan: TrialPlan, task: Task, error: str | None = None) -> RunRecord:
@@ -124,6 +149,7 @@ class _Trial:
         self.costs = Costs()
         self.training = TrainingResult()
         self.provenance: dict[str, Any] = {}
+        self.on_evaluation: Callable[[CurvePoint, int], bool] | None = None
 
     def run(self) -> RunRecord:
         whole_peak = reset_peak_memory()
@@ -134,7 +160,8 @@ class _Trial:
         memory = peak_memory_bytes()
         if not whole_peak:
             self.events.append("peak memory is that of the whole process: this system cannot reset it")
-        self._save_and_reload(classifier, saved)
+        if self.plan.keep:
+            self._save_and_reload(classifier, saved)
         trainable, stored, total = classifier.parameter_counts()
         seconds = self.meter.seconds
         seen = self.training.examples_seen
@@ -145,7 +172,7 @@ class _Trial:
             evaluate_seconds=seconds["evaluate"],
             train_examples_per_second=seen / self.training.train_seconds if self.training.train_seconds else None,
             test_examples_per_second=len(self.split.test) / seconds["test"],
-            **self._latency(classifier),
+            **(self._latency(classifier) if self.plan.keep else {}),
             peak_memory_bytes=memory,
             peak_gpu_memory_bytes=peak_gpu_memory_bytes(),
             trainable_parameters=trainable,
@@ -237,6 +264,7 @@ class _Trial:
             autocast=torch.bfloat16 if self.provenance.get("precision") == "bf16" else None,
             scoring_batch_tokens=self.plan.scoring_batch_tokens,
             on_step=lambda done, of, words: self.on_progress("train", done, of, words),
+            on_evaluation=self.on_evaluation,
         )
         self.training = train(classifier, self.plan.method, data, runtime)
         self.meter.seconds["train"] += self.training.train_seconds

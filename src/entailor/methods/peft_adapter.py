@@ -67,5 +67,6 @@ class PeftAdapter(TrainedMethod, name="peft"):
             raise ConfigError(f"peft_config of {name}: {error}") from None
 
     def search_space(self) -> dict[str, Range]:
-        """Return a range that covers most adapters."""
-        return {"learning_rate": Range(1e-4, 1e-2)}
+        """Return a range that covers most adapters; prompts need rates ten times as high."""
+        prompts = self._config().is_prompt_learning
+        return {"learning_rate": Range(1e-3, 1e-1) if prompts else Range(1e-4, 1e-2)}

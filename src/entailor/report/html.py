@@ -16,6 +16,7 @@ from entailor.errors import RunError
 from entailor.evaluation.comparison import hardest_examples
 from entailor.record import NO_MODEL, CurvePoint, RunFolder, RunRecord, read_json, write_text
 from entailor.report import plots, tables
+from entailor.report.effort import effort_section
 
 NUM_HARDEST = 20
 MOST_CHARACTERS = 600  # of one text; a document's first lines say enough here
@@ -91,6 +92,7 @@ def render(
         forest=_forest(comparison),
         figures=_figures(comparison, records),
         remarks=_remarks(comparison, rows),
+        effort=effort_section(comparison),
         groups=_groups(comparison["rows"]),
         hardest=_hardest(records, rows),
         no_model=NO_MODEL,
