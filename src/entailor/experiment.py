@@ -392,5 +392,8 @@ def write_comparison(
     summary = compare_records(ordered, extra=extra)
     for row in summary["rows"]:  # what was known when a row was added is no part of its records
         row["exploratory"] = seal.is_exploratory(choice_name(row["model"], row["method"]))
+    if summary["rows"] and summary["rows"][0]["exploratory"]:
+        name = summary["rows"][0]["method"]
+        summary["sentence"] += f" {name} is exploratory: it was added when results on the same test split were known."
     write_json(folder.comparison_file, summary)
     return summary
