@@ -98,7 +98,11 @@ def without_times(summary: dict[str, Any]) -> dict[str, Any]:
     for row in rows.values():
         for key in ("best", "difference_to_best", "cannot_tell_apart_from_best"):
             del row[key]
-    kept = {key: value for key, value in summary.items() if key not in ("winner", "sentence", "precision", "rows", "test_reads")}
+    kept = {
+        key: value
+        for key, value in summary.items()
+        if key not in ("winner", "sentence", "precision", "rows", "test_reads")
+    }
     return {**kept, "rows": rows}
 
 

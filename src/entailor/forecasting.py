@@ -7,6 +7,7 @@ from tune.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import math
@@ -25,7 +26,7 @@ import torch
 from entailor.config import BudgetSettings
 from entailor.curves import PointPlan
 from entailor.data.example import Split
-from entailor.engine.meter import peak_gpu_memory_bytes, peak_memory_bytes, release_memory, reset_peak_memory
+from entailor.engine.meter import peak_gpu_memory_bytes, peak_memory_bytes, reset_peak_memory
 from entailor.engine.probe import (
     ScoringCost,
     probe_scoring,
@@ -155,8 +156,8 @@ def probe_row(plan: TrialPlan, task: Task, split: Split) -> RowCost:
         cost = _Probe(plan, task, split, key).run()
     except (EntailorError, MemoryError, RuntimeError, ValueError) as error:
         cost = RowCost(plan.model, plan.row, key, error=f"{type(error).__name__}: {error}")
-    finally:
-        release_memory()
+    if plan.method.needs_backbone:
+        gc.collect()  # a model is full of cycles, and the next row's memory is measured too
     return RowCost(**{**asdict(cost), "probe_seconds": time.perf_counter() - begin})
 
 

@@ -5,6 +5,7 @@ Also the way back: a finished trial's folder to a classifier.
 
 from __future__ import annotations
 
+import gc
 import shutil
 import time
 import traceback
@@ -152,6 +153,8 @@ class _Trial:
         self.on_evaluation: Callable[[CurvePoint, int], bool] | None = None
 
     def run(self) -> RunRecord:
+        if self.plan.method.needs_backbone:
+            gc.collect()  # an earlier trial's model is full of cycles, and would count in this one's memory
         whole_peak = reset_peak_memory()
         classifier = self._learn()
         saved = self.folder / ("model" if self.plan.method.stores_whole_model else "adapter")

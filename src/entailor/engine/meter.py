@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import gc
 import sys
 import time
 from collections import defaultdict
@@ -32,24 +31,18 @@ def reset_peak_memory() -> bool:
     """Start a new peak; return False where the system keeps one peak for the process's whole life.
 
     On Linux, writing 5 to clear_refs resets the high-water mark of resident memory (proc(5)). What earlier work has
-    freed is given back first, so that it does not count here.
+    freed is given back first where the C library can (malloc_trim(3) of glibc), so that it does not count here.
     """
     import torch
 
-    release_memory()
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
         return True
     return False
-
-
-def release_memory() -> None:
-    """Collect garbage and give freed memory back to the system, where the C library can (malloc_trim(3) of glibc)."""
-    gc.collect()
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def resident_memory_bytes() -> int | None:

@@ -25,10 +25,10 @@ SEED = 0
 LEAST_SIZES = 4  # three parameters, and one point that can contradict them
 LEAST_R2 = 0.8  # of the mean error by size
 MOST_WIDTH = 0.25  # of a prediction's interval; a wider one says nothing
-LEAST_FITTED = 0.8  # share of the bootstrap's fits that must be found
 FACTORS = (2, 10)
 SURE = 0.9  # share of draws in which the lead must change for a crossing to be told
 STEEPEST = 2.0  # largest exponent b
+EXPONENTS = 81  # that are tried for resampled curves
 
 Floats = npt.NDArray[np.float64]
 
@@ -55,22 +55,18 @@ class PowerLaw:
         return float(min(1.0, self.a * n**-self.b + self.c))
 
 
-def fit_power_law(sizes: Sequence[int], errors: Sequence[float], start: PowerLaw | None = None) -> PowerLaw | None:
+def fit_power_law(sizes: Sequence[int], errors: Sequence[float]) -> PowerLaw | None:
     """Return the law of least squares with a >= 0, 0 <= b <= 2, 0 <= c <= 1, or None where none is found.
 
     Args:
         sizes: numbers of labels, at least three different ones.
         errors: error at each, 0 to 1.
-        start: where the search begins.
     """
     from scipy.optimize import OptimizeWarning, curve_fit
 
     n, e = np.asarray(sizes, float), np.asarray(errors, float)
     scale = float(n.min())  # in units of the smallest sample the parameters are of one size
-    if start is None:
-        first = (max(1e-3, float(e[0] - 0.9 * e.min())), 0.5, 0.9 * float(e.min()))
-    else:
-        first = (start.a * scale**-start.b, start.b, start.c)
+    first = (max(1e-3, float(e[0] - 0.9 * e.min())), 0.5, 0.9 * float(e.min()))
     bounds = ((0.0, 0.0, 0.0), (10.0, STEEPEST, 1.0))
     begin = [min(max(value, low), high) for value, low, high in zip(first, *bounds, strict=True)]
     try:
@@ -82,6 +78,35 @@ def fit_power_law(sizes: Sequence[int], errors: Sequence[float], start: PowerLaw
     except RuntimeError:
         return None
     return PowerLaw(float(a) * scale ** float(b), float(b), float(c))
+
+
+def fit_resampled(sizes: Sequence[int], errors_DN: Floats) -> list[PowerLaw]:
+    """Return the law of least squares of each of many curves, under the same bounds, over a grid of exponents.
+
+    For a given exponent the law is linear in a and c, so all curves are solved at once; :func:`fit_power_law` for each
+    would take seconds.
+
+    Args:
+        sizes: N numbers of labels.
+        errors_DN: D curves.
+    """
+    scale = float(min(sizes))
+    n = np.asarray(sizes, float) / scale
+    mean_D = errors_DN.mean(axis=1)
+    best_D = np.full(len(errors_DN), np.inf)
+    laws_D3 = np.zeros((len(errors_DN), 3))
+    for b in np.linspace(0.025, STEEPEST, EXPONENTS):
+        x_N = n**-b
+        centred_N = x_N - x_N.mean()
+        a_D = np.maximum(0.0, (errors_DN @ centred_N) / (centred_N @ centred_N))
+        c_D = mean_D - a_D * x_N.mean()
+        below = c_D < 0
+        a_D, c_D = np.where(below, (errors_DN @ x_N) / (x_N @ x_N), a_D), np.maximum(c_D, 0.0)
+        loss_D = ((a_D[:, None] * x_N + c_D[:, None] - errors_DN) ** 2).sum(axis=1)
+        better = loss_D < best_D
+        best_D = np.where(better, loss_D, best_D)
+        laws_D3[better] = np.stack([a_D * scale**b, np.full_like(a_D, b), c_D], axis=1)[better]
+    return [PowerLaw(*map(float, law)) for law in laws_D3]
 
 
 def describe_curves(rows: Sequence[CurveRow]) -> dict[str, Any]:
@@ -171,10 +196,7 @@ def _row_document(
     document |= {"fit": None, "refused": refused, "predicted": []}
     if law is None or refused:
         return document
-    laws = [fit_power_law(sizes, [float(drawn[size][i]) for size in sizes], law) for i in range(DRAWS)]
-    found = [one for one in laws if one is not None]
-    if len(found) < LEAST_FITTED * DRAWS:
-        return {**document, "refused": f"only {len(found)} of {DRAWS} resampled curves follow a power law"}
+    found = fit_resampled(sizes, np.array([drawn[size] for size in sizes]).T)
     largest = sizes[-1]
     predicted = [_prediction(law, found, largest, factor) for factor in FACTORS]
     if predicted[0]["high"] - predicted[0]["low"] > MOST_WIDTH:
