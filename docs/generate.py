@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from entailor.config import DataSettings, Experiment, ModelSettings, Settings
+from entailor.config import BudgetSettings, DataSettings, Experiment, ModelSettings, Settings
 from entailor.methods import Method, TrainedMethod, registered_methods
 
 DOCS = Path(__file__).resolve().parent
@@ -118,7 +118,7 @@ def cell(text: str) -> str:
 
 def config_page() -> str:
     """Return the page of all experiment keys."""
-    sections: dict[str, type[Settings]] = {"data": DataSettings, "model": ModelSettings}
+    sections: dict[str, type[Settings]] = {"data": DataSettings, "model": ModelSettings, "budget": BudgetSettings}
     own = [key for key in Experiment.model_fields if key not in sections]
     parts = [
         "# Experiment keys",

@@ -112,13 +112,13 @@ def test_a_whole_batch_is_extrapolated_from_smaller_ones():
     sizes: list[int] = []
     items = [Item(row, 10) for row in range(5)]
     cost = probe_scoring(lambda members: sizes.append(len(members)), items, 800, 10.0)
-    assert sizes == [1, 10, 20]  # one to warm up, an eighth, a quarter
+    assert sizes == [1, 5, 15, 15]  # one to warm up, a sixteenth, three of them for memory and for time
     assert cost.token_seconds > 0
     assert ScoringCost(0.0, 100.0, 1000).peak_bytes(80) == 9000
     assert scoring_tokens(items, 12, 80) == (120, 80)
     sizes.clear()
     probe_scoring(lambda members: sizes.append(len(members)), items, 800, 0.0)
-    assert sizes == [1, 10]
+    assert sizes == [1, 5]
 
 
 # --- the whole run

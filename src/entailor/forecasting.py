@@ -41,14 +41,14 @@ from entailor.methods.base import Encoded, FitData
 from entailor.models.load import load_backbone, open_model
 from entailor.record import RunFolder, RunRecord, read_json, write_json
 from entailor.tasks import Task
-from entailor.trial import FP32, LATENCY_EXAMPLES, TrialPlan
+from entailor.trial import FP32, LATENCY_EXAMPLES, RELOAD_EXAMPLES, TrialPlan
 from entailor.tuning import expected_share, is_tunable
 
 FORECAST_VERSION = 1
 SAMPLE = 512  # rows whose lengths stand for all
 FIT_ROWS = 128  # a fit is tried on so many and scaled
 SLOW_LOAD = 0.5  # seconds
-ALLOWANCE = 1.5  # seconds of one row's timed steps, and of its scoring
+ALLOWANCE = 1.0  # seconds of one row's timed steps, and of its scoring
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,6 @@ class _Probe:
         self.split = split
         self.sample = _spread(split.train, SAMPLE)
         self.tune_sample = _spread(split.tune, SAMPLE)
-        self.tokenize = 0.0  # seconds of one example
         self.peak = 0
 
     def run(self) -> RowCost:
@@ -179,15 +178,16 @@ class _Probe:
         begin = time.perf_counter()
         train, tune = classifier.encode(self.sample), classifier.encode(self.tune_sample)
         per_example = (time.perf_counter() - begin) / (len(self.sample) + len(self.tune_sample))
-        latency = self._latency(classifier)
         self._note_peak()
         if isinstance(classifier, FittedClassifier):
             train_seconds, evaluate, scoring = self._fitted(classifier, train, tune)
         else:
             train_seconds, evaluate, scoring = self._trained(classifier, train, tune)
+        latency = self._latency(classifier)
         test_tokens, largest = scoring_tokens(tune, len(self.split.test), self.plan.scoring_batch_tokens)
         self.peak = max(self.peak, scoring.peak_bytes(largest))
-        save = self._save(classifier)
+        save, token = self._save(classifier), scoring.token_seconds
+        sample, _ = scoring_tokens(tune, min(len(self.split.tune), RELOAD_EXAMPLES), self.plan.scoring_batch_tokens)
         return RowCost(
             model=self.plan.model,
             method=self.plan.row,
@@ -197,7 +197,7 @@ class _Probe:
             train=train_seconds,
             evaluate=evaluate,
             test=test_tokens * scoring.token_seconds,
-            finish=save + load + latency * min(len(self.split.tune), LATENCY_EXAMPLES + 3),
+            finish=save + load + latency * min(len(self.split.tune), LATENCY_EXAMPLES + 3) + 2 * sample * token,
             peak_memory_bytes=self.peak,
             peak_gpu_memory_bytes=peak_gpu_memory_bytes(),
         )
@@ -225,9 +225,7 @@ class _Probe:
         self.peak = max(self.peak, peak_memory_bytes())
 
     def _latency(self, classifier: Classifier) -> float:
-        """Return the seconds of one answer; what cannot answer before it is fitted gives none."""
-        if isinstance(classifier, FittedClassifier):
-            return 0.0
+        """Return the seconds of one answer."""
         run = run_without_gradients(classifier)
         times = []
         for example in (*self.tune_sample[:1], *self.tune_sample[:3]):

@@ -23,7 +23,7 @@ from entailor.methods.base import Classifier, Encoded, TrainedMethod
 QUANTILES = (0.5, 1.0, 0.2, 0.8, 0.35, 0.65, 0.05, 0.95)
 WARM_STEPS = 2
 LEAST_TIMED = 2
-SMALL, LARGE = 1 / 8, 1 / 4  # of a scoring batch, from which the whole one is extrapolated
+SMALL, LARGE = 1 / 16, 3 / 16  # of a scoring batch, from which the whole one is extrapolated
 LATENCY_EXAMPLES = 3
 
 
@@ -114,7 +114,7 @@ def probe_training(
 def probe_scoring(
     run: Callable[[Sequence[Encoded]], object], inputs: Sequence[Encoded], max_tokens: int, allowance: float
 ) -> ScoringCost:
-    """Time two batches, a small one and a larger one, and extrapolate time and memory to a whole one.
+    """Run a small and a larger batch, and extrapolate time and memory to a whole one.
 
     Args:
         run: puts inputs through the classifier.
@@ -124,20 +124,25 @@ def probe_scoring(
     """
     reset_peak_memory()
     resident = resident_memory_bytes() or 0
-    found: list[tuple[int, float, int]] = []
-    for share in (SMALL, LARGE):
-        members = _filled(inputs, round(share * max_tokens))
-        tokens = len(members) * max(map(len, members))
-        if found and found[0][1] / found[0][0] * tokens > allowance:
-            break
-        if not found:
-            run(members[:1])
-        reset_peak_memory()
+    run(inputs[:1])
+    begin = time.perf_counter()
+    tokens, peak = _peak_of(run, _filled(inputs, round(SMALL * max_tokens)))
+    seconds = time.perf_counter() - begin
+    if seconds * LARGE / SMALL <= allowance:
+        members = _filled(inputs, round(LARGE * max_tokens))
+        tokens, peak = _peak_of(run, members)
+        # memory that was just given back has to be asked for again; a second time is as in the middle of a run
         begin = time.perf_counter()
         run(members)
-        found.append((tokens, time.perf_counter() - begin, peak_memory_bytes()))
-    tokens, seconds, peak = found[-1]
+        seconds = time.perf_counter() - begin
     return ScoringCost(seconds / tokens, max(0.0, (peak - resident) / tokens), resident)
+
+
+def _peak_of(run: Callable[[Sequence[Encoded]], object], members: Sequence[Encoded]) -> tuple[int, int]:
+    """Return the tokens of a batch, padding included, and the peak of memory while it is run."""
+    reset_peak_memory()
+    run(members)
+    return len(members) * max(map(len, members)), peak_memory_bytes()
 
 
 def scoring_tokens(inputs: Sequence[Encoded], count: int, max_tokens: int) -> tuple[int, int]:
