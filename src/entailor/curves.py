@@ -49,7 +49,9 @@ class PointPlan:
 
 
 def plan_points(plans: Sequence[TrialPlan], sizes: Sequence[int], num_train: int, folder: RunFolder) -> list[PointPlan]:
-    """Return the points in the order they run, smallest samples first; sizes that train does not exceed are left out.
+    """Return the points in the order they run, smallest samples first.
+
+    Sizes that train does not exceed are left out, and rows that are asked rather than trained.
 
     Args:
         plans: every trial of the run, its settings chosen.
@@ -60,7 +62,7 @@ def plan_points(plans: Sequence[TrialPlan], sizes: Sequence[int], num_train: int
     points = []
     for size in sizes:
         for plan in plans:
-            if size < num_train:
+            if size < num_train and is_learnt(plan.method):
                 place = folder.curve_point(plan.model, plan.row, size, plan.seed)
                 more = _more_epochs(plan.method, size, num_train)
                 method = plan.method
@@ -68,6 +70,11 @@ def plan_points(plans: Sequence[TrialPlan], sizes: Sequence[int], num_train: int
                     method = method.model_copy(update={"num_train_epochs": more * method.num_train_epochs})
                 points.append(PointPlan(replace(plan, method=method, keep=False), size, place, more))
     return points
+
+
+def is_learnt(method: Method) -> bool:
+    """Tell whether a method is trained or fitted; one that asks a language model learns nothing from more labels."""
+    return isinstance(method, TrainedMethod) or method.objective == "classify"
 
 
 def _more_epochs(method: Method, size: int, num_train: int) -> float:

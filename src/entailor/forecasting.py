@@ -15,7 +15,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ from entailor.engine.probe import (
 from entailor.engine.trainer import Runtime, TrainingData, seed_everything
 from entailor.errors import EntailorError, RunError
 from entailor.methods import Classifier, FittedClassifier, TrainedMethod
-from entailor.methods.base import Encoded, FitData
+from entailor.methods.base import Encoded, FitData, PromptedClassifier
 from entailor.models.load import load_backbone, open_model
 from entailor.record import RunFolder, RunRecord, read_json, write_json
 from entailor.tasks import Task
@@ -165,7 +165,7 @@ class _Probe:
     """State of one row's probe; each method is one stage."""
 
     def __init__(self, plan: TrialPlan, task: Task, split: Split, key: str) -> None:
-        self.plan, self.task, self.key = plan, task, key
+        self.plan, self.task, self.key = plan, replace(task, prompt=plan.prompt), key
         self.split = split
         self.sample = _spread(split.train, SAMPLE)
         self.tune_sample = _spread(split.tune, SAMPLE)
@@ -176,10 +176,16 @@ class _Probe:
         seed_everything(self.plan.seed)
         classifier, load = self._load()
         begin = time.perf_counter()
+        if isinstance(classifier, PromptedClassifier):
+            classifier.demonstrate(self.split.train)
+        shown = time.perf_counter() - begin
+        begin = time.perf_counter()
         train, tune = classifier.encode(self.sample), classifier.encode(self.tune_sample)
         per_example = (time.perf_counter() - begin) / (len(self.sample) + len(self.tune_sample))
         self._note_peak()
-        if isinstance(classifier, FittedClassifier):
+        if isinstance(classifier, PromptedClassifier):
+            train_seconds, evaluate, scoring = self._prompted(classifier, tune, shown)
+        elif isinstance(classifier, FittedClassifier):
             train_seconds, evaluate, scoring = self._fitted(classifier, train, tune)
         else:
             train_seconds, evaluate, scoring = self._trained(classifier, train, tune)
@@ -218,7 +224,8 @@ class _Probe:
         plan, backbone = self.plan, None
         if plan.method.needs_backbone:
             folder = open_model(plan.model, plan.settings)
-            backbone = load_backbone(folder, self.task, plan.settings, plan.precision or FP32, plan.seed)
+            precision = plan.precision or FP32
+            backbone = load_backbone(folder, self.task, plan.settings, precision, plan.seed, plan.method.objective)
         return plan.method.adapt(backbone, self.task, plan.seed)
 
     def _note_peak(self) -> None:
@@ -284,6 +291,15 @@ class _Probe:
         self._note_peak()
         return sum(total for total, _ in tokens) * scoring.token_seconds + fit, 0.0, scoring
 
+    def _prompted(
+        self, classifier: PromptedClassifier, tune: Sequence[Encoded], shown: float
+    ) -> tuple[float, float, ScoringCost]:
+        """Count the choice of demonstrations, and tune where it is scored for calibration."""
+        limit = self.plan.scoring_batch_tokens
+        scoring = probe_scoring(run_without_gradients(classifier), tune, limit, ALLOWANCE)
+        tokens, _ = scoring_tokens(tune, len(self.split.tune), limit)
+        return 0.0, shown + (tokens * scoring.token_seconds if classifier.needs_tune else 0.0), scoring
+
     def _parts(self, train: Sequence[Encoded], tune: Sequence[Encoded]) -> list[tuple[Sequence[Encoded], int]]:
         return [(train, len(self.split.train)), (tune, len(self.split.tune))]
 
@@ -336,6 +352,7 @@ def _key(plan: TrialPlan, split: Split) -> str:
     what = {
         "method": [plan.method.name, plan.method.model_dump(mode="json")],
         "model": [plan.model, plan.settings.model_dump(mode="json"), plan.scoring_batch_tokens],
+        "prompt": plan.prompt.model_dump(mode="json"),
         "precision": plan.precision.precision if plan.precision else None,
         "rows": {name: len(rows) for name, rows in split.parts()},
         "threads": torch.get_num_threads(),

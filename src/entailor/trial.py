@@ -10,7 +10,7 @@ import shutil
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,14 +20,14 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
-from entailor.config import ModelSettings, parse_settings
+from entailor.config import ModelSettings, PromptSettings, parse_settings
 from entailor.data.example import Example, Split
 from entailor.engine.meter import Meter, peak_gpu_memory_bytes, peak_memory_bytes, reset_peak_memory
 from entailor.engine.scorer import collect_features, score
 from entailor.engine.trainer import Runtime, TrainingData, TrainingResult, seed_everything, train
 from entailor.errors import EntailorError, MethodError, RunError, TrainingError
 from entailor.methods import Classifier, FittedClassifier, Method, TrainedMethod, build_method
-from entailor.methods.base import Encoded
+from entailor.methods.base import Encoded, PromptedClassifier
 from entailor.models.load import Backbone, load_backbone, open_model
 from entailor.models.precision import PrecisionChoice
 from entailor.models.source import resolve_model
@@ -56,6 +56,7 @@ class TrialPlan:
         model: the model as the user named it, or "none" for methods without one.
         seed: of initialisation, data order and dropout.
         settings: how the model is loaded.
+        prompt: how a decoder is asked.
         precision: arithmetic of training, chosen once a run; None for methods without a model.
         restarts: how often a collapsed training is started again.
         scoring_batch_tokens: tokens of one scoring batch.
@@ -68,6 +69,7 @@ class TrialPlan:
     seed: int
     settings: ModelSettings
     precision: PrecisionChoice | None = None
+    prompt: PromptSettings = field(default_factory=PromptSettings)
     restarts: int = 1
     scoring_batch_tokens: int = 8192
     keep: bool = True
@@ -89,7 +91,7 @@ def run_trial(plan: TrialPlan, task: Task, split: Split, folder: Path, on_progre
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     started, begin = datetime.now(UTC), time.perf_counter()
-    trial = _Trial(plan, task, split, folder, on_progress)
+    trial = _Trial(plan, replace(task, prompt=plan.prompt), split, folder, on_progress)
     try:
         record = trial.run()
     except (EntailorError, torch.OutOfMemoryError, MemoryError) as error:
@@ -120,7 +122,7 @@ def train_only(
         on_progress: as for :func:`run_trial`.
         on_evaluation: told of each evaluation of tune and the training examples seen so far; True stops training.
     """
-    trial = _Trial(plan, task, replace(split, test=()), Path(), on_progress)
+    trial = _Trial(plan, replace(task, prompt=plan.prompt), replace(split, test=()), Path(), on_progress)
     trial.on_evaluation = on_evaluation
     classifier = trial._adapt(plan.seed)
     trial._train(classifier, plan.seed)
@@ -233,7 +235,8 @@ class _Trial:
         self.provenance.update(
             weights_sha256=folder.weights_sha256, precision=precision.precision, precision_reason=precision.reason
         )
-        return load_backbone(folder, self.task, self.plan.settings, precision, seed)
+        objective = self.plan.method.objective
+        return load_backbone(folder, self.task, self.plan.settings, precision, seed, objective)
 
     def _encode(self, classifier: Classifier, examples: Sequence[Example]) -> Sequence[Encoded]:
         self.on_progress("tokenize", 0, 0, "")
@@ -241,6 +244,9 @@ class _Trial:
             return classifier.encode(examples)
 
     def _train(self, classifier: Classifier, seed: int) -> None:
+        if isinstance(classifier, PromptedClassifier):
+            self._demonstrate(classifier)
+            return
         train_inputs = self._encode(classifier, self.split.train)
         tune_inputs = self._encode(classifier, self.split.tune)
         train_targets, tune_targets = self.task.targets(self.split.train), self.task.targets(self.split.tune)
@@ -276,6 +282,19 @@ class _Trial:
         self.training.examples_seen += earlier.examples_seen
         self.events.extend(self.training.events)
         self.provenance.update(best_step=self.training.best_step, seed_used=seed)
+
+    def _demonstrate(self, classifier: PromptedClassifier) -> None:
+        """Choose demonstrations and calibrate; the time for scoring tune counts as evaluation."""
+        self.on_progress("demonstrations", 0, 0, "")
+        with self.meter.measure("evaluate"):
+            self.events.extend(classifier.demonstrate(self.split.train))
+        if not classifier.needs_tune:
+            return
+        inputs = self._encode(classifier, self.split.tune)
+        with self.meter.measure("evaluate"):
+            limit = self.plan.scoring_batch_tokens
+            logprobs_EL = score(classifier, inputs, limit, lambda n, of: self.on_progress("tune", n, of, ""))
+            self.events.extend(classifier.calibrate(logprobs_EL, np.array(self.task.targets(self.split.tune))))
 
     def _score_test(self, classifier: Classifier) -> NDArray[np.float64]:
         inputs = self._encode(classifier, self.split.test)
@@ -349,6 +368,7 @@ def describe_classifier(plan: TrialPlan, task: Task, provenance: dict[str, Any])
         "row": plan.row,
         "model": plan.model,
         "model_settings": plan.settings.model_dump(mode="json"),
+        "prompt": plan.prompt.model_dump(mode="json"),
         "weights_sha256": provenance.get("weights_sha256"),
         "labels": list(task.labels),
         "is_pair": task.is_pair,
@@ -371,7 +391,8 @@ def load_classifier(trial: str | Path) -> Classifier:
     try:
         if saved["version"] != CLASSIFIER_VERSION:
             raise RunError(f"{folder / CLASSIFIER_FILE}: written by another version of Entailor. Run the trial again")
-        task = Task(tuple(saved["labels"]), saved["is_pair"])
+        prompt = parse_settings(PromptSettings, saved["prompt"], where="prompt")
+        task = Task(tuple(saved["labels"]), saved["is_pair"], prompt)
         settings = parse_settings(ModelSettings, saved["model_settings"], where="model")
         method = build_method(saved["method"], saved["hyperparameters"])
         model, digest, seed = saved["model"], saved["weights_sha256"], saved["seed"]
@@ -389,7 +410,7 @@ def load_classifier(trial: str | Path) -> Classifier:
                 f"{source.weights_sha256[:12]}.... Give back the same checkpoint or train again"
             )
     if method.needs_backbone:
-        backbone = load_backbone(source, task, settings, FP32, seed)
+        backbone = load_backbone(source, task, settings, FP32, seed, method.objective)
     classifier = method.adapt(backbone, task, seed)
     learned = folder / ("model" if method.stores_whole_model else "adapter")
     try:

@@ -264,6 +264,7 @@ class _Tuner:
             "method": [self.method.name, self.method.model_dump(mode="json")],
             "ranges": {name: asdict(found) for name, found in self.ranges.items()},
             "model": [self.plan.model, self.plan.settings.model_dump(mode="json")],
+            "prompt": self.plan.prompt.model_dump(mode="json"),
             "precision": self.plan.precision.precision if self.plan.precision else None,
             "split": self.split.fingerprint(),
         }
