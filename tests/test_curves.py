@@ -94,6 +94,12 @@ def test_small_samples_get_enough_steps_and_never_more_than_the_whole(tmp_path):
     assert not any(point.plan.keep for point in points)
 
 
+def test_what_is_asked_and_not_trained_has_no_curve(tmp_path):
+    asked = TrialPlan("zero", build_method("in_context", {}), "m", 0, Experiment().model)
+    tuned = TrialPlan("head", build_method("lora", {"head": "verbalizer"}), "m", 0, Experiment().model)
+    assert [point.plan.row for point in plan_points([asked, tuned], [50], 100, RunFolder(tmp_path))] == ["head"]
+
+
 # --- runs
 
 

@@ -71,6 +71,14 @@ def test_every_part_of_a_trial_is_found_out(nli_experiment, nli_task: Task, nli_
     assert cost.trial_seconds == pytest.approx(sum(getattr(cost, part) for part in (*PARTS, "evaluate")))
 
 
+def test_a_decoder_that_is_asked_has_no_training(nli_experiment, nli_task, nli_split, tiny_model):
+    plan = replace(plan_of(nli_experiment, "in_context", num_fewshot=2), model=str(tiny_model("llama")))
+    cost = probe_row(plan, nli_task, nli_split)
+    assert cost.error is None
+    assert cost.train == 0
+    assert min(cost.load, cost.tokenize, cost.evaluate, cost.test, cost.finish) > 0
+
+
 def test_twice_the_epochs_take_twice_the_training(nli_experiment, nli_task, nli_split, monkeypatch):
     monkeypatch.setattr("entailor.engine.probe.single_steps", lambda *what: iter([0.5] * 10))
     once, twice = (
