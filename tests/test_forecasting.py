@@ -126,7 +126,7 @@ def test_a_whole_batch_is_extrapolated_from_smaller_ones():
     assert scoring_tokens(items, 12, 80) == (120, 80)
     sizes.clear()
     probe_scoring(lambda members: sizes.append(len(members)), items, 800, 0.0)
-    assert sizes == [1, 5]
+    assert sizes == [1, 5, 5]
 
 
 # --- the whole run

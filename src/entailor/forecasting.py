@@ -48,7 +48,8 @@ FORECAST_VERSION = 1
 SAMPLE = 512  # rows whose lengths stand for all
 FIT_ROWS = 128  # a fit is tried on so many and scaled
 SLOW_LOAD = 0.5  # seconds
-ALLOWANCE = 1.0  # seconds of one row's timed steps, and of its scoring
+STEPS_ALLOWANCE = 1.0  # seconds of one row's timed steps
+SCORING_ALLOWANCE = 2.5  # seconds of its larger scoring batch
 
 
 @dataclass(frozen=True)
@@ -247,7 +248,7 @@ class _Probe:
         method = self.plan.method
         assert isinstance(method, TrainedMethod)
         limit = self.plan.scoring_batch_tokens
-        scoring = probe_scoring(run_without_gradients(classifier), tune, limit, ALLOWANCE)
+        scoring = probe_scoring(run_without_gradients(classifier), tune, limit, SCORING_ALLOWANCE)
         few = [item for item in tune if item.row < 4]
         data = TrainingData(
             train,
@@ -259,7 +260,7 @@ class _Probe:
         runtime = Runtime(self.plan.seed, torch.bfloat16 if bf16 else None, limit)
         inputs = round(len(self.split.train) * len(train) / len(self.sample))
         reset_peak_memory()
-        cost = probe_training(classifier, method, data, runtime, inputs, ALLOWANCE)
+        cost = probe_training(classifier, method, data, runtime, inputs, STEPS_ALLOWANCE)
         self._note_peak()
         tokens, largest = scoring_tokens(tune, len(self.split.tune), limit)
         self.peak = max(self.peak, scoring.peak_bytes(largest))
@@ -277,7 +278,7 @@ class _Probe:
         def run(members: Sequence[Encoded]) -> Any:
             return classifier.features(classifier.collate(members))
 
-        scoring = probe_scoring(run, tune, limit, ALLOWANCE)
+        scoring = probe_scoring(run, tune, limit, SCORING_ALLOWANCE)
         tokens = [scoring_tokens(inputs, count, limit) for inputs, count in self._parts(train, tune)]
         self.peak = max(self.peak, *(scoring.peak_bytes(largest) for _, largest in tokens))
         rows = [item.row for item in _spread(train, FIT_ROWS)]
@@ -296,7 +297,7 @@ class _Probe:
     ) -> tuple[float, float, ScoringCost]:
         """Count the choice of demonstrations, and tune where it is scored for calibration."""
         limit = self.plan.scoring_batch_tokens
-        scoring = probe_scoring(run_without_gradients(classifier), tune, limit, ALLOWANCE)
+        scoring = probe_scoring(run_without_gradients(classifier), tune, limit, SCORING_ALLOWANCE)
         tokens, _ = scoring_tokens(tune, len(self.split.tune), limit)
         return 0.0, shown + (tokens * scoring.token_seconds if classifier.needs_tune else 0.0), scoring
 

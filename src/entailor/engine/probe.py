@@ -125,16 +125,16 @@ def probe_scoring(
     reset_peak_memory()
     resident = resident_memory_bytes() or 0
     run(inputs[:1])
+    members = _filled(inputs, round(SMALL * max_tokens))
     begin = time.perf_counter()
-    tokens, peak = _peak_of(run, _filled(inputs, round(SMALL * max_tokens)))
-    seconds = time.perf_counter() - begin
-    if seconds * LARGE / SMALL <= allowance:
+    tokens, peak = _peak_of(run, members)
+    if (time.perf_counter() - begin) * LARGE / SMALL <= allowance:
         members = _filled(inputs, round(LARGE * max_tokens))
         tokens, peak = _peak_of(run, members)
-        # memory that was just given back has to be asked for again; a second time is as in the middle of a run
-        begin = time.perf_counter()
-        run(members)
-        seconds = time.perf_counter() - begin
+    # memory that was just given back has to be asked for again; a second time is as in the middle of a run
+    begin = time.perf_counter()
+    run(members)
+    seconds = time.perf_counter() - begin
     return ScoringCost(seconds / tokens, max(0.0, (peak - resident) / tokens), resident)
 
 
