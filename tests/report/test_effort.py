@@ -100,6 +100,8 @@ def test_the_page_shows_every_trial_and_marks_what_was_stopped_chosen_and_explor
     for part in ('id="tuning"', 'id="learning-curve"', 'id="forecast"', 'id="test-reads"'):
         assert page.count(part) == 1
     assert 'href="#learning-curve"' in page
+    assert "test was read more than once" in page
+    assert "test was read once" not in page
     assert "pruned" in page
     assert "nan &amp; inf" in page
     assert '<span class="badge best">chosen</span>' in page
