@@ -23,7 +23,7 @@ from entailor.methods.base import Classifier, Encoded, TrainedMethod
 QUANTILES = (0.5, 1.0, 0.2, 0.8, 0.35, 0.65, 0.05, 0.95)
 WARM_STEPS = 2
 LEAST_TIMED = 2
-SMALL, LARGE = 1 / 16, 3 / 16  # of a scoring batch, from which the whole one is extrapolated
+SMALL, LARGE = 1 / 32, 1 / 8  # of a scoring batch, from which the whole one is extrapolated
 LATENCY_EXAMPLES = 3
 
 
