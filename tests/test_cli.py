@@ -33,6 +33,7 @@ VERBS = {
     (): {"--version", "--debug"},
     ("compare",): {*DATA, *SIZES, *PLAN, "--methods", "--seeds", "--json", "--quiet"},
     ("train",): {*DATA, *SIZES, "--method", "--seed", "--json", "--quiet"},
+    ("merge",): {"--run", "--output", "--test", "--columns", "--json"},
     ("evaluate",): {"--run", "--test", "--columns", "--label-names", "--config-name", "--split", "--json", "--quiet"},
     ("predict",): {"--run", "--input", "--output", "--columns", "--config-name", "--split", "--quiet"},
     ("report",): {"--run"},

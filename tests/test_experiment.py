@@ -601,6 +601,11 @@ def test_families_stand_in_one_table(tiny_model, nli_files, out):
     assert saved["prompt"]["template"] == "gpt3"
     again = load_classifier(run.folder.trial(decoder, "one_shot", 1))
     assert len(again.shots) == 1
+    record = next(record for record in run.records if record.name == "one_shot")
+    asked = record.provenance["prompts"]
+    assert [prompt["label"] for prompt in asked] == list(record.labels)
+    assert "".join(asked[1]["tokens"]).endswith("True, False or Neither?\nAnswer:")
+    assert asked[1]["slot"] == [" Neither"]
 
 
 def test_a_row_for_a_model_that_is_not_there(nli_experiment, out):

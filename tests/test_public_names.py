@@ -26,6 +26,7 @@ PUBLIC = {
     "EntailorError": "entailor.errors",
     "Example": "entailor.data.example",
     "Experiment": "entailor.config",
+    "MergeReport": "entailor.merging",
     "Method": "entailor.methods.base",
     "ModelSettings": "entailor.config",
     "Observer": "entailor.experiment",
@@ -35,6 +36,7 @@ PUBLIC = {
     "evaluate": "entailor.inference",
     "forecast": "entailor.experiment",
     "load_classifier": "entailor.trial",
+    "merge": "entailor.merging",
     "predict": "entailor.inference",
 }
 

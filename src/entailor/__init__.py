@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from entailor.errors import EntailorError
     from entailor.experiment import Comparison, Observer, compare, forecast
     from entailor.inference import evaluate, predict
+    from entailor.merging import MergeReport, merge
     from entailor.methods import Classifier, Method
     from entailor.record import RunRecord
     from entailor.trial import load_classifier
@@ -32,6 +33,7 @@ _HOMES = {
     "EntailorError": "entailor.errors",
     "Example": "entailor.data.example",
     "Experiment": "entailor.config",
+    "MergeReport": "entailor.merging",
     "Method": "entailor.methods",
     "ModelSettings": "entailor.config",
     "Observer": "entailor.experiment",
@@ -41,6 +43,7 @@ _HOMES = {
     "evaluate": "entailor.inference",
     "forecast": "entailor.experiment",
     "load_classifier": "entailor.trial",
+    "merge": "entailor.merging",
     "predict": "entailor.inference",
 }
 
@@ -52,6 +55,7 @@ __all__ = [
     "EntailorError",
     "Example",
     "Experiment",
+    "MergeReport",
     "Method",
     "ModelSettings",
     "Observer",
@@ -61,6 +65,7 @@ __all__ = [
     "evaluate",
     "forecast",
     "load_classifier",
+    "merge",
     "predict",
 ]
 

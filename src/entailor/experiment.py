@@ -237,7 +237,8 @@ def prepare_folder(folder: RunFolder, resolved: dict[str, Any], data: LoadedData
     if goes_on:
         if read_json(folder.split_file).get("fingerprint") != split["fingerprint"]:
             raise RunError(f"{folder.path}: the data have changed since its trials were run. Give another --out")
-        environment["precision"] = read_json(folder.environment_file).get("precision", {})
+        earlier = read_json(folder.environment_file)
+        environment |= {key: earlier.get(key, {}) for key in ("precision", "placement")}
         resolved = _with_earlier(read_yaml(folder.experiment_file), resolved)
     environment["data"] = {
         "notes": list(data.notes),

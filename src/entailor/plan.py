@@ -13,7 +13,8 @@ from entailor.config import Experiment, ModelSettings, PromptSettings, Settings,
 from entailor.errors import ConfigError, ModelError, near_miss
 from entailor.methods import Method, TrainedMethod, build_method
 from entailor.methods.registry import ROW_KEYS
-from entailor.models.load import Family, family_of, open_model
+from entailor.models.load import Family, family_of, open_model, plan_model
+from entailor.models.placement import expected_speed
 from entailor.models.precision import PrecisionChoice, choose_precision
 from entailor.record import NO_MODEL, RunFolder, read_json, write_json
 from entailor.tasks import Task
@@ -113,6 +114,8 @@ def plan_trials(
     choices, families = {}, {}
     for name in needed:
         choices[name], families[name] = open_for_run(name, experiment, folder, environment, note)
+    environment.setdefault("placement", {}).update(place_models(needed, families, fitting, task, note))
+    write_json(folder.environment_file, environment)
     plans = []
     for model in (NO_MODEL, *needed):
         for name, row in fitting.items():
@@ -125,6 +128,29 @@ def plan_trials(
     if not plans:
         raise ConfigError("none of the chosen methods fits the models. Choose others with --methods or --model")
     return plans
+
+
+def place_models(
+    models: list[str], families: dict[str, Family], rows: dict[str, Row], task: Task, note: Note
+) -> dict[str, Any]:
+    """Plan the memory of each model in each way it is loaded; show the plans and return them for environment.json.
+
+    Raises:
+        ModelError: one cannot fit.
+    """
+    planned: dict[str, Any] = {}
+    for model in models:
+        ways: dict[str, list[str]] = {}
+        for name, row in rows.items():
+            if _runs_on(row, model) and families[model] in row.method.families:
+                ways.setdefault(f"{row.model!r} {row.method.objective}", []).append(name)
+        for names in ways.values():
+            row = rows[names[0]]
+            plan = plan_model(model, row.model, task, row.method.objective)
+            speed = expected_speed(plan)
+            note(f"memory of {model} for {', '.join(names)}: {plan}; {speed}")
+            planned.setdefault(model, []).append({"rows": names, **plan.as_record(), "speed": speed})
+    return planned
 
 
 def _runs_on(row: Row, model: str) -> bool:

@@ -29,7 +29,9 @@ from entailor.errors import EntailorError, MethodError, RunError, TrainingError
 from entailor.methods import Classifier, FittedClassifier, Method, TrainedMethod, build_method
 from entailor.methods.base import Encoded, PromptedClassifier
 from entailor.models.load import Backbone, load_backbone, open_model
+from entailor.models.memory import resident_bytes
 from entailor.models.precision import PrecisionChoice
+from entailor.models.prompts import PromptEncoder
 from entailor.models.source import resolve_model
 from entailor.record import Costs, CurvePoint, Prediction, RunRecord, read_json, write_json, write_text
 from entailor.tasks import Task
@@ -160,6 +162,7 @@ class _Trial:
         whole_peak = reset_peak_memory()
         classifier = self._learn()
         saved = self.folder / ("model" if self.plan.method.stores_whole_model else "adapter")
+        self._note_prompts(classifier)
         logprobs_EL = self._score_test(classifier)
         # the peak is read before the reload check, which holds a second model for a moment
         memory = peak_memory_bytes()
@@ -236,7 +239,20 @@ class _Trial:
             weights_sha256=folder.weights_sha256, precision=precision.precision, precision_reason=precision.reason
         )
         objective = self.plan.method.objective
-        return load_backbone(folder, self.task, self.plan.settings, precision, seed, objective)
+        first = "placement" not in self.provenance  # a restart loads again, and must not end the peak of the trial
+        before, reset = resident_bytes(), first and reset_peak_memory()
+        backbone = load_backbone(folder, self.task, self.plan.settings, precision, seed, objective)
+        planned = backbone.placement
+        if planned is not None and first:
+            # the peak since the process began would say nothing of loading
+            measured = {"measured_load_bytes": peak_memory_bytes() - before} if reset else {}
+            self.provenance["placement"] = {**planned.as_record(), **measured}
+            if isinstance(self.plan.method, TrainedMethod) and planned.bytes_in("disk"):
+                raise MethodError(
+                    f"{self.plan.method.name}: part of the model stands on the disk, and nothing can be trained "
+                    "through that. Set model.load_in_4bit=true, or take a smaller model"
+                )
+        return backbone
 
     def _encode(self, classifier: Classifier, examples: Sequence[Example]) -> Sequence[Encoded]:
         self.on_progress("tokenize", 0, 0, "")
@@ -295,6 +311,19 @@ class _Trial:
             limit = self.plan.scoring_batch_tokens
             logprobs_EL = score(classifier, inputs, limit, lambda n, of: self.on_progress("tune", n, of, ""))
             self.events.extend(classifier.calibrate(logprobs_EL, np.array(self.task.targets(self.split.tune))))
+
+    def _note_prompts(self, classifier: Classifier) -> None:
+        """Keep the exact prompt of one tune example of each label, for the report."""
+        encoder = getattr(classifier, "text_encoder", None)
+        if not isinstance(encoder, PromptEncoder):
+            return
+        firsts = {row.label: row for row in reversed(self.split.tune)}
+        examples = [firsts[label] for label in self.task.labels if label in firsts]
+        items: Sequence[Any] = classifier.encode(examples)
+        self.provenance["prompts"] = [
+            {"label": row.label, "id": row.id, **encoder.shown(item, self.task.index_of(str(row.label)))}
+            for row, item in zip(examples, items, strict=True)
+        ]
 
     def _score_test(self, classifier: Classifier) -> NDArray[np.float64]:
         inputs = self._encode(classifier, self.split.test)
@@ -377,11 +406,12 @@ def describe_classifier(plan: TrialPlan, task: Task, provenance: dict[str, Any])
     }
 
 
-def load_classifier(trial: str | Path) -> Classifier:
+def load_classifier(trial: str | Path, *, full_precision: bool = False) -> Classifier:
     """Load a finished trial's classifier, in evaluation mode.
 
     Args:
         trial: the folder ``runs/NAME/trials/MODEL/METHOD/seed-N``.
+        full_precision: leave the base model's weights as they are, also where they were quantised for training.
 
     Raises:
         RunError: not a trial's folder, a damaged one, or the base model is no longer the one it was trained on.
@@ -409,6 +439,8 @@ def load_classifier(trial: str | Path) -> Classifier:
                 f"{folder}: trained on {model} with weights {str(digest)[:12]}..., but {source.path} now holds "
                 f"{source.weights_sha256[:12]}.... Give back the same checkpoint or train again"
             )
+    if full_precision:
+        settings = settings.model_copy(update={"load_in_4bit": False, "load_in_8bit": False})
     if method.needs_backbone:
         backbone = load_backbone(source, task, settings, FP32, seed, method.objective)
     classifier = method.adapt(backbone, task, seed)

@@ -265,7 +265,13 @@ def is_undecayed(name: str, parameter: Tensor) -> bool:
 
 def count_parameters(parameters: Iterable[Tensor]) -> int:
     """Return the number of elements, each shared tensor once."""
-    return sum(tensor.numel() for tensor in {id(tensor): tensor for tensor in parameters}.values())
+    return sum(_elements(tensor) for tensor in {id(tensor): tensor for tensor in parameters}.values())
+
+
+def _elements(tensor: Tensor) -> int:
+    """Return the number of elements; of a weight in 4 bits those it stands for, not the bytes they are packed in."""
+    packed = getattr(tensor, "quant_state", None)
+    return tensor.numel() if packed is None else int(packed.shape.numel())
 
 
 def pad_ids(rows: Sequence[Sequence[int]], fill: int) -> Tensor:

@@ -95,7 +95,7 @@ class PTuningClassifier(SoftPromptClassifier):
         if method.init == "vocabulary":
             words = vocabulary_words(backbone.text_encoder.tokenizer, method.num_virtual_tokens, seed)
             table = backbone.model.get_input_embeddings().weight
-            start_at(self.prompt_encoder, table[torch.tensor(words, device=table.device)].detach())
+            start_at(self.prompt_encoder, table[torch.tensor(words, device=table.device)].detach().float())
 
     def prompt(self) -> Tensor:
         """Return prompt_NE."""

@@ -15,7 +15,9 @@ import torch
 
 from entailor.config import ModelSettings
 from entailor.errors import ModelError
+from entailor.models.checkpoint import load_checkpoint
 from entailor.models.heads import has_own_head, head_modules, match_labels, reorder_head, reset_head
+from entailor.models.placement import Placement, check_room, plan_placement
 from entailor.models.precision import PrecisionChoice
 from entailor.models.prompts import PromptEncoder
 from entailor.models.source import ModelFolder, resolve_model
@@ -40,6 +42,7 @@ class Backbone:
         events: what the reader of a record must know about loading.
         own_head: whether the checkpoint's own classification head is kept.
         kind: what is read: an encoder's head, a decoder's head at the last token, or a language model's output layer.
+        placement: what stands where, in how many bytes.
     """
 
     folder: ModelFolder
@@ -50,6 +53,12 @@ class Backbone:
     events: tuple[str, ...] = ()
     own_head: bool = False
     kind: BackboneKind = "encoder"
+    placement: Placement | None = None
+
+    @property
+    def quantized(self) -> bool:
+        """Whether weights are in 4 or 8 bits; such weights cannot be trained."""
+        return self.placement is not None and self.placement.settings.quantized
 
     @property
     def device(self) -> torch.device:
@@ -113,16 +122,50 @@ def load_backbone(
                 f"{folder.name}: a {config.model_type} encoder, which continues no text; label words are scored by "
                 "decoders. Set head=classifier, or give a decoder with --model"
             )
-        model = _load_language_model(folder, options)
+        plan = _checked_plan(folder, config, settings, objective)
+        model = _load_language_model(folder, plan, options)
         backbone = Backbone(folder, model, text_encoder, precision, (), kind="language_model")
     else:
-        model, missing, events, kept = _load_with_head(folder, config, task, settings, seed, options)
+        rows = _rows_of_own_head(folder, config, task, settings)
+        plan = _checked_plan(folder, config, settings, objective, None if rows is not None else len(task.labels))
+        model, missing, events, kept = _load_with_head(folder, task, plan, rows, seed, options)
         backbone = Backbone(folder, model, text_encoder, precision, missing, events, kept, kind=family)
     # the pad id of text and model must agree; positions never depend on it
     model.config.pad_token_id = tokenizer.pad_token_id
     model.eval()
-    backbone.model = model.to("cuda" if torch.cuda.is_available() else "cpu")
+    if plan.device_map is None:
+        model.to(plan.parts[0].place)
+    backbone.placement = plan
     return backbone
+
+
+def plan_model(name: str, settings: ModelSettings, task: Task, objective: Objective = "classify") -> Placement:
+    """Plan the loading of a model by its name, and refuse a plan that cannot fit.
+
+    Raises:
+        ModelError: it cannot be found or read, or there is no room for it.
+    """
+    from transformers import AutoConfig
+
+    folder = open_model(name, settings)
+    with _readable_errors(folder.name):
+        config = AutoConfig.from_pretrained(
+            folder.path, trust_remote_code=settings.trust_remote_code, local_files_only=True
+        )
+    return _checked_plan(folder, config, settings, objective, len(task.labels) if objective == "classify" else None)
+
+
+def _checked_plan(
+    folder: ModelFolder, config: Any, settings: ModelSettings, objective: Objective, num_labels: int | None = None
+) -> Placement:
+    """Return what loading takes, with a new head of `num_labels` where they are given."""
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    auto_class = AutoModelForCausalLM if objective == "language_model" else AutoModelForSequenceClassification
+    with _readable_errors(folder.name):
+        plan = plan_placement(folder.name, folder.path, config, auto_class, settings, num_labels)
+    check_room(plan)
+    return plan
 
 
 def _text_encoder(
@@ -137,13 +180,19 @@ def _text_encoder(
     return TextEncoder(tokenizer, config, settings.max_length, windows=windows, stride=settings.window_stride)
 
 
+def _rows_of_own_head(folder: ModelFolder, config: Any, task: Task, settings: ModelSettings) -> list[int] | None:
+    """Return the row of each label in the checkpoint's own head, or None where that is not used."""
+    wanted = has_own_head(config) and settings.head != "new"
+    return match_labels(config, task.labels, folder.name) if wanted else None
+
+
 def _load_with_head(
-    folder: ModelFolder, config: Any, task: Task, settings: ModelSettings, seed: int, options: dict[str, Any]
+    folder: ModelFolder, task: Task, plan: Placement, rows: list[int] | None, seed: int, options: dict[str, Any]
 ) -> tuple[Any, tuple[str, ...], tuple[str, ...], bool]:
     """Return the classifier, its newly made modules, what is worth recording, and whether its own head is kept."""
+    config, settings = plan.config, plan.settings
     own_head = has_own_head(config)
-    rows = match_labels(config, task.labels, folder.name) if own_head and settings.head != "new" else None
-    model, missing = _load_classifier(folder, task, own_order=rows is not None, seed=seed, options=options)
+    model, missing = _load_classifier(folder, task, plan, own_order=rows is not None, seed=seed, options=options)
     if not own_head and not missing & set(head_modules(model)):
         # its configuration did not say so, but the file carries a head, in an order of its own
         own_head = True
@@ -163,13 +212,11 @@ def _load_with_head(
     return model, tuple(sorted(missing)), events, rows is not None
 
 
-def _load_language_model(folder: ModelFolder, options: dict[str, Any]) -> Any:
+def _load_language_model(folder: ModelFolder, plan: Placement, options: dict[str, Any]) -> Any:
     from transformers import AutoModelForCausalLM
 
     with torch.random.fork_rng(devices=[]), _readable_errors(folder.name):
-        model, info = AutoModelForCausalLM.from_pretrained(
-            folder.path, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **options
-        )
+        model, info = load_checkpoint(AutoModelForCausalLM, folder.path, plan, **options)
     absent = {*info["missing_keys"], *(str(key[0]) for key in info["mismatched_keys"])}
     if absent:
         raise ModelError(
@@ -182,7 +229,7 @@ def _load_language_model(folder: ModelFolder, options: dict[str, Any]) -> Any:
 
 
 def _load_classifier(
-    folder: ModelFolder, task: Task, *, own_order: bool, seed: int, options: dict[str, Any]
+    folder: ModelFolder, task: Task, plan: Placement, *, own_order: bool, seed: int, options: dict[str, Any]
 ) -> tuple[Any, set[str]]:
     """Return the model and the names of the modules that were not in the checkpoint."""
     from transformers import AutoModelForSequenceClassification
@@ -190,15 +237,7 @@ def _load_classifier(
     label_count = {} if own_order else {"num_labels": len(task.labels)}
     with torch.random.fork_rng(devices=[]), _readable_errors(folder.name):
         torch.manual_seed(seed)
-        model, info = AutoModelForSequenceClassification.from_pretrained(
-            folder.path,
-            dtype=torch.float32,
-            use_safetensors=True,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-            **label_count,
-            **options,
-        )
+        model, info = load_checkpoint(AutoModelForSequenceClassification, folder.path, plan, **label_count, **options)
     absent = set(info["missing_keys"]) | {str(key[0]) for key in info["mismatched_keys"]}
     _refuse_half_loaded(model, absent, folder.name)
     tops = set(head_modules(model))
