@@ -45,15 +45,6 @@ def reset_peak_memory() -> bool:
     return False
 
 
-def resident_memory_bytes() -> int | None:
-    """Return the bytes resident now, or None where the system does not tell."""
-    with suppress(OSError):
-        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-            if line.startswith("VmRSS:"):
-                return int(line.split()[1]) * 1024
-    return None
-
-
 def peak_memory_bytes() -> int:
     """Return the most bytes resident since the last reset (or since the process began)."""
     with suppress(OSError):

@@ -14,9 +14,10 @@ import numpy as np
 import torch
 
 from entailor.engine.batching import BatchLimit, scoring_batches, training_batches
-from entailor.engine.meter import peak_memory_bytes, reset_peak_memory, resident_memory_bytes
+from entailor.engine.meter import peak_memory_bytes, reset_peak_memory
 from entailor.engine.trainer import Runtime, TrainingData, single_steps
 from entailor.methods.base import Classifier, Encoded, TrainedMethod
+from entailor.models.memory import resident_bytes
 
 # Places among the batches in order of their size at which steps are timed, the most telling first; the largest batch
 # also shows the peak of memory.
@@ -123,7 +124,7 @@ def probe_scoring(
         allowance: the larger batch is left out where it would take longer, in seconds.
     """
     reset_peak_memory()
-    resident = resident_memory_bytes() or 0
+    resident = resident_bytes()
     run(inputs[:1])
     members = _filled(inputs, round(SMALL * max_tokens))
     begin = time.perf_counter()
