@@ -29,6 +29,7 @@ from entailor.data.example import Split
 from entailor.engine.meter import peak_gpu_memory_bytes, peak_memory_bytes, reset_peak_memory
 from entailor.engine.probe import (
     ScoringCost,
+    line,
     probe_scoring,
     probe_training,
     run_without_gradients,
@@ -46,7 +47,7 @@ from entailor.tuning import expected_share, is_tunable
 
 FORECAST_VERSION = 1
 SAMPLE = 512  # rows whose lengths stand for all
-FIT_ROWS = 128  # a fit is tried on so many and scaled
+FIT_ROWS = (48, 144)  # a fit is tried on so many, and so many, and extrapolated
 SLOW_LOAD = 0.5  # seconds
 STEPS_ALLOWANCE = 1.0  # seconds of one row's timed steps
 SCORING_ALLOWANCE = 2.5  # seconds of its larger scoring batch
@@ -281,14 +282,19 @@ class _Probe:
         scoring = probe_scoring(run, tune, limit, SCORING_ALLOWANCE)
         tokens = [scoring_tokens(inputs, count, limit) for inputs, count in self._parts(train, tune)]
         self.peak = max(self.peak, *(scoring.peak_bytes(largest) for _, largest in tokens))
-        rows = [item.row for item in _spread(train, FIT_ROWS)]
-        tune_rows = [item.row for item in _spread(tune, FIT_ROWS)]
-        fit_train = self._features(run, train, rows, self.task.targets(self.sample))
+        tune_rows = [item.row for item in _spread(tune, FIT_ROWS[-1])]
         fit_tune = self._features(run, tune, tune_rows, self.task.targets(self.tune_sample))
         reset_peak_memory()
-        begin = time.perf_counter()
-        classifier.fit(fit_train, fit_tune)
-        fit = (time.perf_counter() - begin) * len(self.split.train) / len(rows)
+        rows, seconds = [], []
+        for count in FIT_ROWS:
+            chosen = [item.row for item in _spread(train, count)]
+            fit_train = self._features(run, train, chosen, self.task.targets(self.sample))
+            begin = time.perf_counter()
+            classifier.fit(fit_train, fit_tune)
+            rows.append(len(chosen))
+            seconds.append(time.perf_counter() - begin)
+        base, slope = line(rows, seconds)
+        fit = base + slope * len(self.split.train)
         self._note_peak()
         return sum(total for total, _ in tokens) * scoring.token_seconds + fit, 0.0, scoring
 

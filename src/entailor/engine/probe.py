@@ -48,16 +48,16 @@ class ScoringCost:
     Attributes:
         token_seconds: seconds of one token, padding included.
         token_bytes: bytes the peak of memory grows by with one token of the batch.
-        resident_bytes: memory before a batch.
+        base_bytes: memory that any batch needs, what was resident before included.
     """
 
     token_seconds: float
     token_bytes: float
-    resident_bytes: int
+    base_bytes: int
 
     def peak_bytes(self, tokens: int) -> int:
         """Return the peak of memory with a batch of so many tokens."""
-        return round(self.resident_bytes + self.token_bytes * tokens)
+        return round(self.base_bytes + self.token_bytes * tokens)
 
 
 def probe_training(
@@ -104,7 +104,7 @@ def probe_training(
             seconds.append(spent)
         if len(seconds) >= LEAST_TIMED and time.perf_counter() - begin > allowance:
             break
-    base, slope = _line(tokens, seconds)
+    base, slope = line(tokens, seconds)
     epoch = sum(base + slope * _tokens(group, lengths) for group in groups)
     total_steps = max(1, math.ceil(len(groups) * method.num_train_epochs))
     by_epoch = method.eval_strategy == "epoch"
@@ -123,20 +123,22 @@ def probe_scoring(
         max_tokens: tokens of a whole batch.
         allowance: the larger batch is left out where it would take longer, in seconds.
     """
-    reset_peak_memory()
-    resident = resident_bytes()
     run(inputs[:1])
     members = _filled(inputs, round(SMALL * max_tokens))
     begin = time.perf_counter()
     tokens, peak = _peak_of(run, members)
+    slope = max(0.0, (peak - resident_bytes()) / tokens)
     if (time.perf_counter() - begin) * LARGE / SMALL <= allowance:
+        fewer, lower = tokens, peak
         members = _filled(inputs, round(LARGE * max_tokens))
         tokens, peak = _peak_of(run, members)
+        # by the difference of two, since what any batch needs is not to be counted for each token
+        slope = max(0.0, (peak - lower) / max(1, tokens - fewer))
     # memory that was just given back has to be asked for again; a second time is as in the middle of a run
     begin = time.perf_counter()
     run(members)
     seconds = time.perf_counter() - begin
-    return ScoringCost(seconds / tokens, max(0.0, (peak - resident) / tokens), resident)
+    return ScoringCost(seconds / tokens, slope, round(peak - slope * tokens))
 
 
 def _peak_of(run: Callable[[Sequence[Encoded]], object], members: Sequence[Encoded]) -> tuple[int, int]:
@@ -180,9 +182,9 @@ def _tokens(group: Sequence[Sequence[int]], lengths: Sequence[int]) -> int:
     return sum(len(batch) * max(lengths[index] for index in batch) for batch in group)
 
 
-def _line(tokens: Sequence[int], seconds: Sequence[float]) -> tuple[float, float]:
+def line(amounts: Sequence[int], seconds: Sequence[float]) -> tuple[float, float]:
     """Return intercept and slope of the line through the points, neither below zero."""
-    x, y = np.asarray(tokens, float), np.asarray(seconds, float)
+    x, y = np.asarray(amounts, float), np.asarray(seconds, float)
     if np.ptp(x) == 0:
         return float(y.mean()), 0.0
     slope = float(((x - x.mean()) * (y - y.mean())).sum() / ((x - x.mean()) ** 2).sum())
