@@ -185,7 +185,7 @@ class BudgetSettings(Settings):
     """What stops trials that fall behind on tune."""
     reduction_factor: int = Field(default=3, ge=2)
     """Of the trials that reach a rung of the pruner, one in so many goes on."""
-    seed: int = Field(default=7_919, ge=0)
+    tuning_seed: int = Field(default=7_919, ge=0)
     """Of the draws and of every tuning trial: none of the seeds that are tested, so that no lucky one is tuned for."""
 
     @model_validator(mode="after")

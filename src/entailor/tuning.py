@@ -140,7 +140,7 @@ def expected_share(budget: BudgetSettings, trials: int, evaluations: int) -> flo
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    rng = random.Random(budget.seed)
+    rng = random.Random(budget.tuning_seed)
     run = 0
     for _ in range(SIMULATIONS):
         study = optuna.create_study(study_name="tuning", direction="maximize", pruner=_pruner(budget))
@@ -210,7 +210,7 @@ class _Tuner:
         watch: tuple[Note, Progress],
     ) -> None:
         assert isinstance(plan.method, TrainedMethod)
-        self.plan, self.method = replace(plan, seed=budget.seed, restarts=0), plan.method
+        self.plan, self.method = replace(plan, seed=budget.tuning_seed, restarts=0), plan.method
         self.budget, self.task, self.split, self.folder = budget, task, split, folder
         self.note, self.on_progress = watch
         self.ranges = search_ranges(plan.method)
@@ -410,7 +410,7 @@ def _optuna_study(
     from optuna.trial import TrialState, create_trial
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    seed = budget.seed + len(tried)
+    seed = budget.tuning_seed + len(tried)
     samplers: dict[str, Callable[[], Any]] = {
         "tpe": lambda: optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTUP_TRIALS),
         "random": lambda: optuna.samplers.RandomSampler(seed=seed),
