@@ -281,6 +281,7 @@ def nli_experiment(tiny_model: Callable[[str], Path], nli_files: DataSettings) -
         },
         seeds=2,
         restarts=0,
+        forecast=False,
         out="not to be used",
     )
 

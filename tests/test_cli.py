@@ -28,9 +28,10 @@ from entailor.record import RunRecord, read_json
 ROOT = Path(__file__).parent.parent
 DATA = {"--config", "--train", "--tune", "--test", "--columns", "--model", "--out"}
 SIZES = {"--max-train-examples", "--max-test-examples"}
+PLAN = {"--learning-curve", "--forecast-only"}
 VERBS = {
     (): {"--version", "--debug"},
-    ("compare",): {*DATA, *SIZES, "--methods", "--seeds", "--challenge", "--json", "--quiet"},
+    ("compare",): {*DATA, *SIZES, *PLAN, "--methods", "--seeds", "--challenge", "--json", "--quiet"},
     ("train",): {*DATA, *SIZES, "--method", "--seed", "--json", "--quiet"},
     ("merge",): {"--run", "--output", "--test", "--columns", "--json"},
     ("evaluate",): {"--run", "--test", "--columns", "--label-names", "--config-name", "--split", "--json", "--quiet"},
@@ -89,7 +90,7 @@ def words(nli_experiment: Experiment, tmp_path: Path) -> list[str]:
     """A comparison of a third of a second."""
     data = nli_experiment.data
     files = ["--train", data.train, "--tune", data.tune, "--test", data.test]
-    return ["compare", *files, "--methods", "majority,bag_of_words", "--out", str(tmp_path / "run")]
+    return ["compare", *files, "--methods", "majority,bag_of_words", "--out", str(tmp_path / "run"), "forecast=false"]
 
 
 # --- the public surface

@@ -100,7 +100,7 @@ def without_times(summary: dict[str, Any]) -> dict[str, Any]:
             del row[key]
         for key in ("pareto", "pareto_by"):  # costs
             del row[key]
-    others = ("winner", "sentence", "precision", "rows", "pairs", "detectable", "recommendation")
+    others = ("winner", "sentence", "precision", "rows", "pairs", "detectable", "recommendation", "test_reads")
     kept = {key: value for key, value in summary.items() if key not in others}
     return {**kept, "rows": rows}
 
@@ -114,6 +114,7 @@ def test_the_run_folder_holds_what_was_promised(finished_run: Comparison, nli_ex
         "experiment.yaml",
         "environment.json",
         "split.json",
+        "test_reads.json",
         "trials",
         "comparison.json",
         "doctor.json",

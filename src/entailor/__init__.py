@@ -12,11 +12,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from entailor.config import DataSettings, Experiment, ModelSettings
+    from entailor.config import BudgetSettings, DataSettings, Experiment, ModelSettings
     from entailor.data.example import Example, Split
     from entailor.doctor import Examination, validate
     from entailor.errors import EntailorError
-    from entailor.experiment import Comparison, Observer, compare
+    from entailor.experiment import Comparison, Observer, compare, forecast
     from entailor.inference import evaluate, predict
     from entailor.merging import MergeReport, merge
     from entailor.methods import Classifier, Method
@@ -27,6 +27,7 @@ __version__ = "0.1.0"
 
 # Where each public name lives; it is imported when it is first asked for, so `import entailor` is quick.
 _HOMES = {
+    "BudgetSettings": "entailor.config",
     "Classifier": "entailor.methods",
     "Comparison": "entailor.experiment",
     "DataSettings": "entailor.config",
@@ -42,6 +43,7 @@ _HOMES = {
     "Split": "entailor.data.example",
     "compare": "entailor.experiment",
     "evaluate": "entailor.inference",
+    "forecast": "entailor.experiment",
     "load_classifier": "entailor.trial",
     "merge": "entailor.merging",
     "predict": "entailor.inference",
@@ -49,6 +51,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "BudgetSettings",
     "Classifier",
     "Comparison",
     "DataSettings",
@@ -64,6 +67,7 @@ __all__ = [
     "Split",
     "compare",
     "evaluate",
+    "forecast",
     "load_classifier",
     "merge",
     "predict",

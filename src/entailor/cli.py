@@ -99,13 +99,20 @@ def compare(
     challenge: Challenge = None,
     max_train_examples: MaxTrain = None,
     max_test_examples: MaxTest = None,
+    learning_curve: Annotated[
+        str | None, typer.Option("--learning-curve", help="Train every row at these sizes as well: 50,200,1000.")
+    ] = None,
+    forecast_only: Annotated[
+        bool, typer.Option("--forecast-only", help="Tell how long it would take and how much memory, and stop.")
+    ] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Run several ways of adapting, and tell which wins.
 
     All are trained and tested on the same split; where the difference may be chance, the table says so. The same
-    command goes on where it stopped.
+    command goes on where it stopped. With budget.trials=8 (or budget.minutes, budget.examples) every row first chooses
+    its settings on tune, at equal effort.
     """
     flags = {
         "data.train": train,
@@ -118,9 +125,14 @@ def compare(
         "models": model,
         "seeds": seeds,
         "out": out,
+        "learning_curve": learning_curve,
     }
     words = [*([f"methods={methods}"] if methods else []), *(overrides or [])]
-    result = _run_experiment(_experiment(config, flags, words), quiet=quiet)
+    experiment = _experiment(config, flags, words)
+    if forecast_only:
+        _show_forecast(experiment, as_json=as_json, quiet=quiet)
+        return
+    result = _run_experiment(experiment, quiet=quiet)
     _show_comparison(result, as_json=as_json, quiet=quiet)
     if all(record.status == "failed" for record in result.records):
         raise typer.Exit(1)
@@ -410,7 +422,19 @@ def _run_experiment(experiment: Experiment, *, quiet: bool) -> Comparison:
         raise typer.Exit(130) from None
 
 
+def _show_forecast(experiment: Experiment, *, as_json: bool, quiet: bool) -> None:
+    from entailor.experiment import Observer, forecast
+    from entailor.report.effort import forecast_lines
+
+    expected = forecast(experiment, Observer() if quiet else Observer(note=_say))
+    if as_json:
+        _print(json.dumps(expected, indent=2))
+    else:
+        _print("\n".join(forecast_lines(expected)) if expected["rows"] else "nothing is left to do")
+
+
 def _show_comparison(result: Comparison, *, as_json: bool, quiet: bool) -> None:
+    from entailor.report.effort import effort_lines
     from entailor.report.tables import comparison_table, plain_table
 
     if as_json:
@@ -421,6 +445,9 @@ def _show_comparison(result: Comparison, *, as_json: bool, quiet: bool) -> None:
         Console().print(comparison_table(result.summary))
     else:
         _print(plain_table(result.summary))
+    if not as_json:
+        for line in effort_lines(result.summary):
+            _print(line)
     if not quiet:
         _say(f"report: {result.folder.report_file}")
 

@@ -5,25 +5,32 @@ from __future__ import annotations
 import shlex
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from entailor.challenge import check_challenges, known_challenges, score_challenges
 from entailor.config import Experiment, Priorities
+from entailor.curves import PointPlan, curve_document, finished_point, plan_points, run_points
 from entailor.data.splits import LoadedData, load_data, split_document
 from entailor.doctor import examine_run
 from entailor.environment import describe_environment
 from entailor.errors import RunError
 from entailor.evaluation.comparison import compare_records
 from entailor.evaluation.power import foresight
+from entailor.forecasting import Work, forecast_document, forecast_trials
+from entailor.methods import TrainedMethod
 from entailor.overrides import dump_yaml, read_yaml
 from entailor.plan import build_row, plan_trials, resolve
 from entailor.record import NO_MODEL, RECORD_FILE, RunFolder, RunRecord, read_json, write_json, write_text
 from entailor.report.html import write_report
+from entailor.seal import Seal, choice_name, choice_of, open_seal
 from entailor.tasks import Task
 from entailor.trial import TrialPlan, run_trial
+from entailor.tuning import tune_rows, tuning_document
 
 REPORT_SECONDS = 30  # while trials run the page is drawn anew this often; comparison.json is right after each
 
@@ -37,12 +44,14 @@ class Observer:
         trial: number, count, title of the trial that begins.
         stage: stage, steps done, steps in all (0 where that is not known), a few words.
         finished: a trial's record, and whether it was there already.
+        forecast: what is expected of the run, before it begins; see :func:`forecast`.
     """
 
     note: Callable[[str], None] = lambda text: None
     trial: Callable[[int, int, str], None] = lambda number, count, title: None
     stage: Callable[[str, int, int, str], None] = lambda stage, done, total, words: None
     finished: Callable[[RunRecord, bool], None] = lambda record, reused: None
+    forecast: Callable[[dict[str, Any]], None] = lambda expected: None
 
 
 @dataclass(frozen=True)
@@ -85,17 +94,22 @@ def compare(experiment: Experiment, observer: Observer | None = None) -> Compari
     check_same_experiment(folder, resolved, {record.name for record in records.values() if record.status == "complete"})
     data = load_data(experiment.data)
     task = Task(data.labels, data.is_pair)
-    for note in (*data.notes, *(f"{found.severity}: {found.message}. {found.remedy}" for found in data.findings)):
-        observer.note(note.rstrip())
     check_challenges(experiment.data)
     environment = prepare_folder(folder, resolved, data, goes_on=bool(records))
-    if experiment.doctor:
-        examine_run(folder, data, observer.note)
+    tell_of_data(experiment, data, folder, observer)
     plans = plan_trials(experiment, rows, task, folder, environment, observer.note)
-    for words in foresight_of(plans, len(data.split.test)):
-        observer.note(words)
+    foresee(experiment, plans, records, task, data, observer)
+    if experiment.budget.is_set:
+        plans = tune_rows(plans, experiment.budget, task, data.split, folder, (observer.note, observer.stage))
+    points = plan_points(plans, experiment.learning_curve, len(data.split.train), folder)
+    # from here on test is read: all that is chosen has been chosen, and the folder says when and what
+    seal = open_seal(folder.reads_file, data.split, choices_made(plans, points), records.values())
     places = [folder.trial(plan.model, plan.row, plan.seed) for plan in plans]
-    finished = {place for place in places if place in records and records[place].status == "complete"}
+    finished = {place for place, plan in zip(places, plans, strict=True) if is_finished(records.get(place), plan)}
+
+    def compared() -> dict[str, Any]:
+        return write_comparison(folder, records.values(), data, environment, seal, experiment.recommend)
+
     summary: dict[str, Any] = {}
     drawn = time.monotonic()
     try:
@@ -103,12 +117,18 @@ def compare(experiment: Experiment, observer: Observer | None = None) -> Compari
             observer.trial(number, len(plans), trial_title(plan, experiment))
             if place not in finished:
                 records[place] = run_trial(plan, task, data.split, place, observer.stage)
+            if records[place].status == "complete":
+                seal = seal.with_results()
             if place not in finished or number == len(plans):
-                summary = write_comparison(folder, records.values(), data, environment, experiment.recommend)
+                summary = compared()
             if summary and time.monotonic() - drawn > REPORT_SECONDS:
                 write_report(folder)
                 drawn = time.monotonic()
             observer.finished(records[place], place in finished)
+        if points:
+            tell = (observer.trial, observer.stage, observer.finished)
+            run_points(points, task, data.split, experiment.data.split_seed, tell)
+            summary = compared()
         if sources := read_yaml(folder.experiment_file)["data"]["challenge"]:
             asked = (sources, experiment.data, records, task, observer.stage, observer.note)
             summary["challenges"] = score_challenges(*asked)
@@ -117,6 +137,37 @@ def compare(experiment: Experiment, observer: Observer | None = None) -> Compari
         if summary:
             write_report(folder)
     return Comparison(folder, summary, tuple(records[place] for place in places))
+
+
+class _ForecastMade(Exception):
+    """Ends a run that was only to be forecast."""
+
+
+def forecast(experiment: Experiment, observer: Observer | None = None) -> dict[str, Any]:
+    """Tell how long a run will take and how much memory it needs, and run nothing.
+
+    The run folder then holds the resolved experiment and forecast.json, and the run itself does not measure again.
+
+    Args:
+        experiment: what would be run.
+        observer: who is told of the data and the models.
+
+    Returns:
+        `rows`, one a row with something left to do; `seconds` and `peak_memory_bytes` of all; `probe_seconds`; and
+        `ends`, the local time at which a run begun now would end.
+
+    Raises:
+        EntailorError: as for :func:`compare`.
+    """
+    made: list[dict[str, Any]] = []
+
+    def stop(expected: dict[str, Any]) -> None:
+        made.append(expected)
+        raise _ForecastMade
+
+    with suppress(_ForecastMade):
+        compare(experiment.model_copy(update={"forecast": True}), replace(observer or Observer(), forecast=stop))
+    return made[0]
 
 
 def earlier_records(folder: RunFolder, observer: Observer) -> dict[Path, RunRecord]:
@@ -158,7 +209,7 @@ def check_same_experiment(folder: RunFolder, resolved: dict[str, Any], complete_
     common = [name for name in earlier.get("methods", {}) if name in complete_rows & resolved["methods"].keys()]
     there, here = (
         {
-            **{key: values.get(key) for key in ("model", "prompt", "restarts")},
+            **{key: values.get(key) for key in ("model", "prompt", "restarts", "budget")},
             # nothing is trained for a challenge, so one may be added to a finished run
             "data": {key: value for key, value in (values.get("data") or {}).items() if key != "challenge"},
             "methods": {name: values["methods"][name] for name in common},
@@ -221,18 +272,69 @@ def prepare_folder(folder: RunFolder, resolved: dict[str, Any], data: LoadedData
 
 def _with_earlier(earlier: dict[str, Any], resolved: dict[str, Any]) -> dict[str, Any]:
     """Add the rows, models and seeds the folder was run with before, so that experiment.yaml makes all it holds."""
-    both = {key: list(dict.fromkeys([*earlier.get(key, ()), *resolved[key]])) for key in ("models", "seeds")}
+    added = ("models", "seeds", "learning_curve")
+    both = {key: list(dict.fromkeys([*earlier.get(key, ()), *resolved[key]])) for key in added}
     data = {**resolved["data"], "challenge": known_challenges(earlier, resolved)}
     return {**resolved, **both, "data": data, "methods": {**earlier.get("methods", {}), **resolved["methods"]}}
 
 
-def foresight_of(plans: list[TrialPlan], num_test: int) -> list[str]:
-    """Return what the test split and the seeds of these trials can show, before any of them has run."""
-    seeds: dict[tuple[str, str], int] = {}
-    for plan in plans:
-        if not plan.method.deterministic:
-            seeds[plan.model, plan.row] = seeds.get((plan.model, plan.row), 0) + 1
-    return foresight(num_test, len({(plan.model, plan.row) for plan in plans}), max(seeds.values(), default=0))
+def tell_of_data(experiment: Experiment, data: LoadedData, folder: RunFolder, observer: Observer) -> None:
+    """Tell what was read and what is odd about it, and let the doctor look."""
+    for note in (*data.notes, *(f"{found.severity}: {found.message}. {found.remedy}" for found in data.findings)):
+        observer.note(note.rstrip())
+    if experiment.doctor:
+        examine_run(folder, data, observer.note)
+
+
+def foresee(
+    experiment: Experiment,
+    plans: Sequence[TrialPlan],
+    records: Mapping[Path, RunRecord],
+    task: Task,
+    data: LoadedData,
+    observer: Observer,
+) -> None:
+    """Tell, before any trial, what the test split and the seeds can show, and how long the run will take."""
+    seeds = Counter((plan.model, plan.row) for plan in plans if plan.method.is_seeded)
+    num_rows = len({(plan.model, plan.row) for plan in plans})
+    for words in foresight(len(data.split.test), num_rows, max(seeds.values(), default=0)):
+        observer.note(words)
+    if experiment.forecast:
+        folder = RunFolder(experiment.out)
+        work = work_left(experiment, plans, records, folder, len(data.split.train))
+        observer.forecast(forecast_trials(work, task, data.split, folder))
+
+
+def work_left(
+    experiment: Experiment, plans: Sequence[TrialPlan], records: Mapping[Path, RunRecord], folder: RunFolder, rows: int
+) -> Work:
+    """Return the trials, studies and points of learning curves that are not complete; `rows` are those of train."""
+    done = {place for place, record in records.items() if record.status == "complete"}
+    studies = (tuning_document(folder) or {"studies": []})["studies"]
+    points = plan_points(plans, experiment.learning_curve, rows, folder)
+    return Work(
+        plans=plans,
+        left=[plan for plan in plans if folder.trial(plan.model, plan.row, plan.seed) not in done],
+        points=[point for point in points if finished_point(point) is None],
+        tuned={(study["model"], study["method"]) for study in studies if study["status"] == "finished"},
+        budget=experiment.budget,
+    )
+
+
+def choices_made(plans: Iterable[TrialPlan], points: Iterable[PointPlan]) -> dict[str, str]:
+    """Return a hash of the settings of every row and every point of a learning curve, by name."""
+    made = {choice_name(plan.model, plan.row): choice_of(plan) for plan in plans}
+    return made | {
+        choice_name(point.plan.model, point.plan.row, point.num_train): choice_of(point.plan) for point in points
+    }
+
+
+def is_finished(record: RunRecord | None, plan: TrialPlan) -> bool:
+    """Tell whether a trial need not be run: it is complete, with the settings that are chosen now."""
+    if record is None or record.status != "complete":
+        return False
+    tuned = plan.method.search_space() if isinstance(plan.method, TrainedMethod) else {}
+    return all(record.hyperparameters.get(name) == getattr(plan.method, name) for name in tuned)
 
 
 def write_comparison(
@@ -240,16 +342,27 @@ def write_comparison(
     records: Iterable[RunRecord],
     data: LoadedData,
     environment: dict[str, Any],
+    seal: Seal,
     priorities: Priorities,
 ) -> dict[str, Any]:
     """Compare what there is and write comparison.json."""
+    tuning = tuning_document(folder)
+    ordered = sorted(records, key=lambda one: (one.model, one.name, one.seed))
     extra = {
         "sizes": {name: len(rows) for name, rows in data.split.parts()},
         "precision": environment["precision"],
         "data": environment["data"],
         "challenges": [],
+        "test_reads": seal.document(),
+        "tuning": tuning,
+        "learning_curve": curve_document(folder, ordered, len(data.split.train), seal),
+        "forecast": forecast_document(folder, ordered, tuning),
     }
-    ordered = sorted(records, key=lambda one: (one.model, one.name, one.seed))
     summary = compare_records(ordered, priorities=priorities, extra=extra)
+    for row in summary["rows"]:  # what was known when a row was added is no part of its records
+        row["exploratory"] = seal.is_exploratory(choice_name(row["model"], row["method"]))
+    if summary["rows"] and summary["rows"][0]["exploratory"]:
+        name = summary["rows"][0]["method"]
+        summary["sentence"] += f" {name} is exploratory: it was added when results on the same test split were known."
     write_json(folder.comparison_file, summary)
     return summary

@@ -15,6 +15,7 @@ import yaml
 
 from entailor.config import (
     DEFAULT_METHODS,
+    BudgetSettings,
     DataSettings,
     Experiment,
     ModelSettings,
@@ -46,6 +47,7 @@ SECTIONS: Mapping[str, type[Settings]] = {
     "model": ModelSettings,
     "prompt": PromptSettings,
     "recommend": Priorities,
+    "budget": BudgetSettings,
 }
 
 

@@ -12,7 +12,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -229,6 +229,24 @@ class RunFolder:
         """One self-contained page."""
         return self.path / "report.html"
 
+    @property
+    def reads_file(self) -> Path:
+        """When the test split was read, and with which choices made."""
+        return self.path / "test_reads.json"
+
+    @property
+    def forecast_file(self) -> Path:
+        """What was expected of each row's time and memory before it ran."""
+        return self.path / "forecast.json"
+
+    def study(self, model: str, name: str) -> Path:
+        """Return the folder of the settings that were tried for a row."""
+        return self.path / "tuning" / folder_name(model) / name
+
+    def curve_point(self, model: str, name: str, num_train: int, seed: int) -> Path:
+        """Return the folder of one point of a row's learning curve."""
+        return self.path / "curve" / folder_name(model) / name / f"n-{num_train}" / f"seed-{seed}"
+
     def trial(self, model: str, name: str, seed: int) -> Path:
         """Return the folder of one trial; the model's name is made safe as a folder name."""
         return self.path / "trials" / folder_name(model) / name / f"seed-{seed}"
@@ -241,6 +259,13 @@ class RunFolder:
         """Yield every finished trial's folder and record, by model, row and seed."""
         for place in self.trial_folders():
             yield place, RunRecord.read(place)
+
+    def curve_records(self) -> Iterator[tuple[int, RunRecord]]:
+        """Yield number of training labels and record of every whole point of a learning curve, by model and row."""
+        for file in sorted(self.path.glob(f"curve/*/*/n-*/seed-*/{RECORD_FILE}"), key=_trial_order):
+            size = file.parents[1].name.removeprefix("n-")
+            with suppress(RunError):  # a damaged point is run again when its curve is asked for
+                yield int(size), RunRecord.read(file.parent)
 
     def winner(self, comparison: Mapping[str, Any]) -> Path | None:
         """Return the trial folder of the recommended row's first complete seed: seeds are not chosen by their score.

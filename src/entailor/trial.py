@@ -5,6 +5,7 @@ Also the way back: a finished trial's folder to a classifier.
 
 from __future__ import annotations
 
+import gc
 import shutil
 import time
 import traceback
@@ -33,7 +34,7 @@ from entailor.models.memory import resident_bytes
 from entailor.models.precision import PrecisionChoice
 from entailor.models.prompts import PromptEncoder
 from entailor.models.source import resolve_model
-from entailor.record import Costs, Prediction, RunRecord, read_json, write_json, write_text
+from entailor.record import Costs, CurvePoint, Prediction, RunRecord, read_json, write_json, write_text
 from entailor.tasks import Task
 
 CLASSIFIER_FILE = "classifier.json"
@@ -62,6 +63,7 @@ class TrialPlan:
         precision: arithmetic of training, chosen once a run; None for methods without a model.
         restarts: how often a collapsed training is started again.
         scoring_batch_tokens: tokens of one scoring batch.
+        keep: whether the classifier is saved and proven to load; points of a learning curve keep their scores alone.
     """
 
     row: str
@@ -73,6 +75,7 @@ class TrialPlan:
     prompt: PromptSettings = field(default_factory=PromptSettings)
     restarts: int = 1
     scoring_batch_tokens: int = 8192
+    keep: bool = True
 
 
 def run_trial(plan: TrialPlan, task: Task, split: Split, folder: Path, on_progress: Progress) -> RunRecord:
@@ -90,7 +93,7 @@ def run_trial(plan: TrialPlan, task: Task, split: Split, folder: Path, on_progre
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    started = datetime.now(UTC)
+    started, begin = datetime.now(UTC), time.perf_counter()
     trial = _Trial(plan, replace(task, prompt=plan.prompt), split, folder, on_progress)
     try:
         record = trial.run()
@@ -101,9 +104,32 @@ def run_trial(plan: TrialPlan, task: Task, split: Split, folder: Path, on_progre
         write_text(details, traceback.format_exc())
         record = trial.failed(f"{type(error).__name__}: {error}. Where it was raised stands in {details}")
     times = {"started": started.isoformat(timespec="seconds"), "ended": datetime.now(UTC).isoformat(timespec="seconds")}
-    record = replace(record, provenance={**record.provenance, **times})
+    record = replace(record, provenance={**record.provenance, **times, "wall_seconds": time.perf_counter() - begin})
     record.write(folder)
     return record
+
+
+def train_only(
+    plan: TrialPlan,
+    task: Task,
+    split: Split,
+    on_progress: Progress,
+    on_evaluation: Callable[[CurvePoint, int], bool],
+) -> TrainingResult:
+    """Adapt and train once, without restarts, and save nothing: how settings are tried.
+
+    Args:
+        plan: what to try.
+        task: labels and input shape.
+        split: train and tune; its test is not looked at, and may be empty.
+        on_progress: as for :func:`run_trial`.
+        on_evaluation: told of each evaluation of tune and the training examples seen so far; True stops training.
+    """
+    trial = _Trial(plan, replace(task, prompt=plan.prompt), replace(split, test=()), Path(), on_progress)
+    trial.on_evaluation = on_evaluation
+    classifier = trial._adapt(plan.seed)
+    trial._train(classifier, plan.seed)
+    return trial.training
 
 
 def _blank_record(plan: TrialPlan, task: Task, error: str | None = None) -> RunRecord:
@@ -129,9 +155,12 @@ class _Trial:
         self.costs = Costs()
         self.training = TrainingResult()
         # whether another seed would give another classifier decides what a single trial can say
-        self.provenance: dict[str, Any] = {"deterministic": plan.method.deterministic}
+        self.provenance: dict[str, Any] = {"deterministic": not plan.method.is_seeded}
+        self.on_evaluation: Callable[[CurvePoint, int], bool] | None = None
 
     def run(self) -> RunRecord:
+        if self.plan.method.needs_backbone:
+            gc.collect()  # an earlier trial's model is full of cycles, and would count in this one's memory
         whole_peak = reset_peak_memory()
         classifier = self._learn()
         saved = self.folder / ("model" if self.plan.method.stores_whole_model else "adapter")
@@ -142,7 +171,8 @@ class _Trial:
         memory = peak_memory_bytes()
         if not whole_peak:
             self.events.append("peak memory is that of the whole process: this system cannot reset it")
-        self._save_and_reload(classifier, saved)
+        if self.plan.keep:
+            self._save_and_reload(classifier, saved)
         trainable, stored, total = classifier.parameter_counts()
         seconds = self.meter.seconds
         seen = self.training.examples_seen
@@ -153,7 +183,7 @@ class _Trial:
             evaluate_seconds=seconds["evaluate"],
             train_examples_per_second=seen / self.training.train_seconds if self.training.train_seconds else None,
             test_examples_per_second=len(self.split.test) / seconds["test"],
-            **self._latency(classifier),
+            **(self._latency(classifier) if self.plan.keep else {}),
             peak_memory_bytes=memory,
             peak_gpu_memory_bytes=peak_gpu_memory_bytes(),
             trainable_parameters=trainable,
@@ -264,6 +294,7 @@ class _Trial:
             autocast=torch.bfloat16 if self.provenance.get("precision") == "bf16" else None,
             scoring_batch_tokens=self.plan.scoring_batch_tokens,
             on_step=lambda done, of, words: self.on_progress("train", done, of, words),
+            on_evaluation=self.on_evaluation,
         )
         self.training = train(classifier, self.plan.method, data, runtime)
         self.meter.seconds["train"] += self.training.train_seconds

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -51,12 +51,14 @@ class Runtime:
         autocast: bfloat16 to train in mixed precision, or None for fp32.
         scoring_batch_tokens: tokens of one batch when scoring tune.
         on_step: called with steps done, steps in all, and a few words on how it goes.
+        on_evaluation: called with each evaluation of tune and the training examples seen so far; True stops training.
     """
 
     seed: int
     autocast: torch.dtype | None = None
     scoring_batch_tokens: int = 8192
     on_step: Callable[[int, int, str], None] | None = None
+    on_evaluation: Callable[[CurvePoint, int], bool] | None = None
 
 
 @dataclass
@@ -110,6 +112,35 @@ def train(classifier: Classifier, method: TrainedMethod, data: TrainingData, run
     return _Training(classifier, method, data, runtime).run()
 
 
+def single_steps(
+    classifier: Classifier,
+    method: TrainedMethod,
+    data: TrainingData,
+    runtime: Runtime,
+    groups: Iterable[list[list[int]]],
+) -> Iterator[float]:
+    """Take one optimizer step on each group of batches and yield its seconds; for forecasts.
+
+    After the first step tune is scored and the best weights are kept, as in a training, so that memory is as there.
+
+    Args:
+        classifier: of no use afterwards.
+        method: as for :func:`train`.
+        data: as for :func:`train`.
+        runtime: as for :func:`train`.
+        groups: indices into the training inputs: the batches of a step.
+    """
+    training = _Training(classifier, method, data, runtime)
+    if method.gradient_checkpointing:
+        training._checkpoint_activations()
+    for group in groups:
+        begin = time.perf_counter()
+        training._optimizer_step(group)
+        yield time.perf_counter() - begin
+        if training.evaluated_at < 0:
+            training._evaluate()
+
+
 class _Training:
     """State of one training; each method is one stage of a step."""
 
@@ -141,6 +172,7 @@ class _Training:
         self.step = 0
         self.learning_rate = 0.0
         self.stale_evaluations = 0
+        self.told_to_stop = False
         self.window: list[tuple[Tensor, Tensor]] = []
         self.evaluated_at = -1
 
@@ -300,6 +332,8 @@ class _Training:
             self.stale_evaluations = 0
         else:
             self.stale_evaluations += 1
+        if self.runtime.on_evaluation:
+            self.told_to_stop = self.runtime.on_evaluation(self.result.curve[-1], self.result.examples_seen)
 
     def _is_better(self, accuracy: float, loss: float) -> bool:
         if not self.best or self.method.metric_for_best_model == "loss":
@@ -308,7 +342,7 @@ class _Training:
 
     def _stopped_early(self) -> bool:
         patience = self.method.early_stopping_patience
-        return patience is not None and self.stale_evaluations >= patience
+        return self.told_to_stop or (patience is not None and self.stale_evaluations >= patience)
 
     def _keep_best(self) -> None:
         with torch.no_grad():

@@ -16,6 +16,7 @@ from entailor.evaluation.comparison import hardest_examples
 from entailor.record import NO_MODEL, CurvePoint, RunFolder, RunRecord, read_json, write_text
 from entailor.report import plots, sections, tables
 from entailor.report.doctor import doctor_section
+from entailor.report.effort import effort_section
 
 NUM_HARDEST = 20
 MOST_CHARACTERS = 600  # of one text; a document's first lines say enough here
@@ -107,6 +108,7 @@ def render(
         calibrations=sections.calibrations(rows),
         challenges=sections.challenges(comparison, rows),
         limit=sections.limit_of_test(comparison),
+        effort=effort_section(comparison),
         groups=_groups(comparison["rows"]),
         hardest=_hardest(records, rows),
         prompts=_prompts(records, rows),
