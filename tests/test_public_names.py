@@ -31,9 +31,11 @@ PUBLIC = {
     "RunRecord": "entailor.record",
     "Split": "entailor.data.example",
     "compare": "entailor.experiment",
+    "diff_runs": "entailor.evaluation.difference",
     "evaluate": "entailor.inference",
     "load_classifier": "entailor.trial",
     "predict": "entailor.inference",
+    "verify": "entailor.verification",
 }
 
 

@@ -15,11 +15,13 @@ if TYPE_CHECKING:
     from entailor.config import DataSettings, Experiment, ModelSettings
     from entailor.data.example import Example, Split
     from entailor.errors import EntailorError
+    from entailor.evaluation.difference import diff_runs
     from entailor.experiment import Comparison, Observer, compare
     from entailor.inference import evaluate, predict
     from entailor.methods import Classifier, Method
     from entailor.record import RunRecord
     from entailor.trial import load_classifier
+    from entailor.verification import verify
 
 __version__ = "0.1.0"
 
@@ -37,9 +39,11 @@ _HOMES = {
     "RunRecord": "entailor.record",
     "Split": "entailor.data.example",
     "compare": "entailor.experiment",
+    "diff_runs": "entailor.evaluation.difference",
     "evaluate": "entailor.inference",
     "load_classifier": "entailor.trial",
     "predict": "entailor.inference",
+    "verify": "entailor.verification",
 }
 
 __all__ = [
@@ -55,9 +59,11 @@ __all__ = [
     "RunRecord",
     "Split",
     "compare",
+    "diff_runs",
     "evaluate",
     "load_classifier",
     "predict",
+    "verify",
 ]
 
 

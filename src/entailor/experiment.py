@@ -3,26 +3,40 @@
 from __future__ import annotations
 
 import shlex
-import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from entailor.config import Experiment
 from entailor.data.splits import LoadedData, load_data, split_document
+from entailor.engine.checkpoint import CheckpointStore
+from entailor.engine.stopping import StopSwitch
 from entailor.environment import describe_environment
 from entailor.errors import ConfigError, ModelError, RunError
 from entailor.evaluation.comparison import compare_records
 from entailor.methods import Method, TrainedMethod, build_method
 from entailor.models.load import open_model
 from entailor.models.precision import PrecisionChoice, choose_precision
-from entailor.overrides import dump_yaml, read_yaml
-from entailor.record import NO_MODEL, RECORD_FILE, RunFolder, RunRecord, read_json, write_json, write_text
+from entailor.overrides import dump_sealed_yaml, read_sealed_yaml
+from entailor.record import (
+    CHECKPOINT_FOLDER,
+    NO_MODEL,
+    RECORD_FILE,
+    RunFolder,
+    RunRecord,
+    read_json,
+    read_sealed_json,
+    write_sealed_json,
+    write_text,
+)
 from entailor.report.html import write_report
+from entailor.run_lock import lock_run
+from entailor.storage import disk_trouble
 from entailor.tasks import Task
-from entailor.trial import TrialPlan, run_trial
+from entailor.trial import Surroundings, TrialPlan, clear_trial, run_trial
 
 REPORT_SECONDS = 30  # while trials run the page is drawn anew this often; comparison.json is right after each
 ANY_SEED = (0,)  # of methods in which a seed changes nothing: one trial, whatever seeds the others have
@@ -66,38 +80,61 @@ class Comparison:
         return self.folder.winner(self.summary)
 
 
-def compare(experiment: Experiment, observer: Observer | None = None) -> Comparison:
+def compare(experiment: Experiment, observer: Observer | None = None, stop: StopSwitch | None = None) -> Comparison:
     """Run every (model, method, seed) that is not complete in the run folder, then compare all the folder holds.
 
     Args:
         experiment: what to run.
         observer: who is told how it goes.
+        stop: lets a signal end the run after a training step, with a checkpoint.
 
     Raises:
-        EntailorError: bad configuration, data or model, or a run folder of another experiment. A trial that fails
-            is recorded with its error and the others go on.
+        EntailorError: bad configuration, data or model, or a run folder of another experiment or in use. A trial that
+            fails is recorded with its error and the others go on.
+        Stopped: `stop` was asked to.
     """
     observer = observer or Observer()
     folder = RunFolder(experiment.out)
     rows = {name: build_method(name, settings) for name, settings in experiment.methods.items()}
     resolved = resolve(experiment, rows)
+    with ExitStack() as stack:
+        if folder.path.is_dir():  # what stands there is looked at, and damaged records are removed
+            stack.enter_context(lock_run(folder.path))
+        return _compare(experiment, rows, resolved, folder, observer, stop, stack)
+
+
+def _compare(
+    experiment: Experiment,
+    rows: dict[str, Method],
+    resolved: dict[str, Any],
+    folder: RunFolder,
+    observer: Observer,
+    stop: StopSwitch | None,
+    stack: ExitStack,
+) -> Comparison:
+    existed = folder.path.is_dir()
     records = earlier_records(folder, observer)
     check_same_experiment(folder, resolved, {record.name for record in records.values() if record.status == "complete"})
     data = load_data(experiment.data)
     task = Task(data.labels, data.is_pair)
     for note in (*data.notes, *(f"{found.severity}: {found.message}. {found.remedy}" for found in data.findings)):
         observer.note(note.rstrip())
-    environment = prepare_folder(folder, resolved, data, goes_on=bool(records))
+    if not existed:  # a command with wrong data leaves no folder behind
+        stack.enter_context(lock_run(folder.path))
+    environment = prepare_folder(folder, resolved, data, observer, records)
     plans = plan_trials(experiment, rows, task, folder, environment, observer)
     places = [folder.trial(plan.model, plan.row, plan.seed) for plan in plans]
     finished = {place for place in places if place in records and records[place].status == "complete"}
+    around = Surroundings(stop, observer.note)
     summary: dict[str, Any] = {}
     drawn = time.monotonic()
     try:
         for number, (plan, place) in enumerate(zip(plans, places, strict=True), start=1):
             observer.trial(number, len(plans), trial_title(plan, experiment))
             if place not in finished:
-                records[place] = run_trial(plan, task, data.split, place, observer.stage)
+                records[place] = run_trial(plan, task, data.split, place, observer.stage, around)
+            else:
+                discard_checkpoints(place)
             if place not in finished or number == len(plans):
                 summary = write_comparison(folder, records.values(), data, environment)
             if summary and time.monotonic() - drawn > REPORT_SECONDS:
@@ -154,7 +191,7 @@ def check_same_experiment(folder: RunFolder, resolved: dict[str, Any], complete_
     """
     if not complete_rows:
         return
-    earlier = read_yaml(folder.experiment_file)
+    earlier = read_sealed_yaml(folder.experiment_file, "Put a copy of it back, or give another --out")
     common = [name for name in earlier.get("methods", {}) if name in complete_rows & resolved["methods"].keys()]
     there, here = (
         {
@@ -179,25 +216,36 @@ def _differences(key: str, there: Any, here: Any) -> Iterator[str]:
         yield f"{key}: {there!r} there, {here!r} here"
 
 
-def prepare_folder(folder: RunFolder, resolved: dict[str, Any], data: LoadedData, *, goes_on: bool) -> dict[str, Any]:
+def prepare_folder(
+    folder: RunFolder,
+    resolved: dict[str, Any],
+    data: LoadedData,
+    observer: Observer,
+    records: dict[Path, RunRecord],
+) -> dict[str, Any]:
     """Write experiment, split and environment; return the environment, keeping choices an earlier run measured.
 
     Args:
         folder: the run folder.
         resolved: the experiment with every default written out.
         data: what was read.
-        goes_on: whether the folder holds complete trials; if not, what stands in it is replaced.
+        observer: who is told of a file that is written anew because it is damaged.
+        records: of earlier trials; where there are none, what stands in the folder is replaced.
 
     Raises:
         RunError: the data have changed since the folder's trials were run, or it cannot be written.
     """
     split = split_document(data.split)
     environment = {**describe_environment(), "precision": {}}
-    if goes_on:
-        if read_json(folder.split_file).get("fingerprint") != split["fingerprint"]:
-            raise RunError(f"{folder.path}: the data have changed since its trials were run. Give another --out")
-        environment["precision"] = read_json(folder.environment_file).get("precision", {})
-        resolved = _with_earlier(read_yaml(folder.experiment_file), resolved)
+    earlier = _earlier_environment(folder, observer)
+    if records:
+        check_same_data(folder, split["fingerprint"], earlier, observer)
+        environment["precision"] = earlier.get("precision") or _precision_in(records.values())
+        resolved = _with_earlier(read_sealed_yaml(folder.experiment_file, "Give another --out"), resolved)
+    elif earlier.get("model_settings") == resolved["model"]:
+        # broken off before a trial was complete: another measurement could make its checkpoints useless
+        environment["precision"] = earlier.get("precision", {})
+    environment["model_settings"] = resolved["model"]
     environment["data"] = {
         "notes": list(data.notes),
         "findings": [asdict(found) for found in data.findings],
@@ -205,15 +253,57 @@ def prepare_folder(folder: RunFolder, resolved: dict[str, Any], data: LoadedData
     }
     environment["command"] = f"entailor compare --config {shlex.quote(str(folder.experiment_file))}"
     try:
-        if not goes_on:
+        if not records:
             for failed in folder.trial_folders():
-                shutil.rmtree(failed)
-        write_text(folder.experiment_file, dump_yaml(resolved))
-        write_json(folder.split_file, split)
-        write_json(folder.environment_file, environment)
+                clear_trial(failed)
+        write_text(folder.experiment_file, dump_sealed_yaml(resolved))
+        write_sealed_json(folder.split_file, split)
+        write_sealed_json(folder.environment_file, environment)
     except OSError as error:
-        raise RunError(f"{folder.path}: cannot be written ({error.strerror}). Give another --out") from None
+        problem = disk_trouble(error) or error.strerror
+        raise RunError(f"{folder.path}: cannot be written: {problem}, or give another --out") from None
     return environment
+
+
+def check_same_data(folder: RunFolder, fingerprint: str, environment: dict[str, Any], observer: Observer) -> None:
+    """Refuse data that are not those of the folder's trials; where split.json is damaged the environment knows them.
+
+    Raises:
+        RunError: the data have changed, or nothing tells whether they have.
+    """
+    try:
+        earlier = read_sealed_json(folder.split_file, "Give another --out").get("fingerprint")
+    except RunError as error:
+        earlier = environment.get("data", {}).get("fingerprint")
+        if earlier is None:
+            raise
+        observer.note(f"written anew: {error}")
+    if earlier != fingerprint:
+        raise RunError(f"{folder.path}: the data have changed since its trials were run. Give another --out")
+
+
+def _earlier_environment(folder: RunFolder, observer: Observer) -> dict[str, Any]:
+    if not folder.environment_file.exists():
+        return {}
+    try:
+        return read_sealed_json(folder.environment_file, "It is written anew")
+    except RunError as error:
+        observer.note(str(error))
+        return {}
+
+
+def _precision_in(records: Iterable[RunRecord]) -> dict[str, Any]:
+    """Return the precision each model was trained in, from records, where environment.json is lost."""
+    return {
+        record.model: {"precision": record.provenance["precision"], "reason": record.provenance["precision_reason"]}
+        for record in records
+        if record.curve and record.status == "complete" and "precision" in record.provenance
+    }
+
+
+def discard_checkpoints(place: Path) -> None:
+    """Remove what a kill between a record and the end of its trial left behind."""
+    CheckpointStore(place / CHECKPOINT_FOLDER).clear()
 
 
 def _with_earlier(earlier: dict[str, Any], resolved: dict[str, Any]) -> dict[str, Any]:
@@ -261,6 +351,8 @@ def plan_trials(
                         precision=precisions.get(model) if isinstance(method, TrainedMethod) else None,
                         restarts=experiment.restarts,
                         scoring_batch_tokens=experiment.scoring_batch_tokens,
+                        checkpoint_steps=experiment.checkpoint_steps,
+                        checkpoint_minutes=experiment.checkpoint_minutes,
                     )
                     for seed in (ANY_SEED if method.deterministic else experiment.seeds)
                 ]
@@ -284,7 +376,7 @@ def choose_model_precision(
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
         known[model] = asdict(choose_precision(experiment.model.precision, hidden, inner, device))
-        write_json(folder.environment_file, environment)
+        write_sealed_json(folder.environment_file, environment)
         observer.note(f"precision {known[model]['precision']}: {known[model]['reason']}")
     return PrecisionChoice(**known[model])
 
@@ -299,5 +391,5 @@ def write_comparison(
         "data": environment["data"],
     }
     summary = compare_records(sorted(records, key=lambda one: (one.model, one.name, one.seed)), extra=extra)
-    write_json(folder.comparison_file, summary)
+    write_sealed_json(folder.comparison_file, summary)
     return summary

@@ -176,6 +176,8 @@ class PeftClassifier(TransformerClassifier):
         """
         from peft import load_peft_weights, set_peft_model_state_dict
 
+        if not (folder / WEIGHTS_FILE).is_file():  # peft would go on to look for a pickle, or ask the Hub
+            raise MethodError(f"{folder / WEIGHTS_FILE}: missing. Train again")
         saved = load_peft_weights(str(folder), device="cpu")
         check_same_names(saved, self.stored_tensors(), folder)
         set_peft_model_state_dict(self.model, saved)
