@@ -245,9 +245,10 @@ def verify(
     trust_remote_code: TrustCode = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check a run: every file against its checksum, and saved classifiers against the recorded scores.
+    """Check the files of a run, and score again.
 
-    Exits with 1 where something is not as it was written.
+    Every file is held against its checksum, and every saved classifier against the recorded probabilities. Exits
+    with 1 where something is not as it was written.
     """
     from dataclasses import asdict
 
@@ -265,9 +266,10 @@ def diff(
     second: Annotated[Path, typer.Argument(metavar="RUN", help="Another one.")],
     as_json: AsJson = False,
 ) -> None:
-    """Say what differs between two runs: data, configuration, versions, results.
+    """Say what differs between two runs.
 
-    Exits with 1 where something does; times and peaks of memory do not count.
+    That is data, configuration, versions and results; times and peaks of memory do not count. Exits with 1 where
+    something differs.
     """
     from dataclasses import asdict
 

@@ -160,8 +160,11 @@ class Saving:
     context: Mapping[str, Any] = field(default_factory=dict)
     resume_from: Snapshot | None = None
     stop: StopSwitch | None = None
-    _written_at: float = field(default_factory=time.monotonic)
-    _written_step: int = -1
+    _written_at: float = field(init=False)
+    _written_step: int = field(default=-1, init=False)
+
+    def __post_init__(self) -> None:
+        self._written_at = time.monotonic()
 
     def is_due(self, step: int) -> bool:
         """Tell whether a checkpoint shall be written after this step."""

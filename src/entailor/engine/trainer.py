@@ -167,7 +167,8 @@ class Training:
             restore(self, saving.resume_from)
         with saving.stop.held() if saving and saving.stop else nullcontext():
             self._all_epochs()
-            self._save()  # a request to stop may have come during the last evaluation
+            if saving and saving.stop and saving.stop.signum is not None:  # asked during the last evaluation
+                self._save()
         self._keep_best()
         self.result.epochs = self.step / self.steps_per_epoch
         return self.result
