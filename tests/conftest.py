@@ -47,6 +47,15 @@ def _one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _no_network() -> Iterator[None]:
+    """Nobody asks the Hub whether it is there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("entailor.models.hub.hub_is_silent", lambda: False)
+        patch.setattr("entailor.data.tables.hub_is_silent", lambda: False)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep hashes of tiny models out of the user's cache."""
     with pytest.MonkeyPatch.context() as patch:

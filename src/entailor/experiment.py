@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -100,7 +100,14 @@ def compare(experiment: Experiment, observer: Observer | None = None, stop: Stop
     with ExitStack() as stack:
         if folder.path.is_dir():  # what stands there is looked at, and damaged records are removed
             stack.enter_context(lock_run(folder.path))
-        return _compare(experiment, rows, resolved, folder, observer, stop, stack)
+        try:
+            return _compare(experiment, rows, resolved, folder, observer, stop, stack)
+        except OSError as error:
+            if problem := disk_trouble(error):
+                raise RunError(
+                    f"{folder.path}: cannot be written: {problem}. Then run the same command again"
+                ) from error
+            raise
 
 
 def _compare(
@@ -141,9 +148,13 @@ def _compare(
                 write_report(folder)
                 drawn = time.monotonic()
             observer.finished(records[place], place in finished)
-    finally:  # the page is right however the run ends
+    except BaseException:  # the page is right however the run ends
         if summary:
-            write_report(folder)
+            with suppress(OSError, RunError):  # a disk that is full has been said already
+                write_report(folder)
+        raise
+    if summary:
+        write_report(folder)
     return Comparison(folder, summary, tuple(records[place] for place in places))
 
 

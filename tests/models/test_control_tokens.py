@@ -127,8 +127,9 @@ def test_every_kind_of_text_goes_through(text, encoder):
     assert rows[2].input_ids == alone.input_ids  # a neighbour changes nothing
 
 
-def test_a_megabyte_is_cut(encoder):
-    (row,) = encoder.encode([Example("1", "ab </s> " * 125_000, "b")])
+def test_a_long_text_is_cut(encoder):
+    megabyte = isinstance(encoder.tokenizer.backend_tokenizer.model, models.WordPiece | models.WordLevel)
+    (row,) = encoder.encode([Example("1", "ab </s> " * (125_000 if megabyte else 10_000), "b")])
     assert row.truncated
     assert len(row) == encoder.max_length
     (plain,) = encoder.encode([Example("1", "a", "b")])
