@@ -52,7 +52,9 @@ def undisturbed(experiment: Experiment, folder: Path) -> float:
     return time.monotonic() - begin
 
 
-def kill_until_done(experiment: Experiment, folder: Path, kills: int, rng: random.Random, longest: float) -> Killed:
+def kill_until_done(
+    experiment: Experiment, folder: Path, kills: int, rng: random.Random, shortest: float, longest: float
+) -> Killed:
     """Kill the run `kills` times at random instants, then let it finish.
 
     Args:
@@ -60,7 +62,8 @@ def kill_until_done(experiment: Experiment, folder: Path, kills: int, rng: rando
         folder: the run folder.
         kills: how often it is killed with SIGKILL.
         rng: decides the instants.
-        longest: seconds from the start of a process to its kill, at most.
+        shortest: seconds from the start of a process to its kill, at least.
+        longest: the same, at most.
     """
     result = Killed()
     while True:
@@ -70,7 +73,7 @@ def kill_until_done(experiment: Experiment, folder: Path, kills: int, rng: rando
         )
         last = result.kills >= kills
         try:
-            _, said = process.communicate(timeout=None if last else rng.uniform(0.0, longest))
+            _, said = process.communicate(timeout=None if last else rng.uniform(shortest, longest))
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             _, said = process.communicate()

@@ -40,7 +40,7 @@ def whole(experiment, tmp_path_factory):
 
 def test_five_kills_cost_nothing_but_time(experiment, whole, tmp_path):
     folder, seconds = whole
-    killed = kill_until_done(experiment, tmp_path / "run", KILLS, random.Random(0), seconds)
+    killed = kill_until_done(experiment, tmp_path / "run", KILLS, random.Random(0), 0.1 * seconds, seconds)
     assert killed.kills <= KILLS
     assert differences(folder, tmp_path / "run") == []
     assert not list((tmp_path / "run").rglob("*.tmp")) or killed.kills  # what a kill leaves is never read
