@@ -18,8 +18,7 @@ from entailor.record import RunFolder, RunRecord, read_sealed_json
 from entailor.storage import checksums
 
 SRC = Path(__file__).parent.parent / "src"
-CLOCK = ("started", "ended")
-MEASURED = {"train_seconds", "evaluate_seconds", "peak_memory_bytes", "test_examples_per_second", "examples_per_second"}
+MACHINE = ("started", "ended", "placement")
 
 
 @dataclass
@@ -102,7 +101,7 @@ def differences(first: Path, second: Path) -> list[str]:
 
 
 def plain(record: RunRecord) -> dict[str, Any]:
-    provenance = {key: value for key, value in record.provenance.items() if key not in CLOCK}
+    provenance = {key: value for key, value in record.provenance.items() if key not in MACHINE}
     return {
         "status": record.status,
         "events": record.events,

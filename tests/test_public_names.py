@@ -25,6 +25,7 @@ PUBLIC = {
     "EntailorError": "entailor.errors",
     "Example": "entailor.data.example",
     "Experiment": "entailor.config",
+    "MergeReport": "entailor.merging",
     "Method": "entailor.methods.base",
     "ModelSettings": "entailor.config",
     "Observer": "entailor.experiment",
@@ -34,6 +35,7 @@ PUBLIC = {
     "diff_runs": "entailor.evaluation.difference",
     "evaluate": "entailor.inference",
     "load_classifier": "entailor.trial",
+    "merge": "entailor.merging",
     "predict": "entailor.inference",
     "verify": "entailor.verification",
 }

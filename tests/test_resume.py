@@ -13,11 +13,11 @@ from tests.conftest import FP32, make_examples
 
 from entailor.config import ModelSettings
 from entailor.data.example import Split
-from entailor.engine.stopping import Stopped, StopSwitch
+from entailor.engine.stopping import Stopped, StopSwitch, Surroundings
 from entailor.methods import TrainedMethod, build_method, registered_methods
 from entailor.record import RunRecord
 from entailor.storage import checksums
-from entailor.trial import Surroundings, TrialPlan, run_trial
+from entailor.trial import TrialPlan, run_trial
 
 FAST = {
     "num_train_epochs": 2.0,
@@ -85,8 +85,9 @@ def gone_on(plan, task, folder):
 
 
 def without_times(record):
-    times = ("started", "ended")
-    return replace(record, costs=None, provenance={k: v for k, v in record.provenance.items() if k not in times})
+    """A record without what a clock or the memory of the machine decides."""
+    kept = {key: value for key, value in record.provenance.items() if key not in ("started", "ended", "placement")}
+    return replace(record, costs=None, provenance={**kept, "parts": record.provenance["placement"]["parts"]})
 
 
 def learned(folder):
@@ -108,6 +109,19 @@ def test_every_trained_method_goes_on_to_the_bit(name, plan, nli_task, tmp_path)
     assert learned(tmp_path / "broken") == learned(tmp_path / "whole")
     assert RunRecord.read(tmp_path / "broken") == record
     assert not (tmp_path / "broken" / "checkpoint").exists()
+
+
+@pytest.mark.parametrize("kind", ["bert", "llama"])
+def test_lora_on_a_model_in_four_bits_goes_on_to_the_bit(kind, plan, nli_task, tmp_path, tiny_model):
+    settings = ModelSettings(load_in_4bit=True)
+    chosen = replace(plan("lora"), settings=settings, model=str(tiny_model(kind)))
+    whole = run_trial(chosen, nli_task, SPLIT, tmp_path / "whole", quiet)
+    assert whole.status == "complete", whole.error
+    broken_off(chosen, nli_task, tmp_path / "broken", 6)
+    record, notes = gone_on(chosen, nli_task, tmp_path / "broken")
+    assert "at step 6" in notes[0]
+    assert without_times(record) == without_times(whole)
+    assert learned(tmp_path / "broken") == learned(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("settings", [{}, {"eval_strategy": "epoch"}, {"num_train_epochs": 1.5}], ids=str)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from entailor.evaluation.difference import diff_runs
     from entailor.experiment import Comparison, Observer, compare
     from entailor.inference import evaluate, predict
+    from entailor.merging import MergeReport, merge
     from entailor.methods import Classifier, Method
     from entailor.record import RunRecord
     from entailor.trial import load_classifier
@@ -33,6 +34,7 @@ _HOMES = {
     "EntailorError": "entailor.errors",
     "Example": "entailor.data.example",
     "Experiment": "entailor.config",
+    "MergeReport": "entailor.merging",
     "Method": "entailor.methods",
     "ModelSettings": "entailor.config",
     "Observer": "entailor.experiment",
@@ -42,6 +44,7 @@ _HOMES = {
     "diff_runs": "entailor.evaluation.difference",
     "evaluate": "entailor.inference",
     "load_classifier": "entailor.trial",
+    "merge": "entailor.merging",
     "predict": "entailor.inference",
     "verify": "entailor.verification",
 }
@@ -53,6 +56,7 @@ __all__ = [
     "EntailorError",
     "Example",
     "Experiment",
+    "MergeReport",
     "Method",
     "ModelSettings",
     "Observer",
@@ -62,6 +66,7 @@ __all__ = [
     "diff_runs",
     "evaluate",
     "load_classifier",
+    "merge",
     "predict",
     "verify",
 ]

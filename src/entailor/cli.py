@@ -230,6 +230,29 @@ def predict(
 
 
 @app.command()
+def merge(
+    run: Run,
+    output: Annotated[Path, typer.Option("--output", help="A new folder for the merged checkpoint.")],
+    test: Annotated[
+        str | None, typer.Option("--test", help="Labelled file to score before and after. Default: the run's own test.")
+    ] = None,
+    columns: Columns = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a trained adapter into its base model, in full precision.
+
+    The merged checkpoint is read back and scored; what merging changed is printed.
+    """
+    from dataclasses import asdict
+
+    from entailor.data.readers import ReadOptions
+    from entailor.merging import merge as merge_run
+
+    merged = merge_run(run, output, test, ReadOptions(columns=_mapping(columns, "--columns") or {}))
+    _print(json.dumps(asdict(merged), indent=2, ensure_ascii=False) if as_json else str(merged))
+
+
+@app.command()
 def report(run: Annotated[Path, typer.Option("--run", help="A run's folder.")]) -> None:
     """Write report.html anew from the records of a run."""
     from entailor.record import RunFolder
@@ -353,8 +376,13 @@ def _experiment(config: Path | None, flags: dict[str, Any], words: list[str]) ->
 
 def _refuse_code_by_file(values: dict[str, Any], config: Path | None, words: list[str]) -> None:
     """A file may come from a stranger: the code of a checkpoint is run only where the command line says so."""
-    model = values.get("model")
-    asked = isinstance(model, dict) and model.get("trust_remote_code")
+    methods = values.get("methods")
+    rows = list(methods.values()) if isinstance(methods, dict) else methods if isinstance(methods, list) else []
+    rows += [inner for row in rows if isinstance(row, dict) for inner in row.values()]  # a list of `name: settings`
+    asked = any(
+        isinstance(one, dict) and isinstance(one.get("model"), dict) and one["model"].get("trust_remote_code")
+        for one in (values, *rows)
+    )
     if asked and not any(word.startswith("model.trust_remote_code=") for word in words):
         raise ConfigError(
             f"{config}: model.trust_remote_code would run code that comes with the checkpoint. If you trust it, say so "

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -240,6 +241,22 @@ def check_trial_files(folder: Path, parts: Iterable[str] = ()) -> None:
         for path in sorted((folder / part).rglob("*")):
             if path.is_file() and path.relative_to(folder).as_posix() not in files:
                 raise RunError(f"{path}: was not written by this trial. Remove it, or run the trial again")
+
+
+def clear_trial(folder: Path) -> None:
+    """Remove what an unfinished or failed attempt left in a trial's folder, but for its checkpoints.
+
+    The record goes first: while it stands there, the folder counts as finished.
+    """
+    if not folder.is_dir():
+        return
+    (folder / RECORD_FILE).unlink(missing_ok=True)
+    for entry in sorted(folder.iterdir()):
+        if entry.is_dir() and not entry.is_symlink():
+            if entry.name != CHECKPOINT_FOLDER:
+                shutil.rmtree(entry)
+        else:
+            entry.unlink()
 
 
 class RunFolder:

@@ -5,8 +5,9 @@ Knows no signal handlers; whoever owns the process puts `StopSwitch.request` beh
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 
 class Stopped(KeyboardInterrupt):
@@ -61,3 +62,16 @@ class StopSwitch:
             self._held = False
         if self.signum is not None:
             raise Stopped(self.signum)
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a trial does not depend on.
+
+    Attributes:
+        stop: asked after every training step.
+        note: told what is worth a line, such as where a training goes on.
+    """
+
+    stop: StopSwitch | None = None
+    note: Callable[[str], None] = lambda text: None
