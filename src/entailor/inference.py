@@ -164,7 +164,7 @@ def predict(
             if on_progress:
                 on_progress(done)
 
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", errors="replace", newline="") as file:
         write(file, classifier.task.labels, rows())
     return done
 

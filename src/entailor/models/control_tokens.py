@@ -7,7 +7,7 @@ and whatever Unicode normalisation makes of it, the id of the real one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 MOST_ROUNDS = 8
@@ -56,6 +56,28 @@ def without_control_tokens(
             break
         texts = [_apart(old, sorted(span[1:] for span in found if span[0] == part)) for part, old in enumerate(texts)]
     return texts[0], texts[1] if pair is not None else None
+
+
+def text_ids(
+    tokenizer: Any, control: frozenset[int], texts: Sequence[str], call: Callable[[Sequence[str]], Any]
+) -> list[list[int]]:
+    """Return token ids of texts without any control token, and without special tokens around them.
+
+    Args:
+        tokenizer: a fast one.
+        control: ids that steer the model.
+        texts: what is tokenised.
+        call: tokenises them without special tokens.
+    """
+    try:
+        ids: list[list[int]] = call(texts)["input_ids"]
+    except (TypeError, UnicodeEncodeError):  # half of a surrogate pair
+        texts = list(map(whole_characters, texts))
+        ids = call(texts)["input_ids"]
+    for row in suspects(ids, control, 0):
+        text, _ = without_control_tokens(tokenizer, control, texts[row], None)
+        ids[row] = call([text])["input_ids"][0]
+    return ids
 
 
 def _apart(text: str, spans: Sequence[tuple[int, int]]) -> str:
