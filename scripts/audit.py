@@ -1,4 +1,4 @@
-"""Holds the locked dependencies against known vulnerabilities, with pip-audit, and says honestly when that was not done.
+"""Holds the locked dependencies against known vulnerabilities, with pip-audit, and says when that was not done.
 
 python scripts/audit.py               # a finding is an error; a service that does not answer is one line
 python scripts/audit.py --required    # a service that does not answer is an error as well
@@ -43,7 +43,8 @@ def judge(found: Sequence[Mapping[str, Any]], words: str, *, required: bool) -> 
     """
     audited = [one for one in found if "skip_reason" not in one]
     lines = [
-        f"audit: {one['name']} {one['version']}: {flaw['id']}, mended in {', '.join(flaw['fix_versions']) or 'no version'}"
+        f"audit: {one['name']} {one['version']}: {flaw['id']}, mended in "
+        f"{', '.join(flaw['fix_versions']) or 'no version'}"
         for one in audited
         for flaw in one["vulns"]
     ]
