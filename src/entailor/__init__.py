@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from entailor.config import DataSettings, Experiment, ModelSettings
     from entailor.data.example import Example, Split
+    from entailor.doctor import Examination, validate
     from entailor.errors import EntailorError
     from entailor.evaluation.difference import diff_runs
     from entailor.experiment import Comparison, Observer, compare
@@ -32,6 +33,7 @@ _HOMES = {
     "Comparison": "entailor.experiment",
     "DataSettings": "entailor.config",
     "EntailorError": "entailor.errors",
+    "Examination": "entailor.doctor",
     "Example": "entailor.data.example",
     "Experiment": "entailor.config",
     "MergeReport": "entailor.merging",
@@ -46,6 +48,7 @@ _HOMES = {
     "load_classifier": "entailor.trial",
     "merge": "entailor.merging",
     "predict": "entailor.inference",
+    "validate": "entailor.doctor",
     "verify": "entailor.verification",
 }
 
@@ -54,6 +57,7 @@ __all__ = [
     "Comparison",
     "DataSettings",
     "EntailorError",
+    "Examination",
     "Example",
     "Experiment",
     "MergeReport",
@@ -68,6 +72,7 @@ __all__ = [
     "load_classifier",
     "merge",
     "predict",
+    "validate",
     "verify",
 ]
 

@@ -118,13 +118,14 @@ def plan_trials(
     write_sealed_json(folder.environment_file, environment)
     plans = []
     for model in (NO_MODEL, *needed):
-        for name, row in fitting.items():
-            if not _runs_on(row, model):
-                continue
-            if model != NO_MODEL and families[model] not in row.method.families:
-                note(f"{name} is left out on {model}: it is for {' and '.join(row.method.families)}s")
-                continue
-            plans += _plans_of(name, row, model, choices.get(model), experiment)
+        on_it = {name: row for name, row in fitting.items() if _runs_on(row, model)}
+        misfits = [name for name, row in on_it.items() if families.get(model, "encoder") not in row.method.families]
+        if misfits and model != NO_MODEL:
+            kind = "an encoder" if families[model] == "encoder" else "a decoder"
+            note(f"left out on {model}, {kind}: {', '.join(misfits)}")
+        for name, row in on_it.items():
+            if name not in misfits:
+                plans += _plans_of(name, row, model, choices.get(model), experiment)
     if not plans:
         raise ConfigError("none of the chosen methods fits the models. Choose others with --methods or --model")
     return plans

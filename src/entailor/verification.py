@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from entailor.config import Priorities, parse_settings
 from entailor.data.example import Example
 from entailor.engine.scorer import score
 from entailor.errors import EntailorError, RunError
@@ -93,7 +95,8 @@ def verify(run: str | Path, *, sample: int = 64, trust_remote_code: bool = False
 
 
 def _run_files(folder: RunFolder) -> Iterator[Check]:
-    for path in (folder.split_file, folder.environment_file, folder.comparison_file):
+    doctor = (folder.doctor_file,) if folder.doctor_file.exists() else ()
+    for path in (folder.split_file, folder.environment_file, folder.comparison_file, *doctor):
         yield _file(path, lambda path=path: read_sealed_json(path, "Run its command again"))
     yield _file(folder.experiment_file, lambda: read_sealed_yaml(folder.experiment_file, "Put a copy of it back"))
     remedy = "Write it anew with `entailor report`"
@@ -138,14 +141,21 @@ def _figures(folder: RunFolder, records: Sequence[RunRecord]) -> Check:
     name = folder.comparison_file.name
     try:
         held = read_sealed_json(folder.comparison_file, "Run the same command again")
-    except RunError as error:
+        priorities = _priorities(folder)
+    except EntailorError as error:
         return Check("figures", "damaged", str(error))
-    anew = compare_records(sorted(records, key=lambda one: (one.model, one.name, one.seed)))
+    ordered = sorted(records, key=lambda one: (one.model, one.name, one.seed))
+    anew = json.loads(json.dumps(compare_records(ordered, priorities=priorities)))
     if problem := _first_difference(anew, held):
         return Check(
             "figures", "differs", f"{name}: {problem} is not what the records give. Run the same command again"
         )
     return Check("figures", "sound", f"{name} is what the {len(records)} records give ({RECORD_FILE})")
+
+
+def _priorities(folder: RunFolder) -> Priorities:
+    values = read_sealed_yaml(folder.experiment_file, "Put a copy of it back")
+    return parse_settings(Priorities, values.get("recommend") or {}, "recommend")
 
 
 def _first_difference(anew: Mapping[str, Any], held: Mapping[str, Any]) -> str | None:

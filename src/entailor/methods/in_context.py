@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -244,10 +244,12 @@ class InContextClassifier(TransformerClassifier, PromptedClassifier):
         logits_BL = torch.zeros(sum(len(rows) for rows, _, _ in batch), len(self.task.labels), device=self.model.device)
         for rows, part, behind in batch:
             inputs = {"input_ids": part.ids_BT, "attention_mask": part.mask_BT}
-            if behind:
-                assert self.prefix is not None
-                inputs = self.prefix.inputs_behind(part.ids_BT, part.mask_BT)
-            part_BL = self.readout.logits(self.model, inputs, part, 0).float()
+            with ExitStack() as stack:
+                if behind:
+                    assert self.prefix is not None
+                    inputs = self.prefix.inputs_behind(part.ids_BT, part.mask_BT)
+                    stack.enter_context(self.prefix.attending())
+                part_BL = self.readout.logits(self.model, inputs, part, 0).float()
             if self.method.length_normalized:
                 part_BL = part_BL / part.reads.counts_BL().to(part_BL.device)
             logits_BL[rows] = part_BL

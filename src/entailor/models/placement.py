@@ -360,7 +360,7 @@ def expected_speed(plan: Placement) -> str:
         return f"speed is not measured on {place}"
     bits = 4 if plan.settings.load_in_4bit else 8 if plan.settings.load_in_8bit else 32
     rate = _forward_gflops(bits)
-    return f"about {rate * 1e9 / (2 * body):,.2g} tokens a second forward ({rate:.0f} GFLOP/s measured)"
+    return f"about {float(f'{rate * 1e9 / (2 * body):.2g}'):,.0f} tokens a second forward ({rate:.0f} GFLOP/s measured)"
 
 
 @lru_cache
