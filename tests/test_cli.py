@@ -23,7 +23,7 @@ from entailor.config import Experiment
 from entailor.errors import RunError
 from entailor.experiment import Comparison
 from entailor.overrides import read_yaml
-from entailor.record import RunRecord, read_json
+from entailor.record import RunRecord, read_sealed_json
 
 ROOT = Path(__file__).parent.parent
 DATA = {"--config", "--train", "--tune", "--test", "--columns", "--model", "--out"}
@@ -34,13 +34,16 @@ VERBS = {
     ("compare",): {*DATA, *SIZES, *PLAN, "--methods", "--seeds", "--challenge", "--json", "--quiet"},
     ("train",): {*DATA, *SIZES, "--method", "--seed", "--json", "--quiet"},
     ("merge",): {"--run", "--output", "--test", "--columns", "--json"},
-    ("evaluate",): {"--run", "--test", "--columns", "--label-names", "--config-name", "--split", "--json", "--quiet"},
+    ("evaluate",): {"--run", "--test", "--columns", "--label-names", "--config-name", "--split", "--json", "--quiet"}
+    | {"--trust-remote-code"},
     ("predict",): {
         *("--run", "--input", "--output", "--columns", "--config-name", "--split", "--quiet"),
-        *("--min-confidence", "--calibrated"),
+        *("--min-confidence", "--calibrated", "--trust-remote-code"),
     },
     ("report",): {"--run"},
     ("validate",): {*(DATA - {"--out"}), "--output", "--fail-on", "--json", "--quiet"},
+    ("verify",): {"--run", "--sample", "--trust-remote-code", "--json"},
+    ("diff",): {"--json"},
     ("models",): set(),
     ("models", "list"): {"--json"},
     ("models", "pull"): {"--revision"},
@@ -181,7 +184,7 @@ def test_compare_prints_a_table_where_nobody_watches(entailor_, words, tmp_path)
 
 def test_json_is_all_there_is_on_standard_output(entailor_, words, tmp_path):
     result = entailor_(*words, "--json")
-    assert json.loads(result.out) == read_json(tmp_path / "run" / "comparison.json")
+    assert json.loads(result.out) == read_sealed_json(tmp_path / "run" / "comparison.json", "")
     assert "report: " in result.err
 
 
@@ -462,7 +465,7 @@ def test_ctrl_c_from_outside(tmp_path, tiny_model, nli_files):
     assert process.returncode == 130
     assert out == ""
     assert err == "interrupted; the same command goes on where it stopped\n"
-    comparison = read_json(tmp_path / "run" / "comparison.json")
+    comparison = read_sealed_json(tmp_path / "run" / "comparison.json", "")
     assert [row["method"] for row in comparison["rows"]] == ["majority"]
     assert (tmp_path / "run" / "report.html").exists()
 

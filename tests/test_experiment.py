@@ -119,6 +119,7 @@ def test_the_run_folder_holds_what_was_promised(finished_run: Comparison, nli_ex
         "comparison.json",
         "doctor.json",
         "report.html",
+        ".lock",
     }
     (model,) = {path.name for path in (run / "trials").iterdir()} - {"none"}
     trials = {str(path.parent.relative_to(run / "trials")) for path in run.rglob("record.json")}
@@ -139,6 +140,7 @@ def test_the_run_folder_holds_what_was_promised(finished_run: Comparison, nli_ex
 
 def test_comparison_json_holds_the_keys_other_tools_read(finished_run: Comparison):
     summary = json.loads(finished_run.folder.comparison_file.read_text())
+    assert summary.pop("checksum").startswith("sha256:")
     assert summary == json.loads(json.dumps(finished_run.summary))
     assert len(summary["rows"]) == 5
     for row in summary["rows"]:

@@ -34,12 +34,14 @@ PUBLIC = {
     "RunRecord": "entailor.record",
     "Split": "entailor.data.example",
     "compare": "entailor.experiment",
+    "diff_runs": "entailor.evaluation.difference",
     "evaluate": "entailor.inference",
     "forecast": "entailor.experiment",
     "load_classifier": "entailor.trial",
     "merge": "entailor.merging",
     "predict": "entailor.inference",
     "validate": "entailor.doctor",
+    "verify": "entailor.verification",
 }
 
 

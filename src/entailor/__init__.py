@@ -16,12 +16,14 @@ if TYPE_CHECKING:
     from entailor.data.example import Example, Split
     from entailor.doctor import Examination, validate
     from entailor.errors import EntailorError
+    from entailor.evaluation.difference import diff_runs
     from entailor.experiment import Comparison, Observer, compare, forecast
     from entailor.inference import evaluate, predict
     from entailor.merging import MergeReport, merge
     from entailor.methods import Classifier, Method
     from entailor.record import RunRecord
     from entailor.trial import load_classifier
+    from entailor.verification import verify
 
 __version__ = "0.1.0"
 
@@ -42,12 +44,14 @@ _HOMES = {
     "RunRecord": "entailor.record",
     "Split": "entailor.data.example",
     "compare": "entailor.experiment",
+    "diff_runs": "entailor.evaluation.difference",
     "evaluate": "entailor.inference",
     "forecast": "entailor.experiment",
     "load_classifier": "entailor.trial",
     "merge": "entailor.merging",
     "predict": "entailor.inference",
     "validate": "entailor.doctor",
+    "verify": "entailor.verification",
 }
 
 __all__ = [
@@ -66,12 +70,14 @@ __all__ = [
     "RunRecord",
     "Split",
     "compare",
+    "diff_runs",
     "evaluate",
     "forecast",
     "load_classifier",
     "merge",
     "predict",
     "validate",
+    "verify",
 ]
 
 

@@ -291,6 +291,10 @@ class Experiment(Settings):
     """How often a collapsed training is started again with another seed (recorded as such)."""
     scoring_batch_tokens: int = Field(default=8192, ge=16)
     """Tokens of one batch when scoring, padding included."""
+    checkpoint_minutes: float | None = Field(default=5.0, ge=0)
+    """Minutes of training between two checkpoints; None: none by the clock. Changes no result."""
+    checkpoint_steps: int | None = Field(default=None, ge=1)
+    """Optimizer steps between two checkpoints; None: none by steps. Changes no result."""
 
     @field_validator("methods", mode="before")
     @classmethod
