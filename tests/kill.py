@@ -18,7 +18,7 @@ from entailor.record import RunFolder, RunRecord, read_sealed_json
 from entailor.storage import checksums
 
 SRC = Path(__file__).parent.parent / "src"
-MACHINE = ("started", "ended", "placement")
+MACHINE = ("started", "ended", "wall_seconds", "placement")
 
 
 @dataclass

@@ -14,7 +14,7 @@ from entailor.experiment import Observer, compare
 from entailor.inference import find_trial
 from entailor.record import RunFolder, RunRecord, write_text
 from entailor.report.html import write_report
-from entailor.trial import load_classifier
+from entailor.restoring import load_classifier
 from entailor.verification import verify
 
 DAMAGES = ("cut", "empty", "flip", "delete")

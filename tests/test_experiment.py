@@ -20,7 +20,8 @@ from entailor.methods.bag_of_words import BagOfWordsClassifier
 from entailor.methods.lora import Lora
 from entailor.methods.transformer import TransformerClassifier
 from entailor.record import RunRecord, write_text
-from entailor.trial import load_classifier, run_trial
+from entailor.restoring import load_classifier
+from entailor.trial import run_trial
 
 TIMES = {
     "train_seconds",

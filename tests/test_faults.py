@@ -33,9 +33,10 @@ from entailor.errors import DivergedError, RunError, TrainingError
 from entailor.experiment import compare
 from entailor.methods import build_method
 from entailor.record import RunRecord, write_json, write_text
+from entailor.restoring import load_classifier
 from entailor.run_lock import OWNER_FILE, lock_run
 from entailor.storage import disk_trouble
-from entailor.trial import TrialPlan, load_classifier, run_trial
+from entailor.trial import TrialPlan, run_trial
 
 
 def quiet(*said):

@@ -24,7 +24,7 @@ from entailor.evaluation.metrics import evaluate_record
 from entailor.experiment import Comparison, compare
 from entailor.inference import Confidence, evaluate, find_trial, predict
 from entailor.record import RunFolder, RunRecord, read_json, write_json, write_sealed_json
-from entailor.trial import load_classifier
+from entailor.restoring import load_classifier
 
 LABELS = ("entailment", "neutral", "contradiction")
 

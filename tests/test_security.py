@@ -18,7 +18,8 @@ from entailor.models.source import resolve_model
 from entailor.record import read_json, write_json
 from entailor.redaction import HIDDEN, without_secrets
 from entailor.report.html import render
-from entailor.trial import TrialPlan, load_classifier, run_trial
+from entailor.restoring import load_classifier
+from entailor.trial import TrialPlan, run_trial
 
 SPLIT = Split(*(tuple(make_examples(count, seed=count)) for count in (12, 6, 6)))
 

@@ -17,8 +17,9 @@ from entailor.methods.full_finetuning import FullFinetuning
 from entailor.methods.transformer import WEIGHTS_FILE, TransformerClassifier
 from entailor.models.precision import PrecisionChoice
 from entailor.record import NO_MODEL, RunRecord
+from entailor.restoring import load_classifier
 from entailor.tasks import Task
-from entailor.trial import TrialPlan, load_classifier, run_trial
+from entailor.trial import TrialPlan, run_trial
 
 FAST = {"num_train_epochs": 1, "per_device_train_batch_size": 8}
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from entailor.merging import MergeReport, merge
     from entailor.methods import Classifier, Method
     from entailor.record import RunRecord
-    from entailor.trial import load_classifier
+    from entailor.restoring import load_classifier
     from entailor.verification import verify
 
 __version__ = "0.1.0"
@@ -47,7 +47,7 @@ _HOMES = {
     "diff_runs": "entailor.evaluation.difference",
     "evaluate": "entailor.inference",
     "forecast": "entailor.experiment",
-    "load_classifier": "entailor.trial",
+    "load_classifier": "entailor.restoring",
     "merge": "entailor.merging",
     "predict": "entailor.inference",
     "validate": "entailor.doctor",

@@ -22,8 +22,8 @@ from entailor.engine.scorer import score
 from entailor.errors import DataError, EntailorError, LabelError
 from entailor.evaluation.challenges import compare_challenge
 from entailor.record import Prediction, RunRecord, folder_name, read_json, write_json
+from entailor.restoring import CLASSIFIER_FILE, load_classifier
 from entailor.tasks import Task
-from entailor.trial import CLASSIFIER_FILE, load_classifier
 
 CHALLENGE_VERSION = 1
 STAGE = "challenge"

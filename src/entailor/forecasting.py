@@ -41,8 +41,9 @@ from entailor.methods import Classifier, FittedClassifier, TrainedMethod
 from entailor.methods.base import Encoded, FitData, PromptedClassifier
 from entailor.models.load import load_backbone, open_model
 from entailor.record import RunFolder, RunRecord, read_json, write_json
+from entailor.restoring import FP32
 from entailor.tasks import Task
-from entailor.trial import FP32, LATENCY_EXAMPLES, RELOAD_EXAMPLES, TrialPlan
+from entailor.trial import LATENCY_EXAMPLES, RELOAD_EXAMPLES, TrialPlan
 from entailor.tuning import expected_share, is_tunable
 
 FORECAST_VERSION = 1

@@ -31,7 +31,7 @@ from entailor.record import (
     read_sealed_json,
     read_status,
 )
-from entailor.trial import CLASSIFIER_FILE, load_classifier
+from entailor.restoring import CLASSIFIER_FILE, load_classifier
 
 CHUNK = 1024
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")

@@ -24,7 +24,7 @@ from entailor.inference import find_trial, label_names_of_run
 from entailor.methods import Classifier
 from entailor.models.load import quiet_libraries
 from entailor.record import RunRecord, read_json, write_json
-from entailor.trial import CLASSIFIER_FILE, load_classifier
+from entailor.restoring import CLASSIFIER_FILE, load_classifier
 
 MERGE_FILE = "merge.json"
 PROBABILITY_TOLERANCE = 1e-3

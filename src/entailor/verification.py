@@ -26,8 +26,9 @@ from entailor.record import (
     read_json,
     read_sealed_json,
 )
+from entailor.restoring import CLASSIFIER_FILE, load_classifier
 from entailor.storage import check_seal
-from entailor.trial import CLASSIFIER_FILE, SCORE_TOLERANCE, load_classifier
+from entailor.trial import SCORE_TOLERANCE
 
 Outcome = Literal["sound", "damaged", "differs", "not scored"]
 

@@ -9,7 +9,8 @@ from entailor.config import ModelSettings
 from entailor.data.example import Example, Split
 from entailor.errors import ModelError
 from entailor.methods import build_method
-from entailor.trial import TrialPlan, load_classifier, run_trial
+from entailor.restoring import load_classifier
+from entailor.trial import TrialPlan, run_trial
 
 N = 5
 FAST = {"num_virtual_tokens": N, "num_train_epochs": 1, "per_device_train_batch_size": 8}
