@@ -10,13 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from entailor.data.example import Example
 from entailor.errors import MethodError
+from entailor.kernels.dropout import replace_dropout
 from entailor.methods.base import Classifier, count_parameters, pad_ids
+from entailor.methods.shortcut import PROOF_LENGTHS, Shortcut
 from entailor.models.heads import head_modules
 from entailor.models.load import Backbone, quiet_libraries
 from entailor.models.tokenizer import TokenIds
@@ -33,11 +36,13 @@ class TokenBatch:
         ids_BT: token ids.
         mask_BT: 1 at real tokens; made from lengths, never from ids.
         types_BT: token types, or None where the model has none.
+        lengths: real tokens of each row.
     """
 
     ids_BT: Tensor
     mask_BT: Tensor
     types_BT: Tensor | None
+    lengths: tuple[int, ...]
 
 
 class TransformerClassifier(nn.Module, Classifier):
@@ -58,6 +63,8 @@ class TransformerClassifier(nn.Module, Classifier):
         super().__init__()
         self.task = task
         self.model = backbone.model
+        replace_dropout(backbone.model)
+        self.shortcut = Shortcut(getattr(backbone.model, backbone.model.base_model_prefix))
         self.text_encoder = backbone.text_encoder
         self.reserve = reserve
         backbone.text_encoder.room_beside(reserve)  # said now, and not after the data are read
@@ -73,14 +80,45 @@ class TransformerClassifier(nn.Module, Classifier):
         """Pad to the longest input of the batch."""
         device = next(self.parameters()).device
         ids_BT = pad_ids([row.input_ids for row in inputs], self.pad_id)
-        lengths_B = torch.tensor([len(row) for row in inputs])
-        mask_BT = (torch.arange(ids_BT.shape[1]) < lengths_B[:, None]).long()
+        lengths = tuple(len(row) for row in inputs)
+        mask_BT = (torch.arange(ids_BT.shape[1]) < torch.tensor(lengths)[:, None]).long()
         typed = inputs[0].token_type_ids is not None
         types_BT = pad_ids([row.token_type_ids or [] for row in inputs], 0).to(device) if typed else None
-        return TokenBatch(ids_BT.to(device), mask_BT.to(device), types_BT)
+        return TokenBatch(ids_BT.to(device), mask_BT.to(device), types_BT, lengths)
 
     def forward(self, batch: TokenBatch) -> Tensor:
-        """Return logits_BL, float32."""
+        """Return logits_BL, float32; without padding in between and the last layer for what is read, where it fits."""
+        if not self.shortcut.fits():
+            return self.plain_forward(batch)
+        if self.shortcut.proven is None:
+            rows = self.made_up_batch()
+            self.shortcut.prove(self, lambda: self.plain_forward(rows), lambda: self.short_forward(rows))
+        return self.short_forward(batch) if self.shortcut.proven else self.plain_forward(batch)
+
+    def made_up_batch(self) -> TokenBatch:
+        """Return rows of random tokens, the same ones for every model of a vocabulary."""
+        rng, words = np.random.default_rng(0), self.text_encoder.tokenizer.vocab_size
+        ids = [[int(word) for word in rng.integers(words, size=length)] for length in PROOF_LENGTHS]
+        typed = [0] if self.text_encoder.has_types else None
+        return self.collate(
+            [
+                TokenIds(
+                    row,
+                    [1 - self.pad_id if word == self.pad_id else word for word in words],
+                    typed and typed * len(words),
+                    False,
+                )
+                for row, words in enumerate(ids)
+            ]
+        )
+
+    def short_forward(self, batch: TokenBatch) -> Tensor:
+        """Return logits_BL by the shortcut: these heads read the first token."""
+        with self.shortcut.taken(batch.lengths, unread=None):
+            return self.plain_forward(batch)
+
+    def plain_forward(self, batch: TokenBatch) -> Tensor:
+        """Return logits_BL as `transformers` computes them."""
         inputs = {"input_ids": batch.ids_BT, "attention_mask": batch.mask_BT}
         if batch.types_BT is not None:
             inputs["token_type_ids"] = batch.types_BT
@@ -161,6 +199,9 @@ class PeftClassifier(TransformerClassifier):
         config.modules_to_save = sorted({*(config.modules_to_save or ()), *heads})
         with quiet_libraries():
             self.model = PeftModelForSequenceClassification(backbone.model, config)
+        replace_dropout(self.model)
+        if config.is_prompt_learning:
+            self.shortcut.proven = False  # `peft` puts virtual tokens in front, which the lengths do not count
 
     def save(self, folder: Path) -> None:
         """Write adapter_config.json and adapter_model.safetensors as `peft` does, and the tokenizer."""
