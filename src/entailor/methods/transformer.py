@@ -64,6 +64,7 @@ class TransformerClassifier(nn.Module, Classifier):
         self.task = task
         self.model = backbone.model
         replace_dropout(backbone.model)
+        self.in_front = 0
         self.shortcut = Shortcut(getattr(backbone.model, backbone.model.base_model_prefix))
         self.text_encoder = backbone.text_encoder
         self.reserve = reserve
@@ -114,7 +115,7 @@ class TransformerClassifier(nn.Module, Classifier):
 
     def short_forward(self, batch: TokenBatch) -> Tensor:
         """Return logits_BL by the shortcut: these heads read the first token."""
-        with self.shortcut.taken(batch.lengths, unread=None):
+        with self.shortcut.taken([length + self.in_front for length in batch.lengths], unread=None):
             return self.plain_forward(batch)
 
     def plain_forward(self, batch: TokenBatch) -> Tensor:
@@ -200,8 +201,7 @@ class PeftClassifier(TransformerClassifier):
         with quiet_libraries():
             self.model = PeftModelForSequenceClassification(backbone.model, config)
         replace_dropout(self.model)
-        if config.is_prompt_learning:
-            self.shortcut.proven = False  # `peft` puts virtual tokens in front, which the lengths do not count
+        self.in_front = reserve  # `peft` puts virtual tokens in front of every row
 
     def save(self, folder: Path) -> None:
         """Write adapter_config.json and adapter_model.safetensors as `peft` does, and the tokenizer."""
