@@ -27,7 +27,7 @@ def main() -> None:
             "tokens_per_example": contest.tokens(batches),
             "largest_loss_gap_20_steps": largest_gap(name, folder, rows),
         }
-    report("T1", result, options.out)
+        report("T1", result, options.out)  # after each method, so that a run cut short leaves what it has
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ def main() -> None:
             "peer_examples_per_second": spread(speeds["peer"]),
             "tokens_per_example": contest.tokens(batches),
         }
-    report("T2", result, options.out)
+        report("T2", result, options.out)  # after each method, so that a run cut short leaves what it has
 
 
 if __name__ == "__main__":

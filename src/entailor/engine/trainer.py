@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from entailor.engine.allocator import keep_freed_memory
 from entailor.engine.batching import BatchLimit, training_batches
 from entailor.engine.optimizer import build_optimizer, build_schedule
 from entailor.engine.scorer import score
@@ -133,6 +134,7 @@ class _Training:
         self.total_steps = max(1, math.ceil(self.steps_per_epoch * method.num_train_epochs))
         groups = method.parameter_groups(classifier)
         self.trainable = [tensor for group in groups for tensor in group.parameters]
+        keep_freed_memory(self.trainable)
         self.optimizer = build_optimizer(groups)
         self.schedule = build_schedule(self.optimizer, method, self.total_steps)
         self.reached = [False] * len(self.trainable)
