@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from entailor.config import DataSettings, Experiment, ModelSettings, Settings
+from entailor.config import DataSettings, Experiment, ModelSettings, PromptSettings, Settings
 from entailor.methods import Method, TrainedMethod, registered_methods
 
 DOCS = Path(__file__).resolve().parent
@@ -118,14 +118,16 @@ def cell(text: str) -> str:
 
 def config_page() -> str:
     """Return the page of all experiment keys."""
-    sections: dict[str, type[Settings]] = {"data": DataSettings, "model": ModelSettings}
+    sections: dict[str, type[Settings]] = {"data": DataSettings, "model": ModelSettings, "prompt": PromptSettings}
     own = [key for key in Experiment.model_fields if key not in sections]
     parts = [
         "# Experiment keys",
         "Written by `docs/generate.py`; do not edit.",
         "An experiment is a YAML file given with `--config`, flags over it, and `key=value` words over both. A key of "
         "a section is written with a dot on the command line: `data.tune_size=0.2`. A method's key may stand with the "
-        "row's name (`lora.r=8`) or alone (`learning_rate=1e-4`); alone it goes to every chosen method that has it. An "
+        "row's name (`lora.r=8`) or alone (`learning_rate=1e-4`); alone it goes to every chosen method that has it, "
+        "else to the section that has it "
+        "(`load_in_4bit=true`). An "
         "unknown key is an error that names the nearest known one. `entailor config-schema` prints all of it as a JSON "
         "schema.",
         "## The experiment",
@@ -136,7 +138,8 @@ def config_page() -> str:
     parts += [
         f"## {code('methods')}",
         "A list of names, or a mapping from row name to keys. The row name is the method; where one method stands in "
-        "several rows, each has a name of its own and the key `method`.",
+        "several rows, each has a name of its own and the key `method`. The keys `models`, `model` and `prompt` "
+        "of a row choose among the experiment's models and change those settings for the row alone.",
         "\n".join(method_lines()),
     ]
     return "\n\n".join(parts) + "\n"

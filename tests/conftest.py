@@ -15,12 +15,13 @@ from hypothesis import settings
 from entailor.config import DataSettings, Experiment, ModelSettings
 from entailor.data.example import Example, Split, content_id
 from entailor.experiment import Comparison, compare
-from entailor.models.load import Backbone, load_backbone
+from entailor.models.load import Backbone, Objective, load_backbone
 from entailor.models.precision import PrecisionChoice
 from entailor.models.source import resolve_model
 from entailor.tasks import Task
 
 ENCODERS = ("bert", "roberta", "distilbert", "electra", "deberta-v2", "mpnet", "modernbert")
+DECODERS = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gpt2", "phi")
 NLI_LABELS = ("entailment", "neutral", "contradiction")
 WORDS = [f"w{index}" for index in range(60)] + ["yes", "no", "maybe", "some", "cat", "dog", "red", "[", "]", "<", ">"]
 BERT_SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -84,6 +85,68 @@ def make_tokenizer(kind: str) -> Any:
     )
 
 
+def make_decoder_tokenizer(kind: str) -> Any:
+    """A byte-level tokenizer of whole words: some put a token in front, one ends with its pad, one has no pad."""
+    from tokenizers import AddedToken, Regex, Tokenizer, models, pre_tokenizers, processors
+    from tokenizers import decoders as decoding
+    from transformers import PreTrainedTokenizerFast
+
+    begin, end = ("<|begin|>", "<|end|>")
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    ids = {token: index for index, token in enumerate([begin, end, *letters])}
+    merges: list[tuple[str, str]] = []
+    for word in [*(f"Ġ{word}" for word in (*WORDS, *PROMPT_WORDS)), *PROMPT_WORDS]:
+        pieces = list(word)
+        while len(pieces) > 1:  # from the left, so that words share their beginnings
+            pair = (pieces[0], pieces[1])
+            if pair not in merges:
+                merges.append(pair)
+                ids.setdefault("".join(pair), len(ids))
+            pieces = ["".join(pair), *pieces[2:]]
+    backend = Tokenizer(models.BPE(vocab=ids, merges=merges))
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(r"[ ]?\w+|\s|[^\w\s]"), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    backend.decoder = decoding.ByteLevel()
+    backend.add_special_tokens([AddedToken(begin, special=True), AddedToken(end, special=True)])
+    if kind in ("llama", "mistral", "gemma"):
+        backend.post_processor = processors.TemplateProcessing(
+            single=f"{begin} $A", pair=f"{begin} $A $B", special_tokens=[(begin, ids[begin])]
+        )
+    pad = {} if kind in ("gpt2", "mistral") else {"pad_token": end}
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, bos_token=begin, eos_token=end, model_max_length=320, **pad
+    )
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer
+
+
+PROMPT_WORDS = ("Question", "Answer", "True", "False", "Neither", "or", "Label", "text", "First", "Second", "labels")
+CHAT_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}{{ message.role }}: {{ message.content }}{{ eos_token }}\n{% endfor %}"
+    "{% if add_generation_prompt %}assistant:{% endif %}"
+)
+
+
+def make_decoder_config(kind: str, tokenizer: Any) -> Any:
+    """A configuration of two layers of 16 units; keys and values are shared by two heads where the kind can do that."""
+    from transformers import AutoConfig
+
+    sizes: dict[str, Any] = {"vocab_size": len(tokenizer), "max_position_embeddings": 320}
+    sizes |= {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": None}
+    if kind == "gpt2":
+        return AutoConfig.for_model(kind, **sizes, n_embd=16, n_layer=2, n_head=2, n_positions=320)
+    sizes |= {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    if kind != "phi":
+        sizes |= {"num_key_value_heads": 1, "head_dim": 8}
+    if kind == "gemma":
+        sizes |= {"tie_word_embeddings": True}
+    return AutoConfig.for_model(kind, **sizes)
+
+
 def make_config(kind: str, vocab_size: int, pad_id: int) -> Any:
     """A configuration of two layers of 16 units."""
     from transformers import AutoConfig
@@ -108,18 +171,22 @@ def make_config(kind: str, vocab_size: int, pad_id: int) -> Any:
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Return the folder of a tiny random encoder of an architecture, made once a session."""
-    from transformers import AutoModel
+    """Return the folder of a tiny random encoder or decoder of an architecture, made once a session."""
+    from transformers import AutoModel, AutoModelForCausalLM
 
     made: dict[str, Path] = {}
 
     def make(kind: str = "bert") -> Path:
         if kind not in made:
             folder = tmp_path_factory.mktemp(f"tiny-{kind}")
-            tokenizer = make_tokenizer(kind)
+            is_decoder = kind in DECODERS
+            tokenizer = make_decoder_tokenizer(kind) if is_decoder else make_tokenizer(kind)
             with torch.random.fork_rng():
                 torch.manual_seed(0)
-                model = AutoModel.from_config(make_config(kind, len(tokenizer), tokenizer.pad_token_id))
+                if is_decoder:
+                    model = AutoModelForCausalLM.from_config(make_decoder_config(kind, tokenizer))
+                else:
+                    model = AutoModel.from_config(make_config(kind, len(tokenizer), tokenizer.pad_token_id))
             model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
             made[kind] = folder
@@ -161,9 +228,15 @@ def nli_split() -> Split:
 def load_tiny(tiny_model: Callable[[str], Path], nli_task: Task) -> BackboneLoader:
     """Return a loader of tiny backbones: architecture or folder, task, seed, and model settings by name."""
 
-    def load(kind: str | Path = "bert", task: Task = nli_task, seed: int = 0, **settings: Any) -> Backbone:
+    def load(
+        kind: str | Path = "bert",
+        task: Task = nli_task,
+        seed: int = 0,
+        objective: Objective = "classify",
+        **settings: Any,
+    ) -> Backbone:
         folder = kind if isinstance(kind, Path) else tiny_model(kind)
-        return load_backbone(resolve_model(str(folder)), task, ModelSettings(**settings), FP32, seed)
+        return load_backbone(resolve_model(str(folder)), task, ModelSettings(**settings), FP32, seed, objective)
 
     return load
 

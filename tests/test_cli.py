@@ -32,6 +32,7 @@ VERBS = {
     (): {"--version", "--debug"},
     ("compare",): {*DATA, *SIZES, "--methods", "--seeds", "--json", "--quiet"},
     ("train",): {*DATA, *SIZES, "--method", "--seed", "--json", "--quiet"},
+    ("merge",): {"--run", "--output", "--test", "--columns", "--json"},
     ("evaluate",): {"--run", "--test", "--columns", "--label-names", "--config-name", "--split", "--json", "--quiet"},
     ("predict",): {"--run", "--input", "--output", "--columns", "--config-name", "--split", "--quiet"},
     ("report",): {"--run"},

@@ -137,7 +137,7 @@ def test_values_given_by_the_caller_are_left_alone():
         ("learning_rat=3", ["learning_rat: no key", "Did you mean 'learning_rate'?"]),
         ("seed=3", ["Did you mean 'seeds'?"]),
         ("model=org/name", ["Did you mean 'models'?"]),
-        ("tune_size=0.2", ["Did you mean 'data.tune_size'?"]),
+        ("tune_sise=0.2", ["tune_sise: no key", "Did you mean 'data.tune_size'?"]),
         ("data.tune_sise=0.2", ["data.tune_sise: unknown key", "Did you mean 'tune_size'?", "corpus_size"]),
         ("model.max_len=9", ["model.max_len: unknown key", "Did you mean 'max_length'?"]),
         ("lora.lora_alhpa=9", ["methods.lora.lora_alhpa: unknown key", "Did you mean 'lora_alpha'?"]),
@@ -364,10 +364,21 @@ def test_the_schema_holds_every_key_of_every_method():
     assert set(schema["properties"]) == set(Experiment.model_fields)
     for name, kind in registered_methods().items():
         properties = schema["$defs"][name]["properties"]
-        assert set(properties) == {*kind.model_fields, "method"}
+        assert set(properties) == {*kind.model_fields, "method", "models", "model", "prompt"}
         assert all("description" in properties[key] for key in kind.model_fields), name
     assert schema["$defs"]["lora"]["properties"]["r"]["minimum"] == 1
     assert schema["additionalProperties"] is False
+
+
+def test_a_bare_key_of_a_section_goes_there():
+    made = experiment("methods=lora", "max_length=64", "tune_size=0.2", "chat=true")
+    assert (made.model.max_length, made.data.tune_size, made.prompt.chat) == (64, 0.2, True)
+
+
+def test_a_row_sets_model_and_prompt_for_itself():
+    made = experiment("methods=lora,majority", "lora.model.max_length=64", "methods.lora.prompt.separator=;")
+    assert made.methods["lora"] == {"model": {"max_length": 64}, "prompt": {"separator": ";"}}
+    assert build_method("lora", made.methods["lora"]) == build_method("lora", {})
 
 
 def test_the_schema_knows_the_short_ways_of_writing():

@@ -25,6 +25,7 @@ PUBLIC = {
     "EntailorError": "entailor.errors",
     "Example": "entailor.data.example",
     "Experiment": "entailor.config",
+    "MergeReport": "entailor.merging",
     "Method": "entailor.methods.base",
     "ModelSettings": "entailor.config",
     "Observer": "entailor.experiment",
@@ -33,6 +34,7 @@ PUBLIC = {
     "compare": "entailor.experiment",
     "evaluate": "entailor.inference",
     "load_classifier": "entailor.trial",
+    "merge": "entailor.merging",
     "predict": "entailor.inference",
 }
 

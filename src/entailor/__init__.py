@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from entailor.errors import EntailorError
     from entailor.experiment import Comparison, Observer, compare
     from entailor.inference import evaluate, predict
+    from entailor.merging import MergeReport, merge
     from entailor.methods import Classifier, Method
     from entailor.record import RunRecord
     from entailor.trial import load_classifier
@@ -31,6 +32,7 @@ _HOMES = {
     "EntailorError": "entailor.errors",
     "Example": "entailor.data.example",
     "Experiment": "entailor.config",
+    "MergeReport": "entailor.merging",
     "Method": "entailor.methods",
     "ModelSettings": "entailor.config",
     "Observer": "entailor.experiment",
@@ -39,6 +41,7 @@ _HOMES = {
     "compare": "entailor.experiment",
     "evaluate": "entailor.inference",
     "load_classifier": "entailor.trial",
+    "merge": "entailor.merging",
     "predict": "entailor.inference",
 }
 
@@ -49,6 +52,7 @@ __all__ = [
     "EntailorError",
     "Example",
     "Experiment",
+    "MergeReport",
     "Method",
     "ModelSettings",
     "Observer",
@@ -57,6 +61,7 @@ __all__ = [
     "compare",
     "evaluate",
     "load_classifier",
+    "merge",
     "predict",
 ]
 

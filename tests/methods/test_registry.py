@@ -21,6 +21,7 @@ def test_every_file_that_defines_a_method_is_found():
         "bag_of_words",
         "full_finetuning",
         "hypothesis_only",
+        "in_context",
         "linear_probe",
         "lora",
         "majority",

@@ -4,7 +4,7 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.conftest import ENCODERS, FP32, make_tokenizer
+from tests.conftest import DECODERS, ENCODERS, FP32
 
 from entailor.errors import ModelError
 from entailor.models.load import load_backbone
@@ -83,16 +83,33 @@ def test_loading_prints_nothing(kind, load_tiny, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("kind", ["gpt2", "llama"])
-def test_decoders_are_refused_by_name(kind, load_tiny, tmp_path):
-    from transformers import AutoConfig, AutoModelForCausalLM
+@pytest.mark.parametrize("kind", DECODERS)
+def test_a_decoder_loads_with_a_head_or_as_it_is(kind, load_tiny):
+    with_head, as_it_is = load_tiny(kind), load_tiny(kind, objective="language_model")
+    assert (with_head.kind, with_head.new_modules) == ("decoder", ("score",))
+    assert (as_it_is.kind, as_it_is.new_modules) == ("language_model", ())
+    assert not any(parameter.requires_grad for parameter in as_it_is.model.parameters())
+    for backbone in (with_head, as_it_is):
+        assert backbone.model.config.pad_token_id == backbone.text_encoder.tokenizer.pad_token_id is not None
 
-    sizes = {"vocab_size": 80, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    sizes |= {"intermediate_size": 32, "num_key_value_heads": 2}
-    AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **sizes)).save_pretrained(tmp_path)
-    make_tokenizer("bert").save_pretrained(tmp_path)
-    with pytest.raises(ModelError, match=rf"a {kind} decoder; this version adapts encoders \(bert, roberta"):
-        load_tiny(tmp_path)
+
+def test_an_encoder_is_not_asked_for_words(load_tiny):
+    with pytest.raises(ModelError, match=r"a bert encoder, which continues no text.*Set head=classifier"):
+        load_tiny("bert", objective="language_model")
+
+
+def test_a_decoder_without_its_output_layer_is_not_asked_for_words(tiny_model, load_tiny, tmp_path):
+    from transformers import AutoModel, AutoTokenizer
+
+    AutoModel.from_pretrained(tiny_model("llama")).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(tiny_model("llama")).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=r"1 weights are missing.*lm_head.*set head=classifier"):
+        load_tiny(tmp_path, objective="language_model")
+
+
+def test_windows_are_for_encoders(load_tiny):
+    with pytest.raises(ModelError, match="long_texts=windows is for encoders"):
+        load_tiny("llama", long_texts="windows")
 
 
 def test_missing_weights_of_the_encoder_are_refused(copied, load_tiny):

@@ -179,3 +179,15 @@ def test_half_a_surrogate_pair_does_not_spoil_the_page(records):
     broken = replace(lora, predictions=tuple(replace(row, text="bad \ud83d text") for row in lora.predictions))
     page = render(name="x", comparison=compare_records([broken]), records=[broken])
     assert "bad ? text" in page.encode("utf-8").decode("utf-8")
+
+
+def test_prompts_are_shown_token_by_token(tmp_path, records, new_folder):
+    record = records[0]
+    prompt = {"label": "neutral", "id": "x", "tokens": ["<b>", "Answer", ":"], "slot": [" Neither"]}
+    head = {"label": "neutral", "id": "x", "tokens": ["w"] * 4000, "slot": []}
+    record = replace(record, provenance={"prompts": [prompt, head]})
+    page = write_report(new_folder(tmp_path / "run", [record])).read_text(encoding="utf-8")
+    assert '<span class="t">&lt;b&gt;</span><span class="t">Answer</span><span class="t">:</span>' in page
+    assert '<mark class="t"> Neither</mark>' in page
+    assert "… 2500 tokens left out …" in page
+    assert "the head reads here" in page

@@ -41,9 +41,9 @@ def score(
     sums_EL = np.zeros((num_rows, len(classifier.task.labels)))
     counts_E = np.zeros(num_rows)
     done = 0
-    with torch.inference_mode():
-        for indices in scoring_batches([len(item) for item in inputs], BatchLimit(tokens=max_tokens)):
-            members = [inputs[index] for index in indices]
+    with torch.inference_mode(), classifier.scoring(inputs) as prepared:
+        for indices in scoring_batches([len(item) for item in prepared], BatchLimit(tokens=max_tokens)):
+            members = [prepared[index] for index in indices]
             logits_BL = classifier.logits(classifier.collate(members)).double().cpu().numpy()
             rows_B = [item.row for item in members]
             np.add.at(sums_EL, rows_B, logits_BL)

@@ -7,7 +7,8 @@ A method is one file in this folder; its fields are its hyperparameters, its con
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Protocol
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 
 from entailor.config import Settings
 from entailor.data.example import Example
-from entailor.models.load import Backbone
+from entailor.models.load import Backbone, Family, Objective
 from entailor.tasks import Task
 
 
@@ -78,6 +79,11 @@ class Classifier(ABC):
     def logits(self, batch: Any) -> Tensor:
         """Return logits_BL, float32."""
 
+    @contextmanager
+    def scoring(self, inputs: Sequence[Any]) -> Iterator[Sequence[Any]]:
+        """Prepare for scoring a whole set of inputs, and give those to score in their place, in the same order."""
+        yield inputs
+
     @abstractmethod
     def save(self, folder: Path) -> None:
         """Write what was learned, and nothing else, into an empty folder."""
@@ -103,6 +109,23 @@ class FittedClassifier(Classifier):
         """Fit on train, choosing on tune; return events worth recording."""
 
 
+class PromptedClassifier(Classifier):
+    """A classifier that is shown examples instead of being trained."""
+
+    @property
+    @abstractmethod
+    def needs_tune(self) -> bool:
+        """Whether the tune split must be scored before :meth:`calibrate`."""
+
+    @abstractmethod
+    def demonstrate(self, train: Sequence[Example]) -> tuple[str, ...]:
+        """Choose what is shown, from train alone; return events worth recording."""
+
+    @abstractmethod
+    def calibrate(self, logprobs_EL: NDArray[np.float64], targets_E: NDArray[np.int64]) -> tuple[str, ...]:
+        """Fit what is taken off the scores, on tune; return events worth recording."""
+
+
 @dataclass(frozen=True)
 class FitData:
     """Features of a split, in the order of its examples.
@@ -125,6 +148,7 @@ class Method(Settings, ABC):
         needs_backbone: False for baselines that read text alone.
         needs_pair: True where a single text makes no sense.
         deterministic: True where the seed changes nothing, so one trial is enough.
+        families: the kinds of models it works on.
         stores_whole_model: True where the saved folder is a checkpoint of its own.
     """
 
@@ -134,6 +158,7 @@ class Method(Settings, ABC):
     needs_pair: ClassVar[bool] = False
     deterministic: ClassVar[bool] = False
     stores_whole_model: ClassVar[bool] = False
+    families: ClassVar[frozenset[Family]] = frozenset({"encoder", "decoder"})
 
     def __init_subclass__(cls, name: str = "", **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -150,6 +175,16 @@ class Method(Settings, ABC):
     def search_space(self) -> dict[str, Range]:
         """Return where the hyperparameters are searched under a tuning budget."""
         return {}
+
+    @property
+    def objective(self) -> Objective:
+        """Whether the checkpoint is loaded with a classification head, or as the language model it is."""
+        return "classify"
+
+    @property
+    def is_seeded(self) -> bool:
+        """Whether another seed gives another result; the class's `deterministic`, where settings change nothing."""
+        return not self.deterministic
 
 
 # Methods give these three defaults of their own; a type keeps bounds and description with them.
@@ -210,6 +245,19 @@ class TrainedMethod(Method):
         return [ParameterGroup(tuple(tensors), rate, decay) for (rate, decay), tensors in buckets.items()]
 
 
+class AdapterMethod(TrainedMethod):
+    """A trained method that leaves the checkpoint's own weights alone, so that a decoder keeps its output layer."""
+
+    head: Literal["classifier", "verbalizer"] = "classifier"
+    """classifier: a classification head is trained. verbalizer: decoders only; the label words of the task's template
+    are scored through the model's own output layer, and there is no new head."""
+
+    @property
+    def objective(self) -> Objective:
+        """Whether the checkpoint is loaded with a classification head, or as the language model it is."""
+        return "language_model" if self.head == "verbalizer" else "classify"
+
+
 def is_undecayed(name: str, parameter: Tensor) -> bool:
     """Tell biases and the gains of norms, which weight decay leaves alone, by their shape and name."""
     return parameter.ndim < 2 or name.endswith("bias")
@@ -217,7 +265,13 @@ def is_undecayed(name: str, parameter: Tensor) -> bool:
 
 def count_parameters(parameters: Iterable[Tensor]) -> int:
     """Return the number of elements, each shared tensor once."""
-    return sum(tensor.numel() for tensor in {id(tensor): tensor for tensor in parameters}.values())
+    return sum(_elements(tensor) for tensor in {id(tensor): tensor for tensor in parameters}.values())
+
+
+def _elements(tensor: Tensor) -> int:
+    """Return the number of elements; of a weight in 4 bits those it stands for, not the bytes they are packed in."""
+    packed = getattr(tensor, "quant_state", None)
+    return tensor.numel() if packed is None else int(packed.shape.numel())
 
 
 def pad_ids(rows: Sequence[Sequence[int]], fill: int) -> Tensor:

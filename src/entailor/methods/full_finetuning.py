@@ -21,9 +21,18 @@ class FullFinetuning(TrainedMethod, name="full_finetuning"):
     learning_rate: LearningRate = 5e-5
 
     def adapt(self, backbone: Backbone | None, task: Task, seed: int) -> FullClassifier:
-        """Return the classifier with every weight trainable."""
+        """Return the classifier with every weight trainable.
+
+        Raises:
+            MethodError: no model, or one whose weights are quantised.
+        """
         if backbone is None:
             raise MethodError("full_finetuning needs a model. Give one with --model")
+        if backbone.quantized:
+            raise MethodError(
+                "full_finetuning: weights in 4 or 8 bits cannot be trained. Train lora on the same model, or set "
+                "model.load_in_4bit=false and model.load_in_8bit=false"
+            )
         return FullClassifier(backbone, task)
 
     def search_space(self) -> dict[str, Range]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -87,23 +87,12 @@ class LinearProbeClassifier(FittedClassifier):
 
     def features(self, batch: list[TokenBatch]) -> NDArray[np.float32]:
         """Return features_BF: pooled, u, v, |u - v|, u * v for pairs; pooled alone for single texts."""
-        with torch.no_grad():
-            pooled = [self._pool(view) for view in batch]
+        pooled = [self.reader.mean_states(view) for view in batch]
         if len(pooled) == 3:
             u_BH, v_BH = pooled[1:]
             pooled += [(u_BH - v_BH).abs(), u_BH * v_BH]
         features_BF: NDArray[np.float32] = torch.cat(pooled, dim=1).cpu().numpy()
         return features_BF
-
-    def _pool(self, batch: TokenBatch) -> Tensor:
-        """Return the mean of the last hidden states over real tokens, (B, H)."""
-        inputs: dict[str, Any] = {"input_ids": batch.ids_BT, "attention_mask": batch.mask_BT}
-        if batch.types_BT is not None:
-            inputs["token_type_ids"] = batch.types_BT
-        hidden_BTH = self.body(**inputs).last_hidden_state
-        mask_BT1 = batch.mask_BT.unsqueeze(-1).to(hidden_BTH.dtype)
-        pooled_BH: Tensor = (hidden_BTH * mask_BT1).sum(1) / mask_BT1.sum(1)
-        return pooled_BH
 
     def fit(self, train: FitData, tune: FitData) -> tuple[str, ...]:
         """Fit on standardised features, then fold the standardisation into the weights."""

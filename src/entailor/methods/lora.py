@@ -12,13 +12,13 @@ from pydantic import Field
 from torch import nn
 
 from entailor.errors import MethodError
-from entailor.methods.base import LearningRate, Range, TrainedMethod
-from entailor.methods.transformer import PeftClassifier
+from entailor.methods.base import AdapterMethod, LearningRate, Range
+from entailor.methods.transformer import PeftClassifier, task_type
 from entailor.models.load import Backbone
 from entailor.tasks import Task
 
 
-class Lora(TrainedMethod, name="lora"):
+class Lora(AdapterMethod, name="lora"):
     """Train low-rank updates of linear layers, and the head."""
 
     summary: ClassVar[str] = "low-rank updates of linear layers"
@@ -45,7 +45,7 @@ class Lora(TrainedMethod, name="lora"):
         Raises:
             MethodError: a name in target_modules is that of no layer.
         """
-        from peft import LoraConfig, TaskType
+        from peft import LoraConfig
 
         if backbone is None:
             raise MethodError("lora needs a model. Give one with --model")
@@ -53,7 +53,7 @@ class Lora(TrainedMethod, name="lora"):
         if isinstance(targets, list):
             check_layer_names(backbone.model, targets)
         config = LoraConfig(
-            task_type=TaskType.SEQ_CLS,
+            task_type=task_type(backbone),
             r=self.r,
             lora_alpha=self.lora_alpha,
             lora_dropout=self.lora_dropout,

@@ -14,14 +14,14 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from entailor.errors import MethodError
-from entailor.methods.base import Classifier, HeadLearningRate, LearningRate, Range, TrainedMethod
+from entailor.methods.base import AdapterMethod, Classifier, HeadLearningRate, LearningRate, Range
 from entailor.methods.soft_prompt import SoftPromptClassifier, vocabulary_words
-from entailor.methods.transformer import WEIGHTS_FILE, PeftClassifier, save_tensors
+from entailor.methods.transformer import WEIGHTS_FILE, PeftClassifier, save_tensors, task_type
 from entailor.models.load import Backbone
 from entailor.tasks import Task
 
 
-class PTuning(TrainedMethod, name="p_tuning"):
+class PTuning(AdapterMethod, name="p_tuning"):
     """Train virtual tokens through a prompt encoder, and the head."""
 
     summary: ClassVar[str] = "virtual tokens at the input"
@@ -42,8 +42,9 @@ class PTuning(TrainedMethod, name="p_tuning"):
     """after_first: behind the first token. peft: in front of it, as `peft` does it; loads with plain `peft`."""
     init: Literal["vocabulary", "random"] = "vocabulary"
     """vocabulary: start at the embeddings of ordinary words. random: as `peft` starts."""
-    pooling: Literal["mean", "head"] = "mean"
-    """mean: a head of one hidden layer on the mean of the real tokens. head: the architecture's own."""
+    pooling: Literal["auto", "mean", "head"] = "auto"
+    """mean: a head of one hidden layer on the mean of the real tokens. head: the architecture's own. auto: mean on
+    encoders, head on decoders."""
 
     def adapt(self, backbone: Backbone | None, task: Task, seed: int) -> Classifier:
         """Return the classifier; with the peft layout, init and pooling are `peft`'s own.
@@ -61,11 +62,11 @@ class PTuning(TrainedMethod, name="p_tuning"):
             return PTuningClassifier(self, backbone, task, config, seed)
 
     def _config(self, backbone: Backbone) -> Any:
-        from peft import PromptEncoderConfig, TaskType
+        from peft import PromptEncoderConfig
 
         shape = backbone.model.config
         return PromptEncoderConfig(
-            task_type=TaskType.SEQ_CLS,
+            task_type=task_type(backbone),
             num_virtual_tokens=self.num_virtual_tokens,
             token_dim=backbone.model.get_input_embeddings().embedding_dim,
             num_transformer_submodules=1,
@@ -94,7 +95,7 @@ class PTuningClassifier(SoftPromptClassifier):
         if method.init == "vocabulary":
             words = vocabulary_words(backbone.text_encoder.tokenizer, method.num_virtual_tokens, seed)
             table = backbone.model.get_input_embeddings().weight
-            start_at(self.prompt_encoder, table[torch.tensor(words, device=table.device)].detach())
+            start_at(self.prompt_encoder, table[torch.tensor(words, device=table.device)].detach().float())
 
     def prompt(self) -> Tensor:
         """Return prompt_NE."""

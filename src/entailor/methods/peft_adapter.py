@@ -12,15 +12,15 @@ from pydantic import Field
 
 from entailor.data.example import Example
 from entailor.errors import ConfigError, MethodError, near_miss
-from entailor.methods.base import LearningRate, Range, TrainedMethod
-from entailor.methods.transformer import PeftClassifier
+from entailor.methods.base import AdapterMethod, LearningRate, Range
+from entailor.methods.transformer import PeftClassifier, task_type
 from entailor.models.load import Backbone
 from entailor.tasks import Task
 
 PROBE = Example("probe", "one", "two")
 
 
-class PeftAdapter(TrainedMethod, name="peft"):
+class PeftAdapter(AdapterMethod, name="peft"):
     """Train the adapter that `peft_type` names, with its own configuration, and the head."""
 
     summary: ClassVar[str] = "any adapter of peft, by name"
@@ -40,7 +40,7 @@ class PeftAdapter(TrainedMethod, name="peft"):
         """
         if backbone is None:
             raise MethodError("peft needs a model. Give one with --model")
-        config = self._config()
+        config = self._config(backbone)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             try:
@@ -52,8 +52,8 @@ class PeftAdapter(TrainedMethod, name="peft"):
                 raise MethodError(f"peft {self.peft_type} does not fit {backbone.folder.name}: {error}") from error
             return classifier
 
-    def _config(self) -> Any:
-        from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftType, TaskType
+    def _config(self, backbone: Backbone) -> Any:
+        from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftType
 
         known = {kind.value: config for kind, config in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
         name = self.peft_type.upper()
@@ -62,7 +62,7 @@ class PeftAdapter(TrainedMethod, name="peft"):
                 f"peft_type {self.peft_type!r} is not known.{near_miss(name, known)} Known: {', '.join(known)}"
             )
         try:
-            return known[name](task_type=TaskType.SEQ_CLS, **self.peft_config)
+            return known[name](task_type=task_type(backbone), **self.peft_config)
         except (TypeError, ValueError) as error:
             raise ConfigError(f"peft_config of {name}: {error}") from None
 

@@ -13,18 +13,18 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from entailor.errors import MethodError
-from entailor.methods.base import HeadLearningRate, LearningRate, Range, TrainedMethod
+from entailor.methods.base import AdapterMethod, HeadLearningRate, LearningRate, Range
 from entailor.methods.soft_prompt import SoftPromptClassifier, vocabulary_words
 from entailor.models.load import Backbone
 from entailor.tasks import Task
 
-# What the key and value projections are called: bert's kin, distilbert, deberta, mpnet.
-PROJECTIONS = (("key", "value"), ("k_lin", "v_lin"), ("key_proj", "value_proj"), ("k", "v"))
-# One projection for query, key and value, in this order: modernbert.
-FUSED_PROJECTION = "Wqkv"
+# What the key and value projections are called: bert's kin, distilbert, deberta, mpnet, llama and its kin.
+PROJECTIONS = (("key", "value"), ("k_lin", "v_lin"), ("key_proj", "value_proj"), ("k", "v"), ("k_proj", "v_proj"))
+# One projection for query, key and value, in this order: modernbert, gpt2.
+FUSED_PROJECTIONS = ("Wqkv", "c_attn")
 
 
-class PrefixTuning(TrainedMethod, name="prefix_tuning"):
+class PrefixTuning(AdapterMethod, name="prefix_tuning"):
     """Train keys and values of virtual tokens in every layer, and the head."""
 
     summary: ClassVar[str] = "virtual keys and values in every layer"
@@ -35,8 +35,9 @@ class PrefixTuning(TrainedMethod, name="prefix_tuning"):
     """Virtual tokens; the same number of positions is lost to text."""
     init: Literal["vocabulary", "random"] = "vocabulary"
     """vocabulary: keys and values that ordinary words have in each layer. random: normal, deviation 0.02."""
-    pooling: Literal["mean", "head"] = "mean"
-    """mean: a head of one hidden layer on the mean of the real tokens. head: the architecture's own."""
+    pooling: Literal["auto", "mean", "head"] = "auto"
+    """mean: a head of one hidden layer on the mean of the real tokens. head: the architecture's own. auto: mean on
+    encoders, head on decoders."""
 
     def adapt(self, backbone: Backbone | None, task: Task, seed: int) -> PrefixClassifier:
         """Return the classifier.
@@ -71,7 +72,7 @@ class PrefixClassifier(SoftPromptClassifier):
             )
         for index, (attention, names) in enumerate(layers):
             _Replacement(self, index, attention, names)
-        width = self.model.config.hidden_size
+        width = _key_width(*layers[0])
         self.recorded: dict[tuple[int, int], Tensor] | None = None
         shape = (len(layers), 2, method.num_virtual_tokens, width)
         generator = torch.Generator().manual_seed(seed)
@@ -89,7 +90,8 @@ class PrefixClassifier(SoftPromptClassifier):
     def _start_at(self, words: list[int], backbone: Backbone) -> None:
         """Read the words once through the frozen encoder and keep their keys and values."""
         tokenizer = backbone.text_encoder.tokenizer
-        empty = tokenizer("", add_special_tokens=True)["input_ids"]
+        # some decoders put no token in front of a text; any will do to stand before the words
+        empty = tokenizer("", add_special_tokens=True)["input_ids"] or [tokenizer.pad_token_id]
         ids_1T = torch.tensor([[empty[0], *words, *empty[1:]]], device=backbone.device)
         self.recorded = {}
         with torch.no_grad():
@@ -118,11 +120,17 @@ def attention_layers(body: nn.Module) -> Iterator[tuple[nn.Module, tuple[str, ..
     """Yield every attention module with the names of its key and value projections, first layer first."""
     for module in body.modules():
         children = dict(module.named_children())
-        if FUSED_PROJECTION in children:
-            yield module, (FUSED_PROJECTION,)
+        yield from ((module, (name,)) for name in FUSED_PROJECTIONS if name in children)
         for names in PROJECTIONS:
             if all(isinstance(children.get(name), nn.Linear) for name in names):
                 yield module, names
+
+
+def _key_width(attention: nn.Module, names: tuple[str, ...]) -> int:
+    """Return how many numbers a key has, all heads together; fewer than the hidden size where heads share keys."""
+    projection: Any = attention.get_submodule(names[0])
+    width = getattr(projection, "out_features", None) or projection.nf  # nf: gpt2's own kind of linear layer
+    return int(width if len(names) == 2 else width // 3)
 
 
 class _Replacement:
@@ -137,8 +145,8 @@ class _Replacement:
         self.hidden: Tensor | None = None
         attention.register_forward_pre_hook(self._note_input, with_kwargs=True)
         attention.register_forward_hook(self._forget_input)
-        if names == (FUSED_PROJECTION,):
-            attention.get_submodule(FUSED_PROJECTION).register_forward_hook(self._replace_fused)
+        if len(names) == 1:
+            attention.get_submodule(names[0]).register_forward_hook(self._replace_fused)
         else:
             for which, name in enumerate(names):
                 attention.get_submodule(name).register_forward_hook(self._replacer(which))

@@ -28,6 +28,10 @@ def _named_subclasses(kind: Any) -> Iterator[type[Method]]:
         yield from _named_subclasses(sub)
 
 
+ROW_KEYS = ("method", "models", "model", "prompt")
+"""Keys of a row that are not its method's: what the method is, and what holds for this row alone."""
+
+
 def method_class(name: str, where: str) -> type[Method]:
     """Return a method by name.
 
@@ -46,8 +50,8 @@ def build_method(row: str, settings: Mapping[str, Any]) -> Method:
     Raises:
         ConfigError: no such method, an unknown key, or a value out of range.
     """
-    values = dict(settings)
-    kind = method_class(str(values.pop("method", row)), f"methods.{row}")
+    kind = method_class(str(settings.get("method", row)), f"methods.{row}")
+    values = {key: value for key, value in settings.items() if key not in ROW_KEYS}
     return parse_settings(kind, values, where=f"methods.{row}")
 
 
@@ -64,7 +68,12 @@ def experiment_schema() -> dict[str, Any]:
     for name, kind in registered_methods().items():
         own = kind.model_json_schema()
         definitions.update(own.pop("$defs", {}))
-        own["properties"]["method"] = {"const": name}
+        own["properties"] |= {
+            "method": {"const": name},
+            "models": {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
+            "model": {"$ref": "#/$defs/ModelSettings"},
+            "prompt": {"$ref": "#/$defs/PromptSettings"},
+        }
         definitions[name] = own
     rows = {
         "type": "object",

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from entailor.errors import MethodError
 from entailor.methods.transformer import TokenBatch, TransformerClassifier
 from entailor.models.load import Backbone
 from entailor.tasks import Task
@@ -42,19 +43,25 @@ class MeanHead(nn.Module):
 
 
 class SoftPromptClassifier(TransformerClassifier):
-    """A frozen encoder with N virtual tokens behind its first token.
+    """A frozen model with N virtual tokens behind its first token.
 
     Args:
         backbone: the loaded checkpoint.
         task: labels and input shape.
         num_virtual_tokens: N; as many positions are reserved before truncation.
-        pooling: "mean" for :class:`MeanHead`, "head" for the architecture's own head on the first token.
+        pooling: "mean" for :class:`MeanHead`, "head" for the architecture's own head (on an encoder's first token or a
+            decoder's last), "auto" for the first on encoders and the second on decoders.
         seed: of the head.
     """
 
     def __init__(self, backbone: Backbone, task: Task, num_virtual_tokens: int, pooling: str, seed: int) -> None:
         super().__init__(backbone, task, reserve=num_virtual_tokens)
-        self.num_virtual_tokens, self.pooling = num_virtual_tokens, pooling
+        if pooling == "auto":
+            pooling = "mean" if backbone.kind == "encoder" else "head"
+        if backbone.kind == "language_model" and pooling != "head":
+            raise MethodError("head=verbalizer reads the output layer. Leave out pooling, or set head=classifier")
+        self.num_virtual_tokens = self.virtual_tokens = num_virtual_tokens
+        self.pooling = pooling
         self.body: nn.Module = getattr(self.model, self.model.base_model_prefix)
         self.train_only_head()
         if pooling == "mean":
@@ -87,7 +94,7 @@ class SoftPromptClassifier(TransformerClassifier):
     def short_forward(self, batch: TokenBatch) -> Tensor:
         """Return logits_BL by the shortcut: of the last layer only real tokens are read, or the first alone."""
         virtual = range(1, 1 + self.num_virtual_tokens)
-        lengths = [length + self.num_virtual_tokens for length in batch.lengths]
+        lengths = [length + self.num_virtual_tokens for length in batch.lengths_B.tolist()]
         with self.shortcut.taken(lengths, unread=None if self.pooling == "head" else virtual):
             return self.plain_forward(batch)
 
@@ -103,7 +110,7 @@ class SoftPromptClassifier(TransformerClassifier):
         if batch.types_BT is not None:
             inputs["token_type_ids"] = _behind_first(batch.types_BT, 0 * virtual_BN)
         if self.pooling == "head":
-            logits_BL: Tensor = self.model(**inputs).logits
+            logits_BL = self.readout.logits(self.model, inputs, batch, self.virtual_tokens)
         else:
             hidden_BTH = self.body(**inputs).last_hidden_state
             logits_BL = self.head(hidden_BTH, _behind_first(batch.mask_BT, 0 * virtual_BN))
@@ -123,7 +130,7 @@ def vocabulary_words(tokenizer: Any, count: int, seed: int) -> list[int]:
         count: how many; drawn again where the vocabulary is smaller.
         seed: of the draw.
     """
-    special = set(tokenizer.all_special_ids)
+    special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
     ordered = sorted((index, token) for token, index in tokenizer.get_vocab().items() if index not in special)
     words = [index for index, token in ordered if _is_word(token)]
     candidates = (words or [index for index, _ in ordered])[:FREQUENT_TOKENS]

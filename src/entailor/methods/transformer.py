@@ -1,4 +1,4 @@
-"""The classifier of every method that runs tokens through a `transformers` encoder with a head on top.
+"""The classifier of every method that runs tokens through a `transformers` model.
 
 Holds no training and no hyperparameters: methods choose what is trainable, the engine moves it.
 """
@@ -19,9 +19,11 @@ from entailor.data.example import Example
 from entailor.errors import MethodError
 from entailor.kernels.dropout import replace_dropout
 from entailor.methods.base import Classifier, count_parameters, pad_ids
+from entailor.methods.readout import LabelReads, build_readout, plan_reads
 from entailor.methods.shortcut import PROOF_LENGTHS, Shortcut
 from entailor.models.heads import head_modules
 from entailor.models.load import Backbone, quiet_libraries
+from entailor.models.prompts import PromptIds
 from entailor.models.tokenizer import TokenIds
 from entailor.tasks import Task
 
@@ -36,17 +38,19 @@ class TokenBatch:
         ids_BT: token ids.
         mask_BT: 1 at real tokens; made from lengths, never from ids.
         types_BT: token types, or None where the model has none.
-        lengths: real tokens of each row.
+        lengths_B: real tokens of each row.
+        reads: where label words are read, or None.
     """
 
     ids_BT: Tensor
     mask_BT: Tensor
     types_BT: Tensor | None
-    lengths: tuple[int, ...]
+    lengths_B: Tensor
+    reads: LabelReads | None = None
 
 
 class TransformerClassifier(nn.Module, Classifier):
-    """A sequence classifier of `transformers`, some of its tensors trainable.
+    """A sequence classifier or causal language model of `transformers`, some of its tensors trainable.
 
     Args:
         backbone: the loaded checkpoint.
@@ -55,37 +59,46 @@ class TransformerClassifier(nn.Module, Classifier):
 
     Attributes:
         inner: what stands in front of the names of the checkpoint's own parameters.
+        virtual_tokens: how far real tokens are moved by virtual ones.
     """
 
     inner = "model."
+    virtual_tokens = 0
 
     def __init__(self, backbone: Backbone, task: Task, reserve: int = 0) -> None:
         super().__init__()
         self.task = task
         self.model = backbone.model
         replace_dropout(backbone.model)
-        self.in_front = 0
         self.shortcut = Shortcut(getattr(backbone.model, backbone.model.base_model_prefix))
+        if backbone.kind != "encoder":
+            self.shortcut.proven = False
         self.text_encoder = backbone.text_encoder
         self.reserve = reserve
         backbone.text_encoder.room_beside(reserve)  # said now, and not after the data are read
         self.new_modules = backbone.new_modules
-        self.head_names = tuple(head_modules(backbone.model))
+        # the output layer of a language model is no head: it stays as it is
+        self.head_names = tuple(head_modules(backbone.model)) if backbone.kind != "language_model" else ()
         self.pad_id = int(backbone.text_encoder.tokenizer.pad_token_id)
+        self.readout = build_readout(backbone)
 
-    def encode(self, examples: Sequence[Example]) -> list[TokenIds]:
+    def encode(self, examples: Sequence[Example]) -> Sequence[TokenIds | PromptIds]:
         """Tokenise, leaving room for virtual tokens."""
         return self.text_encoder.encode(examples, self.reserve)
 
-    def collate(self, inputs: Sequence[TokenIds]) -> TokenBatch:
-        """Pad to the longest input of the batch."""
+    def collate(self, inputs: Sequence[Any]) -> TokenBatch:
+        """Pad to the longest input of the batch; a prompt may stand in several rows, see `plan_reads`."""
+        reads = None
+        rows = [item.input_ids for item in inputs]
+        if getattr(inputs[0], "continuations", ()):
+            rows, reads = plan_reads(inputs)
         device = next(self.parameters()).device
-        ids_BT = pad_ids([row.input_ids for row in inputs], self.pad_id)
-        lengths = tuple(len(row) for row in inputs)
-        mask_BT = (torch.arange(ids_BT.shape[1]) < torch.tensor(lengths)[:, None]).long()
+        ids_BT = pad_ids(rows, self.pad_id)
+        lengths_B = torch.tensor([len(row) for row in rows])
+        mask_BT = (torch.arange(ids_BT.shape[1]) < lengths_B[:, None]).long()
         typed = inputs[0].token_type_ids is not None
-        types_BT = pad_ids([row.token_type_ids or [] for row in inputs], 0).to(device) if typed else None
-        return TokenBatch(ids_BT.to(device), mask_BT.to(device), types_BT, lengths)
+        types_BT = pad_ids([item.token_type_ids or [] for item in inputs], 0).to(device) if typed else None
+        return TokenBatch(ids_BT.to(device), mask_BT.to(device), types_BT, lengths_B, reads)
 
     def forward(self, batch: TokenBatch) -> Tensor:
         """Return logits_BL, float32; without padding in between and the last layer for what is read, where it fits."""
@@ -100,7 +113,7 @@ class TransformerClassifier(nn.Module, Classifier):
         """Return rows of random tokens, the same ones for every model of a vocabulary."""
         rng, words = np.random.default_rng(0), self.text_encoder.tokenizer.vocab_size
         ids = [[int(word) for word in rng.integers(words, size=length)] for length in PROOF_LENGTHS]
-        typed = [0] if self.text_encoder.has_types else None
+        typed = [0] if getattr(self.text_encoder, "has_types", False) else None
         return self.collate(
             [
                 TokenIds(
@@ -115,7 +128,7 @@ class TransformerClassifier(nn.Module, Classifier):
 
     def short_forward(self, batch: TokenBatch) -> Tensor:
         """Return logits_BL by the shortcut: these heads read the first token."""
-        with self.shortcut.taken([length + self.in_front for length in batch.lengths], unread=None):
+        with self.shortcut.taken([length + self.virtual_tokens for length in batch.lengths_B.tolist()], unread=None):
             return self.plain_forward(batch)
 
     def plain_forward(self, batch: TokenBatch) -> Tensor:
@@ -123,8 +136,18 @@ class TransformerClassifier(nn.Module, Classifier):
         inputs = {"input_ids": batch.ids_BT, "attention_mask": batch.mask_BT}
         if batch.types_BT is not None:
             inputs["token_type_ids"] = batch.types_BT
-        logits_BL: Tensor = self.model(**inputs).logits
-        return logits_BL.float()
+        return self.readout.logits(self.model, inputs, batch, self.virtual_tokens).float()
+
+    def mean_states(self, batch: TokenBatch) -> Tensor:
+        """Return the mean of the last hidden states over real tokens, (B, H), without gradients."""
+        inputs: dict[str, Any] = {"input_ids": batch.ids_BT, "attention_mask": batch.mask_BT}
+        if batch.types_BT is not None:
+            inputs["token_type_ids"] = batch.types_BT
+        with torch.no_grad():
+            hidden_BTH = getattr(self.model, self.model.base_model_prefix)(**inputs).last_hidden_state
+        mask_BT1 = batch.mask_BT.unsqueeze(-1).to(hidden_BTH.dtype)
+        mean_BH: Tensor = (hidden_BTH * mask_BT1).sum(1) / mask_BT1.sum(1)
+        return mean_BH
 
     def logits(self, batch: TokenBatch) -> Tensor:
         """Return logits_BL, float32."""
@@ -186,22 +209,27 @@ class PeftClassifier(TransformerClassifier):
     inner = "model.base_model.model."
 
     def __init__(self, backbone: Backbone, task: Task, config: Any) -> None:
-        from peft import PeftModelForSequenceClassification
+        from peft import PeftModelForCausalLM, PeftModelForSequenceClassification
+        from transformers.pytorch_utils import Conv1D
 
         reserve = getattr(config, "num_virtual_tokens", None) or 0
         super().__init__(backbone, task, reserve)
-        if not hasattr(config, "modules_to_save"):
+        is_classifier = backbone.kind != "language_model"
+        if is_classifier and not hasattr(config, "modules_to_save"):
             raise MethodError(f"{config.peft_type.value}: cannot save a classification head. Choose another adapter")
         # peft adds the names "classifier" and "score" itself; heads of more parts and new poolers it does not know
-        heads = trainable_heads(backbone)
+        heads = trainable_heads(backbone) if is_classifier else []
         if config.is_prompt_learning:
-            self.inner = "model.base_model."
+            self.inner, self.virtual_tokens = "model.base_model.", reserve
             heads = [f"base_model.{name}" for name in heads]  # "head" alone would match the prompt encoder's own layers
-        config.modules_to_save = sorted({*(config.modules_to_save or ()), *heads})
+        if heads:
+            config.modules_to_save = sorted({*(config.modules_to_save or ()), *heads})
+        if hasattr(config, "fan_in_fan_out"):  # gpt2's linear layers hold their weights the other way round
+            config.fan_in_fan_out = any(isinstance(layer, Conv1D) for layer in backbone.model.modules())
+        wrapper = PeftModelForSequenceClassification if is_classifier else PeftModelForCausalLM
         with quiet_libraries():
-            self.model = PeftModelForSequenceClassification(backbone.model, config)
+            self.model = wrapper(backbone.model, config)
         replace_dropout(self.model)
-        self.in_front = reserve  # `peft` puts virtual tokens in front of every row
 
     def save(self, folder: Path) -> None:
         """Write adapter_config.json and adapter_model.safetensors as `peft` does, and the tokenizer."""
@@ -230,6 +258,13 @@ class PeftClassifier(TransformerClassifier):
 
         state: dict[str, Tensor] = get_peft_model_state_dict(self.model)
         return state
+
+
+def task_type(backbone: Backbone) -> Any:
+    """Return `peft`'s name for what a loaded checkpoint does: it follows from the task, and nobody chooses it."""
+    from peft import TaskType
+
+    return TaskType.CAUSAL_LM if backbone.kind == "language_model" else TaskType.SEQ_CLS
 
 
 def trainable_heads(backbone: Backbone) -> list[str]:

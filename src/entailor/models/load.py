@@ -1,4 +1,4 @@
-"""A checkpoint in memory: the sequence classifier of `transformers` with the task's labels, and its tokenizer.
+"""A checkpoint in memory: a `transformers` classifier with the task's labels or a language model, and its tokenizer.
 
 Loads safetensors only. What the checkpoint did not carry is named in `new_modules`, so that it is trained and saved.
 """
@@ -9,17 +9,24 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from entailor.config import ModelSettings
 from entailor.errors import ModelError
+from entailor.models.checkpoint import load_checkpoint
 from entailor.models.heads import has_own_head, head_modules, match_labels, reorder_head, reset_head
+from entailor.models.placement import Placement, check_room, plan_placement
 from entailor.models.precision import PrecisionChoice
+from entailor.models.prompts import PromptEncoder
 from entailor.models.source import ModelFolder, resolve_model
 from entailor.models.tokenizer import TextEncoder
 from entailor.tasks import Task
+
+Family = Literal["encoder", "decoder"]
+Objective = Literal["classify", "language_model"]
+BackboneKind = Literal["encoder", "decoder", "language_model"]
 
 
 @dataclass
@@ -28,21 +35,30 @@ class Backbone:
 
     Attributes:
         folder: where it came from, with the hash of its weights.
-        model: a `transformers` sequence classifier in fp32, in evaluation mode.
+        model: a `transformers` sequence classifier or causal language model in fp32, in evaluation mode.
         text_encoder: text to token ids.
         precision: arithmetic of training; scores are computed in fp32.
         new_modules: modules that were initialised just now (the head, mostly); they must be trained and saved.
         events: what the reader of a record must know about loading.
         own_head: whether the checkpoint's own classification head is kept.
+        kind: what is read: an encoder's head, a decoder's head at the last token, or a language model's output layer.
+        placement: what stands where, in how many bytes.
     """
 
     folder: ModelFolder
     model: Any
-    text_encoder: TextEncoder
+    text_encoder: TextEncoder | PromptEncoder
     precision: PrecisionChoice
     new_modules: tuple[str, ...]
     events: tuple[str, ...] = ()
     own_head: bool = False
+    kind: BackboneKind = "encoder"
+    placement: Placement | None = None
+
+    @property
+    def quantized(self) -> bool:
+        """Whether weights are in 4 or 8 bits; such weights cannot be trained."""
+        return self.placement is not None and self.placement.settings.quantized
 
     @property
     def device(self) -> torch.device:
@@ -66,9 +82,14 @@ def open_model(name: str, settings: ModelSettings) -> ModelFolder:
 
 
 def load_backbone(
-    folder: ModelFolder, task: Task, settings: ModelSettings, precision: PrecisionChoice, seed: int
+    folder: ModelFolder,
+    task: Task,
+    settings: ModelSettings,
+    precision: PrecisionChoice,
+    seed: int,
+    objective: Objective = "classify",
 ) -> Backbone:
-    """Load a checkpoint as a classifier of the task's labels.
+    """Load a checkpoint as a classifier of the task's labels, or as the language model it is.
 
     Args:
         folder: a resolved checkpoint.
@@ -76,10 +97,11 @@ def load_backbone(
         settings: how to load it.
         precision: arithmetic of training.
         seed: of the weights the checkpoint does not carry.
+        objective: classify: with a classification head. language_model: with its output layer; decoders only.
 
     Raises:
         HeadMismatchError: the checkpoint's own head is for other labels.
-        ModelError: the files cannot be read, the architecture is unknown or not an encoder.
+        ModelError: the files cannot be read, the architecture is unknown, or an encoder is asked for words.
     """
     from transformers import AutoConfig, AutoTokenizer
 
@@ -89,17 +111,88 @@ def load_backbone(
         tokenizer = AutoTokenizer.from_pretrained(folder.path, use_fast=True, **options)
     if not getattr(tokenizer, "is_fast", False):
         raise ModelError(f"{folder.name}: it has no fast tokenizer (tokenizer.json). Save one with `tokenizers`")
-    if _is_decoder(config):
-        raise ModelError(
-            f"{folder.name}: a {config.model_type} decoder; this version adapts encoders "
-            "(bert, roberta, distilbert, electra, deberta-v2, mpnet, modernbert and their kin)"
-        )
-    own_head = has_own_head(config)
-    rows = match_labels(config, task.labels, folder.name) if own_head and settings.head != "new" else None
+    family = family_of(config.model_type)
+    text_encoder = _text_encoder(tokenizer, config, task, settings, family, objective)
     if precision.precision == "bf16" and not torch.cuda.is_available():
         # the CPU's fused attention is slow in bf16: its backward pass alone takes half of a small model's step
         options["attn_implementation"] = "eager"
-    model, missing = _load_classifier(folder, task, own_order=rows is not None, seed=seed, options=options)
+    if objective == "language_model":
+        if family == "encoder":
+            raise ModelError(
+                f"{folder.name}: a {config.model_type} encoder, which continues no text; label words are scored by "
+                "decoders. Set head=classifier, or give a decoder with --model"
+            )
+        plan = _checked_plan(folder, config, settings, objective)
+        model = _load_language_model(folder, plan, options)
+        backbone = Backbone(folder, model, text_encoder, precision, (), kind="language_model")
+    else:
+        rows = _rows_of_own_head(folder, config, task, settings)
+        plan = _checked_plan(folder, config, settings, objective, None if rows is not None else len(task.labels))
+        model, missing, events, kept = _load_with_head(folder, task, plan, rows, seed, options)
+        backbone = Backbone(folder, model, text_encoder, precision, missing, events, kept, kind=family)
+    # the pad id of text and model must agree; positions never depend on it
+    model.config.pad_token_id = tokenizer.pad_token_id
+    model.eval()
+    if plan.device_map is None:
+        model.to(plan.parts[0].place)
+    backbone.placement = plan
+    return backbone
+
+
+def plan_model(name: str, settings: ModelSettings, task: Task, objective: Objective = "classify") -> Placement:
+    """Plan the loading of a model by its name, and refuse a plan that cannot fit.
+
+    Raises:
+        ModelError: it cannot be found or read, or there is no room for it.
+    """
+    from transformers import AutoConfig
+
+    folder = open_model(name, settings)
+    with _readable_errors(folder.name):
+        config = AutoConfig.from_pretrained(
+            folder.path, trust_remote_code=settings.trust_remote_code, local_files_only=True
+        )
+    return _checked_plan(folder, config, settings, objective, len(task.labels) if objective == "classify" else None)
+
+
+def _checked_plan(
+    folder: ModelFolder, config: Any, settings: ModelSettings, objective: Objective, num_labels: int | None = None
+) -> Placement:
+    """Return what loading takes, with a new head of `num_labels` where they are given."""
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    auto_class = AutoModelForCausalLM if objective == "language_model" else AutoModelForSequenceClassification
+    with _readable_errors(folder.name):
+        plan = plan_placement(folder.name, folder.path, config, auto_class, settings, num_labels)
+    check_room(plan)
+    return plan
+
+
+def _text_encoder(
+    tokenizer: Any, config: Any, task: Task, settings: ModelSettings, family: Family, objective: Objective
+) -> TextEncoder | PromptEncoder:
+    if family == "decoder":
+        if settings.long_texts == "windows":
+            raise ModelError("model.long_texts=windows is for encoders. Set model.long_texts=truncate")
+        labels = objective == "language_model"
+        return PromptEncoder(tokenizer, config, settings.max_length, task.template, with_labels=labels)
+    windows = settings.long_texts == "windows"
+    return TextEncoder(tokenizer, config, settings.max_length, windows=windows, stride=settings.window_stride)
+
+
+def _rows_of_own_head(folder: ModelFolder, config: Any, task: Task, settings: ModelSettings) -> list[int] | None:
+    """Return the row of each label in the checkpoint's own head, or None where that is not used."""
+    wanted = has_own_head(config) and settings.head != "new"
+    return match_labels(config, task.labels, folder.name) if wanted else None
+
+
+def _load_with_head(
+    folder: ModelFolder, task: Task, plan: Placement, rows: list[int] | None, seed: int, options: dict[str, Any]
+) -> tuple[Any, tuple[str, ...], tuple[str, ...], bool]:
+    """Return the classifier, its newly made modules, what is worth recording, and whether its own head is kept."""
+    config, settings = plan.config, plan.settings
+    own_head = has_own_head(config)
+    model, missing = _load_classifier(folder, task, plan, own_order=rows is not None, seed=seed, options=options)
     if not own_head and not missing & set(head_modules(model)):
         # its configuration did not say so, but the file carries a head, in an order of its own
         own_head = True
@@ -116,20 +209,27 @@ def load_backbone(
             missing |= set(reset_head(model))
         events = ("the checkpoint's own head is replaced by a new one (model.head=new)",)
     _name_labels(model.config, task)
-    model.eval()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    encoder = TextEncoder(
-        tokenizer,
-        config,
-        settings.max_length,
-        windows=settings.long_texts == "windows",
-        stride=settings.window_stride,
-    )
-    return Backbone(folder, model.to(device), encoder, precision, tuple(sorted(missing)), events, rows is not None)
+    return model, tuple(sorted(missing)), events, rows is not None
+
+
+def _load_language_model(folder: ModelFolder, plan: Placement, options: dict[str, Any]) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    with torch.random.fork_rng(devices=[]), _readable_errors(folder.name):
+        model, info = load_checkpoint(AutoModelForCausalLM, folder.path, plan, **options)
+    absent = {*info["missing_keys"], *(str(key[0]) for key in info["mismatched_keys"])}
+    if absent:
+        raise ModelError(
+            f"{folder.name}: {len(absent)} weights are missing or have another shape (e.g. {min(absent)}), so no word "
+            "of it would mean anything. Give a checkpoint of a causal language model, or set head=classifier"
+        )
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    return model
 
 
 def _load_classifier(
-    folder: ModelFolder, task: Task, *, own_order: bool, seed: int, options: dict[str, Any]
+    folder: ModelFolder, task: Task, plan: Placement, *, own_order: bool, seed: int, options: dict[str, Any]
 ) -> tuple[Any, set[str]]:
     """Return the model and the names of the modules that were not in the checkpoint."""
     from transformers import AutoModelForSequenceClassification
@@ -137,15 +237,7 @@ def _load_classifier(
     label_count = {} if own_order else {"num_labels": len(task.labels)}
     with torch.random.fork_rng(devices=[]), _readable_errors(folder.name):
         torch.manual_seed(seed)
-        model, info = AutoModelForSequenceClassification.from_pretrained(
-            folder.path,
-            dtype=torch.float32,
-            use_safetensors=True,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-            **label_count,
-            **options,
-        )
+        model, info = load_checkpoint(AutoModelForSequenceClassification, folder.path, plan, **label_count, **options)
     absent = set(info["missing_keys"]) | {str(key[0]) for key in info["mismatched_keys"]}
     _refuse_half_loaded(model, absent, folder.name)
     tops = set(head_modules(model))
@@ -168,14 +260,15 @@ def _name_labels(config: Any, task: Task) -> None:
     config.problem_type = "single_label_classification"
 
 
-def _is_decoder(config: Any) -> bool:
+def family_of(model_type: str) -> Family:
+    """Tell a decoder, which continues a text, from an encoder, which reads it from both sides."""
     from transformers.models.auto.modeling_auto import (
         MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
         MODEL_FOR_MASKED_LM_MAPPING_NAMES,
     )
 
-    kind = config.model_type
-    return kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    decodes = model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and model_type not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    return "decoder" if decodes else "encoder"
 
 
 @contextmanager

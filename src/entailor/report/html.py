@@ -22,6 +22,7 @@ MOST_CHARACTERS = 600  # of one text; a document's first lines say enough here
 MOST_LABELS = 16  # a larger confusion matrix cannot be read; its most frequent confusions are listed instead
 MOST_CONFUSIONS = 20
 MOST_GROUPS = 40
+MOST_TOKENS = 1500  # of one prompt
 
 
 def write_report(folder: RunFolder) -> Path:
@@ -93,6 +94,7 @@ def render(
         remarks=_remarks(comparison, rows),
         groups=_groups(comparison["rows"]),
         hardest=_hardest(records, rows),
+        prompts=_prompts(records, rows),
         no_model=NO_MODEL,
         parts=("premise", "hypothesis") if "entailment" in comparison["labels"] else ("first text", "second text"),
         data_notes=_data_notes(environment),
@@ -123,6 +125,29 @@ _FILTERS = (
     tables.memory,
     shortened,
 )
+
+
+def _prompts(records: Sequence[RunRecord], rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the prompts of every row that has some, of its first seed, in the order of the rows."""
+    found: dict[tuple[str, str], list[Any]] = {}
+    for record in records:
+        prompts = record.provenance.get("prompts")
+        if prompts:
+            found.setdefault((record.model, record.name), prompts)
+    return [
+        {"title": row["title"], "examples": [_shown_prompt(one) for one in found[row["model"], row["method"]]]}
+        for row in rows
+        if (row["model"], row["method"]) in found
+    ]
+
+
+def _shown_prompt(prompt: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a prompt with its middle left out where it is long."""
+    tokens, left_out = list(prompt["tokens"]), 0
+    if len(tokens) > MOST_TOKENS:
+        left_out = len(tokens) - MOST_TOKENS
+        tokens = [*tokens[: MOST_TOKENS // 2], None, *tokens[-MOST_TOKENS // 2 :]]
+    return {**prompt, "tokens": tokens, "left_out": left_out, "count": len(prompt["tokens"])}
 
 
 def _drawn(svg: str) -> Any:

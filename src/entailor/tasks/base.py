@@ -6,10 +6,13 @@ Labels are mapped by name, never by index; the order here is the order of every 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
+from entailor.config import PromptSettings
 from entailor.data.example import Example
 from entailor.errors import LabelError, near_miss
+from entailor.tasks.templates import Template, build_template
 
 
 @dataclass(frozen=True)
@@ -19,10 +22,21 @@ class Task:
     Attributes:
         labels: label names; position = index of the classifier's output.
         is_pair: True for premise and hypothesis, False for one text.
+        prompt: how a decoder is asked.
     """
 
     labels: tuple[str, ...]
     is_pair: bool
+    prompt: PromptSettings = field(default_factory=PromptSettings)
+
+    @cached_property
+    def template(self) -> Template:
+        """What turns an example into a prompt.
+
+        Raises:
+            ConfigError: the template or the label words cannot be used.
+        """
+        return build_template(self.prompt, self.labels, is_pair=self.is_pair)
 
     def index_of(self, label: str) -> int:
         """Return the output index of a label.

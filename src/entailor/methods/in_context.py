@@ -1,0 +1,294 @@
+"""In-context classification: a decoder is asked, with no or few solved examples in front, and nothing is trained.
+
+Brown et al. 2020, section 2; every label word is scored with all its tokens. Label bias is taken off by one of: PMI
+(Holtzman et al. 2021), contextual calibration (Zhao et al. 2021), batch calibration (Zhou et al. 2023).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor
+
+from entailor.config import DEFAULT_MODEL
+from entailor.data.example import Example
+from entailor.errors import MethodError, near_miss
+from entailor.methods.base import Method, PromptedClassifier, count_parameters
+from entailor.methods.readout import LabelWords
+from entailor.methods.retrieval import Retriever
+from entailor.methods.transformer import TransformerClassifier
+from entailor.models.load import Backbone, Family, Objective
+from entailor.models.prefix_cache import SharedPrefix, can_share
+from entailor.models.prompts import PromptEncoder, PromptIds, common_prefix
+from entailor.record import read_json, write_json
+from entailor.tasks import Task
+
+STATE_FILE = "in_context.json"
+CONTENT_FREE = ("N/A", "[MASK]", "")  # Zhao et al. 2021, section 5
+SHORTEST_PREFIX = 8  # tokens below which a shared beginning is not worth a pass of its own
+
+
+class InContext(Method, name="in_context"):
+    """Ask a decoder for the label word; demonstrations come from train alone, another draw with each seed."""
+
+    summary: ClassVar[str] = "zero-, one- or few-shot prompting"
+    families: ClassVar[frozenset[Family]] = frozenset({"decoder"})
+
+    num_fewshot: int = Field(default=0, ge=0)
+    """Demonstrations in front of each example; 0: none."""
+    demonstrations: Literal["random", "nearest", "fixed"] = "random"
+    """random: stratified by label, drawn and shuffled by the seed. nearest: for each example its neighbours in train,
+    the nearest last. fixed: those of demonstration_ids, in that order."""
+    demonstration_ids: tuple[str, ...] = ()
+    """Ids of training examples, for demonstrations=fixed."""
+    retriever: str = DEFAULT_MODEL
+    """Frozen encoder that finds neighbours, for demonstrations=nearest."""
+    calibration: Literal["none", "pmi", "contextual", "batch"] = "none"
+    """Label bias that is subtracted. pmi: of the words behind the bare end of the prompt. contextual: behind texts that
+    say nothing. batch: the mean over the tune split, whose labels are not looked at."""
+    length_normalized: bool = False
+    """Divide a word's log-probability by its number of tokens."""
+    fit_temperature: bool = False
+    """Fit a softmax temperature on the tune split; changes probabilities, never the answer."""
+
+    def adapt(self, backbone: Backbone | None, task: Task, seed: int) -> InContextClassifier:
+        """Return the classifier, still without demonstrations.
+
+        Raises:
+            MethodError: no model, or demonstrations that are asked for in two ways.
+        """
+        if backbone is None:
+            raise MethodError("in_context needs a model. Give one with --model")
+        if (self.demonstrations == "fixed") != bool(self.demonstration_ids):
+            raise MethodError("in_context: demonstrations=fixed goes with demonstration_ids. Give both or neither")
+        if self.demonstrations == "fixed" and self.num_fewshot != len(self.demonstration_ids):
+            raise MethodError(
+                f"in_context: num_fewshot={self.num_fewshot}, but demonstration_ids names "
+                f"{len(self.demonstration_ids)}. Make them agree"
+            )
+        return InContextClassifier(self, backbone, task, seed)
+
+    @property
+    def objective(self) -> Objective:
+        """The output layer is what answers."""
+        return "language_model"
+
+    @property
+    def is_seeded(self) -> bool:
+        """Only drawn demonstrations depend on the seed."""
+        return self.num_fewshot > 0 and self.demonstrations == "random"
+
+
+class InContextClassifier(TransformerClassifier, PromptedClassifier):
+    """A frozen decoder, demonstrations, and what is taken off its label logits.
+
+    Attributes:
+        shots: the demonstrations in front of every example, or those neighbours are found among.
+        bias_L: label bias that is subtracted.
+        temperature: what label logits are divided by.
+    """
+
+    def __init__(self, method: InContext, backbone: Backbone, task: Task, seed: int) -> None:
+        super().__init__(backbone, task)
+        self.method, self.seed = method, seed
+        self.prompts: PromptEncoder = self.text_encoder  # type: ignore[assignment]
+        self.readout = LabelWords(whole_vocabulary=method.length_normalized)
+        self.shots: tuple[Example, ...] = ()
+        self.retriever: Retriever | None = None
+        self.bias_L = torch.zeros(len(task.labels))
+        self.temperature = 1.0
+        self.prefix: SharedPrefix | None = None
+
+    # --- what is chosen from train and tune
+
+    @property
+    def needs_tune(self) -> bool:
+        """Whether the tune split must be scored before `calibrate`."""
+        return self.method.calibration == "batch" or self.method.fit_temperature
+
+    def demonstrate(self, train: Sequence[Example]) -> tuple[str, ...]:
+        """Choose demonstrations from train alone, and estimate the bias that needs no data.
+
+        Raises:
+            MethodError: fewer training examples than demonstrations, or an id that is not in train.
+        """
+        method = self.method
+        if method.num_fewshot > len(train):
+            raise MethodError(
+                f"in_context: num_fewshot={method.num_fewshot}, but train has {len(train)} examples. Lower num_fewshot"
+            )
+        if method.num_fewshot and method.demonstrations == "nearest":
+            self.shots = tuple(train)
+            self.retriever = Retriever(method.retriever, self.shots)
+        elif method.num_fewshot:
+            self.shots = self._fixed(train) if method.demonstrations == "fixed" else self._drawn(train)
+        if method.calibration in ("pmi", "contextual"):
+            self.bias_L = self._prior()
+        return self._what_was_chosen()
+
+    def calibrate(self, logprobs_EL: NDArray[np.float64], targets_E: NDArray[np.int64]) -> tuple[str, ...]:
+        """Fit batch calibration (labels unseen) and temperature on the tune split.
+
+        Args:
+            logprobs_EL: label log-probabilities of the tune split, nothing taken off.
+            targets_E: its output indices; only the temperature looks at them.
+        """
+        if self.method.calibration == "batch":
+            self.bias_L = torch.from_numpy(np.log(np.exp(logprobs_EL).mean(0))).float()
+        if self.method.fit_temperature:
+            self.temperature = best_temperature(logprobs_EL - self.bias_L.numpy(), targets_E)
+            return (f"temperature {self.temperature:.3g}, fitted on tune",)
+        return ()
+
+    def _drawn(self, train: Sequence[Example]) -> tuple[Example, ...]:
+        """Draw in turn from every label, in an order of labels of its own, then shuffle."""
+        rng = random.Random(f"demonstrations-{self.seed}")
+        by_label = {label: [row for row in train if row.label == label] for label in self.task.labels}
+        labels = [label for label in self.task.labels if by_label[label]]
+        rng.shuffle(labels)
+        for rows in by_label.values():
+            rng.shuffle(rows)
+        chosen: list[Example] = []
+        while len(chosen) < self.method.num_fewshot:
+            for label in labels:
+                if by_label[label] and len(chosen) < self.method.num_fewshot:
+                    chosen.append(by_label[label].pop())
+        rng.shuffle(chosen)
+        return tuple(chosen)
+
+    def _fixed(self, train: Sequence[Example]) -> tuple[Example, ...]:
+        by_id = {row.id: row for row in train}
+        for wanted in self.method.demonstration_ids:
+            if wanted not in by_id:
+                raise MethodError(
+                    f"in_context: demonstration_ids names {wanted!r}, which is no example of train."
+                    f"{near_miss(wanted, by_id)}"
+                )
+        return tuple(by_id[wanted] for wanted in self.method.demonstration_ids)
+
+    def _what_was_chosen(self) -> tuple[str, ...]:
+        if not self.shots or self.retriever is not None:
+            return ()
+        counts = [sum(shot.label == label for shot in self.shots) for label in self.task.labels]
+        named = ", ".join(f"{label} {count}" for label, count in zip(self.task.labels, counts, strict=True))
+        return (f"{len(self.shots)} demonstrations from train ({named})",)
+
+    def _prior(self) -> Tensor:
+        """Return log-probabilities of the labels where there is nothing to go by, bias_L."""
+        if self.method.calibration == "pmi":
+            inputs = [self.prompts.plain(self.prompts.template.bare_end())]
+        else:
+            second = [text if self.task.is_pair else None for text in CONTENT_FREE]
+            empty = [Example(f"free-{i}", text, second[i]) for i, text in enumerate(CONTENT_FREE)]
+            inputs = self.prompts.encode(empty, shots=self._shots_of(empty))
+        with torch.no_grad():
+            logits_BL = self._label_logits(self.collate(inputs))
+        if self.method.calibration == "pmi":
+            return logits_BL[0].cpu()
+        return torch.softmax(logits_BL, dim=-1).mean(0).log().cpu()
+
+    # --- scoring
+
+    def encode(self, examples: Sequence[Example]) -> list[PromptIds]:
+        """Render and tokenise, demonstrations in front."""
+        return self.prompts.encode(examples, shots=self._shots_of(examples))
+
+    def _shots_of(self, examples: Sequence[Example]) -> Any:
+        if self.retriever is None:
+            return lambda row: self.shots
+        found = self.retriever.nearest(examples, self.method.num_fewshot)
+        return lambda row: [self.shots[index] for index in reversed(found[row])]
+
+    @contextmanager
+    def scoring(self, inputs: Sequence[PromptIds]) -> Iterator[Sequence[PromptIds]]:
+        """Run what all prompts begin with once, and give what follows it.
+
+        Prompts that had to do without some demonstrations do not begin so and are run whole.
+        """
+        most = max((item.shots for item in inputs), default=0)
+        shared = common_prefix([item.input_ids[:-1] for item in inputs if item.shots == most])
+        longest = max(map(len, inputs), default=0)
+        if len(inputs) < 2 or len(shared) < SHORTEST_PREFIX or not can_share(self.model.config, longest):
+            yield inputs
+            return
+        self.prefix = SharedPrefix(self.model, shared)
+        cut = len(shared)
+        try:
+            yield [
+                replace(item, input_ids=item.input_ids[cut:], behind=cut) if item.input_ids[:cut] == shared else item
+                for item in inputs
+            ]
+        finally:
+            self.prefix = None
+
+    def collate(self, inputs: Sequence[PromptIds]) -> Any:
+        """Return one batch of the prompts behind the prefix and one of the others, each with its rows."""
+        groups = [[row for row, item in enumerate(inputs) if bool(item.behind) == behind] for behind in (True, False)]
+        make = super().collate
+        return [(rows, make([inputs[row] for row in rows]), bool(inputs[rows[0]].behind)) for rows in groups if rows]
+
+    def logits(self, batch: Any) -> Tensor:
+        """Return logits_BL: log-probabilities of the label words, less the bias, over the temperature."""
+        return (self._label_logits(batch) - self.bias_L.to(self.model.device)) / self.temperature
+
+    def _label_logits(self, batch: Any) -> Tensor:
+        logits_BL = torch.zeros(sum(len(rows) for rows, _, _ in batch), len(self.task.labels), device=self.model.device)
+        for rows, part, behind in batch:
+            inputs = {"input_ids": part.ids_BT, "attention_mask": part.mask_BT}
+            with ExitStack() as stack:
+                if behind:
+                    assert self.prefix is not None
+                    inputs = self.prefix.inputs_behind(part.ids_BT, part.mask_BT)
+                    stack.enter_context(self.prefix.attending())
+                part_BL = self.readout.logits(self.model, inputs, part, 0).float()
+            if self.method.length_normalized:
+                part_BL = part_BL / part.reads.counts_BL().to(part_BL.device)
+            logits_BL[rows] = part_BL
+        return logits_BL
+
+    # --- keeping
+
+    def save(self, folder: Path) -> None:
+        """Write demonstrations, bias and temperature; the model is as it was."""
+        write_json(
+            folder / STATE_FILE,
+            {
+                "demonstrations": [[row.id, row.text, row.text_pair, row.label] for row in self.shots],
+                "bias": self.bias_L.tolist(),
+                "temperature": self.temperature,
+            },
+        )
+
+    def load(self, folder: Path) -> None:
+        """Read them back."""
+        saved = read_json(folder / STATE_FILE)
+        self.shots = tuple(Example(*row) for row in saved["demonstrations"])
+        self.bias_L, self.temperature = torch.tensor(saved["bias"]), saved["temperature"]
+        if self.shots and self.method.demonstrations == "nearest":
+            self.retriever = Retriever(self.method.retriever, self.shots)
+
+    def parameter_counts(self) -> tuple[int, int, int]:
+        """Nothing is trained, and no weights are stored."""
+        return 0, 0, count_parameters(self.parameters())
+
+
+def best_temperature(logits_EL: NDArray[np.float64], targets_E: NDArray[np.int64]) -> float:
+    """Return the softmax temperature with the least log loss (Guo et al. 2017, section 4.2), between 0.05 and 20."""
+    from scipy.optimize import minimize_scalar
+    from scipy.special import logsumexp
+
+    def loss(log_temperature: float) -> float:
+        scaled_EL = logits_EL / np.exp(log_temperature)
+        gold_E = scaled_EL[np.arange(len(targets_E)), targets_E]
+        return float((logsumexp(scaled_EL, axis=1) - gold_E).mean())
+
+    return float(np.exp(minimize_scalar(loss, bounds=(np.log(0.05), np.log(20)), method="bounded").x))

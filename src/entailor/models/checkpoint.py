@@ -1,0 +1,62 @@
+"""Reads a checkpoint into memory as its plan says: quantised tensor by tensor, or as `transformers` does it.
+
+Decides nothing: what goes where, in how many bits, stands in the plan.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from entailor.models.nf4 import check_heads_left_alone, quantized_options, settle_quantized
+from entailor.models.placement import Placement, weight_files
+
+
+def load_checkpoint(auto_class: Any, path: Path, plan: Placement, **options: Any) -> tuple[Any, dict[str, Any]]:
+    """Load a checkpoint of safetensors and return the model and what `transformers` says of the loading.
+
+    Args:
+        auto_class: a class of `transformers` with `from_pretrained`.
+        path: the checkpoint's folder.
+        plan: made for it by `plan_placement`.
+        options: further arguments of `from_pretrained`.
+
+    Raises:
+        ModelError: something was quantised that must not be.
+    """
+    fixed: dict[str, Any] = {"use_safetensors": True, "ignore_mismatched_sizes": True, "output_loading_info": True}
+    if plan.device_map is not None:
+        fixed["device_map"] = plan.device_map
+    if not plan.settings.quantized:
+        loaded: tuple[Any, dict[str, Any]] = auto_class.from_pretrained(path, dtype=torch.float32, **fixed, **options)
+        return loaded
+    fixed |= quantized_options(plan.settings, plan.left_alone)
+    config = plan.config
+    if "num_labels" in options:
+        config.num_labels = options.pop("num_labels")
+    # transformers maps whole files into memory, and what was read of them counts until the last tensor is done
+    model, info = plan.model_class.from_pretrained(
+        None, config=config, state_dict=tensors_by_name(path), dtype=plan.stored_dtype, **fixed, **options
+    )
+    # as if it had been loaded by its path: peft writes it down with an adapter, and looks there for the vocabulary
+    model.name_or_path = model.config.name_or_path = str(path)
+    settle_quantized(model, plan.settings)
+    check_heads_left_alone(model, plan.left_alone)
+    return model, info
+
+
+def tensors_by_name(path: Path) -> dict[str, Any]:
+    """Return a checkpoint's tensors by name, each read into memory of its own when `[...]` is taken of it.
+
+    Args:
+        path: a folder of safetensors.
+    """
+    from safetensors import safe_open
+
+    tensors = {}
+    for file in weight_files(path):
+        opened: Any = safe_open(file, framework="pt", device="cpu", backend="pread")
+        tensors.update({name: opened.get_slice(name) for name in opened.keys()})  # noqa: SIM118 - it is no mapping
+    return tensors
