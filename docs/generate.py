@@ -15,8 +15,9 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from entailor.config import DataSettings, Experiment, ModelSettings, PromptSettings, Settings
+from entailor.config import Experiment, Settings
 from entailor.methods import Method, TrainedMethod, registered_methods
+from entailor.overrides import SECTIONS
 
 DOCS = Path(__file__).resolve().parent
 BEGIN = "<!-- written by docs/generate.py from here on -->"
@@ -103,7 +104,7 @@ def shown(value: Any) -> str:
         return f"[{', '.join(map(shown, value))}]"
     if isinstance(value, dict):
         return f"[{', '.join(value)}]" if value else "{}"
-    return str(value)
+    return str(value).replace("\n", "\\n")  # a line break would end the table
 
 
 def code(text: str) -> str:
@@ -118,8 +119,7 @@ def cell(text: str) -> str:
 
 def config_page() -> str:
     """Return the page of all experiment keys."""
-    sections: dict[str, type[Settings]] = {"data": DataSettings, "model": ModelSettings, "prompt": PromptSettings}
-    own = [key for key in Experiment.model_fields if key not in sections]
+    own = [key for key in Experiment.model_fields if key not in SECTIONS]
     parts = [
         "# Experiment keys",
         "Written by `docs/generate.py`; do not edit.",
@@ -133,7 +133,7 @@ def config_page() -> str:
         "## The experiment",
         table(Experiment, own),
     ]
-    for name, kind in sections.items():
+    for name, kind in SECTIONS.items():
         parts += [f"## {code(name)}", " ".join((kind.__doc__ or "").split()), table(kind, kind.model_fields)]
     parts += [
         f"## {code('methods')}",

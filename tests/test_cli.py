@@ -30,12 +30,16 @@ DATA = {"--config", "--train", "--tune", "--test", "--columns", "--model", "--ou
 SIZES = {"--max-train-examples", "--max-test-examples"}
 VERBS = {
     (): {"--version", "--debug"},
-    ("compare",): {*DATA, *SIZES, "--methods", "--seeds", "--json", "--quiet"},
+    ("compare",): {*DATA, *SIZES, "--methods", "--seeds", "--challenge", "--json", "--quiet"},
     ("train",): {*DATA, *SIZES, "--method", "--seed", "--json", "--quiet"},
     ("merge",): {"--run", "--output", "--test", "--columns", "--json"},
     ("evaluate",): {"--run", "--test", "--columns", "--label-names", "--config-name", "--split", "--json", "--quiet"},
-    ("predict",): {"--run", "--input", "--output", "--columns", "--config-name", "--split", "--quiet"},
+    ("predict",): {
+        *("--run", "--input", "--output", "--columns", "--config-name", "--split", "--quiet"),
+        *("--min-confidence", "--calibrated"),
+    },
     ("report",): {"--run"},
+    ("validate",): {*(DATA - {"--out"}), "--output", "--fail-on", "--json", "--quiet"},
     ("models",): set(),
     ("models", "list"): {"--json"},
     ("models", "pull"): {"--revision"},

@@ -387,3 +387,30 @@ def test_the_schema_knows_the_short_ways_of_writing():
     assert {one["type"] for one in properties["models"]["anyOf"]} == {"string", "array"}
     assert {one["type"] for one in properties["methods"]["anyOf"]} == {"string", "array", "object"}
     assert all(properties[key]["description"] for key in ("seeds", "models", "methods"))
+
+
+def test_priorities_are_reached_by_their_path():
+    made = experiment(
+        "recommend.max_latency_ms=20", "recommend.max_stored_bytes=2e9", "recommend.cheapest=memory,latency"
+    )
+    assert made.recommend.max_latency_ms == 20
+    assert made.recommend.max_stored_bytes == 2_000_000_000
+    assert made.recommend.cheapest == ("memory", "latency", "stored", "train_time")  # the rest comes last
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("recommend.max_latency_ms=0", "recommend.max_latency_ms"),
+        ("recommend.cheapest=price", "recommend.cheapest"),
+        ("recommend.cheapest=memory,memory", "stands twice"),
+        ("recommend.max_latncy_ms=3", "max_latency_ms"),
+        ("data.challenge=a.csv,a.csv", "stands twice"),
+    ],
+)
+def test_priorities_and_challenges_that_cannot_be_used(word, said):
+    assert said in refusal(word)
+
+
+def test_challenges_are_a_list_of_files():
+    assert experiment("data.challenge=a.csv,b.csv").data.challenge == ("a.csv", "b.csv")

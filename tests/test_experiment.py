@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 import entailor.experiment
-from entailor.config import DataSettings, Experiment, ModelSettings, parse_settings
+from entailor.config import DataSettings, Experiment, ModelSettings, Priorities, parse_settings
 from entailor.data.example import Example
 from entailor.errors import ConfigError, DataError, ModelError, RunError
 from entailor.experiment import Comparison, Observer, compare
@@ -96,9 +96,12 @@ def without_times(summary: dict[str, Any]) -> dict[str, Any]:
     }
     # between equally good rows the quicker one is called the best, and its tests are the others' tests
     for row in rows.values():
-        for key in ("best", "difference_to_best", "cannot_tell_apart_from_best"):
+        for key in ("best", "difference_to_best", "cannot_tell_apart_from_best", "letters", "p_chance"):
             del row[key]
-    kept = {key: value for key, value in summary.items() if key not in ("winner", "sentence", "precision", "rows")}
+        for key in ("pareto", "pareto_by"):  # costs
+            del row[key]
+    others = ("winner", "sentence", "precision", "rows", "pairs", "detectable", "recommendation")
+    kept = {key: value for key, value in summary.items() if key not in others}
     return {**kept, "rows": rows}
 
 
@@ -113,6 +116,7 @@ def test_the_run_folder_holds_what_was_promised(finished_run: Comparison, nli_ex
         "split.json",
         "trials",
         "comparison.json",
+        "doctor.json",
         "report.html",
     }
     (model,) = {path.name for path in (run / "trials").iterdir()} - {"none"}
@@ -127,7 +131,8 @@ def test_the_run_folder_holds_what_was_promised(finished_run: Comparison, nli_ex
     }
     for trial in trials:
         held = {path.name for path in (run / "trials" / trial).iterdir()}
-        assert held == {"record.json", "curve.jsonl", "predictions.jsonl", "classifier.json", "adapter"}
+        tables = {"curve.jsonl", "predictions.jsonl", "tune_predictions.jsonl"}
+        assert held == {"record.json", "classifier.json", "adapter", *tables}
     assert not [path for path in run.rglob("*") if path.name.endswith(".tmp")]
 
 
@@ -178,9 +183,9 @@ def test_environment_and_split_are_written(finished_run: Comparison, nli_split, 
 
 def test_the_winner_can_be_loaded(finished_run: Comparison, nli_split):
     assert finished_run.winner is not None
-    best = finished_run.summary["rows"][0]
+    picked = finished_run.summary["recommendation"]
     record = RunRecord.read(finished_run.winner)
-    assert (record.model, record.name, record.seed) == (best["model"], best["method"], 0)
+    assert (record.model, record.name, record.seed) == (picked["model"], picked["method"], 0)
     classifier = load_classifier(finished_run.winner)
     logits_BL = classifier.logits(classifier.collate(classifier.encode(nli_split.test)))
     said = [classifier.task.labels[index] for index in logits_BL.argmax(dim=1)]
@@ -201,6 +206,28 @@ def test_the_same_command_again_redoes_nothing(quick, started):
     assert files_of(first.folder.path, under="trials") == before
     assert second.summary == first.summary
     assert second.records == first.records
+
+
+def test_other_priorities_pick_another_row_and_train_nothing(quick, started):
+    first = compare(quick)
+    assert first.winner == first.folder.trial("none", "bag_of_words", 0)
+    started.clear()
+    stored = {row["method"]: row["stored_bytes"] for row in first.summary["rows"]}
+    small = parse_settings(Priorities, {"max_stored_bytes": stored["majority"]})
+    second = compare(changed(quick, recommend=small))
+    assert started == []
+    assert second.winner == first.folder.trial("none", "majority", 0)
+    assert second.summary["winner"] == first.summary["winner"]  # the best row is the best row
+    none = compare(changed(quick, recommend=parse_settings(Priorities, {"max_stored_bytes": 1})))
+    assert none.winner is None
+    assert yaml.safe_load(none.folder.experiment_file.read_text())["recommend"]["max_stored_bytes"] == 1
+
+
+def test_what_the_test_split_can_show_is_said_before_the_first_trial(quick, started):
+    said: list[str] = []
+    compare(quick, Observer(note=said.append, trial=lambda number, count, title: said.append(f"trial {number}")))
+    place = next(i for i, text in enumerate(said) if text.startswith("18 test examples are too few to tell two rows"))
+    assert place < said.index("trial 1")
 
 
 class Interrupt:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import entailor.inference
@@ -17,9 +18,10 @@ from entailor.config import DataSettings, Experiment
 from entailor.data.example import Example, Split
 from entailor.data.readers import ReadOptions
 from entailor.errors import ConfigError, DataError, LabelError, RunError
+from entailor.evaluation.calibration import apply_temperature
 from entailor.evaluation.metrics import evaluate_record
 from entailor.experiment import Comparison, compare
-from entailor.inference import evaluate, find_trial, predict
+from entailor.inference import Confidence, evaluate, find_trial, predict
 from entailor.record import RunFolder, RunRecord, read_json, write_json
 from entailor.trial import load_classifier
 
@@ -107,6 +109,48 @@ def test_every_kind_of_file_gives_the_same(finished_run, nli_split, tmp_path, gi
         assert probabilities == pytest.approx(one.probabilities, abs=1e-6)
         assert list(probabilities) == list(LABELS)
         assert sum(probabilities.values()) == pytest.approx(1, abs=1e-6)
+
+
+def test_the_label_is_empty_where_the_classifier_is_not_sure(lora, nli_files, tmp_path):
+    sure, unsure = tmp_path / "sure.csv", tmp_path / "unsure.csv"
+    predict(lora, nli_files.test, sure)
+    before = read_predictions(sure)
+    limit = sorted(max(said.values()) for _, said in before.values())[9]
+    assert predict(lora, nli_files.test, unsure, confidence=Confidence(minimum=limit + 1e-6)) == 18
+    after = read_predictions(unsure)
+    for key, (label, said) in before.items():
+        assert after[key] == (label if max(said.values()) >= limit + 1e-6 else "", said)
+    assert [label for label, _ in after.values()].count("") == 10
+    lines = tmp_path / "unsure.jsonl"
+    predict(lora, nli_files.test, lines, confidence=Confidence(minimum=limit + 1e-6))
+    assert [label for label, _ in read_predictions(lines).values()].count(None) == 10
+
+
+def test_calibrated_probabilities_are_those_at_the_fitted_temperature(lora, nli_files, tmp_path):
+    record = RunRecord.read(lora)
+    predict(lora, nli_files.test, tmp_path / "scaled.jsonl", confidence=Confidence(calibrated=True))
+    found = read_predictions(tmp_path / "scaled.jsonl")
+    for row in record.predictions:
+        raw = np.array([list(row.probabilities.values())])
+        label, said = found[row.id]
+        assert list(said.values()) == pytest.approx(apply_temperature(raw, record.temperature)[0], abs=1e-4)
+        assert label == row.predicted
+
+
+def test_a_trial_without_a_temperature_cannot_calibrate(copy_of, nli_files, tmp_path):
+    trial = copy_of("lora")
+    record = read_json(trial / "record.json")
+    del record["temperature"]
+    write_json(trial / "record.json", record)
+    with pytest.raises(RunError, match=r"no temperature was fitted in this trial.* Leave out --calibrated"):
+        predict(trial, nli_files.test, tmp_path / "out.csv", confidence=Confidence(calibrated=True))
+    assert RunRecord.read(trial).temperature is None  # an older record is still a record
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5])
+def test_a_confidence_that_is_no_probability(share):
+    with pytest.raises(ConfigError, match="from 0 to 1 was expected, found"):
+        Confidence(minimum=share)
 
 
 def test_of_a_whole_run_the_winner_predicts(finished_run, nli_files, tmp_path):
@@ -323,6 +367,14 @@ def test_a_run_without_a_complete_trial(tmp_path):
         find_trial(tmp_path)
 
 
+def test_a_run_none_of_whose_rows_is_within_the_limits(copy_of, finished_run):
+    folder = RunFolder(copy_of("lora").parents[3])
+    none = {"model": None, "method": None}
+    write_json(folder.comparison_file, {**finished_run.summary, "recommendation": none})
+    with pytest.raises(RunError, match=r"no row keeps within the limits of `recommend`.* Give a trial's folder"):
+        find_trial(folder.path)
+
+
 def test_the_first_seed_that_is_complete_stands_for_the_row(copy_of, finished_run):
     """Seed 0 failed after its classifier was saved, so the winner's classifier is that of seed 1."""
     trial = copy_of("lora")
@@ -330,7 +382,8 @@ def test_the_first_seed_that_is_complete_stands_for_the_row(copy_of, finished_ru
     record = read_json(trial / "record.json")
     write_json(trial / "record.json", {**record, "status": "failed", "error": "TrainingError: other scores"})
     lora = {"model": record["model"], "method": "lora", "best": True, "seeds": [1]}
-    write_json(folder.comparison_file, {**finished_run.summary, "rows": [lora]})
+    picked = {"model": record["model"], "method": "lora"}
+    write_json(folder.comparison_file, {**finished_run.summary, "rows": [lora], "recommendation": picked})
     assert find_trial(folder.path) == trial.parent / "seed-1"
     with pytest.raises(RunError, match="was not finished, or failed"):
         find_trial(trial)

@@ -23,6 +23,7 @@ PUBLIC = {
     "Comparison": "entailor.experiment",
     "DataSettings": "entailor.config",
     "EntailorError": "entailor.errors",
+    "Examination": "entailor.doctor",
     "Example": "entailor.data.example",
     "Experiment": "entailor.config",
     "MergeReport": "entailor.merging",
@@ -36,6 +37,7 @@ PUBLIC = {
     "load_classifier": "entailor.trial",
     "merge": "entailor.merging",
     "predict": "entailor.inference",
+    "validate": "entailor.doctor",
 }
 
 

@@ -285,3 +285,5 @@ def test_the_winner_is_the_first_complete_seed_of_the_best_row():
     ]
     assert folder.winner({"rows": rows}) == Path("runs/x/trials/m/lora/seed-2")
     assert folder.winner({"rows": []}) is None
+    assert folder.winner({"rows": rows, "recommendation": {"model": None, "method": None}}) is None
+    assert folder.winner({"rows": [], "recommendation": None}) is None

@@ -51,6 +51,10 @@ def test_a_complete_trial_holds_everything_a_reader_needs(run, nli_split, nli_ta
     for row in record.predictions:
         assert list(row.probabilities) == list(nli_task.labels)
         assert sum(row.probabilities.values()) == pytest.approx(1)
+    assert [(row.id, row.label) for row in record.tune_predictions] == [(row.id, row.label) for row in nli_split.tune]
+    assert {(row.text, row.text_pair) for row in record.tune_predictions} == {("", None)}  # texts stand in the data
+    assert 0.05 <= record.temperature <= 20
+    assert record.provenance["deterministic"] is False
     costs = record.costs
     assert 0 < costs.trainable_parameters == costs.stored_parameters < costs.total_parameters
     assert costs.stored_bytes == sum(f.stat().st_size for f in (tmp_path / "trial" / "adapter").rglob("*"))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from entailor.config import DataSettings, Experiment, ModelSettings
     from entailor.data.example import Example, Split
+    from entailor.doctor import Examination, validate
     from entailor.errors import EntailorError
     from entailor.experiment import Comparison, Observer, compare
     from entailor.inference import evaluate, predict
@@ -30,6 +31,7 @@ _HOMES = {
     "Comparison": "entailor.experiment",
     "DataSettings": "entailor.config",
     "EntailorError": "entailor.errors",
+    "Examination": "entailor.doctor",
     "Example": "entailor.data.example",
     "Experiment": "entailor.config",
     "MergeReport": "entailor.merging",
@@ -43,6 +45,7 @@ _HOMES = {
     "load_classifier": "entailor.trial",
     "merge": "entailor.merging",
     "predict": "entailor.inference",
+    "validate": "entailor.doctor",
 }
 
 __all__ = [
@@ -50,6 +53,7 @@ __all__ = [
     "Comparison",
     "DataSettings",
     "EntailorError",
+    "Examination",
     "Example",
     "Experiment",
     "MergeReport",
@@ -63,6 +67,7 @@ __all__ = [
     "load_classifier",
     "merge",
     "predict",
+    "validate",
 ]
 
 

@@ -52,11 +52,15 @@ Overrides = Annotated[
 ]
 MaxTrain = Annotated[int | None, typer.Option("--max-train-examples", help="Train on a stratified sample.")]
 MaxTest = Annotated[int | None, typer.Option("--max-test-examples", help="Test on a stratified sample.")]
+Challenge = Annotated[
+    list[str] | None,
+    typer.Option("--challenge", help="Labelled file every finished classifier is scored on; may be given again."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")]
 ConfigName = Annotated[str | None, typer.Option("--config-name", help="Configuration of a Hugging Face data set.")]
 SplitName = Annotated[str | None, typer.Option("--split", help="Split of a Hugging Face data set.")]
-Run = Annotated[Path, typer.Option("--run", help="A trial's folder, or a run's (its winner).")]
+Run = Annotated[Path, typer.Option("--run", help="A trial's folder, or a run's (its recommended row).")]
 
 
 def _print_version(asked: bool) -> None:
@@ -92,6 +96,7 @@ def compare(
     ] = None,
     seeds: Annotated[int | None, typer.Option("--seeds", help="Trials of each method with randomness in it.")] = None,
     out: Out = None,
+    challenge: Challenge = None,
     max_train_examples: MaxTrain = None,
     max_test_examples: MaxTest = None,
     as_json: AsJson = False,
@@ -107,6 +112,7 @@ def compare(
         "data.tune": tune,
         "data.test": test,
         "data.columns": _mapping(columns, "--columns"),
+        "data.challenge": challenge or None,
         "data.max_train_examples": max_train_examples,
         "data.max_test_examples": max_test_examples,
         "models": model,
@@ -205,18 +211,79 @@ def predict(
     columns: Columns = None,
     config_name: ConfigName = None,
     split: SplitName = None,
+    min_confidence: Annotated[
+        float,
+        typer.Option("--min-confidence", help="Leave the label empty where its probability is below this."),
+    ] = 0.0,
+    calibrated: Annotated[
+        bool, typer.Option("--calibrated", help="State probabilities at the temperature fitted on tune.")
+    ] = False,
     quiet: Quiet = False,
 ) -> None:
     """Write label probabilities for every row of a file."""
     from entailor.data.readers import ReadOptions
+    from entailor.inference import Confidence
     from entailor.inference import predict as predict_rows
 
     mapped = _mapping(columns, "--columns") or {}
     options = ReadOptions(columns=mapped, config_name=config_name, split=split, require_labels=False)
     with _row_counter(quiet=quiet) as show:
-        count = predict_rows(run, source, output, options, show)
+        confidence = Confidence(calibrated, min_confidence)
+        count = predict_rows(run, source, output, options, show, confidence=confidence)
     if not quiet:
-        _say(f"{count:,} {'row' if count == 1 else 'rows'} written to {output}")
+        unsure = f"; the label is empty where its probability is below {min_confidence:g}" if min_confidence else ""
+        _say(f"{count:,} {'row' if count == 1 else 'rows'} written to {output}{unsure}")
+
+
+@app.command()
+def validate(
+    overrides: Overrides = None,
+    config: Config = None,
+    train: Train = None,
+    tune: Annotated[str | None, typer.Option("--tune", help="Looked at as well, and for rows of train.")] = None,
+    test: Annotated[str | None, typer.Option("--test", help="Looked at as well, and for rows of the others.")] = None,
+    columns: Columns = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Count its tokens, and find wrong labels by its features as well.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", help="Write all findings with all ids as JSON.")] = None,
+    fail_on: Annotated[
+        str, typer.Option("--fail-on", help="Exit with 1 on a finding this grave: error, warning or never.")
+    ] = "error",
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Look for mistakes in labelled data.
+
+    Repeated rows and leaks between files, wrong and contradicting labels, labels given away by one text or a word,
+    imbalance, lengths, scripts. Nothing is changed.
+    """
+    from entailor.doctor import validate as validate_data
+    from entailor.report.doctor import doctor_text
+
+    failing = {"error": ("error",), "warning": ("error", "warning"), "never": ()}
+    if fail_on not in failing:
+        raise ConfigError(f"--fail-on: {fail_on!r} found, expected one of {', '.join(failing)}")
+    flags = {
+        "data.train": train,
+        "data.tune": tune,
+        "data.test": test,
+        "data.columns": _mapping(columns, "--columns"),
+    }
+    experiment = _experiment(config, flags, overrides or [])
+    found = validate_data(
+        experiment.data,
+        model=model,
+        model_settings=experiment.model,
+        prompt=experiment.prompt,
+        tell=lambda words: None if quiet else _say(words),
+    )
+    document = found.document()
+    if output is not None:
+        found.write(output)
+    _print(json.dumps(document, indent=2, ensure_ascii=False) if as_json else doctor_text(document))
+    if any(one.severity in failing[fail_on] for one in found.findings):
+        raise typer.Exit(1)
 
 
 @app.command()

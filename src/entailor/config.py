@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from types import UnionType
-from typing import Any, Literal, TypeVar, Union, get_origin
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -78,8 +78,20 @@ class DataSettings(Settings):
     """Test on a stratified sample of this size."""
     corpus_size: int = Field(default=3_000, ge=120)
     """Number of pairs drawn from the corpus that ships, when no train file is given."""
+    challenge: tuple[str, ...] = ()
+    """Labelled files scored by every finished classifier once everything is chosen; nothing is trained for them."""
     drop_leaks: bool = False
     """Drop training rows whose text also stands in tune or test, instead of only reporting them."""
+
+    @field_validator("challenge", mode="before", json_schema_input_type=str | tuple[str, ...])
+    @classmethod
+    def _files_as_list(cls, value: object) -> object:
+        return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
+
+    @field_validator("challenge")
+    @classmethod
+    def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return _all_different(value)
 
     @field_validator("label_names", mode="before")
     @classmethod
@@ -162,6 +174,37 @@ class ModelSettings(Settings):
         return self
 
 
+CostName = Literal["latency", "stored", "memory", "train_time"]
+COST_NAMES: tuple[CostName, ...] = get_args(CostName)
+
+
+class Priorities(Settings):
+    """What counts when one row is recommended. Limits first, then accuracy, then costs among rows that are level."""
+
+    max_latency_ms: float | None = Field(default=None, gt=0)
+    """Most milliseconds for one answer (median)."""
+    max_stored_bytes: int | None = Field(default=None, gt=0)
+    """Most bytes of what is saved."""
+    max_memory_bytes: int | None = Field(default=None, gt=0)
+    """Most memory at the peak of the trial, training included: of the GPU where there is one, else of the process."""
+    max_train_seconds: float | None = Field(default=None, gt=0)
+    """Most seconds of training."""
+    ties: Literal["cheapest", "most_accurate"] = "cheapest"
+    """cheapest: costs decide among rows that cannot be told apart. most_accurate: the highest mean, at any cost."""
+    cheapest: tuple[CostName, ...] = COST_NAMES
+    """Costs in the order they decide; one decides where it is at least 20 % higher. What is left out comes last."""
+
+    @field_validator("cheapest", mode="before", json_schema_input_type=str | tuple[str, ...])
+    @classmethod
+    def _costs_as_list(cls, value: object) -> object:
+        return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
+
+    @field_validator("cheapest")
+    @classmethod
+    def _every_cost(cls, value: tuple[CostName, ...]) -> tuple[CostName, ...]:
+        return (*_all_different(value), *(name for name in COST_NAMES if name not in value))
+
+
 class PromptSettings(Settings):
     """How a decoder is asked: the text around an example, and the words that stand for the labels."""
 
@@ -191,10 +234,14 @@ class Experiment(Settings):
     methods: dict[str, dict[str, Any]] = Field(default_factory=lambda: methods_by_name(DEFAULT_METHODS))
     """Row name to hyperparameters. The row name is the method, or the key ``method`` names it; the keys ``models``,
     ``model`` and ``prompt`` choose models and change those settings for the row alone."""
+    recommend: Priorities = Priorities()
+    """What counts when one row is recommended; may change from run to run, since nothing is trained for it."""
     seeds: tuple[int, ...] = (0,)
     """One trial a seed, for every method with randomness in it. A number is so many seeds: 3 is 0, 1, 2."""
     out: str = "runs/default"
     """The run folder."""
+    doctor: bool = True
+    """Let the data doctor look at the split (seconds) and write doctor.json, which the report shows."""
     restarts: int = Field(default=1, ge=0)
     """How often a collapsed training is started again with another seed (recorded as such)."""
     scoring_batch_tokens: int = Field(default=8192, ge=16)

@@ -10,11 +10,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from entailor.config import Experiment
+from entailor.challenge import check_challenges, known_challenges, score_challenges
+from entailor.config import Experiment, Priorities
 from entailor.data.splits import LoadedData, load_data, split_document
+from entailor.doctor import examine_run
 from entailor.environment import describe_environment
 from entailor.errors import RunError
 from entailor.evaluation.comparison import compare_records
+from entailor.evaluation.power import foresight
 from entailor.overrides import dump_yaml, read_yaml
 from entailor.plan import build_row, plan_trials, resolve
 from entailor.record import NO_MODEL, RECORD_FILE, RunFolder, RunRecord, read_json, write_json, write_text
@@ -84,8 +87,13 @@ def compare(experiment: Experiment, observer: Observer | None = None) -> Compari
     task = Task(data.labels, data.is_pair)
     for note in (*data.notes, *(f"{found.severity}: {found.message}. {found.remedy}" for found in data.findings)):
         observer.note(note.rstrip())
+    check_challenges(experiment.data)
     environment = prepare_folder(folder, resolved, data, goes_on=bool(records))
+    if experiment.doctor:
+        examine_run(folder, data, observer.note)
     plans = plan_trials(experiment, rows, task, folder, environment, observer.note)
+    for words in foresight_of(plans, len(data.split.test)):
+        observer.note(words)
     places = [folder.trial(plan.model, plan.row, plan.seed) for plan in plans]
     finished = {place for place in places if place in records and records[place].status == "complete"}
     summary: dict[str, Any] = {}
@@ -96,11 +104,15 @@ def compare(experiment: Experiment, observer: Observer | None = None) -> Compari
             if place not in finished:
                 records[place] = run_trial(plan, task, data.split, place, observer.stage)
             if place not in finished or number == len(plans):
-                summary = write_comparison(folder, records.values(), data, environment)
+                summary = write_comparison(folder, records.values(), data, environment, experiment.recommend)
             if summary and time.monotonic() - drawn > REPORT_SECONDS:
                 write_report(folder)
                 drawn = time.monotonic()
             observer.finished(records[place], place in finished)
+        if sources := read_yaml(folder.experiment_file)["data"]["challenge"]:
+            asked = (sources, experiment.data, records, task, observer.stage, observer.note)
+            summary["challenges"] = score_challenges(*asked)
+            write_json(folder.comparison_file, summary)
     finally:  # the page is right however the run ends
         if summary:
             write_report(folder)
@@ -146,7 +158,9 @@ def check_same_experiment(folder: RunFolder, resolved: dict[str, Any], complete_
     common = [name for name in earlier.get("methods", {}) if name in complete_rows & resolved["methods"].keys()]
     there, here = (
         {
-            **{key: values.get(key) for key in ("data", "model", "prompt", "restarts")},
+            **{key: values.get(key) for key in ("model", "prompt", "restarts")},
+            # nothing is trained for a challenge, so one may be added to a finished run
+            "data": {key: value for key, value in (values.get("data") or {}).items() if key != "challenge"},
             "methods": {name: values["methods"][name] for name in common},
         }
         for values in (earlier, resolved)
@@ -208,18 +222,34 @@ def prepare_folder(folder: RunFolder, resolved: dict[str, Any], data: LoadedData
 def _with_earlier(earlier: dict[str, Any], resolved: dict[str, Any]) -> dict[str, Any]:
     """Add the rows, models and seeds the folder was run with before, so that experiment.yaml makes all it holds."""
     both = {key: list(dict.fromkeys([*earlier.get(key, ()), *resolved[key]])) for key in ("models", "seeds")}
-    return {**resolved, **both, "methods": {**earlier.get("methods", {}), **resolved["methods"]}}
+    data = {**resolved["data"], "challenge": known_challenges(earlier, resolved)}
+    return {**resolved, **both, "data": data, "methods": {**earlier.get("methods", {}), **resolved["methods"]}}
+
+
+def foresight_of(plans: list[TrialPlan], num_test: int) -> list[str]:
+    """Return what the test split and the seeds of these trials can show, before any of them has run."""
+    seeds: dict[tuple[str, str], int] = {}
+    for plan in plans:
+        if not plan.method.deterministic:
+            seeds[plan.model, plan.row] = seeds.get((plan.model, plan.row), 0) + 1
+    return foresight(num_test, len({(plan.model, plan.row) for plan in plans}), max(seeds.values(), default=0))
 
 
 def write_comparison(
-    folder: RunFolder, records: Iterable[RunRecord], data: LoadedData, environment: dict[str, Any]
+    folder: RunFolder,
+    records: Iterable[RunRecord],
+    data: LoadedData,
+    environment: dict[str, Any],
+    priorities: Priorities,
 ) -> dict[str, Any]:
     """Compare what there is and write comparison.json."""
     extra = {
         "sizes": {name: len(rows) for name, rows in data.split.parts()},
         "precision": environment["precision"],
         "data": environment["data"],
+        "challenges": [],
     }
-    summary = compare_records(sorted(records, key=lambda one: (one.model, one.name, one.seed)), extra=extra)
+    ordered = sorted(records, key=lambda one: (one.model, one.name, one.seed))
+    summary = compare_records(ordered, priorities=priorities, extra=extra)
     write_json(folder.comparison_file, summary)
     return summary

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from entailor.data.example import Example
 from entailor.data.readers import ReadOptions, iter_examples, read_examples
 from entailor.engine.scorer import score
-from entailor.errors import DataError, RunError
+from entailor.errors import ConfigError, DataError, RunError
+from entailor.evaluation.calibration import apply_temperature
 from entailor.methods import Classifier
 from entailor.overrides import read_yaml
 from entailor.record import RECORD_FILE, Prediction, RunFolder, RunRecord, atomic_path, read_json
@@ -24,12 +25,36 @@ from entailor.trial import CLASSIFIER_FILE, load_classifier
 
 CHUNK = 1024
 
+Said = Mapping[str, float]  # label to probability
+
+
+@dataclass(frozen=True)
+class Confidence:
+    """How sure a prediction must be to be made, and how its probability is stated.
+
+    Attributes:
+        calibrated: state probabilities at the temperature that was fitted on tune.
+        minimum: below this probability of the most probable label the label is left empty, 0 to 1.
+    """
+
+    calibrated: bool = False
+    minimum: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.minimum <= 1:
+            raise ConfigError(f"--min-confidence: a probability from 0 to 1 was expected, found {self.minimum}")
+
+    def label(self, probabilities: Said) -> str | None:
+        """Return the most probable label, or None where it is not probable enough."""
+        best = max(probabilities, key=probabilities.__getitem__)
+        return best if probabilities[best] >= self.minimum else None
+
 
 def find_trial(run: str | Path) -> Path:
-    """Return a trial's folder; of a whole run, that of the winner.
+    """Return a trial's folder; of a whole run, that of the recommended row.
 
     Raises:
-        RunError: neither a complete trial nor a run with a winner.
+        RunError: neither a complete trial nor a run with a recommended row.
     """
     folder = Path(run)
     if not (folder / CLASSIFIER_FILE).exists():
@@ -39,7 +64,13 @@ def find_trial(run: str | Path) -> Path:
                 f"{folder}: neither a trial (runs/NAME/trials/MODEL/METHOD/seed-N) nor a run. "
                 "Give the folder that `entailor compare` or `entailor train` named"
             )
-        winner = whole.winner(read_json(whole.comparison_file))
+        comparison = read_json(whole.comparison_file)
+        winner = whole.winner(comparison)
+        if winner is None and comparison.get("rows"):
+            raise RunError(
+                f"{folder}: no row keeps within the limits of `recommend`, so there is none to load. Give a trial's "
+                f"folder (under {folder / 'trials'}), or run `entailor compare` again with other limits"
+            )
         if winner is None:
             raise RunError(f"{folder}: no trial of this run is complete, so there is no winner to load")
         folder = winner
@@ -59,7 +90,7 @@ def evaluate(
     """Score a labelled file with a finished classifier.
 
     Args:
-        run: a trial's folder, or a run's (its winner).
+        run: a trial's folder, or a run's (its recommended row).
         test: a file or data set with gold labels.
         options: columns and label names; the label set is the classifier's. Without label names those of the run's
             experiment.yaml are taken.
@@ -114,42 +145,61 @@ def predict(
     output: str | Path,
     options: ReadOptions | None = None,
     on_progress: Callable[[int], None] | None = None,
+    *,
+    confidence: Confidence | None = None,
 ) -> int:
     """Write label probabilities for every row of a file, a thousand rows in memory at a time.
 
     Args:
-        run: a trial's folder, or a run's (its winner).
+        run: a trial's folder, or a run's (its recommended row).
         source: a file or data set; labels are not needed.
         output: a .csv, .tsv or .jsonl file; written whole or not at all.
         options: columns.
         on_progress: called with the rows done so far.
+        confidence: whether to abstain where the classifier is not sure, and whether to calibrate.
 
     Returns:
         The number of rows written.
 
     Raises:
+        RunError: no temperature was fitted in this trial, and calibrated probabilities are asked for.
         DataError: the input cannot be read, or the output's ending says no known format.
     """
     path = Path(output)
+    confidence = confidence or Confidence()
     write = _writer(path)
-    _, classifier, saved = _open(run)
+    trial, classifier, saved = _open(run)
+    temperature = _temperature(trial) if confidence.calibrated else 1.0
     options = options or ReadOptions(require_labels=False)
     done = 0
 
-    def rows() -> Iterator[tuple[Example, Mapping[str, float]]]:
+    def rows() -> Iterator[tuple[Example, Said]]:
         nonlocal done
         for chunk in _chunks(iter_examples(source, options)):
             if done == 0:
                 _check_shape(classifier, chunk[0], source)
-            for example, p in zip(chunk, _probabilities(classifier, chunk, saved["scoring_batch_tokens"]), strict=True):
+            probabilities_EL = _probabilities(classifier, chunk, saved["scoring_batch_tokens"])
+            if temperature != 1.0:
+                probabilities_EL = apply_temperature(probabilities_EL, temperature)
+            for example, p in zip(chunk, probabilities_EL, strict=True):
                 yield example, dict(zip(classifier.task.labels, map(float, p), strict=True))
             done += len(chunk)
             if on_progress:
                 on_progress(done)
 
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        write(file, classifier.task.labels, rows())
+        write(file, classifier.task.labels, ((row, confidence.label(said), said) for row, said in rows()))
     return done
+
+
+def _temperature(trial: Path) -> float:
+    temperature = read_json(trial / RECORD_FILE).get("temperature")
+    if not isinstance(temperature, (int, float)):
+        raise RunError(
+            f"{trial}: no temperature was fitted in this trial, which an earlier version of Entailor ran. Leave out "
+            "--calibrated, or delete the folder and run the same command again"
+        )
+    return float(temperature)
 
 
 def _chunks(examples: Iterator[Example]) -> Iterator[list[Example]]:
@@ -175,7 +225,7 @@ def _check_shape(classifier: Classifier, example: Example, source: str) -> None:
         )
 
 
-def _writer(path: Path) -> Callable[[TextIO, Sequence[str], Iterable[tuple[Example, Mapping[str, float]]]], None]:
+def _writer(path: Path) -> Callable[[TextIO, Sequence[str], Iterable[tuple[Example, str | None, Said]]], None]:
     writers = {".csv": ",", ".tsv": "\t"}
     if path.suffix == ".jsonl":
         return _write_jsonl
@@ -185,18 +235,16 @@ def _writer(path: Path) -> Callable[[TextIO, Sequence[str], Iterable[tuple[Examp
     raise DataError(f"{path.suffix or 'no ending'} is no format to write", path=path, remedy="Use .csv, .tsv or .jsonl")
 
 
-def _write_jsonl(file: TextIO, labels: Sequence[str], rows: Iterable[tuple[Example, Mapping[str, float]]]) -> None:
-    for example, probabilities in rows:
-        best = max(probabilities, key=probabilities.__getitem__)
-        line = {"id": example.id, "label": best, "probabilities": dict(probabilities)}
+def _write_jsonl(file: TextIO, labels: Sequence[str], rows: Iterable[tuple[Example, str | None, Said]]) -> None:
+    for example, label, probabilities in rows:
+        line = {"id": example.id, "label": label, "probabilities": dict(probabilities)}
         file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
 def _write_table(
-    file: TextIO, labels: Sequence[str], rows: Iterable[tuple[Example, Mapping[str, float]]], delimiter: str
+    file: TextIO, labels: Sequence[str], rows: Iterable[tuple[Example, str | None, Said]], delimiter: str
 ) -> None:
     writer = csv.writer(file, delimiter=delimiter, lineterminator="\n")
     writer.writerow(["id", "label", *(f"probability_{label}" for label in labels)])
-    for example, probabilities in rows:
-        best = max(probabilities, key=probabilities.__getitem__)
-        writer.writerow([example.id, best, *(f"{probabilities[label]:.8g}" for label in labels)])
+    for example, label, probabilities in rows:
+        writer.writerow([example.id, label or "", *(f"{probabilities[label]:.8g}" for label in labels)])

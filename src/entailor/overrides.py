@@ -18,6 +18,7 @@ from entailor.config import (
     DataSettings,
     Experiment,
     ModelSettings,
+    Priorities,
     PromptSettings,
     Settings,
     methods_by_name,
@@ -40,7 +41,12 @@ class _Dumper(yaml.SafeDumper):
 _Loader.add_implicit_resolver(*_SCIENTIFIC)
 _Dumper.add_implicit_resolver(*_SCIENTIFIC)
 
-SECTIONS: Mapping[str, type[Settings]] = {"data": DataSettings, "model": ModelSettings, "prompt": PromptSettings}
+SECTIONS: Mapping[str, type[Settings]] = {
+    "data": DataSettings,
+    "model": ModelSettings,
+    "prompt": PromptSettings,
+    "recommend": Priorities,
+}
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:

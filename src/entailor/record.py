@@ -20,6 +20,7 @@ from typing import Any, Literal
 from entailor.errors import RunError
 
 RECORD_FILE = "record.json"
+TUNE_FILE = "tune_predictions.jsonl"
 RECORD_VERSION = 1
 MOST_NAME_CHARACTERS = 100  # of a folder; file systems stop at 255 bytes
 NO_MODEL = "none"  # the model of rows that read the texts alone
@@ -133,6 +134,8 @@ class RunRecord:
         error: the failure in words, or None.
         curve: logged training moments.
         predictions: one a test example, in the order of the test split.
+        temperature: what logits are divided by so that confidence is earned, fitted on tune; None in older records.
+        tune_predictions: one a tune example, without texts; empty in older records.
     """
 
     model: str
@@ -148,14 +151,18 @@ class RunRecord:
     error: str | None = None
     curve: tuple[CurvePoint, ...] = ()
     predictions: tuple[Prediction, ...] = ()
+    temperature: float | None = None
+    tune_predictions: tuple[Prediction, ...] = ()
 
     def write(self, folder: Path) -> None:
         """Write predictions and curve, and record.json last: a folder with a record.json is whole."""
         folder.mkdir(parents=True, exist_ok=True)
         write_jsonl(folder / "predictions.jsonl", (asdict(row) for row in self.predictions))
         write_jsonl(folder / "curve.jsonl", (asdict(point) for point in self.curve))
-        head = asdict(replace(self, curve=(), predictions=()))
-        del head["curve"], head["predictions"]
+        if self.tune_predictions:
+            write_jsonl(folder / TUNE_FILE, (asdict(row) for row in self.tune_predictions))
+        head = asdict(replace(self, curve=(), predictions=(), tune_predictions=()))
+        del head["curve"], head["predictions"], head["tune_predictions"]
         write_json(folder / RECORD_FILE, {"version": RECORD_VERSION, "num_predictions": len(self.predictions), **head})
 
     @classmethod
@@ -172,6 +179,8 @@ class RunRecord:
             expected = head.pop("num_predictions")
             predictions = tuple(Prediction(**row) for row in read_jsonl(folder / "predictions.jsonl"))
             curve = tuple(CurvePoint(**row) for row in read_jsonl(folder / "curve.jsonl"))
+            tune = read_jsonl(folder / TUNE_FILE) if (folder / TUNE_FILE).exists() else []
+            head["tune_predictions"] = tuple(Prediction(**row) for row in tune)
             head["labels"], head["events"] = tuple(head["labels"]), tuple(head["events"])
             record = cls(**{**head, "costs": Costs(**head["costs"]), "predictions": predictions, "curve": curve})
         except (KeyError, TypeError, AttributeError) as error:
@@ -211,6 +220,11 @@ class RunFolder:
         return self.path / "comparison.json"
 
     @property
+    def doctor_file(self) -> Path:
+        """What the data doctor found in the split."""
+        return self.path / "doctor.json"
+
+    @property
     def report_file(self) -> Path:
         """One self-contained page."""
         return self.path / "report.html"
@@ -229,16 +243,22 @@ class RunFolder:
             yield place, RunRecord.read(place)
 
     def winner(self, comparison: Mapping[str, Any]) -> Path | None:
-        """Return the trial folder of the best row's first complete seed: seeds are not chosen by their test score.
+        """Return the trial folder of the recommended row's first complete seed: seeds are not chosen by their score.
 
         Args:
             comparison: the content of comparison.json.
 
         Returns:
-            The folder, or None where no trial is complete.
+            The folder, or None where no trial is complete or no row is within the limits of `recommend`.
         """
-        best = next((row for row in comparison.get("rows", ()) if row["best"]), None)
-        return self.trial(best["model"], best["method"], min(best["seeds"])) if best else None
+        rows = comparison.get("rows", ())
+        if "recommendation" in comparison:
+            picked = comparison["recommendation"] or {}
+            names = picked.get("model"), picked.get("method")
+            row = next((one for one in rows if (one["model"], one["method"]) == names), None)
+        else:  # a run folder from before rows were recommended
+            row = next((one for one in rows if one["best"]), None)
+        return self.trial(row["model"], row["method"], min(row["seeds"])) if row else None
 
 
 def _trial_order(record_file: Path) -> tuple[str, str, int]:

@@ -25,6 +25,7 @@ from entailor.engine.meter import Meter, peak_gpu_memory_bytes, peak_memory_byte
 from entailor.engine.scorer import collect_features, score
 from entailor.engine.trainer import Runtime, TrainingData, TrainingResult, seed_everything, train
 from entailor.errors import EntailorError, MethodError, RunError, TrainingError
+from entailor.evaluation.calibration import fit_temperature
 from entailor.methods import Classifier, FittedClassifier, Method, TrainedMethod, build_method
 from entailor.methods.base import Encoded, PromptedClassifier
 from entailor.models.load import Backbone, load_backbone, open_model
@@ -127,13 +128,15 @@ class _Trial:
         self.events: list[str] = []
         self.costs = Costs()
         self.training = TrainingResult()
-        self.provenance: dict[str, Any] = {}
+        # whether another seed would give another classifier decides what a single trial can say
+        self.provenance: dict[str, Any] = {"deterministic": plan.method.deterministic}
 
     def run(self) -> RunRecord:
         whole_peak = reset_peak_memory()
         classifier = self._learn()
         saved = self.folder / ("model" if self.plan.method.stores_whole_model else "adapter")
         self._note_prompts(classifier)
+        tune_EL = self._score_tune(classifier)
         logprobs_EL = self._score_test(classifier)
         # the peak is read before the reload check, which holds a second model for a moment
         memory = peak_memory_bytes()
@@ -166,7 +169,9 @@ class _Trial:
             events=tuple(self.events),
             provenance=self.provenance,
             curve=tuple(self.training.curve),
-            predictions=self._predictions(logprobs_EL),
+            predictions=self._predictions(self.split.test, logprobs_EL, texts=True),
+            temperature=fit_temperature(np.exp(tune_EL), np.array(self.task.targets(self.split.tune))),
+            tune_predictions=self._predictions(self.split.tune, tune_EL, texts=False),
         )
 
     def failed(self, error: str) -> RunRecord:
@@ -312,17 +317,25 @@ class _Trial:
         self.meter.seconds["evaluate"] += self.meter.seconds["test"]
         return logprobs_EL
 
-    def _predictions(self, logprobs_EL: NDArray[np.float64]) -> tuple[Prediction, ...]:
+    def _score_tune(self, classifier: Classifier) -> NDArray[np.float64]:
+        """Score tune with the final classifier: calibration is fitted on it, never on test."""
+        inputs = self._encode(classifier, self.split.tune)
+        with self.meter.measure("evaluate"):
+            return score(classifier, inputs, self.plan.scoring_batch_tokens)
+
+    def _predictions(
+        self, examples: Sequence[Example], logprobs_EL: NDArray[np.float64], *, texts: bool
+    ) -> tuple[Prediction, ...]:
         return tuple(
             Prediction(
                 id=row.id,
                 label=str(row.label),
                 probabilities=dict(zip(self.task.labels, (float(p) for p in np.exp(logprobs_L)), strict=True)),
                 group=row.group,
-                text=row.text,
-                text_pair=row.text_pair,
+                text=row.text if texts else "",
+                text_pair=row.text_pair if texts else None,
             )
-            for row, logprobs_L in zip(self.split.test, logprobs_EL, strict=True)
+            for row, logprobs_L in zip(examples, logprobs_EL, strict=True)
         )
 
     def _latency(self, classifier: Classifier) -> dict[str, float]:
@@ -395,7 +408,7 @@ def load_classifier(trial: str | Path, *, full_precision: bool = False) -> Class
         settings = parse_settings(ModelSettings, saved["model_settings"], where="model")
         method = build_method(saved["method"], saved["hyperparameters"])
         model, digest, seed = saved["model"], saved["weights_sha256"], saved["seed"]
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{folder / CLASSIFIER_FILE}: not whole ({error!r}). Run the trial again") from None
     backbone = None
     if method.stores_whole_model:

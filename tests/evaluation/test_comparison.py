@@ -194,3 +194,54 @@ def test_rows_without_a_model_name_none(record):
     tied = compare_records([record("lora"), record("bag_of_words", model="none", accuracy=0.68)])["sentence"]
     assert "none" not in tied
     assert "bag_of_words" in tied
+
+
+def test_every_two_rows_are_compared_and_grouped(record):
+    found = compare_records(
+        [record("lora", accuracy=0.9), record("probe", accuracy=0.6), record("rand", accuracy=0.33)]
+    )
+    assert len(found["pairs"]) == 3
+    assert {row["letters"] for row in found["rows"]} == {"a", "b", "c"}
+    for pair in found["pairs"]:
+        assert pair["told_apart"] == (pair["p_holm"] < 0.05)
+        assert pair["a"]["method"] != pair["b"]["method"]
+    assert found["detectable"]["pairs"] == 3
+    assert 0 < found["detectable"]["one_pair"] < found["detectable"]["difference"] < 1
+
+
+def test_seeds_widen_the_interval_and_the_worst_is_said(record):
+    apart = compare_records([record(seed=seed, accuracy=share) for seed, share in enumerate((0.6, 0.75, 0.9))])
+    accuracy = apart["rows"][0]["accuracy"]
+    assert accuracy["worst"] == min(accuracy["per_seed"])
+    assert accuracy["high"] - accuracy["low"] > 0.3
+
+
+def test_shuffled_labels_are_not_above_chance(record):
+    """Rows that know nothing: each alone would be called above chance in 1 of 40, all together rarely any is."""
+    called = 0
+    for seed in range(15):
+        rows = [record("row" * (i + 1), seed=seed, accuracy=1 / 3, n=150) for i in range(4)]
+        called += any(row["above_chance"] for row in compare_records(rows)["rows"])
+    assert called <= 2
+
+
+def test_calibrated_figures_stand_beside_the_raw_ones(record):
+    with_one = compare_records([record(temperature=0.3, seed=0), record(temperature=0.4, seed=1)])["rows"][0]
+    assert with_one["calibrated"]["temperatures"] == [0.3, 0.4]
+    assert with_one["calibrated"]["ece"] != with_one["ece"]
+    assert with_one["calibrated"]["log_loss"] != with_one["log_loss"]
+    assert with_one["coverage"][0]["coverage"] == 1.0
+    assert with_one["coverage"][0]["accuracy"] == pytest.approx(with_one["accuracy"]["mean"])
+    without = compare_records([record(seed=0), record(temperature=0.4, seed=1)])["rows"][0]
+    assert without["calibrated"] is None
+    assert without["coverage"]
+
+
+def test_a_deterministic_row_has_no_luck(record):
+    fixed = record("probe", accuracy=0.7, provenance={"deterministic": True})
+    seeds = [record("lora", seed=seed, accuracy=share) for seed, share in enumerate((0.6, 0.7, 0.8))]
+    widths = []
+    for row in (fixed, replace(fixed, provenance={})):
+        difference = compare_records([row, *seeds])["pairs"][0]
+        widths.append(difference["high"] - difference["low"])
+    assert widths[0] < widths[1]

@@ -2,15 +2,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest, bootstrap
+from scipy.stats import binomtest
 
-from entailor.evaluation.statistics import (
-    compare_correctness,
-    holm,
-    mcnemar_exact,
-    paired_bootstrap,
-    wilson_interval,
-)
+from entailor.evaluation.bootstrap import Scored
+from entailor.evaluation.statistics import accuracy_interval, holm, mcnemar_exact, wilson_interval
 
 
 @given(st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
@@ -50,47 +45,28 @@ def test_holm_is_between_uncorrected_and_bonferroni(p_values):
     assert corrected[order[0]] == min(1.0, p_values[order[0]] * len(p_values))
 
 
-def test_bootstrap_agrees_with_scipy():
+def test_an_accuracy_of_one_seed_has_wilsons_interval():
+    right_SN = np.random.default_rng(2).random((1, 200)) < 0.7
+    assert accuracy_interval(Scored(right_SN)) == wilson_interval(float(right_SN.mean()), 200)
+
+
+def test_seeds_that_agree_on_everything_add_nothing():
+    right_N = np.random.default_rng(2).random(200) < 0.7
+    one, three = accuracy_interval(Scored(right_N[None, :])), accuracy_interval(Scored(np.array([right_N] * 3)))
+    assert (three.low, three.high) == pytest.approx((one.low, one.high), abs=0.002)
+
+
+def test_seeds_far_apart_widen_the_interval():
     generator = np.random.default_rng(3)
-    a = (generator.random((3, 400)) < 0.7).mean(axis=0)
-    b = (generator.random((3, 400)) < 0.6).mean(axis=0)
-    found = paired_bootstrap(a, b)
-    expected = bootstrap(
-        (a - b,), np.mean, n_resamples=10_000, method="percentile", rng=np.random.default_rng(0)
-    ).confidence_interval
-    assert found.value == pytest.approx(np.mean(a - b))
-    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.004)
-    assert found.p < 0.01
+    close = np.array([generator.random(400) < share for share in (0.7, 0.7, 0.7)])
+    apart = np.array([generator.random(400) < share for share in (0.5, 0.7, 0.9)])
+    narrow, wide = accuracy_interval(Scored(close)), accuracy_interval(Scored(apart))
+    assert wide.high - wide.low > 3 * (narrow.high - narrow.low)
+    assert 0 <= wide.low <= wide.value <= wide.high <= 1
 
 
-def test_bootstrap_is_the_same_each_time_and_mirrors_its_arguments():
-    generator = np.random.default_rng(1)
-    a, b = generator.random(200) < 0.6, generator.random(200) < 0.5
-    assert paired_bootstrap(a * 1.0, b * 1.0) == paired_bootstrap(a * 1.0, b * 1.0)
-    assert paired_bootstrap(a * 1.0, b * 1.0).value == -paired_bootstrap(b * 1.0, a * 1.0).value
-
-
-def test_rows_that_never_differ_cannot_be_told_apart():
-    a = np.full(50, 2 / 3)
-    found = paired_bootstrap(a, a)
-    assert (found.value, found.low, found.high, found.p) == (0, 0, 0, 1)
-
-
-def test_one_seed_each_is_mcnemar_and_more_is_the_bootstrap():
-    generator = np.random.default_rng(0)
-    a, b = generator.random((1, 300)) < 0.8, generator.random((1, 300)) < 0.6
-    single = compare_correctness(a, b)
-    assert single.test.startswith("McNemar")
-    assert single.p == mcnemar_exact(a[0], b[0])
-    several = compare_correctness(np.concatenate([a, a]), b)
-    assert several.test == "paired bootstrap"
-    assert several.value == single.value
-
-
-def test_no_difference_is_rarely_called_one():
-    generator = np.random.default_rng(5)
-    called = 0
-    for _ in range(200):
-        a, b = generator.random((2, 150)) < 0.7, generator.random((2, 150)) < 0.7
-        called += compare_correctness(a, b).p < 0.05
-    assert called <= 20  # 5 % expected: 10, with room for chance
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_all_right_or_all_wrong_still_has_an_interval(share):
+    found = accuracy_interval(Scored(np.full((3, 50), share == 1.0)))
+    assert found == wilson_interval(share, 50)
+    assert found.high > found.low

@@ -1,11 +1,13 @@
 """A synthetic run folder with everything a report can meet: seeds, failures, alarms, groups, hostile and RTL text."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from entailor.evaluation.challenges import compare_challenge
 from entailor.evaluation.comparison import compare_records
 from entailor.record import NO_MODEL, Costs, CurvePoint, Prediction, RunFolder, RunRecord, write_json, write_text
 
@@ -103,7 +105,18 @@ def make_record(row: tuple, seed: int, n: int, model: str = MODEL) -> RunRecord:
         events=("predictions collapsed to one label; started again with seed 1001",) if name == "p_tuning" else (),
         curve=tuple(curve),
         predictions=make_predictions(accuracy, seed, n),
+        temperature=1.3 if accuracy else 1.0,
+        provenance={"deterministic": name in ("majority", "bag_of_words", "hypothesis_only", "linear_probe")},
     )
+
+
+def make_challenges(records: list[RunRecord]) -> list[dict]:
+    """Return one challenge that was scored, with hostile names, and one that could not be read."""
+    scored = [replace(one, predictions=one.predictions[:120]) for one in records if one.status == "complete"]
+    return [
+        compare_challenge("<b>hans</b>", "data/<b>hans</b>.jsonl", "labels as trained", scored),
+        {"name": "gone", "source": "gone.csv", "error": "gone.csv: no such file", "rows": []},
+    ]
 
 
 def make_folder(path: Path, records: list[RunRecord]) -> RunFolder:
@@ -111,7 +124,7 @@ def make_folder(path: Path, records: list[RunRecord]) -> RunFolder:
     folder = RunFolder(path)
     for record in records:
         record.write(folder.trial(record.model, record.name, record.seed))
-    write_json(folder.comparison_file, compare_records(records))
+    write_json(folder.comparison_file, compare_records(records, extra={"challenges": make_challenges(records)}))
     write_text(folder.experiment_file, f"models: ['{MODEL}']\nseeds: [0, 1]\nnote: '<script>alert(1)</script>'\n")
     write_json(
         folder.environment_file,

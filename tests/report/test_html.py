@@ -99,9 +99,18 @@ def test_every_section_is_there(parsed, comparison):
         "undefined",
         "premise",
         "1.2 % of the test examples were longer",
+        comparison["recommendation"]["sentence"],
+        "What would change it",
+        "The rule: among the rows that cannot be told apart",
+        "Every two rows",
+        "With 300 test examples a difference of",
+        "The temperature is fitted on tune and shown on test",
+        "Challenge sets",
+        "<b>hans</b>",
+        "gone.csv: no such file",
     ):
         assert words in parsed.words, words
-    assert parsed.tags.count("figure") == 6
+    assert parsed.tags.count("figure") == 10
 
 
 def test_right_to_left_text_has_its_direction(page):
@@ -145,12 +154,26 @@ def test_all_trials_failed(records):
     assert "out of memory" in words
 
 
-def test_level_rows_and_their_cheapest(records):
+def test_the_cheapest_of_level_rows_is_recommended(records):
     lora = next(record for record in records if record.name == "lora")
     small = replace(lora, name="small", costs=replace(lora.costs, train_seconds=3.0, stored_bytes=10))
     words = Page(render(name="x", comparison=compare_records([lora, small]), records=[lora, small])).words
     assert "level with best" in words
-    assert "Among the 2 rows that cannot be told apart, small is the cheapest: trained in 3.0 s, 10 B stored." in words
+    assert "small is recommended: of 2 rows that cannot be told apart it is the smallest to store." in words
+    assert "recommended" in words.split("All rows")[-1]
+
+
+def test_parts_a_comparison_does_not_hold_are_not_shown(comparison, records):
+    new = ("pairs", "detectable", "recommendation", "challenges")
+    rows = [
+        {key: value for key, value in row.items() if key not in ("coverage", "calibrated")}
+        for row in comparison["rows"]
+    ]
+    old = {**{key: value for key, value in comparison.items() if key not in new}, "rows": rows}
+    words = Page(render(name="x", comparison=old, records=records)).words
+    assert comparison["sentence"] in words
+    assert "What to ship" not in words
+    assert "Confidence and abstaining" not in words
 
 
 def test_two_models_share_one_page(records):

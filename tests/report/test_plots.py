@@ -18,7 +18,11 @@ def figures(comparison, records):
         "forest": plots.accuracy_with_intervals(names, rows, comparison["chance"]),
         "time": plots.accuracy_by_train_time(names, rows),
         "memory": plots.accuracy_by_memory(names, rows),
+        "latency": plots.accuracy_by_latency(names, rows),
+        "stored": plots.accuracy_by_stored(names, rows),
         "reliability": plots.reliability(names, rows),
+        "calibrated": plots.reliability_calibrated(names, rows),
+        "coverage": plots.accuracy_by_coverage(names, rows),
         **{f"swatch{i}": plots.swatch(i) for i in range(len(rows))},
     }
 
@@ -52,7 +56,7 @@ def test_text_is_text_and_ink_is_the_pages(figures):
 
 
 def test_every_row_has_its_colour_in_every_figure(figures):
-    for name in ("forest", "time", "memory", "reliability"):
+    for name in ("forest", "time", "memory", "latency", "stored", "reliability", "calibrated", "coverage"):
         for i in range(8):
             colour = plots.style(i).colour
             assert ("currentColor" if colour == plots.INK else colour) in figures[name]
@@ -72,6 +76,24 @@ def test_hostile_and_foreign_names_are_drawn_as_text(comparison):
     for svg in (plots.accuracy_with_intervals([name], rows, 0.3), plots.accuracy_by_memory([name], rows)):
         ET.fromstring(svg)
         assert "<script" not in svg
+
+
+def test_what_was_not_measured_is_not_drawn(comparison):
+    row = {**comparison["rows"][0], "latency_p50_ms": None, "calibrated": None, "coverage": []}
+    assert plots.accuracy_by_latency(["lora"], [row]) is None
+    assert plots.reliability_calibrated(["lora"], [row]) is None
+    assert plots.accuracy_by_coverage(["lora"], [row]) is None
+
+
+def test_rows_on_the_front_of_a_cost_are_ringed(comparison):
+    row = {**comparison["rows"][0], "pareto_by": ["memory"]}
+    rings = [plots.accuracy_by_memory(["lora"], [{**row, "pareto_by": by}]) for by in (["memory"], ["latency"])]
+    assert rings[0].count("<path") > rings[1].count("<path")
+
+
+def test_letters_stand_beside_the_intervals(comparison, figures):
+    for row in comparison["rows"]:
+        assert f">{row['letters']}</text>" in figures["forest"]
 
 
 def test_no_curves_no_plot():

@@ -104,3 +104,26 @@ def test_classification_report_says_undefined(records):
     assert neutral.split() == ["neutral", "undefined", "0.000", "0.000", "100"]
     assert "Matthews correlation  undefined" in text
     assert "gold \\ predicted" in text
+
+
+def test_letters_and_the_pareto_set_are_marked(comparison):
+    text = tables.plain_table(comparison)
+    for row in comparison["rows"]:
+        line = next(line for line in text.splitlines() if line[2:].startswith(row["method"] + " "))
+        assert f" {row['letters']}{'°' if row['pareto'] else ' '}" in line + " "
+
+
+def test_what_is_recommended_and_when_not_is_said(comparison):
+    text = tables.plain_table(comparison)
+    assert comparison["recommendation"]["sentence"] in text
+    for change in comparison["recommendation"]["changes"]:
+        assert change in text
+
+
+def test_challenges_are_told(records):
+    scored = {"name": "hans", "chance": 0.5, "scoring": "two-way: summed", "error": None}
+    scored["rows"] = [{"method": "lora", "accuracy": {"mean": 0.61}}]
+    gone = {"name": "gone", "error": "gone.csv: no such file", "rows": []}
+    text = tables.plain_table({**compare_records(records), "challenges": [scored, gone]})
+    assert "challenge hans: best lora with 61.0 % (its most frequent label: 50.0 %)\n    two-way: summed" in text
+    assert "challenge gone: left out: gone.csv: no such file" in text

@@ -42,18 +42,22 @@ class LoadedData:
     fingerprint: str
 
 
-def load_data(settings: DataSettings) -> LoadedData:
+def load_data(settings: DataSettings, *, whole: bool = False) -> LoadedData:
     """Read, split, sample and check the data of an experiment; the same settings and files give the same split.
 
     A part without a file is taken from train, in the proportions of the labels and so that no premise (or single
     text) stands in two parts. Without any file the corpus that ships is used.
+
+    Args:
+        settings: where the data come from and how they are split.
+        whole: leave train as it is; a part without a file stays empty.
 
     Raises:
         DataError: a source or row cannot be read; one class only; pairs here and single texts there; too few rows.
         LabelError: a label outside the label set, or in tune or test and not in train.
         ConfigError: settings that do not go together.
     """
-    split, notes = _corpus(settings) if settings.train is None else _from_sources(settings)
+    split, notes = _corpus(settings) if settings.train is None else _from_sources(settings, whole=whole)
     if settings.drop_leaks:
         split, dropped = drop_leaks(split)
         notes.append(f"train: {dropped:,} rows dropped because their text also stands in tune or test")
@@ -91,7 +95,7 @@ def _corpus(settings: DataSettings) -> tuple[Split, list[str]]:
     return split, [f"{size:,} pairs of the corpus that ships, seed {settings.split_seed}"]
 
 
-def _from_sources(settings: DataSettings) -> tuple[Split, list[str]]:
+def _from_sources(settings: DataSettings, *, whole: bool) -> tuple[Split, list[str]]:
     sources = dict(_sources(settings))
     options = ReadOptions(columns=settings.columns, label_names=settings.label_names, labels=settings.labels)
     options = replace(options, config_name=settings.config_name)
@@ -113,7 +117,9 @@ def _from_sources(settings: DataSettings) -> tuple[Split, list[str]]:
     notes = [note for name, result in results.items() for note in _notes(name, sources[name][0], result)]
     parts = {name: result.examples for name, result in results.items()}
     missing = [name for name in ("test", "tune") if name not in parts]
-    if missing:
+    if whole:
+        parts |= dict.fromkeys(missing, ())
+    elif missing:
         total = len(parts["train"])
         sizes = {name: _row_count(settings, f"{name}_size", total) for name in missing}
         parts |= split_off(parts["train"], sizes, settings.split_seed, sources["train"][0])

@@ -1,4 +1,4 @@
-"""The comparison of all trials of a run: one row a (model, row name), with costs, intervals and paired tests.
+"""The comparison of all trials of a run: one row a (model, row name), with costs, intervals, tests and what to ship.
 
 The content of comparison.json is made here; how it is shown is the report's business.
 """
@@ -13,26 +13,34 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from entailor.config import Priorities
 from entailor.errors import RunError
-from entailor.evaluation.calibration import reliability_bins
-from entailor.evaluation.metrics import Metrics, Outcome, evaluate_record, outcome
-from entailor.evaluation.statistics import compare_correctness, holm, wilson_interval
+from entailor.evaluation.bootstrap import Scored
+from entailor.evaluation.calibration import (
+    area_over_coverage,
+    coverage_curve,
+    expected_calibration_error,
+    reliability_bins,
+)
+from entailor.evaluation.metrics import Metrics, Outcome, calibrated, evaluate_record, log_loss, outcome
+from entailor.evaluation.pairs import SIGNIFICANCE, Pairs, compare_all
+from entailor.evaluation.power import POWER, detectable_difference
+from entailor.evaluation.recommendation import RowKey, key_of, mark_pareto, recommend
+from entailor.evaluation.statistics import accuracy_interval, holm, mcnemar_exact
 from entailor.record import NO_MODEL, RunRecord
 
-SIGNIFICANCE = 0.05
 
-RowKey = tuple[str, str]
-Correct = npt.NDArray[np.bool_]
-
-
-def compare_records(records: Sequence[RunRecord], *, extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def compare_records(
+    records: Sequence[RunRecord], *, priorities: Priorities | None = None, extra: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Return the content of comparison.json.
 
-    Rows stand best first. Figures are means over the seeds that finished, peaks of memory the highest of them. Each
-    row is tested against the best one on the same examples; p-values are corrected for the number of rows (Holm).
+    Rows stand best first. Figures are means over the seeds that finished, peaks of memory the highest of them. Every
+    two rows are tested on the same examples; p-values are corrected for the number of pairs (Holm).
 
     Args:
         records: every trial, complete or failed; all complete ones over the same test examples and labels.
+        priorities: what counts when one row is recommended.
         extra: further top-level keys, e.g. the run's name; they do not replace those made here.
 
     Raises:
@@ -45,7 +53,6 @@ def compare_records(records: Sequence[RunRecord], *, extra: Mapping[str, Any] | 
     for record in complete:
         seeds.setdefault((record.model, record.name), []).append(record)
     outcomes = {key: [outcome(record) for record in row] for key, row in seeds.items()}
-    correct = {key: np.array([result.correct_N for result in row]) for key, row in outcomes.items()}
     failed = [
         {"model": record.model, "method": record.name, "seed": record.seed, "error": record.error or "no reason given"}
         for record in records
@@ -53,22 +60,34 @@ def compare_records(records: Sequence[RunRecord], *, extra: Mapping[str, Any] | 
     ]
     rows = [_row(row, outcomes[key], failed) for key, row in seeds.items()]
     rows.sort(key=lambda row: (-row["accuracy"]["mean"], row["train_seconds"]))
-    _test_against_best(rows, correct)
-    gold = [row.label for row in complete[0].predictions] if complete else []
-    chance = max(map(gold.count, set(gold))) / len(gold) if gold else None
-    for row in rows:
-        row["above_chance"] = row["accuracy"]["low"] > chance
+    scored = {key_of(row): scored_row(seeds[key_of(row)], outcomes[key_of(row)]) for row in rows}
+    pairs = compare_all(scored)
+    _mark_groups(rows, pairs)
+    gold_N = next(iter(outcomes.values()))[0].gold_N if outcomes else np.array([], dtype=np.int64)
+    chance = float(np.bincount(gold_N).max() / len(gold_N)) if len(gold_N) else None
+    _test_against_chance(rows, scored, gold_N)
+    mark_pareto(rows)
     winner = _winner(rows)
+    titles = row_titles(rows)
     return {
         **(extra or {}),
         "labels": list((complete or records)[0].labels),
-        "num_test": len(gold),
+        "num_test": len(gold_N),
         "chance": chance,
         "rows": rows,
+        "pairs": _pair_lines(pairs),
+        "detectable": _detectable(pairs, len(gold_N)),
         "winner": winner,
         "sentence": winner["sentence"] if winner else f"No trial finished: {len(failed)} of {len(failed)} failed.",
+        "recommendation": recommend(rows, pairs, titles, priorities or Priorities(), len(gold_N)),
         "failed": failed,
     }
+
+
+def scored_row(records: Sequence[RunRecord], outcomes: Sequence[Outcome]) -> Scored:
+    """Return which examples each seed of a row gets right, and whether seeds matter to it at all."""
+    varies = not all(record.provenance.get("deterministic", False) for record in records)
+    return Scored(np.array([result.correct_N for result in outcomes]), varies)
 
 
 def hardest_examples(records: Sequence[RunRecord], n: int = 20) -> list[dict[str, Any]]:
@@ -131,6 +150,15 @@ def short_model_names(models: Sequence[str]) -> dict[str, str]:
     return short if len(set(short.values())) == len(unique) else {model: model for model in unique}
 
 
+def row_titles(rows: Sequence[Mapping[str, Any]]) -> dict[RowKey, str]:
+    """Return what each row is called in a sentence: the method, and the model where there are several."""
+    short = short_model_names([row["model"] for row in rows])
+    named = short if len(short) > 1 else {}
+    return {
+        key_of(row): row["method"] + (f" on {named[row['model']]}" if row["model"] in named else "") for row in rows
+    }
+
+
 def _aligned(complete: Sequence[RunRecord]) -> list[RunRecord]:
     """Bring labels and examples of all records into the order of the first, or say what does not match."""
     if not complete:
@@ -181,8 +209,7 @@ def _row(
     first = records[0]
     metrics = [evaluate_record(record) for record in records]
     per_seed = [one.accuracy.value for one in metrics]
-    mean = statistics.fmean(per_seed)
-    interval = wilson_interval(mean, metrics[0].num_examples)
+    interval = accuracy_interval(scored_row(records, outcomes))
     return {
         "model": first.model,
         "method": first.name,
@@ -190,9 +217,10 @@ def _row(
         "num_seeds": len(records),
         "seeds": [record.seed for record in records],
         "accuracy": {
-            "mean": mean,
+            "mean": statistics.fmean(per_seed),
             "low": interval.low,
             "high": interval.high,
+            "worst": min(per_seed),
             "std": statistics.stdev(per_seed) if len(per_seed) > 1 else None,
             "per_seed": per_seed,
         },
@@ -201,10 +229,11 @@ def _row(
             for name in ("macro_f1", "mcc", "log_loss", "ece", "majority_share")
         },
         **_costs(records),
-        "per_label": _per_label(metrics),
+        "per_label": label_means(metrics),
         "confusion": np.sum([one.confusion for one in metrics], axis=0).tolist(),
-        "groups": _groups(metrics),
+        "groups": accuracy_by_group(records, outcomes),
         "reliability": _reliability(outcomes),
+        **_calibration(records, outcomes),
         "hyperparameters": dict(first.hyperparameters),
         "events": [{"seed": record.seed, "text": event} for record in records for event in record.events],
         "failed_seeds": [
@@ -243,7 +272,8 @@ def _costs(records: Sequence[RunRecord]) -> dict[str, Any]:
     }
 
 
-def _per_label(metrics: Sequence[Metrics]) -> dict[str, dict[str, float | None]]:
+def label_means(metrics: Sequence[Metrics]) -> dict[str, dict[str, float | None]]:
+    """Return label to precision, recall and F1, means over the seeds for which they are defined, and support."""
     return {
         label: {
             "precision": _mean([one.per_label[label].precision for one in metrics]),
@@ -255,12 +285,20 @@ def _per_label(metrics: Sequence[Metrics]) -> dict[str, dict[str, float | None]]
     }
 
 
-def _groups(metrics: Sequence[Metrics]) -> dict[str, dict[str, Any]]:
-    groups = {}
-    for group, first in metrics[0].groups.items():
-        mean = statistics.fmean(one.groups[group].accuracy.value for one in metrics)
-        groups[group] = {"n": first.n, "accuracy": asdict(wilson_interval(mean, first.n))}
-    return groups
+def accuracy_by_group(records: Sequence[RunRecord], outcomes: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
+    """Return group to its number of examples and its accuracy with an interval, in order of first appearance."""
+    members: dict[str, list[int]] = {}
+    for i, row in enumerate(records[0].predictions):
+        if row.group is not None:
+            members.setdefault(row.group, []).append(i)
+    whole = scored_row(records, outcomes)
+    return {
+        group: {
+            "n": len(places),
+            "accuracy": asdict(accuracy_interval(replace(whole, correct_SN=whole.correct_SN[:, places]))),
+        }
+        for group, places in members.items()
+    }
 
 
 def _reliability(outcomes: Sequence[Outcome]) -> list[dict[str, float]]:
@@ -269,19 +307,89 @@ def _reliability(outcomes: Sequence[Outcome]) -> list[dict[str, float]]:
     return [asdict(one) for one in reliability_bins(confidence, correct)]
 
 
-def _test_against_best(rows: Sequence[dict[str, Any]], correct: Mapping[RowKey, Correct]) -> None:
-    """Give every row `best`, `difference_to_best` and `cannot_tell_apart_from_best`; rows stand best first."""
+def _calibration(records: Sequence[RunRecord], outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """Return what the temperatures give, None where a record has none, and accuracy against coverage.
+
+    Abstaining goes by the calibrated confidence where there is one.
+    """
+    temperatures = [record.temperature for record in records if record.temperature is not None]
+    scaled = None
+    if len(temperatures) == len(records):
+        scaled = [calibrated(result, one) for result, one in zip(outcomes, temperatures, strict=True)]
+    curves = [coverage_curve(result.confidence_N, result.correct_N) for result in scaled or outcomes]
+    return {
+        "calibrated": scaled
+        and {
+            "temperature": statistics.fmean(temperatures),
+            "temperatures": temperatures,
+            "log_loss": statistics.fmean(map(log_loss, scaled)),
+            "ece": statistics.fmean(expected_calibration_error(one.confidence_N, one.correct_N) for one in scaled),
+            "reliability": _reliability(scaled),
+        },
+        "coverage": [
+            {name: statistics.fmean(getattr(point, name) for point in points) for name in asdict(points[0])}
+            for points in zip(*curves, strict=True)
+        ],
+        "area_over_coverage": statistics.fmean(
+            area_over_coverage(result.confidence_N, result.correct_N) for result in scaled or outcomes
+        ),
+    }
+
+
+def _mark_groups(rows: Sequence[dict[str, Any]], pairs: Pairs[RowKey]) -> None:
+    """Give every row `letters`, `best`, `difference_to_best` and `cannot_tell_apart_from_best`; best stands first."""
+    letters = pairs.letters
+    for i, row in enumerate(rows):
+        against = pairs.between(key_of(row), key_of(rows[0])) if i else None
+        row["best"] = i == 0
+        row["letters"] = letters[key_of(row)]
+        row["difference_to_best"] = against and asdict(against)
+        row["cannot_tell_apart_from_best"] = against is not None and not against.told_apart
+
+
+def _test_against_chance(
+    rows: Sequence[dict[str, Any]], scored: Mapping[RowKey, Scored], gold_N: npt.NDArray[np.int64]
+) -> None:
+    """Give every row `above_chance` and `p_chance`.
+
+    The classifier that would ship, the first seed's, is tested against naming the most frequent label of test (McNemar,
+    exact; corrected for the number of rows).
+    """
     if not rows:
         return
-    best, others = rows[0], rows[1:]
-    best.update(best=True, difference_to_best=None, cannot_tell_apart_from_best=False)
-    best_SN = correct[best["model"], best["method"]]
-    differences = [compare_correctness(correct[row["model"], row["method"]], best_SN) for row in others]
-    corrected = holm([difference.p for difference in differences])
-    for row, difference, p_holm in zip(others, differences, corrected, strict=True):
-        row["best"] = False
-        row["difference_to_best"] = {**asdict(difference), "p_holm": p_holm}
-        row["cannot_tell_apart_from_best"] = p_holm >= SIGNIFICANCE
+    always_N = gold_N == np.bincount(gold_N).argmax()
+    firsts = [scored[key_of(row)].correct_SN[0] for row in rows]
+    found = [mcnemar_exact(first_N, always_N) for first_N in firsts]
+    for row, first_N, p in zip(rows, firsts, holm(found), strict=True):
+        row["p_chance"] = p
+        row["above_chance"] = p < SIGNIFICANCE and bool(first_N.mean() > always_N.mean())
+
+
+def _pair_lines(pairs: Pairs[RowKey]) -> list[dict[str, Any]]:
+    return [
+        {
+            "a": {"model": a[0], "method": a[1]},
+            "b": {"model": b[0], "method": b[1]},
+            **asdict(one),
+            "told_apart": one.told_apart,
+        }
+        for (a, b), one in pairs.differences.items()
+    ]
+
+
+def _detectable(pairs: Pairs[RowKey], num_test: int) -> dict[str, Any] | None:
+    """Return the least difference this test size shows, at the rate at which the rows of this run disagree."""
+    if not pairs.differences:
+        return None
+    discordant = statistics.median(one.discordant for one in pairs.differences.values())
+    count = len(pairs.differences)
+    return {
+        "difference": detectable_difference(num_test, discordant, count),
+        "one_pair": detectable_difference(num_test, discordant),
+        "discordant": discordant,
+        "pairs": count,
+        "power": POWER,
+    }
 
 
 def _winner(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
@@ -312,6 +420,6 @@ def _sentence(
         listed = " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
         standing = f"it cannot be told apart from {listed}"
     else:
-        standing = "every other row is worse beyond chance (p < 0.05, corrected for the number of rows)"
+        standing = "every other row is worse beyond chance (p < 0.05, corrected for the number of pairs)"
     chance = "" if best["above_chance"] else " Yet it is not above chance."
     return f"{name} is best with {figure}; {standing}.{chance}"

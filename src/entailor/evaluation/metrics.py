@@ -6,14 +6,14 @@ Reads one record; comparing several is comparison.py. A figure that is not defin
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from entailor.errors import RunError
-from entailor.evaluation.calibration import expected_calibration_error
+from entailor.evaluation.calibration import apply_temperature, expected_calibration_error
 from entailor.evaluation.statistics import Proportion, wilson_interval
 from entailor.record import RunRecord
 
@@ -133,6 +133,17 @@ def outcome(record: RunRecord) -> Outcome:
     return Outcome(gold_N, probabilities_NL.argmax(axis=1), probabilities_NL)
 
 
+def calibrated(result: Outcome, temperature: float) -> Outcome:
+    """Return the same predictions with confidence at another temperature; which label is predicted stays."""
+    return replace(result, probabilities_NL=apply_temperature(result.probabilities_NL, temperature))
+
+
+def log_loss(result: Outcome) -> float:
+    """Return the mean of -log of the gold label's probability, nats."""
+    gold_probability_N = result.probabilities_NL[np.arange(len(result.gold_N)), result.gold_N]
+    return float(-np.log(np.clip(gold_probability_N, np.finfo(float).eps, 1.0)).mean())
+
+
 def evaluate_record(record: RunRecord) -> Metrics:
     """Return every metric of one complete record.
 
@@ -145,7 +156,6 @@ def evaluate_record(record: RunRecord) -> Metrics:
     n, num_labels = result.probabilities_NL.shape
     per_label = _per_label(result, record.labels)
     defined = [line.f1 for line in per_label.values() if line.f1 is not None]
-    gold_probability_N = result.probabilities_NL[np.arange(n), result.gold_N]
     confusion = confusion_matrix(result.gold_N, result.predicted_N, labels=range(num_labels))
     return Metrics(
         labels=record.labels,
@@ -153,7 +163,7 @@ def evaluate_record(record: RunRecord) -> Metrics:
         accuracy=wilson_interval(float(result.correct_N.mean()), n),
         macro_f1=sum(defined) / len(defined) if defined else None,
         mcc=_matthews(result),
-        log_loss=float(-np.log(np.clip(gold_probability_N, np.finfo(float).eps, 1.0)).mean()),
+        log_loss=log_loss(result),
         ece=expected_calibration_error(result.confidence_N, result.correct_N),
         per_label=per_label,
         confusion=tuple(tuple(int(count) for count in row) for row in confusion),

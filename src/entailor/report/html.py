@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from entailor.errors import RunError
 from entailor.evaluation.comparison import hardest_examples
 from entailor.record import NO_MODEL, CurvePoint, RunFolder, RunRecord, read_json, write_text
-from entailor.report import plots, tables
+from entailor.report import plots, sections, tables
+from entailor.report.doctor import doctor_section
 
 NUM_HARDEST = 20
 MOST_CHARACTERS = 600  # of one text; a document's first lines say enough here
 MOST_LABELS = 16  # a larger confusion matrix cannot be read; its most frequent confusions are listed instead
 MOST_CONFUSIONS = 20
 MOST_GROUPS = 40
+RINGS = "upper left is better; rings: the Pareto front"
 MOST_TOKENS = 1500  # of one prompt
 
 
@@ -40,6 +41,7 @@ def write_report(folder: RunFolder) -> Path:
         experiment=_optional_text(folder.experiment_file),
         environment=_optional_json(folder.environment_file),
         split=_optional_json(folder.split_file),
+        doctor=_optional_json(folder.doctor_file),
     )
     write_text(folder.report_file, page)
     return folder.report_file
@@ -66,6 +68,7 @@ def render(
     experiment: str | None = None,
     environment: Mapping[str, Any] | None = None,
     split: Mapping[str, Any] | None = None,
+    doctor: Mapping[str, Any] | None = None,
 ) -> str:
     """Return the page.
 
@@ -76,14 +79,21 @@ def render(
         experiment: the text of experiment.yaml.
         environment: the content of environment.json; every key is optional.
         split: the content of split.json.
+        doctor: the content of doctor.json.
     """
-    from jinja2 import Environment, StrictUndefined
+    from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = environment or {}
     rows = _rows(comparison)
-    engine = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    engine.filters.update({one.__name__: one for one in _FILTERS})
-    template = engine.from_string(files("entailor.report").joinpath("report.html.j2").read_text(encoding="utf-8"))
+    engine = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=PackageLoader("entailor", "report"),
+    )
+    engine.filters.update({one.__name__: one for one in _FILTERS}, memory=tables.memory)
+    template = engine.get_template("report.html.j2")
     page = template.render(
         name=name,
         comparison=comparison,
@@ -92,12 +102,18 @@ def render(
         forest=_forest(comparison),
         figures=_figures(comparison, records),
         remarks=_remarks(comparison, rows),
+        recommended=sections.recommended(comparison, rows),
+        matrix=sections.pair_matrix(comparison, rows),
+        calibrations=sections.calibrations(rows),
+        challenges=sections.challenges(comparison, rows),
+        limit=sections.limit_of_test(comparison),
         groups=_groups(comparison["rows"]),
         hardest=_hardest(records, rows),
         prompts=_prompts(records, rows),
         no_model=NO_MODEL,
         parts=("premise", "hypothesis") if "entailment" in comparison["labels"] else ("first text", "second text"),
         data_notes=_data_notes(environment),
+        doctor=_drawn(doctor_section(doctor)) if doctor else None,
         split=_split_sizes(split or {}),
         command=_optional_words(environment.get("command")),
         experiment=experiment,
@@ -122,7 +138,6 @@ _FILTERS = (
     tables.count,
     tables.rate,
     tables.p_value,
-    tables.memory,
     shortened,
 )
 
@@ -224,9 +239,13 @@ def _figures(comparison: Mapping[str, Any], records: Sequence[RunRecord]) -> lis
     drawn = (
         ("Loss by epoch", "thin: training, thick: tune", plots.loss_by_epoch(names, curves)),
         ("Tune accuracy by epoch", "mean over seeds", plots.tune_accuracy_by_epoch(names, curves)),
-        ("Accuracy and training time", "upper left is better", plots.accuracy_by_train_time(names, rows)),
-        ("Accuracy and memory", "upper left is better", plots.accuracy_by_memory(names, rows)),
+        ("Accuracy and training time", RINGS, plots.accuracy_by_train_time(names, rows)),
+        ("Accuracy and memory", RINGS, plots.accuracy_by_memory(names, rows)),
+        ("Accuracy and latency", RINGS, plots.accuracy_by_latency(names, rows)),
+        ("Accuracy and stored size", RINGS, plots.accuracy_by_stored(names, rows)),
         ("Is the confidence earned?", "on the dotted line it is", plots.reliability(names, rows)),
+        ("After temperature scaling", "fitted on tune, shown on test", plots.reliability_calibrated(names, rows)),
+        ("When the model may abstain", "to the right: fewer answers", plots.accuracy_by_coverage(names, rows)),
     )
     return [{"title": title, "note": note, "svg": _drawn(svg)} for title, note, svg in drawn if svg is not None]
 
@@ -240,25 +259,7 @@ def _remarks(comparison: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -
             f"Always naming the most frequent label would be right {tables.percent(comparison['chance'])} of the time; "
             f"{above} of {len(rows)} {'row is' if len(rows) == 1 else 'rows are'} above that."
         )
-    equal = [row for row in rows if row["best"] or row["cannot_tell_apart_from_best"]]
-    if len(equal) > 1:
-        quickest = min(equal, key=lambda row: row["train_seconds"])
-        smallest = min(equal, key=lambda row: row["stored_bytes"])
-        spent = duration_words(quickest["train_seconds"])
-        if quickest is smallest:
-            words = f"{quickest['title']} is the cheapest: {spent}, {tables.size(quickest['stored_bytes'])} stored."
-        else:
-            words = (
-                f"{quickest['title']} is the quickest to train ({spent}) and {smallest['title']} the smallest "
-                f"to store ({tables.size(smallest['stored_bytes'])})."
-            )
-        remarks.append(f"Among the {len(equal)} rows that cannot be told apart, {words}")
     return remarks
-
-
-def duration_words(train_seconds: float) -> str:
-    """Return ``trained in 12 min``, or ``no training``."""
-    return f"trained in {tables.duration(train_seconds)}" if train_seconds else "no training"
 
 
 def _groups(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:

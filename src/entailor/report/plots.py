@@ -77,13 +77,18 @@ def tune_accuracy_by_epoch(names: Sequence[str], curves: Sequence[Sequence[Seque
 
 
 def accuracy_with_intervals(names: Sequence[str], rows: Sequence[Mapping[str, Any]], chance: float | None) -> str:
-    """Return each row's test accuracy with its interval, best on top, and the chance level (a forest plot)."""
+    """Return each row's test accuracy with its interval, best on top, and the chance level (a forest plot).
+
+    Letters at the right edge: rows that share one cannot be told apart.
+    """
 
     def draw(axes: Axes) -> None:
         for i, row in enumerate(rows):
             look, accuracy = style(i), row["accuracy"]
             axes.plot([100 * accuracy["low"], 100 * accuracy["high"]], [i, i], color=look.colour, linewidth=1.6)
             axes.plot([100 * accuracy["mean"]], [i], color=look.colour, marker=look.marker, markersize=6)
+            place = axes.get_yaxis_transform()
+            axes.text(1.015, i, row.get("letters", ""), transform=place, verticalalignment="center", color=INK)
         if chance is not None:
             axes.axvline(100 * chance, color=INK, linewidth=0.8, linestyle=(0, (2, 2)))
         axes.set_yticks(range(len(rows)), [_shortened(name) for name in names])
@@ -99,8 +104,8 @@ def accuracy_by_train_time(names: Sequence[str], rows: Sequence[Mapping[str, Any
     none = min(trained, default=1.0) / 4  # where rows without training stand
 
     def draw(axes: Axes) -> None:
-        _scatter(axes, rows, [row["train_seconds"] or none for row in rows])
         axes.set_xscale("log")
+        _scatter(axes, rows, [row["train_seconds"] or none for row in rows], "train_time")
         axes.set_xlim(none / 1.6, max(trained, default=1.0) * 1.8)
         low, high = axes.get_xlim()
         ticks = [(tick, duration(tick)) for tick in TICKS if low < tick < high and (tick > none * 2 or not free)]
@@ -121,7 +126,7 @@ def accuracy_by_memory(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) 
     def draw(axes: Axes) -> None:
         from matplotlib.ticker import MaxNLocator
 
-        _scatter(axes, rows, [memory(row) or 0 for row in rows])
+        _scatter(axes, rows, [memory(row) or 0 for row in rows], "memory")
         axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.xaxis.set_major_formatter(lambda value, _: size(value))
         axes.set_xlabel("peak memory" + (" of the GPU" if any(row["peak_gpu_memory_bytes"] for row in rows) else ""))
@@ -129,31 +134,103 @@ def accuracy_by_memory(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) 
     return _draw("memory", _described("Test accuracy against peak memory", names), draw)
 
 
-def reliability(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return accuracy against stated confidence; on the diagonal, confidence can be taken at its word."""
+def accuracy_by_latency(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str | None:
+    """Return test accuracy against the median time of one answer, or None where it was not measured."""
+    if any(row["latency_p50_ms"] is None for row in rows):
+        return None
 
     def draw(axes: Axes) -> None:
+        axes.set_xscale("log")
+        _scatter(axes, rows, [max(row["latency_p50_ms"], 1e-3) for row in rows], "latency")
+        _log_ticks(axes, lambda value: f"{value:g} ms")
+        axes.set_xlabel("one answer, median, log scale")
+
+    return _draw("latency", _described("Test accuracy against the time of one answer", names), draw)
+
+
+def accuracy_by_stored(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return test accuracy against the bytes that are saved, on a log scale."""
+
+    def draw(axes: Axes) -> None:
+        axes.set_xscale("log")
+        _scatter(axes, rows, [max(row["stored_bytes"] or 0, 1) for row in rows], "stored")
+        _log_ticks(axes, size)
+        axes.set_xlabel("stored, log scale")
+
+    return _draw("stored", _described("Test accuracy against stored size", names), draw)
+
+
+def reliability(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return accuracy against stated confidence; on the diagonal, confidence can be taken at its word."""
+    return _reliability("reliability", names, [row["reliability"] for row in rows])
+
+
+def reliability_calibrated(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str | None:
+    """Return the same after temperature scaling, or None where no row has a temperature."""
+    bins = [row["calibrated"]["reliability"] if row.get("calibrated") else [] for row in rows]
+    return _reliability("calibrated", names, bins) if any(bins) else None
+
+
+def _reliability(key: str, names: Sequence[str], bins_of: Sequence[Sequence[Mapping[str, float]]]) -> str:
+    def draw(axes: Axes) -> None:
         axes.plot([0, 100], [0, 100], color=INK, linewidth=0.8, linestyle=(0, (2, 2)))
-        for i, row in reversed(list(enumerate(rows))):
+        for i, found in reversed(list(enumerate(bins_of))):
             look = style(i)
-            total = sum(one["n"] for one in row["reliability"])
-            bins = [one for one in row["reliability"] if one["n"] >= 0.01 * total]  # a handful of examples is noise
+            total = sum(one["n"] for one in found)
+            bins = [one for one in found if one["n"] >= 0.01 * total]  # a handful of examples is noise
             x, y = [100 * one["confidence"] for one in bins], [100 * one["accuracy"] for one in bins]
             axes.plot(x, y, color=look.colour, marker=look.marker, linestyle=look.dash, markersize=3.5, linewidth=1.2)
-        lowest = min((one["confidence"] for row in rows for one in row["reliability"]), default=0)
+        lowest = min((one["confidence"] for found in bins_of for one in found), default=0)
         axes.set(xlim=(100 * lowest - 3, 102), ylim=(-3, 103))
         axes.set(xlabel="confidence (%)", ylabel="accuracy (%)")
 
-    return _draw("reliability", _described("Accuracy by confidence", names), draw)
+    return _draw(key, _described("Accuracy by confidence", names), draw)
 
 
-def _scatter(axes: Axes, rows: Sequence[Mapping[str, Any]], x: Sequence[float]) -> None:
+def accuracy_by_coverage(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str | None:
+    """Return accuracy on the examples that are answered when the least sure ones are not, or None without them."""
+    if not all(row.get("coverage") for row in rows):
+        return None
+
+    def draw(axes: Axes) -> None:
+        for i, row in reversed(list(enumerate(rows))):
+            look = style(i)
+            x = [100 * point["coverage"] for point in row["coverage"]]
+            y = [100 * point["accuracy"] for point in row["coverage"]]
+            line = axes.plot(x, y, color=look.colour, marker=look.marker, linestyle=look.dash, linewidth=1.2)[0]
+            line.set(markersize=3.5, markevery=4)
+        axes.set_xlim(102, 0)
+        axes.set(xlabel="answered (%), the surest first", ylabel="accuracy on these (%)")
+
+    return _draw("coverage", _described("Accuracy by coverage", names), draw)
+
+
+def _scatter(axes: Axes, rows: Sequence[Mapping[str, Any]], x: Sequence[float], cost: str) -> None:
+    """Draw rows with their intervals; a ring marks those no other row beats in both accuracy and this cost."""
     for i, row in reversed(list(enumerate(rows))):
         look, accuracy = style(i), row["accuracy"]
         low, high = 100 * accuracy["low"], 100 * accuracy["high"]
         axes.plot([x[i], x[i]], [low, high], color=look.colour, linewidth=1.0, alpha=0.6)
         axes.plot([x[i]], [100 * accuracy["mean"]], color=look.colour, marker=look.marker, markersize=7, linestyle="")
+    front = sorted((x[i], 100 * row["accuracy"]["mean"]) for i, row in enumerate(rows) if cost in row["pareto_by"])
+    if front:
+        across, up = zip(*front, strict=True)
+        axes.plot(across, up, color=INK, linewidth=0.7, alpha=0.6, drawstyle="steps-post", zorder=1)
+        axes.plot(across, up, color=INK, marker="o", markersize=13, fillstyle="none", linestyle="", markeredgewidth=0.8)
     axes.set_ylabel("test accuracy (%)")
+
+
+def _log_ticks(axes: Axes, words: Callable[[float], str]) -> None:
+    """Name whole powers of ten within the axis, or its ends where there are fewer than two."""
+    import math
+
+    low, high = axes.get_xlim()
+    ticks = [10.0**power for power in range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1)]
+    if len(ticks) < 2:
+        ticks = [float(f"{value:.2g}") for value in (low * (high / low) ** 0.15, low * (high / low) ** 0.85)]
+    ticks = ticks[:: -(-len(ticks) // 5)]
+    axes.set_xticks(ticks, [words(tick) for tick in ticks])
+    axes.set_xticks([], minor=True)
 
 
 def _curves(

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from entailor.evaluation.comparison import short_model_names
+from entailor.evaluation.recommendation import peak_memory as memory
+from entailor.evaluation.wording import count, decimal, duration, interval, p_value, percent, points, rate, size
 from entailor.record import NO_MODEL
 
 if TYPE_CHECKING:
@@ -17,69 +19,24 @@ if TYPE_CHECKING:
 
     from entailor.evaluation.metrics import Metrics
 
-NOTHING = "–"
-
-
-def percent(share: float | None) -> str:
-    """Return ``61.2 %`` for 0.612, a dash for None."""
-    return NOTHING if share is None else f"{100 * share:.1f} %"
-
-
-def interval(low: float, high: float) -> str:
-    """Return ``58.1 to 64.2`` (percent) for two shares."""
-    return f"{100 * low:.1f} to {100 * high:.1f}"
-
-
-def points(share: float) -> str:
-    """Return a difference of shares as ``+1.2`` or ``−3.4`` percentage points."""
-    return f"{100 * share:+.1f}".replace("-", "−")
-
-
-def decimal(value: float | None, digits: int = 3) -> str:
-    """Return ``0.612``, a dash for None."""
-    return NOTHING if value is None else f"{value:.{digits}f}"
-
-
-def duration(seconds: float | None) -> str:
-    """Return seconds as ``0.4 s``, ``75 s``, ``12 min``, ``3.3 h``; a dash for None."""
-    if seconds is None:
-        return NOTHING
-    if seconds < 9.95:
-        return f"{seconds:.1f} s" if seconds >= 0.05 or seconds == 0 else "<0.1 s"
-    if seconds < 99.5:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 3570 else f"{seconds / 3600:.1f} h"
-
-
-def size(num_bytes: float | None) -> str:
-    """Return bytes as ``812 B``, ``3.4 MB``, ``707 MB`` (powers of 1,000); a dash for None."""
-    return NOTHING if num_bytes is None else _scaled(num_bytes, ("B", "kB", "MB", "GB", "TB"))
-
-
-def count(number: float | None) -> str:
-    """Return a number of parameters as ``812``, ``12.3 k``, ``297 k``, ``8.0 B``; a dash for None."""
-    return NOTHING if number is None else _scaled(number, ("", "k", "M", "B")).strip()
-
-
-def rate(per_second: float | None) -> str:
-    """Return examples a second as ``1,234`` or ``3.4``; a dash for None."""
-    if per_second is None:
-        return NOTHING
-    return f"{per_second:.1f}" if per_second < 9.95 else f"{per_second:,.0f}"
-
-
-def p_value(p: float) -> str:
-    """Return ``p = 0.03`` with two digits that count, or ``p < 0.001``."""
-    if p < 0.001:
-        return "p < 0.001"
-    return f"p = {p:.3f}" if p < 0.01 else f"p = {p:.2f}"
-
-
-def _scaled(value: float, units: Sequence[str]) -> str:
-    power = 0
-    while power + 1 < len(units) and value >= 999.5:
-        value, power = value / 1000, power + 1
-    return f"{value:.{1 if power and value < 99.95 else 0}f} {units[power]}"
+__all__ = [
+    "classification_report_text",
+    "comparison_table",
+    "count",
+    "decimal",
+    "duration",
+    "failures",
+    "interval",
+    "mark",
+    "memory",
+    "p_value",
+    "percent",
+    "plain_table",
+    "points",
+    "rate",
+    "row_names",
+    "size",
+]
 
 
 def row_names(comparison: Mapping[str, Any]) -> list[str]:
@@ -97,8 +54,11 @@ def mark(row: Mapping[str, Any]) -> str:
     return "=" if row["cannot_tell_apart_from_best"] else " "
 
 
-HEADINGS = ("  method", "accuracy (95 %)", "F1", "train", "ex/s", "memory", "params", "stored")
-LEGEND = "* best   = level with the best   F1: macro   ex/s: in training   memory: peak   params: trained"
+HEADINGS = ("  method", "accuracy (95 %)", "same", "F1", "train", "memory", "params", "stored")
+LEGEND = (
+    "* best   = level with the best   same: rows that share a letter cannot be told apart   ° in the Pareto set   "
+    "F1: macro   memory: peak   params: trained"
+)
 
 
 def _cells(comparison: Mapping[str, Any]) -> list[tuple[str, ...]]:
@@ -108,9 +68,9 @@ def _cells(comparison: Mapping[str, Any]) -> list[tuple[str, ...]]:
             "{mean:.1f} ({low:.1f}–{high:.1f})".format(
                 **{k: 100 * row["accuracy"][k] for k in ("mean", "low", "high")}
             ),
-            decimal(row["macro_f1"]),
+            row["letters"] + ("°" if row["pareto"] else ""),
+            decimal(row["macro_f1"], 2),
             duration(row["train_seconds"] or None),
-            rate(row["examples_per_second"]),
             size(memory(row)),
             count(row["trainable_parameters"]),
             size(row["stored_bytes"]),
@@ -119,11 +79,21 @@ def _cells(comparison: Mapping[str, Any]) -> list[tuple[str, ...]]:
     ]
 
 
-def memory(row: Mapping[str, Any]) -> int | None:
-    """Return the peak that limits a run: of the GPU where there is one, else of the process, in bytes."""
-    gpu: int | None = row["peak_gpu_memory_bytes"]
-    host: int | None = row["peak_memory_bytes"]
-    return host if gpu is None else gpu
+def closing(comparison: Mapping[str, Any]) -> list[str]:
+    """Return what is said below the rows: challenges, the test size's limit, what is recommended and when not."""
+    lines = []
+    for one in comparison.get("challenges", ()):
+        if one["rows"]:
+            best = one["rows"][0]
+            figure = f"best {best['method']} with {percent(best['accuracy']['mean'])}"
+            lines.append(f"challenge {one['name']}: {figure} (its most frequent label: {percent(one['chance'])})")
+            lines.append(f"    {one['scoring']}")
+        else:
+            lines.append(f"challenge {one['name']}: left out: {one['error']}")
+    recommended = comparison.get("recommendation")
+    if recommended:
+        lines += [recommended["sentence"], *recommended["changes"]]
+    return lines
 
 
 def failures(comparison: Mapping[str, Any]) -> list[str]:
@@ -145,13 +115,13 @@ def comparison_table(comparison: Mapping[str, Any]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    caption = Text("\n".join([LEGEND, *failures(comparison)]))
+    caption = Text("\n".join([LEGEND, *failures(comparison), *closing(comparison)]))
     table = Table(box=box.SIMPLE_HEAD, title=Text(comparison["sentence"]), caption=caption, padding=(0, 1, 0, 0))
     table.title_justify = table.caption_justify = "left"
     table.show_edge = table.pad_edge = False
     table.add_column(HEADINGS[0], overflow="fold")
     for heading in HEADINGS[1:]:
-        table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column(heading, justify="right", no_wrap=heading != "same", overflow="fold")
     for row, cells in zip(comparison["rows"], _cells(comparison), strict=True):
         style = "bold green" if row["best"] else "green" if row["cannot_tell_apart_from_best"] else ""
         table.add_row(*(Text(cell) for cell in cells), style=style)
@@ -162,7 +132,7 @@ def plain_table(comparison: Mapping[str, Any]) -> str:
     """Return the rows as lines of columns parted by two or more spaces, for logs and pipes; no colours, no wrapping."""
     lines = _align([HEADINGS, *_cells(comparison)], left={0}) if comparison["rows"] else []
     legend = [LEGEND] if comparison["rows"] else []
-    return "\n".join([*lines, *legend, *failures(comparison), comparison["sentence"]])
+    return "\n".join([*lines, *legend, *failures(comparison), *closing(comparison), comparison["sentence"]])
 
 
 def classification_report_text(metrics: Metrics) -> str:

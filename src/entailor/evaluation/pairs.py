@@ -1,0 +1,155 @@
+"""Every row against every other on the same examples, and the groups of rows that cannot be told apart.
+
+Decides which test speaks for a pair; how the tests are made is statistics.py and bootstrap.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import Generic, TypeVar
+
+import numpy as np
+
+from entailor.evaluation.bootstrap import BOOTSTRAP_DRAWS, Scored, hierarchical_bootstrap, paired_bootstrap
+from entailor.evaluation.statistics import holm, mcnemar_exact
+
+SIGNIFICANCE = 0.05
+EXACT, TWO_LEVELS = "McNemar, exact", "hierarchical bootstrap"
+
+RowT = TypeVar("RowT", bound=Hashable)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Accuracy of one row minus that of another on the same examples.
+
+    Attributes:
+        value: the difference, -1 to 1.
+        low: lower end of its 95 % interval.
+        high: upper end.
+        p: two-sided p-value of "no difference", not corrected for the number of pairs.
+        test: what gave the p-value, in words.
+        p_bootstrap: p-value of the bootstrap that gave the interval.
+        p_mcnemar: of McNemar's exact test between the classifiers of the first seeds, which are the ones that ship.
+        discordant: share of examples that one of these two gets right and the other wrong.
+        holds_seeds: whether interval and p-value hold the chance of seeds, not of examples alone.
+        p_holm: `p` corrected for the number of pairs.
+    """
+
+    value: float
+    low: float
+    high: float
+    p: float
+    test: str
+    p_bootstrap: float
+    p_mcnemar: float
+    discordant: float
+    holds_seeds: bool
+    p_holm: float = 1.0
+
+    @property
+    def told_apart(self) -> bool:
+        """Whether the rows differ beyond chance."""
+        return self.p_holm < SIGNIFICANCE
+
+    def mirrored(self) -> Difference:
+        """Return the same difference with the rows exchanged."""
+        return replace(self, value=0.0 - self.value, low=0.0 - self.high, high=0.0 - self.low)
+
+
+def compare_scored(a: Scored, b: Scored, draws: int = BOOTSTRAP_DRAWS) -> Difference:
+    """Return the difference of two rows.
+
+    McNemar's exact test speaks where both have one trial, the hierarchical bootstrap where one has several. The
+    interval is from the bootstrap in both cases.
+
+    Args:
+        a: one row.
+        b: another, over the same examples.
+        draws: of the bootstrap.
+    """
+    levels = hierarchical_bootstrap(a, b, draws)
+    drawn = levels or paired_bootstrap(a.mean_N, b.mean_N, draws)
+    first_a, first_b = a.correct_SN[0], b.correct_SN[0]
+    exact = mcnemar_exact(first_a, first_b)
+    return Difference(
+        value=float(a.mean_N.mean() - b.mean_N.mean()),
+        low=drawn.low,
+        high=drawn.high,
+        p=drawn.p if levels else exact,
+        test=TWO_LEVELS if levels else EXACT,
+        p_bootstrap=drawn.p,
+        p_mcnemar=exact,
+        discordant=float(np.mean(first_a != first_b)),
+        holds_seeds=levels is not None or not (a.varies or b.varies),
+    )
+
+
+@dataclass(frozen=True)
+class Pairs(Generic[RowT]):
+    """All differences between rows, corrected together.
+
+    Attributes:
+        rows: in the order given.
+        differences: the first of two rows minus the second, for every two in the order of `rows`.
+    """
+
+    rows: tuple[RowT, ...]
+    differences: Mapping[tuple[RowT, RowT], Difference]
+
+    def between(self, a: RowT, b: RowT) -> Difference:
+        """Return a's accuracy minus b's."""
+        found = self.differences.get((a, b))
+        return found if found is not None else self.differences[b, a].mirrored()
+
+    def told_apart(self, a: RowT, b: RowT) -> bool:
+        """Return whether two rows differ beyond chance."""
+        return a != b and self.between(a, b).told_apart
+
+    @property
+    def letters(self) -> dict[RowT, str]:
+        """Return row to letters: rows that share one cannot be told apart."""
+        return compact_letters(self.rows, {pair for pair, one in self.differences.items() if one.told_apart})
+
+
+def compare_all(scored: Mapping[RowT, Scored], draws: int = BOOTSTRAP_DRAWS) -> Pairs[RowT]:
+    """Compare every two rows; p-values are corrected for the number of pairs (Holm 1979).
+
+    Args:
+        scored: row to which examples its seeds get right, all over the same examples.
+        draws: of the bootstrap of a pair; they make intervals, and no p-value that is corrected.
+    """
+    both = list(combinations(scored, 2))
+    found = [compare_scored(scored[a], scored[b], draws) for a, b in both]
+    corrected = holm([one.p for one in found])
+    differences = {pair: replace(one, p_holm=p_holm) for pair, one, p_holm in zip(both, found, corrected, strict=True)}
+    return Pairs(tuple(scored), differences)
+
+
+def compact_letters(rows: Sequence[RowT], differing: set[tuple[RowT, RowT]]) -> dict[RowT, str]:
+    """Return the compact letter display: two rows share a letter exactly when they are not in `differing`.
+
+    Insert and absorb (Piepho 2004, An Algorithm for a Letter-Based Representation of All-Pairwise Comparisons).
+
+    Args:
+        rows: best first; `a` goes to the first.
+        differing: pairs that can be told apart, in either order.
+    """
+    columns: list[set[RowT]] = [set(rows)]
+    for a, b in differing:
+        parted = [column for column in columns if {a, b} <= column]
+        split = [column for column in columns if column not in parted]
+        split += [column - {row} for column in parted for row in (a, b)]
+        columns = []
+        for column in sorted(split, key=len, reverse=True):  # what lies within another column says nothing more
+            if not any(column <= other for other in columns):
+                columns.append(column)
+    place = {row: i for i, row in enumerate(rows)}
+    columns.sort(key=lambda column: sorted(place[row] for row in column))
+    return {row: "".join(_letter(i) for i, column in enumerate(columns) if row in column) for row in rows}
+
+
+def _letter(index: int) -> str:
+    return chr(ord("a") + index) if index < 26 else f"{chr(ord('a') + index % 26)}{index // 26}"

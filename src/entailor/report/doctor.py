@@ -1,0 +1,78 @@
+"""What the data doctor found, as text for a terminal and as a section of the report. Reads doctor.json only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.resources import files
+from typing import Any
+
+MOST_ROWS_IN_TEXT = 3
+
+
+def doctor_section(document: Mapping[str, Any]) -> str:
+    """Return the section of the report as HTML, with every text escaped."""
+    from jinja2 import Environment, StrictUndefined
+
+    engine = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = engine.from_string(files("entailor.report").joinpath("doctor.html.j2").read_text(encoding="utf-8"))
+    return template.render(
+        summary=summary(document),
+        findings=document["findings"],
+        skipped=_skipped(document),
+        parts=_part_names(document),
+    )
+
+
+def doctor_text(document: Mapping[str, Any]) -> str:
+    """Return the findings as text, the gravest first, each with a few rows and the next step."""
+    return "\n".join(_lines(document))
+
+
+def summary(document: Mapping[str, Any]) -> str:
+    """Return one sentence: what was looked at, and how much was found."""
+    sizes = ", ".join(f"{number:,} {part}" for part, number in document["sizes"].items() if number)
+    done = [one for one in document["checks"] if not one["skipped"]]
+    counts = {
+        severity: sum(one["severity"] == severity for one in document["findings"])
+        for severity in ("error", "warning", "info")
+    }
+    names = {"error": "errors", "warning": "warnings", "info": "remarks"}
+    found = ", ".join(
+        f"{number} {names[severity].removesuffix('s') if number == 1 else names[severity]}"
+        for severity, number in counts.items()
+        if number
+    )
+    return f"{len(done)} checks over {sizes} rows: {found or 'nothing found'}."
+
+
+def _lines(document: Mapping[str, Any]) -> Iterator[str]:
+    yield summary(document)
+    for found in document["findings"]:
+        yield ""
+        yield f"{found['severity']}: {found['message']}."
+        yield f"    {found['remedy']}."
+        yield from map(_row_line, found["rows"][:MOST_ROWS_IN_TEXT])
+    quiet = [one["title"] for one in document["checks"] if not one["findings"] and not one["skipped"]]
+    if quiet:
+        yield ""
+        yield f"nothing found: {'; '.join(quiet)}."
+    for one in _skipped(document):
+        yield f"not looked at: {one['title']} ({one['skipped']})."
+
+
+def _row_line(row: Mapping[str, Any]) -> str:
+    texts = " | ".join(text for text in (row["text"], row["text_pair"]) if text is not None)
+    note = f" ({row['note']})" if row["note"] else ""
+    label = "" if row["label"] is None else f" {row['label']}:"
+    return f"    {row['part']} {row['id']}{note}{label} {texts}"
+
+
+def _skipped(document: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    return [one for one in document["checks"] if one["skipped"]]
+
+
+def _part_names(document: Mapping[str, Any]) -> tuple[str, str | None]:
+    rows = [row for found in document["findings"] for row in found["rows"]]
+    if all(row["text_pair"] is None for row in rows):
+        return "text", None
+    return ("premise", "hypothesis") if "entailment" in document["labels"] else ("first text", "second text")

@@ -1,0 +1,97 @@
+from itertools import combinations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from entailor.evaluation.bootstrap import Scored
+from entailor.evaluation.pairs import compact_letters, compare_all, compare_scored
+from entailor.evaluation.statistics import mcnemar_exact
+
+
+def right(share, seeds=1, seed=0, examples=300):
+    return np.random.default_rng([seed, round(1000 * share)]).random((seeds, examples)) < share
+
+
+def test_one_trial_each_is_mcnemar_and_several_are_two_levels():
+    a, b = right(0.8), right(0.6)
+    single = compare_scored(Scored(a), Scored(b))
+    assert single.test == "McNemar, exact"
+    assert single.p == single.p_mcnemar == mcnemar_exact(a[0], b[0])
+    assert not single.holds_seeds  # another seed may turn it around
+    assert compare_scored(Scored(a, False), Scored(b, False)).holds_seeds
+    several = compare_scored(Scored(right(0.8, 3)), Scored(b))
+    assert several.test == "hierarchical bootstrap"
+    assert several.p == several.p_bootstrap
+    assert several.holds_seeds
+
+
+def test_mcnemar_is_that_of_the_classifiers_that_ship():
+    a, b = right(0.8, 3), right(0.6, 2)
+    found = compare_scored(Scored(a), Scored(b))
+    assert found.p_mcnemar == mcnemar_exact(a[0], b[0])
+    assert found.discordant == np.mean(a[0] != b[0])
+
+
+def test_a_difference_is_the_same_from_both_sides():
+    pairs = compare_all({"a": Scored(right(0.8, 3)), "b": Scored(right(0.6))})
+    there, back = pairs.between("a", "b"), pairs.between("b", "a")
+    assert (back.value, back.low, back.high) == (-there.value, -there.high, -there.low)
+    assert (back.p, back.p_holm) == (there.p, there.p_holm)
+    assert not pairs.told_apart("a", "a")
+
+
+def test_the_same_classifier_under_two_names_is_never_told_apart():
+    one = right(0.7, 3)
+    pairs = compare_all({"a": Scored(one), "twin": Scored(one), "c": Scored(right(0.3, 3))})
+    assert pairs.between("a", "twin").p_holm == 1.0
+    assert pairs.letters["a"] == pairs.letters["twin"]
+
+
+def test_every_pair_is_corrected_for_all():
+    rows = {name: Scored(right(share)) for name, share in (("a", 0.8), ("b", 0.7), ("c", 0.6), ("d", 0.5))}
+    pairs = compare_all(rows)
+    assert set(pairs.differences) == set(combinations("abcd", 2))
+    smallest = min(pairs.differences.values(), key=lambda one: one.p)
+    assert smallest.p_holm == pytest.approx(min(1.0, 6 * smallest.p))
+
+
+def test_many_rows_can_still_be_told_apart():
+    """Forty rows are 780 pairs: a p-value counted from 10,000 draws could never stay below 0.05 / 780."""
+    rows = {i: Scored(right(0.9 if i else 0.2, 5, seed=i, examples=100)) for i in range(40)}
+    assert compare_all(rows, draws=50).told_apart(0, 1)
+
+
+def test_no_rows_and_one_row():
+    assert compare_all({}).letters == {}
+    assert compare_all({"a": Scored(right(0.5))}).letters == {"a": "a"}
+
+
+def test_letters_worked_by_hand():
+    assert compact_letters("abc", set()) == {"a": "a", "b": "a", "c": "a"}
+    assert compact_letters("abc", {("a", "c")}) == {"a": "a", "b": "ab", "c": "b"}
+    assert compact_letters("abc", {("a", "b"), ("a", "c"), ("b", "c")}) == {"a": "a", "b": "b", "c": "c"}
+    # Piepho (2004): what is not told apart need not be a chain
+    assert compact_letters("abcd", {("a", "b"), ("c", "d")}) == {"a": "ab", "b": "cd", "c": "ac", "d": "bd"}
+
+
+@given(
+    st.integers(1, 8).flatmap(
+        lambda n: st.tuples(st.just(n), st.sets(st.sampled_from(list(combinations(range(n), 2)) or [(0, 0)])))
+    )
+)
+def test_rows_share_a_letter_exactly_when_they_are_not_told_apart(case):
+    n, differing = case
+    differing.discard((0, 0))
+    letters = compact_letters(range(n), differing)
+    assert all(letters.values())
+    for a, b in combinations(range(n), 2):
+        assert bool(set(letters[a]) & set(letters[b])) == ((a, b) not in differing)
+
+
+def test_letters_go_on_behind_z():
+    rows = list(range(30))
+    letters = compact_letters(rows, set(combinations(rows, 2)))
+    assert letters[25] == "z"
+    assert letters[26] == "a1"
