@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check format docs lock clean
+.PHONY: demo test check format docs audit kills fuzz lock clean
 
 demo: $(READY)
 	$(BIN)/entailor compare --out runs/demo
@@ -19,6 +19,7 @@ check: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python docs/generate.py --check
+	$(BIN)/python scripts/audit.py
 
 format: $(READY)
 	$(BIN)/ruff format .
@@ -26,6 +27,17 @@ format: $(READY)
 
 docs: $(READY)
 	$(BIN)/python docs/generate.py
+
+# Known vulnerabilities of the locked packages; an error as well where the service does not answer.
+audit: $(READY)
+	$(BIN)/python scripts/audit.py --required
+
+# The long runs behind the table of docs/guides/resilience.md. Fuzzing needs `pip install atheris`.
+kills: $(READY)
+	PYTHONPATH=src:. $(BIN)/python tests/long/kills.py --kills 50
+
+fuzz: $(READY)
+	PYTHONPATH=src:. $(BIN)/python tests/long/fuzzing.py --seconds 45
 
 # Builds a clean environment from pyproject.toml and writes down what was installed.
 lock:

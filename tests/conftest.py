@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import random
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -18,6 +19,8 @@ from entailor.experiment import Comparison, compare
 from entailor.models.load import Backbone, Objective, load_backbone
 from entailor.models.precision import PrecisionChoice
 from entailor.models.source import resolve_model
+from entailor.record import RECORD_FILE, write_sealed_json
+from entailor.storage import checksums
 from entailor.tasks import Task
 
 ENCODERS = ("bert", "roberta", "distilbert", "electra", "deberta-v2", "mpnet", "modernbert")
@@ -42,6 +45,15 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_network() -> Iterator[None]:
+    """Nobody asks the Hub whether it is there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("entailor.models.hub.hub_is_silent", lambda: False)
+        patch.setattr("entailor.data.tables.hub_is_silent", lambda: False)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -252,6 +264,14 @@ def write_csv(path: Path, rows: Sequence[Example]) -> str:
     return str(path)
 
 
+def reseal(trial: Path, **changes: Any) -> None:
+    """Make a trial whose files or record a test has changed look as if it had been written so."""
+    head = {**json.loads((trial / RECORD_FILE).read_text(encoding="utf-8")), **changes}
+    head["files"] = checksums(trial, leave_out=(RECORD_FILE,))
+    del head["checksum"]
+    write_sealed_json(trial / RECORD_FILE, head)
+
+
 @pytest.fixture(scope="session")
 def csv_of() -> Callable[[Path, Sequence[Example]], str]:
     """Return what writes examples to a CSV file."""
@@ -281,6 +301,7 @@ def nli_experiment(tiny_model: Callable[[str], Path], nli_files: DataSettings) -
         },
         seeds=2,
         restarts=0,
+        forecast=False,
         out="not to be used",
     )
 

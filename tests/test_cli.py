@@ -23,27 +23,32 @@ from entailor.config import Experiment
 from entailor.errors import RunError
 from entailor.experiment import Comparison
 from entailor.overrides import read_yaml
-from entailor.record import RunRecord, read_json
+from entailor.record import RunRecord, read_sealed_json
 
 ROOT = Path(__file__).parent.parent
 DATA = {"--config", "--train", "--tune", "--test", "--columns", "--model", "--out"}
 SIZES = {"--max-train-examples", "--max-test-examples"}
+PLAN = {"--learning-curve", "--forecast-only"}
 VERBS = {
     (): {"--version", "--debug"},
-    ("compare",): {*DATA, *SIZES, "--methods", "--seeds", "--challenge", "--json", "--quiet"},
+    ("compare",): {*DATA, *SIZES, *PLAN, "--methods", "--seeds", "--challenge", "--json", "--quiet"},
     ("train",): {*DATA, *SIZES, "--method", "--seed", "--json", "--quiet"},
     ("merge",): {"--run", "--output", "--test", "--columns", "--json"},
-    ("evaluate",): {"--run", "--test", "--columns", "--label-names", "--config-name", "--split", "--json", "--quiet"},
+    ("evaluate",): {"--run", "--test", "--columns", "--label-names", "--config-name", "--split", "--json", "--quiet"}
+    | {"--trust-remote-code"},
     ("predict",): {
         *("--run", "--input", "--output", "--columns", "--config-name", "--split", "--quiet"),
-        *("--min-confidence", "--calibrated"),
+        *("--min-confidence", "--calibrated", "--trust-remote-code"),
     },
     ("report",): {"--run"},
     ("validate",): {*(DATA - {"--out"}), "--output", "--fail-on", "--json", "--quiet"},
+    ("verify",): {"--run", "--sample", "--trust-remote-code", "--json"},
+    ("diff",): {"--json"},
     ("models",): set(),
     ("models", "list"): {"--json"},
     ("models", "pull"): {"--revision"},
     ("env",): {"--json"},
+    ("bench",): {"--model", "--methods", "--train", "--seconds", "--json", "--quiet", "-q"},
     ("config-schema",): set(),
 }
 
@@ -89,7 +94,7 @@ def words(nli_experiment: Experiment, tmp_path: Path) -> list[str]:
     """A comparison of a third of a second."""
     data = nli_experiment.data
     files = ["--train", data.train, "--tune", data.tune, "--test", data.test]
-    return ["compare", *files, "--methods", "majority,bag_of_words", "--out", str(tmp_path / "run")]
+    return ["compare", *files, "--methods", "majority,bag_of_words", "--out", str(tmp_path / "run"), "forecast=false"]
 
 
 # --- the public surface
@@ -180,7 +185,7 @@ def test_compare_prints_a_table_where_nobody_watches(entailor_, words, tmp_path)
 
 def test_json_is_all_there_is_on_standard_output(entailor_, words, tmp_path):
     result = entailor_(*words, "--json")
-    assert json.loads(result.out) == read_json(tmp_path / "run" / "comparison.json")
+    assert json.loads(result.out) == read_sealed_json(tmp_path / "run" / "comparison.json", "")
     assert "report: " in result.err
 
 
@@ -461,7 +466,7 @@ def test_ctrl_c_from_outside(tmp_path, tiny_model, nli_files):
     assert process.returncode == 130
     assert out == ""
     assert err == "interrupted; the same command goes on where it stopped\n"
-    comparison = read_json(tmp_path / "run" / "comparison.json")
+    comparison = read_sealed_json(tmp_path / "run" / "comparison.json", "")
     assert [row["method"] for row in comparison["rows"]] == ["majority"]
     assert (tmp_path / "run" / "report.html").exists()
 

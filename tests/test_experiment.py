@@ -100,7 +100,7 @@ def without_times(summary: dict[str, Any]) -> dict[str, Any]:
             del row[key]
         for key in ("pareto", "pareto_by"):  # costs
             del row[key]
-    others = ("winner", "sentence", "precision", "rows", "pairs", "detectable", "recommendation")
+    others = ("winner", "sentence", "precision", "rows", "pairs", "detectable", "recommendation", "test_reads")
     kept = {key: value for key, value in summary.items() if key not in others}
     return {**kept, "rows": rows}
 
@@ -114,10 +114,12 @@ def test_the_run_folder_holds_what_was_promised(finished_run: Comparison, nli_ex
         "experiment.yaml",
         "environment.json",
         "split.json",
+        "test_reads.json",
         "trials",
         "comparison.json",
         "doctor.json",
         "report.html",
+        ".lock",
     }
     (model,) = {path.name for path in (run / "trials").iterdir()} - {"none"}
     trials = {str(path.parent.relative_to(run / "trials")) for path in run.rglob("record.json")}
@@ -138,6 +140,7 @@ def test_the_run_folder_holds_what_was_promised(finished_run: Comparison, nli_ex
 
 def test_comparison_json_holds_the_keys_other_tools_read(finished_run: Comparison):
     summary = json.loads(finished_run.folder.comparison_file.read_text())
+    assert summary.pop("checksum").startswith("sha256:")
     assert summary == json.loads(json.dumps(finished_run.summary))
     assert len(summary["rows"]) == 5
     for row in summary["rows"]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.conftest import reseal
 
 import entailor.inference
 from entailor.config import DataSettings, Experiment
@@ -22,7 +23,7 @@ from entailor.evaluation.calibration import apply_temperature
 from entailor.evaluation.metrics import evaluate_record
 from entailor.experiment import Comparison, compare
 from entailor.inference import Confidence, evaluate, find_trial, predict
-from entailor.record import RunFolder, RunRecord, read_json, write_json
+from entailor.record import RunFolder, RunRecord, read_json, write_json, write_sealed_json
 from entailor.trial import load_classifier
 
 LABELS = ("entailment", "neutral", "contradiction")
@@ -216,7 +217,7 @@ def test_an_input_that_fails_leaves_the_output_as_it_was(lora, tmp_path, monkeyp
 
 
 def test_odd_ids_and_texts_come_through(finished_run, tmp_path):
-    """Ids are written as they were given, those a spreadsheet would take for a formula as well."""
+    """Ids are written as they were given, but that a spreadsheet takes none for a formula."""
     ids = ['=1+1 "x"', "a,b", "tab\there", "two\nlines", "\u202ertl", "日本", "-", "@SUM(A1)"]
     source = tmp_path / "in.jsonl"
     source.write_text(
@@ -228,7 +229,8 @@ def test_odd_ids_and_texts_come_through(finished_run, tmp_path):
             if name == "out.jsonl":
                 assert [json.loads(line)["id"] for line in file] == ids
             else:
-                assert [row["id"] for row in csv.DictReader(file, delimiter="\t" if "tsv" in name else ",")] == ids
+                found = [row["id"] for row in csv.DictReader(file, delimiter="\t" if "tsv" in name else ",")]
+                assert found == [f"'{one}" if one[0] in "=-@" else one for one in ids]
 
 
 def test_rows_without_ids_get_stable_ones(lora, tmp_path):
@@ -362,7 +364,7 @@ def test_a_folder_that_is_no_run(tmp_path, nli_files):
 
 
 def test_a_run_without_a_complete_trial(tmp_path):
-    write_json(RunFolder(tmp_path).comparison_file, {"rows": [], "winner": None})
+    write_sealed_json(RunFolder(tmp_path).comparison_file, {"rows": [], "winner": None})
     with pytest.raises(RunError, match="no trial of this run is complete"):
         find_trial(tmp_path)
 
@@ -380,10 +382,10 @@ def test_the_first_seed_that_is_complete_stands_for_the_row(copy_of, finished_ru
     trial = copy_of("lora")
     folder = RunFolder(trial.parents[3])
     record = read_json(trial / "record.json")
-    write_json(trial / "record.json", {**record, "status": "failed", "error": "TrainingError: other scores"})
+    reseal(trial, status="failed", error="TrainingError: other scores")
     lora = {"model": record["model"], "method": "lora", "best": True, "seeds": [1]}
     picked = {"model": record["model"], "method": "lora"}
-    write_json(folder.comparison_file, {**finished_run.summary, "rows": [lora], "recommendation": picked})
+    write_sealed_json(folder.comparison_file, {**finished_run.summary, "rows": [lora], "recommendation": picked})
     assert find_trial(folder.path) == trial.parent / "seed-1"
     with pytest.raises(RunError, match="was not finished, or failed"):
         find_trial(trial)
@@ -428,6 +430,7 @@ def test_damaged_weights_are_named(copy_of, row, file, damage):
 def test_a_description_that_cannot_be_used(copy_of, change, said):
     trial = copy_of("majority")
     write_json(trial / "classifier.json", {**read_json(trial / "classifier.json"), **change})
+    reseal(trial)
     with pytest.raises(RunError, match=said) as caught:
         load_classifier(trial)
     assert str(trial / "classifier.json") in str(caught.value)
@@ -437,5 +440,6 @@ def test_other_weights_under_the_same_name_are_refused(copy_of):
     trial = copy_of("lora")
     described = read_json(trial / "classifier.json")
     write_json(trial / "classifier.json", {**described, "weights_sha256": "0" * 64})
+    reseal(trial)
     with pytest.raises(RunError, match=r"trained on .* with weights 000000000000.*train again"):
         load_classifier(trial)

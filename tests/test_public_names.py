@@ -19,6 +19,7 @@ from entailor.data.example import Split
 
 ROOT = Path(__file__).parent.parent
 PUBLIC = {
+    "BudgetSettings": "entailor.config",
     "Classifier": "entailor.methods.base",
     "Comparison": "entailor.experiment",
     "DataSettings": "entailor.config",
@@ -33,11 +34,14 @@ PUBLIC = {
     "RunRecord": "entailor.record",
     "Split": "entailor.data.example",
     "compare": "entailor.experiment",
+    "diff_runs": "entailor.evaluation.difference",
     "evaluate": "entailor.inference",
+    "forecast": "entailor.experiment",
     "load_classifier": "entailor.trial",
     "merge": "entailor.merging",
     "predict": "entailor.inference",
     "validate": "entailor.doctor",
+    "verify": "entailor.verification",
 }
 
 
@@ -92,7 +96,7 @@ def test_the_example_of_the_docstring_runs(
 
     def on_tiny(**values: object) -> Experiment:
         assert values.pop("seeds") == 3
-        return Experiment(**values, **small)
+        return Experiment(**values, **small, forecast=False)
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("entailor.config.Experiment", on_tiny)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.conftest import reseal
 
 from entailor.errors import RunError
 from entailor.record import (
@@ -119,16 +120,17 @@ def cut(path: Path, share: float) -> None:
         (lambda at: (at / "record.json").write_text("[1]"), "", "damaged"),
         (lambda at: (at / "record.json").write_text('{"version": 1}'), "", "damaged"),
         (lambda at: (at / "record.json").write_bytes(b"\xff"), "record.json", "cannot be read"),
-        (lambda at: set_in(at / "record.json", version=2), "record.json", "another version"),
-        (lambda at: set_in(at / "record.json", costs={"price": 3}), "", "price"),
-        (lambda at: set_in(at / "record.json", surprise=3), "", "surprise"),
-        (lambda at: cut(at / "predictions.jsonl", 0.75), "predictions.jsonl", "line 2"),
-        (lambda at: cut(at / "predictions.jsonl", 0), "predictions.jsonl", "0 rows, 2 expected"),
-        (lambda at: drop_line(at / "predictions.jsonl"), "predictions.jsonl", "1 rows, 2 expected"),
-        (lambda at: (at / "predictions.jsonl").unlink(), "predictions.jsonl", "No such file"),
+        (lambda at: set_in(at / "record.json", version=3), "record.json", "another version"),
+        (lambda at: reseal(at, costs={"price": 3}), "", "price"),
+        (lambda at: reseal(at, surprise=3), "", "surprise"),
+        (lambda at: set_in(at / "record.json", seed=7), "record.json", "damaged or changed by hand"),
+        (lambda at: cut(at / "predictions.jsonl", 0.75), "predictions.jsonl", "damaged"),
+        (lambda at: cut(at / "predictions.jsonl", 0), "predictions.jsonl", "(0 bytes)"),
+        (lambda at: (drop_line(at / "predictions.jsonl"), reseal(at)), "predictions.jsonl", "1 rows, 2 expected"),
+        (lambda at: (at / "predictions.jsonl").unlink(), "predictions.jsonl", "missing"),
         (lambda at: (at / "predictions.jsonl").write_text('{"id": "a"}\n'), "", "damaged"),
         (lambda at: (at / "predictions.jsonl").write_text("[1]\n"), "", "damaged"),
-        (lambda at: (at / "curve.jsonl").write_text("{\n"), "curve.jsonl", "line 1"),
+        (lambda at: (at / "curve.jsonl").write_text("{\n"), "curve.jsonl", "damaged"),
     ],
 )
 def test_a_damaged_record_is_named(written, damage, named, said):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.conftest import make_examples
+from tests.conftest import make_examples, reseal
 
 from entailor.config import ModelSettings
 from entailor.data.example import Example, Split
@@ -212,6 +212,7 @@ def test_a_damaged_adapter_is_named(run, tmp_path):
     file = tmp_path / "trial" / "adapter" / WEIGHTS_FILE
     tensors = load_file(file)
     save_file({**tensors, "prefix_K2NH": tensors["prefix_K2NH"][:1].clone()}, file)
+    reseal(tmp_path / "trial")
     with pytest.raises(MethodError, match=r"prefix_K2NH has shape \(1, 2, 4, 16\), expected \(2, 2, 4, 16\)"):
         load_classifier(tmp_path / "trial")
 

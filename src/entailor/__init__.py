@@ -12,21 +12,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from entailor.config import DataSettings, Experiment, ModelSettings
+    from entailor.config import BudgetSettings, DataSettings, Experiment, ModelSettings
     from entailor.data.example import Example, Split
     from entailor.doctor import Examination, validate
     from entailor.errors import EntailorError
-    from entailor.experiment import Comparison, Observer, compare
+    from entailor.evaluation.difference import diff_runs
+    from entailor.experiment import Comparison, Observer, compare, forecast
     from entailor.inference import evaluate, predict
     from entailor.merging import MergeReport, merge
     from entailor.methods import Classifier, Method
     from entailor.record import RunRecord
     from entailor.trial import load_classifier
+    from entailor.verification import verify
 
 __version__ = "0.1.0"
 
 # Where each public name lives; it is imported when it is first asked for, so `import entailor` is quick.
 _HOMES = {
+    "BudgetSettings": "entailor.config",
     "Classifier": "entailor.methods",
     "Comparison": "entailor.experiment",
     "DataSettings": "entailor.config",
@@ -41,14 +44,18 @@ _HOMES = {
     "RunRecord": "entailor.record",
     "Split": "entailor.data.example",
     "compare": "entailor.experiment",
+    "diff_runs": "entailor.evaluation.difference",
     "evaluate": "entailor.inference",
+    "forecast": "entailor.experiment",
     "load_classifier": "entailor.trial",
     "merge": "entailor.merging",
     "predict": "entailor.inference",
     "validate": "entailor.doctor",
+    "verify": "entailor.verification",
 }
 
 __all__ = [
+    "BudgetSettings",
     "Classifier",
     "Comparison",
     "DataSettings",
@@ -63,11 +70,14 @@ __all__ = [
     "RunRecord",
     "Split",
     "compare",
+    "diff_runs",
     "evaluate",
+    "forecast",
     "load_classifier",
     "merge",
     "predict",
     "validate",
+    "verify",
 ]
 
 

@@ -6,7 +6,10 @@ Nothing heavy is imported before a verb needs it, so that ``--help`` answers at 
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +21,7 @@ from entailor.errors import ConfigError, EntailorError
 
 if TYPE_CHECKING:
     from entailor.config import Experiment
+    from entailor.engine.stopping import StopSwitch
     from entailor.experiment import Comparison
 
 app = typer.Typer(
@@ -60,6 +64,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON o
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")]
 ConfigName = Annotated[str | None, typer.Option("--config-name", help="Configuration of a Hugging Face data set.")]
 SplitName = Annotated[str | None, typer.Option("--split", help="Split of a Hugging Face data set.")]
+TrustCode = Annotated[
+    bool,
+    typer.Option("--trust-remote-code", help="Run code that comes with the base model, where it was trained so."),
+]
 Run = Annotated[Path, typer.Option("--run", help="A trial's folder, or a run's (its recommended row).")]
 
 
@@ -99,13 +107,20 @@ def compare(
     challenge: Challenge = None,
     max_train_examples: MaxTrain = None,
     max_test_examples: MaxTest = None,
+    learning_curve: Annotated[
+        str | None, typer.Option("--learning-curve", help="Train every row at these sizes as well: 50,200,1000.")
+    ] = None,
+    forecast_only: Annotated[
+        bool, typer.Option("--forecast-only", help="Tell how long it would take and how much memory, and stop.")
+    ] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Run several ways of adapting, and tell which wins.
 
     All are trained and tested on the same split; where the difference may be chance, the table says so. The same
-    command goes on where it stopped.
+    command goes on where it stopped. With budget.trials=8 (or budget.minutes, budget.examples) every row first chooses
+    its settings on tune, at equal effort.
     """
     flags = {
         "data.train": train,
@@ -118,9 +133,14 @@ def compare(
         "models": model,
         "seeds": seeds,
         "out": out,
+        "learning_curve": learning_curve,
     }
     words = [*([f"methods={methods}"] if methods else []), *(overrides or [])]
-    result = _run_experiment(_experiment(config, flags, words), quiet=quiet)
+    experiment = _experiment(config, flags, words)
+    if forecast_only:
+        _show_forecast(experiment, as_json=as_json, quiet=quiet)
+        return
+    result = _run_experiment(experiment, quiet=quiet)
     _show_comparison(result, as_json=as_json, quiet=quiet)
     if all(record.status == "failed" for record in result.records):
         raise typer.Exit(1)
@@ -175,6 +195,7 @@ def evaluate(
     ] = None,
     config_name: ConfigName = None,
     split: SplitName = None,
+    trust_remote_code: TrustCode = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -196,7 +217,7 @@ def evaluate(
         split=split,
     )
     with _row_counter(quiet=quiet) as show:
-        record = evaluate_run(run, test, options, show)
+        record = evaluate_run(run, test, options, show, trust_remote_code=trust_remote_code)
     metrics = evaluate_record(record)
     _print(
         json.dumps(asdict(metrics), indent=2, ensure_ascii=False) if as_json else classification_report_text(metrics)
@@ -211,6 +232,7 @@ def predict(
     columns: Columns = None,
     config_name: ConfigName = None,
     split: SplitName = None,
+    trust_remote_code: TrustCode = False,
     min_confidence: Annotated[
         float,
         typer.Option("--min-confidence", help="Leave the label empty where its probability is below this."),
@@ -229,7 +251,9 @@ def predict(
     options = ReadOptions(columns=mapped, config_name=config_name, split=split, require_labels=False)
     with _row_counter(quiet=quiet) as show:
         confidence = Confidence(calibrated, min_confidence)
-        count = predict_rows(run, source, output, options, show, confidence=confidence)
+        count = predict_rows(
+            run, source, output, options, show, confidence=confidence, trust_remote_code=trust_remote_code
+        )
     if not quiet:
         unsure = f"; the label is empty where its probability is below {min_confidence:g}" if min_confidence else ""
         _say(f"{count:,} {'row' if count == 1 else 'rows'} written to {output}{unsure}")
@@ -316,6 +340,49 @@ def report(run: Annotated[Path, typer.Option("--run", help="A run's folder.")]) 
     from entailor.report.html import write_report
 
     _print(str(write_report(RunFolder(run))))
+
+
+@app.command()
+def verify(
+    run: Annotated[Path, typer.Option("--run", help="A run's folder.")],
+    sample: Annotated[int, typer.Option("--sample", min=1, help="Test examples scored again for each trial.")] = 64,
+    trust_remote_code: TrustCode = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check the files of a run, and score again.
+
+    Every file is held against its checksum, and every saved classifier against the recorded probabilities. Exits
+    with 1 where something is not as it was written.
+    """
+    from dataclasses import asdict
+
+    from entailor.verification import verify as verify_run
+
+    found = verify_run(run, sample=sample, trust_remote_code=trust_remote_code)
+    _print(json.dumps(asdict(found), indent=2, ensure_ascii=False) if as_json else found.as_text())
+    if not found.sound:
+        raise typer.Exit(1)
+
+
+@app.command()
+def diff(
+    first: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
+    second: Annotated[Path, typer.Argument(metavar="RUN", help="Another one.")],
+    as_json: AsJson = False,
+) -> None:
+    """Say what differs between two runs.
+
+    That is data, configuration, versions and results; times and peaks of memory do not count. Exits with 1 where
+    something differs.
+    """
+    from dataclasses import asdict
+
+    from entailor.evaluation.difference import diff_runs
+
+    found = diff_runs(first, second)
+    _print(json.dumps(asdict(found), indent=2, ensure_ascii=False) if as_json else found.as_text())
+    if not found.same:
+        raise typer.Exit(1)
 
 
 @models_app.command("list")
@@ -408,10 +475,27 @@ def _experiment(config: Path | None, flags: dict[str, Any], words: list[str]) ->
     from entailor.overrides import apply_overrides, read_yaml, set_key
 
     values = read_yaml(config) if config else {}
+    _refuse_code_by_file(values, config, words)
     for key, value in flags.items():
         if value is not None:
             set_key(values, key.split("."), value)
     return parse_settings(Experiment, apply_overrides(values, words, known_keys))
+
+
+def _refuse_code_by_file(values: dict[str, Any], config: Path | None, words: list[str]) -> None:
+    """A file may come from a stranger: the code of a checkpoint is run only where the command line says so."""
+    methods = values.get("methods")
+    rows = list(methods.values()) if isinstance(methods, dict) else methods if isinstance(methods, list) else []
+    rows += [inner for row in rows if isinstance(row, dict) for inner in row.values()]  # a list of `name: settings`
+    asked = any(
+        isinstance(one, dict) and isinstance(one.get("model"), dict) and one["model"].get("trust_remote_code")
+        for one in (values, *rows)
+    )
+    if asked and not any(word.startswith("model.trust_remote_code=") for word in words):
+        raise ConfigError(
+            f"{config}: model.trust_remote_code would run code that comes with the checkpoint. If you trust it, say so "
+            "on the command line as well: model.trust_remote_code=true"
+        )
 
 
 def _mapping(text: str | None, flag: str) -> dict[str, str] | None:
@@ -426,18 +510,58 @@ def _mapping(text: str | None, flag: str) -> dict[str, str] | None:
 
 
 def _run_experiment(experiment: Experiment, *, quiet: bool) -> Comparison:
+    from entailor.engine.stopping import Stopped
     from entailor.experiment import compare
     from entailor.progress import watch
 
     try:
-        with watch(quiet=quiet) as observer:
-            return compare(experiment, observer)
+        with _stoppable() as stop, watch(quiet=quiet) as observer:
+            return compare(experiment, observer, stop)
+    except Stopped as stopped:
+        place = f" at {stopped.place}" if stopped.place else ""
+        _say(f"interrupted{place}; the same command goes on where it stopped")
+        raise typer.Exit(128 + stopped.signum) from None
     except KeyboardInterrupt:
         _say("interrupted; the same command goes on where it stopped")
         raise typer.Exit(130) from None
 
 
+def _show_forecast(experiment: Experiment, *, as_json: bool, quiet: bool) -> None:
+    from entailor.experiment import Observer, forecast
+    from entailor.report.effort import forecast_lines
+
+    expected = forecast(experiment, Observer() if quiet else Observer(note=_say))
+    if as_json:
+        _print(json.dumps(expected, indent=2))
+    else:
+        _print("\n".join(forecast_lines(expected)) if expected["rows"] else "nothing is left to do")
+
+
+@contextmanager
+def _stoppable() -> Iterator[StopSwitch]:
+    """Let Ctrl-C and SIGTERM end the run after the training step that is under way."""
+    from entailor.engine.stopping import StopSwitch
+
+    stop = StopSwitch()
+
+    def ask(signum: int, _frame: object) -> None:
+        if stop.request(signum):
+            # not through sys.stderr, which the signal may have interrupted in the middle of a write
+            os.write(2, b"stopping after this step, with a checkpoint; once more stops at once\n")
+
+    if threading.current_thread() is not threading.main_thread():  # handlers belong to that one
+        yield stop
+        return
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def _show_comparison(result: Comparison, *, as_json: bool, quiet: bool) -> None:
+    from entailor.report.effort import effort_lines
     from entailor.report.tables import comparison_table, plain_table
 
     if as_json:
@@ -448,6 +572,9 @@ def _show_comparison(result: Comparison, *, as_json: bool, quiet: bool) -> None:
         Console().print(comparison_table(result.summary))
     else:
         _print(plain_table(result.summary))
+    if not as_json:
+        for line in effort_lines(result.summary):
+            _print(line)
     if not quiet:
         _say(f"report: {result.folder.report_file}")
 

@@ -11,7 +11,15 @@ from collections.abc import Iterable, Mapping
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from entailor.errors import ConfigError, near_miss
 
@@ -205,6 +213,37 @@ class Priorities(Settings):
         return (*_all_different(value), *(name for name in COST_NAMES if name not in value))
 
 
+class BudgetSettings(Settings):
+    """How much every method with a search space may spend on choosing its settings; at most one of the first three."""
+
+    trials: int | None = Field(default=None, ge=1)
+    """Settings each row tries."""
+    minutes: float | None = Field(default=None, gt=0)
+    """Minutes each row tries settings for; the last trial is cut at an evaluation."""
+    examples: int | None = Field(default=None, ge=1)
+    """Training examples, repetitions counted, each row may spend on trying settings."""
+    sampler: Literal["tpe", "random"] = "tpe"
+    """How settings are drawn after the row's own: by a tree of Parzen estimators, or evenly."""
+    pruner: Literal["successive_halving", "hyperband", "none"] = "successive_halving"
+    """What stops trials that fall behind on tune."""
+    reduction_factor: int = Field(default=3, ge=2)
+    """Of the trials that reach a rung of the pruner, one in so many goes on."""
+    tuning_seed: int = Field(default=7_919, ge=0)
+    """Of the draws and of every tuning trial: none of the seeds that are tested, so that no lucky one is tuned for."""
+
+    @model_validator(mode="after")
+    def _one_measure(self) -> BudgetSettings:
+        given = [name for name in ("trials", "minutes", "examples") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"a budget is one of trials, minutes and examples, found {' and '.join(given)}")
+        return self
+
+    @property
+    def is_set(self) -> bool:
+        """Whether anything is tuned at all."""
+        return not (self.trials is None and self.minutes is None and self.examples is None)
+
+
 class PromptSettings(Settings):
     """How a decoder is asked: the text around an example, and the words that stand for the labels."""
 
@@ -242,10 +281,20 @@ class Experiment(Settings):
     """The run folder."""
     doctor: bool = True
     """Let the data doctor look at the split (seconds) and write doctor.json, which the report shows."""
+    budget: BudgetSettings = BudgetSettings()
+    """Equal effort in choosing settings for every method that has a search space; none unless it is given."""
+    learning_curve: tuple[PositiveInt, ...] = ()
+    """Sizes of nested samples of train at which every row is trained as well, e.g. 50,200,1000."""
+    forecast: bool = True
+    """Measure before the run how long it will take and how much memory it needs; costs a few seconds a row."""
     restarts: int = Field(default=1, ge=0)
     """How often a collapsed training is started again with another seed (recorded as such)."""
     scoring_batch_tokens: int = Field(default=8192, ge=16)
     """Tokens of one batch when scoring, padding included."""
+    checkpoint_minutes: float | None = Field(default=5.0, ge=0)
+    """Minutes of training between two checkpoints; None: none by the clock. Changes no result."""
+    checkpoint_steps: int | None = Field(default=None, ge=1)
+    """Optimizer steps between two checkpoints; None: none by steps. Changes no result."""
 
     @field_validator("methods", mode="before")
     @classmethod
@@ -273,6 +322,18 @@ class Experiment(Settings):
         if not value:
             raise ValueError("at least one model is needed")
         return _all_different(value)
+
+    @field_validator("learning_curve", mode="before", json_schema_input_type=int | str | tuple[int, ...])
+    @classmethod
+    def _sizes_as_list(cls, value: object) -> object:
+        if isinstance(value, str):
+            return [size.strip() for size in value.split(",") if size.strip()]
+        return (value,) if isinstance(value, int) and not isinstance(value, bool) else value
+
+    @field_validator("learning_curve")
+    @classmethod
+    def _sizes_in_order(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(sorted(_all_different(value)))
 
     @field_validator("seeds", mode="before", json_schema_input_type=int | tuple[int, ...])
     @classmethod

@@ -22,12 +22,12 @@ from entailor.data.doctor.base import (
 )
 from entailor.data.splits import LoadedData, load_data
 from entailor.engine.scorer import collect_features
-from entailor.errors import MethodError, ModelError
+from entailor.errors import MethodError, ModelError, RunError
 from entailor.methods import build_method
 from entailor.methods.linear_probe import LinearProbeClassifier
 from entailor.models.load import Backbone, load_backbone, open_model
 from entailor.models.precision import PrecisionChoice
-from entailor.record import RunFolder, read_json, write_json
+from entailor.record import RunFolder, read_sealed_json, write_json, write_sealed_json
 from entailor.tasks import Task
 from entailor.token_checks import token_checks
 
@@ -135,11 +135,11 @@ def examine_data(data: LoadedData, tell: Tell = lambda words: None) -> Examinati
 
 def examine_run(folder: RunFolder, data: LoadedData, tell: Tell) -> None:
     """Write doctor.json for a run's split unless it is there; tell what the checks of every run do not say already."""
-    if folder.doctor_file.exists() and read_json(folder.doctor_file).get("fingerprint") == data.fingerprint:
+    if folder.doctor_file.exists() and _examined(folder) == data.fingerprint:
         return
     tell("looking for mistakes in the data")
     found = examine_data(data)
-    found.write(folder.doctor_file)
+    write_sealed_json(folder.doctor_file, found.document())
     for one in found.findings:
         if one.severity != "info" and one.check != "repeated_rows":
             tell(f"{one.severity}: {one.message}. {one.remedy}")
@@ -158,3 +158,11 @@ def encoder_features(backbone: Backbone, model: str, task: Task, evidence: Evide
     inputs = classifier.encode([evidence.split.train[place] for place in places])
     data = collect_features(classifier, inputs, evidence.targets(places).tolist(), BATCH_TOKENS)
     return EncoderFeatures(model, data.features)
+
+
+def _examined(folder: RunFolder) -> str | None:
+    """Return the fingerprint of the data that doctor.json is about; None where it is damaged, so it is made anew."""
+    try:
+        return str(read_sealed_json(folder.doctor_file, "It is made anew").get("fingerprint"))
+    except RunError:
+        return None

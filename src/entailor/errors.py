@@ -8,6 +8,7 @@ EntailorError
 │   └── HeadMismatchError  a checkpoint whose own head names other labels
 ├── MethodError            a method that does not fit the model or the task
 ├── TrainingError          training that went wrong in a way that must not pass silently
+│   └── DivergedError      a loss, a gradient or a score that is not finite
 └── RunError               a run folder that is missing, damaged or belongs to another experiment
 
 Every failure a user can cause or meet is one of these. Its text names the place, what was found, what was
@@ -80,6 +81,19 @@ class MethodError(EntailorError):
 
 class TrainingError(EntailorError):
     """Training went wrong in a way that must not pass silently."""
+
+
+class DivergedError(TrainingError):
+    """A loss, a gradient or a score is not finite.
+
+    Args:
+        problem: what was found, at which step, and the next step.
+        kept: which weights the classifier still holds, in words; None where none are good.
+    """
+
+    def __init__(self, problem: str, kept: str | None = None) -> None:
+        self.problem, self.kept = problem, kept
+        super().__init__(problem)
 
 
 class RunError(EntailorError):

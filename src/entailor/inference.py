@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -20,10 +21,20 @@ from entailor.errors import ConfigError, DataError, RunError
 from entailor.evaluation.calibration import apply_temperature
 from entailor.methods import Classifier
 from entailor.overrides import read_yaml
-from entailor.record import RECORD_FILE, Prediction, RunFolder, RunRecord, atomic_path, read_json
+from entailor.record import (
+    RECORD_FILE,
+    Prediction,
+    RunFolder,
+    RunRecord,
+    atomic_path,
+    read_json,
+    read_sealed_json,
+    read_status,
+)
 from entailor.trial import CLASSIFIER_FILE, load_classifier
 
 CHUNK = 1024
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
 Said = Mapping[str, float]  # label to probability
 
@@ -64,7 +75,7 @@ def find_trial(run: str | Path) -> Path:
                 f"{folder}: neither a trial (runs/NAME/trials/MODEL/METHOD/seed-N) nor a run. "
                 "Give the folder that `entailor compare` or `entailor train` named"
             )
-        comparison = read_json(whole.comparison_file)
+        comparison = read_sealed_json(whole.comparison_file, "Run the same command again")
         winner = whole.winner(comparison)
         if winner is None and comparison.get("rows"):
             raise RunError(
@@ -76,7 +87,7 @@ def find_trial(run: str | Path) -> Path:
         folder = winner
     if not (folder / CLASSIFIER_FILE).exists():
         raise RunError(f"{folder}: its saved classifier is gone. Delete the folder and run the same command again")
-    if not (folder / RECORD_FILE).exists() or read_json(folder / RECORD_FILE).get("status") != "complete":
+    if not (folder / RECORD_FILE).exists() or read_status(folder) != "complete":
         raise RunError(f"{folder}: this trial was not finished, or failed. Run the same command again")
     return folder
 
@@ -86,6 +97,8 @@ def evaluate(
     test: str,
     options: ReadOptions | None = None,
     on_progress: Callable[[int], None] | None = None,
+    *,
+    trust_remote_code: bool = False,
 ) -> RunRecord:
     """Score a labelled file with a finished classifier.
 
@@ -95,6 +108,7 @@ def evaluate(
         options: columns and label names; the label set is the classifier's. Without label names those of the run's
             experiment.yaml are taken.
         on_progress: called with the inputs done so far.
+        trust_remote_code: run code that comes with the base model, where it was trained so.
 
     Returns:
         A record with one prediction an example, for :func:`entailor.evaluation.metrics.evaluate_record`.
@@ -104,7 +118,7 @@ def evaluate(
         LabelError: a label the classifier does not know.
         RunError: there is no such trial, or it is damaged.
     """
-    trial, classifier, saved = _open(run)
+    trial, classifier, saved = _open(run, trust_remote_code=trust_remote_code)
     labels = classifier.task.labels
     options = options or ReadOptions()
     names = options.label_names or label_names_of_run(trial)
@@ -124,10 +138,10 @@ def evaluate(
     )
 
 
-def _open(run: str | Path) -> tuple[Path, Classifier, dict[str, Any]]:
+def _open(run: str | Path, *, trust_remote_code: bool) -> tuple[Path, Classifier, dict[str, Any]]:
     """Return a trial's folder, its classifier, and what is written down about it."""
     trial = find_trial(run)
-    return trial, load_classifier(trial), read_json(trial / CLASSIFIER_FILE)
+    return trial, load_classifier(trial, trust_remote_code=trust_remote_code), read_json(trial / CLASSIFIER_FILE)
 
 
 def label_names_of_run(trial: Path) -> dict[str, str]:
@@ -147,6 +161,7 @@ def predict(
     on_progress: Callable[[int], None] | None = None,
     *,
     confidence: Confidence | None = None,
+    trust_remote_code: bool = False,
 ) -> int:
     """Write label probabilities for every row of a file, a thousand rows in memory at a time.
 
@@ -157,6 +172,7 @@ def predict(
         options: columns.
         on_progress: called with the rows done so far.
         confidence: whether to abstain where the classifier is not sure, and whether to calibrate.
+        trust_remote_code: run code that comes with the base model, where it was trained so.
 
     Returns:
         The number of rows written.
@@ -168,7 +184,7 @@ def predict(
     path = Path(output)
     confidence = confidence or Confidence()
     write = _writer(path)
-    trial, classifier, saved = _open(run)
+    trial, classifier, saved = _open(run, trust_remote_code=trust_remote_code)
     temperature = _temperature(trial) if confidence.calibrated else 1.0
     options = options or ReadOptions(require_labels=False)
     done = 0
@@ -187,7 +203,7 @@ def predict(
             if on_progress:
                 on_progress(done)
 
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", errors="replace", newline="") as file:
         write(file, classifier.task.labels, ((row, confidence.label(said), said) for row, said in rows()))
     return done
 
@@ -235,6 +251,16 @@ def _writer(path: Path) -> Callable[[TextIO, Sequence[str], Iterable[tuple[Examp
     raise DataError(f"{path.suffix or 'no ending'} is no format to write", path=path, remedy="Use .csv, .tsv or .jsonl")
 
 
+def harmless(cell: str) -> str:
+    """Return a cell that no spreadsheet takes for a formula: an apostrophe goes before = + - @, tab and line break.
+
+    Plain numbers stay as they are. JSON lines hold every text unchanged.
+    """
+    if not cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) or _NUMBER.fullmatch(cell):
+        return cell
+    return f"'{cell}"
+
+
 def _write_jsonl(file: TextIO, labels: Sequence[str], rows: Iterable[tuple[Example, str | None, Said]]) -> None:
     for example, label, probabilities in rows:
         line = {"id": example.id, "label": label, "probabilities": dict(probabilities)}
@@ -245,6 +271,6 @@ def _write_table(
     file: TextIO, labels: Sequence[str], rows: Iterable[tuple[Example, str | None, Said]], delimiter: str
 ) -> None:
     writer = csv.writer(file, delimiter=delimiter, lineterminator="\n")
-    writer.writerow(["id", "label", *(f"probability_{label}" for label in labels)])
+    writer.writerow(["id", "label", *(f"probability_{label}" for label in labels)])  # no formula can begin so
     for example, label, probabilities in rows:
-        writer.writerow([example.id, label or "", *(f"{probabilities[label]:.8g}" for label in labels)])
+        writer.writerow([harmless(example.id), harmless(label or ""), *(f"{probabilities[one]:.8g}" for one in labels)])

@@ -15,6 +15,7 @@ import yaml
 
 from entailor.config import (
     DEFAULT_METHODS,
+    BudgetSettings,
     DataSettings,
     Experiment,
     ModelSettings,
@@ -24,7 +25,8 @@ from entailor.config import (
     methods_by_name,
     shown,
 )
-from entailor.errors import ConfigError, near_miss
+from entailor.errors import ConfigError, RunError, near_miss
+from entailor.storage import BLANK_SEAL, check_seal, seal
 
 # YAML 1.1, which PyYAML reads, takes 1e-4 for text; YAML 1.2 and everybody else for a number.
 _SCIENTIFIC = ("tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789"))
@@ -46,6 +48,7 @@ SECTIONS: Mapping[str, type[Settings]] = {
     "model": ModelSettings,
     "prompt": PromptSettings,
     "recommend": Priorities,
+    "budget": BudgetSettings,
 }
 
 
@@ -77,6 +80,29 @@ def dump_yaml(values: Mapping[str, Any]) -> str:
         return text
     # PyYAML writes some separators of Unicode so that it reads them back as others; escaped they stay what they are
     return yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False)
+
+
+def dump_sealed_yaml(values: Mapping[str, Any]) -> str:
+    """Return values as YAML with a checksum in a comment at the end, for :func:`read_sealed_yaml`."""
+    return seal(f"{dump_yaml(values)}# checksum {BLANK_SEAL}\n")
+
+
+def read_sealed_yaml(path: Path, remedy: str) -> dict[str, Any]:
+    """Read a YAML mapping that a run wrote.
+
+    Args:
+        path: the file.
+        remedy: what to do where it is damaged.
+
+    Raises:
+        RunError: it is missing, damaged or changed by hand.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read ({error.strerror}). {remedy}") from None
+    check_seal(path, content, remedy)
+    return read_yaml(path)
 
 
 def _load(text: str) -> Any:

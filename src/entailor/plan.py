@@ -16,7 +16,7 @@ from entailor.methods.registry import ROW_KEYS
 from entailor.models.load import Family, family_of, open_model, plan_model
 from entailor.models.placement import expected_speed
 from entailor.models.precision import PrecisionChoice, choose_precision
-from entailor.record import NO_MODEL, RunFolder, read_json, write_json
+from entailor.record import NO_MODEL, RunFolder, read_json, write_sealed_json
 from entailor.tasks import Task
 from entailor.tasks.templates import with_template_text
 from entailor.trial import TrialPlan
@@ -115,7 +115,7 @@ def plan_trials(
     for name in needed:
         choices[name], families[name] = open_for_run(name, experiment, folder, environment, note)
     environment.setdefault("placement", {}).update(place_models(needed, families, fitting, task, note))
-    write_json(folder.environment_file, environment)
+    write_sealed_json(folder.environment_file, environment)
     plans = []
     for model in (NO_MODEL, *needed):
         on_it = {name: row for name, row in fitting.items() if _runs_on(row, model)}
@@ -173,6 +173,8 @@ def _plans_of(
             precision=precision if isinstance(row.method, TrainedMethod) else None,
             restarts=experiment.restarts,
             scoring_batch_tokens=experiment.scoring_batch_tokens,
+            checkpoint_steps=experiment.checkpoint_steps,
+            checkpoint_minutes=experiment.checkpoint_minutes,
         )
         for seed in (experiment.seeds if row.method.is_seeded else ANY_SEED)
     ]
@@ -204,6 +206,6 @@ def open_for_run(
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
         known[model] = asdict(choose_precision(experiment.model.precision, hidden, inner, device))
-        write_json(folder.environment_file, environment)
+        write_sealed_json(folder.environment_file, environment)
         note(f"precision {known[model]['precision']}: {known[model]['reason']}")
     return PrecisionChoice(**known[model]), family_of(str(shape["model_type"]))

@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from entailor.experiment import Observer
 from entailor.record import RunRecord
+from entailor.report.effort import forecast_lines
 from entailor.report.tables import duration, percent
 
 
@@ -51,7 +53,12 @@ def _lines() -> Observer:
         for alarm in _alarms(record):
             say(f"    {alarm}")
 
-    return Observer(note=say, trial=lambda number, count, title: say(f"[{number}/{count}] {title}"), finished=finished)
+    return Observer(
+        note=say,
+        trial=lambda number, count, title: say(f"[{number}/{count}] {title}"),
+        finished=finished,
+        forecast=lambda expected: say("\n".join(forecast_lines(expected))) if expected["rows"] else None,
+    )
 
 
 @contextmanager
@@ -111,4 +118,8 @@ def _bars() -> Iterator[Observer]:
             number, count = trials_now
             bars.update(whole, completed=number, count=f"{number}/{count}", words="")
 
-        yield Observer(note=say, trial=begin, stage=step, finished=finished)
+        def forecast(expected: dict[str, Any]) -> None:
+            if expected["rows"]:
+                say("\n".join(forecast_lines(expected)))
+
+        yield Observer(note=say, trial=begin, stage=step, finished=finished, forecast=forecast)

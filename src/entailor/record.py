@@ -10,18 +10,23 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from entailor.errors import RunError
+from entailor.storage import BLANK_SEAL, check_seal, checksums, damaged_file, seal
 
 RECORD_FILE = "record.json"
 TUNE_FILE = "tune_predictions.jsonl"
-RECORD_VERSION = 1
+RECORD_VERSION = 2
+CHECKPOINT_FOLDER = "checkpoint"
+SEAL_KEY = "checksum"
+RUN_AGAIN = "Delete the trial's folder and run the same command again"
 MOST_NAME_CHARACTERS = 100  # of a folder; file systems stop at 255 bytes
 NO_MODEL = "none"  # the model of rows that read the texts alone
 
@@ -155,7 +160,10 @@ class RunRecord:
     tune_predictions: tuple[Prediction, ...] = ()
 
     def write(self, folder: Path) -> None:
-        """Write predictions and curve, and record.json last: a folder with a record.json is whole."""
+        """Write predictions and curve, and record.json last: a folder with a record.json is whole.
+
+        It holds the SHA-256 of every other file of the folder, and a checksum of its own.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         write_jsonl(folder / "predictions.jsonl", (asdict(row) for row in self.predictions))
         write_jsonl(folder / "curve.jsonl", (asdict(point) for point in self.curve))
@@ -163,7 +171,9 @@ class RunRecord:
             write_jsonl(folder / TUNE_FILE, (asdict(row) for row in self.tune_predictions))
         head = asdict(replace(self, curve=(), predictions=(), tune_predictions=()))
         del head["curve"], head["predictions"], head["tune_predictions"]
-        write_json(folder / RECORD_FILE, {"version": RECORD_VERSION, "num_predictions": len(self.predictions), **head})
+        counts = {"version": RECORD_VERSION, "num_predictions": len(self.predictions)}
+        files = checksums(folder, leave_out=(RECORD_FILE, CHECKPOINT_FOLDER))
+        write_sealed_json(folder / RECORD_FILE, {**counts, **head, "files": files})
 
     @classmethod
     def read(cls, folder: Path) -> RunRecord:
@@ -172,10 +182,13 @@ class RunRecord:
         Raises:
             RunError: a file is missing, damaged, or of another version.
         """
-        head = read_json(folder / RECORD_FILE)
+        head = _read_head(folder)
         try:
-            if head.pop("version") != RECORD_VERSION:
-                raise RunError(f"{folder / RECORD_FILE}: written by another version of Entailor. Run the trial again")
+            files = head.pop("files")
+            if problem := damaged_file(
+                folder, files, ("predictions.jsonl", "curve.jsonl", *((TUNE_FILE,) if TUNE_FILE in files else ()))
+            ):
+                raise RunError(f"{problem}. {RUN_AGAIN}")
             expected = head.pop("num_predictions")
             predictions = tuple(Prediction(**row) for row in read_jsonl(folder / "predictions.jsonl"))
             curve = tuple(CurvePoint(**row) for row in read_jsonl(folder / "curve.jsonl"))
@@ -191,6 +204,70 @@ class RunRecord:
                 "Delete the folder and run again"
             )
         return record
+
+
+def _read_head(folder: Path) -> dict[str, Any]:
+    """Read record.json without what stands in other files.
+
+    Raises:
+        RunError: it is missing, damaged, or of another version.
+    """
+    path = folder / RECORD_FILE
+    found = read_json(path)  # says it better where it is cut short
+    head: dict[str, Any] = found if isinstance(found, dict) else {}
+    version = head.pop("version", None)
+    if version != RECORD_VERSION:
+        problem = "damaged" if version is None else "written by another version of Entailor"
+        raise RunError(f"{path}: {problem}. Run the trial again")
+    check_seal(path, path.read_bytes(), RUN_AGAIN)
+    head.pop(SEAL_KEY)
+    return head
+
+
+def read_status(folder: Path) -> str:
+    """Return whether a trial is complete or failed, without reading its predictions.
+
+    Raises:
+        RunError: its record is missing, damaged, or of another version.
+    """
+    return str(_read_head(folder).get("status"))
+
+
+def check_trial_files(folder: Path, parts: Iterable[str] = ()) -> None:
+    """Hold files of a finished trial against the checksums of its record.
+
+    Args:
+        folder: the trial's.
+        parts: names of files and folders at its top; none means all.
+
+    Raises:
+        RunError: the record or a file is missing or damaged, or a file stands there that the trial did not write.
+    """
+    files = _read_head(folder)["files"]
+    wanted = set(parts)
+    names = [name for name in files if not wanted or name.partition("/")[0] in wanted]
+    if problem := damaged_file(folder, files, names):
+        raise RunError(f"{problem}. {RUN_AGAIN}")
+    for part in sorted(wanted):
+        for path in sorted((folder / part).rglob("*")):
+            if path.is_file() and path.relative_to(folder).as_posix() not in files:
+                raise RunError(f"{path}: was not written by this trial. Remove it, or run the trial again")
+
+
+def clear_trial(folder: Path) -> None:
+    """Remove what an unfinished or failed attempt left in a trial's folder, but for its checkpoints.
+
+    The record goes first: while it stands there, the folder counts as finished.
+    """
+    if not folder.is_dir():
+        return
+    (folder / RECORD_FILE).unlink(missing_ok=True)
+    for entry in sorted(folder.iterdir()):
+        if entry.is_dir() and not entry.is_symlink():
+            if entry.name != CHECKPOINT_FOLDER:
+                shutil.rmtree(entry)
+        else:
+            entry.unlink()
 
 
 class RunFolder:
@@ -229,6 +306,24 @@ class RunFolder:
         """One self-contained page."""
         return self.path / "report.html"
 
+    @property
+    def reads_file(self) -> Path:
+        """When the test split was read, and with which choices made."""
+        return self.path / "test_reads.json"
+
+    @property
+    def forecast_file(self) -> Path:
+        """What was expected of each row's time and memory before it ran."""
+        return self.path / "forecast.json"
+
+    def study(self, model: str, name: str) -> Path:
+        """Return the folder of the settings that were tried for a row."""
+        return self.path / "tuning" / folder_name(model) / name
+
+    def curve_point(self, model: str, name: str, num_train: int, seed: int) -> Path:
+        """Return the folder of one point of a row's learning curve."""
+        return self.path / "curve" / folder_name(model) / name / f"n-{num_train}" / f"seed-{seed}"
+
     def trial(self, model: str, name: str, seed: int) -> Path:
         """Return the folder of one trial; the model's name is made safe as a folder name."""
         return self.path / "trials" / folder_name(model) / name / f"seed-{seed}"
@@ -241,6 +336,13 @@ class RunFolder:
         """Yield every finished trial's folder and record, by model, row and seed."""
         for place in self.trial_folders():
             yield place, RunRecord.read(place)
+
+    def curve_records(self) -> Iterator[tuple[int, RunRecord]]:
+        """Yield number of training labels and record of every whole point of a learning curve, by model and row."""
+        for file in sorted(self.path.glob(f"curve/*/*/n-*/seed-*/{RECORD_FILE}"), key=_trial_order):
+            size = file.parents[1].name.removeprefix("n-")
+            with suppress(RunError):  # a damaged point is run again when its curve is asked for
+                yield int(size), RunRecord.read(file.parent)
 
     def winner(self, comparison: Mapping[str, Any]) -> Path | None:
         """Return the trial folder of the recommended row's first complete seed: seeds are not chosen by their score.
@@ -307,12 +409,32 @@ def atomic_path(path: Path) -> Iterator[Path]:
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 text file atomically."""
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", errors="surrogatepass")
+        temporary.write_text(text, encoding="utf-8", errors="surrogatepass", newline="\n")
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON atomically; NaN and infinity are refused, since other readers cannot take them."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_sealed_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write JSON with a checksum of the file as its last key; :func:`read_sealed_json` takes it off again."""
+    text = json.dumps({**value, SEAL_KEY: BLANK_SEAL}, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_text(path, seal(text))
+
+
+def read_sealed_json(path: Path, remedy: str) -> dict[str, Any]:
+    """Read what :func:`write_sealed_json` wrote.
+
+    Raises:
+        RunError: the file is missing or damaged.
+    """
+    value = read_json(path)
+    check_seal(path, path.read_bytes(), remedy)
+    if not isinstance(value, dict):
+        raise RunError(f"{path}: damaged, a mapping was expected. {remedy}")
+    value.pop(SEAL_KEY, None)
+    return value
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

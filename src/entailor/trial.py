@@ -1,16 +1,13 @@
-"""One trial: adapt, train or fit, score test once, save, and prove that what was saved gives the same scores.
-
-Also the way back: a finished trial's folder to a classifier.
-"""
+"""One trial: adapt, train or fit, score test once, save, and prove that what was saved gives the same scores."""
 
 from __future__ import annotations
 
-import shutil
+import gc
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,31 +16,44 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
-from entailor.config import ModelSettings, PromptSettings, parse_settings
+from entailor.config import ModelSettings, PromptSettings
 from entailor.data.example import Example, Split
+from entailor.engine.checkpoint import CheckpointStore, Saving, Snapshot
+from entailor.engine.memory import is_out_of_memory
 from entailor.engine.meter import Meter, peak_gpu_memory_bytes, peak_memory_bytes, reset_peak_memory
 from entailor.engine.scorer import collect_features, score
+from entailor.engine.stopping import Surroundings
 from entailor.engine.trainer import Runtime, TrainingData, TrainingResult, seed_everything, train
-from entailor.errors import EntailorError, MethodError, RunError, TrainingError
+from entailor.errors import DivergedError, EntailorError, MethodError, RunError, TrainingError
 from entailor.evaluation.calibration import fit_temperature
-from entailor.methods import Classifier, FittedClassifier, Method, TrainedMethod, build_method
+from entailor.methods import Classifier, FittedClassifier, Method, TrainedMethod
 from entailor.methods.base import Encoded, PromptedClassifier
 from entailor.models.load import Backbone, load_backbone, open_model
 from entailor.models.memory import resident_bytes
 from entailor.models.precision import PrecisionChoice
 from entailor.models.prompts import PromptEncoder
-from entailor.models.source import resolve_model
-from entailor.record import Costs, Prediction, RunRecord, read_json, write_json, write_text
+from entailor.record import (
+    CHECKPOINT_FOLDER,
+    Costs,
+    CurvePoint,
+    Prediction,
+    RunRecord,
+    clear_trial,
+    write_json,
+    write_text,
+)
+from entailor.redaction import without_secrets
+from entailor.restoring import CLASSIFIER_FILE, CLASSIFIER_VERSION, FP32, learned_folder, load_classifier
+from entailor.resumption import training_identity
+from entailor.storage import disk_trouble
 from entailor.tasks import Task
 
-CLASSIFIER_FILE = "classifier.json"
-CLASSIFIER_VERSION = 1
+LAST_GOOD_FOLDER = "last_good"
 RESTART_SEED_STEP = 1000
 LATENCY_EXAMPLES = 40
 RELOAD_EXAMPLES = 16
 # Scores agree within this whatever the batching, and after saving and loading (log-probabilities).
 SCORE_TOLERANCE = 1e-4
-FP32 = PrecisionChoice("fp32", "scores are computed in fp32")
 
 Progress = Callable[[str, int, int, str], None]
 
@@ -62,6 +72,9 @@ class TrialPlan:
         precision: arithmetic of training, chosen once a run; None for methods without a model.
         restarts: how often a collapsed training is started again.
         scoring_batch_tokens: tokens of one scoring batch.
+        keep: whether the classifier is saved and proven to load; points of a learning curve keep their scores alone.
+        checkpoint_steps: optimizer steps between two checkpoints, or None; changes no result.
+        checkpoint_minutes: minutes between two checkpoints, or None; changes no result.
     """
 
     row: str
@@ -73,37 +86,121 @@ class TrialPlan:
     prompt: PromptSettings = field(default_factory=PromptSettings)
     restarts: int = 1
     scoring_batch_tokens: int = 8192
+    keep: bool = True
+    checkpoint_steps: int | None = None
+    checkpoint_minutes: float | None = None
+
+    def decisive(self) -> dict[str, Any]:
+        """Return what decides the result: all but how often a training is saved."""
+        return {
+            "row": self.row,
+            "method": self.method.name,
+            "hyperparameters": self.method.model_dump(mode="json"),
+            "model": self.model,
+            "seed": self.seed,
+            "settings": self.settings.model_dump(mode="json"),
+            "prompt": self.prompt.model_dump(mode="json"),
+            "precision": self.precision.precision if self.precision else None,
+            "restarts": self.restarts,
+            "scoring_batch_tokens": self.scoring_batch_tokens,
+        }
 
 
-def run_trial(plan: TrialPlan, task: Task, split: Split, folder: Path, on_progress: Progress) -> RunRecord:
+def run_trial(
+    plan: TrialPlan,
+    task: Task,
+    split: Split,
+    folder: Path,
+    on_progress: Progress,
+    surroundings: Surroundings | None = None,
+) -> RunRecord:
     """Run one trial and write its folder; an error is recorded as a failed trial, not raised.
+
+    A training that was broken off goes on from its last checkpoint and gives the same record, times aside.
 
     Args:
         plan: what to run.
         task: labels and input shape.
         split: test is read once, after training is over.
-        folder: the trial's folder; what an unfinished attempt left there is removed.
+        folder: the trial's folder; what an unfinished attempt left there is removed, but for its checkpoints.
         on_progress: called with the stage, steps done, steps in all (0 where that is not known), and a few words.
+        surroundings: who may stop it, and who is told of checkpoints.
 
     Returns:
         The record, complete or failed, as written.
+
+    Raises:
+        RunError: the folder cannot be written. That is no failure of the trial, and the others would fail alike.
+        Stopped: somebody asked for it.
     """
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    started = datetime.now(UTC)
-    trial = _Trial(plan, replace(task, prompt=plan.prompt), split, folder, on_progress)
+    started, begin = datetime.now(UTC), time.monotonic()
+    prompted = replace(task, prompt=plan.prompt)
+    trial = _Trial(plan, prompted, split, folder, on_progress, surroundings or Surroundings())
     try:
-        record = trial.run()
-    except (EntailorError, torch.OutOfMemoryError, MemoryError) as error:
-        record = trial.failed(f"{type(error).__name__}: {error}")
-    except Exception as error:  # a model's own code can raise anything, and the other trials go on
-        details = folder / "traceback.txt"
-        write_text(details, traceback.format_exc())
-        record = trial.failed(f"{type(error).__name__}: {error}. Where it was raised stands in {details}")
-    times = {"started": started.isoformat(timespec="seconds"), "ended": datetime.now(UTC).isoformat(timespec="seconds")}
-    record = replace(record, provenance={**record.provenance, **times})
-    record.write(folder)
+        clear_trial(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        record = _outcome(trial)
+        # the clock may be set back meanwhile
+        ended = started + timedelta(seconds=time.monotonic() - begin)
+        times = {"started": started.isoformat(timespec="seconds"), "ended": ended.isoformat(timespec="seconds")}
+        record = replace(record, provenance={**record.provenance, **times, "wall_seconds": time.monotonic() - begin})
+        record.write(folder)
+    except (OSError, SafetensorError) as error:
+        raise RunError(
+            f"{folder}: cannot be written: {disk_trouble(error) or error}. Then run the same command again: "
+            "it redoes nothing that is complete"
+        ) from error
+    if record.status == "complete" or trial.would_fail_again:
+        trial.store.clear()
     return record
+
+
+def _outcome(trial: _Trial) -> RunRecord:
+    """Run a trial; an error that is its own becomes a failed record."""
+    try:
+        return trial.run()
+    except DivergedError as error:
+        trial.would_fail_again = True
+        return trial.failed(f"{type(error).__name__}: {trial.keep_last_good(error)}")
+    except EntailorError as error:
+        trial.would_fail_again = isinstance(error, (TrainingError, MethodError))
+        return trial.failed(f"{type(error).__name__}: {error}")
+    except Exception as error:  # a model's own code can raise anything, and the other trials go on
+        if disk_trouble(error):
+            raise
+        if is_out_of_memory(error):
+            return trial.failed(
+                f"{type(error).__name__}: out of memory ({error}). Lower model.max_length or scoring_batch_tokens, or "
+                "take a smaller model"
+            )
+        details = trial.folder / "traceback.txt"
+        write_text(details, without_secrets(traceback.format_exc()))
+        return trial.failed(f"{type(error).__name__}: {error}. Where it was raised stands in {details}")
+
+
+def train_only(
+    plan: TrialPlan,
+    task: Task,
+    split: Split,
+    on_progress: Progress,
+    on_evaluation: Callable[[CurvePoint, int], bool],
+) -> TrainingResult:
+    """Adapt and train once, without restarts, and save nothing: how settings are tried.
+
+    Args:
+        plan: what to try.
+        task: labels and input shape.
+        split: train and tune; its test is not looked at, and may be empty.
+        on_progress: as for :func:`run_trial`.
+        on_evaluation: told of each evaluation of tune and the training examples seen so far; True stops training.
+    """
+    trial = _Trial(
+        plan, replace(task, prompt=plan.prompt), replace(split, test=()), Path(), on_progress, Surroundings()
+    )
+    trial.on_evaluation = on_evaluation
+    classifier = trial._adapt(plan.seed)
+    trial._train(classifier, plan.seed, 0, None)
+    return trial.training
 
 
 def _blank_record(plan: TrialPlan, task: Task, error: str | None = None) -> RunRecord:
@@ -115,26 +212,41 @@ def _blank_record(plan: TrialPlan, task: Task, error: str | None = None) -> RunR
         labels=task.labels,
         status="failed" if error else "complete",
         hyperparameters=plan.method.model_dump(mode="json"),
-        error=error,
+        error=without_secrets(error) if error else None,
     )
 
 
 class _Trial:
     """State of one trial; each method is one stage."""
 
-    def __init__(self, plan: TrialPlan, task: Task, split: Split, folder: Path, on_progress: Progress) -> None:
+    def __init__(
+        self,
+        plan: TrialPlan,
+        task: Task,
+        split: Split,
+        folder: Path,
+        on_progress: Progress,
+        surroundings: Surroundings,
+    ) -> None:
         self.plan, self.task, self.split, self.folder, self.on_progress = plan, task, split, folder, on_progress
+        self.surroundings = surroundings
+        self.store = CheckpointStore(folder / CHECKPOINT_FOLDER, surroundings.note)
+        self.classifier: Classifier | None = None
+        self.would_fail_again = False
         self.meter = Meter()
         self.events: list[str] = []
         self.costs = Costs()
         self.training = TrainingResult()
         # whether another seed would give another classifier decides what a single trial can say
-        self.provenance: dict[str, Any] = {"deterministic": plan.method.deterministic}
+        self.provenance: dict[str, Any] = {"deterministic": not plan.method.is_seeded}
+        self.on_evaluation: Callable[[CurvePoint, int], bool] | None = None
 
     def run(self) -> RunRecord:
+        if self.plan.method.needs_backbone:
+            gc.collect()  # an earlier trial's model is full of cycles, and would count in this one's memory
         whole_peak = reset_peak_memory()
         classifier = self._learn()
-        saved = self.folder / ("model" if self.plan.method.stores_whole_model else "adapter")
+        saved = self.folder / learned_folder(self.plan.method)
         self._note_prompts(classifier)
         tune_EL = self._score_tune(classifier)
         logprobs_EL = self._score_test(classifier)
@@ -142,7 +254,8 @@ class _Trial:
         memory = peak_memory_bytes()
         if not whole_peak:
             self.events.append("peak memory is that of the whole process: this system cannot reset it")
-        self._save_and_reload(classifier, saved)
+        if self.plan.keep:
+            self._save_and_reload(classifier, saved)
         trainable, stored, total = classifier.parameter_counts()
         seconds = self.meter.seconds
         seen = self.training.examples_seen
@@ -153,7 +266,7 @@ class _Trial:
             evaluate_seconds=seconds["evaluate"],
             train_examples_per_second=seen / self.training.train_seconds if self.training.train_seconds else None,
             test_examples_per_second=len(self.split.test) / seconds["test"],
-            **self._latency(classifier),
+            **(self._latency(classifier) if self.plan.keep else {}),
             peak_memory_bytes=memory,
             peak_gpu_memory_bytes=peak_gpu_memory_bytes(),
             trainable_parameters=trainable,
@@ -166,7 +279,7 @@ class _Trial:
         return replace(
             _blank_record(self.plan, self.task),
             costs=costs,
-            events=tuple(self.events),
+            events=tuple(map(without_secrets, self.events)),
             provenance=self.provenance,
             curve=tuple(self.training.curve),
             predictions=self._predictions(self.split.test, logprobs_EL, texts=True),
@@ -177,14 +290,36 @@ class _Trial:
     def failed(self, error: str) -> RunRecord:
         """Return what there is to say of a trial that was not finished."""
         blank = _blank_record(self.plan, self.task, error)
-        return replace(blank, events=tuple(self.events), provenance=self.provenance)
+        events = tuple(map(without_secrets, self.events))
+        return replace(blank, events=events, provenance=self.provenance)
+
+    def keep_last_good(self, error: DivergedError) -> str:
+        """Save the weights a broken training still holds, where `load_classifier` finds them; return what to say."""
+        if error.kept is None or self.classifier is None:
+            return f"{error}. No weights of before are left"
+        place = self.folder / LAST_GOOD_FOLDER
+        saved = place / learned_folder(self.plan.method)
+        saved.mkdir(parents=True)
+        self.classifier.save(saved)
+        write_json(place / CLASSIFIER_FILE, describe_classifier(self.plan, self.task, self.provenance))
+        return f"{error}. {error.kept[0].upper()}{error.kept[1:]}, are kept in {place}"
 
     def _learn(self) -> Classifier:
         """Adapt and train; start a collapsed training again with another seed, and say so."""
-        for attempt in range(self.plan.restarts + 1):
+        snapshot = self._checkpoint()
+        first = 0
+        if snapshot is not None:
+            context = snapshot.context
+            first, self.events = context["attempt"], list(context["events"])
+            self.meter.seconds.update(context["seconds"])
+            self.training = TrainingResult(
+                train_seconds=context["train_seconds"], examples_seen=context["examples_seen"]
+            )
+            self.surroundings.note(f"{self.plan.row}: goes on from the checkpoint at step {snapshot.step}")
+        for attempt in range(first, self.plan.restarts + 1):
             seed = self.plan.seed + attempt * RESTART_SEED_STEP
-            classifier = self._adapt(seed)
-            self._train(classifier, seed)
+            classifier = self.classifier = self._adapt(seed)
+            self._train(classifier, seed, attempt, snapshot if attempt == first else None)
             if not self.training.collapsed:
                 break
             if attempt < self.plan.restarts:
@@ -194,6 +329,34 @@ class _Trial:
                 "ALARM: the classifier predicts one class. Try another learning_rate (see the method's page in docs)"
             )
         return classifier
+
+    def _checkpoint(self) -> Snapshot | None:
+        """Return the checkpoint of an earlier sitting that this trial can go on from, or None."""
+        if not self.store.files() or not isinstance(self.plan.method, TrainedMethod):
+            return None
+        digest = None
+        if self.plan.method.needs_backbone:
+            digest = open_model(self.plan.model, self.plan.settings).weights_sha256
+        return self.store.newest(training_identity(self.plan.decisive(), self.task, self.split, digest))
+
+    def _saving(self, attempt: int, resume_from: Snapshot | None) -> Saving:
+        """Say when the training is saved, with what is needed to come back to this attempt."""
+        digest = self.provenance.get("weights_sha256")
+        return Saving(
+            store=self.store,
+            identity=training_identity(self.plan.decisive(), self.task, self.split, digest),
+            every_steps=self.plan.checkpoint_steps,
+            every_minutes=self.plan.checkpoint_minutes,
+            context={
+                "attempt": attempt,
+                "events": self.events,
+                "seconds": dict(self.meter.seconds),
+                "train_seconds": self.training.train_seconds,
+                "examples_seen": self.training.examples_seen,
+            },
+            resume_from=resume_from,
+            stop=self.surroundings.stop,
+        )
 
     def _adapt(self, seed: int) -> Classifier:
         seed_everything(seed)
@@ -234,7 +397,7 @@ class _Trial:
         with self.meter.measure("tokenize"):
             return classifier.encode(examples)
 
-    def _train(self, classifier: Classifier, seed: int) -> None:
+    def _train(self, classifier: Classifier, seed: int, attempt: int, resume_from: Snapshot | None) -> None:
         if isinstance(classifier, PromptedClassifier):
             self._demonstrate(classifier)
             return
@@ -264,6 +427,8 @@ class _Trial:
             autocast=torch.bfloat16 if self.provenance.get("precision") == "bf16" else None,
             scoring_batch_tokens=self.plan.scoring_batch_tokens,
             on_step=lambda done, of, words: self.on_progress("train", done, of, words),
+            on_evaluation=self.on_evaluation,
+            saving=self._saving(attempt, resume_from),
         )
         self.training = train(classifier, self.plan.method, data, runtime)
         self.meter.seconds["train"] += self.training.train_seconds
@@ -358,7 +523,7 @@ class _Trial:
         write_json(self.folder / CLASSIFIER_FILE, describe_classifier(self.plan, self.task, self.provenance))
         sample = self.split.tune[:RELOAD_EXAMPLES]
         limit = self.plan.scoring_batch_tokens
-        restored = load_classifier(self.folder)
+        restored = load_classifier(self.folder, trust_remote_code=self.plan.settings.trust_remote_code)
         first = score(classifier, classifier.encode(sample), limit)
         second = score(restored, restored.encode(sample), limit)
         gap = float(np.abs(first - second).max())
@@ -386,51 +551,3 @@ def describe_classifier(plan: TrialPlan, task: Task, provenance: dict[str, Any])
         "seed": provenance.get("seed_used", plan.seed),
         "scoring_batch_tokens": plan.scoring_batch_tokens,
     }
-
-
-def load_classifier(trial: str | Path, *, full_precision: bool = False) -> Classifier:
-    """Load a finished trial's classifier, in evaluation mode.
-
-    Args:
-        trial: the folder ``runs/NAME/trials/MODEL/METHOD/seed-N``.
-        full_precision: leave the base model's weights as they are, also where they were quantised for training.
-
-    Raises:
-        RunError: not a trial's folder, a damaged one, or the base model is no longer the one it was trained on.
-    """
-    folder = Path(trial)
-    saved = read_json(folder / CLASSIFIER_FILE)
-    try:
-        if saved["version"] != CLASSIFIER_VERSION:
-            raise RunError(f"{folder / CLASSIFIER_FILE}: written by another version of Entailor. Run the trial again")
-        prompt = parse_settings(PromptSettings, saved["prompt"], where="prompt")
-        task = Task(tuple(saved["labels"]), saved["is_pair"], prompt)
-        settings = parse_settings(ModelSettings, saved["model_settings"], where="model")
-        method = build_method(saved["method"], saved["hyperparameters"])
-        model, digest, seed = saved["model"], saved["weights_sha256"], saved["seed"]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise RunError(f"{folder / CLASSIFIER_FILE}: not whole ({error!r}). Run the trial again") from None
-    backbone = None
-    if method.stores_whole_model:
-        source = resolve_model(str(folder / "model"))
-        settings = settings.model_copy(update={"head": "checkpoint"})
-    elif method.needs_backbone:
-        source = open_model(model, settings)
-        if source.weights_sha256 != digest:
-            raise RunError(
-                f"{folder}: trained on {model} with weights {str(digest)[:12]}..., but {source.path} now holds "
-                f"{source.weights_sha256[:12]}.... Give back the same checkpoint or train again"
-            )
-    if full_precision:
-        settings = settings.model_copy(update={"load_in_4bit": False, "load_in_8bit": False})
-    if method.needs_backbone:
-        backbone = load_backbone(source, task, settings, FP32, seed, method.objective)
-    classifier = method.adapt(backbone, task, seed)
-    learned = folder / ("model" if method.stores_whole_model else "adapter")
-    try:
-        classifier.load(learned)
-    except (OSError, KeyError, ValueError, SafetensorError) as error:
-        raise RunError(f"{learned}: cannot be loaded ({error}). Delete {folder} and run the trial again") from None
-    if isinstance(classifier, torch.nn.Module):
-        classifier.eval()
-    return classifier

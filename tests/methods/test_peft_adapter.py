@@ -75,3 +75,8 @@ def test_a_wrong_configuration_is_a_config_error(settings, message, load_tiny, n
 def test_an_adapter_that_does_not_fit_is_a_method_error(settings, message, load_tiny, nli_task):
     with pytest.raises(MethodError, match=message):
         adapted(load_tiny, nli_task, **settings)
+
+
+def test_prompts_are_searched_at_ten_times_the_rates():
+    assert build_method("peft", {"peft_type": "IA3"}).search_space()["learning_rate"].high == 1e-2
+    assert build_method("peft", {"peft_type": "prompt_tuning"}).search_space()["learning_rate"].low == 1e-3

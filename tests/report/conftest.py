@@ -9,7 +9,8 @@ import pytest
 
 from entailor.evaluation.challenges import compare_challenge
 from entailor.evaluation.comparison import compare_records
-from entailor.record import NO_MODEL, Costs, CurvePoint, Prediction, RunFolder, RunRecord, write_json, write_text
+from entailor.overrides import dump_sealed_yaml
+from entailor.record import NO_MODEL, Costs, CurvePoint, Prediction, RunFolder, RunRecord, write_sealed_json, write_text
 
 LABELS = ("entailment", "neutral", "contradiction")
 GROUPS = ("negation", "quantifiers", "numbers and comparatives", "time and place", "passives")
@@ -124,9 +125,10 @@ def make_folder(path: Path, records: list[RunRecord]) -> RunFolder:
     folder = RunFolder(path)
     for record in records:
         record.write(folder.trial(record.model, record.name, record.seed))
-    write_json(folder.comparison_file, compare_records(records, extra={"challenges": make_challenges(records)}))
-    write_text(folder.experiment_file, f"models: ['{MODEL}']\nseeds: [0, 1]\nnote: '<script>alert(1)</script>'\n")
-    write_json(
+    write_sealed_json(folder.comparison_file, compare_records(records, extra={"challenges": make_challenges(records)}))
+    values = {"models": [MODEL], "seeds": [0, 1], "note": "<script>alert(1)</script>"}
+    write_text(folder.experiment_file, dump_sealed_yaml(values))
+    write_sealed_json(
         folder.environment_file,
         {
             "versions": {"entailor": "0.1.0", "torch": "2.13.0", "transformers": "5.23.0"},
@@ -145,7 +147,7 @@ def make_folder(path: Path, records: list[RunRecord]) -> RunFolder:
         },
     )
     ids = [row.id for row in records[0].predictions]
-    write_json(
+    write_sealed_json(
         folder.split_file, {"train": [f"t{i}" for i in range(2100)], "tune": ids[:10], "test": ids, "hash": "ab12"}
     )
     return folder

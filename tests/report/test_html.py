@@ -6,7 +6,7 @@ import pytest
 
 from entailor.errors import RunError
 from entailor.evaluation.comparison import compare_records
-from entailor.record import Prediction, RunFolder, RunRecord, write_json
+from entailor.record import Prediction, RunFolder, RunRecord, write_sealed_json
 from entailor.report.html import render, write_report
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
@@ -93,7 +93,7 @@ def test_every_section_is_there(parsed, comparison):
         "warning: 3 rows of train stand in test. Drop them",
         "2,100 train",
         "entailor compare --seeds 2",
-        "note: '<script>alert(1)</script>'",
+        "note: <script>alert(1)</script>",
         '"transformers": "5.23.0"',
         "numbers and comparatives",
         "undefined",
@@ -130,7 +130,7 @@ def test_ten_trials_of_a_thousand_examples_stay_far_below_three_megabytes(tmp_pa
 
 def test_only_the_comparison_is_needed(tmp_path, records):
     folder = RunFolder(tmp_path / "bare")
-    write_json(folder.comparison_file, compare_records(records))
+    write_sealed_json(folder.comparison_file, compare_records(records))
     words = Page(write_report(folder).read_text(encoding="utf-8")).words
     assert "Not recorded in this run folder." in words
     assert "Hardest examples" not in words
@@ -142,7 +142,7 @@ def test_no_comparison_says_the_next_step(tmp_path):
 
 
 def test_something_else_under_its_name_is_refused(tmp_path):
-    write_json(tmp_path / "comparison.json", {"rows": []})
+    write_sealed_json(tmp_path / "comparison.json", {"rows": []})
     with pytest.raises(RunError, match="no comparison of trials"):
         write_report(RunFolder(tmp_path))
 

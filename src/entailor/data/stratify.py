@@ -43,6 +43,29 @@ def sample(rows: Rows, size: int, seed: Sequence[int]) -> Rows:
     return tuple(rows[place] for place in np.sort(np.concatenate(drawn)).tolist())
 
 
+def nested_samples(rows: Rows, sizes: Sequence[int], seed: int) -> dict[int, Rows]:
+    """Draw samples of which each holds all smaller ones, in the labels' proportions, at least one of each label.
+
+    Args:
+        rows: labelled rows.
+        sizes: numbers of rows, at least the number of labels; more than there are means all.
+        seed: what the draw depends on.
+
+    Returns:
+        Size to rows, which keep their order.
+    """
+    _, labels = _label_codes(rows)
+    rng = np.random.default_rng((seed, 1))
+    # where a row stands among those of its label, as a share: rows taken by this share keep the proportions throughout
+    place = np.empty(len(rows))
+    for label in range(labels.max() + 1):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        place[members] = (np.arange(len(members)) + 0.5) / len(members)
+        place[members[0]] = -1.0  # one of each label before everything else
+    order = np.argsort(place, kind="stable")
+    return {size: tuple(rows[index] for index in np.sort(order[:size]).tolist()) for size in sizes}
+
+
 def split_off(rows: Rows, sizes: Mapping[str, int], seed: int, source: str) -> dict[str, Rows]:
     """Take parts from training rows, in the labels' proportions, so that no premise stands in two parts.
 

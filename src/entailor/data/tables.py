@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from entailor.data.files import KINDS_IN_WORDS, empty_file, file_error, is_file, kind_of, open_text, translated
 from entailor.errors import DataError
+from entailor.network import hub_is_silent
 
 if TYPE_CHECKING:
     from _csv import Reader
@@ -328,6 +329,12 @@ def _hub_table(source: str, config_name: str | None, split: str | None) -> Table
         raise DataError(f"neither a file nor a data set id, expected {KINDS_IN_WORDS}, or OWNER/NAME", path=source)
     import datasets
 
+    if hub_is_silent():
+        raise DataError(
+            "no such file, and the Hugging Face Hub does not answer",
+            path=source,
+            remedy="Try again later, set HF_HUB_OFFLINE=1 to use what was loaded before, or give the path of a file",
+        )
     try:
         data = datasets.load_dataset(source, name=config_name, split=split, streaming=False)
     except Exception as error:  # the library lets the errors of its network stack through, whatever they are

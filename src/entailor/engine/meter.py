@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import sys
 import time
 from collections import defaultdict
@@ -29,10 +30,13 @@ class Meter:
 def reset_peak_memory() -> bool:
     """Start a new peak; return False where the system keeps one peak for the process's whole life.
 
-    On Linux, writing 5 to clear_refs resets the high-water mark of resident memory (proc(5)).
+    On Linux, writing 5 to clear_refs resets the high-water mark of resident memory (proc(5)). What earlier work has
+    freed is given back first where the C library can (malloc_trim(3) of glibc), so that it does not count here.
     """
     import torch
 
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     with suppress(OSError):

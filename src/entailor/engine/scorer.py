@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from entailor.engine.batching import BatchLimit, scoring_batches
-from entailor.errors import TrainingError
+from entailor.engine.memory import free_cached_memory, is_out_of_memory
+from entailor.errors import DivergedError
 from entailor.methods.base import Classifier, Encoded, FitData, FittedClassifier
 
 Progress = Callable[[int, int], None]
@@ -33,7 +34,7 @@ def score(
         on_progress: called with inputs done and inputs in all.
 
     Raises:
-        TrainingError: a logit is not finite.
+        DivergedError: a logit is not finite.
     """
     if isinstance(classifier, torch.nn.Module):
         classifier.eval()
@@ -44,7 +45,7 @@ def score(
     with torch.inference_mode(), classifier.scoring(inputs) as prepared:
         for indices in scoring_batches([len(item) for item in prepared], BatchLimit(tokens=max_tokens)):
             members = [prepared[index] for index in indices]
-            logits_BL = classifier.logits(classifier.collate(members)).double().cpu().numpy()
+            logits_BL = _logits(classifier, members)
             rows_B = [item.row for item in members]
             np.add.at(sums_EL, rows_B, logits_BL)
             np.add.at(counts_E, rows_B, 1)
@@ -52,8 +53,21 @@ def score(
             if on_progress:
                 on_progress(done, len(inputs))
     if not np.isfinite(sums_EL).all():
-        raise TrainingError("a score is not finite. Lower the learning rate, or train in fp32 (model.precision=fp32)")
+        raise DivergedError("a score is not finite. Lower the learning rate, or train in fp32 (model.precision=fp32)")
     return log_softmax(sums_EL / counts_E[:, None])
+
+
+def _logits(classifier: Classifier, members: Sequence[Encoded]) -> NDArray[np.float64]:
+    """Return logits_BL of a batch, in halves where memory does not suffice: scores do not depend on the batching."""
+    try:
+        logits_BL: NDArray[np.float64] = classifier.logits(classifier.collate(members)).double().cpu().numpy()
+        return logits_BL
+    except (RuntimeError, MemoryError) as error:
+        if len(members) == 1 or not is_out_of_memory(error):
+            raise
+    free_cached_memory()
+    middle = len(members) // 2
+    return np.concatenate([_logits(classifier, members[:middle]), _logits(classifier, members[middle:])])
 
 
 def log_softmax(logits_EL: NDArray[np.float64]) -> NDArray[np.float64]:

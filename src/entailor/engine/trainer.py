@@ -9,8 +9,10 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,9 +21,13 @@ from torch import Tensor, nn
 
 from entailor.engine.allocator import keep_freed_memory
 from entailor.engine.batching import BatchLimit, training_batches
+from entailor.engine.checkpoint import Saving
+from entailor.engine.memory import free_cached_memory, is_out_of_memory
 from entailor.engine.optimizer import build_optimizer, build_schedule
 from entailor.engine.scorer import score
-from entailor.errors import TrainingError
+from entailor.engine.stopping import Stopped
+from entailor.engine.training_state import capture, restore
+from entailor.errors import DivergedError, TrainingError
 from entailor.methods.base import Classifier, Encoded, TrainedMethod
 from entailor.record import CurvePoint
 
@@ -52,12 +58,16 @@ class Runtime:
         autocast: bfloat16 to train in mixed precision, or None for fp32.
         scoring_batch_tokens: tokens of one batch when scoring tune.
         on_step: called with steps done, steps in all, and a few words on how it goes.
+        on_evaluation: called with each evaluation of tune and the training examples seen so far; True stops training.
+        saving: checkpoints while it runs, and the one to go on from; None: no checkpoints.
     """
 
     seed: int
     autocast: torch.dtype | None = None
     scoring_batch_tokens: int = 8192
     on_step: Callable[[int, int, str], None] | None = None
+    on_evaluation: Callable[[CurvePoint, int], bool] | None = None
+    saving: Saving | None = None
 
 
 @dataclass
@@ -106,12 +116,44 @@ def train(classifier: Classifier, method: TrainedMethod, data: TrainingData, run
         runtime: seed, precision, progress.
 
     Raises:
-        TrainingError: a split is empty, the loss is not finite, or no gradient reaches a trainable tensor.
+        DivergedError: the loss, the gradient or a score is not finite; the classifier holds the last good weights.
+        TrainingError: a split is empty, no gradient reaches a trainable tensor, or one example alone needs more
+            memory than there is.
+        Stopped: somebody asked for it; a checkpoint is written.
     """
-    return _Training(classifier, method, data, runtime).run()
+    return Training(classifier, method, data, runtime).run()
 
 
-class _Training:
+def single_steps(
+    classifier: Classifier,
+    method: TrainedMethod,
+    data: TrainingData,
+    runtime: Runtime,
+    groups: Iterable[list[list[int]]],
+) -> Iterator[float]:
+    """Take one optimizer step on each group of batches and yield its seconds; for forecasts.
+
+    After the first step tune is scored and the best weights are kept, as in a training, so that memory is as there.
+
+    Args:
+        classifier: of no use afterwards.
+        method: as for :func:`train`.
+        data: as for :func:`train`.
+        runtime: as for :func:`train`.
+        groups: indices into the training inputs: the batches of a step.
+    """
+    training = Training(classifier, method, data, runtime)
+    if method.gradient_checkpointing:
+        training._checkpoint_activations()
+    for group in groups:
+        begin = time.perf_counter()
+        training._optimizer_step(group)
+        yield time.perf_counter() - begin
+        if training.evaluated_at < 0:
+            training._evaluate()
+
+
+class Training:
     """State of one training; each method is one stage of a step."""
 
     def __init__(self, classifier: Classifier, method: TrainedMethod, data: TrainingData, runtime: Runtime) -> None:
@@ -143,27 +185,56 @@ class _Training:
         self.step = 0
         self.learning_rate = 0.0
         self.stale_evaluations = 0
+        self.told_to_stop = False
         self.window: list[tuple[Tensor, Tensor]] = []
         self.evaluated_at = -1
+        self.groups_done = 0
+        self.epoch_random: dict[str, Any] = {}
+        self.most_examples: int | None = None
 
     def run(self) -> TrainingResult:
+        """Train from the beginning, or from the checkpoint that was handed over."""
         if self.method.gradient_checkpointing:
             self._checkpoint_activations()
+        saving = self.runtime.saving
+        if saving and saving.resume_from:
+            restore(self, saving.resume_from)
+        with saving.stop.held() if saving and saving.stop else nullcontext():
+            self._all_epochs()
+            if saving and saving.stop and saving.stop.signum is not None:  # asked during the last evaluation
+                self._save()
+        self._keep_best()
+        self.result.epochs = self.step / self.steps_per_epoch
+        return self.result
+
+    def _all_epochs(self) -> None:
         while self.step < self.total_steps and not self._stopped_early():
-            for group in self._accumulation_groups():
+            for group in self._accumulation_groups()[self.groups_done :]:
                 begin = time.perf_counter()
                 self._optimizer_step(group)
                 self.result.train_seconds += time.perf_counter() - begin
+                self.groups_done += 1
                 self._after_step()
+                self._save()
                 if self.step >= self.total_steps or self._stopped_early():
                     break
+            self.groups_done = 0
             if self.method.eval_strategy == "epoch" and self.evaluated_at != self.step:
                 self._evaluate()
         if self.evaluated_at != self.step and not self._stopped_early():
             self._evaluate()
-        self._keep_best()
-        self.result.epochs = self.step / self.steps_per_epoch
-        return self.result
+
+    def _save(self) -> None:
+        """Write a checkpoint where one is due or the process shall end, and end it there."""
+        saving = self.runtime.saving
+        if saving is None:
+            return
+        asked = saving.stop.signum if saving.stop else None
+        if asked is not None or saving.is_due(self.step):
+            written = saving.write(self.step, *capture(self))
+            if asked is not None:
+                kept = "a checkpoint is written" if written else "no checkpoint could be written"
+                raise Stopped(asked, f"step {self.step} of {self.total_steps}, {kept}")
 
     def _checkpoint_activations(self) -> None:
         """Re-entrant checkpointing cuts adapters off when nothing before them needs a gradient; this kind does not."""
@@ -189,6 +260,7 @@ class _Training:
         return math.ceil(batches / self.method.gradient_accumulation_steps)
 
     def _accumulation_groups(self) -> list[list[list[int]]]:
+        self.epoch_random = dict(self.rng.bit_generator.state)
         batches = self._epoch_batches(self.rng)
         size = self.method.gradient_accumulation_steps
         return [batches[start : start + size] for start in range(0, len(batches), size)]
@@ -197,19 +269,13 @@ class _Training:
         """Average the gradient over all examples of the group, whatever the sizes of its batches; clip; step."""
         self.module.train()
         count = sum(len(batch) for batch in group)
-        total = torch.zeros((), device=self.trainable[0].device)
-        for batch in group:
-            loss = self._loss(batch) * (len(batch) / count)
-            loss.backward()  # type: ignore[no-untyped-call]
-            total += loss.detach()
+        total = self._gradient(group, count)
         if self.step < GRADIENT_STEPS:
             self._check_gradients()
         norm = nn.utils.clip_grad_norm_(self.trainable, self.method.max_grad_norm)
         if not torch.isfinite(total) or not torch.isfinite(norm):
-            raise TrainingError(
-                f"step {self.step + 1}: loss {float(total):g}, gradient norm {float(norm):g}. Lower learning_rate "
-                f"(now {self.method.learning_rate:g}), lengthen warmup_ratio, or set model.precision=fp32"
-            )
+            found = f"step {self.step + 1}: loss {float(total):g}, gradient norm {float(norm):g}"
+            raise self._diverged(f"{found}. {self._remedy()}")
         self.optimizer.step()
         self.learning_rate = float(self.optimizer.param_groups[0]["lr"])
         self.schedule.step()
@@ -217,6 +283,63 @@ class _Training:
         self.step += 1
         self.window.append((total, norm.detach()))
         self.result.examples_seen += count
+
+    def _gradient(self, group: list[list[int]], count: int) -> Tensor:
+        """Return the mean loss with its gradient in place; where memory does not suffice, in smaller batches.
+
+        Halving changes neither the examples of a step nor their weights, so the gradient is the same mean.
+        """
+        while True:
+            before = torch.get_rng_state()
+            try:
+                return self._backward(group, count)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            self.optimizer.zero_grad(set_to_none=True)
+            free_cached_memory()
+            torch.set_rng_state(before)
+            self._halve(group)
+
+    def _backward(self, group: list[list[int]], count: int) -> Tensor:
+        total = torch.zeros((), device=self.trainable[0].device)
+        for batch in group:
+            size = self.most_examples or len(batch)
+            for start in range(0, len(batch), size):
+                part = batch[start : start + size]
+                loss = self._loss(part) * (len(part) / count)
+                loss.backward()  # type: ignore[no-untyped-call]
+                total += loss.detach()
+        return total
+
+    def _halve(self, group: list[list[int]]) -> None:
+        tried = min(self.most_examples or 10**9, max(len(batch) for batch in group))
+        if tried == 1:
+            raise TrainingError(
+                f"step {self.step + 1}: out of memory with one example at a time. Lower model.max_length, set "
+                "gradient_checkpointing=true, or take a smaller model or a method that trains less"
+            )
+        self.most_examples = (tried + 1) // 2
+        self.result.events.append(
+            f"step {self.step + 1}: out of memory with {tried} examples at a time; from here on {self.most_examples}, "
+            "the gradient still averaged over the same examples"
+        )
+
+    def _diverged(self, problem: str) -> DivergedError:
+        """Put the best weights so far into the classifier, or leave those before this step; both are good."""
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.best:
+            self._keep_best()
+            return DivergedError(problem, f"the best weights so far, of step {self.result.best_step}")
+        self.module.eval()
+        whole = all(bool(torch.isfinite(tensor).all()) for tensor in self.trainable)
+        return DivergedError(problem, f"the weights after step {self.step}" if whole else None)
+
+    def _remedy(self) -> str:
+        return (
+            f"Lower learning_rate (now {self.method.learning_rate:g}), lengthen warmup_ratio, or set "
+            "model.precision=fp32"
+        )
 
     def _loss(self, batch: list[int]) -> Tensor:
         members = [self.data.train[index] for index in batch]
@@ -282,7 +405,10 @@ class _Training:
     def _evaluate(self) -> None:
         self._log()
         begin = time.perf_counter()
-        logprobs_EL = score(self.classifier, self.data.tune, self.runtime.scoring_batch_tokens)
+        try:
+            logprobs_EL = score(self.classifier, self.data.tune, self.runtime.scoring_batch_tokens)
+        except DivergedError:
+            raise self._diverged(f"step {self.step}: a score of tune is not finite. {self._remedy()}") from None
         self.result.evaluate_seconds += time.perf_counter() - begin
         gold_E = self.data.tune_targets
         loss = float(-logprobs_EL[np.arange(len(gold_E)), gold_E].mean())
@@ -302,6 +428,8 @@ class _Training:
             self.stale_evaluations = 0
         else:
             self.stale_evaluations += 1
+        if self.runtime.on_evaluation:
+            self.told_to_stop = self.runtime.on_evaluation(self.result.curve[-1], self.result.examples_seen)
 
     def _is_better(self, accuracy: float, loss: float) -> bool:
         if not self.best or self.method.metric_for_best_model == "loss":
@@ -310,7 +438,7 @@ class _Training:
 
     def _stopped_early(self) -> bool:
         patience = self.method.early_stopping_patience
-        return patience is not None and self.stale_evaluations >= patience
+        return self.told_to_stop or (patience is not None and self.stale_evaluations >= patience)
 
     def _keep_best(self) -> None:
         with torch.no_grad():

@@ -67,5 +67,10 @@ class PeftAdapter(AdapterMethod, name="peft"):
             raise ConfigError(f"peft_config of {name}: {error}") from None
 
     def search_space(self) -> dict[str, Range]:
-        """Return a range that covers most adapters."""
-        return {"learning_rate": Range(1e-4, 1e-2)}
+        """Return a range that covers most adapters; prompts need rates ten times as high."""
+        from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PromptLearningConfig
+
+        known = {kind.value: config for kind, config in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
+        kind = known.get(self.peft_type.upper())  # an unknown type is complained of when it is adapted
+        prompts = kind is not None and issubclass(kind, PromptLearningConfig)
+        return {"learning_rate": Range(1e-3, 1e-1) if prompts else Range(1e-4, 1e-2)}

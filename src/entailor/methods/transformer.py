@@ -5,6 +5,7 @@ Holds no training and no hyperparameters: methods choose what is trainable, the 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -235,7 +236,16 @@ class PeftClassifier(TransformerClassifier):
         """Write adapter_config.json and adapter_model.safetensors as `peft` does, and the tokenizer."""
         self.model.save_pretrained(folder, safe_serialization=True)
         (folder / "README.md").unlink(missing_ok=True)  # peft's empty model card
+        self._sort_sets(folder / "adapter_config.json")
         self.text_encoder.tokenizer.save_pretrained(folder)
+
+    def _sort_sets(self, config_file: Path) -> None:
+        """Bring what `peft` holds as sets into one order: else two runs of the same experiment write other files."""
+        (config,) = self.model.peft_config.values()
+        values = json.loads(config_file.read_text(encoding="utf-8"))
+        unordered = {name for name in values if isinstance(getattr(config, name, None), set)}
+        values = {name: sorted(value) if name in unordered else value for name, value in values.items()}
+        config_file.write_text(json.dumps(values, indent=2, sort_keys=True), encoding="utf-8")
 
     def load(self, folder: Path) -> None:
         """Read adapter and head back.
@@ -245,6 +255,8 @@ class PeftClassifier(TransformerClassifier):
         """
         from peft import load_peft_weights, set_peft_model_state_dict
 
+        if not (folder / WEIGHTS_FILE).is_file():  # peft would go on to look for a pickle, or ask the Hub
+            raise MethodError(f"{folder / WEIGHTS_FILE}: missing. Train again")
         saved = load_peft_weights(str(folder), device="cpu")
         check_same_names(saved, self.stored_tensors(), folder)
         set_peft_model_state_dict(self.model, saved)

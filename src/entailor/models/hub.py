@@ -19,6 +19,7 @@ from entailor.models.folder import (
     WEIGHT_PATTERNS,
     matches,
 )
+from entailor.network import hub_is_silent
 
 if TYPE_CHECKING:
     from huggingface_hub import CachedRepoInfo
@@ -44,7 +45,11 @@ def fetch_from_hub(name: str, revision: str | None, *, remote_code: bool = False
     patterns = [*CONFIG_PATTERNS, *TOKENIZER_PATTERNS, *WEIGHT_PATTERNS, *(("*.py",) if remote_code else ())]
     try:
         snapshot = snapshot_download(
-            name, revision=revision, allow_patterns=patterns, ignore_patterns=list(IGNORED_PATTERNS)
+            name,
+            revision=revision,
+            allow_patterns=patterns,
+            ignore_patterns=list(IGNORED_PATTERNS),
+            local_files_only=hub_is_silent(),  # then what is in the cache is used
         )
     except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, errors.HFValidationError, HTTPError) as error:
         raise _hub_error(name, revision, error) from error

@@ -13,6 +13,7 @@ from typing import Any
 
 from entailor.data.example import Example
 from entailor.errors import ConfigError, ModelError
+from entailor.models.control_tokens import control_ids, text_ids
 from entailor.models.tokenizer import MIN_ROOM, position_limit
 from entailor.tasks.templates import Template
 
@@ -69,6 +70,7 @@ class PromptEncoder:
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
         self.tokenizer, self.template, self.with_labels = tokenizer, template, with_labels
+        self.control = control_ids(tokenizer)
         self.context = position_limit(config, tokenizer)
         self.max_length = min(max_length, self.context)
         self.first_ids = _ids_in_front(tokenizer)
@@ -227,7 +229,7 @@ class PromptEncoder:
     def _ids(self, prompts: Sequence[Sequence[Segment]]) -> list[list[int]]:
         """Tokenise the text of all prompts in one call, and put control tokens between."""
         texts = [segment for prompt in prompts for segment in prompt if isinstance(segment, str)]
-        encoded: Iterator[list[int]] = iter(self._call(texts)["input_ids"] if texts else [])
+        encoded: Iterator[list[int]] = iter(text_ids(self.tokenizer, self.control, texts, self._call) if texts else [])
         ids = [
             [index for part in prompt for index in (next(encoded) if isinstance(part, str) else [part])]
             for prompt in prompts

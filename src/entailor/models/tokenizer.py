@@ -12,6 +12,7 @@ from typing import Any
 
 from entailor.data.example import Example
 from entailor.errors import ModelError
+from entailor.models.control_tokens import control_ids, suspects, whole_characters, without_control_tokens
 
 # Their position ids start behind the padding index, so two positions are never used.
 OFFSET_POSITIONS = (
@@ -69,6 +70,7 @@ class TextEncoder:
         tokenizer.backend_tokenizer.no_truncation()
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
         self.tokenizer = tokenizer
+        self.control = control_ids(tokenizer)
         self.max_length = min(max_length, position_limit(config, tokenizer))
         self.windows, self.stride = windows, stride
         self.has_types = "token_type_ids" in tokenizer.model_input_names and getattr(config, "type_vocab_size", 0) > 1
@@ -105,7 +107,7 @@ class TextEncoder:
         is_pair = examples[0].text_pair is not None
         texts = [row.text for row in examples]
         pairs = [row.text_pair or "" for row in examples] if is_pair else None
-        whole = self._call(texts, pairs)
+        whole = self._whole(texts, pairs)
         encoded: list[TokenIds] = []
         for row in range(len(examples)):
             types = whole["token_type_ids"][row] if self.has_types else None
@@ -114,6 +116,26 @@ class TextEncoder:
             else:
                 encoded.extend(self._shorten(row, texts[row], pairs[row] if pairs else None, limit))
         return encoded
+
+    def _whole(self, texts: list[str], pairs: list[str] | None) -> Any:
+        """Tokenise without truncation; texts that hold half a character or a control token are mended in place."""
+        try:
+            whole = self._call(texts, pairs)
+        except (TypeError, UnicodeEncodeError):  # the tokenizer takes no half of a surrogate pair
+            texts[:] = map(whole_characters, texts)
+            if pairs:
+                pairs[:] = map(whole_characters, pairs)
+            whole = self._call(texts, pairs)
+        added = self.tokenizer.num_special_tokens_to_add(pair=pairs is not None)
+        for row in suspects(whole["input_ids"], self.control, added):
+            text, pair = without_control_tokens(self.tokenizer, self.control, texts[row], pairs[row] if pairs else None)
+            texts[row] = text
+            if pairs and pair is not None:
+                pairs[row] = pair
+            again = self._call([text], [pair] if pair is not None else None)
+            for name in ("input_ids", *(["token_type_ids"] if self.has_types else [])):
+                whole[name][row] = again[name][0]
+        return whole
 
     def _shorten(self, row: int, text: str, pair: str | None, limit: int) -> list[TokenIds]:
         """Return one truncated input, or the windows of a long first text."""

@@ -13,10 +13,13 @@ from typing import Any
 
 from entailor.errors import RunError
 from entailor.evaluation.comparison import hardest_examples
-from entailor.record import NO_MODEL, CurvePoint, RunFolder, RunRecord, read_json, write_text
+from entailor.record import NO_MODEL, RECORD_FILE, CurvePoint, RunFolder, RunRecord, read_sealed_json, write_text
 from entailor.report import plots, sections, tables
 from entailor.report.doctor import doctor_section
+from entailor.report.effort import effort_section
+from entailor.storage import BLANK_SEAL, check_seal, seal
 
+AGAIN = "Run the same command again: it redoes what is damaged"
 NUM_HARDEST = 20
 MOST_CHARACTERS = 600  # of one text; a document's first lines say enough here
 MOST_LABELS = 16  # a larger confusion matrix cannot be read; its most frequent confusions are listed instead
@@ -34,17 +37,36 @@ def write_report(folder: RunFolder) -> Path:
     Raises:
         RunError: comparison.json or a trial is missing, damaged or of another version.
     """
+    comparison = read_comparison(folder.comparison_file)
+    check_trials_are_there(folder, comparison)
     page = render(
         name=folder.path.resolve().name,
-        comparison=read_comparison(folder.comparison_file),
+        comparison=comparison,
         records=[record for _, record in folder.records()],
         experiment=_optional_text(folder.experiment_file),
         environment=_optional_json(folder.environment_file),
         split=_optional_json(folder.split_file),
         doctor=_optional_json(folder.doctor_file),
     )
-    write_text(folder.report_file, page)
+    write_text(folder.report_file, seal(f"{page}\n<!-- checksum {BLANK_SEAL} -->\n"))
     return folder.report_file
+
+
+def check_trials_are_there(folder: RunFolder, comparison: Mapping[str, Any]) -> None:
+    """Refuse a page whose figures rest on trials that are gone.
+
+    Raises:
+        RunError: a trial that comparison.json counts has no record.
+    """
+    if not (folder.path / "trials").is_dir():  # a comparison alone was handed on
+        return
+    for row in comparison["rows"]:
+        for seed in row.get("seeds", ()):
+            place = folder.trial(row["model"], row["method"], seed)
+            if not (place / RECORD_FILE).exists():
+                raise RunError(
+                    f"{place}: {RECORD_FILE} is missing, which {folder.comparison_file.name} counts. {AGAIN}"
+                )
 
 
 def read_comparison(path: Path) -> dict[str, Any]:
@@ -53,9 +75,9 @@ def read_comparison(path: Path) -> dict[str, Any]:
     Raises:
         RunError: it is missing, damaged, or something else.
     """
-    comparison = read_json(path)
+    comparison = read_sealed_json(path, AGAIN)
     needed = {"rows", "labels", "num_test", "chance", "sentence", "winner", "failed"}
-    if not isinstance(comparison, dict) or not needed <= comparison.keys():
+    if not needed <= comparison.keys():
         raise RunError(f"{path}: no comparison of trials. Delete it and run the same command again")
     return comparison
 
@@ -107,6 +129,7 @@ def render(
         calibrations=sections.calibrations(rows),
         challenges=sections.challenges(comparison, rows),
         limit=sections.limit_of_test(comparison),
+        effort=effort_section(comparison),
         groups=_groups(comparison["rows"]),
         hardest=_hardest(records, rows),
         prompts=_prompts(records, rows),
@@ -335,9 +358,12 @@ def _split_sizes(split: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _optional_json(path: Path) -> dict[str, Any] | None:
-    value = read_json(path) if path.exists() else None
-    return value if isinstance(value, dict) else None
+    return read_sealed_json(path, AGAIN) if path.exists() else None
 
 
 def _optional_text(path: Path) -> str | None:
-    return path.read_text(encoding="utf-8", errors="replace") if path.exists() else None
+    if not path.exists():
+        return None
+    content = path.read_bytes()
+    check_seal(path, content, AGAIN)
+    return content.decode("utf-8", "replace").rstrip().rpartition("\n")[0] + "\n"  # without the checksum

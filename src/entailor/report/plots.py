@@ -205,6 +205,68 @@ def accuracy_by_coverage(names: Sequence[str], rows: Sequence[Mapping[str, Any]]
     return _draw("coverage", _described("Accuracy by coverage", names), draw)
 
 
+def tuning_trials(names: Sequence[str], looks: Sequence[int], studies: Sequence[Mapping[str, Any]]) -> str | None:
+    """Return tune accuracy by learning rate of every setting that was tried, or None where there is none.
+
+    Args:
+        names: of the studies' rows.
+        looks: the place of each study's row in the comparison.
+        studies: as comparison.json holds them. Filled: trained to the end; hollow: stopped on the way; ringed: chosen.
+    """
+    shown = [
+        [one for one in study["trials"] if one["tune_accuracy"] is not None and "learning_rate" in one["settings"]]
+        for study in studies
+    ]
+    if not any(shown):
+        return None
+
+    def draw(axes: Axes) -> None:
+        for look, study, trials in zip(map(style, looks), studies, shown, strict=True):
+            for one in trials:
+                x, y = one["settings"]["learning_rate"], 100 * one["tune_accuracy"]
+                face = look.colour if one["state"] == "complete" else "none"
+                axes.plot([x], [y], color=look.colour, marker=look.marker, markerfacecolor=face, linestyle="")
+                if one["number"] == study["best"]:
+                    axes.plot([x], [y], color=INK, marker="o", markersize=12, markerfacecolor="none", linestyle="")
+        axes.set_xscale("log")
+        axes.set(xlabel="learning rate, log scale", ylabel="tune accuracy (%)")
+
+    return _draw("tuning", _described("Tune accuracy of every setting tried", names), draw)
+
+
+def learning_curves(names: Sequence[str], looks: Sequence[int], rows: Sequence[Mapping[str, Any]]) -> str | None:
+    """Return test accuracy by number of labels with intervals, and the fitted law up to ten times as many.
+
+    Args:
+        names: of the rows.
+        looks: the place of each row in the comparison.
+        rows: of the learning curve, as comparison.json holds them.
+    """
+    if not rows:
+        return None
+
+    def draw(axes: Axes) -> None:
+        for look, row in zip(map(style, looks), rows, strict=True):
+            x = [point["n"] for point in row["points"]]
+            for point in row["points"]:
+                ends = [100 * point["accuracy"]["low"], 100 * point["accuracy"]["high"]]
+                axes.plot([point["n"]] * 2, ends, color=look.colour, linewidth=1.0, alpha=0.5)
+            y = [100 * point["accuracy"]["mean"] for point in row["points"]]
+            axes.plot(x, y, color=look.colour, marker=look.marker, linestyle="-", markersize=5, linewidth=1.4)
+            told = [one for one in row["predicted"] if "refused" not in one]
+            ahead = [(x[-1], y[-1]), *((one["n"], 100 * one["accuracy"]) for one in told)]
+            axes.plot(*zip(*ahead, strict=True), color=look.colour, linestyle=(0, (2, 2)), linewidth=1.0)
+            for one in told:
+                axes.plot([one["n"]] * 2, [100 * one["low"], 100 * one["high"]], color=look.colour, linewidth=1.0)
+        axes.set_xscale("log")
+        ticks = sorted({point["n"] for row in rows for point in row["points"]})
+        axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+        axes.set_xticks([], minor=True)
+        axes.set(xlabel="training labels, log scale", ylabel="test accuracy (%)")
+
+    return _draw("curve", _described("Test accuracy by number of training labels", names), draw)
+
+
 def _scatter(axes: Axes, rows: Sequence[Mapping[str, Any]], x: Sequence[float], cost: str) -> None:
     """Draw rows with their intervals; a ring marks those no other row beats in both accuracy and this cost."""
     for i, row in reversed(list(enumerate(rows))):

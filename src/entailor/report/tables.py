@@ -64,7 +64,7 @@ LEGEND = (
 def _cells(comparison: Mapping[str, Any]) -> list[tuple[str, ...]]:
     return [
         (
-            f"{mark(row)} {name}",
+            f"{mark(row)} {name}{' (exploratory)' if row.get('exploratory') else ''}",
             "{mean:.1f} ({low:.1f}–{high:.1f})".format(
                 **{k: 100 * row["accuracy"][k] for k in ("mean", "low", "high")}
             ),
@@ -130,7 +130,7 @@ def comparison_table(comparison: Mapping[str, Any]) -> Table:
 
 def plain_table(comparison: Mapping[str, Any]) -> str:
     """Return the rows as lines of columns parted by two or more spaces, for logs and pipes; no colours, no wrapping."""
-    lines = _align([HEADINGS, *_cells(comparison)], left={0}) if comparison["rows"] else []
+    lines = align([HEADINGS, *_cells(comparison)], left={0}) if comparison["rows"] else []
     legend = [LEGEND] if comparison["rows"] else []
     return "\n".join([*lines, *legend, *failures(comparison), *closing(comparison), comparison["sentence"]])
 
@@ -153,7 +153,7 @@ def classification_report_text(metrics: Metrics) -> str:
     confusion = [("gold \\ predicted", *metrics.labels)]
     for label, row in zip(metrics.labels, metrics.confusion, strict=True):
         confusion.append((label, *map(str, row)))
-    parts = (_align(lines, left={0}), _align(totals, left={0, 1}), _align(confusion, left={0}))
+    parts = (align(lines, left={0}), align(totals, left={0, 1}), align(confusion, left={0}))
     return "\n\n".join("\n".join(part) for part in parts)
 
 
@@ -161,7 +161,7 @@ def _defined(value: float | None) -> str:
     return "undefined" if value is None or math.isnan(value) else f"{value:.3f}"
 
 
-def _align(rows: Sequence[Sequence[str]], left: set[int]) -> list[str]:
+def align(rows: Sequence[Sequence[str]], left: set[int]) -> list[str]:
     """Pad cells to columns; wide (CJK) characters count as the two cells they take."""
     from rich.cells import cell_len
 

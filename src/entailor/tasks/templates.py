@@ -14,6 +14,7 @@ from typing import Any
 from entailor.config import PromptSettings
 from entailor.data.example import Example
 from entailor.errors import ConfigError, near_miss
+from entailor.tasks.sandbox import bounded_sandbox, bounded_text, refuse_endless
 
 SLOT = "\x00label\x00"
 SUFFIXES = (".jinja", ".jinja2", ".j2")
@@ -216,13 +217,13 @@ def _check_slots(template: Template, name: str, *, is_pair: bool) -> None:
 @cache
 def _compiled(source: str) -> _Safe:
     """Compile Jinja in a sandbox: a template may come from a stranger."""
-    from jinja2 import StrictUndefined, TemplateError
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
+    from jinja2 import TemplateError
 
-    environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
+    refuse_endless(source)
+    environment = bounded_sandbox()
     try:
         return _Safe(environment.from_string(source))
-    except TemplateError as error:
+    except (TemplateError, RecursionError, SyntaxError, ValueError, OverflowError) as error:
         raise ConfigError(f"prompt.template: not Jinja: {error}") from None
 
 
@@ -236,8 +237,11 @@ class _Safe:
         from jinja2 import TemplateError
 
         try:
-            return str(self.compiled.render(**values))
-        except (TemplateError, TypeError, ValueError, OverflowError, MemoryError) as error:
+            return bounded_text(self.compiled.generate(**values))
+        except (
+            *(TemplateError, TypeError, ValueError, AttributeError, LookupError),
+            *(ArithmeticError, MemoryError, RecursionError),
+        ) as error:
             raise ConfigError(
                 f"prompt.template: cannot be rendered: {error}. Known are text, text_pair, premise, hypothesis, "
                 "labels, words and label"

@@ -1,0 +1,183 @@
+"""Checkpoints of a training: one safetensors file each, written whole or not at all, the last two kept.
+
+Tensors and plain values only, never a pickle. What stands in them is the business of `training_state`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from entailor.engine.stopping import StopSwitch
+from entailor.storage import disk_trouble, file_sha256
+
+CHECKPOINT_VERSION = 1
+KEPT = 2
+_PATTERN = "step-*.safetensors"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One moment of a training.
+
+    Attributes:
+        step: optimizer steps done.
+        tensors: by name, on the CPU when read back.
+        values: what JSON can hold.
+        context: what surrounds the training and is needed to come back to it.
+    """
+
+    step: int
+    tensors: Mapping[str, Tensor]
+    values: Mapping[str, Any]
+    context: Mapping[str, Any] = field(default_factory=dict)
+
+
+class CheckpointStore:
+    """The folder of one trial's checkpoints.
+
+    Args:
+        folder: made when the first checkpoint is written.
+        note: told of every checkpoint that is passed over or cannot be written.
+    """
+
+    def __init__(self, folder: Path, note: Callable[[str], None] = lambda text: None) -> None:
+        self.folder, self.note = folder, note
+
+    def files(self) -> list[Path]:
+        """Return the checkpoints there are, the newest first."""
+        return sorted(self.folder.glob(_PATTERN), reverse=True)
+
+    def write(self, snapshot: Snapshot, identity: str) -> bool:
+        """Write a checkpoint and drop all but the last two.
+
+        The name holds the file's SHA-256, so that a file cannot be taken for whole when it is not. A disk that is
+        full costs the checkpoint and not the training: the earlier ones stay, and the note says so.
+
+        Args:
+            snapshot: what to write.
+            identity: of the training it belongs to.
+
+        Returns:
+            Whether it was written.
+        """
+        head = {
+            "version": CHECKPOINT_VERSION,
+            "identity": identity,
+            "step": snapshot.step,
+            "values": snapshot.values,
+            "context": snapshot.context,
+        }
+        temporary = self.folder / f".step-{snapshot.step:09d}.tmp"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            save_file(
+                {name: tensor.detach().cpu().contiguous() for name, tensor in snapshot.tensors.items()},
+                temporary,
+                metadata={"checkpoint": json.dumps(head)},
+            )
+            digest = file_sha256(temporary)
+            _flush(temporary)
+            temporary.replace(self.folder / f"step-{snapshot.step:09d}-{digest}.safetensors")
+            _flush(self.folder)
+        except (OSError, SafetensorError) as error:
+            problem = disk_trouble(error) or str(error)
+            self.note(f"no checkpoint at step {snapshot.step}: {self.folder}: {problem}. The training goes on")
+            return False
+        finally:
+            temporary.unlink(missing_ok=True)
+        for old in self.files()[KEPT:]:
+            old.unlink(missing_ok=True)
+        return True
+
+    def newest(self, identity: str) -> Snapshot | None:
+        """Return the newest checkpoint that is whole and belongs to this training, or None.
+
+        Args:
+            identity: of the training that wants to go on.
+        """
+        for path in self.files():
+            problem = None
+            try:
+                if file_sha256(path) != path.stem.rpartition("-")[2]:
+                    problem = "damaged, its content is not what was written"
+                else:
+                    with safe_open(path, framework="pt") as file:
+                        head = json.loads(file.metadata()["checkpoint"])
+                        if (head["version"], head["identity"]) == (CHECKPOINT_VERSION, identity):
+                            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+                            return Snapshot(head["step"], tensors, head["values"], head["context"])
+                    problem = "of other settings, data, model or versions"
+            except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+                problem = f"cannot be read ({error})"
+            self.note(f"checkpoint passed over: {path}: {problem}")
+        return None
+
+    def clear(self) -> None:
+        """Remove every checkpoint."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _flush(path: Path) -> None:
+    """Make the disk hold a file's content, or a folder's names."""
+    if path.is_dir() and os.name == "nt":
+        return  # folders cannot be opened there
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@dataclass
+class Saving:
+    """When a training is saved, and where.
+
+    Attributes:
+        store: where.
+        identity: of the training; a checkpoint of another one is never taken.
+        every_steps: optimizer steps between two checkpoints, or None.
+        every_minutes: minutes between two checkpoints, or None.
+        context: kept with every checkpoint.
+        resume_from: the moment to go on from, or None.
+        stop: asked after every step.
+    """
+
+    store: CheckpointStore
+    identity: str
+    every_steps: int | None = None
+    every_minutes: float | None = None
+    context: Mapping[str, Any] = field(default_factory=dict)
+    resume_from: Snapshot | None = None
+    stop: StopSwitch | None = None
+    _written_at: float = field(init=False)
+    _written_step: int = field(default=-1, init=False)
+
+    def __post_init__(self) -> None:
+        self._written_at = time.monotonic()
+
+    def is_due(self, step: int) -> bool:
+        """Tell whether a checkpoint shall be written after this step."""
+        if self.every_steps is not None and step % self.every_steps == 0:
+            return True
+        # a clock that is set back must neither stop the checkpoints nor bring them all at once
+        return self.every_minutes is not None and time.monotonic() - self._written_at >= 60 * self.every_minutes
+
+    def write(self, step: int, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> bool:
+        """Write a checkpoint; return whether the newest one is of this step."""
+        if step != self._written_step:
+            snapshot = Snapshot(step, tensors, values, self.context)
+            if self.store.write(snapshot, self.identity):
+                self._written_step = step
+        self._written_at = time.monotonic()
+        return step == self._written_step

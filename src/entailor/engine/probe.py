@@ -1,0 +1,192 @@
+"""What training steps and scoring batches take, by a few of them at real lengths; for forecasts.
+
+Runs the very functions of the training loop and the classifier, on a few batches picked from those that would be run.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from entailor.engine.batching import BatchLimit, scoring_batches, training_batches
+from entailor.engine.meter import peak_memory_bytes, reset_peak_memory
+from entailor.engine.trainer import Runtime, TrainingData, single_steps
+from entailor.methods.base import Classifier, Encoded, TrainedMethod
+from entailor.models.memory import resident_bytes
+
+# Places among the batches in order of their size at which steps are timed, the most telling first; the largest batch
+# also shows the peak of memory.
+QUANTILES = (0.5, 1.0, 0.2, 0.8, 0.35, 0.65, 0.05, 0.95)
+WARM_STEPS = 2
+LEAST_TIMED = 2
+SMALL, LARGE = 1 / 32, 1 / 8  # of a scoring batch, from which the whole one is extrapolated
+LATENCY_EXAMPLES = 3
+
+
+@dataclass(frozen=True)
+class TrainingCost:
+    """What training takes.
+
+    Attributes:
+        epoch_seconds: one pass over train.
+        evaluations: how often tune is scored in a whole training.
+    """
+
+    epoch_seconds: float
+    evaluations: int
+
+
+@dataclass(frozen=True)
+class ScoringCost:
+    """What running batches without gradients takes.
+
+    Attributes:
+        token_seconds: seconds of one token, padding included.
+        token_bytes: bytes the peak of memory grows by with one token of the batch.
+        base_bytes: memory that any batch needs, what was resident before included.
+    """
+
+    token_seconds: float
+    token_bytes: float
+    base_bytes: int
+
+    def peak_bytes(self, tokens: int) -> int:
+        """Return the peak of memory with a batch of so many tokens."""
+        return round(self.base_bytes + self.token_bytes * tokens)
+
+
+def probe_training(
+    classifier: Classifier,
+    method: TrainedMethod,
+    data: TrainingData,
+    runtime: Runtime,
+    num_train: int,
+    allowance: float,
+) -> TrainingCost:
+    """Time a few steps and extrapolate to an epoch.
+
+    Args:
+        classifier: of no use afterwards.
+        method: batch sizes, epochs, evaluations.
+        data: a sample of train, and a few inputs of tune.
+        runtime: precision and seed.
+        num_train: inputs of the whole of train.
+        allowance: seconds after which no further step is begun, once two are timed.
+    """
+    limit = BatchLimit(
+        examples=None if method.max_batch_tokens else method.per_device_train_batch_size, tokens=method.max_batch_tokens
+    )
+    lengths = [len(data.train[index % len(data.train)]) for index in range(num_train)]
+    batches = training_batches(lengths, limit, np.random.default_rng(runtime.seed), by_length=method.group_by_length)
+    size = method.gradient_accumulation_steps
+    groups = sorted(
+        (batches[start : start + size] for start in range(0, len(batches), size)),
+        key=lambda group: _tokens(group, lengths),
+    )
+    picked = [groups[round(share * (len(groups) - 1))] for share in (*[QUANTILES[0]] * WARM_STEPS, *QUANTILES)]
+    steps = single_steps(
+        classifier,
+        method,
+        data,
+        runtime,
+        ([[i % len(data.train) for i in batch] for batch in group] for group in picked),
+    )
+    begin = time.perf_counter()
+    tokens, seconds = [], []
+    for number, (group, spent) in enumerate(zip(picked, steps, strict=False)):
+        if number >= WARM_STEPS or spent > allowance:  # what takes so long needs no warming up
+            tokens.append(_tokens(group, lengths))
+            seconds.append(spent)
+        if len(seconds) >= LEAST_TIMED and time.perf_counter() - begin > allowance:
+            break
+    base, slope = line(tokens, seconds)
+    epoch = sum(base + slope * _tokens(group, lengths) for group in groups)
+    total_steps = max(1, math.ceil(len(groups) * method.num_train_epochs))
+    by_epoch = method.eval_strategy == "epoch"
+    evaluations = math.ceil(method.num_train_epochs) if by_epoch else math.ceil(total_steps / method.eval_steps)
+    return TrainingCost(epoch, evaluations)
+
+
+def probe_scoring(
+    run: Callable[[Sequence[Encoded]], object], inputs: Sequence[Encoded], max_tokens: int, allowance: float
+) -> ScoringCost:
+    """Run a small and a larger batch, and extrapolate time and memory to a whole one.
+
+    Args:
+        run: puts inputs through the classifier.
+        inputs: a sample, with real lengths.
+        max_tokens: tokens of a whole batch.
+        allowance: the larger batch is left out where it would take longer, in seconds.
+    """
+    run(inputs[:1])
+    members = _filled(inputs, round(SMALL * max_tokens))
+    begin = time.perf_counter()
+    tokens, peak = _peak_of(run, members)
+    slope = max(0.0, (peak - resident_bytes()) / tokens)
+    if (time.perf_counter() - begin) * LARGE / SMALL <= allowance:
+        fewer, lower = tokens, peak
+        members = _filled(inputs, round(LARGE * max_tokens))
+        tokens, peak = _peak_of(run, members)
+        # by the difference of two, since what any batch needs is not to be counted for each token
+        slope = max(0.0, (peak - lower) / max(1, tokens - fewer))
+    # memory that was just given back has to be asked for again; a second time is as in the middle of a run
+    begin = time.perf_counter()
+    run(members)
+    seconds = time.perf_counter() - begin
+    return ScoringCost(seconds / tokens, slope, round(peak - slope * tokens))
+
+
+def _peak_of(run: Callable[[Sequence[Encoded]], object], members: Sequence[Encoded]) -> tuple[int, int]:
+    """Return the tokens of a batch, padding included, and the peak of memory while it is run."""
+    reset_peak_memory()
+    run(members)
+    return len(members) * max(map(len, members)), peak_memory_bytes()
+
+
+def scoring_tokens(inputs: Sequence[Encoded], count: int, max_tokens: int) -> tuple[int, int]:
+    """Return the tokens of all batches, and of the largest, if `count` inputs of these lengths are scored."""
+    lengths = [len(inputs[index % len(inputs)]) for index in range(count)]
+    sizes = [
+        len(batch) * max(lengths[index] for index in batch)
+        for batch in scoring_batches(lengths, BatchLimit(tokens=max_tokens))
+    ]
+    return sum(sizes), max(sizes, default=0)
+
+
+def run_without_gradients(classifier: Classifier) -> Callable[[Sequence[Encoded]], object]:
+    """Return what puts inputs through a classifier as the scoring loop does."""
+
+    def run(members: Sequence[Encoded]) -> object:
+        if isinstance(classifier, torch.nn.Module):
+            classifier.eval()
+        with torch.inference_mode():
+            return classifier.logits(classifier.collate(members)).cpu()
+
+    return run
+
+
+def _filled(inputs: Sequence[Encoded], tokens: int) -> list[Encoded]:
+    """Return inputs from the middle of the lengths, repeated until they have so many tokens."""
+    ordered = sorted(inputs, key=len)
+    middle = ordered[len(ordered) // 4 : max(len(ordered) // 4 + 1, 3 * len(ordered) // 4)]
+    longest = max(map(len, middle))
+    return [middle[index % len(middle)] for index in range(max(1, tokens // longest))]
+
+
+def _tokens(group: Sequence[Sequence[int]], lengths: Sequence[int]) -> int:
+    return sum(len(batch) * max(lengths[index] for index in batch) for batch in group)
+
+
+def line(amounts: Sequence[int], seconds: Sequence[float]) -> tuple[float, float]:
+    """Return intercept and slope of the line through the points, neither below zero."""
+    x, y = np.asarray(amounts, float), np.asarray(seconds, float)
+    if np.ptp(x) == 0:
+        return float(y.mean()), 0.0
+    slope = float(((x - x.mean()) * (y - y.mean())).sum() / ((x - x.mean()) ** 2).sum())
+    slope = min(max(slope, 0.0), float(y.mean() / x.mean()))
+    return float(y.mean() - slope * x.mean()), slope

@@ -1,0 +1,77 @@
+"""Stopping on a signal: what runs finishes its step first, and everything else stops where it is.
+
+Knows no signal handlers; whoever owns the process puts `StopSwitch.request` behind its signals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+
+class Stopped(KeyboardInterrupt):
+    """The user or the system asked to stop; not an error, and like Ctrl-C not caught by ``except Exception``.
+
+    Args:
+        signum: the signal's number.
+        place: how far the work had come, in words.
+    """
+
+    def __init__(self, signum: int, place: str = "") -> None:
+        self.signum, self.place = signum, place
+        super().__init__(place)
+
+
+class StopSwitch:
+    """Holds a first request back while a step is under way; a second one stops at once.
+
+    Attributes:
+        signum: the signal that was held back, or None.
+    """
+
+    def __init__(self) -> None:
+        self.signum: int | None = None
+        self._held = False
+
+    def request(self, signum: int) -> bool:
+        """Ask to stop.
+
+        Returns:
+            True where the request is held back until the step is done.
+
+        Raises:
+            Stopped: nothing is under way that is worth finishing, or it is asked for the second time.
+        """
+        if not self._held or self.signum is not None:
+            raise Stopped(signum)
+        self.signum = signum
+        return True
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold requests back; whoever is inside asks for `signum` after each step.
+
+        Raises:
+            Stopped: at the end, where a request came too late to be seen inside.
+        """
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
+        if self.signum is not None:
+            raise Stopped(self.signum)
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a trial does not depend on.
+
+    Attributes:
+        stop: asked after every training step.
+        note: told what is worth a line, such as where a training goes on.
+    """
+
+    stop: StopSwitch | None = None
+    note: Callable[[str], None] = lambda text: None

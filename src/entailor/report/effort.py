@@ -1,0 +1,216 @@
+"""What choosing settings, more labels and the run itself took: tuning, learning curves, the forecast, reads of test.
+
+Only reads comparison.json; as lines for a terminal, and as a section of the page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from importlib.resources import files
+from typing import Any
+
+from entailor.evaluation.comparison import short_model_names
+from entailor.report import plots, tables
+from entailor.report.tables import align, count, duration, percent, size
+
+FORECAST_HEADINGS = ("  row", "trials", "one trial", "tuning", "curve", "in all", "memory")
+TRUTH_HEADINGS = ("  row", "one trial: forecast", "measured", "ratio", "memory: forecast", "measured", "ratio")
+
+
+def forecast_lines(expected: Mapping[str, Any]) -> list[str]:
+    """Return what is expected of a run as aligned lines, and when it will end.
+
+    Args:
+        expected: `rows`, `seconds`, `peak_memory_bytes`, `probe_seconds` and `ends`, as the experiment gives them.
+    """
+    names = _names(expected["rows"])
+    lines: list[tuple[str, ...]] = [FORECAST_HEADINGS]
+    for name, row in zip(names, expected["rows"], strict=True):
+        if row["error"]:
+            lines.append((f"  {name}", str(row["trials"]), *["?"] * 5))
+            continue
+        parts = (row["trial_seconds"], row["tuning_seconds"] or None, row["curve_seconds"] or None, row["seconds"])
+        memory = row["peak_gpu_memory_bytes"] or row["peak_memory_bytes"]
+        lines.append((f"  {name}", str(row["trials"]), *map(duration, parts), size(memory)))
+    failed = [f"  {name}: {row['error']}" for name, row in zip(names, expected["rows"], strict=True) if row["error"]]
+    ends = datetime.fromisoformat(expected["ends"])
+    total = (
+        f"forecast: about {duration(expected['seconds'])}, until {ends:%H:%M}{_days(expected)}, with up to "
+        f"{size(expected['peak_memory_bytes'])} of memory (measured in {duration(expected['probe_seconds'])})"
+    )
+    return [*align(lines, left={0}), *failed, total]
+
+
+def _days(expected: Mapping[str, Any]) -> str:
+    days = int(expected["seconds"] // 86_400)
+    return f" {days} {'day' if days == 1 else 'days'} later" if days else ""
+
+
+def effort_lines(comparison: Mapping[str, Any]) -> list[str]:
+    """Return tuning, learning curve, forecast against truth and later reads of test as lines, where they are there."""
+    return [
+        *_tuning_lines(comparison.get("tuning")),
+        *_curve_lines(comparison.get("learning_curve")),
+        *_truth_lines(comparison.get("forecast")),
+        *_read_lines(comparison),
+    ]
+
+
+def _names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    short = short_model_names([row["model"] for row in rows])
+    named = short if len(short) > 1 else {}
+    return [row["method"] + (f" · {named[row['model']]}" if row["model"] in named else "") for row in rows]
+
+
+def budget_words(budget: Mapping[str, Any]) -> str:
+    """Return ``4 trials``, ``10 minutes`` or ``20,000 training examples``."""
+    if budget["trials"] is not None:
+        return f"{budget['trials']} trials"
+    if budget["minutes"] is not None:
+        return f"{budget['minutes']:g} minutes"
+    return f"{budget['examples']:,} training examples"
+
+
+def settings_words(settings: Mapping[str, float]) -> str:
+    """Return ``learning_rate 0.0012``, several with commas."""
+    return ", ".join(f"{name} {value:.2g}" for name, value in settings.items())
+
+
+def _tuning_lines(tuning: Mapping[str, Any] | None) -> list[str]:
+    if not tuning:
+        return []
+    lines: list[tuple[str, ...]] = [("  row", "tried", "stopped", "examples", "time", "tune", "chosen")]
+    for name, study in zip(_names(tuning["studies"]), tuning["studies"], strict=True):
+        trials = study["trials"]
+        best = None if study["best"] is None else trials[study["best"]]
+        stopped = sum(one["state"] in ("pruned", "cut") for one in trials)
+        lines.append(
+            (
+                f"  {name}",
+                str(len(trials)),
+                str(stopped),
+                count(study["examples_seen"]),
+                duration(study["seconds"]),
+                percent(best["tune_accuracy"]) if best else "–",
+                settings_words(study["chosen"]) or "its own settings",
+            )
+        )
+    return [f"tuning, {budget_words(tuning['budget'])} a row, on tune alone:", *align(lines, left={0, 6})]
+
+
+def _curve_lines(curve: Mapping[str, Any] | None) -> list[str]:
+    if not curve or not curve["rows"]:
+        return []
+    sizes = sorted({point["n"] for row in curve["rows"] for point in row["points"]})
+    lines: list[tuple[str, ...]] = [("  row", *(f"{n:,}" for n in sizes), "twice as many", "ten times")]
+    for name, row in zip(_names(curve["rows"]), curve["rows"], strict=True):
+        found = {point["n"]: percent(point["accuracy"]["mean"]) for point in row["points"]}
+        lines.append((f"  {name}", *(found.get(n, "–") for n in sizes), *_predicted(row)))
+    return [
+        "accuracy by number of training labels:",
+        *align(lines, left={0}),
+        *(f"  {words}" for words in crossing_words(curve)),
+        curve["sentence"],
+    ]
+
+
+def _predicted(row: Mapping[str, Any]) -> tuple[str, str]:
+    told = {one["factor"]: one for one in row["predicted"] if "refused" not in one}
+
+    def words(factor: int) -> str:
+        one = told.get(factor)
+        return f"{percent(one['accuracy'])} ({tables.interval(one['low'], one['high'])})" if one else "–"
+
+    return words(2), words(10)
+
+
+def crossing_words(curve: Mapping[str, Any]) -> list[str]:
+    """Return one sentence a crossing: which row overtakes which, and at how many labels."""
+    return [
+        f"{one['method']} overtakes {one['over_method']} at about {one['at']:,} labels "
+        f"(between {one['between'][0]:,} and {one['between'][1]:,})"
+        for one in curve["crossings"]
+    ]
+
+
+def _truth_lines(forecast: Mapping[str, Any] | None) -> list[str]:
+    if not forecast:
+        return []
+    lines: list[tuple[str, ...]] = [TRUTH_HEADINGS]
+    for name, row in zip(_names(forecast["rows"]), forecast["rows"], strict=True):
+        time, memory = row["trial_seconds"], row["peak_memory_bytes"]
+        if time["measured"] is not None and not row["error"]:
+            lines.append(
+                (
+                    f"  {name}",
+                    duration(time["forecast"]),
+                    duration(time["measured"]),
+                    f"{time['ratio']:.2f}" if time["ratio"] is not None else "–",
+                    size(memory["forecast"]),
+                    size(memory["measured"]),
+                    f"{memory['ratio']:.2f}" if memory["ratio"] is not None else "–",
+                )
+            )
+    if len(lines) == 1:
+        return []
+    whole = forecast["all_trials"]
+    total = f"  all trials: {duration(whole['forecast'])} expected, {duration(whole['measured'])} measured"
+    return ["forecast against truth:", *align(lines, left={0}), f"{total}, ratio {whole['ratio']:.2f}"]
+
+
+def _read_lines(comparison: Mapping[str, Any]) -> list[str]:
+    late = [row["method"] for row in comparison["rows"] if row.get("exploratory")]
+    if not late:
+        return []
+    return [f"exploratory, since test had been read before they were added: {', '.join(late)}"]
+
+
+def effort_section(comparison: Mapping[str, Any]) -> Any:
+    """Return the sections of the page about tuning, learning curves, reads of test and the forecast, as safe HTML."""
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+
+    engine = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    filters = (percent, duration, size, count, tables.interval, tables.points, budget_words, settings_words)
+    engine.filters.update({one.__name__: one for one in filters})
+    template = engine.from_string(files("entailor.report").joinpath("effort.html.j2").read_text(encoding="utf-8"))
+    tuning, curve = comparison.get("tuning"), comparison.get("learning_curve")
+    forecast = comparison.get("forecast")
+    page = template.render(
+        tuning=tuning,
+        studies=_named(tuning["studies"]) if tuning else [],
+        tuning_plot=_tuning_plot(comparison, tuning["studies"]) if tuning else None,
+        curve=curve if curve and curve["rows"] else None,
+        curves=_named(curve["rows"]) if curve else [],
+        crossings=crossing_words(curve) if curve else [],
+        curve_plot=_curve_plot(comparison, curve["rows"]) if curve else None,
+        forecast=forecast,
+        forecasts=_named(forecast["rows"]) if forecast else [],
+        reads=comparison.get("test_reads"),
+    )
+    return Markup(page)  # noqa: S704 - a template with escaping made it
+
+
+def _named(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [{**row, "title": name} for name, row in zip(_names(rows), rows, strict=True)]
+
+
+def _looks(comparison: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[int]:
+    """Return where each row stands in the comparison; one that is not there (it failed) comes behind all others."""
+    places = {(row["model"], row["method"]): index for index, row in enumerate(comparison["rows"])}
+    return [places.get((row["model"], row["method"]), len(places)) for row in rows]
+
+
+def _tuning_plot(comparison: Mapping[str, Any], studies: Sequence[Mapping[str, Any]]) -> Any:
+    from markupsafe import Markup
+
+    drawn = plots.tuning_trials(_names(studies), _looks(comparison, studies), studies)
+    return Markup(drawn) if drawn else None  # noqa: S704 - matplotlib escapes the names in it
+
+
+def _curve_plot(comparison: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Any:
+    from markupsafe import Markup
+
+    drawn = plots.learning_curves(_names(rows), _looks(comparison, rows), rows)
+    return Markup(drawn) if drawn else None  # noqa: S704 - matplotlib escapes the names in it

@@ -1,0 +1,461 @@
+"""Equal tuning: every row with a search space tries settings under one budget, on train and tune alone.
+
+Draws and pruning are optuna's; here stand the budget, the record of what was tried, and the choice. Test is no part of
+the split these functions work on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from entailor.config import BudgetSettings
+from entailor.data.example import Split
+from entailor.errors import EntailorError, RunError, TrainingError
+from entailor.methods import Method, TrainedMethod
+from entailor.methods.base import Range
+from entailor.record import CurvePoint, RunFolder, read_json, read_jsonl, write_json, write_jsonl
+from entailor.tasks import Task
+from entailor.trial import Progress, TrialPlan, train_only
+
+STUDY_FILE, TRIED_FILE = "study.json", "trials.jsonl"
+STUDY_VERSION = 1
+SIMULATIONS = 20  # of a study, to forecast what pruning saves
+STARTUP_TRIALS = 5  # drawn evenly before the sampler has something to go by
+COMPLETE_EPOCHS = 1e-9  # what rounding may take off the last epoch
+
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One setting that was tried.
+
+    Attributes:
+        number: place in the study, from 0; the first is the row's own settings.
+        settings: the hyperparameters that were drawn.
+        state: complete; pruned (behind others at a rung); cut (the budget was used up); failed, with `error`.
+        tune_accuracy: of the best weights, 0 to 1; None where tune was never scored.
+        tune_loss: log loss of the same weights, nats.
+        evaluations: value by which trials are compared, after each evaluation of tune.
+        rungs: what the pruner wrote down.
+        examples_seen: training examples, with repetition.
+        epochs: epochs run.
+        seconds: all the trial took, loading included.
+        ended: UTC time.
+        error: what went wrong, or None.
+    """
+
+    number: int
+    settings: dict[str, float]
+    state: Literal["complete", "pruned", "cut", "failed"]
+    tune_accuracy: float | None = None
+    tune_loss: float | None = None
+    evaluations: tuple[float, ...] = ()
+    rungs: Mapping[str, Any] | None = None
+    examples_seen: int = 0
+    epochs: float = 0.0
+    seconds: float = 0.0
+    ended: str = ""
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a row's budget gave.
+
+    Attributes:
+        model: as the user named it.
+        row: the row's name.
+        tried: every setting, in order.
+        best: number of the chosen one; None where none could be used, so that the row keeps its own settings.
+    """
+
+    model: str
+    row: str
+    tried: tuple[Tried, ...]
+    best: int | None
+
+    @property
+    def chosen(self) -> dict[str, float]:
+        """The chosen hyperparameters; empty where the row keeps its own."""
+        return {} if self.best is None else self.tried[self.best].settings
+
+
+def is_tunable(method: Method) -> bool:
+    """Tell whether a method is trained and says where its hyperparameters are searched."""
+    return isinstance(method, TrainedMethod) and bool(method.search_space())
+
+
+def tune_rows(
+    plans: Sequence[TrialPlan],
+    budget: BudgetSettings,
+    task: Task,
+    split: Split,
+    folder: RunFolder,
+    watch: tuple[Note, Progress],
+) -> list[TrialPlan]:
+    """Spend the budget on each row that can be tuned; return the plans with the chosen settings.
+
+    A study that is finished is read from the run folder; one that was broken off goes on behind its last whole trial.
+
+    Args:
+        plans: every trial that will be run.
+        budget: what each row may spend.
+        task: labels and input shape.
+        split: its test is not looked at.
+        folder: where studies are kept.
+        watch: told a line a setting that was tried, and how each training goes.
+    """
+    blind = replace(split, test=())
+    studies: dict[tuple[str, str], Study] = {}
+    chosen = []
+    for plan in plans:
+        if is_tunable(plan.method):
+            key = plan.model, plan.row
+            if key not in studies:
+                place = folder.study(plan.model, plan.row)
+                studies[key] = _Tuner(plan, budget, task, blind, place, watch).run()
+            plan = with_settings(plan, studies[key].chosen)  # noqa: PLW2901 - the same plan, its settings chosen
+        chosen.append(plan)
+    return chosen
+
+
+def expected_share(budget: BudgetSettings, trials: int, evaluations: int) -> float:
+    """Return which share of all evaluations is run once the pruner has had its say, by trying it on random values.
+
+    Args:
+        budget: its pruner.
+        trials: settings that are tried.
+        evaluations: evaluations of tune in a whole training.
+    """
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    rng = random.Random(budget.tuning_seed)
+    run = 0
+    for _ in range(SIMULATIONS):
+        study = optuna.create_study(study_name="tuning", direction="maximize", pruner=_pruner(budget))
+        for _ in range(trials):
+            trial, value = study.ask(), rng.random()
+            for step in range(1, evaluations + 1):
+                trial.report(value, step)
+                run += 1
+                if trial.should_prune():
+                    break
+            study.tell(trial, value)
+    return run / (SIMULATIONS * trials * evaluations)
+
+
+def tuning_document(folder: RunFolder) -> dict[str, Any] | None:
+    """Return what comparison.json holds under `tuning`: every study of the folder, or None where there is none."""
+    studies = []
+    for file in sorted(folder.path.glob(f"tuning/*/*/{STUDY_FILE}")):
+        study = read_json(file)
+        tried = list(_read_tried(file.parent / TRIED_FILE)) if (file.parent / TRIED_FILE).exists() else []
+        kept = [key for key in Tried.__dataclass_fields__ if key not in ("rungs", "evaluations")]
+        studies.append(
+            {
+                **{
+                    key: study[key] for key in ("model", "method", "status", "budget", "search_space", "chosen", "best")
+                },
+                "seconds": sum(one.seconds for one in tried),
+                "examples_seen": sum(one.examples_seen for one in tried),
+                "trials": [{key: asdict(one)[key] for key in kept} for one in tried],
+            }
+        )
+    return {"budget": studies[0]["budget"], "studies": studies} if studies else None
+
+
+def with_settings(plan: TrialPlan, settings: Mapping[str, float]) -> TrialPlan:
+    """Return a plan with other hyperparameters, checked as if the user had written them."""
+    if not settings:
+        return plan
+    return replace(plan, method=type(plan.method).model_validate({**plan.method.model_dump(), **settings}))
+
+
+def search_ranges(method: Method) -> dict[str, Range]:
+    """Return the search space, widened where the row's own settings lie outside it: they are tried first."""
+    ranges = {}
+    for name, found in method.search_space().items():
+        own = _own_value(method, name)
+        ranges[name] = replace(found, low=min(found.low, own), high=max(found.high, own))
+    return ranges
+
+
+def _own_value(method: Method, name: str) -> float:
+    """Return a row's own setting; a learning rate that is not given is the general one."""
+    value = getattr(method, name)
+    return float(getattr(method, "learning_rate") if value is None else value)  # noqa: B009 - trained methods have it
+
+
+class _Tuner:
+    """State of one row's study; each method is one stage."""
+
+    def __init__(
+        self,
+        plan: TrialPlan,
+        budget: BudgetSettings,
+        task: Task,
+        split: Split,
+        folder: Path,
+        watch: tuple[Note, Progress],
+    ) -> None:
+        assert isinstance(plan.method, TrainedMethod)
+        self.plan, self.method = replace(plan, seed=budget.tuning_seed, restarts=0), plan.method
+        self.budget, self.task, self.split, self.folder = budget, task, split, folder
+        self.note, self.on_progress = watch
+        self.ranges = search_ranges(plan.method)
+        self.tried: list[Tried] = []
+
+    def run(self) -> Study:
+        finished = self._take_up()
+        while not finished and self._affordable():
+            self.tried.append(self._try())
+            write_jsonl(self.folder / TRIED_FILE, map(asdict, self.tried))
+            self.note(self._words(self.tried[-1]))
+        best = _best(self.tried, self.method.metric_for_best_model)
+        study = Study(self.plan.model, self.plan.row, tuple(self.tried), best)
+        if not finished:
+            self._write_study("finished", study)
+        return study
+
+    def _take_up(self) -> bool:
+        """Read what an earlier run tried under the same settings; tell whether its study was finished."""
+        try:
+            earlier = read_json(self.folder / STUDY_FILE)
+            if earlier.get("version") == STUDY_VERSION and earlier.get("key") == self._key():
+                if (self.folder / TRIED_FILE).exists():
+                    self.tried = list(_read_tried(self.folder / TRIED_FILE))
+                return bool(earlier.get("status") == "finished")
+        except RunError:
+            self.tried = []
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self._write_study("running", None)
+        return False
+
+    def _write_study(self, status: str, study: Study | None) -> None:
+        document = {
+            "version": STUDY_VERSION,
+            "model": self.plan.model,
+            "method": self.plan.row,
+            "key": self._key(),
+            "status": status,
+            "written": _now(),
+            "budget": self.budget.model_dump(mode="json"),
+            "search_space": {name: asdict(found) for name, found in self.ranges.items()},
+            "best": study.best if study else None,
+            "chosen": study.chosen if study else {},
+        }
+        write_json(self.folder / STUDY_FILE, document)
+
+    def _key(self) -> str:
+        """Return a hash of all a study depends on; test is not among it."""
+        what = {
+            "budget": self.budget.model_dump(mode="json"),
+            "method": [self.method.name, self.method.model_dump(mode="json")],
+            "ranges": {name: asdict(found) for name, found in self.ranges.items()},
+            "model": [self.plan.model, self.plan.settings.model_dump(mode="json")],
+            "prompt": self.plan.prompt.model_dump(mode="json"),
+            "precision": self.plan.precision.precision if self.plan.precision else None,
+            "split": self.split.fingerprint(),
+        }
+        return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+
+    def _affordable(self) -> bool:
+        if not self.tried:
+            return True
+        if _hopeless(self.tried):
+            return False
+        if self.budget.trials is not None:
+            return len(self.tried) < self.budget.trials
+        return self._spent() + self._least_cost() <= self._limit()
+
+    def _limit(self) -> float:
+        return float(self.budget.examples or 60 * (self.budget.minutes or 0))
+
+    def _spent(self) -> float:
+        return sum(one.examples_seen if self.budget.examples else one.seconds for one in self.tried)
+
+    def _least_cost(self) -> float:
+        """Return what a trial costs up to its first evaluation, by those before."""
+        costs = [
+            (one.examples_seen if self.budget.examples else one.seconds) / len(one.evaluations)
+            for one in self.tried
+            if one.evaluations
+        ]
+        return min(costs, default=0.0)
+
+    def _try(self) -> Tried:
+        """Train one setting, as far as pruner and budget let it."""
+        from optuna.trial import TrialState
+
+        number, begin = len(self.tried), time.perf_counter()
+        study = _optuna_study(self.budget, self.ranges, self.tried, self.method)
+        trial = study.ask(_distributions(self.ranges))
+        settings = {name: float(trial.params[name]) for name in self.ranges}
+        stopped: Literal["complete", "pruned", "cut", "failed"] = "complete"
+        evaluations: list[float] = []
+        seen = 0
+        epochs = 0.0
+
+        def on_evaluation(point: CurvePoint, examples_seen: int) -> bool:
+            nonlocal stopped, seen, epochs
+            seen, epochs = examples_seen, point.epoch
+            evaluations.append(_value(self.method, point))
+            trial.report(evaluations[-1], len(evaluations))
+            behind = bool(trial.should_prune())  # asked at the last one as well: the pruner writes its rungs down
+            if point.epoch >= self.method.num_train_epochs - COMPLETE_EPOCHS:
+                return False
+            if behind:
+                stopped = "pruned"
+            elif self._used_up(examples_seen, time.perf_counter() - begin, len(evaluations)):
+                stopped = "cut"
+            return stopped != "complete"
+
+        accuracy = loss = error = None
+        try:
+            plan = with_settings(self.plan, settings)
+            stage = f"{self.plan.row}, setting {number + 1}"
+            result = train_only(plan, self.task, self.split, self._named_stage(stage), on_evaluation)
+            accuracy, loss, seen, epochs = result.best_accuracy, result.best_loss, result.examples_seen, result.epochs
+        except (EntailorError, MemoryError, RuntimeError) as failure:  # a setting that diverges or does not fit
+            stopped, error = "failed", f"{type(failure).__name__}: {failure}"
+        told = study.tell(trial, state=TrialState.FAIL if stopped == "failed" else TrialState.PRUNED)
+        rungs = {key: value for key, value in told.system_attrs.items() if key != "fixed_params"}
+        return Tried(
+            number=number,
+            settings=settings,
+            state=stopped,
+            tune_accuracy=accuracy,
+            tune_loss=loss,
+            evaluations=tuple(evaluations),
+            rungs=rungs,
+            examples_seen=seen,
+            epochs=epochs,
+            seconds=time.perf_counter() - begin,
+            ended=_now(),
+            error=error,
+        )
+
+    def _used_up(self, examples_seen: int, seconds: float, evaluations: int) -> bool:
+        """Tell whether training on to the next evaluation would go over the budget."""
+        if self.budget.trials is not None:
+            return False
+        cost = examples_seen if self.budget.examples else seconds
+        return self._spent() + cost * (1 + 1 / evaluations) > self._limit()
+
+    def _named_stage(self, name: str) -> Progress:
+        return lambda stage, done, of, words: self.on_progress(f"tuning {name}: {stage}", done, of, words)
+
+    def _words(self, one: Tried) -> str:
+        settings = ", ".join(f"{key} {value:.2g}" for key, value in one.settings.items())
+        outcome = one.error or (
+            f"tune {100 * one.tune_accuracy:.1f} %" if one.tune_accuracy is not None else "no score"
+        )
+        of = f" of {self.budget.trials}" if self.budget.trials else ""
+        model = f" on {self.plan.model}"
+        state = {"pruned": f", stopped after {one.epochs:.3g} epochs", "cut": ", cut by the budget"}.get(one.state, "")
+        return (
+            f"tuning {self.plan.row}{model}, {one.number + 1}{of}: {settings}: {outcome}{state} ({one.seconds:.1f} s)"
+        )
+
+
+def _hopeless(tried: Sequence[Tried]) -> bool:
+    """Tell whether the row fails for a reason that no learning rate mends; its trials will say which."""
+    error = tried[0].error
+    return error is not None and not error.startswith(TrainingError.__name__)
+
+
+def _value(method: TrainedMethod, point: CurvePoint) -> float:
+    """Return what trials are compared by; more is better."""
+    value = point.tune_accuracy if method.metric_for_best_model == "accuracy" else -(point.tune_loss or 0.0)
+    return float(value or 0.0)
+
+
+def _best(tried: Sequence[Tried], metric: str) -> int | None:
+    """Return the number of the best setting that was not given up; the earlier one on a tie."""
+
+    def merit(one: Tried) -> tuple[float, float]:
+        accuracy, loss = one.tune_accuracy or 0.0, one.tune_loss or 0.0
+        return (accuracy, -loss) if metric == "accuracy" else (-loss, accuracy)
+
+    usable = [one for one in tried if one.state in ("complete", "cut") and one.tune_accuracy is not None]
+    return max(usable, key=merit).number if usable else None
+
+
+def _distributions(ranges: Mapping[str, Range]) -> dict[str, Any]:
+    from optuna.distributions import FloatDistribution
+
+    return {name: FloatDistribution(one.low, one.high, log=one.log) for name, one in ranges.items()}
+
+
+def _optuna_study(
+    budget: BudgetSettings, ranges: Mapping[str, Range], tried: Sequence[Tried], method: TrainedMethod
+) -> Any:
+    """Return a study that stands where these trials left it.
+
+    It is made anew for each trial, with a seed of its own, so that a study that was broken off draws what it would have
+    drawn.
+    """
+    import optuna
+    from optuna.trial import TrialState, create_trial
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    seed = budget.tuning_seed + len(tried)
+    samplers: dict[str, Callable[[], Any]] = {
+        "tpe": lambda: optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTUP_TRIALS),
+        "random": lambda: optuna.samplers.RandomSampler(seed=seed),
+    }
+    study = optuna.create_study(
+        study_name="tuning",  # hyperband deals trials to its brackets by the name
+        direction="maximize",
+        sampler=samplers[budget.sampler](),
+        pruner=_pruner(budget),
+    )
+    states = {"complete": TrialState.COMPLETE, "failed": TrialState.FAIL}
+    for one in tried:
+        state = states.get(one.state, TrialState.PRUNED)
+        study.add_trial(
+            create_trial(
+                state=state,
+                value=max(one.evaluations) if state == TrialState.COMPLETE else None,
+                params=one.settings,
+                distributions=_distributions(ranges),
+                intermediate_values=dict(enumerate(one.evaluations, start=1)),
+                system_attrs=dict(one.rungs or {}),
+            )
+        )
+    if not tried:
+        study.enqueue_trial({name: _own_value(method, name) for name in ranges})
+    return study
+
+
+def _pruner(budget: BudgetSettings) -> Any:
+    """Return the pruner; its resource is evaluations of tune, one at least."""
+    from optuna import pruners
+
+    if budget.pruner == "none":
+        return pruners.NopPruner()
+    kind = pruners.HyperbandPruner if budget.pruner == "hyperband" else pruners.SuccessiveHalvingPruner
+    return kind(min_resource=1, reduction_factor=budget.reduction_factor)
+
+
+def _read_tried(path: Path) -> Iterator[Tried]:
+    for row in read_jsonl(path):
+        try:
+            yield Tried(**{**row, "evaluations": tuple(row["evaluations"])})
+        except (KeyError, TypeError) as error:
+            raise RunError(f"{path}: not whole ({error!r}). Delete its folder and run again") from None
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

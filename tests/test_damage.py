@@ -1,0 +1,177 @@
+"""Every file of a run folder damaged, one at a time: it is named, redone or refused, and never believed."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+import entailor.experiment
+from entailor.errors import RunError
+from entailor.evaluation.difference import diff_runs
+from entailor.experiment import Observer, compare
+from entailor.inference import find_trial
+from entailor.record import RunFolder, RunRecord, write_text
+from entailor.report.html import write_report
+from entailor.trial import load_classifier
+from entailor.verification import verify
+
+DAMAGES = ("cut", "empty", "flip", "delete")
+
+
+@pytest.fixture(scope="module")
+def experiment(nli_experiment):
+    rows = {name: nli_experiment.methods[name] for name in ("majority", "lora")}
+    return nli_experiment.model_copy(update={"methods": rows, "seeds": (0,)})
+
+
+@pytest.fixture(scope="module")
+def sound(experiment, tmp_path_factory):
+    run = tmp_path_factory.mktemp("sound") / "run"
+    compare(experiment.model_copy(update={"out": str(run)}))
+    return run
+
+
+@pytest.fixture(autouse=True)
+def plain_page(monkeypatch):
+    """Drawing takes longer than all the rest."""
+    monkeypatch.setattr(entailor.experiment, "write_report", lambda folder: write_text(folder.report_file, "page"))
+
+
+def damage(path: Path, how: str) -> None:
+    content = bytearray(path.read_bytes())
+    if how == "delete":
+        path.unlink()
+    elif how == "cut":
+        path.write_bytes(content[: max(1, len(content) * 2 // 3)] if len(content) > 1 else b"")
+    elif how == "empty":
+        path.write_bytes(b"")
+    elif content:
+        content[len(content) // 3] ^= 4
+        path.write_bytes(content)
+
+
+def files_of(run: Path) -> list[str]:
+    return sorted(
+        str(path.relative_to(run)) for path in run.rglob("*") if path.is_file() and not path.name.startswith(".")
+    )
+
+
+def figures(run: Path) -> dict[str, RunRecord]:
+    return {str(place.relative_to(run)): record.predictions for place, record in RunFolder(run).records()}
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_every_file_that_is_damaged_is_named_and_no_figure_is_wrong(how, sound, experiment, tmp_path):
+    """Some files are empty as they should be, and cutting those changes nothing."""
+    whole = figures(sound)
+    for number, name in enumerate(files_of(sound)):
+        run = tmp_path / f"run-{number}"
+        shutil.copytree(sound, run)
+        before = (run / name).read_bytes()
+        damage(run / name, how)
+        if (run / name).exists() and (run / name).read_bytes() == before:
+            continue
+        found = verify(run, sample=4)
+        words = " ".join(f"{check.what} {check.words}" for check in found.checks if check.outcome != "sound")
+        missing_record = how == "delete" and name.endswith("record.json")
+        assert not found.sound, f"{how} {name}"
+        assert Path(name).name in words or missing_record, f"{how} {name}: {words}"
+        notes: list[str] = []
+        again = experiment.model_copy(update={"out": str(run)})
+        try:
+            compare(again, Observer(note=notes.append))
+        except RunError as error:
+            said = str(error)
+        else:
+            said = name
+            assert figures(run) == whole, f"{how} {name}"
+        assert name in said, f"{how} {name}: {said}"
+
+
+def test_what_is_read_is_checked(sound, tmp_path):
+    for name, read in (
+        ("comparison.json", lambda run: write_report(RunFolder(run))),
+        ("comparison.json", find_trial),
+        ("environment.json", lambda run: write_report(RunFolder(run))),
+        ("experiment.yaml", lambda run: write_report(RunFolder(run))),
+        ("split.json", lambda run: diff_runs(run, sound)),
+        ("trials/none/majority/seed-0/predictions.jsonl", lambda run: write_report(RunFolder(run))),
+        ("trials/none/majority/seed-0/record.json", lambda run: write_report(RunFolder(run))),
+        (
+            "trials/none/majority/seed-0/adapter/frequencies.json",
+            lambda run: load_classifier(run / "trials" / "none" / "majority" / "seed-0"),
+        ),
+        (
+            "trials/none/majority/seed-0/classifier.json",
+            lambda run: load_classifier(run / "trials" / "none" / "majority" / "seed-0"),
+        ),
+    ):
+        run = tmp_path / "run"
+        shutil.copytree(sound, run)
+        damage(run / name, "flip")
+        with pytest.raises(RunError, match=Path(name).name.replace(".", r"\.")):
+            read(run)
+        shutil.rmtree(run)
+
+
+def test_a_trial_that_is_gone_is_missed_by_the_report(sound, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(sound, run)
+    (run / "trials" / "none" / "majority" / "seed-0" / "record.json").unlink()
+    with pytest.raises(RunError, match=r"seed-0: record\.json is missing, which comparison\.json counts"):
+        write_report(RunFolder(run))
+
+
+def test_a_file_that_was_put_beside_a_classifier_is_refused(sound, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(sound, run)
+    trial = run / "trials" / "none" / "majority" / "seed-0"
+    (trial / "adapter" / "extra.bin").write_bytes(b"x")
+    with pytest.raises(RunError, match=r"extra\.bin: was not written by this trial"):
+        load_classifier(trial)
+
+
+def test_a_sound_run_is_sound(sound):
+    found = verify(sound, sample=5)
+    assert found.sound
+    assert [check.outcome for check in found.checks] == ["sound"] * len(found.checks)
+    assert "5 of 18 test examples scored again, probabilities within" in found.as_text()
+    assert "comparison.json is what the 2 records give" in found.as_text()
+
+
+def test_scores_that_are_not_the_recorded_ones_are_found(sound, tmp_path):
+    from dataclasses import replace
+
+    run = tmp_path / "run"
+    shutil.copytree(sound, run)
+    trial = run / "trials" / "none" / "majority" / "seed-0"
+    record = RunRecord.read(trial)
+    swapped = [
+        replace(row, probabilities=dict(zip(record.labels, (0.8, 0.1, 0.1), strict=True))) for row in record.predictions
+    ]
+    replace(record, predictions=tuple(swapped)).write(trial)
+    found = verify(run)
+    assert [check.outcome for check in found.checks].count("differs") == 2  # its scores, and the figures made of them
+    assert "at most 1e-04 was expected" in found.as_text()
+
+
+def test_diff_says_what_differs(sound, experiment, tmp_path):
+    assert diff_runs(sound, sound).same
+    other = experiment.model_copy(update={"out": str(tmp_path / "other"), "seeds": (1,), "checkpoint_steps": 3})
+    data = other.data.model_copy(update={"max_train_examples": 30})
+    compare(other.model_copy(update={"data": data}))
+    found = diff_runs(sound, tmp_path / "other")
+    assert not found.same
+    assert found.data[0] == "train: 18 of 48 only in the first, 0 of 30 only in the second"
+    assert "data.max_train_examples: None and 30" in found.configuration
+    assert not [line for line in found.configuration if line.startswith(("out", "checkpoint"))]
+    assert found.versions == ()
+    assert [line for line in found.results if "seed 1: only in the second" in line]
+    assert "versions: the same" in found.as_text()
+
+
+def test_the_same_experiment_twice_is_the_same(sound, experiment, tmp_path):
+    compare(experiment.model_copy(update={"out": str(tmp_path / "again")}))
+    assert diff_runs(sound, tmp_path / "again").same

@@ -1,0 +1,245 @@
+"""A training that is broken off and goes on gives what the undisturbed one gives, to the last bit."""
+
+import json
+import random
+import shutil
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from tests.conftest import FP32, make_examples
+
+from entailor.config import ModelSettings
+from entailor.data.example import Split
+from entailor.engine.stopping import Stopped, StopSwitch, Surroundings
+from entailor.methods import TrainedMethod, build_method, registered_methods
+from entailor.record import RunRecord
+from entailor.storage import checksums
+from entailor.trial import TrialPlan, run_trial
+
+FAST = {
+    "num_train_epochs": 2.0,
+    "per_device_train_batch_size": 4,
+    "gradient_accumulation_steps": 2,
+    "learning_rate": 0.01,
+    "num_virtual_tokens": 4,
+    "logging_steps": 3,
+    "eval_strategy": "steps",
+    "eval_steps": 4,
+    "lr_scheduler_type": "cosine",
+}
+TRAINED = [name for name, kind in registered_methods().items() if issubclass(kind, TrainedMethod)]
+SPLIT = Split(*(tuple(make_examples(count, seed=count)) for count in (40, 9, 6)))
+LAST_STEP = 10
+
+
+def quiet(*said):
+    pass
+
+
+@pytest.fixture
+def plan(tiny_model):
+    def make(name="lora", **more):
+        kind = registered_methods()[name]
+        settings = {key: value for key, value in FAST.items() if key in kind.model_fields} | more
+        return TrialPlan(
+            "row", build_method(name, settings), str(tiny_model("bert")), 0, ModelSettings(), FP32, restarts=0
+        )
+
+    return make
+
+
+class BreakOff:
+    """Asks a training to stop after a step, as SIGTERM does."""
+
+    def __init__(self, *steps):
+        self.steps, self.stop, self.notes = list(steps), StopSwitch(), []
+
+    def __call__(self, stage, done, total, words):
+        if stage == "train" and self.steps and done == self.steps[0]:
+            self.steps.pop(0)
+            assert self.stop.request(signal.SIGTERM)
+
+    @property
+    def surroundings(self):
+        return Surroundings(self.stop, self.notes.append)
+
+
+def broken_off(plan, task, folder, step):
+    breaks = BreakOff(step)
+    with pytest.raises(Stopped) as stopped:
+        run_trial(plan, task, SPLIT, folder, breaks, breaks.surroundings)
+    assert stopped.value.signum == signal.SIGTERM
+    assert f"step {step} of" in stopped.value.place
+    assert "a checkpoint is written" in stopped.value.place
+    assert not (folder / "record.json").exists()
+
+
+def gone_on(plan, task, folder):
+    notes = []
+    record = run_trial(plan, task, SPLIT, folder, quiet, Surroundings(note=notes.append))
+    assert record.status == "complete", record.error
+    return record, notes
+
+
+def without_times(record):
+    """A record without what a clock or the memory of the machine decides."""
+    kept = {key: value for key, value in record.provenance.items() if key not in ("started", "ended", "placement")}
+    return replace(record, costs=None, provenance={**kept, "parts": record.provenance["placement"]["parts"]})
+
+
+def learned(folder):
+    return {name: digest for name, digest in checksums(folder).items() if name != "record.json"}
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_every_trained_method_goes_on_to_the_bit(name, plan, nli_task, tmp_path):
+    chosen = plan(name)
+    whole = run_trial(chosen, nli_task, SPLIT, tmp_path / "whole", quiet)
+    assert whole.status == "complete", whole.error
+    for step in (3, 7):
+        broken_off(chosen, nli_task, tmp_path / "broken", step)
+        random.random()  # whatever the process did meanwhile
+        torch.rand(3)
+    record, notes = gone_on(chosen, nli_task, tmp_path / "broken")
+    assert notes == ["row: goes on from the checkpoint at step 7"]
+    assert without_times(record) == without_times(whole)
+    assert learned(tmp_path / "broken") == learned(tmp_path / "whole")
+    assert RunRecord.read(tmp_path / "broken") == record
+    assert not (tmp_path / "broken" / "checkpoint").exists()
+
+
+@pytest.mark.parametrize("kind", ["bert", "llama"])
+def test_lora_on_a_model_in_four_bits_goes_on_to_the_bit(kind, plan, nli_task, tmp_path, tiny_model):
+    settings = ModelSettings(load_in_4bit=True)
+    chosen = replace(plan("lora"), settings=settings, model=str(tiny_model(kind)))
+    whole = run_trial(chosen, nli_task, SPLIT, tmp_path / "whole", quiet)
+    assert whole.status == "complete", whole.error
+    broken_off(chosen, nli_task, tmp_path / "broken", 6)
+    record, notes = gone_on(chosen, nli_task, tmp_path / "broken")
+    assert "at step 6" in notes[0]
+    assert without_times(record) == without_times(whole)
+    assert learned(tmp_path / "broken") == learned(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("settings", [{}, {"eval_strategy": "epoch"}, {"num_train_epochs": 1.5}], ids=str)
+@pytest.mark.parametrize("step", [1, 5, LAST_STEP - 3, LAST_STEP])
+def test_any_step_will_do(settings, step, plan, nli_task, tmp_path):
+    chosen = plan("lora", **settings)
+    last = 8 if settings.get("num_train_epochs") else LAST_STEP
+    whole = run_trial(chosen, nli_task, SPLIT, tmp_path / "whole", quiet)
+    broken_off(chosen, nli_task, tmp_path / "broken", min(step, last))
+    record, _ = gone_on(chosen, nli_task, tmp_path / "broken")
+    assert without_times(record) == without_times(whole)
+    assert learned(tmp_path / "broken") == learned(tmp_path / "whole")
+
+
+def test_a_restart_after_a_collapse_goes_on_as_well(plan, nli_task, tmp_path):
+    chosen = replace(plan("full_finetuning", learning_rate=1e-9), restarts=1)
+    whole = run_trial(chosen, nli_task, SPLIT, tmp_path / "whole", quiet)
+    breaks = BreakOff(4)
+    really, calls = breaks.__call__, []
+
+    def second_attempt(stage, done, total, words):
+        calls.append(stage)
+        if calls.count("train") > LAST_STEP:
+            really(stage, done, total, words)
+
+    with pytest.raises(Stopped):
+        run_trial(chosen, nli_task, SPLIT, tmp_path / "broken", second_attempt, breaks.surroundings)
+    record, _ = gone_on(chosen, nli_task, tmp_path / "broken")
+    assert record.provenance["seed_used"] == 1000
+    assert without_times(record) == without_times(whole)
+
+
+def test_checkpoints_change_nothing_and_the_last_two_stay(plan, nli_task, tmp_path):
+    chosen = plan("lora")
+    often = replace(chosen, checkpoint_steps=1)
+    whole = run_trial(chosen, nli_task, SPLIT, tmp_path / "whole", quiet)
+    broken_off(often, nli_task, tmp_path / "broken", 6)
+    names = sorted(path.name for path in (tmp_path / "broken" / "checkpoint").iterdir())
+    assert [name[:14] for name in names] == ["step-000000005", "step-000000006"]
+    record, notes = gone_on(chosen, nli_task, tmp_path / "broken")  # other intervals are the same training
+    assert "at step 6" in notes[0]
+    assert without_times(record) == without_times(whole)
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "empty"])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(damage, plan, nli_task, tmp_path):
+    chosen = replace(plan("lora"), checkpoint_steps=1)
+    broken_off(chosen, nli_task, tmp_path / "broken", 6)
+    newest = max((tmp_path / "broken" / "checkpoint").iterdir())
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes({"cut": content[:1000], "flip": content, "empty": b""}[damage])
+    record, notes = gone_on(chosen, nli_task, tmp_path / "broken")
+    assert notes[0].startswith(f"checkpoint passed over: {newest}: damaged")
+    assert "at step 5" in notes[1]
+    whole = run_trial(chosen, nli_task, SPLIT, tmp_path / "whole", quiet)
+    assert without_times(record) == without_times(whole)
+
+
+def test_a_checkpoint_of_another_training_is_not_taken(plan, nli_task, tmp_path, tiny_model):
+    broken_off(plan("lora"), nli_task, tmp_path / "a", 6)
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    record, notes = gone_on(plan("lora", r=4), nli_task, tmp_path / "a")
+    assert "of other settings, data, model or versions" in notes[0]
+    assert record.costs.epochs == 2
+    _, notes = gone_on(replace(plan("lora"), model=str(tiny_model("electra"))), nli_task, tmp_path / "b")
+    assert len(notes) == 1
+
+
+def test_nothing_in_a_checkpoint_is_a_pickle(plan, nli_task, tmp_path):
+    broken_off(plan("lora"), nli_task, tmp_path / "a", 6)
+    (file,) = (tmp_path / "a" / "checkpoint").iterdir()
+    size = int.from_bytes(file.read_bytes()[:8], "little")
+    head = json.loads(file.read_bytes()[8 : 8 + size])
+    assert json.loads(head["__metadata__"]["checkpoint"])["step"] == 6
+    assert {one["dtype"] for name, one in head.items() if name != "__metadata__"} <= {"F32", "U8", "I64"}
+
+
+def test_a_disk_that_is_full_costs_the_checkpoint_and_not_the_training(plan, nli_task, tmp_path, monkeypatch):
+    from entailor.engine import checkpoint
+
+    def full(tensors, path, metadata):
+        Path(path).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    chosen = replace(plan("lora"), checkpoint_steps=5)
+    record, notes = gone_on(chosen, nli_task, tmp_path / "a")
+    assert [note.partition(":")[0] for note in notes] == ["no checkpoint at step 5", "no checkpoint at step 10"]
+    assert "the disk is full. Free some space. The training goes on" in notes[0]
+    assert record.status == "complete"
+
+
+def test_minutes_are_counted_by_a_clock_that_cannot_be_set_back(plan, nli_task, tmp_path, monkeypatch):
+    from entailor.engine import checkpoint
+
+    times = iter(range(0, 10**6, 31))
+    monkeypatch.setattr(checkpoint.time, "time", lambda: 1 / 0)
+    monkeypatch.setattr(checkpoint.time, "monotonic", lambda: float(next(times)))
+    breaks = BreakOff(9)
+    with pytest.raises(Stopped):
+        run_trial(
+            replace(plan("lora"), checkpoint_minutes=1), nli_task, SPLIT, tmp_path / "a", breaks, breaks.surroundings
+        )
+    assert len(list((tmp_path / "a" / "checkpoint").iterdir())) == 2
+
+
+def test_a_second_request_stops_at_once():
+    stop = StopSwitch()
+    with pytest.raises(Stopped):
+        stop.request(signal.SIGINT)
+    stop = StopSwitch()
+    with stop.held():
+        assert stop.request(signal.SIGTERM)
+        with pytest.raises(Stopped) as stopped:
+            stop.request(signal.SIGINT)
+        stop.signum = None
+    assert stopped.value.signum == signal.SIGINT
+    late = StopSwitch()
+    with pytest.raises(Stopped), late.held():
+        late.request(signal.SIGTERM)

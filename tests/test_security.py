@@ -1,0 +1,170 @@
+"""What comes from strangers stays data: no pickle, no code that was not asked for, no secret in a run folder."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from tests.conftest import FP32, make_examples, reseal
+
+from entailor import cli
+from entailor.config import ModelSettings
+from entailor.data.example import Split
+from entailor.errors import ConfigError, EntailorError, MethodError, ModelError, RunError
+from entailor.inference import harmless
+from entailor.methods import build_method
+from entailor.methods.lora import Lora
+from entailor.models.source import resolve_model
+from entailor.record import read_json, write_json
+from entailor.redaction import HIDDEN, without_secrets
+from entailor.report.html import render
+from entailor.trial import TrialPlan, load_classifier, run_trial
+
+SPLIT = Split(*(tuple(make_examples(count, seed=count)) for count in (12, 6, 6)))
+
+
+class Bomb:
+    """Leaves a file behind when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return (open, (self.path, "w"))
+
+
+@pytest.fixture
+def trial(tiny_model, nli_task, tmp_path):
+    settings = {"r": 2, "num_train_epochs": 1}
+    plan = TrialPlan("row", build_method("lora", settings), str(tiny_model("bert")), 0, ModelSettings(), FP32)
+    assert run_trial(plan, nli_task, SPLIT, tmp_path / "trial", lambda *said: None).status == "complete"
+    return tmp_path / "trial"
+
+
+@pytest.mark.parametrize("name", ["adapter_model.bin", "adapter_model.pt"])
+def test_an_adapter_stored_by_pickle_is_never_opened(name, trial, tmp_path):
+    (trial / "adapter" / "adapter_model.safetensors").unlink()
+    torch.save(Bomb(tmp_path / "bang"), trial / "adapter" / name)
+    with pytest.raises(RunError, match="missing"):
+        load_classifier(trial)
+    reseal(trial)  # a stranger can write checksums as well
+    with pytest.raises((MethodError, RunError), match=r"adapter_model\.safetensors: missing"):
+        load_classifier(trial)
+    assert not (tmp_path / "bang").exists()
+
+
+def test_a_model_stored_by_pickle_is_never_opened(tiny_model, tmp_path):
+    folder = shutil.copytree(tiny_model("bert"), tmp_path / "model")
+    (folder / "model.safetensors").unlink()
+    torch.save(Bomb(tmp_path / "bang"), folder / "pytorch_model.bin")
+    with pytest.raises(ModelError, match=r"only pytorch_model\.bin, no safetensors weights.*save_pretrained"):
+        resolve_model(str(folder))
+    assert not (tmp_path / "bang").exists()
+
+
+def test_a_file_does_not_decide_that_code_is_run(trial, tmp_path):
+    described = read_json(trial / "classifier.json")
+    described["model_settings"]["trust_remote_code"] = True
+    write_json(trial / "classifier.json", described)
+    reseal(trial)
+    with pytest.raises(RunError, match=r"run only when asked for by name.*--trust-remote-code"):
+        load_classifier(trial)
+    assert load_classifier(trial, trust_remote_code=True)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "model: {trust_remote_code: true}",
+        "methods:\n  lora: {model: {trust_remote_code: true}}",
+        "methods:\n  - lora: {model: {trust_remote_code: true}}",
+    ],
+)
+def test_an_experiment_file_does_not_either(text, tmp_path):
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(
+        ConfigError, match=r"would run code that comes with the checkpoint.*model\.trust_remote_code=true"
+    ):
+        cli._experiment(tmp_path / "a.yaml", {}, [])
+    assert cli._experiment(tmp_path / "a.yaml", {}, ["model.trust_remote_code=true"])
+
+
+SECRETS = ("hf_abcdefghijklmnopqrstuvwxyz", "a-password-of-the-index", "value-of-a-token-variable")
+
+
+def test_no_file_of_a_run_holds_a_secret(tiny_model, nli_task, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", SECRETS[0])
+    monkeypatch.setenv("MY_API_KEY", SECRETS[2])
+
+    def leak(*_, **__):
+        raise ValueError(f"401 for https://me:{SECRETS[1]}@index/simple with Bearer {SECRETS[0]}, key {SECRETS[2]}")
+
+    monkeypatch.setattr(Lora, "adapt", leak)
+    plan = TrialPlan("row", build_method("lora", {}), str(tiny_model("bert")), 0, ModelSettings(), FP32)
+    record = run_trial(plan, nli_task, SPLIT, tmp_path / "trial", lambda *said: None)
+    assert HIDDEN in record.error
+    files = [path for path in (tmp_path / "trial").rglob("*") if path.is_file()]
+    assert "traceback.txt" in {path.name for path in files}
+    for path in files:
+        for secret in SECRETS:
+            assert secret.encode() not in path.read_bytes(), path.name
+
+
+def test_ordinary_words_are_not_hidden(monkeypatch):
+    monkeypatch.setenv("SOME_TOKEN", "true")
+    text = "true: the disk at /tmp is full; https://example.org/a?b=c is not there; sk-learn"
+    assert without_secrets(text) == text
+
+
+@pytest.mark.parametrize("cell", ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "\n=1"])
+def test_a_cell_that_is_a_formula_is_made_harmless(cell):
+    assert harmless(cell) == f"'{cell}"
+
+
+@pytest.mark.parametrize("cell", ["-1", "+2.5", "-1e-3", "a=1", "", "1-2", ".5", "-.5"])
+def test_other_cells_stay_as_they_are(cell):
+    assert harmless(cell) == cell
+
+
+def test_a_page_forbids_everything_it_does_not_need(finished_run):
+    page = render(name="<script>alert(1)</script>", comparison=finished_run.summary, records=finished_run.records)
+    assert "<script" not in page
+    assert "default-src 'none'" in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ ''.__class__.__mro__ }}",
+        "{{ premise.__init__.__globals__ }}",
+        "{{ cycler.__init__.__globals__.os.popen('id').read() }}",
+        "{{ 'a' * 10000000000 }}",
+        "{{ premise | center(10000000000) }}",
+        "{{ '{:>10000000000}'.format(1) }}",
+        "{% for a in premise %}{% for b in premise %}{% endfor %}{% endfor %}",
+        "{% set a = 'aaaaaaaaaaaaaaaaa' %}",
+    ],
+)
+def test_a_prompt_reaches_neither_python_nor_all_memory(template):
+    from entailor.config import PromptSettings
+    from entailor.tasks.templates import build_template
+
+    whole = f"{template} {{{{ premise }}}} {{{{ hypothesis }}}} {{{{ label }}}}"
+    with pytest.raises(EntailorError, match=r"prompt\.template"):
+        build_template(PromptSettings(template=whole), ("yes", "no"), is_pair=True)
+
+
+def test_nobody_loads_a_pickle():
+    source = Path(cli.__file__).parent
+    texts = {path: path.read_text(encoding="utf-8") for path in source.rglob("*.py")}
+    for path, text in texts.items():
+        for word in (
+            "import pickle",
+            "torch.load(",
+            "joblib",
+            "allow_pickle=True",
+            "weights_only=False",
+            "yaml.load(text)",
+        ):
+            assert word not in text, f"{path}: {word}"
