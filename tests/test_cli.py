@@ -48,6 +48,7 @@ VERBS = {
     ("models", "list"): {"--json"},
     ("models", "pull"): {"--revision"},
     ("env",): {"--json"},
+    ("bench",): {"--model", "--methods", "--train", "--seconds", "--json", "--quiet"},
     ("config-schema",): set(),
 }
 

@@ -430,6 +430,33 @@ def env(as_json: AsJson = False) -> None:
         _print(f"{key.replace('_', ' ')}: {'unknown' if words is None else words}")
 
 
+@app.command()
+def bench(
+    model: Annotated[str | None, typer.Option("--model", help="The model. Default: the encoder that ships.")] = None,
+    methods: Annotated[
+        str | None, typer.Option("--methods", help="Names with commas. Default: those trained on an encoder.")
+    ] = None,
+    train: Annotated[str | None, typer.Option("--train", help="Labelled rows. Default: the corpus that ships.")] = None,
+    seconds: Annotated[float, typer.Option("--seconds", help="Of each method in each precision.", min=0.01)] = 5.0,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure this machine with a model, in a minute or two.
+
+    Shows the speed of matrix products and memory, examples a second of each method, and the precision that wins.
+    """
+    from dataclasses import asdict
+
+    from entailor.bench import DEFAULT_METHODS, bench_text
+    from entailor.bench import bench as run_bench
+    from entailor.config import DEFAULT_MODEL
+
+    names = [name.strip() for name in methods.split(",") if name.strip()] if methods else DEFAULT_METHODS
+    note = None if quiet else lambda text: _say(f"measuring {text}")
+    result = run_bench(model or DEFAULT_MODEL, names, train_file=train, seconds=seconds, on_progress=note)
+    _print(json.dumps(asdict(result), indent=2) if as_json else bench_text(result))
+
+
 @app.command("config-schema")
 def config_schema() -> None:
     """Print the JSON schema of an experiment.

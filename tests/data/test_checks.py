@@ -1,12 +1,13 @@
 """Checks: leaks, contradictions and empty texts are found, and nothing is found in a sound split."""
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from entailor.data.checks import check_split, drop_leaks
 from entailor.data.example import Example, Split
-from entailor.data.text_keys import normalised, text_keys
+from entailor.data.text_keys import is_among, normalised, text_keys
 
 
 def pairs(name: str, *rows: tuple[str, str, str]) -> tuple[Example, ...]:
@@ -128,3 +129,10 @@ def test_keys_agree_with_texts_normalised_one_by_one(rows):
             assert (keys.row[a] == keys.row[b]) == (plain[a] == plain[b])
             assert (keys.premise[a] == keys.premise[b]) == (plain[a][0] == plain[b][0])
             assert (keys.exact[a] == keys.exact[b]) == (rows[a] == rows[b])
+
+
+@pytest.mark.parametrize("known", [[], [3], [5, -2, 5, 9], [2**63 - 1, -(2**63)]], ids=str)
+@pytest.mark.parametrize("keys", [[], [5], [9, 5, 5, -7], [2**63 - 1, 0, -(2**63)]], ids=str)
+def test_known_keys_are_those_numpy_finds(keys, known):
+    ours = is_among(np.array(keys, np.int64), np.array(known, np.int64))
+    assert ours.tolist() == np.isin(np.array(keys, np.int64), np.array(known, np.int64)).tolist()

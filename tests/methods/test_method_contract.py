@@ -305,8 +305,8 @@ def test_a_method_without_its_model_says_so(name, nli_task):
 def taught_encoder(adapt: Callable[..., Classifier], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An encoder that knows the task: noise, frozen, is something no method could learn on."""
     method = build_method("full_finetuning", {"learning_rate": 0.01, "num_train_epochs": 20})
-    classifier = adapt(method, "bert")
-    result = teach(method, classifier, make_examples(96, seed=1), make_examples(30, seed=2))
+    classifier = adapt(method, "bert", seed=6)  # from noise, about half of the seeds stay at two of the three labels
+    result = teach(method, classifier, make_examples(96, seed=1), make_examples(30, seed=2), seed=6)
     assert result is not None
     assert result.best_accuracy >= 0.9
     folder = tmp_path_factory.mktemp("taught")

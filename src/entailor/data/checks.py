@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from entailor.data.example import Example, Split
-from entailor.data.text_keys import EMPTY, Keys, TextKeys, text_keys
+from entailor.data.text_keys import EMPTY, Keys, TextKeys, is_among, text_keys
 
 MOST_EXAMPLES = 5
 FEW_SHARED_PREMISES = 0.01
@@ -64,14 +64,14 @@ def drop_leaks(split: Split) -> tuple[Split, int]:
         The split with what is left of train, and the number of rows left out.
     """
     held_out = np.concatenate([text_keys(split.tune).row, text_keys(split.test).row])
-    leaks = np.isin(text_keys(split.train).row, held_out)
+    leaks = is_among(text_keys(split.train).row, held_out)
     kept = tuple(row for row, leak in zip(split.train, leaks.tolist(), strict=True) if not leak)
     return Split(kept, split.tune, split.test), int(leaks.sum())
 
 
 def _across(one: str, other: str, rows: Sequence[Example], ones: TextKeys, others: TextKeys) -> Iterator[Finding]:
     """Find rows of `other` that `one` has too: each kind of likeness only among rows that have the looser one."""
-    premise = np.isin(others.premise, ones.premise)
+    premise = is_among(others.premise, ones.premise)
     either = _among(premise, others.row, ones.row)
     exact = _among(either, others.exact, ones.exact)
     remedy = "Set data.drop_leaks=true to train without them" if one == "train" else "Leave them out of one of the two"
@@ -94,7 +94,7 @@ def _among(candidates: Mask, keys: Keys, known: Keys) -> Mask:
     """Return the candidates whose key is known."""
     found = np.zeros(len(keys), bool)
     if candidates.any():
-        found[candidates] = np.isin(keys[candidates], known)
+        found[candidates] = is_among(keys[candidates], known)
     return found
 
 
@@ -104,7 +104,7 @@ def _within_train(rows: Sequence[Example], keys: TextKeys) -> Iterator[Finding]:
     order = np.argsort(keys.row, kind="stable")
     same = keys.row[order][1:] == keys.row[order][:-1]
     differs = same & (labels[order][1:] != labels[order][:-1])
-    conflicting = np.isin(keys.row, keys.row[order][1:][differs])
+    conflicting = is_among(keys.row, keys.row[order][1:][differs])
     if conflicting.any():
         message = f"{_share(conflicting)} of train repeat a text under another label"
         remedy = "Decide on one label for each text: no model can learn both"

@@ -80,6 +80,18 @@ def normalised_keys(texts: Sequence[str]) -> Keys:
     return keys
 
 
+def is_among(keys: Keys, known: Keys) -> npt.NDArray[np.bool_]:
+    """Tell which keys are known, as `numpy.isin` does, several times as fast: 64-bit hashes sort well."""
+    if not len(known):
+        return np.zeros(len(keys), bool)
+    ordered, order = np.sort(known), np.argsort(keys)
+    asked = keys[order]
+    places = np.searchsorted(ordered, asked)
+    found = np.empty(len(keys), bool)
+    found[order] = ordered[np.minimum(places, len(ordered) - 1)] == asked
+    return found
+
+
 def _hashes(texts: Sequence[str | None]) -> Keys:
     return np.fromiter(map(hash, texts), np.int64, len(texts))
 

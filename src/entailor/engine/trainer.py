@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from entailor.engine.allocator import keep_freed_memory
 from entailor.engine.batching import BatchLimit, training_batches
 from entailor.engine.checkpoint import Saving
 from entailor.engine.memory import free_cached_memory, is_out_of_memory
@@ -175,6 +176,7 @@ class Training:
         self.total_steps = max(1, math.ceil(self.steps_per_epoch * method.num_train_epochs))
         groups = method.parameter_groups(classifier)
         self.trainable = [tensor for group in groups for tensor in group.parameters]
+        keep_freed_memory(self.trainable)
         self.optimizer = build_optimizer(groups)
         self.schedule = build_schedule(self.optimizer, method, self.total_steps)
         self.reached = [False] * len(self.trainable)

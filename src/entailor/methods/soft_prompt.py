@@ -91,8 +91,15 @@ class SoftPromptClassifier(TransformerClassifier):
                 module.training = mode
         return self
 
-    def forward(self, batch: TokenBatch) -> Tensor:
-        """Return logits_BL, float32."""
+    def short_forward(self, batch: TokenBatch) -> Tensor:
+        """Return logits_BL by the shortcut: of the last layer only real tokens are read, or the first alone."""
+        virtual = range(1, 1 + self.num_virtual_tokens)
+        lengths = [length + self.num_virtual_tokens for length in batch.lengths_B.tolist()]
+        with self.shortcut.taken(lengths, unread=None if self.pooling == "head" else virtual):
+            return self.plain_forward(batch)
+
+    def plain_forward(self, batch: TokenBatch) -> Tensor:
+        """Return logits_BL as `transformers` computes them."""
         embed_BTE = self.model.get_input_embeddings()(batch.ids_BT)
         prompt_BNE = self.prompt().to(embed_BTE.dtype).expand(len(embed_BTE), -1, -1)
         virtual_BN = batch.mask_BT.new_ones(prompt_BNE.shape[:2])

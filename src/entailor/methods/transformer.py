@@ -11,14 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from entailor.data.example import Example
 from entailor.errors import MethodError
+from entailor.kernels.dropout import replace_dropout
 from entailor.methods.base import Classifier, count_parameters, pad_ids
 from entailor.methods.readout import LabelReads, build_readout, plan_reads
+from entailor.methods.shortcut import PROOF_LENGTHS, Shortcut
 from entailor.models.heads import head_modules
 from entailor.models.load import Backbone, quiet_libraries
 from entailor.models.prompts import PromptIds
@@ -67,6 +70,10 @@ class TransformerClassifier(nn.Module, Classifier):
         super().__init__()
         self.task = task
         self.model = backbone.model
+        replace_dropout(backbone.model)
+        self.shortcut = Shortcut(getattr(backbone.model, backbone.model.base_model_prefix))
+        if backbone.kind != "encoder":
+            self.shortcut.proven = False
         self.text_encoder = backbone.text_encoder
         self.reserve = reserve
         backbone.text_encoder.room_beside(reserve)  # said now, and not after the data are read
@@ -95,7 +102,38 @@ class TransformerClassifier(nn.Module, Classifier):
         return TokenBatch(ids_BT.to(device), mask_BT.to(device), types_BT, lengths_B, reads)
 
     def forward(self, batch: TokenBatch) -> Tensor:
-        """Return logits_BL, float32."""
+        """Return logits_BL, float32; without padding in between and the last layer for what is read, where it fits."""
+        if not self.shortcut.fits():
+            return self.plain_forward(batch)
+        if self.shortcut.proven is None:
+            rows = self.made_up_batch()
+            self.shortcut.prove(self, lambda: self.plain_forward(rows), lambda: self.short_forward(rows))
+        return self.short_forward(batch) if self.shortcut.proven else self.plain_forward(batch)
+
+    def made_up_batch(self) -> TokenBatch:
+        """Return rows of random tokens, the same ones for every model of a vocabulary."""
+        rng, words = np.random.default_rng(0), self.text_encoder.tokenizer.vocab_size
+        ids = [[int(word) for word in rng.integers(words, size=length)] for length in PROOF_LENGTHS]
+        typed = [0] if getattr(self.text_encoder, "has_types", False) else None
+        return self.collate(
+            [
+                TokenIds(
+                    row,
+                    [1 - self.pad_id if word == self.pad_id else word for word in words],
+                    typed and typed * len(words),
+                    False,
+                )
+                for row, words in enumerate(ids)
+            ]
+        )
+
+    def short_forward(self, batch: TokenBatch) -> Tensor:
+        """Return logits_BL by the shortcut: these heads read the first token."""
+        with self.shortcut.taken([length + self.virtual_tokens for length in batch.lengths_B.tolist()], unread=None):
+            return self.plain_forward(batch)
+
+    def plain_forward(self, batch: TokenBatch) -> Tensor:
+        """Return logits_BL as `transformers` computes them."""
         inputs = {"input_ids": batch.ids_BT, "attention_mask": batch.mask_BT}
         if batch.types_BT is not None:
             inputs["token_type_ids"] = batch.types_BT
@@ -192,6 +230,7 @@ class PeftClassifier(TransformerClassifier):
         wrapper = PeftModelForSequenceClassification if is_classifier else PeftModelForCausalLM
         with quiet_libraries():
             self.model = wrapper(backbone.model, config)
+        replace_dropout(self.model)
 
     def save(self, folder: Path) -> None:
         """Write adapter_config.json and adapter_model.safetensors as `peft` does, and the tokenizer."""
