@@ -86,7 +86,11 @@ def gone_on(plan, task, folder):
 
 def without_times(record):
     """A record without what a clock or the memory of the machine decides."""
-    kept = {key: value for key, value in record.provenance.items() if key not in ("started", "ended", "wall_seconds", "placement")}
+    kept = {
+        key: value
+        for key, value in record.provenance.items()
+        if key not in ("started", "ended", "wall_seconds", "placement")
+    }
     return replace(record, costs=None, provenance={**kept, "parts": record.provenance["placement"]["parts"]})
 
 
