@@ -430,7 +430,8 @@ def test_a_system_error_is_told_in_words(entailor_, words, monkeypatch, tmp_path
     monkeypatch.setattr(entailor.experiment, "write_report", full)
     result = entailor_(*words)
     assert result.code == 2
-    assert result.err.endswith(f"error: {tmp_path / 'run'}: No space left on device\n")
+    said = f"error: {tmp_path / 'run'}: cannot be written: the disk is full. Free some space. "
+    assert result.err.endswith(f"{said}Then run the same command again\n")
 
 
 def test_an_interrupted_run_says_how_to_go_on(entailor_, words, monkeypatch):

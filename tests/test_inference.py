@@ -143,6 +143,7 @@ def test_a_trial_without_a_temperature_cannot_calibrate(copy_of, nli_files, tmp_
     record = read_json(trial / "record.json")
     del record["temperature"]
     write_json(trial / "record.json", record)
+    reseal(trial)
     with pytest.raises(RunError, match=r"no temperature was fitted in this trial.* Leave out --calibrated"):
         predict(trial, nli_files.test, tmp_path / "out.csv", confidence=Confidence(calibrated=True))
     assert RunRecord.read(trial).temperature is None  # an older record is still a record
@@ -372,7 +373,7 @@ def test_a_run_without_a_complete_trial(tmp_path):
 def test_a_run_none_of_whose_rows_is_within_the_limits(copy_of, finished_run):
     folder = RunFolder(copy_of("lora").parents[3])
     none = {"model": None, "method": None}
-    write_json(folder.comparison_file, {**finished_run.summary, "recommendation": none})
+    write_sealed_json(folder.comparison_file, {**finished_run.summary, "recommendation": none})
     with pytest.raises(RunError, match=r"no row keeps within the limits of `recommend`.* Give a trial's folder"):
         find_trial(folder.path)
 

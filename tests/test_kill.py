@@ -40,8 +40,8 @@ def whole(experiment, tmp_path_factory):
 
 def test_five_kills_cost_nothing_but_time(experiment, whole, tmp_path):
     folder, seconds = whole
-    killed = kill_until_done(experiment, tmp_path / "run", KILLS, random.Random(0), 0.1 * seconds, seconds)
-    assert killed.kills <= KILLS
+    killed = kill_until_done(experiment, tmp_path / "run", KILLS, random.Random(0), 0.1 * seconds, 0.7 * seconds)
+    assert killed.kills == KILLS, killed
     assert differences(folder, tmp_path / "run") == []
     assert not list((tmp_path / "run").rglob("*.tmp")) or killed.kills  # what a kill leaves is never read
     assert not list((tmp_path / "run").rglob("checkpoint"))
@@ -49,11 +49,12 @@ def test_five_kills_cost_nothing_but_time(experiment, whole, tmp_path):
 
 def test_a_signal_ends_the_step_and_says_how_to_go_on(experiment, tmp_path):
     run = tmp_path / "run"
-    for signum, code, checkpoints in ((signal.SIGTERM, 143, 1), (signal.SIGINT, 130, 2)):
+    for signum, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
+        before = set(run.rglob("step-*.safetensors"))
         process = subprocess.Popen(
             command(experiment, run), env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )
-        while len(list(run.rglob("step-*.safetensors"))) < checkpoints:
+        while set(run.rglob("step-*.safetensors")) <= before:  # it trains, so its handlers are there
             time.sleep(0.02)
             assert process.poll() is None, process.stderr.read()
         process.send_signal(signum)

@@ -96,12 +96,19 @@ def verify(run: str | Path, *, sample: int = 64, trust_remote_code: bool = False
 
 
 def _run_files(folder: RunFolder) -> Iterator[Check]:
-    doctor = (folder.doctor_file,) if folder.doctor_file.exists() else ()
+    doctor = (folder.doctor_file,) if folder.doctor_file.exists() or _was_examined(folder) else ()
     for path in (folder.split_file, folder.environment_file, folder.comparison_file, *doctor):
         yield _file(path, lambda path=path: read_sealed_json(path, "Run its command again"))
     yield _file(folder.experiment_file, lambda: read_sealed_yaml(folder.experiment_file, "Put a copy of it back"))
     remedy = "Write it anew with `entailor report`"
     yield _file(folder.report_file, lambda: check_seal(folder.report_file, folder.report_file.read_bytes(), remedy))
+
+
+def _was_examined(folder: RunFolder) -> bool:
+    try:
+        return bool(read_sealed_yaml(folder.experiment_file, "").get("doctor"))
+    except RunError:
+        return False  # said of that file
 
 
 def _file(path: Path, read: Any) -> Check:

@@ -76,6 +76,8 @@ def main() -> int:
             wanted = min(chosen.kills_a_run, chosen.kills - report["kills"])  # type: ignore[operator]
             # from the moment the libraries are loaded to a third of the work: the rest would be the same again
             killed = kill_until_done(experiment, run, wanted, rng, 0.25 * seconds, 0.6 * seconds)
+            if killed.kills < wanted:  # the machine has become quicker than it was when that was measured
+                seconds *= 0.8
             odd = differences(folder / "whole" / "run", run)
             found += odd
             report["runs"] += 1  # type: ignore[operator]
