@@ -11,6 +11,7 @@ from entailor.models.load import load_backbone
 from entailor.models.source import ModelFolder
 
 NEW_MODULES = {
+    "bert": ("bert.pooler.dense", "classifier"),
     "distilbert": ("classifier", "pre_classifier"),
     "deberta-v2": ("classifier", "pooler"),
     "modernbert": ("classifier", "head"),

@@ -38,7 +38,8 @@ class Backbone:
         model: a `transformers` sequence classifier or causal language model in fp32, in evaluation mode.
         text_encoder: text to token ids.
         precision: arithmetic of training; scores are computed in fp32.
-        new_modules: modules that were initialised just now (the head, mostly); they must be trained and saved.
+        new_modules: modules that must be trained and saved, whatever the method: those initialised just now (the head,
+            mostly), and the pooler a new head reads through.
         events: what the reader of a record must know about loading.
         own_head: whether the checkpoint's own classification head is kept.
         kind: what is read: an encoder's head, a decoder's head at the last token, or a language model's output layer.
@@ -208,8 +209,21 @@ def _load_with_head(
             torch.manual_seed(seed)
             missing |= set(reset_head(model))
         events = ("the checkpoint's own head is replaced by a new one (model.head=new)",)
+    if rows is None:
+        missing |= pooler_modules(model)
     _name_labels(model.config, task)
     return model, tuple(sorted(missing)), events, rows is not None
+
+
+def pooler_modules(model: Any) -> set[str]:
+    """Return the modules of the encoder's own pooler: a new head reads through it, so it is trained and saved with it.
+
+    A checkpoint whose pooler was never used (weights near zero) lets hardly any gradient through: LoRA then stands
+    still for half its training (docs/decisions/0027).
+    """
+    prefix = model.base_model_prefix
+    names = (name for name, _ in model.named_parameters() if name.startswith(f"{prefix}.pooler."))
+    return {name.rpartition(".")[0] for name in names}
 
 
 def _load_language_model(folder: ModelFolder, plan: Placement, options: dict[str, Any]) -> Any:
