@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tests.conftest import reseal
 
 from entailor.cli import main
 from entailor.errors import MethodError, RunError
@@ -81,13 +82,15 @@ def test_a_file_can_be_scored_instead(lora_trial, nli_files, tmp_path, capsys, m
 
 def test_other_scores_than_recorded_are_refused_and_leave_nothing(lora_trial, tmp_path):
     weights = lora_trial / "adapter" / "adapter_model.safetensors"
-    kept = weights.read_bytes()
+    kept, record = weights.read_bytes(), (lora_trial / "record.json").read_bytes()
     save_file({name: tensor + 0.5 for name, tensor in load_file(weights).items()}, weights)
+    reseal(lora_trial)
     try:
         with pytest.raises(RunError, match=r"is not rounding, so nothing was written"):
             merge(lora_trial, tmp_path / "merged")
     finally:
         weights.write_bytes(kept)
+        (lora_trial / "record.json").write_bytes(record)
     assert not (tmp_path / "merged").exists()
 
 

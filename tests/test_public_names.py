@@ -37,7 +37,7 @@ PUBLIC = {
     "diff_runs": "entailor.evaluation.difference",
     "evaluate": "entailor.inference",
     "forecast": "entailor.experiment",
-    "load_classifier": "entailor.trial",
+    "load_classifier": "entailor.restoring",
     "merge": "entailor.merging",
     "predict": "entailor.inference",
     "validate": "entailor.doctor",

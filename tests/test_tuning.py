@@ -13,10 +13,11 @@ import entailor.experiment
 import entailor.tuning
 from entailor.config import BudgetSettings, Experiment, parse_settings
 from entailor.data.example import Split
+from entailor.engine.trainer import TrainingResult
 from entailor.errors import ConfigError, MethodError, RunError
 from entailor.experiment import Observer, compare
 from entailor.methods import build_method
-from entailor.record import RunFolder, RunRecord, read_jsonl, write_text
+from entailor.record import CurvePoint, RunFolder, RunRecord, read_jsonl, write_text
 from entailor.tasks import Task
 from entailor.trial import TrialPlan, train_only
 from entailor.tuning import expected_share, search_ranges, tune_rows, tuning_document, with_settings
@@ -104,8 +105,20 @@ def test_the_best_on_tune_is_chosen(tune, tmp_path):
     assert {one["state"] for one in study["trials"]} == {"complete"}
 
 
-def test_settings_that_fall_behind_are_stopped_early(tune, plan, tmp_path):
-    tune(BudgetSettings(trials=6))
+def test_settings_that_fall_behind_are_stopped_early(tune, plan, tmp_path, monkeypatch):
+    def learn_by_rate(plan: TrialPlan, task: Task, split: Any, on_progress: Any, on_evaluation: Any) -> TrainingResult:
+        """A training whose accuracy is decided by its learning rate: noise as a model learns nothing in nine steps."""
+        accuracy = min(0.9, 0.3 + 20 * plan.method.learning_rate)
+        result = TrainingResult(best_step=1, best_accuracy=accuracy, best_loss=1 - accuracy)
+        for epoch in (1, 2, 3):
+            result.examples_seen, result.epochs = 48 * epoch, float(epoch)
+            result.curve.append(CurvePoint(3 * epoch, epoch, tune_loss=1 - accuracy, tune_accuracy=accuracy))
+            if on_evaluation(result.curve[-1], result.examples_seen):
+                break
+        return result
+
+    monkeypatch.setattr(entailor.tuning, "train_only", learn_by_rate)
+    tune(BudgetSettings(trials=9))
     trials = study_of(tmp_path)["trials"]
     pruned = [one for one in trials if one["state"] == "pruned"]
     assert pruned

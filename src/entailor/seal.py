@@ -16,7 +16,7 @@ from typing import Any
 
 from entailor.data.example import Split
 from entailor.errors import RunError
-from entailor.record import RunRecord, read_json, write_json
+from entailor.record import RunRecord, read_sealed_json, write_sealed_json
 from entailor.trial import TrialPlan
 
 SEAL_VERSION = 1
@@ -57,7 +57,7 @@ class Seal:
 
     def write(self) -> None:
         """Write the file."""
-        write_json(self.path, {"version": SEAL_VERSION, **self.document()})
+        write_sealed_json(self.path, {"version": SEAL_VERSION, **self.document()})
 
 
 def choice_name(model: str, row: str, num_train: int | None = None) -> str:
@@ -113,7 +113,7 @@ def _earlier_reads(path: Path, test: Mapping[str, Any]) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     try:
-        found = read_json(path)
+        found = read_sealed_json(path, "Give another --out")
         if found["version"] != SEAL_VERSION or found["test"] != test:
             return []
         reads: list[dict[str, Any]] = found["reads"]

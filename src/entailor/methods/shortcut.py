@@ -62,6 +62,8 @@ class Shortcut:
         def packed_forward(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
             from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
+            if kwargs.get("past_key_values") is not None:  # keys from outside, as of peft's prefix tuning
+                return type(stack).forward(stack, hidden_states, *args, **kwargs)
             packing = pack(lengths, hidden_states.shape[1], unread)
             return BaseModelOutputWithPastAndCrossAttentions(
                 last_hidden_state=run_packed(layers, hidden_states, packing)
