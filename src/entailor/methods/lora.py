@@ -26,7 +26,7 @@ class Lora(AdapterMethod, name="lora"):
     learning_rate: LearningRate = 1e-3
     r: int = Field(default=16, ge=1)
     """Rank of the update."""
-    lora_alpha: float = Field(default=32, gt=0)
+    lora_alpha: float = Field(default=16, gt=0)
     """The update is scaled by lora_alpha / r."""
     lora_dropout: float = Field(default=0.1, ge=0, lt=1)
     """Dropout in front of A."""
