@@ -169,7 +169,7 @@ def register_careless(name, classifier_class):
     ("classifier_class", "message"),
     [
         (StaleHead, "row: the saved classifier gives other scores than the trained one (by"),
-        (MissingHead, "2 tensors are missing or left over, e.g. model.classifier.bias"),
+        (MissingHead, "4 tensors are missing or left over, e.g. model.bert.pooler.dense.bias"),
     ],
 )
 def test_a_head_that_is_not_saved_fails_the_trial(classifier_class, message, run):
