@@ -1,8 +1,17 @@
 """Pitfall 18: resume restores the wrong thing (transformers#35850, #29078, #35087)."""
 
+import signal
+
 import torch
+from tests.conftest import FP32, make_examples
 
 from entailor import compare
+from entailor.config import ModelSettings
+from entailor.data.example import Split
+from entailor.engine.stopping import Stopped, StopSwitch, Surroundings
+from entailor.methods import build_method
+from entailor.storage import checksums
+from entailor.trial import TrialPlan, run_trial
 
 
 def test_usual_weights_alone_do_not_go_on_where_training_stopped():
@@ -43,3 +52,26 @@ def test_ours_redoes_nothing_that_is_complete_and_ends_the_same(nli_experiment, 
     assert record.stat().st_mtime_ns == written
     for one, other in zip(whole.records, parts.records, strict=True):
         assert one.predictions == other.predictions
+
+
+def test_ours_broken_off_in_the_middle_ends_with_the_same_weights_to_the_bit(nli_task, tiny_model, tmp_path):
+    """Weights, moments, schedule, random states and the place in the data all come back; so does what is saved."""
+    lora = build_method("lora", {"r": 2, "num_train_epochs": 2, "per_device_train_batch_size": 4})
+    plan = TrialPlan("lora", lora, str(tiny_model("bert")), 0, ModelSettings(), FP32, restarts=0)
+    split = Split(*(tuple(make_examples(count, seed=count)) for count in (40, 9, 6)))
+
+    def until_step_7(stage, done, total, words):
+        if stage == "train" and done == 7:
+            stop.request(signal.SIGTERM)
+
+    def trained(folder, progress=lambda *said: None, surroundings=None):
+        run_trial(plan, nli_task, split, folder, progress, surroundings)
+        return {name: value for name, value in checksums(folder).items() if name != "record.json"}  # it holds times
+
+    stop = StopSwitch()
+    try:
+        trained(tmp_path / "parts", until_step_7, Surroundings(stop))
+    except Stopped as stopped:
+        assert "step 7 of 20" in stopped.place
+    assert not (tmp_path / "parts" / "record.json").exists()
+    assert trained(tmp_path / "parts") == trained(tmp_path / "whole")
