@@ -30,7 +30,7 @@ import torch
 from entailor.config import DataSettings, ModelSettings
 from entailor.data.example import Example
 from entailor.data.splits import load_data
-from entailor.engine.batching import BatchLimit, scoring_batches
+from entailor.engine.batching import SCORING_TOKENS, BatchLimit, scoring_batches
 from entailor.methods import build_method
 from entailor.methods.readout import LabelWords
 from entailor.models.load import load_backbone, open_model
@@ -38,7 +38,6 @@ from entailor.models.precision import PrecisionChoice
 from entailor.tasks import Task
 
 PADDED = 512
-BATCH_TOKENS = 8192
 
 
 def gemm_gflops() -> float:
@@ -69,7 +68,7 @@ def ours(
         inputs = classifier.encode(documents)
         logprobs_EL = np.zeros((len(documents), len(task.labels)))
         with torch.inference_mode(), classifier.scoring(inputs) as prepared:
-            for rows in scoring_batches([len(item) for item in prepared], BatchLimit(tokens=BATCH_TOKENS)):
+            for rows in scoring_batches([len(item) for item in prepared], BatchLimit(tokens=SCORING_TOKENS)):
                 logprobs_EL[rows] = classifier.logits(classifier.collate([prepared[row] for row in rows])).numpy()
         return logprobs_EL
 

@@ -8,6 +8,7 @@ import numpy as np
 from measure import arguments, gemm_peak, now, ratios, read_rows, report, spread
 from training import Contest, default_model
 
+from entailor.engine.batching import SCORING_TOKENS
 from entailor.engine.scorer import score
 
 
@@ -24,7 +25,7 @@ def main() -> None:
             for way, proven in (("packed", None), ("plain", False)):
                 contest.classifier.shortcut.proven = proven
                 begin = now()
-                found[way] = score(contest.classifier, contest.inputs, 8192)
+                found[way] = score(contest.classifier, contest.inputs, SCORING_TOKENS)
                 speeds[way].append(len(rows) / (now() - begin))
             gaps.append(float(np.abs(found["packed"] - found["plain"]).max()))
         result["methods"][name] = {

@@ -20,7 +20,7 @@ from entailor.data.corpus import generate_split
 from entailor.data.example import Example
 from entailor.data.readers import read_examples
 from entailor.engine.meter import peak_memory_bytes, reset_peak_memory
-from entailor.engine.scorer import score
+from entailor.engine.scorer import score, usual_batch_tokens
 from entailor.engine.trainer import Runtime, TrainingData, train
 from entailor.errors import ConfigError
 from entailor.methods import TrainedMethod, build_method
@@ -36,7 +36,6 @@ GEMM_SHAPE = (1024, 1024, 4096)
 GEMM_REPEATS = 12
 COPY_BYTES = 256 * 2**20
 """Far more than a cache holds."""
-SCORING_TOKENS = 8192
 
 
 @dataclass(frozen=True)
@@ -202,7 +201,7 @@ def measure_method(
     steps, taken = marks[-1][0] - marks[WARM_UP_STEPS - 1][0], marks[-1][1] - marks[WARM_UP_STEPS - 1][1]
     begin = time.perf_counter()
     sample = inputs[: max(8, len(inputs) // 4)]
-    score(classifier, sample, SCORING_TOKENS)
+    score(classifier, sample, usual_batch_tokens())
     speed = MethodSpeed(
         method=method.name,
         precision=precision,

@@ -21,7 +21,7 @@ from entailor.data.doctor.base import (
     examine,
 )
 from entailor.data.splits import LoadedData, load_data
-from entailor.engine.scorer import collect_features
+from entailor.engine.scorer import collect_features, usual_batch_tokens
 from entailor.errors import MethodError, ModelError, RunError
 from entailor.methods import build_method
 from entailor.methods.linear_probe import LinearProbeClassifier
@@ -32,7 +32,6 @@ from entailor.tasks import Task
 from entailor.token_checks import token_checks
 
 VERSION = 1
-BATCH_TOKENS = 8192
 
 Tell = Callable[[str], None]
 
@@ -156,7 +155,7 @@ def encoder_features(backbone: Backbone, model: str, task: Task, evidence: Evide
         raise ModelError(f"{model}: no linear probe can be put on it")
     places = evidence.fitted_rows().tolist()
     inputs = classifier.encode([evidence.split.train[place] for place in places])
-    data = collect_features(classifier, inputs, evidence.targets(places).tolist(), BATCH_TOKENS)
+    data = collect_features(classifier, inputs, evidence.targets(places).tolist(), usual_batch_tokens())
     return EncoderFeatures(model, data.features)
 
 

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from entailor.config import Experiment, ModelSettings, PromptSettings, Settings, parse_settings
+from entailor.engine.scorer import usual_batch_tokens
 from entailor.errors import ConfigError, ModelError, near_miss
 from entailor.methods import Method, TrainedMethod, build_method
 from entailor.methods.registry import ROW_KEYS
@@ -172,7 +173,7 @@ def _plans_of(
             # what is not trained is computed in fp32, and its record shall say so
             precision=precision if isinstance(row.method, TrainedMethod) else None,
             restarts=experiment.restarts,
-            scoring_batch_tokens=experiment.scoring_batch_tokens,
+            scoring_batch_tokens=experiment.scoring_batch_tokens or usual_batch_tokens(),
             checkpoint_steps=experiment.checkpoint_steps,
             checkpoint_minutes=experiment.checkpoint_minutes,
         )

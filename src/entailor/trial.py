@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 
 from entailor.config import ModelSettings, PromptSettings
 from entailor.data.example import Example, Split
+from entailor.engine.batching import SCORING_TOKENS
 from entailor.engine.checkpoint import CheckpointStore, Saving, Snapshot
 from entailor.engine.memory import is_out_of_memory
 from entailor.engine.meter import Meter, peak_gpu_memory_bytes, peak_memory_bytes, reset_peak_memory
@@ -85,7 +86,7 @@ class TrialPlan:
     precision: PrecisionChoice | None = None
     prompt: PromptSettings = field(default_factory=PromptSettings)
     restarts: int = 1
-    scoring_batch_tokens: int = 8192
+    scoring_batch_tokens: int = SCORING_TOKENS
     keep: bool = True
     checkpoint_steps: int | None = None
     checkpoint_minutes: float | None = None

@@ -12,6 +12,10 @@ import numpy as np
 
 # Inputs are sorted by length within pools of this many batches: near-perfect buckets, still a new order each epoch.
 POOL_BATCHES = 50
+SCORING_TOKENS = 1024
+"""Tokens of a scoring batch on a CPU, whose states stay in the cache (docs/decisions/0028)."""
+SCORING_TOKENS_GPU = 16_384
+"""The same on a GPU, which wants large products."""
 
 
 @dataclass(frozen=True)

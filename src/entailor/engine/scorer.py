@@ -12,12 +12,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from entailor.engine.batching import BatchLimit, scoring_batches
+from entailor.engine.batching import SCORING_TOKENS, SCORING_TOKENS_GPU, BatchLimit, scoring_batches
 from entailor.engine.memory import free_cached_memory, is_out_of_memory
 from entailor.errors import DivergedError
 from entailor.methods.base import Classifier, Encoded, FitData, FittedClassifier
 
 Progress = Callable[[int, int], None]
+
+
+def usual_batch_tokens() -> int:
+    """Return the tokens of a scoring batch that suit this machine."""
+    return SCORING_TOKENS_GPU if torch.cuda.is_available() else SCORING_TOKENS
 
 
 def score(

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from entailor.engine.allocator import keep_freed_memory
-from entailor.engine.batching import BatchLimit, training_batches
+from entailor.engine.batching import SCORING_TOKENS, BatchLimit, training_batches
 from entailor.engine.checkpoint import Saving
 from entailor.engine.memory import free_cached_memory, is_out_of_memory
 from entailor.engine.optimizer import build_optimizer, build_schedule
@@ -64,7 +64,7 @@ class Runtime:
 
     seed: int
     autocast: torch.dtype | None = None
-    scoring_batch_tokens: int = 8192
+    scoring_batch_tokens: int = SCORING_TOKENS
     on_step: Callable[[int, int, str], None] | None = None
     on_evaluation: Callable[[CurvePoint, int], bool] | None = None
     saving: Saving | None = None
