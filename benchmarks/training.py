@@ -188,8 +188,9 @@ class Contest:
         rows = []
         for index in (index for batch in batches for index in batch):
             item = self.inputs[index]
-            row = {"input_ids": item.input_ids, "attention_mask": [1] * len(item), "labels": int(self.targets[index])}
-            rows.append(row | ({} if item.token_type_ids is None else {"token_type_ids": item.token_type_ids}))
+            row = {"input_ids": list(item.input_ids), "attention_mask": [1] * len(item)}
+            typed = {} if item.token_type_ids is None else {"token_type_ids": list(item.token_type_ids)}
+            rows.append(row | typed | {"labels": int(self.targets[index])})
         return rows
 
     def _speed(self, clock: dict[int, float], batches: list[list[int]]) -> float:

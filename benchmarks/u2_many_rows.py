@@ -1,5 +1,7 @@
 """U2: reading, checking and splitting 400,000 pairs, against pandas reading the same file; cost by the number of rows.
 
+Then the same with tokenising and one epoch of batches behind it, which is all that training does to data.
+
 Each run is a process of its own, so that its peak memory is its own. Needs pandas beside Entailor.
 """
 
@@ -28,7 +30,26 @@ if way == "peer":
 else:
     from entailor.config import DataSettings
     from entailor.data.splits import load_data
-    run = lambda: sum(len(rows) for _, rows in load_data(DataSettings(train=path)).split.parts())
+    def run():
+        split = load_data(DataSettings(train=path)).split
+        if way == "batched":
+            inputs = encoder.encode(split.train)
+            lengths = [len(item) for item in inputs]
+            for batch in training_batches(lengths, BatchLimit(examples=16), numpy.random.default_rng(0)):
+                pad_ids([inputs[index].input_ids for index in batch], 0)
+        return sum(len(rows) for _, rows in split.parts())
+if way == "batched":
+    import numpy
+    from transformers import AutoConfig, AutoTokenizer
+    from entailor.config import DEFAULT_MODEL, ModelSettings
+    from entailor.data.example import Example
+    from entailor.engine.batching import BatchLimit, training_batches
+    from entailor.methods.base import pad_ids
+    from entailor.models.load import open_model
+    from entailor.models.tokenizer import TextEncoder
+    folder = open_model(DEFAULT_MODEL, ModelSettings()).path
+    encoder = TextEncoder(AutoTokenizer.from_pretrained(folder), AutoConfig.from_pretrained(folder), 256)
+    encoder.encode([Example("x", "a", "b")])
 def resident(key):
     lines = open("/proc/self/status").read().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
@@ -87,6 +108,15 @@ def main() -> None:
             path = write_rows(Path(place), options.data, count)["jsonl"]
             per_row[str(count)] = spread([1e6 * run("ours", path)[clock] / count for _ in range(options.repeats)])
         result["microseconds_per_row"] = per_row
+        tokenised = {}
+        for count in (*COUNTS, options.rows):
+            path = write_rows(Path(place), options.data, count)["jsonl"]
+            one = run("batched", path)
+            tokenised[str(count)] = {
+                "microseconds_per_row": 1e6 * one[clock] / count,
+                "memory_over_file": one["bytes"] / path.stat().st_size,
+            }
+        result["tokenised_and_batched"] = tokenised
     report("U2", result, options.out)
 
 

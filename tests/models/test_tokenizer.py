@@ -1,5 +1,7 @@
 import json
 import shutil
+from array import array
+from collections import OrderedDict
 from dataclasses import replace
 from itertools import pairwise
 from types import SimpleNamespace
@@ -10,6 +12,7 @@ from tests.conftest import ENCODERS, ROBERTA_SPECIALS, make_config, make_tokeniz
 
 from entailor.data.example import Example
 from entailor.errors import ModelError
+from entailor.models import tokenizer as tokenizer_module
 from entailor.models.tokenizer import TextEncoder, position_limit
 
 TYPED = ("bert", "electra")  # deberta-v3 has token types in its tokenizer but none in its model
@@ -44,7 +47,52 @@ def test_special_tokens_are_added_once(kind):
 @pytest.mark.parametrize("kind", ENCODERS)
 def test_token_types_tell_the_texts_apart_where_the_model_has_them(kind):
     pair = ids(encoder(kind), "w1 w2", "w3")
-    assert pair.token_type_ids == ([0, 0, 0, 0, 1, 1] if kind in TYPED else None)
+    assert pair.token_type_ids == (array("b", [0, 0, 0, 0, 1, 1]) if kind in TYPED else None)
+
+
+def many(count):
+    return [Example(str(row), f"w{row % 7} w{row % 5}" + " w9" * (row % 90), f"w{row % 3}") for row in range(count)]
+
+
+def test_a_data_set_is_tokenised_once_for_all_trials(monkeypatch):
+    rows = many(20)
+    first = encoder().encode(rows)
+    monkeypatch.setattr(TextEncoder, "_call", lambda *given, **settings: pytest.fail("tokenised again"))
+    another = encoder()
+    assert another.encode([replace(row, id=f"other {row.id}", label="x") for row in rows]) == first
+
+
+@pytest.mark.parametrize("change", ["text", "room", "pair", "tokenizer", "windows"])
+def test_whatever_decides_the_ids_is_looked_at(change):
+    rows = many(60)
+    first = encoder(max_length=40).encode(rows)
+    other = encoder("roberta" if change == "tokenizer" else "bert", 40, windows=change == "windows", stride=8)
+    if change in ("text", "pair"):
+        rows[-1] = replace(rows[-1], **{"text": {"text": "w8"}, "pair": {"text_pair": "w8"}}[change])
+    assert other.encode(rows, reserve=int(change == "room")) != first
+
+
+def test_a_boundary_between_two_texts_is_part_of_them():
+    assert ids(encoder(), "w1 w2", "w3") != ids(encoder(), "w1", "w2 w3")
+    assert ids(encoder(), "w1", "") != ids(encoder(), "w1", None)
+
+
+@pytest.mark.parametrize("windows", [False, True])
+def test_pieces_of_a_large_data_set_are_put_together_in_order(windows, monkeypatch):
+    rows = many(23)
+    whole = encoder(max_length=40, windows=windows, stride=8).encode(rows)
+    monkeypatch.setattr(tokenizer_module, "CHUNK", 5)
+    monkeypatch.setattr(tokenizer_module, "_kept", OrderedDict())
+    assert encoder(max_length=40, windows=windows, stride=8).encode(rows) == whole
+    assert sorted({item.row for item in whole}) == list(range(23))
+
+
+def test_only_the_data_sets_seen_last_are_kept(monkeypatch):
+    kept = OrderedDict()
+    monkeypatch.setattr(tokenizer_module, "_kept", kept)
+    for count in range(1, 2 * tokenizer_module.KEPT):
+        encoder().encode(many(count))
+    assert [len(items) for items in kept.values()] == list(range(tokenizer_module.KEPT, 2 * tokenizer_module.KEPT))
 
 
 @pytest.mark.parametrize("kind", ENCODERS)

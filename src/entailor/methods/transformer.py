@@ -25,7 +25,7 @@ from entailor.methods.shortcut import PROOF_LENGTHS, Shortcut
 from entailor.models.heads import head_modules
 from entailor.models.load import Backbone, quiet_libraries
 from entailor.models.prompts import PromptIds
-from entailor.models.tokenizer import TokenIds
+from entailor.models.tokenizer import TokenIds, token_ids
 from entailor.tasks import Task
 
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -117,11 +117,11 @@ class TransformerClassifier(nn.Module, Classifier):
         typed = [0] if getattr(self.text_encoder, "has_types", False) else None
         return self.collate(
             [
-                TokenIds(
+                token_ids(
                     row,
                     [1 - self.pad_id if word == self.pad_id else word for word in words],
                     typed and typed * len(words),
-                    False,
+                    truncated=False,
                 )
                 for row, words in enumerate(ids)
             ]
