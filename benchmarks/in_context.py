@@ -1,7 +1,7 @@
 """In-context classification against lm-evaluation-harness, or against a loop that pads every prompt to 512.
 
 Same model, threads, documents, template and demonstrations; A and B in turn. Prints documents a second, their ratio,
-and how far the label log-probabilities lie apart, as JSON.
+how far the label log-probabilities lie apart, and the peak of resident memory of each in a process of its own, as JSON.
 
     python benchmarks/in_context.py --num-fewshot 8                    # against lm-eval `hf`, first_n demonstrations
     python benchmarks/in_context.py --num-fewshot 1 --peer padded      # against padding to 512 and all logits
@@ -15,9 +15,12 @@ import argparse
 import json
 import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +34,7 @@ from entailor.config import DataSettings, ModelSettings
 from entailor.data.example import Example
 from entailor.data.splits import load_data
 from entailor.engine.batching import SCORING_TOKENS, BatchLimit, scoring_batches
+from entailor.engine.meter import peak_memory_bytes
 from entailor.methods import build_method
 from entailor.methods.readout import LabelWords
 from entailor.models.load import load_backbone, open_model
@@ -76,7 +80,7 @@ def ours(
 
 
 def harness(
-    model: str, task: Task, train: Sequence[Example], documents: Sequence[Example], shots: int
+    model: str, task: Task, train: Sequence[Example], documents: Sequence[Example], shots: int, batch_size: int
 ) -> Callable[[], Any]:
     """Return the same with lm-evaluation-harness: its `hf` model, a task of its own, the first documents of train."""
     import lm_eval
@@ -105,7 +109,7 @@ def harness(
         "num_fewshot": shots,
         "metric_list": [{"metric": "acc"}],
     }
-    loaded = HFLM(pretrained=folder, dtype="float32", device="cpu", batch_size=8, max_length=2048)
+    loaded = HFLM(pretrained=folder, dtype="float32", device="cpu", batch_size=batch_size, max_length=2048)
 
     def run() -> np.ndarray:
         result = lm_eval.simple_evaluate(
@@ -152,6 +156,13 @@ def padded(
     return run
 
 
+def peak_alone(name: str) -> int:
+    """Return the peak of resident memory of one contestant, with the flags of this run."""
+    command = [sys.executable, *sys.argv, "--alone", name]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return int(done.stdout.splitlines()[-1])
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -160,13 +171,23 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=100)
     parser.add_argument("--num-fewshot", type=int, default=0)
     parser.add_argument("--peer", choices=["lm_eval", "padded"], default="lm_eval")
+    parser.add_argument("--peer-batch-size", type=int, default=8, help="of lm-eval")
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--alone", choices=["ours", "peer"], help="run one of the two once and print its peak memory")
     chosen = parser.parse_args()
+    torch.set_num_threads(chosen.threads)
     data = load_data(DataSettings(train=chosen.data, max_test_examples=chosen.documents))
     task = Task(data.labels, is_pair=True)
     parts = (chosen.model, task, data.split.train, data.split.test, chosen.num_fewshot)
-    peer = {"lm_eval": harness, "padded": padded}[chosen.peer](*parts)
-    mine = ours(*parts)
+    makers = {"ours": ours, "peer": partial(harness, batch_size=chosen.peer_batch_size)}
+    if chosen.peer == "padded":
+        makers["peer"] = padded
+    if chosen.alone:
+        makers[chosen.alone](*parts)()
+        print(peak_memory_bytes())
+        return
+    peer, mine = makers["peer"](*parts), makers["ours"](*parts)
     seconds: dict[str, list[float]] = {"ours": [], "peer": []}
     answers: dict[str, np.ndarray] = {}
     for _ in range(chosen.repeats):
@@ -182,6 +203,8 @@ def main() -> None:
         "documents": len(data.split.test),
         "num_fewshot": chosen.num_fewshot,
         "threads": torch.get_num_threads(),
+        "peer_batch_size": chosen.peer_batch_size if chosen.peer == "lm_eval" else 1,
+        "peak_bytes": {name: peak_alone(name) for name in ("ours", "peer")},
         "gemm_gflops": round(gemm_gflops(), 1),
         "documents_per_second": {
             name: {"median": statistics.median(each), "min": min(each), "max": max(each)}

@@ -22,10 +22,10 @@ from tests.kill import differences, kill_until_done, undisturbed
 from entailor.config import DataSettings, Experiment, ModelSettings
 
 METHODS = {
-    "lora": {"r": 2, "num_train_epochs": 60},
-    "p_tuning": {"num_virtual_tokens": 4, "num_train_epochs": 60},
-    "prefix_tuning": {"num_virtual_tokens": 4, "num_train_epochs": 60},
-    "full_finetuning": {"num_train_epochs": 60},
+    "lora": {"r": 2, "num_train_epochs": 150},
+    "p_tuning": {"num_virtual_tokens": 4, "num_train_epochs": 150},
+    "prefix_tuning": {"num_virtual_tokens": 4, "num_train_epochs": 150},
+    "full_finetuning": {"num_train_epochs": 150},
     "bag_of_words": {},
 }
 COMMON = {"per_device_train_batch_size": 4, "learning_rate": 0.01}
@@ -60,7 +60,7 @@ def main() -> int:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--kills", type=int, default=50)
     options.add_argument("--seed", type=int, default=0)
-    options.add_argument("--kills-a-run", type=int, default=25)
+    options.add_argument("--kills-a-run", type=int, default=10)
     options.add_argument("--out", type=Path)
     chosen = options.parse_args()
     rng = random.Random(chosen.seed)
@@ -74,8 +74,8 @@ def main() -> int:
         while report["kills"] < chosen.kills:  # type: ignore[operator]
             run = folder / f"run-{report['runs']}" / "run"
             wanted = min(chosen.kills_a_run, chosen.kills - report["kills"])  # type: ignore[operator]
-            # from the moment the libraries are loaded to a third of the work: the rest would be the same again
-            killed = kill_until_done(experiment, run, wanted, rng, 0.25 * seconds, 0.6 * seconds)
+            # some while the libraries are loaded, most in the work, so early that it is not through before the last one
+            killed = kill_until_done(experiment, run, wanted, rng, 0.1 * seconds, 0.4 * seconds)
             if killed.kills < wanted:  # the machine has become quicker than it was when that was measured
                 seconds *= 0.8
             odd = differences(folder / "whole" / "run", run)
