@@ -11,7 +11,7 @@ demo: $(READY)
 	@echo "The report: runs/demo/report.html"
 
 test: $(READY)
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist worksteal
 
 check: $(READY)
 	$(BIN)/ruff format --check .
