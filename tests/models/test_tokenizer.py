@@ -13,7 +13,7 @@ from tests.conftest import ENCODERS, ROBERTA_SPECIALS, make_config, make_tokeniz
 from entailor.data.example import Example
 from entailor.errors import ModelError
 from entailor.models import tokenizer as tokenizer_module
-from entailor.models.tokenizer import TextEncoder, position_limit
+from entailor.models.tokenizer import KEPT, KEPT_FROM, TextEncoder, position_limit
 
 TYPED = ("bert", "electra")  # deberta-v3 has token types in its tokenizer but none in its model
 
@@ -55,7 +55,7 @@ def many(count):
 
 
 def test_a_data_set_is_tokenised_once_for_all_trials(monkeypatch):
-    rows = many(20)
+    rows = many(KEPT_FROM)
     first = encoder().encode(rows)
     monkeypatch.setattr(TextEncoder, "_call", lambda *given, **settings: pytest.fail("tokenised again"))
     another = encoder()
@@ -64,7 +64,7 @@ def test_a_data_set_is_tokenised_once_for_all_trials(monkeypatch):
 
 @pytest.mark.parametrize("change", ["text", "room", "pair", "tokenizer", "windows"])
 def test_whatever_decides_the_ids_is_looked_at(change):
-    rows = many(60)
+    rows = many(KEPT_FROM)
     first = encoder(max_length=40).encode(rows)
     other = encoder("roberta" if change == "tokenizer" else "bert", 40, windows=change == "windows", stride=8)
     if change in ("text", "pair"):
@@ -79,20 +79,21 @@ def test_a_boundary_between_two_texts_is_part_of_them():
 
 @pytest.mark.parametrize("windows", [False, True])
 def test_pieces_of_a_large_data_set_are_put_together_in_order(windows, monkeypatch):
-    rows = many(23)
+    rows = many(KEPT_FROM)
     whole = encoder(max_length=40, windows=windows, stride=8).encode(rows)
-    monkeypatch.setattr(tokenizer_module, "CHUNK", 5)
+    monkeypatch.setattr(tokenizer_module, "CHUNK", 7)
     monkeypatch.setattr(tokenizer_module, "_kept", OrderedDict())
     assert encoder(max_length=40, windows=windows, stride=8).encode(rows) == whole
-    assert sorted({item.row for item in whole}) == list(range(23))
+    assert sorted({item.row for item in whole}) == list(range(KEPT_FROM))
 
 
 def test_only_the_data_sets_seen_last_are_kept(monkeypatch):
     kept = OrderedDict()
     monkeypatch.setattr(tokenizer_module, "_kept", kept)
-    for count in range(1, 2 * tokenizer_module.KEPT):
-        encoder().encode(many(count))
-    assert [len(items) for items in kept.values()] == list(range(tokenizer_module.KEPT, 2 * tokenizer_module.KEPT))
+    for more in range(2 * KEPT):
+        encoder().encode(many(KEPT_FROM + more))
+        encoder().encode(many(1 + more))  # answers to a few examples push nothing out
+    assert [len(items) - KEPT_FROM for items in kept.values()] == list(range(KEPT, 2 * KEPT))
 
 
 @pytest.mark.parametrize("kind", ENCODERS)

@@ -12,6 +12,7 @@ from array import array
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from entailor.data.example import Example
@@ -37,6 +38,7 @@ MIN_ROOM = 8
 CHUNK = 4096
 # Data sets whose ids are kept: train, tune and test, twice over, since a method with virtual tokens has less room.
 KEPT = 6
+KEPT_FROM = 64  # examples; answers to single ones shall not push out whole data sets
 _kept: OrderedDict[str, tuple[TokenIds, ...]] = OrderedDict()
 
 
@@ -119,13 +121,13 @@ class TextEncoder:
         limit = self.room_beside(reserve)
         if not examples:
             return []
+        if len(examples) < KEPT_FROM:
+            return list(self._encode_chunk(examples, 0, limit))
         key = self._fingerprint(examples, limit)
         if key not in _kept:
-            _kept[key] = tuple(
-                item
-                for start in range(0, len(examples), CHUNK)
-                for item in self._encode_chunk(examples[start : start + CHUNK], start, limit)
-            )
+            starts = range(0, len(examples), CHUNK)
+            pieces = (self._encode_chunk(examples[start : start + CHUNK], start, limit) for start in starts)
+            _kept[key] = tuple(chain.from_iterable(pieces))
             if len(_kept) > KEPT:
                 _kept.popitem(last=False)
         _kept.move_to_end(key)
