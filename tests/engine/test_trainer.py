@@ -94,8 +94,8 @@ def test_twenty_steps_give_the_losses_of_a_plain_loop(teach_tiny, load_tiny):
         for batch in training_batches([len(item) for item in inputs], BatchLimit(examples=8), rng):
             padded = plain.text_encoder.tokenizer.pad(
                 {
-                    "input_ids": [inputs[i].input_ids for i in batch],
-                    "token_type_ids": [inputs[i].token_type_ids for i in batch],
+                    "input_ids": [list(inputs[i].input_ids) for i in batch],
+                    "token_type_ids": [list(inputs[i].token_type_ids) for i in batch],
                 },
                 return_tensors="pt",
             )

@@ -122,7 +122,7 @@ def test_it_starts_at_what_words_have_in_each_layer(kind, load_tiny, nli_task):
     words = vocabulary_words(plain.text_encoder.tokenizer, N, 5)
     with torch.no_grad():
         (sentence,) = plain.text_encoder.encode([Example("x", plain.text_encoder.tokenizer.decode(words))])
-        assert sentence.input_ids[1:-1] == words
+        assert sentence.input_ids[1:-1].tolist() == words
         body(input_ids=torch.tensor([sentence.input_ids]))
     expected_K2NH = torch.stack([output[0, 1 : 1 + N] for output in given]).view(2, 2, N, 16)
     torch.testing.assert_close(classifier.prefix_K2NH.detach(), expected_K2NH)
