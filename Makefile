@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 .PHONY: demo test check format docs audit kills fuzz lock clean
 
 demo: $(READY)
-	$(BIN)/entailor compare --out runs/demo data.corpus_size=1500
+	$(BIN)/entailor compare --out runs/demo data.corpus_size=900
 	@echo "The report: runs/demo/report.html"
 
 test: $(READY)
