@@ -119,14 +119,23 @@ class Item:
 def test_a_whole_batch_is_extrapolated_from_smaller_ones():
     sizes: list[int] = []
     items = [Item(row, 10) for row in range(5)]
-    cost = probe_scoring(lambda members: sizes.append(len(members)), items, 800, 10.0)
-    assert sizes == [1, 2, 10, 10]  # one to warm up, a few, an eighth for memory, and again for time
+    cost = probe_scoring(lambda members: sizes.append(len(members)), items, 16_000, 10.0)
+    assert sizes == [1, 50, 200, 200]  # one to warm up, a few, an eighth for memory, and again for time
     assert cost.token_seconds > 0
     assert ScoringCost(0.0, 100.0, 1000).peak_bytes(80) == 9000
     assert scoring_tokens(items, 12, 80) == (120, 80)
     sizes.clear()
-    probe_scoring(lambda members: sizes.append(len(members)), items, 800, 0.0)
-    assert sizes == [1, 2, 2]
+    probe_scoring(lambda members: sizes.append(len(members)), items, 16_000, 0.0)
+    assert sizes == [1, 50, 50]
+
+
+@pytest.mark.parametrize("max_tokens", [1024, 800])
+def test_a_small_batch_is_timed_whole(max_tokens):
+    """An eighth of the usual batch on a CPU takes three times as long a token as the batch itself."""
+    sizes: list[int] = []
+    items = [Item(row, 10) for row in range(5)]
+    probe_scoring(lambda members: sizes.append(len(members)), items, max_tokens, 10.0)
+    assert sizes[-1] == max_tokens // 10
 
 
 # --- the whole run

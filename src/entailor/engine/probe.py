@@ -24,7 +24,11 @@ from entailor.models.memory import resident_bytes
 QUANTILES = (0.5, 1.0, 0.2, 0.8, 0.35, 0.65, 0.05, 0.95)
 WARM_STEPS = 2
 LEAST_TIMED = 2
-SMALL, LARGE = 1 / 32, 1 / 8  # of a scoring batch, from which the whole one is extrapolated
+# Scoring batches from which a whole one is extrapolated: the larger has this share of its tokens, but not fewer than
+# LEAST_TOKENS where a whole one has them, since small batches take more time a token; the smaller a quarter of that.
+LARGE = 1 / 8
+LEAST_TOKENS = 1024
+SMALL_OF_LARGE = 1 / 4
 LATENCY_EXAMPLES = 3
 
 
@@ -124,13 +128,14 @@ def probe_scoring(
         allowance: the larger batch is left out where it would take longer, in seconds.
     """
     run(inputs[:1])
-    members = _filled(inputs, round(SMALL * max_tokens))
+    large = min(max_tokens, max(round(LARGE * max_tokens), LEAST_TOKENS))
+    members = _filled(inputs, round(SMALL_OF_LARGE * large))
     begin = time.perf_counter()
     tokens, peak = _peak_of(run, members)
     slope = max(0.0, (peak - resident_bytes()) / tokens)
-    if (time.perf_counter() - begin) * LARGE / SMALL <= allowance:
+    if (time.perf_counter() - begin) / SMALL_OF_LARGE <= allowance:
         fewer, lower = tokens, peak
-        members = _filled(inputs, round(LARGE * max_tokens))
+        members = _filled(inputs, large)
         tokens, peak = _peak_of(run, members)
         # by the difference of two, since what any batch needs is not to be counted for each token
         slope = max(0.0, (peak - lower) / max(1, tokens - fewer))
