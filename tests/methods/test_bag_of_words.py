@@ -1,4 +1,5 @@
 import json
+import re
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from tests.methods.conftest import logprobs, teach
 from entailor.data.example import Example
 from entailor.errors import ConfigError, MethodError
 from entailor.methods import build_method
+from entailor.methods.bag_of_words import token_pattern
 from entailor.tasks import Task
 
 TRAIN, TUNE, TEST = (make_examples(60, seed=seed) for seed in (1, 2, 3))
@@ -64,6 +66,11 @@ def test_one_letter_words_other_scripts_and_marks_are_words():
     for first, second in (("I", "a"), ("人", "水"), ("?", "!"), ("7", "8")):
         rows = [Example(f"{i}", first if i % 2 else second, None, task.labels[i % 2]) for i in range(20)]
         assert accuracy(fitted("bag_of_words", task, rows, rows), rows) == 1.0
+
+
+def test_vowel_signs_and_joiners_do_not_cut_words():
+    words = re.findall(token_pattern(), "می\u200cخواهم کتاب\u200cها را؟ हिन्दी में है। don't")
+    assert words == ["می\u200cخواهم", "کتاب\u200cها", "را", "؟", "हिन्दी", "में", "है", "।", "don", "'", "t"]
 
 
 def test_words_never_seen_give_a_finite_score(nli_task):
