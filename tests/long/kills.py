@@ -60,7 +60,7 @@ def main() -> int:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--kills", type=int, default=50)
     options.add_argument("--seed", type=int, default=0)
-    options.add_argument("--kills-a-run", type=int, default=10)
+    options.add_argument("--kills-a-run", type=int, default=5)
     options.add_argument("--out", type=Path)
     chosen = options.parse_args()
     rng = random.Random(chosen.seed)
@@ -75,7 +75,7 @@ def main() -> int:
             run = folder / f"run-{report['runs']}" / "run"
             wanted = min(chosen.kills_a_run, chosen.kills - report["kills"])  # type: ignore[operator]
             # some while the libraries are loaded, most in the work, so early that it is not through before the last one
-            killed = kill_until_done(experiment, run, wanted, rng, 0.1 * seconds, 0.4 * seconds)
+            killed = kill_until_done(experiment, run, wanted, rng, 0.2 * seconds, 0.7 * seconds)
             if killed.kills < wanted:  # the machine has become quicker than it was when that was measured
                 seconds *= 0.8
             odd = differences(folder / "whole" / "run", run)
