@@ -7,9 +7,10 @@ from tests.methods.conftest import logprobs, teach
 
 from entailor.config import ModelSettings
 from entailor.data.example import Example, Split
-from entailor.errors import ModelError
+from entailor.errors import MethodError, ModelError
 from entailor.methods import build_method
 from entailor.restoring import load_classifier
+from entailor.tasks import Task
 from entailor.trial import TrialPlan, run_trial
 
 N = 5
@@ -44,7 +45,7 @@ def positions_seen(classifier, batch):
     return seen["inputs_embeds"], seen["attention_mask"]
 
 
-@pytest.mark.parametrize("pooling", ["mean", "head"])
+@pytest.mark.parametrize("pooling", ["pair", "mean", "head"])
 @pytest.mark.parametrize("kind", ENCODERS)
 def test_virtual_tokens_stand_behind_the_first_token(kind, pooling, p_tuning):
     # in front of it the head would read a virtual token (THUDM/P-tuning-v2#9)
@@ -173,8 +174,45 @@ def test_both_poolings_train_what_they_read_with(p_tuning):
     }
 
 
-def test_the_mean_is_over_real_tokens_only(p_tuning):
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_the_second_text_begins_behind_the_first_separator(kind, p_tuning):
+    _, classifier = p_tuning(kind)
+    assert classifier.pooling == "pair"
+    batch = classifier.collate(classifier.encode(ROWS))
+    tokenizer = classifier.text_encoder.tokenizer
+    second_BT = classifier._second_text(batch)
+    for row, ids_T, second_T in zip(ROWS, batch.ids_BT, second_BT, strict=True):
+        found = [index for index in ids_T[second_T.bool()].tolist() if index not in tokenizer.all_special_ids]
+        assert found == tokenizer(row.text_pair, add_special_tokens=False)["input_ids"]
+
+
+def test_a_pair_is_read_as_both_texts_and_each(p_tuning):
     _, classifier = p_tuning()
+    batch = classifier.collate(classifier.encode(ROWS))
+    seen = {}
+    classifier.head.register_forward_pre_hook(lambda module, args: seen.update(hidden=args[0], real=args[1]))
+    with torch.no_grad():
+        logits_BL = classifier.logits(batch)
+        rows = []
+        for row, length in enumerate(batch.mask_BT.sum(1).tolist()):
+            states = torch.cat([seen["hidden"][row, :1], seen["hidden"][row, 1 + N : N + length]])
+            cut = batch.ids_BT[row].tolist().index(classifier.separator) + 1
+            u, v = states[:cut].mean(0), states[cut:].mean(0)
+            features = torch.cat([states.mean(0), u, v, (u - v).abs(), u * v])
+            rows.append(classifier.head.out(torch.tanh(classifier.head.dense(features))))
+    torch.testing.assert_close(logits_BL, torch.stack(rows))
+
+
+def test_pooling_pair_is_refused_where_nothing_can_be_compared(load_tiny, nli_task):
+    single = Task(nli_task.labels, is_pair=False)
+    method = build_method("p_tuning", {**FAST, "pooling": "pair"})
+    with pytest.raises(MethodError, match=r"single texts. Set pooling=mean"):
+        method.adapt(load_tiny(task=single), single, 0)
+    assert build_method("p_tuning", FAST).adapt(load_tiny(task=single), single, 0).pooling == "mean"
+
+
+def test_the_mean_is_over_real_tokens_only(p_tuning):
+    _, classifier = p_tuning(pooling="mean")
     batch = classifier.collate(classifier.encode(ROWS))
     seen = {}
     classifier.head.register_forward_pre_hook(lambda module, args: seen.update(hidden=args[0], real=args[1]))
@@ -195,7 +233,7 @@ def test_dropout_is_off_in_the_frozen_encoder(p_tuning):
         assert torch.equal(classifier.logits(batch), classifier.logits(batch))
 
 
-@pytest.mark.parametrize("pooling", ["mean", "head"])
+@pytest.mark.parametrize("pooling", ["pair", "mean", "head"])
 def test_a_saved_trial_loads_in_a_fresh_process(pooling, tiny_model, nli_task, fresh_process, tmp_path):
     method = build_method("p_tuning", {**FAST, "pooling": pooling})
     plan = TrialPlan("row", method, str(tiny_model("bert")), 0, ModelSettings(precision="fp32"), restarts=0)

@@ -76,7 +76,7 @@ def test_the_virtual_positions_own_states_are_read_by_nobody(kind, prefix, monke
     torch.testing.assert_close(last_states(classifier, batch)[real], before[real], atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("pooling", ["mean", "head"])
+@pytest.mark.parametrize("pooling", ["pair", "mean", "head"])
 @pytest.mark.parametrize("kind", ENCODERS)
 def test_every_layers_prefix_gets_a_gradient(kind, pooling, prefix):
     classifier = prefix(kind, pooling=pooling).train()

@@ -24,22 +24,42 @@ FREQUENT_TOKENS = 10_000
 class MeanHead(nn.Module):
     """Mean of the last hidden states over real tokens, one hidden layer, logits.
 
+    For pairs it may read more: beside the mean over both texts those of each, u and v, and how they compare, |u - v|
+    and u * v (Conneau et al. 2017, section 3.1; Reimers & Gurevych 2019, section 3).
+
     Args:
         hidden_size: H.
         num_labels: L.
+        pairs: read each text as well.
     """
 
-    def __init__(self, hidden_size: int, num_labels: int) -> None:
+    def __init__(self, hidden_size: int, num_labels: int, *, pairs: bool) -> None:
         super().__init__()
-        self.dense = nn.Linear(hidden_size, hidden_size)
+        self.pairs = pairs
+        self.dense = nn.Linear(hidden_size * (5 if pairs else 1), hidden_size)
         self.out = nn.Linear(hidden_size, num_labels)
 
-    def forward(self, hidden_BTH: Tensor, real_BT: Tensor) -> Tensor:
-        """Return logits_BL."""
-        weight_BT1 = real_BT.unsqueeze(-1).to(hidden_BTH.dtype)
-        mean_BH = (hidden_BTH * weight_BT1).sum(1) / weight_BT1.sum(1)
-        logits_BL: Tensor = self.out(torch.tanh(self.dense(mean_BH)))
+    def forward(self, hidden_BTH: Tensor, real_BT: Tensor, second_BT: Tensor) -> Tensor:
+        """Return logits_BL.
+
+        Args:
+            hidden_BTH: last hidden states.
+            real_BT: 1 at real tokens.
+            second_BT: 1 at those of the second text.
+        """
+        features_BF = _mean(hidden_BTH, real_BT)
+        if self.pairs:
+            u_BH, v_BH = _mean(hidden_BTH, real_BT - second_BT), _mean(hidden_BTH, second_BT)
+            features_BF = torch.cat([features_BF, u_BH, v_BH, (u_BH - v_BH).abs(), u_BH * v_BH], dim=1)
+        logits_BL: Tensor = self.out(torch.tanh(self.dense(features_BF)))
         return logits_BL
+
+
+def _mean(hidden_BTH: Tensor, of_BT: Tensor) -> Tensor:
+    """Return the mean over the positions where `of_BT` is 1, (B, H); zeros where there are none."""
+    weight_BT1 = of_BT.unsqueeze(-1).to(hidden_BTH.dtype)
+    mean_BH: Tensor = (hidden_BTH * weight_BT1).sum(1) / weight_BT1.sum(1).clamp(min=1)
+    return mean_BH
 
 
 class SoftPromptClassifier(TransformerClassifier):
@@ -49,28 +69,41 @@ class SoftPromptClassifier(TransformerClassifier):
         backbone: the loaded checkpoint.
         task: labels and input shape.
         num_virtual_tokens: N; as many positions are reserved before truncation.
-        pooling: "mean" for :class:`MeanHead`, "head" for the architecture's own head (on an encoder's first token or a
-            decoder's last), "auto" for the first on encoders and the second on decoders.
+        pooling: "pair" or "mean" for :class:`MeanHead`, "head" for the architecture's own head (on an encoder's first
+            token or a decoder's last), "auto" for "pair" or, with single texts, "mean" on encoders, "head" on decoders.
         seed: of the head.
     """
 
     def __init__(self, backbone: Backbone, task: Task, num_virtual_tokens: int, pooling: str, seed: int) -> None:
         super().__init__(backbone, task, reserve=num_virtual_tokens)
-        if pooling == "auto":
-            pooling = "mean" if backbone.kind == "encoder" else "head"
-        if backbone.kind == "language_model" and pooling != "head":
-            raise MethodError("head=verbalizer reads the output layer. Leave out pooling, or set head=classifier")
+        self.separator: int | None = backbone.text_encoder.tokenizer.sep_token_id
+        if pooling == "auto" and backbone.kind == "encoder":
+            pooling = "pair" if task.is_pair and self.separator is not None else "mean"
+        elif pooling == "auto":
+            pooling = "head"
+        self._check_pooling(pooling, backbone)
         self.num_virtual_tokens = self.virtual_tokens = num_virtual_tokens
         self.pooling = pooling
         self.body: nn.Module = getattr(self.model, self.model.base_model_prefix)
         self.train_only_head()
-        if pooling == "mean":
-            backbone.leave_own_head("pooling=mean reads with a new head. Set pooling=head to keep the old one")
+        if pooling != "head":
+            backbone.leave_own_head(f"pooling={pooling} reads with a new head. Set pooling=head to keep the old one")
             for parameter in self.model.parameters():
                 parameter.requires_grad_(False)
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
-                self.head = MeanHead(self.model.config.hidden_size, len(task.labels)).to(backbone.device)
+                head = MeanHead(self.model.config.hidden_size, len(task.labels), pairs=pooling == "pair")
+            self.head = head.to(backbone.device)
+
+    def _check_pooling(self, pooling: str, backbone: Backbone) -> None:
+        if backbone.kind == "language_model" and pooling != "head":
+            raise MethodError("head=verbalizer reads the output layer. Leave out pooling, or set head=classifier")
+        if pooling == "pair" and not self.task.is_pair:
+            raise MethodError("pooling=pair compares two texts, and the data have single texts. Set pooling=mean")
+        if pooling == "pair" and (self.separator is None or backbone.kind != "encoder"):
+            raise MethodError(
+                f"pooling=pair needs a token between the texts, and {backbone.folder.name} has none. Set pooling=mean"
+            )
 
     def is_head(self, name: str) -> bool:
         """Count the encoder's own pooler as part of the head; ours is called ``head``."""
@@ -113,8 +146,18 @@ class SoftPromptClassifier(TransformerClassifier):
             logits_BL = self.readout.logits(self.model, inputs, batch, self.virtual_tokens)
         else:
             hidden_BTH = self.body(**inputs).last_hidden_state
-            logits_BL = self.head(hidden_BTH, _behind_first(batch.mask_BT, 0 * virtual_BN))
+            real_BT, second_BT = (
+                _behind_first(rows_BT, 0 * virtual_BN) for rows_BT in (batch.mask_BT, self._second_text(batch))
+            )
+            logits_BL = self.head(hidden_BTH, real_BT, second_BT)
         return logits_BL.float()
+
+    def _second_text(self, batch: TokenBatch) -> Tensor:
+        """Return 1 behind the first separator of each row, (B, T); texts themselves hold none."""
+        if self.separator is None:
+            return torch.zeros_like(batch.mask_BT)
+        found_BT = (batch.ids_BT == self.separator).long() * batch.mask_BT
+        return ((found_BT.cumsum(1) - found_BT) > 0).long() * batch.mask_BT
 
 
 def _behind_first(rows: Tensor, inserted: Tensor) -> Tensor:
