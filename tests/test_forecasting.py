@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import entailor.engine.probe
 import entailor.experiment
 import entailor.forecasting
 from entailor.config import BudgetSettings, Experiment
@@ -127,6 +128,16 @@ def test_a_whole_batch_is_extrapolated_from_smaller_ones():
     sizes.clear()
     probe_scoring(lambda members: sizes.append(len(members)), items, 16_000, 0.0)
     assert sizes == [1, 50, 50]
+
+
+def test_inputs_longer_than_half_a_batch_are_no_measure_of_its_growth(monkeypatch):
+    peaks = iter([1000, 900_000])
+    monkeypatch.setattr(entailor.engine.probe, "resident_bytes", lambda: 400)
+    monkeypatch.setattr(
+        entailor.engine.probe, "_peak_of", lambda run, members: (len(members) * len(members[0]), next(peaks))
+    )
+    cost = probe_scoring(lambda members: None, [Item(row, 600) for row in range(5)], 1024, 10.0)
+    assert cost.token_bytes == 1.0  # (1000 - 400) / 600, and not the difference between two runs of one input
 
 
 @pytest.mark.parametrize("max_tokens", [1024, 800])

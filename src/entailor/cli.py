@@ -80,7 +80,8 @@ def compare(
     columns: Columns = None,
     model: Model = None,
     methods: Annotated[
-        str | None, typer.Option("--methods", help="Names with commas. Default: every method that ships but peft.")
+        str | None,
+        typer.Option("--methods", help="Names with commas. Default: every one that ships but peft and in_context."),
     ] = None,
     seeds: Annotated[int | None, typer.Option("--seeds", help="Trials of each method with randomness in it.")] = None,
     out: Out = None,
@@ -466,12 +467,13 @@ def _refuse_code_by_file(values: dict[str, Any], config: Path | None, words: lis
     """A file may come from a stranger: the code of a checkpoint is run only where the command line says so."""
     methods = values.get("methods")
     rows = list(methods.values()) if isinstance(methods, dict) else methods if isinstance(methods, list) else []
-    rows += [inner for row in rows if isinstance(row, dict) for inner in row.values()]  # a list of `name: settings`
+    rows = [*rows, *(inner for row in rows if isinstance(row, dict) for inner in row.values())]  # `- name: settings`
     asked = any(
         isinstance(one, dict) and isinstance(one.get("model"), dict) and one["model"].get("trust_remote_code")
         for one in (values, *rows)
     )
-    if asked and not any(word.startswith("model.trust_remote_code=") for word in words):
+    said = [word.partition("=")[2] for word in words if word.startswith("model.trust_remote_code=")]
+    if asked and said[-1:] != ["true"]:
         raise ConfigError(
             f"{config}: model.trust_remote_code would run code that comes with the checkpoint. If you trust it, say so "
             "on the command line as well: model.trust_remote_code=true"

@@ -84,7 +84,7 @@ class Comparison:
 
     @property
     def winner(self) -> Path | None:
-        """The trial folder of the best row's first complete seed, or None where every trial failed."""
+        """The trial folder of the recommended row's first complete seed; None where none is, or limits leave no row."""
         return self.folder.winner(self.summary)
 
 

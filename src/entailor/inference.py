@@ -186,7 +186,7 @@ def predict(
     write = _writer(path)
     trial, classifier, saved = _open(run, trust_remote_code=trust_remote_code)
     temperature = _temperature(trial) if confidence.calibrated else 1.0
-    options = options or ReadOptions(require_labels=False)
+    options = replace(options or ReadOptions(), require_labels=False)
     done = 0
 
     def rows() -> Iterator[tuple[Example, Said]]:

@@ -137,8 +137,8 @@ def probe_scoring(
         fewer, lower = tokens, peak
         members = _filled(inputs, large)
         tokens, peak = _peak_of(run, members)
-        # by the difference of two, since what any batch needs is not to be counted for each token
-        slope = max(0.0, (peak - lower) / max(1, tokens - fewer))
+        if tokens > fewer:  # by the difference of two, since what any batch needs is not to be counted for each token
+            slope = max(0.0, (peak - lower) / (tokens - fewer))
     # memory that was just given back has to be asked for again; a second time is as in the middle of a run
     begin = time.perf_counter()
     run(members)

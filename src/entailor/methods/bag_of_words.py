@@ -6,11 +6,8 @@ the data gives labels away without the premise.
 
 from __future__ import annotations
 
-import sys
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,6 +16,7 @@ import torch
 from pydantic import Field, PositiveFloat
 from torch import Tensor
 
+from entailor.data.doctor.words import words_of
 from entailor.data.example import Example
 from entailor.errors import MethodError
 from entailor.methods.base import FitData, FittedClassifier, Method
@@ -80,23 +78,6 @@ class Texts:
         return 1
 
 
-@cache
-def token_pattern() -> str:
-    """Return a pattern of words in every script, one-letter words included, and of single marks of punctuation.
-
-    Vowel signs and joiners, which `re` does not count as parts of a word, would cut Hindi and Persian words in pieces.
-    """
-    codes = [code for code in range(sys.maxunicode) if unicodedata.category(chr(code)).startswith("M")]
-    ranges: list[list[int]] = []  # a class of single characters is three times slower
-    for code in sorted((*codes, 0x200C, 0x200D)):
-        if ranges and code == ranges[-1][1] + 1:
-            ranges[-1][1] = code
-        else:
-            ranges.append([code, code])
-    marks = "".join(f"{chr(first)}-{chr(last)}" for first, last in ranges)
-    return rf"(?u)\w++(?:[{marks}]++\w*+)*+|[^\w\s]"
-
-
 class BagOfWordsClassifier(FittedClassifier):
     """One TF-IDF vectorizer for each text that is read, one linear model over all of them."""
 
@@ -125,7 +106,9 @@ class BagOfWordsClassifier(FittedClassifier):
 
         return TfidfVectorizer(
             ngram_range=(1, self.method.max_ngram),
-            token_pattern=token_pattern(),
+            tokenizer=words_of,
+            token_pattern=None,
+            lowercase=False,  # words_of does it
             sublinear_tf=True,
             **settings,
         )

@@ -44,8 +44,8 @@ class PTuning(AdapterMethod, name="p_tuning"):
     """vocabulary: start at the embeddings of ordinary words. random: as `peft` starts."""
     pooling: Literal["auto", "pair", "mean", "head"] = "auto"
     """pair: a head of one hidden layer on the means of both texts, of each, and how they compare. mean: the same on the
-    mean of all real tokens. head: the architecture's own. auto: pair on encoders (mean for single texts), head on
-    decoders."""
+    mean of all real tokens. head: the architecture's own. auto: pair on encoders (mean for single texts, and
+    without a token between the texts), head on decoders."""
 
     def adapt(self, backbone: Backbone | None, task: Task, seed: int) -> Classifier:
         """Return the classifier; with the peft layout, init and pooling are `peft`'s own.

@@ -37,8 +37,8 @@ class PrefixTuning(AdapterMethod, name="prefix_tuning"):
     """vocabulary: keys and values that ordinary words have in each layer. random: normal, deviation 0.02."""
     pooling: Literal["auto", "pair", "mean", "head"] = "auto"
     """pair: a head of one hidden layer on the means of both texts, of each, and how they compare. mean: the same on the
-    mean of all real tokens. head: the architecture's own. auto: pair on encoders (mean for single texts), head on
-    decoders."""
+    mean of all real tokens. head: the architecture's own. auto: pair on encoders (mean for single texts, and
+    without a token between the texts), head on decoders."""
 
     def adapt(self, backbone: Backbone | None, task: Task, seed: int) -> PrefixClassifier:
         """Return the classifier.

@@ -77,10 +77,9 @@ class SoftPromptClassifier(TransformerClassifier):
     def __init__(self, backbone: Backbone, task: Task, num_virtual_tokens: int, pooling: str, seed: int) -> None:
         super().__init__(backbone, task, reserve=num_virtual_tokens)
         self.separator: int | None = backbone.text_encoder.tokenizer.sep_token_id
-        if pooling == "auto" and backbone.kind == "encoder":
-            pooling = "pair" if task.is_pair and self.separator is not None else "mean"
-        elif pooling == "auto":
-            pooling = "head"
+        if pooling == "auto":
+            pooling = self._usual_pooling(backbone)
+            backbone.events += (f"pooling=auto became {pooling}",)
         self._check_pooling(pooling, backbone)
         self.num_virtual_tokens = self.virtual_tokens = num_virtual_tokens
         self.pooling = pooling
@@ -94,6 +93,11 @@ class SoftPromptClassifier(TransformerClassifier):
                 torch.manual_seed(seed)
                 head = MeanHead(self.model.config.hidden_size, len(task.labels), pairs=pooling == "pair")
             self.head = head.to(backbone.device)
+
+    def _usual_pooling(self, backbone: Backbone) -> str:
+        if backbone.kind != "encoder":
+            return "head"
+        return "pair" if self.task.is_pair and self.separator is not None else "mean"
 
     def _check_pooling(self, pooling: str, backbone: Backbone) -> None:
         if backbone.kind == "language_model" and pooling != "head":
