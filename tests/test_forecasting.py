@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import entailor.engine.probe
@@ -90,6 +91,17 @@ def test_twice_the_epochs_take_twice_the_training(nli_experiment, nli_task, nli_
     assert twice.train == pytest.approx(2 * once.train)
 
 
+def test_the_longest_text_of_many_is_seen(nli_split, monkeypatch):
+    monkeypatch.setattr("entailor.forecasting.SAMPLE", 8)
+    rows = list(nli_split.train)
+    rows[5] = replace(rows[5], text="word " * 99)
+    sample = entailor.forecasting._of_all_lengths(rows)
+    assert len(sample) == 8
+    assert rows[5] in sample
+    lengths = [len(row.text) + len(row.text_pair) for row in sample]
+    assert np.median(lengths) == pytest.approx(np.median([len(row.text) + len(row.text_pair) for row in rows]), rel=0.3)
+
+
 def test_what_the_trial_will_fail_on_is_said(nli_experiment, nli_task, nli_split):
     cost = probe_row(plan_of(nli_experiment, "lora", target_modules=["nowhere"]), nli_task, nli_split)
     assert "nowhere" in (cost.error or "")
@@ -105,6 +117,23 @@ def test_test_is_not_looked_at(nli_experiment, nli_task, nli_split):
 
 
 # --- batches
+
+
+def test_the_largest_batch_is_met_where_steps_are_slow(nli_experiment, nli_task, nli_split, monkeypatch):
+    taken = []
+
+    def slow(classifier, method, data, runtime, groups):
+        for group in groups:
+            taken.append(max(len(data.train[row]) for batch in group for row in batch))
+            yield 100.0
+
+    monkeypatch.setattr("entailor.engine.probe.single_steps", slow)
+    monkeypatch.setattr("entailor.forecasting.STEPS_ALLOWANCE", 0.0)
+    rows = list(nli_split.train)
+    rows[5] = replace(rows[5], text="word " * 40)
+    probe_row(plan_of(nli_experiment, "lora", r=2), nli_task, replace(nli_split, train=tuple(rows)))
+    assert len(taken) == 2
+    assert max(taken) > 40
 
 
 class Item:

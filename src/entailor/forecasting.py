@@ -25,7 +25,7 @@ import torch
 
 from entailor.config import BudgetSettings
 from entailor.curves import PointPlan
-from entailor.data.example import Split
+from entailor.data.example import Example, Split
 from entailor.engine.meter import peak_gpu_memory_bytes, peak_memory_bytes, reset_peak_memory
 from entailor.engine.probe import (
     ScoringCost,
@@ -47,7 +47,7 @@ from entailor.trial import LATENCY_EXAMPLES, RELOAD_EXAMPLES, TrialPlan
 from entailor.tuning import expected_share, is_tunable
 
 FORECAST_VERSION = 1
-SAMPLE = 512  # rows whose lengths stand for all
+SAMPLE = 4096  # rows whose lengths stand for all, the longest among them: one long text makes the peak of a training
 FIT_ROWS = (48, 144)  # a fit is tried on so many, and so many, and extrapolated
 SLOW_LOAD = 0.5  # seconds
 STEPS_ALLOWANCE = 1.0  # seconds of one row's timed steps
@@ -170,8 +170,8 @@ class _Probe:
     def __init__(self, plan: TrialPlan, task: Task, split: Split, key: str) -> None:
         self.plan, self.task, self.key = plan, replace(task, prompt=plan.prompt), key
         self.split = split
-        self.sample = _spread(split.train, SAMPLE)
-        self.tune_sample = _spread(split.tune, SAMPLE)
+        self.sample = _of_all_lengths(split.train)
+        self.tune_sample = _of_all_lengths(split.tune)
         self.peak = 0
 
     def run(self) -> RowCost:
@@ -183,8 +183,10 @@ class _Probe:
             classifier.demonstrate(self.split.train)
         shown = time.perf_counter() - begin
         begin = time.perf_counter()
-        train, tune = classifier.encode(self.sample), classifier.encode(self.tune_sample)
-        per_example = (time.perf_counter() - begin) / (len(self.sample) + len(self.tune_sample))
+        sample = () if isinstance(classifier, PromptedClassifier) else self.sample  # train is asked nothing
+        train, tune = classifier.encode(sample), classifier.encode(self.tune_sample)
+        per_example = (time.perf_counter() - begin) / (len(sample) + len(self.tune_sample))
+        encoded = len(self.split.tune) + len(self.split.test) + (len(self.split.train) if sample else 0)
         self._note_peak()
         if isinstance(classifier, PromptedClassifier):
             train_seconds, evaluate, scoring = self._prompted(classifier, tune, shown)
@@ -196,17 +198,17 @@ class _Probe:
         test_tokens, largest = scoring_tokens(tune, len(self.split.test), self.plan.scoring_batch_tokens)
         self.peak = max(self.peak, scoring.peak_bytes(largest))
         save, token = self._save(classifier), scoring.token_seconds
-        sample, _ = scoring_tokens(tune, min(len(self.split.tune), RELOAD_EXAMPLES), self.plan.scoring_batch_tokens)
+        again, _ = scoring_tokens(tune, min(len(self.split.tune), RELOAD_EXAMPLES), self.plan.scoring_batch_tokens)
         return RowCost(
             model=self.plan.model,
             method=self.plan.row,
             key=self.key,
             load=load,
-            tokenize=per_example * sum(len(rows) for _, rows in self.split.parts()),
+            tokenize=per_example * encoded,
             train=train_seconds,
             evaluate=evaluate,
             test=test_tokens * scoring.token_seconds,
-            finish=save + load + latency * min(len(self.split.tune), LATENCY_EXAMPLES + 3) + 2 * sample * token,
+            finish=save + load + latency * min(len(self.split.tune), LATENCY_EXAMPLES + 3) + 2 * again * token,
             peak_memory_bytes=self.peak,
             peak_gpu_memory_bytes=peak_gpu_memory_bytes(),
         )
@@ -320,6 +322,14 @@ class _Probe:
             begin = time.perf_counter()
             classifier.save(Path(place))
             return time.perf_counter() - begin
+
+
+def _of_all_lengths(rows: Sequence[Example]) -> tuple[Example, ...]:
+    """Return all rows, or as many as are sampled, evenly spread over their lengths and the longest with them."""
+    if len(rows) <= SAMPLE:
+        return tuple(rows)
+    ordered = sorted(rows, key=lambda row: -len(row.text) - len(row.text_pair or ""))
+    return _spread(ordered, SAMPLE)
 
 
 def _spread(rows: Sequence[Any], count: int) -> tuple[Any, ...]:
