@@ -50,7 +50,7 @@ FORECAST_VERSION = 1
 SAMPLE = 4096  # rows whose lengths stand for all, the longest among them: one long text makes the peak of a training
 FIT_ROWS = (48, 144)  # a fit is tried on so many, and so many, and extrapolated
 SLOW_LOAD = 0.5  # seconds
-STEPS_ALLOWANCE = 1.0  # seconds of one row's timed steps
+STEPS_ALLOWANCE = 2.0  # seconds of one row's timed steps
 SCORING_ALLOWANCE = 2.5  # seconds of its larger scoring batch
 
 

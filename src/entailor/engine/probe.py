@@ -22,7 +22,7 @@ from entailor.models.memory import resident_bytes
 # Places among the batches in order of their size at which steps are timed, the most telling first; the largest batch
 # also shows the peak of memory.
 QUANTILES = (0.5, 1.0, 0.2, 0.8, 0.35, 0.65, 0.05, 0.95)
-WARM_STEPS = 2
+WARM_STEPS = 4
 LEAST_TIMED = 2
 # Scoring batches from which a whole one is extrapolated: the larger has this share of its tokens, but not fewer than
 # LEAST_TOKENS where a whole one has them, since small batches take more time a token; the smaller a quarter of that.
