@@ -81,6 +81,16 @@ def test_a_decoder_that_is_asked_has_no_training(nli_experiment, nli_task, nli_s
     assert min(cost.load, cost.tokenize, cost.evaluate, cost.test, cost.finish) > 0
 
 
+def test_what_prompts_share_is_not_counted_for_each(nli_experiment, nli_task, nli_split, tiny_model, monkeypatch):
+    monkeypatch.setattr("entailor.forecasting.probe_scoring", lambda *what: ScoringCost(1.0, 0.0, 0))
+    model = str(tiny_model("llama"))
+    none, eight = (
+        probe_row(replace(plan_of(nli_experiment, "in_context", num_fewshot=shots), model=model), nli_task, nli_split)
+        for shots in (0, 8)
+    )
+    assert eight.test == pytest.approx(none.test, rel=0.2)  # a second for each token of a row
+
+
 def test_twice_the_epochs_take_twice_the_training(nli_experiment, nli_task, nli_split, monkeypatch):
     monkeypatch.setattr("entailor.engine.probe.single_steps", lambda *what: iter([0.5] * 10))
     once, twice = (

@@ -173,6 +173,7 @@ class _Probe:
         self.sample = _of_all_lengths(split.train)
         self.tune_sample = _of_all_lengths(split.tune)
         self.peak = 0
+        self.prepare = 0.0  # seconds in front of the first scoring batch
 
     def run(self) -> RowCost:
         reset_peak_memory()
@@ -189,16 +190,16 @@ class _Probe:
         encoded = len(self.split.tune) + len(self.split.test) + (len(self.split.train) if sample else 0)
         self._note_peak()
         if isinstance(classifier, PromptedClassifier):
-            train_seconds, evaluate, scoring = self._prompted(classifier, tune, shown)
+            train_seconds, evaluate, scoring, tune = self._prompted(classifier, tune, shown)
         elif isinstance(classifier, FittedClassifier):
             train_seconds, evaluate, scoring = self._fitted(classifier, train, tune)
         else:
             train_seconds, evaluate, scoring = self._trained(classifier, train, tune)
         latency = self._latency(classifier)
-        test_tokens, largest = scoring_tokens(tune, len(self.split.test), self.plan.scoring_batch_tokens)
+        test_tokens, largest = self._scored(tune, len(self.split.test))
         self.peak = max(self.peak, scoring.peak_bytes(largest))
         save, token = self._save(classifier), scoring.token_seconds
-        again, _ = scoring_tokens(tune, min(len(self.split.tune), RELOAD_EXAMPLES), self.plan.scoring_batch_tokens)
+        again, _ = self._scored(tune, min(len(self.split.tune), RELOAD_EXAMPLES))
         return RowCost(
             model=self.plan.model,
             method=self.plan.row,
@@ -207,8 +208,11 @@ class _Probe:
             tokenize=per_example * encoded,
             train=train_seconds,
             evaluate=evaluate,
-            test=test_tokens * scoring.token_seconds,
-            finish=save + load + latency * min(len(self.split.tune), LATENCY_EXAMPLES + 3) + 2 * again * token,
+            test=test_tokens * token + self.prepare,
+            finish=save
+            + load
+            + latency * min(len(self.split.tune), LATENCY_EXAMPLES + 3)
+            + 2 * (again * token + self.prepare),
             peak_memory_bytes=self.peak,
             peak_gpu_memory_bytes=peak_gpu_memory_bytes(),
         )
@@ -266,7 +270,7 @@ class _Probe:
         reset_peak_memory()
         cost = probe_training(classifier, method, data, runtime, inputs, STEPS_ALLOWANCE)
         self._note_peak()
-        tokens, largest = scoring_tokens(tune, len(self.split.tune), limit)
+        tokens, largest = self._scored(tune, len(self.split.tune))
         self.peak = max(self.peak, scoring.peak_bytes(largest))
         return (
             cost.epoch_seconds * method.num_train_epochs,
@@ -303,12 +307,21 @@ class _Probe:
 
     def _prompted(
         self, classifier: PromptedClassifier, tune: Sequence[Encoded], shown: float
-    ) -> tuple[float, float, ScoringCost]:
-        """Count the choice of demonstrations, and tune where it is scored for calibration."""
+    ) -> tuple[float, float, ScoringCost, Sequence[Encoded]]:
+        """Count the choice of demonstrations, and tune where it is scored to calibrate; what is scored comes last."""
         limit = self.plan.scoring_batch_tokens
-        scoring = probe_scoring(run_without_gradients(classifier), tune, limit, SCORING_ALLOWANCE)
-        tokens, _ = scoring_tokens(tune, len(self.split.tune), limit)
-        return 0.0, shown + (tokens * scoring.token_seconds if classifier.needs_tune else 0.0), scoring
+        begin = time.perf_counter()
+        with torch.inference_mode(), classifier.scoring(tune) as prepared:
+            self.prepare = time.perf_counter() - begin
+            scoring = probe_scoring(run_without_gradients(classifier), prepared, limit, SCORING_ALLOWANCE)
+        tokens, _ = self._scored(prepared, len(self.split.tune))
+        calibrating = tokens * scoring.token_seconds + self.prepare if classifier.needs_tune else 0.0
+        return 0.0, shown + calibrating, scoring, prepared
+
+    def _scored(self, inputs: Sequence[Encoded], examples: int) -> tuple[int, int]:
+        """Return tokens in all, and of the largest batch, of so many examples like those of the tune sample."""
+        count = math.ceil(examples * len(inputs) / len(self.tune_sample))
+        return scoring_tokens(inputs, count, self.plan.scoring_batch_tokens)
 
     def _parts(self, train: Sequence[Encoded], tune: Sequence[Encoded]) -> list[tuple[Sequence[Encoded], int]]:
         return [(train, len(self.split.train)), (tune, len(self.split.tune))]

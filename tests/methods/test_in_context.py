@@ -46,6 +46,28 @@ def test_the_shared_prompt_changes_no_score(shots, kind, asked):
         assert (shots > 0) == all(item.behind > 20 for item in prepared)
 
 
+@pytest.mark.parametrize("length_normalized", [False, True])
+@pytest.mark.parametrize("shots", [0, 3])
+@pytest.mark.parametrize("verbalizer", [{}, {"entailment": "w1 w2 w3", "neutral": "w1 w4", "contradiction": "w5"}])
+def test_a_premise_with_several_hypotheses_is_run_once(verbalizer, shots, length_normalized, load_tiny, nli_task):
+    task = replace(nli_task, prompt=nli_task.prompt.model_copy(update={"verbalizer": verbalizer}))
+    method = build_method("in_context", {"num_fewshot": shots, "length_normalized": length_normalized})
+    classifier = method.adapt(load_tiny("llama", task, objective="language_model"), task, 0)
+    classifier.demonstrate(TRAIN)
+    premise = " ".join(["w11 w12 w13"] * 5)
+    rows = [Example(str(i), premise if i % 2 else f"w{i} w7", f"w{i} w3", "neutral") for i in range(10)]
+    rows.append(replace(rows[1], id="again"))
+    items = classifier.encode(rows)
+    with torch.no_grad():
+        plain = np.concatenate([classifier.logits(classifier.collate([item])) for item in items])
+    np.testing.assert_allclose(
+        logprobs(classifier, rows), plain - np.log(np.exp(plain).sum(1, keepdims=True)), atol=1e-4
+    )
+    with classifier.scoring(items) as prepared:
+        assert max(len(tree.rows) for tree in prepared) == 6
+        assert sum(map(len, prepared)) < sum(map(len, items)) - len(rows) * max(tree.behind for tree in prepared)
+
+
 def test_prompts_that_lost_demonstrations_are_run_whole(asked):
     classifier = asked(num_fewshot=8)
     room = classifier.prompts.context
@@ -56,7 +78,10 @@ def test_prompts_that_lost_demonstrations_are_run_whole(asked):
     assert items[-1].shots < 8
     assert len(items[-1]) <= room
     with classifier.scoring(items) as prepared:
-        assert [bool(item.behind) for item in prepared] == [True] * 5 + [False]
+        assert {row: bool(tree.behind) for tree in prepared for row in tree.rows} == {
+            **dict.fromkeys(range(5), True),
+            5: False,
+        }
     np.testing.assert_allclose(logprobs(classifier, rows), logprobs(classifier, rows, max_tokens=1), atol=1e-4)
 
 

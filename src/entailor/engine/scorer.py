@@ -51,10 +51,10 @@ def score(
         for indices in scoring_batches([len(item) for item in prepared], BatchLimit(tokens=max_tokens)):
             members = [prepared[index] for index in indices]
             logits_BL = _logits(classifier, members)
-            rows_B = [item.row for item in members]
+            rows_B = classifier.rows(members)
             np.add.at(sums_EL, rows_B, logits_BL)
             np.add.at(counts_E, rows_B, 1)
-            done += len(members)
+            done += len(rows_B)
             if on_progress:
                 on_progress(done, len(inputs))
     if not np.isfinite(sums_EL).all():

@@ -81,8 +81,12 @@ class Classifier(ABC):
 
     @contextmanager
     def scoring(self, inputs: Sequence[Any]) -> Iterator[Sequence[Any]]:
-        """Prepare for scoring a whole set of inputs, and give those to score in their place, in the same order."""
+        """Prepare for scoring a set of inputs, and give what is scored in their place; `rows` tells whose it is."""
         yield inputs
+
+    def rows(self, inputs: Sequence[Any]) -> list[int]:
+        """Return the index of the example that each row of a batch's logits belongs to."""
+        return [item.row for item in inputs]
 
     @abstractmethod
     def save(self, folder: Path) -> None:

@@ -7,7 +7,7 @@ Brown et al. 2020, section 2; every label word is scored with all its tokens. La
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -22,13 +22,14 @@ from torch import Tensor
 from entailor.config import DEFAULT_MODEL
 from entailor.data.example import Example
 from entailor.errors import MethodError, near_miss
-from entailor.methods.base import Method, PromptedClassifier, count_parameters
-from entailor.methods.readout import LabelWords
+from entailor.methods.base import Method, PromptedClassifier, count_parameters, pad_ids
+from entailor.methods.readout import LabelWords, plan_tree_reads
 from entailor.methods.retrieval import Retriever
-from entailor.methods.transformer import TransformerClassifier
+from entailor.methods.transformer import TokenBatch, TransformerClassifier
 from entailor.models.load import Backbone, Family, Objective
 from entailor.models.prefix_cache import SharedPrefix, can_share
 from entailor.models.prompts import PromptEncoder, PromptIds, common_prefix
+from entailor.models.token_tree import PromptTree, can_branch, grow_trees
 from entailor.record import read_json, write_json
 from entailor.tasks import Task
 
@@ -209,32 +210,66 @@ class InContextClassifier(TransformerClassifier, PromptedClassifier):
         return lambda row: [self.shots[index] for index in reversed(found[row])]
 
     @contextmanager
-    def scoring(self, inputs: Sequence[PromptIds]) -> Iterator[Sequence[PromptIds]]:
-        """Run what all prompts begin with once, and give what follows it.
+    def scoring(self, inputs: Sequence[PromptIds]) -> Iterator[Sequence[PromptIds] | Sequence[PromptTree]]:
+        """Run what all prompts begin with once, and give what follows it; what several of them share is run once too.
 
         Prompts that had to do without some demonstrations do not begin so and are run whole.
         """
+        longest = max(map(len, inputs), default=0)
+        grow = grow_trees if can_branch(self.model, longest) else list
         most = max((item.shots for item in inputs), default=0)
         shared = common_prefix([item.input_ids[:-1] for item in inputs if item.shots == most])
-        longest = max(map(len, inputs), default=0)
         if len(inputs) < 2 or len(shared) < SHORTEST_PREFIX or not can_share(self.model.config, longest):
-            yield inputs
+            yield grow(inputs)
             return
         self.prefix = SharedPrefix(self.model, shared)
         cut = len(shared)
         try:
-            yield [
-                replace(item, input_ids=item.input_ids[cut:], behind=cut) if item.input_ids[:cut] == shared else item
-                for item in inputs
-            ]
+            yield grow(
+                [
+                    replace(item, input_ids=item.input_ids[cut:], behind=cut)
+                    if item.input_ids[:cut] == shared
+                    else item
+                    for item in inputs
+                ]
+            )
         finally:
             self.prefix = None
 
-    def collate(self, inputs: Sequence[PromptIds]) -> Any:
-        """Return one batch of the prompts behind the prefix and one of the others, each with its rows."""
-        groups = [[row for row, item in enumerate(inputs) if bool(item.behind) == behind] for behind in (True, False)]
-        make = super().collate
-        return [(rows, make([inputs[row] for row in rows]), bool(inputs[rows[0]].behind)) for rows in groups if rows]
+    def rows(self, inputs: Sequence[PromptIds | PromptTree]) -> list[int]:
+        """Return the example of each row of logits; a tree has several."""
+        return [row for item in inputs for row in _rows(item)]
+
+    def collate(self, inputs: Sequence[PromptIds | PromptTree]) -> Any:
+        """Return one batch of what stands behind the prefix and one of the rest, each with its rows of logits."""
+        make: Callable[[Any], TokenBatch] = super().collate
+        if isinstance(inputs[0], PromptTree):
+            make = self._collate_trees
+        starts = np.cumsum([0, *(len(_rows(item)) for item in inputs)])
+        batches = []
+        for behind in (True, False):
+            members = [index for index, item in enumerate(inputs) if bool(item.behind) == behind]
+            if members:
+                rows = [row for index in members for row in range(starts[index], starts[index + 1])]
+                batches.append((rows, make([inputs[index] for index in members]), behind))
+        return batches
+
+    def _collate_trees(self, trees: Sequence[PromptTree]) -> TokenBatch:
+        """Pad to the largest tree; a padding token sees itself, so that its softmax is one of something."""
+        device = self.model.device
+        ids_BT = pad_ids([tree.token_ids for tree in trees], self.pad_id)
+        seen_BTT = torch.eye(ids_BT.shape[1], dtype=torch.bool).repeat(len(trees), 1, 1)
+        for row, tree in enumerate(trees):
+            seen_BTT[row, : len(tree), : len(tree)] = torch.from_numpy(tree.seen())
+        mask_B1TT = torch.zeros(seen_BTT.shape, dtype=self.model.dtype).masked_fill(~seen_BTT, float("-inf"))[:, None]
+        return TokenBatch(
+            ids_BT.to(device),
+            mask_B1TT.to(device),
+            None,
+            torch.tensor([len(tree) for tree in trees]),
+            plan_tree_reads(trees),
+            pad_ids([tree.depths for tree in trees], 0).to(device),
+        )
 
     def logits(self, batch: Any) -> Tensor:
         """Return logits_BL: log-probabilities of the label words, less the bias, over the temperature."""
@@ -244,10 +279,12 @@ class InContextClassifier(TransformerClassifier, PromptedClassifier):
         logits_BL = torch.zeros(sum(len(rows) for rows, _, _ in batch), len(self.task.labels), device=self.model.device)
         for rows, part, behind in batch:
             inputs = {"input_ids": part.ids_BT, "attention_mask": part.mask_BT}
+            if part.positions_BT is not None:
+                inputs["position_ids"] = part.positions_BT
             with ExitStack() as stack:
                 if behind:
                     assert self.prefix is not None
-                    inputs = self.prefix.inputs_behind(part.ids_BT, part.mask_BT)
+                    inputs = self.prefix.inputs_behind(part.ids_BT, part.mask_BT, part.positions_BT)
                     stack.enter_context(self.prefix.attending())
                 part_BL = self.readout.logits(self.model, inputs, part, 0).float()
             if self.method.length_normalized:
@@ -279,6 +316,10 @@ class InContextClassifier(TransformerClassifier, PromptedClassifier):
     def parameter_counts(self) -> tuple[int, int, int]:
         """Nothing is trained, and no weights are stored."""
         return 0, 0, count_parameters(self.parameters())
+
+
+def _rows(item: PromptIds | PromptTree) -> Sequence[int]:
+    return item.rows if isinstance(item, PromptTree) else (item.row,)
 
 
 def best_temperature(logits_EL: NDArray[np.float64], targets_E: NDArray[np.int64]) -> float:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from entailor.models.heads import head_modules
 from entailor.models.load import Backbone
 from entailor.models.prompts import PromptIds
+from entailor.models.token_tree import PromptTree
 
 
 @dataclass(frozen=True)
@@ -70,12 +71,36 @@ def plan_reads(inputs: Sequence[PromptIds]) -> tuple[list[list[int]], LabelReads
                 place = (len(rows) + path, len(item.input_ids) - 1 + index)
                 reads.append((places.setdefault(place, len(places)), token, number * labels + label))
         rows.extend([*item.input_ids, *path] for path in paths)
+    return rows, _label_reads(places, reads, [item.continuations for item in inputs])
+
+
+def plan_tree_reads(trees: Sequence[PromptTree]) -> LabelReads:
+    """Return where to read the label words of trees of prompts: a row is a tree, B counts the prompts."""
+    places: dict[tuple[int, int], int] = {}
+    reads: list[tuple[int, int, int]] = []
+    slot = 0
+    for row, tree in enumerate(trees):
+        for words, paths in zip(tree.words, tree.places, strict=True):
+            for word, path in zip(words, paths, strict=True):
+                reads.extend(
+                    (places.setdefault((row, place), len(places)), token, slot)
+                    for token, place in zip(word, path, strict=True)
+                )
+                slot += 1
+    return _label_reads(places, reads, [words for tree in trees for words in tree.words])
+
+
+def _label_reads(
+    places: Mapping[tuple[int, int], int],
+    reads: Sequence[tuple[int, int, int]],
+    words: Sequence[tuple[tuple[int, ...], ...]],
+) -> LabelReads:
     place_K, token_K, slot_K = (torch.tensor(column) for column in zip(*reads, strict=True))
     row_U, position_U = (torch.tensor(column) for column in zip(*places, strict=True))
-    first = inputs[0].continuations
-    single = all(len(word) == 1 for word in first) and all(item.continuations == first for item in inputs)
+    first = words[0]
+    single = all(len(word) == 1 for word in first) and all(other == first for other in words)
     words_L = torch.tensor([word[0] for word in first]) if single else None
-    return rows, LabelReads(row_U, position_U, place_K, token_K, slot_K, (len(inputs), labels), words_L)
+    return LabelReads(row_U, position_U, place_K, token_K, slot_K, (len(words), len(first)), words_L)
 
 
 def _goes_on(longer: tuple[int, ...], start: tuple[int, ...]) -> bool:
@@ -150,7 +175,8 @@ class LabelWords(Readout):
         with _read_at(layer, reads.row_U, position_U, words_L):
             logits_UV: Tensor = model(**inputs).logits[0].float()
         if words_L is not None:
-            return logits_UV.view(reads.shape)
+            place_B = reads.place_K.view(reads.shape)[:, 0]  # prompts that are equal share a place
+            return logits_UV[place_B.to(logits_UV.device)]
         place_K, token_K = reads.place_K.to(logits_UV.device), reads.token_K.to(logits_UV.device)
         logprobs_K = torch.log_softmax(logits_UV, dim=-1)[place_K, token_K]
         flat_S = logprobs_K.new_zeros(reads.shape[0] * reads.shape[1])

@@ -37,10 +37,12 @@ class TokenBatch:
 
     Attributes:
         ids_BT: token ids.
-        mask_BT: 1 at real tokens; made from lengths, never from ids.
+        mask_BT: 1 at real tokens; made from lengths, never from ids. Trees of prompts: what is added to the scores of
+            attention, (B, 1, T, T).
         types_BT: token types, or None where the model has none.
         lengths_B: real tokens of each row.
         reads: where label words are read, or None.
+        positions_BT: of each token, where they do not follow one another.
     """
 
     ids_BT: Tensor
@@ -48,6 +50,7 @@ class TokenBatch:
     types_BT: Tensor | None
     lengths_B: Tensor
     reads: LabelReads | None = None
+    positions_BT: Tensor | None = None
 
 
 class TransformerClassifier(nn.Module, Classifier):

@@ -85,21 +85,23 @@ class SharedPrefix:
             self.model.set_attn_implementation("sdpa")
             _shared_layers.reset(token)
 
-    def inputs_behind(self, ids_BT: Tensor, mask_BT: Tensor) -> dict[str, Any]:
+    def inputs_behind(self, ids_BT: Tensor, mask: Tensor, positions_BT: Tensor | None = None) -> dict[str, Any]:
         """Return the model's arguments for tokens that follow the prefix; attention sees both.
 
         Args:
             ids_BT: right-padded token ids without the prefix.
-            mask_BT: 1 at real tokens.
+            mask: 1 at real tokens, (B, T); or what is added to the scores of attention, (B, 1, T, T).
+            positions_BT: of each token behind the prefix; None: one after the other.
         """
-        rows, width = ids_BT.shape
-        positions_T = torch.arange(width, device=ids_BT.device) + len(self)
+        if positions_BT is None:
+            positions_BT = torch.arange(ids_BT.shape[1], device=ids_BT.device).expand(ids_BT.shape)
         cache = DynamicCache()
         cache.layers = [SharedLayer(keys, values, joined=self.joined) for keys, values in self.layers]
+        seen = mask.new_full((*mask.shape[:-1], len(self)), 1 if mask.ndim == 2 else 0)
         return {
             "input_ids": ids_BT,
-            "attention_mask": torch.cat([mask_BT.new_ones(rows, len(self)), mask_BT], dim=1),
-            "position_ids": positions_T.expand(rows, -1),
+            "attention_mask": torch.cat([seen, mask], dim=-1),
+            "position_ids": positions_BT + len(self),
             "past_key_values": cache,
             "use_cache": True,
         }

@@ -275,13 +275,14 @@ def _divide(prompt: Sequence[int], wholes: Sequence[Sequence[int]]) -> tuple[lis
     """
     shared = len(prompt)
     for whole in wholes:
-        shared = min(shared, _common_length(prompt, whole))
+        shared = min(shared, common_length(prompt, whole))
     if wholes and shared < len(prompt):
         shared = min(shared, min(map(len, wholes)) - 1)
     return list(prompt[:shared]), tuple(tuple(whole[shared:]) for whole in wholes)
 
 
-def _common_length(first: Sequence[int], second: Sequence[int]) -> int:
+def common_length(first: Sequence[int], second: Sequence[int]) -> int:
+    """Return how many numbers two lists begin with alike."""
     for index, (one, other) in enumerate(zip(first, second, strict=False)):
         if one != other:
             return index
@@ -293,7 +294,7 @@ def common_prefix(rows: Sequence[list[int]]) -> list[int]:
     if not rows:
         return []
     low, high = min(rows), max(rows)  # in lexical order, whatever these two share all share
-    return low[: _common_length(low, high)]
+    return low[: common_length(low, high)]
 
 
 def _ids_in_front(tokenizer: Any) -> list[int]:
