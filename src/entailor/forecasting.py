@@ -35,18 +35,20 @@ from entailor.engine.probe import (
     run_without_gradients,
     scoring_tokens,
 )
+from entailor.engine.scorer import collect_features
 from entailor.engine.trainer import Runtime, TrainingData, seed_everything
 from entailor.errors import EntailorError, RunError
 from entailor.methods import Classifier, FittedClassifier, TrainedMethod
 from entailor.methods.base import Encoded, FitData, PromptedClassifier
 from entailor.models.load import load_backbone, open_model
+from entailor.models.memory import resident_bytes
 from entailor.record import RunFolder, RunRecord, read_json, write_json
 from entailor.restoring import FP32
 from entailor.tasks import Task
 from entailor.trial import LATENCY_EXAMPLES, RELOAD_EXAMPLES, TrialPlan
 from entailor.tuning import expected_share, is_tunable
 
-FORECAST_VERSION = 1
+FORECAST_VERSION = 2
 SAMPLE = 4096  # rows whose lengths stand for all, the longest among them: one long text makes the peak of a training
 FIT_ROWS = (48, 144)  # a fit is tried on so many, and so many, and extrapolated
 SLOW_LOAD = 0.5  # seconds
@@ -69,6 +71,7 @@ class RowCost:
         test: scoring test once.
         finish: saving, loading again and checking, timing single answers.
         peak_memory_bytes: most memory resident at once.
+        base_memory_bytes: of it, what was resident before.
         peak_gpu_memory_bytes: the same of the GPU, or None without one.
         probe_seconds: what finding out took.
         error: why it could not be found out, or None.
@@ -84,6 +87,7 @@ class RowCost:
     test: float = 0.0
     finish: float = 0.0
     peak_memory_bytes: int = 0
+    base_memory_bytes: int = 0
     peak_gpu_memory_bytes: int | None = None
     probe_seconds: float = 0.0
     error: str | None = None
@@ -129,7 +133,10 @@ def forecast_rows(
         `curve_seconds`, and `seconds` in all.
     """
     documents = []
-    for name, plan in {(plan.model, plan.row): plan for plan in reversed(work.plans)}.items():
+    first: dict[tuple[str, str], TrialPlan] = {}
+    for plan in work.plans:
+        first.setdefault((plan.model, plan.row), plan)
+    for name, plan in first.items():
         trials = sum((one.model, one.row) == name for one in work.left)
         points = [one for one in work.points if (one.plan.model, one.plan.row) == name]
         if not trials and not points:
@@ -149,7 +156,18 @@ def forecast_rows(
                 "seconds": trials * cost.trial_seconds + tuning + curve,
             }
         )
+    _start_from_here(documents)
     return documents
+
+
+def _start_from_here(documents: Sequence[dict[str, Any]]) -> None:
+    """Count from what is resident now: trials start from there, with the libraries of all rows in memory."""
+    gc.collect()
+    reset_peak_memory()
+    resident = resident_bytes()
+    for document in (one for one in documents if one["error"] is None):
+        document["peak_memory_bytes"] += max(0, resident - document["base_memory_bytes"])
+        document["base_memory_bytes"] = resident
 
 
 def probe_row(plan: TrialPlan, task: Task, split: Split) -> RowCost:
@@ -177,6 +195,7 @@ class _Probe:
 
     def run(self) -> RowCost:
         reset_peak_memory()
+        resident = resident_bytes()
         seed_everything(self.plan.seed)
         classifier, load = self._load()
         begin = time.perf_counter()
@@ -214,6 +233,7 @@ class _Probe:
             + latency * min(len(self.split.tune), LATENCY_EXAMPLES + 3)
             + 2 * (again * token + self.prepare),
             peak_memory_bytes=self.peak,
+            base_memory_bytes=resident,
             peak_gpu_memory_bytes=peak_gpu_memory_bytes(),
         )
 
@@ -267,9 +287,8 @@ class _Probe:
         bf16 = self.plan.precision is not None and self.plan.precision.precision == "bf16"
         runtime = Runtime(self.plan.seed, torch.bfloat16 if bf16 else None, limit)
         inputs = round(len(self.split.train) * len(train) / len(self.sample))
-        reset_peak_memory()
         cost = probe_training(classifier, method, data, runtime, inputs, STEPS_ALLOWANCE)
-        self._note_peak()
+        self.peak = max(self.peak, cost.peak_memory_bytes)
         tokens, largest = self._scored(tune, len(self.split.tune))
         self.peak = max(self.peak, scoring.peak_bytes(largest))
         return (
@@ -289,13 +308,13 @@ class _Probe:
         scoring = probe_scoring(run, tune, limit, SCORING_ALLOWANCE)
         tokens = [scoring_tokens(inputs, count, limit) for inputs, count in self._parts(train, tune)]
         self.peak = max(self.peak, *(scoring.peak_bytes(largest) for _, largest in tokens))
-        tune_rows = [item.row for item in _spread(tune, FIT_ROWS[-1])]
-        fit_tune = self._features(run, tune, tune_rows, self.task.targets(self.tune_sample))
+        few_tune = _spread(tune, FIT_ROWS[-1])
+        fit_tune = self._features(classifier, few_tune, self.task.targets(self.tune_sample))
         reset_peak_memory()
         rows, seconds = [], []
         for count in FIT_ROWS:
-            chosen = [item.row for item in _spread(train, count)]
-            fit_train = self._features(run, train, chosen, self.task.targets(self.sample))
+            chosen = _spread(train, count)
+            fit_train = self._features(classifier, chosen, self.task.targets(self.sample))
             begin = time.perf_counter()
             classifier.fit(fit_train, fit_tune)
             rows.append(len(chosen))
@@ -326,9 +345,9 @@ class _Probe:
     def _parts(self, train: Sequence[Encoded], tune: Sequence[Encoded]) -> list[tuple[Sequence[Encoded], int]]:
         return [(train, len(self.split.train)), (tune, len(self.split.tune))]
 
-    def _features(self, run: Any, inputs: Sequence[Encoded], rows: Sequence[int], targets: Sequence[int]) -> FitData:
-        features = run([inputs[row] for row in rows])
-        return FitData(features, np.array([targets[row] for row in rows], dtype=np.int64))
+    def _features(self, classifier: FittedClassifier, inputs: Sequence[Encoded], targets: Sequence[int]) -> FitData:
+        chosen = [targets[item.row] for item in inputs]
+        return collect_features(classifier, inputs, chosen, self.plan.scoring_batch_tokens)
 
     def _save(self, classifier: Classifier) -> float:
         with tempfile.TemporaryDirectory() as place:
@@ -406,7 +425,7 @@ def forecast_trials(work: Work, task: Task, split: Split, folder: RunFolder) -> 
     earlier = _earlier(folder)
     known = {(row["model"], row["method"]): _cost(row) for row in earlier}
     begin = time.perf_counter()
-    rows = forecast_rows(work, task, split, known)[::-1]
+    rows = forecast_rows(work, task, split, known)
     probed = time.perf_counter() - begin
     now = datetime.now(UTC)
     seconds = sum(row["seconds"] for row in rows)
