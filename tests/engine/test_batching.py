@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from entailor.engine.batching import BatchLimit, scoring_batches, training_batches
+from entailor.engine.batching import BatchLimit, parts_of, scoring_batches, training_batches
 
 LENGTHS = st.lists(st.integers(1, 60), max_size=200)
 LIMITS = st.one_of(
@@ -93,3 +93,15 @@ def test_similar_lengths_are_not_always_the_same_company():
         for _ in range(2)
     ]
     assert len(company[0] & company[1]) < 8
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=40), LIMITS)
+def test_parts_of_a_batch_are_few_and_alike_and_keep_its_order(lengths, limit):
+    batch = list(range(len(lengths)))
+    parts = parts_of(batch, lengths, limit)
+    assert [index for part in parts for index in part] == batch
+    longest = max(lengths)
+    assert all(len(part) == 1 or limit.admits(len(part), longest) for part in parts)
+    sizes = {len(part) for part in parts[:-1]}
+    assert len(sizes) <= 1
+    assert len(parts) == 1 or not limit.admits(-(-len(batch) // (len(parts) - 1)), longest)

@@ -381,6 +381,22 @@ def test_a_token_budget_bounds_every_batch_padding_included(session):
     )  # the three evaluations of tune have a budget of their own
 
 
+def test_a_large_batch_goes_through_in_parts_and_gives_the_same_weights(monkeypatch):
+    # 16 examples of up to 20 tokens held 5 GB at once in a decoder of 135M parameters
+    toys, items = [], toy_data(32)[0]
+    for tokens in (10**6, 60):
+        monkeypatch.setattr(trainer, "TRAINING_TOKENS", tokens)
+        toy = Toy()
+        data = TrainingData(*toy_data(32), *toy_data(12, seed=1))
+        train(toy, ToyMethod(learning_rate=0.05, num_train_epochs=3), data, Runtime(0))
+        toys.append(toy)
+    whole, parted = toys
+    torch.testing.assert_close(parted.layer.weight, whole.layer.weight, rtol=1e-5, atol=1e-7)
+    seen = [rows for rows in parted.batches if len(rows) * max(items[row].length for row in rows) > 60]
+    assert len(seen) == 3  # the evaluations of tune
+    assert max(map(len, whole.batches)) == 16
+
+
 def test_gradients_are_clipped_but_told_as_they_were(session):
     session.toy.layer.weight.data.normal_(generator=torch.Generator().manual_seed(0)).mul_(5)
     seen = []

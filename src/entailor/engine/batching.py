@@ -5,6 +5,7 @@ Plans indices only; what a batch is made of is the classifier's business.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,9 @@ SCORING_TOKENS = 1024
 """Tokens of a scoring batch on a CPU, whose states stay in the cache (docs/decisions/0028)."""
 SCORING_TOKENS_GPU = 16_384
 """The same on a GPU, which wants large products."""
+
+TRAINING_TOKENS = 1024
+"""Tokens a CPU takes at once in training; a larger batch goes through in parts (docs/decisions/0031)."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,20 @@ def training_batches(
         members = sorted(order[start : start + pool], key=lambda index: -lengths[index])
         batches.extend(_cut(members, lengths, limit))
     return [batches[index] for index in rng.permutation(len(batches))]
+
+
+def parts_of(batch: Sequence[int], lengths: Sequence[int], limit: BatchLimit) -> list[Sequence[int]]:
+    """Return the batch in as few parts as the limit allows, all of nearly the same size.
+
+    Args:
+        batch: indices.
+        lengths: tokens of each input.
+        limit: how large a part may be; one input always is.
+    """
+    longest = max(lengths[index] for index in batch)
+    most = min(limit.examples or len(batch), max(1, limit.tokens // longest) if limit.tokens else len(batch))
+    size = math.ceil(len(batch) / math.ceil(len(batch) / most))
+    return [batch[start : start + size] for start in range(0, len(batch), size)]
 
 
 def _cut(order: Sequence[int], lengths: Sequence[int], limit: BatchLimit) -> list[list[int]]:

@@ -13,14 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from entailor.engine.batching import BatchLimit, scoring_batches, training_batches
+from entailor.engine.batching import TRAINING_TOKENS, BatchLimit, parts_of, scoring_batches, training_batches
 from entailor.engine.meter import peak_memory_bytes, reset_peak_memory
 from entailor.engine.trainer import Runtime, TrainingData, single_steps
 from entailor.methods.base import Classifier, Encoded, TrainedMethod
 from entailor.models.memory import resident_bytes
 
-# Places among the batches in order of their size at which steps are timed, the most telling first; the largest batch
-# also shows the peak of memory.
+# Places among the batches in order of their size at which steps are timed, the most telling first.
 QUANTILES = (0.5, 1.0, 0.2, 0.8, 0.35, 0.65, 0.05, 0.95)
 WARM_STEPS = 4
 LEAST_TIMED = 2
@@ -97,8 +96,10 @@ def probe_training(
         (batches[start : start + size] for start in range(0, len(batches), size)),
         key=lambda group: _tokens(group, lengths),
     )
-    # the largest batch is among those that warm up, so that the peak of memory is met even where steps are slow
-    picked = [groups[round(share * (len(groups) - 1))] for share in (*QUANTILES[:WARM_STEPS], *QUANTILES)]
+    # those that warm up hold the largest part of a batch, so that the peak of memory is met even where steps are slow
+    widest = max(groups, key=lambda group: max(_held_at_once(batch, lengths) for batch in group))
+    shares = (*QUANTILES[: WARM_STEPS - 1], *QUANTILES)
+    picked = [widest, *(groups[round(share * (len(groups) - 1))] for share in shares)]
     steps = single_steps(
         classifier,
         method,
@@ -121,7 +122,8 @@ def probe_training(
     total_steps = max(1, math.ceil(len(groups) * method.num_train_epochs))
     by_epoch = method.eval_strategy == "epoch"
     evaluations = math.ceil(method.num_train_epochs) if by_epoch else math.ceil(total_steps / method.eval_steps)
-    usual = _tokens(groups[len(groups) // 2], lengths) / _tokens(groups[-1], lengths)
+    sizes = sorted(_held_at_once(batch, lengths) for batch in batches)
+    usual = sizes[len(sizes) // 2] / sizes[-1]
     grown = peak_memory_bytes() - resident
     return TrainingCost(epoch, evaluations, round(resident + grown * (1 + HOLES * usual)))
 
@@ -195,6 +197,11 @@ def _filled(inputs: Sequence[Encoded], tokens: int) -> list[Encoded]:
 
 def _tokens(group: Sequence[Sequence[int]], lengths: Sequence[int]) -> int:
     return sum(len(batch) * max(lengths[index] for index in batch) for batch in group)
+
+
+def _held_at_once(batch: Sequence[int], lengths: Sequence[int]) -> int:
+    parts = parts_of(batch, lengths, BatchLimit(tokens=TRAINING_TOKENS))
+    return max(len(part) * max(lengths[index] for index in part) for part in parts)
 
 
 def line(amounts: Sequence[int], seconds: Sequence[float]) -> tuple[float, float]:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from entailor.engine.allocator import keep_freed_memory
-from entailor.engine.batching import SCORING_TOKENS, BatchLimit, training_batches
+from entailor.engine.batching import SCORING_TOKENS, TRAINING_TOKENS, BatchLimit, parts_of, training_batches
 from entailor.engine.checkpoint import Saving
 from entailor.engine.memory import free_cached_memory, is_out_of_memory
 from entailor.engine.optimizer import build_optimizer, build_schedule
@@ -285,7 +285,7 @@ class Training:
         self.result.examples_seen += count
 
     def _gradient(self, group: list[list[int]], count: int) -> Tensor:
-        """Return the mean loss with its gradient in place; where memory does not suffice, in smaller batches.
+        """Return the mean loss with its gradient in place; where memory does not suffice, in smaller parts.
 
         Halving changes neither the examples of a step nor their weights, so the gradient is the same mean.
         """
@@ -304,16 +304,19 @@ class Training:
     def _backward(self, group: list[list[int]], count: int) -> Tensor:
         total = torch.zeros((), device=self.trainable[0].device)
         for batch in group:
-            size = self.most_examples or len(batch)
-            for start in range(0, len(batch), size):
-                part = batch[start : start + size]
+            for part in self._parts(batch):
                 loss = self._loss(part) * (len(part) / count)
                 loss.backward()  # type: ignore[no-untyped-call]
                 total += loss.detach()
         return total
 
+    def _parts(self, batch: list[int]) -> list[Sequence[int]]:
+        """Return what of a batch goes through the model at once; a GPU takes it whole as long as memory suffices."""
+        on_cpu = self.trainable[0].device.type == "cpu"
+        return parts_of(batch, self.lengths, BatchLimit(self.most_examples, TRAINING_TOKENS if on_cpu else None))
+
     def _halve(self, group: list[list[int]]) -> None:
-        tried = min(self.most_examples or 10**9, max(len(batch) for batch in group))
+        tried = max(len(part) for batch in group for part in self._parts(batch))
         if tried == 1:
             raise TrainingError(
                 f"step {self.step + 1}: out of memory with one example at a time. Lower model.max_length, set "
@@ -341,7 +344,7 @@ class Training:
             "model.precision=fp32"
         )
 
-    def _loss(self, batch: list[int]) -> Tensor:
+    def _loss(self, batch: Sequence[int]) -> Tensor:
         members = [self.data.train[index] for index in batch]
         targets_B = torch.from_numpy(self.data.train_targets[[item.row for item in members]])
         with torch.autocast(

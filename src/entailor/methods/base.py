@@ -207,7 +207,7 @@ class TrainedMethod(Method):
     head_learning_rate: HeadLearningRate = None
     num_train_epochs: Epochs = 3.0
     per_device_train_batch_size: int = Field(default=16, ge=1)
-    """Examples of a batch, unless max_batch_tokens is set."""
+    """Examples of a batch, unless max_batch_tokens is set; a CPU takes a large one in parts, with the same gradient."""
     max_batch_tokens: int | None = Field(default=None, ge=16)
     """Token budget of a batch, padding included, instead of a fixed number of examples."""
     gradient_accumulation_steps: int = Field(default=1, ge=1)
