@@ -1,0 +1,77 @@
+"""Accuracy of each trained method with the exact shortcuts and without them, seed by seed, on the same split.
+
+Shortcuts draw other dropout masks, so single seeds differ; what must not differ is where they lie.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from measure import arguments, report
+from torch import nn
+
+from entailor import DataSettings, Experiment, ModelSettings, Observer, compare
+from entailor.kernels import dropout as dropout_file
+from entailor.methods.shortcut import Shortcut
+
+
+@contextmanager
+def without_shortcuts() -> Iterator[None]:
+    """Run models as `transformers` and `peft` have them, with PyTorch's own dropout, inside the block."""
+    with ExitStack() as stack:
+        stack.enter_context(patch.object(Shortcut, "fits", lambda self: False))
+        stack.enter_context(patch.object(dropout_file, "dropout", nn.functional.dropout))
+        yield
+
+
+def accuracies(options: Any, out: Path) -> dict[str, list[float]]:
+    """Train and test every method with every seed."""
+    names = options.methods.split(",")
+    data = DataSettings(
+        train=options.data,
+        test=options.test,
+        tune_size=500,
+        max_train_examples=options.rows,
+        max_test_examples=options.test_rows,
+    )
+    experiment = Experiment(
+        data=data,
+        model=ModelSettings(precision="fp32"),
+        methods={name: {"num_train_epochs": options.epochs} for name in names},
+        seeds=options.seeds,
+        forecast=False,
+        out=str(out),
+    )
+    rows = compare(experiment, Observer(note=print)).summary["rows"]
+    return {row["method"]: row["accuracy"]["per_seed"] for row in rows}
+
+
+def main() -> None:
+    options = arguments(
+        __doc__ or "",
+        methods="lora,full_finetuning,p_tuning",
+        test="",
+        rows=4000,
+        test_rows=1000,
+        epochs=2.0,
+        seeds=3,
+        sides="with,without",
+    )
+    if not (options.data and options.test):
+        raise SystemExit("--data and --test: give a file each, with different rows")
+    result: dict[str, Any] = {}
+    for side in options.sides.split(","):
+        with tempfile.TemporaryDirectory() as place, ExitStack() as stack:
+            if side == "without":
+                stack.enter_context(without_shortcuts())
+            result[side] = accuracies(options, Path(place) / "run")
+            report("accuracy", result, options.out)
+
+
+if __name__ == "__main__":
+    main()
