@@ -72,8 +72,9 @@ def ours(
         inputs = classifier.encode(documents)
         logprobs_EL = np.zeros((len(documents), len(task.labels)))
         with torch.inference_mode(), classifier.scoring(inputs) as prepared:
-            for rows in scoring_batches([len(item) for item in prepared], BatchLimit(tokens=SCORING_TOKENS)):
-                logprobs_EL[rows] = classifier.logits(classifier.collate([prepared[row] for row in rows])).numpy()
+            for places in scoring_batches([len(item) for item in prepared], BatchLimit(tokens=SCORING_TOKENS)):
+                batch = [prepared[place] for place in places]
+                logprobs_EL[classifier.rows(batch)] = classifier.logits(classifier.collate(batch)).numpy()
         return logprobs_EL
 
     return run
