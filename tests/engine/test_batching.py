@@ -105,3 +105,10 @@ def test_parts_of_a_batch_are_few_and_alike_and_keep_its_order(lengths, limit):
     sizes = {len(part) for part in parts[:-1]}
     assert len(sizes) <= 1
     assert len(parts) == 1 or not limit.admits(-(-len(batch) // (len(parts) - 1)), longest)
+
+
+def test_where_padding_is_left_out_only_tokens_count():
+    lengths = [10, 10, 10, 90]
+    assert parts_of(range(4), lengths, BatchLimit(tokens=120)) == [range(0, 1), range(1, 2), range(2, 3), range(3, 4)]
+    assert parts_of(range(4), lengths, BatchLimit(tokens=120), padded=False) == [range(0, 4)]
+    assert parts_of(range(4), lengths, BatchLimit(tokens=60), padded=False) == [range(0, 2), range(2, 4)]

@@ -39,6 +39,7 @@ def test_logits_and_gradients_are_those_of_the_model(name, kind, classifier_of):
         loss = nn.functional.cross_entropy(logits_BL, torch.arange(len(ROWS)) % 3)
         results.append([logits_BL, *torch.autograd.grad(loss, trained)])
     assert classifier.shortcut.proven
+    assert not classifier.pads
     for ours, theirs in zip(*results, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
 
@@ -48,6 +49,7 @@ def test_other_architectures_run_as_they_are(kind, classifier_of):
     classifier = classifier_of("lora", kind).eval()
     batch = batch_of(classifier)
     assert torch.equal(classifier(batch), classifier.plain_forward(batch))
+    assert classifier.pads
     assert classifier.shortcut.proven is False
 
 

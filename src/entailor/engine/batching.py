@@ -72,16 +72,21 @@ def training_batches(
     return [batches[index] for index in rng.permutation(len(batches))]
 
 
-def parts_of(batch: Sequence[int], lengths: Sequence[int], limit: BatchLimit) -> list[Sequence[int]]:
-    """Return the batch in as few parts as the limit allows, all of nearly the same size.
+def parts_of(
+    batch: Sequence[int], lengths: Sequence[int], limit: BatchLimit, *, padded: bool = True
+) -> list[Sequence[int]]:
+    """Return the batch in as few parts as the limit allows, all of nearly the same number of inputs.
 
     Args:
         batch: indices.
         lengths: tokens of each input.
         limit: how large a part may be; one input always is.
+        padded: count tokens with padding; else a part has the limit's tokens on average.
     """
-    longest = max(lengths[index] for index in batch)
-    most = min(limit.examples or len(batch), max(1, limit.tokens // longest) if limit.tokens else len(batch))
+    each = max(lengths[index] for index in batch)
+    if not padded:
+        each = math.ceil(sum(lengths[index] for index in batch) / len(batch))
+    most = min(limit.examples or len(batch), max(1, limit.tokens // each) if limit.tokens else len(batch))
     size = math.ceil(len(batch) / math.ceil(len(batch) / most))
     return [batch[start : start + size] for start in range(0, len(batch), size)]
 

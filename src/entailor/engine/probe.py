@@ -97,7 +97,8 @@ def probe_training(
         key=lambda group: _tokens(group, lengths),
     )
     # those that warm up hold the largest part of a batch, so that the peak of memory is met even where steps are slow
-    widest = max(groups, key=lambda group: max(_held_at_once(batch, lengths) for batch in group))
+    held = {id(batch): _held_at_once(batch, lengths, padded=classifier.pads) for batch in batches}
+    widest = max(groups, key=lambda group: max(held[id(batch)] for batch in group))
     shares = (*QUANTILES[: WARM_STEPS - 1], *QUANTILES)
     picked = [widest, *(groups[round(share * (len(groups) - 1))] for share in shares)]
     steps = single_steps(
@@ -122,7 +123,7 @@ def probe_training(
     total_steps = max(1, math.ceil(len(groups) * method.num_train_epochs))
     by_epoch = method.eval_strategy == "epoch"
     evaluations = math.ceil(method.num_train_epochs) if by_epoch else math.ceil(total_steps / method.eval_steps)
-    sizes = sorted(_held_at_once(batch, lengths) for batch in batches)
+    sizes = sorted(held.values())
     usual = sizes[len(sizes) // 2] / sizes[-1]
     grown = peak_memory_bytes() - resident
     return TrainingCost(epoch, evaluations, round(resident + grown * (1 + HOLES * usual)))
@@ -199,9 +200,11 @@ def _tokens(group: Sequence[Sequence[int]], lengths: Sequence[int]) -> int:
     return sum(len(batch) * max(lengths[index] for index in batch) for batch in group)
 
 
-def _held_at_once(batch: Sequence[int], lengths: Sequence[int]) -> int:
-    parts = parts_of(batch, lengths, BatchLimit(tokens=TRAINING_TOKENS))
-    return max(len(part) * max(lengths[index] for index in part) for part in parts)
+def _held_at_once(batch: Sequence[int], lengths: Sequence[int], *, padded: bool) -> int:
+    """Return the tokens of the largest part of a batch."""
+    parts = parts_of(batch, lengths, BatchLimit(tokens=TRAINING_TOKENS), padded=padded)
+    members = [[lengths[index] for index in part] for part in parts]
+    return max(len(part) * max(part) if padded else sum(part) for part in members)
 
 
 def line(amounts: Sequence[int], seconds: Sequence[float]) -> tuple[float, float]:

@@ -313,7 +313,8 @@ class Training:
     def _parts(self, batch: list[int]) -> list[Sequence[int]]:
         """Return what of a batch goes through the model at once; a GPU takes it whole as long as memory suffices."""
         on_cpu = self.trainable[0].device.type == "cpu"
-        return parts_of(batch, self.lengths, BatchLimit(self.most_examples, TRAINING_TOKENS if on_cpu else None))
+        limit = BatchLimit(self.most_examples, TRAINING_TOKENS if on_cpu else None)
+        return parts_of(batch, self.lengths, limit, padded=self.classifier.pads)
 
     def _halve(self, group: list[list[int]]) -> None:
         tried = max(len(part) for batch in group for part in self._parts(batch))

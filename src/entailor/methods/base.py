@@ -67,6 +67,11 @@ class Classifier(ABC):
     task: Task
     method_name: str = ""
 
+    @property
+    def pads(self) -> bool:
+        """Whether padding takes what tokens take; False where it is left out of the computation."""
+        return True
+
     @abstractmethod
     def encode(self, examples: Sequence[Example]) -> Sequence[Encoded]:
         """Turn text into inputs, once a data set; one entry an example (more with windows), in order."""

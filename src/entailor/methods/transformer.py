@@ -86,6 +86,11 @@ class TransformerClassifier(nn.Module, Classifier):
         self.pad_id = int(backbone.text_encoder.tokenizer.pad_token_id)
         self.readout = build_readout(backbone)
 
+    @property
+    def pads(self) -> bool:
+        """Whether padding is computed: not by the shortcut."""
+        return not self.shortcut.fits()
+
     def encode(self, examples: Sequence[Example]) -> Sequence[TokenIds | PromptIds]:
         """Tokenise, leaving room for virtual tokens."""
         return self.text_encoder.encode(examples, self.reserve)
