@@ -108,7 +108,7 @@ def test_parts_of_a_batch_are_few_and_alike_and_keep_its_order(lengths, limit):
 
 
 def test_where_padding_is_left_out_only_tokens_count():
-    lengths = [10, 10, 10, 90]
-    assert parts_of(range(4), lengths, BatchLimit(tokens=120)) == [range(0, 1), range(1, 2), range(2, 3), range(3, 4)]
-    assert parts_of(range(4), lengths, BatchLimit(tokens=120), padded=False) == [range(0, 4)]
-    assert parts_of(range(4), lengths, BatchLimit(tokens=60), padded=False) == [range(0, 2), range(2, 4)]
+    batch, lengths = [0, 1, 2, 3], [10, 10, 10, 90]
+    assert parts_of(batch, lengths, BatchLimit(tokens=180)) == [[0, 1], [2, 3]]
+    assert parts_of(batch, lengths, BatchLimit(tokens=180), padded=False) == [[0, 1, 2, 3]]
+    assert parts_of(batch, lengths, BatchLimit(tokens=60), padded=False) == [[0, 1], [2, 3]]
