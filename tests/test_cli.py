@@ -33,7 +33,7 @@ VERBS = {
     (): {"--version", "--debug"},
     ("compare",): {*DATA, *SIZES, *PLAN, "--methods", "--seeds", "--challenge", "--json", "--quiet"},
     ("train",): {*DATA, *SIZES, "--method", "--seed", "--json", "--quiet"},
-    ("merge",): {"--run", "--output", "--test", "--columns", "--json"},
+    ("merge",): {"--run", "--output", "--test", "--columns", "--trust-remote-code", "--json"},
     ("evaluate",): {"--run", "--test", "--columns", "--label-names", "--config-name", "--split", "--json", "--quiet"}
     | {"--trust-remote-code"},
     ("predict",): {

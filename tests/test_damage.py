@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import entailor.experiment
+from entailor.config import BudgetSettings
 from entailor.errors import RunError
 from entailor.evaluation.difference import diff_runs
 from entailor.experiment import Observer, compare
@@ -131,6 +132,46 @@ def test_a_file_that_was_put_beside_a_classifier_is_refused(sound, tmp_path):
     (trial / "adapter" / "extra.bin").write_bytes(b"x")
     with pytest.raises(RunError, match=r"extra\.bin: was not written by this trial"):
         load_classifier(trial)
+
+
+def test_what_tuning_curves_challenges_and_the_forecast_wrote_is_looked_at_too(experiment, tmp_path):
+    run = tmp_path / "run"
+    shutil.copyfile(experiment.data.test, tmp_path / "hard.csv")
+    settings = {
+        "out": str(run),
+        "methods": {"lora": experiment.methods["lora"]},
+        "data": experiment.data.model_copy(update={"challenge": (str(tmp_path / "hard.csv"),)}),
+        "budget": BudgetSettings(trials=1),
+        "learning_curve": (20,),
+        "forecast": True,
+    }
+    again = experiment.model_copy(update=settings)
+    compare(again)
+
+    def damaged() -> list[str]:
+        checks = verify(run, sample=4).checks
+        return [
+            check.what for check in checks if check.outcome != "sound" and check.what != "report.html"
+        ]  # no real page
+
+    assert damaged() == []
+    patterns = (
+        "forecast.json",
+        "tuning/*/*/study.json",
+        "curve/**/predictions.jsonl",
+        "trials/*/*/*/challenges/*.json",
+    )
+    for pattern in patterns:
+        (file,) = run.glob(pattern)
+        whole = file.read_bytes()
+        file.write_bytes(whole.replace(b"0.", b"1.", 1))
+        assert file.read_bytes() != whole
+        (found,) = damaged()
+        assert found in (file.relative_to(run).as_posix(), file.parent.relative_to(run).as_posix())
+        if "challenges" not in pattern:
+            file.write_bytes(whole)
+    compare(again)  # what is damaged of a challenge is scored anew
+    assert damaged() == []
 
 
 def test_a_sound_run_is_sound(sound):

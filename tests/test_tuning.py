@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from entailor.engine.trainer import TrainingResult
 from entailor.errors import ConfigError, MethodError, RunError
 from entailor.experiment import Observer, compare
 from entailor.methods import build_method
-from entailor.record import CurvePoint, RunFolder, RunRecord, read_jsonl, write_text
+from entailor.record import CurvePoint, RunFolder, RunRecord, read_sealed_json, write_sealed_json, write_text
 from entailor.tasks import Task
 from entailor.trial import TrialPlan, train_only
 from entailor.tuning import expected_share, search_ranges, tune_rows, tuning_document, with_settings
@@ -240,8 +239,8 @@ def test_a_damaged_study_is_begun_anew_or_named(tune, counted, tmp_path):
     write_text(place / "study.json", "{")
     tune(BudgetSettings(trials=2))
     assert len(counted) == 4
-    write_text(place / "trials.jsonl", json.dumps({"number": 0}) + "\n")
-    with pytest.raises(RunError, match=r"trials\.jsonl: not whole"):
+    write_sealed_json(place / "study.json", {"trials": [{"number": 0}]})
+    with pytest.raises(RunError, match=r"study\.json: not whole"):
         tuning_document(RunFolder(tmp_path))
 
 
@@ -295,8 +294,8 @@ def test_the_expected_share_is_between_a_third_and_all():
 
 def test_records_and_files_agree(tune, tmp_path):
     tune(BudgetSettings(trials=2))
-    (file,) = tmp_path.glob("tuning/*/lora/trials.jsonl")
-    assert [row["number"] for row in read_jsonl(file)] == [0, 1]
+    (file,) = tmp_path.glob("tuning/*/lora/study.json")
+    assert [row["number"] for row in read_sealed_json(file, "")["trials"]] == [0, 1]
     assert not list(tmp_path.rglob("*.tmp"))
     assert not list(tmp_path.rglob("record.json"))
     assert RunRecord  # nothing of a trial is written

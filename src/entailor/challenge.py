@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,9 @@ from entailor.data.files import is_file
 from entailor.data.readers import ReadOptions, iter_examples, read_examples
 from entailor.data.tables import open_table
 from entailor.engine.scorer import score
-from entailor.errors import DataError, EntailorError, LabelError
+from entailor.errors import DataError, EntailorError, LabelError, RunError
 from entailor.evaluation.challenges import compare_challenge
-from entailor.record import Prediction, RunRecord, folder_name, read_json, write_json
+from entailor.record import Prediction, RunRecord, folder_name, read_json, read_sealed_json, write_sealed_json
 from entailor.restoring import CLASSIFIER_FILE, load_classifier
 from entailor.tasks import Task
 
@@ -132,6 +133,8 @@ def score_challenges(
     task: Task,
     on_progress: Callable[[str, int, int, str], None],
     note: Callable[[str], None],
+    *,
+    trust_remote_code: bool = False,
 ) -> list[dict[str, Any]]:
     """Score every complete trial on every challenge, and return what comparison.json holds of them.
 
@@ -142,6 +145,7 @@ def score_challenges(
         task: of the classifiers.
         on_progress: told the stage, trials done, trials in all, and the challenge.
         note: told what could not be scored; such a challenge stands in the result with its error.
+        trust_remote_code: run code that comes with a base model, where it was trained so.
     """
     complete = {place: record for place, record in records.items() if record.status == "complete"}
     found = []
@@ -158,7 +162,9 @@ def score_challenges(
         for done, (place, record) in enumerate(complete.items()):
             on_progress(STAGE, done, len(complete), _name(source, sources))
             try:
-                scored.append(_score_trial(place, record, source, examples, scoring))
+                scored.append(
+                    _score_trial(place, record, source, examples, scoring, trust_remote_code=trust_remote_code)
+                )
             except EntailorError as error:
                 note(f"{_name(source, sources)}: {record.name}, seed {record.seed}, could not be scored: {error}")
         found.append(compare_challenge(_name(source, sources), source, scoring.words, scored))
@@ -190,23 +196,33 @@ def _check_shape(examples: Sequence[Example], task: Task, source: str) -> None:
 
 
 def _score_trial(
-    place: Path, record: RunRecord, source: str, examples: Sequence[Example], scoring: Scoring
+    place: Path,
+    record: RunRecord,
+    source: str,
+    examples: Sequence[Example],
+    scoring: Scoring,
+    *,
+    trust_remote_code: bool,
 ) -> RunRecord:
     """Return the trial's record with its predictions on the challenge in place of those on test."""
     file = place / "challenges" / f"{folder_name(source)}.json"
     fingerprint = _fingerprint(examples, scoring)
-    stored = read_json(file) if file.exists() else {}
+    stored: dict[str, Any] = {}
+    with suppress(RunError):  # what is damaged is scored anew
+        stored = read_sealed_json(file, "Run the same command again") if file.exists() else {}
     if (stored.get("version"), stored.get("fingerprint")) == (CHALLENGE_VERSION, fingerprint):
         predictions = tuple(Prediction(**row) for row in stored["predictions"])
     else:
-        predictions = _predict(place, examples, scoring)
+        predictions = _predict(place, examples, scoring, trust_remote_code=trust_remote_code)
         head = {"version": CHALLENGE_VERSION, "source": source, "fingerprint": fingerprint, "scoring": scoring.words}
-        write_json(file, {**head, "predictions": [asdict(row) for row in predictions]})
+        write_sealed_json(file, {**head, "predictions": [asdict(row) for row in predictions]})
     return replace(record, labels=scoring.labels, predictions=predictions, tune_predictions=())
 
 
-def _predict(place: Path, examples: Sequence[Example], scoring: Scoring) -> tuple[Prediction, ...]:
-    classifier = load_classifier(place)
+def _predict(
+    place: Path, examples: Sequence[Example], scoring: Scoring, *, trust_remote_code: bool
+) -> tuple[Prediction, ...]:
+    classifier = load_classifier(place, trust_remote_code=trust_remote_code)
     tokens = read_json(place / CLASSIFIER_FILE)["scoring_batch_tokens"]
     probabilities_EL = np.exp(score(classifier, classifier.encode(examples), tokens))
     goes_to = [scoring.labels.index(scoring.of_model[label]) for label in classifier.task.labels]

@@ -299,6 +299,7 @@ def merge(
         str | None, typer.Option("--test", help="Labelled file to score before and after. Default: the run's own test.")
     ] = None,
     columns: Columns = None,
+    trust_remote_code: TrustCode = False,
     as_json: AsJson = False,
 ) -> None:
     """Write a trained adapter into its base model.
@@ -310,7 +311,8 @@ def merge(
     from entailor.data.readers import ReadOptions
     from entailor.merging import merge as merge_run
 
-    merged = merge_run(run, output, test, ReadOptions(columns=_mapping(columns, "--columns") or {}))
+    options = ReadOptions(columns=_mapping(columns, "--columns") or {})
+    merged = merge_run(run, output, test, options, trust_remote_code=trust_remote_code)
     _print(json.dumps(asdict(merged), indent=2, ensure_ascii=False) if as_json else str(merged))
 
 

@@ -226,7 +226,8 @@ def _challenge(
     sources = read_sealed_yaml(folder.experiment_file, "Put a copy of it back")["data"]["challenge"]
     if sources:
         asked = (sources, experiment.data, records, task, observer.stage, observer.note)
-        summary["challenges"] = score_challenges(*asked)
+        trusted = experiment.model.trust_remote_code
+        summary["challenges"] = score_challenges(*asked, trust_remote_code=trusted)
         write_sealed_json(folder.comparison_file, summary)
 
 

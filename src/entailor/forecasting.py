@@ -42,7 +42,7 @@ from entailor.methods import Classifier, FittedClassifier, TrainedMethod
 from entailor.methods.base import Encoded, FitData, PromptedClassifier
 from entailor.models.load import load_backbone, open_model
 from entailor.models.memory import resident_bytes
-from entailor.record import RunFolder, RunRecord, read_json, write_json
+from entailor.record import RunFolder, RunRecord, read_sealed_json, write_sealed_json
 from entailor.restoring import FP32
 from entailor.tasks import Task
 from entailor.trial import LATENCY_EXAMPLES, RELOAD_EXAMPLES, TrialPlan
@@ -433,7 +433,7 @@ def forecast_trials(work: Work, task: Task, split: Split, folder: RunFolder) -> 
     kept = [row for row in earlier if (row["model"], row["method"]) not in names]
     if rows:
         document = {"version": FORECAST_VERSION, "made": now.isoformat(timespec="seconds"), "probe_seconds": probed}
-        write_json(folder.forecast_file, {**document, "rows": [*kept, *rows]})
+        write_sealed_json(folder.forecast_file, {**document, "rows": [*kept, *rows]})
     return {
         "rows": rows,
         "seconds": seconds,
@@ -446,7 +446,7 @@ def forecast_trials(work: Work, task: Task, split: Split, folder: RunFolder) -> 
 def _earlier(folder: RunFolder) -> list[dict[str, Any]]:
     """Return the rows of the forecast that stands in the folder; none where it is not there, not whole, or old."""
     try:
-        found = read_json(folder.forecast_file)
+        found = read_sealed_json(folder.forecast_file, "")
         rows: list[dict[str, Any]] = found["rows"] if found["version"] == FORECAST_VERSION else []
         for row in rows:
             _cost(row)
@@ -509,7 +509,11 @@ def forecast_document(
     ]
     measured = sum(one["trial_seconds"]["measured"] * len(complete[one["model"], one["method"]]) for _, one in pairs)
     total = _against(sum(forecast for forecast, _ in pairs), measured if pairs else None)
-    return {"probe_seconds": read_json(folder.forecast_file)["probe_seconds"], "rows": documents, "all_trials": total}
+    return {
+        "probe_seconds": read_sealed_json(folder.forecast_file, "")["probe_seconds"],
+        "rows": documents,
+        "all_trials": total,
+    }
 
 
 def _against(forecast: float, measured: float | None) -> dict[str, float | None]:

@@ -63,7 +63,12 @@ class MergeReport:
 
 
 def merge(
-    run: str | Path, output: str | Path, test: str | None = None, options: ReadOptions | None = None
+    run: str | Path,
+    output: str | Path,
+    test: str | None = None,
+    options: ReadOptions | None = None,
+    *,
+    trust_remote_code: bool = False,
 ) -> MergeReport:
     """Merge a trial's adapter into its base model in full precision, save that, and score it anew.
 
@@ -72,6 +77,7 @@ def merge(
         output: a folder that does not exist or is empty; a plain checkpoint of `transformers` is written there.
         test: a labelled file to score before and after; None: the recorded predictions on the run's test split.
         options: columns and label names of that file.
+        trust_remote_code: run code that comes with a base model, where it was trained so.
 
     Raises:
         MethodError: the trial has no adapter that can be merged.
@@ -83,8 +89,8 @@ def merge(
         raise RunError(f"{target}: exists already. Give another --output, or delete it")
     saved = read_json(trial / CLASSIFIER_FILE)
     settings = parse_settings(ModelSettings, saved["model_settings"], where="model")
-    examples, before_EL = _before(trial, saved, test, options)
-    classifier: Any = load_classifier(trial, full_precision=True)
+    examples, before_EL = _before(trial, saved, test, options, trust_remote_code=trust_remote_code)
+    classifier: Any = load_classifier(trial, full_precision=True, trust_remote_code=trust_remote_code)
     model = _mergeable(classifier, saved["method"]).merge_and_unload()
     try:
         after_EL = _save_and_score(classifier, model, target, examples, saved["scoring_batch_tokens"])
@@ -108,7 +114,7 @@ def _trained_on(settings: ModelSettings) -> str:
 
 
 def _before(
-    trial: Path, saved: dict[str, Any], test: str | None, options: ReadOptions | None
+    trial: Path, saved: dict[str, Any], test: str | None, options: ReadOptions | None, *, trust_remote_code: bool
 ) -> tuple[list[Example], NDArray[np.float64]]:
     """Return examples and their probabilities_EL: as recorded, or of a file by the classifier as it was trained."""
     labels = tuple(saved["labels"])
@@ -119,7 +125,7 @@ def _before(
     options = options or ReadOptions()
     names = options.label_names or label_names_of_run(trial)
     examples = list(read_examples(test, replace(options, labels=labels, label_names=names)).examples)
-    classifier = load_classifier(trial)
+    classifier = load_classifier(trial, trust_remote_code=trust_remote_code)
     return examples, np.exp(score(classifier, classifier.encode(examples), saved["scoring_batch_tokens"]))
 
 

@@ -337,12 +337,17 @@ class RunFolder:
         for place in self.trial_folders():
             yield place, RunRecord.read(place)
 
+    def point_folders(self) -> list[Path]:
+        """Return the folders of the points of learning curves, by model, row and seed."""
+        found = sorted(self.path.glob(f"curve/*/*/n-*/seed-*/{RECORD_FILE}"), key=_trial_order)
+        return [file.parent for file in found]
+
     def curve_records(self) -> Iterator[tuple[int, RunRecord]]:
         """Yield number of training labels and record of every whole point of a learning curve, by model and row."""
-        for file in sorted(self.path.glob(f"curve/*/*/n-*/seed-*/{RECORD_FILE}"), key=_trial_order):
-            size = file.parents[1].name.removeprefix("n-")
+        for place in self.point_folders():
+            size = place.parent.name.removeprefix("n-")
             with suppress(RunError):  # a damaged point is run again when its curve is asked for
-                yield int(size), RunRecord.read(file.parent)
+                yield int(size), RunRecord.read(place)
 
     def winner(self, comparison: Mapping[str, Any]) -> Path | None:
         """Return the trial folder of the recommended row's first complete seed: seeds are not chosen by their score.

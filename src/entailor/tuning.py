@@ -11,7 +11,7 @@ import json
 import random
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,12 +22,13 @@ from entailor.data.example import Split
 from entailor.errors import EntailorError, RunError, TrainingError
 from entailor.methods import Method, TrainedMethod
 from entailor.methods.base import Range
-from entailor.record import CurvePoint, RunFolder, read_json, read_jsonl, write_json, write_jsonl
+from entailor.record import CurvePoint, RunFolder, read_sealed_json, write_sealed_json
 from entailor.tasks import Task
 from entailor.trial import Progress, TrialPlan, train_only
 
-STUDY_FILE, TRIED_FILE = "study.json", "trials.jsonl"
-STUDY_VERSION = 1
+STUDY_FILE = "study.json"
+STUDY_VERSION = 2
+STUDY_REMEDY = "Delete its folder and run again"
 SIMULATIONS = 20  # of a study, to forecast what pruning saves
 STARTUP_TRIALS = 5  # drawn evenly before the sampler has something to go by
 COMPLETE_EPOCHS = 1e-9  # what rounding may take off the last epoch
@@ -159,8 +160,8 @@ def tuning_document(folder: RunFolder) -> dict[str, Any] | None:
     """Return what comparison.json holds under `tuning`: every study of the folder, or None where there is none."""
     studies = []
     for file in sorted(folder.path.glob(f"tuning/*/*/{STUDY_FILE}")):
-        study = read_json(file)
-        tried = list(_read_tried(file.parent / TRIED_FILE)) if (file.parent / TRIED_FILE).exists() else []
+        study = read_sealed_json(file, STUDY_REMEDY)
+        tried = _read_tried(file, study)
         kept = [key for key in Tried.__dataclass_fields__ if key not in ("rungs", "evaluations")]
         studies.append(
             {
@@ -220,7 +221,7 @@ class _Tuner:
         finished = self._take_up()
         while not finished and self._affordable():
             self.tried.append(self._try())
-            write_jsonl(self.folder / TRIED_FILE, map(asdict, self.tried))
+            self._write_study("running", None)
             self.note(self._words(self.tried[-1]))
         best = _best(self.tried, self.method.metric_for_best_model)
         study = Study(self.plan.model, self.plan.row, tuple(self.tried), best)
@@ -231,10 +232,9 @@ class _Tuner:
     def _take_up(self) -> bool:
         """Read what an earlier run tried under the same settings; tell whether its study was finished."""
         try:
-            earlier = read_json(self.folder / STUDY_FILE)
+            earlier = read_sealed_json(self.folder / STUDY_FILE, STUDY_REMEDY)
             if earlier.get("version") == STUDY_VERSION and earlier.get("key") == self._key():
-                if (self.folder / TRIED_FILE).exists():
-                    self.tried = list(_read_tried(self.folder / TRIED_FILE))
+                self.tried = _read_tried(self.folder / STUDY_FILE, earlier)
                 return bool(earlier.get("status") == "finished")
         except RunError:
             self.tried = []
@@ -254,8 +254,9 @@ class _Tuner:
             "search_space": {name: asdict(found) for name, found in self.ranges.items()},
             "best": study.best if study else None,
             "chosen": study.chosen if study else {},
+            "trials": [asdict(one) for one in self.tried],
         }
-        write_json(self.folder / STUDY_FILE, document)
+        write_sealed_json(self.folder / STUDY_FILE, document)
 
     def _key(self) -> str:
         """Return a hash of all a study depends on; test is not among it."""
@@ -449,12 +450,11 @@ def _pruner(budget: BudgetSettings) -> Any:
     return kind(min_resource=1, reduction_factor=budget.reduction_factor)
 
 
-def _read_tried(path: Path) -> Iterator[Tried]:
-    for row in read_jsonl(path):
-        try:
-            yield Tried(**{**row, "evaluations": tuple(row["evaluations"])})
-        except (KeyError, TypeError) as error:
-            raise RunError(f"{path}: not whole ({error!r}). Delete its folder and run again") from None
+def _read_tried(path: Path, study: dict[str, Any]) -> list[Tried]:
+    try:
+        return [Tried(**{**row, "evaluations": tuple(row["evaluations"])}) for row in study["trials"]]
+    except (KeyError, TypeError) as error:
+        raise RunError(f"{path}: not whole ({error!r}). {STUDY_REMEDY}") from None
 
 
 def _now() -> str:

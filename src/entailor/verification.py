@@ -30,6 +30,8 @@ from entailor.restoring import CLASSIFIER_FILE, load_classifier
 from entailor.storage import check_seal
 from entailor.trial import SCORE_TOLERANCE
 
+SEALED_WHERE_THERE = ("forecast.json", "tuning/*/*/study.json", "trials/*/*/*/challenges/*.json")
+
 Outcome = Literal["sound", "damaged", "differs", "not scored"]
 
 
@@ -90,6 +92,7 @@ def verify(run: str | Path, *, sample: int = 64, trust_remote_code: bool = False
             checks.append(Check(str(place.relative_to(folder.path)), "damaged", str(error)))
             continue
         checks.append(_scored_again(folder, place, records[-1], sample, trust_remote_code=trust_remote_code))
+    checks += [_file(place, lambda place=place: _read_point(place), folder.path) for place in folder.point_folders()]
     if len(records) == len(places):
         checks.append(_figures(folder, records))
     return Verification(tuple(checks))
@@ -97,11 +100,18 @@ def verify(run: str | Path, *, sample: int = 64, trust_remote_code: bool = False
 
 def _run_files(folder: RunFolder) -> Iterator[Check]:
     doctor = (folder.doctor_file,) if folder.doctor_file.exists() or _was_examined(folder) else ()
-    for path in (folder.split_file, folder.environment_file, folder.comparison_file, folder.reads_file, *doctor):
-        yield _file(path, lambda path=path: read_sealed_json(path, "Run its command again"))
+    always = (folder.split_file, folder.environment_file, folder.comparison_file, folder.reads_file)
+    others = [path for pattern in SEALED_WHERE_THERE for path in sorted(folder.path.glob(pattern))]
+    for path in (*always, *doctor, *others):
+        yield _file(path, lambda path=path: read_sealed_json(path, "Run its command again"), folder.path)
     yield _file(folder.experiment_file, lambda: read_sealed_yaml(folder.experiment_file, "Put a copy of it back"))
     remedy = "Write it anew with `entailor report`"
     yield _file(folder.report_file, lambda: check_seal(folder.report_file, folder.report_file.read_bytes(), remedy))
+
+
+def _read_point(place: Path) -> None:
+    check_trial_files(place)
+    RunRecord.read(place)
 
 
 def _was_examined(folder: RunFolder) -> bool:
@@ -111,12 +121,13 @@ def _was_examined(folder: RunFolder) -> bool:
         return False  # said of that file
 
 
-def _file(path: Path, read: Any) -> Check:
+def _file(path: Path, read: Any, run: Path | None = None) -> Check:
+    what = path.name if run is None else path.relative_to(run).as_posix()
     try:
         read()
     except (RunError, OSError) as error:
-        return Check(path.name, "damaged", str(error))
-    return Check(path.name, "sound", "its checksum fits")
+        return Check(what, "damaged", str(error))
+    return Check(what, "sound", "its checksum fits")
 
 
 def _scored_again(folder: RunFolder, place: Path, record: RunRecord, sample: int, *, trust_remote_code: bool) -> Check:
