@@ -48,7 +48,7 @@ from entailor.tasks import Task
 from entailor.trial import LATENCY_EXAMPLES, RELOAD_EXAMPLES, TrialPlan
 from entailor.tuning import expected_share, is_tunable
 
-FORECAST_VERSION = 2
+FORECAST_VERSION = 3
 SAMPLE = 4096  # rows whose lengths stand for all, the longest among them: one long text makes the peak of a training
 FIT_ROWS = (48, 144)  # a fit is tried on so many, and so many, and extrapolated
 SLOW_LOAD = 0.5  # seconds
@@ -175,7 +175,7 @@ def probe_row(plan: TrialPlan, task: Task, split: Split) -> RowCost:
     begin, key = time.perf_counter(), _key(plan, split)
     try:
         cost = _Probe(plan, task, split, key).run()
-    except (EntailorError, MemoryError, RuntimeError, ValueError) as error:
+    except (EntailorError, MemoryError, RuntimeError, ValueError, LookupError) as error:
         cost = RowCost(plan.model, plan.row, key, error=f"{type(error).__name__}: {error}")
     if plan.method.needs_backbone:
         gc.collect()  # a model is full of cycles, and the next row's memory is measured too

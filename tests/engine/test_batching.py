@@ -95,20 +95,26 @@ def test_similar_lengths_are_not_always_the_same_company():
     assert len(company[0] & company[1]) < 8
 
 
-@given(st.lists(st.integers(1, 60), min_size=1, max_size=40), LIMITS)
-def test_parts_of_a_batch_are_few_and_alike_and_keep_its_order(lengths, limit):
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=40), LIMITS, st.booleans())
+def test_parts_of_a_batch_keep_its_order_and_the_limit(lengths, limit, padded):
     batch = list(range(len(lengths)))
-    parts = parts_of(batch, lengths, limit)
+    parts = parts_of(batch, lengths, limit, padded=padded)
     assert [index for part in parts for index in part] == batch
-    longest = max(lengths)
-    assert all(len(part) == 1 or limit.admits(len(part), longest) for part in parts)
-    sizes = {len(part) for part in parts[:-1]}
-    assert len(sizes) <= 1
-    assert len(parts) == 1 or not limit.admits(-(-len(batch) // (len(parts) - 1)), longest)
+    for part in (part for part in parts if len(part) > 1):
+        members = [lengths[index] for index in part]
+        assert limit.examples is None or len(part) <= limit.examples
+        assert limit.tokens is None or (len(part) * max(members) if padded else sum(members)) <= limit.tokens
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=40), LIMITS)
+def test_parts_are_alike_where_padding_counts(lengths, limit):
+    parts = parts_of(range(len(lengths)), lengths, limit)
+    assert len({len(part) for part in parts[:-1]}) <= 1
+    assert len(parts) == 1 or not limit.admits(-(-len(lengths) // (len(parts) - 1)), max(lengths))
 
 
 def test_where_padding_is_left_out_only_tokens_count():
     batch, lengths = [0, 1, 2, 3], [10, 10, 10, 90]
     assert parts_of(batch, lengths, BatchLimit(tokens=180)) == [[0, 1], [2, 3]]
     assert parts_of(batch, lengths, BatchLimit(tokens=180), padded=False) == [[0, 1, 2, 3]]
-    assert parts_of(batch, lengths, BatchLimit(tokens=60), padded=False) == [[0, 1], [2, 3]]
+    assert parts_of(batch, lengths, BatchLimit(tokens=100), padded=False) == [[0, 1, 2], [3]]

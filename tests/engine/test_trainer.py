@@ -8,7 +8,7 @@ from tests.engine.conftest import Toy, ToyMethod, toy_data
 from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from entailor.engine import trainer
+from entailor.engine import batching, trainer
 from entailor.engine.batching import BatchLimit, training_batches
 from entailor.engine.scorer import score
 from entailor.engine.trainer import Runtime, TrainingData, is_collapsed, train
@@ -385,16 +385,28 @@ def test_a_large_batch_goes_through_in_parts_and_gives_the_same_weights(monkeypa
     # 16 examples of up to 20 tokens held 5 GB at once in a decoder of 135M parameters
     toys, items = [], toy_data(32)[0]
     for tokens in (10**6, 60):
-        monkeypatch.setattr(trainer, "TRAINING_TOKENS", tokens)
+        monkeypatch.setattr(batching, "TRAINING_TOKENS", tokens)
         toy = Toy()
         data = TrainingData(*toy_data(32), *toy_data(12, seed=1))
         train(toy, ToyMethod(learning_rate=0.05, num_train_epochs=3), data, Runtime(0))
         toys.append(toy)
     whole, parted = toys
     torch.testing.assert_close(parted.layer.weight, whole.layer.weight, rtol=1e-5, atol=1e-7)
-    seen = [rows for rows in parted.batches if len(rows) * max(items[row].length for row in rows) > 60]
-    assert len(seen) == 3  # the evaluations of tune
+    evaluated = [list(range(12))] * 3
+    trained = [rows for rows in parted.batches if sorted(rows) != evaluated[0]]
+    assert len(trained) == len(parted.batches) - 3
+    assert max(len(rows) * max(items[row].length for row in rows) for rows in trained) <= 60
     assert max(map(len, whole.batches)) == 16
+
+
+def test_where_padding_is_left_out_it_makes_no_parts(monkeypatch):
+    monkeypatch.setattr(batching, "TRAINING_TOKENS", 240)
+    monkeypatch.setattr(Toy, "pads", False)
+    data = TrainingData(*toy_data(32), *toy_data(12, seed=1))
+    assert sum(item.length for item in data.train[:16]) <= 240 < 16 * max(item.length for item in data.train)
+    toy = Toy()
+    train(toy, ToyMethod(num_train_epochs=1, group_by_length=False), data, Runtime(0))
+    assert max(map(len, toy.batches)) == 16
 
 
 def test_gradients_are_clipped_but_told_as_they_were(session):

@@ -46,6 +46,27 @@ def test_the_shared_prompt_changes_no_score(shots, kind, asked):
         assert (shots > 0) == all(item.behind > 20 for item in prepared)
 
 
+@pytest.mark.parametrize("deaf_to", ["past_key_values", "attention_mask"])
+def test_a_model_that_ignores_what_it_is_told_is_asked_with_whole_prompts(deaf_to, asked):
+    # rwkv takes any keyword and drops the cache; falcon's attention does not look where it is told to
+    classifier = asked(num_fewshot=3)
+    model, forward = classifier.model, classifier.model.forward
+
+    def deaf(input_ids, position_ids=None, **kwargs):
+        if deaf_to == "past_key_values" or kwargs["attention_mask"].ndim > 2:
+            kwargs = {key: value for key, value in kwargs.items() if key != deaf_to}
+        return forward(input_ids=input_ids, position_ids=position_ids, **kwargs)
+
+    items = classifier.encode(TEST)
+    with torch.no_grad():
+        plain = np.concatenate([classifier.logits(classifier.collate([item])) for item in items])
+        model.forward = deaf
+        with classifier.scoring(items) as prepared:
+            assert not any(item.behind for item in prepared)
+        found = logprobs(classifier, TEST)
+    np.testing.assert_allclose(found, plain - np.log(np.exp(plain).sum(1, keepdims=True)), atol=1e-4)
+
+
 @pytest.mark.parametrize("length_normalized", [False, True])
 @pytest.mark.parametrize("shots", [0, 3])
 @pytest.mark.parametrize("verbalizer", [{}, {"entailment": "w1 w2 w3", "neutral": "w1 w4", "contradiction": "w5"}])

@@ -45,6 +45,19 @@ def test_adapters_train_and_load_back_and_with_plain_peft(kind, load_tiny, nli_t
     np.testing.assert_allclose(plain_logits("peft", tmp_path, batch, num_labels=3), logits_BL, atol=1e-5)
 
 
+@pytest.mark.parametrize("head", ["classifier", "verbalizer"])
+@pytest.mark.parametrize("kind", ["PROMPT_TUNING", "PREFIX_TUNING"])
+def test_a_decoder_with_a_soft_prompt_reads_its_last_token_whatever_the_batch(kind, head, load_tiny, nli_task):
+    # keys and values in front take no positions, embeddings do
+    objective = "classify" if head == "classifier" else "language_model"
+    settings = {"peft_type": kind, "peft_config": TYPES[kind], "head": head}
+    method = build_method("peft", settings)
+    classifier = method.adapt(load_tiny("llama", nli_task, objective=objective), nli_task, 0).eval()
+    together = logprobs(classifier, ROWS)
+    alone = np.concatenate([logprobs(classifier, [row]) for row in ROWS])
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+
+
 def test_a_near_miss_of_the_type_is_named(load_tiny, nli_task):
     with pytest.raises(ConfigError, match=r"peft_type 'IA33' is not known\. Did you mean 'IA3'\? Known: .*VERA"):
         adapted(load_tiny, nli_task, peft_type="IA33")

@@ -72,23 +72,40 @@ def training_batches(
     return [batches[index] for index in rng.permutation(len(batches))]
 
 
+def part_limit(device: str, examples: int | None = None) -> BatchLimit:
+    """Return what of a batch goes through the model at once; a GPU takes it whole as long as memory suffices.
+
+    Args:
+        device: type of the model's device.
+        examples: most inputs that memory has room for; None: not known to be too many.
+    """
+    return BatchLimit(examples, TRAINING_TOKENS if device == "cpu" else None)
+
+
 def parts_of(
     batch: Sequence[int], lengths: Sequence[int], limit: BatchLimit, *, padded: bool = True
 ) -> list[Sequence[int]]:
-    """Return the batch in as few parts as the limit allows, all of nearly the same number of inputs.
+    """Return the batch in consecutive parts within the limit; with padding, all of nearly the same number of inputs.
 
     Args:
         batch: indices.
         lengths: tokens of each input.
         limit: how large a part may be; one input always is.
-        padded: count tokens with padding; else a part has the limit's tokens on average.
+        padded: count tokens with padding.
     """
-    each = max(lengths[index] for index in batch)
-    if not padded:
-        each = math.ceil(sum(lengths[index] for index in batch) / len(batch))
-    most = min(limit.examples or len(batch), max(1, limit.tokens // each) if limit.tokens else len(batch))
-    size = math.ceil(len(batch) / math.ceil(len(batch) / most))
-    return [batch[start : start + size] for start in range(0, len(batch), size)]
+    if padded:
+        longest = max(lengths[index] for index in batch)
+        most = min(limit.examples or len(batch), max(1, limit.tokens // longest) if limit.tokens else len(batch))
+        size = math.ceil(len(batch) / math.ceil(len(batch) / most))
+        return [batch[start : start + size] for start in range(0, len(batch), size)]
+    starts, tokens = [0], 0
+    for place, index in enumerate(batch):
+        full = place - starts[-1] == limit.examples or tokens + lengths[index] > (limit.tokens or math.inf)
+        if full and place > starts[-1]:
+            starts.append(place)
+            tokens = 0
+        tokens += lengths[index]
+    return [batch[start:end] for start, end in zip(starts, [*starts[1:], len(batch)], strict=True)]
 
 
 def _cut(order: Sequence[int], lengths: Sequence[int], limit: BatchLimit) -> list[list[int]]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from entailor.engine.batching import TRAINING_TOKENS, BatchLimit, parts_of, scoring_batches, training_batches
+from entailor.engine.batching import BatchLimit, part_limit, parts_of, scoring_batches, training_batches
 from entailor.engine.meter import peak_memory_bytes, reset_peak_memory
 from entailor.engine.trainer import Runtime, TrainingData, single_steps
 from entailor.methods.base import Classifier, Encoded, TrainedMethod
@@ -97,7 +97,9 @@ def probe_training(
         key=lambda group: _tokens(group, lengths),
     )
     # those that warm up hold the largest part of a batch, so that the peak of memory is met even where steps are slow
-    held = {id(batch): _held_at_once(batch, lengths, padded=classifier.pads) for batch in batches}
+    device = next(classifier.parameters()).device if isinstance(classifier, torch.nn.Module) else torch.device("cpu")
+    at_once = part_limit(device.type)
+    held = {id(batch): _held_at_once(batch, lengths, at_once, padded=classifier.pads) for batch in batches}
     widest = max(groups, key=lambda group: max(held[id(batch)] for batch in group))
     shares = (*QUANTILES[: WARM_STEPS - 1], *QUANTILES)
     picked = [widest, *(groups[round(share * (len(groups) - 1))] for share in shares)]
@@ -200,9 +202,9 @@ def _tokens(group: Sequence[Sequence[int]], lengths: Sequence[int]) -> int:
     return sum(len(batch) * max(lengths[index] for index in batch) for batch in group)
 
 
-def _held_at_once(batch: Sequence[int], lengths: Sequence[int], *, padded: bool) -> int:
+def _held_at_once(batch: Sequence[int], lengths: Sequence[int], limit: BatchLimit, *, padded: bool) -> int:
     """Return the tokens of the largest part of a batch."""
-    parts = parts_of(batch, lengths, BatchLimit(tokens=TRAINING_TOKENS), padded=padded)
+    parts = parts_of(batch, lengths, limit, padded=padded)
     members = [[lengths[index] for index in part] for part in parts]
     return max(len(part) * max(part) if padded else sum(part) for part in members)
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from entailor.engine.allocator import keep_freed_memory
-from entailor.engine.batching import SCORING_TOKENS, TRAINING_TOKENS, BatchLimit, parts_of, training_batches
+from entailor.engine.batching import SCORING_TOKENS, BatchLimit, part_limit, parts_of, training_batches
 from entailor.engine.checkpoint import Saving
 from entailor.engine.memory import free_cached_memory, is_out_of_memory
 from entailor.engine.optimizer import build_optimizer, build_schedule
@@ -191,6 +191,7 @@ class Training:
         self.groups_done = 0
         self.epoch_random: dict[str, Any] = {}
         self.most_examples: int | None = None
+        self.at_once = 0
 
     def run(self) -> TrainingResult:
         """Train from the beginning, or from the checkpoint that was handed over."""
@@ -299,25 +300,24 @@ class Training:
             self.optimizer.zero_grad(set_to_none=True)
             free_cached_memory()
             torch.set_rng_state(before)
-            self._halve(group)
+            self._halve(self.at_once)
 
     def _backward(self, group: list[list[int]], count: int) -> Tensor:
         total = torch.zeros((), device=self.trainable[0].device)
         for batch in group:
             for part in self._parts(batch):
+                self.at_once = len(part)
                 loss = self._loss(part) * (len(part) / count)
                 loss.backward()  # type: ignore[no-untyped-call]
                 total += loss.detach()
         return total
 
     def _parts(self, batch: list[int]) -> list[Sequence[int]]:
-        """Return what of a batch goes through the model at once; a GPU takes it whole as long as memory suffices."""
-        on_cpu = self.trainable[0].device.type == "cpu"
-        limit = BatchLimit(self.most_examples, TRAINING_TOKENS if on_cpu else None)
+        """Return what of a batch goes through the model at once."""
+        limit = part_limit(self.trainable[0].device.type, self.most_examples)
         return parts_of(batch, self.lengths, limit, padded=self.classifier.pads)
 
-    def _halve(self, group: list[list[int]]) -> None:
-        tried = max(len(part) for batch in group for part in self._parts(batch))
+    def _halve(self, tried: int) -> None:
         if tried == 1:
             raise TrainingError(
                 f"step {self.step + 1}: out of memory with one example at a time. Lower model.max_length, set "

@@ -25,6 +25,7 @@ from entailor.errors import MethodError, near_miss
 from entailor.methods.base import Method, PromptedClassifier, count_parameters, pad_ids
 from entailor.methods.readout import LabelWords, plan_tree_reads
 from entailor.methods.retrieval import Retriever
+from entailor.methods.shortcut import ROUNDING, TOLERANCE
 from entailor.methods.transformer import TokenBatch, TransformerClassifier
 from entailor.models.load import Backbone, Family, Objective
 from entailor.models.prefix_cache import SharedPrefix, can_share
@@ -35,6 +36,7 @@ from entailor.tasks import Task
 
 STATE_FILE = "in_context.json"
 CONTENT_FREE = ("N/A", "[MASK]", "")  # Zhao et al. 2021, section 5
+MADE_UP_TOKENS = 12  # of each piece of the prompts a shortcut is proven on; more than trees and prefixes ask for
 SHORTEST_PREFIX = 8  # tokens below which a shared beginning is not worth a pass of its own
 
 
@@ -108,6 +110,7 @@ class InContextClassifier(TransformerClassifier, PromptedClassifier):
         self.bias_L = torch.zeros(len(task.labels))
         self.temperature = 1.0
         self.prefix: SharedPrefix | None = None
+        self._proven: dict[str, bool] = {}
 
     # --- what is chosen from train and tune
 
@@ -216,25 +219,61 @@ class InContextClassifier(TransformerClassifier, PromptedClassifier):
         Prompts that had to do without some demonstrations do not begin so and are run whole.
         """
         longest = max(map(len, inputs), default=0)
-        grow = grow_trees if can_branch(self.model, longest) else list
+        grow = grow_trees if can_branch(self.model, longest) and self._is_exact("trees") else list
         most = max((item.shots for item in inputs), default=0)
         shared = common_prefix([item.input_ids[:-1] for item in inputs if item.shots == most])
-        if len(inputs) < 2 or len(shared) < SHORTEST_PREFIX or not can_share(self.model.config, longest):
+        worth_it = len(inputs) >= 2 and len(shared) >= SHORTEST_PREFIX and can_share(self.model.config, longest)
+        if not (worth_it and self._is_exact("prefix")):
             yield grow(inputs)
             return
-        self.prefix = SharedPrefix(self.model, shared)
-        cut = len(shared)
         try:
-            yield grow(
-                [
-                    replace(item, input_ids=item.input_ids[cut:], behind=cut)
-                    if item.input_ids[:cut] == shared
-                    else item
-                    for item in inputs
-                ]
-            )
+            yield grow(self._put_in_front(shared, inputs))
         finally:
             self.prefix = None
+
+    def _put_in_front(self, shared: list[int], inputs: Sequence[PromptIds]) -> list[PromptIds]:
+        """Run a common beginning once, and return the prompts without it; those that begin otherwise stay whole."""
+        self.prefix, cut = SharedPrefix(self.model, shared), len(shared)
+        return [
+            replace(item, input_ids=item.input_ids[cut:], behind=cut) if item.input_ids[:cut] == shared else item
+            for item in inputs
+        ]
+
+    def _is_exact(self, way: Literal["prefix", "trees"]) -> bool:
+        """Tell whether a model gives the scores of whole prompts this way too; some ignore the cache or the mask.
+
+        Shown once on made-up prompts: two that begin alike, and one that goes another way behind the common prefix.
+        """
+        if way not in self._proven:
+            prompts = self._made_up_prompts()
+            expected_BL = self._label_logits(self.collate(prompts))
+            try:
+                shared = prompts[0].input_ids[:MADE_UP_TOKENS]
+                found = self._put_in_front(shared, prompts) if way == "prefix" else grow_trees(prompts)
+                found_BL = self._label_logits(self.collate(found))[np.argsort(self.rows(found)).tolist()]
+                # a share of what logits differ from row to row, and of their size
+                spread, size = (expected_BL.amax(0) - expected_BL.amin(0)).min(), expected_BL.abs().max()
+                of_spread, of_size = self._rounding()
+                allowed = of_spread * spread + of_size * size
+                self._proven[way] = bool((found_BL - expected_BL).abs().max() <= allowed)
+            except (RuntimeError, ValueError, TypeError, LookupError, AttributeError):  # not made for such inputs
+                self._proven[way] = False
+            finally:
+                self.prefix = None
+        return self._proven[way]
+
+    def _made_up_prompts(self) -> list[PromptIds]:
+        rng, words = np.random.default_rng(0), self.text_encoder.tokenizer.vocab_size
+        start, middle, *ends = ([int(word) for word in rng.integers(words, size=MADE_UP_TOKENS)] for _ in range(5))
+        *short, last = ((index,) for index in range(len(self.task.labels)))
+        continuations = (*short, (*last, 0))  # a word of two tokens is read in two places
+        rows = (start + middle + ends[0], start + middle + ends[1][:5], start + ends[2])
+        return [PromptIds(row, ids, continuations, truncated=False) for row, ids in enumerate(rows)]
+
+    def _rounding(self) -> tuple[float, float]:
+        """Return which shares of the logits' spread and of their size are rounding in this model's arithmetic."""
+        whole = self.model.dtype == torch.float32 and not getattr(self.model, "is_quantized", False)
+        return (TOLERANCE, ROUNDING) if whole else (3e-2, 1e-2)
 
     def rows(self, inputs: Sequence[PromptIds | PromptTree]) -> list[int]:
         """Return the example of each row of logits; a tree has several."""

@@ -48,7 +48,7 @@ class PeftAdapter(AdapterMethod, name="peft"):
                 # some types only show in use that they were made for other models
                 with torch.no_grad():
                     classifier.logits(classifier.collate(classifier.encode([PROBE])))
-            except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
+            except (ValueError, TypeError, LookupError, AttributeError, RuntimeError) as error:
                 raise MethodError(f"peft {self.peft_type} does not fit {backbone.folder.name}: {error}") from error
             return classifier
 

@@ -89,7 +89,16 @@ class TransformerClassifier(nn.Module, Classifier):
     @property
     def pads(self) -> bool:
         """Whether padding is computed: not by the shortcut."""
-        return not self.shortcut.fits()
+        return not self.packs()
+
+    def packs(self) -> bool:
+        """Whether the shortcut is taken; proven here where it is not yet, so that the first batch is as all others."""
+        if not self.shortcut.fits():
+            return False
+        if self.shortcut.proven is None:
+            rows = self.made_up_batch()
+            self.shortcut.prove(self, lambda: self.plain_forward(rows), lambda: self.short_forward(rows))
+        return bool(self.shortcut.proven)
 
     def encode(self, examples: Sequence[Example]) -> Sequence[TokenIds | PromptIds]:
         """Tokenise, leaving room for virtual tokens."""
@@ -111,12 +120,7 @@ class TransformerClassifier(nn.Module, Classifier):
 
     def forward(self, batch: TokenBatch) -> Tensor:
         """Return logits_BL, float32; without padding in between and the last layer for what is read, where it fits."""
-        if not self.shortcut.fits():
-            return self.plain_forward(batch)
-        if self.shortcut.proven is None:
-            rows = self.made_up_batch()
-            self.shortcut.prove(self, lambda: self.plain_forward(rows), lambda: self.short_forward(rows))
-        return self.short_forward(batch) if self.shortcut.proven else self.plain_forward(batch)
+        return self.short_forward(batch) if self.packs() else self.plain_forward(batch)
 
     def made_up_batch(self) -> TokenBatch:
         """Return rows of random tokens, the same ones for every model of a vocabulary."""
@@ -229,7 +233,9 @@ class PeftClassifier(TransformerClassifier):
         # peft adds the names "classifier" and "score" itself; heads of more parts and new poolers it does not know
         heads = trainable_heads(backbone) if is_classifier else []
         if config.is_prompt_learning:
-            self.inner, self.virtual_tokens = "model.base_model.", reserve
+            # prefix tuning puts keys and values in front, and no positions
+            in_front = 0 if config.peft_type.value == "PREFIX_TUNING" else reserve
+            self.inner, self.virtual_tokens = "model.base_model.", in_front
             heads = [f"base_model.{name}" for name in heads]  # "head" alone would match the prompt encoder's own layers
         if heads:
             config.modules_to_save = sorted({*(config.modules_to_save or ()), *heads})

@@ -141,7 +141,8 @@ def can_share(config: Any, longest: int) -> bool:
         longest: tokens of the longest whole prompt.
     """
     text = config.get_text_config()
-    kinds = set(getattr(text, "layer_types", None) or ("full_attention",))
+    # gpt-neo calls them otherwise, and its local layers count places of a row, not positions
+    kinds = set(getattr(text, "layer_types", None) or getattr(text, "attention_layers", None) or ("full_attention",))
     if kinds <= {"full_attention"} and not getattr(text, "sliding_window", None):
         return True
     window = getattr(text, "sliding_window", None) or 0
