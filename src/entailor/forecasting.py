@@ -50,7 +50,8 @@ from entailor.tuning import expected_share, is_tunable
 
 FORECAST_VERSION = 3
 SAMPLE = 4096  # rows whose lengths stand for all, the longest among them: one long text makes the peak of a training
-FIT_ROWS = (48, 144)  # a fit is tried on so many, and so many, and extrapolated
+FIT_ROWS, FIT_GROWTH = 48, 3  # a fit is tried on so many rows, then on three times as many, ...
+FIT_ALLOWANCE = 1.5  # seconds; a fit that would take longer is extrapolated from the two before
 SLOW_LOAD = 0.5  # seconds
 STEPS_ALLOWANCE = 2.0  # seconds of one row's timed steps
 SCORING_ALLOWANCE = 2.5  # seconds of its larger scoring batch
@@ -308,18 +309,22 @@ class _Probe:
         scoring = probe_scoring(run, tune, limit, SCORING_ALLOWANCE)
         tokens = [scoring_tokens(inputs, count, limit) for inputs, count in self._parts(train, tune)]
         self.peak = max(self.peak, *(scoring.peak_bytes(largest) for _, largest in tokens))
-        few_tune = _spread(tune, FIT_ROWS[-1])
+        few_tune = _spread(tune, FIT_ROWS * FIT_GROWTH)
         fit_tune = self._features(classifier, few_tune, self.task.targets(self.tune_sample))
         reset_peak_memory()
-        rows, seconds = [], []
-        for count in FIT_ROWS:
+        rows: list[int] = []
+        seconds: list[float] = []
+        count, spent = FIT_ROWS, 0.0
+        while not rows or (rows[-1] < len(train) and (len(rows) < 2 or FIT_GROWTH * spent <= FIT_ALLOWANCE)):
+            begin = time.perf_counter()
             chosen = _spread(train, count)
             fit_train = self._features(classifier, chosen, self.task.targets(self.sample))
-            begin = time.perf_counter()
+            fitting = time.perf_counter()
             classifier.fit(fit_train, fit_tune)
             rows.append(len(chosen))
-            seconds.append(time.perf_counter() - begin)
-        base, slope = line(rows, seconds)
+            seconds.append(time.perf_counter() - fitting)
+            count, spent = count * FIT_GROWTH, time.perf_counter() - begin
+        base, slope = line(rows[-2:], seconds[-2:])  # a fit grows faster than its rows
         fit = base + slope * len(self.split.train)
         self._note_peak()
         return sum(total for total, _ in tokens) * scoring.token_seconds + fit, 0.0, scoring
