@@ -177,7 +177,7 @@ def test_a_key_nothing_takes_is_never_passed_over(word, parts):
         ("seeds=0", ["seeds: at least one seed"]),
         ("seeds=[]", ["seeds: at least one seed"]),
         ("seeds=[1, 1]", ["seeds: 1 stands twice"]),
-        ("seeds=[-1]", ["seeds: a seed is 0 or more"]),
+        ("seeds=[-1]", ["seeds.0: ", "greater than or equal to 0", "found -1"]),
         ("seeds=[a]", ["seeds", "integer", "found 'a'"]),
         ("models=[]", ["models: at least one model"]),
         ("models=a,b,a", ["models: 'a' stands twice"]),

@@ -426,7 +426,7 @@ def test_damaged_weights_are_named(copy_of, row, file, damage):
 
 @pytest.mark.parametrize(
     ("change", "said"),
-    [({"version": 2}, "another version"), ({"labels": None}, "not whole"), ({"hyperparameters": 3}, "not whole")],
+    [({"version": 2}, "another version"), ({"labels": None}, "labels"), ({"hyperparameters": 3}, "hyperparameters")],
 )
 def test_a_description_that_cannot_be_used(copy_of, change, said):
     trial = copy_of("majority")

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.conftest import reseal
 
+from entailor.documents import json_lines
 from entailor.errors import RunError
 from entailor.record import (
     Costs,
@@ -24,7 +25,6 @@ from entailor.record import (
     atomic_path,
     folder_name,
     read_json,
-    read_jsonl,
     write_json,
     write_jsonl,
     write_text,
@@ -77,7 +77,12 @@ text = st.text(st.characters(exclude_categories=()), max_size=20) | st.just(ODD)
 
 
 @settings(max_examples=40)
-@given(st.lists(st.builds(Prediction, id=text, label=text, probabilities=st.just({ODD: 1.0}), group=text, text=text)))
+@given(
+    st.lists(
+        st.builds(Prediction, id=text, label=st.just(ODD), probabilities=st.just({ODD: 1.0}), group=text, text=text),
+        min_size=1,
+    )
+)
 def test_any_text_survives(tmp_path_factory, predictions):
     folder = tmp_path_factory.mktemp("record")
     record = replace(RECORD, predictions=tuple(predictions), labels=(ODD,))
@@ -90,7 +95,9 @@ def test_any_text_survives(tmp_path_factory, predictions):
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=2))
 def test_probabilities_survive_to_the_last_bit(tmp_path_factory, values):
     folder = tmp_path_factory.mktemp("record")
-    record = replace(RECORD, predictions=(Prediction("a", "yes", dict(zip("yn", values, strict=True))),))
+    record = replace(
+        RECORD, labels=("y", "n"), predictions=(Prediction("a", "y", dict(zip("yn", values, strict=True))),)
+    )
     record.write(folder)
     assert RunRecord.read(folder) == record
 
@@ -199,7 +206,7 @@ def test_folders_are_made_and_a_reader_never_sees_half(tmp_path):
 def test_json_lines_are_read_back(tmp_path_factory, rows):
     path = tmp_path_factory.mktemp("lines") / "rows.jsonl"
     write_jsonl(path, rows)
-    assert read_jsonl(path) == rows
+    assert [row for _, row in json_lines(path)] == rows
 
 
 # --- the run folder

@@ -240,7 +240,7 @@ def test_a_damaged_study_is_begun_anew_or_named(tune, counted, tmp_path):
     tune(BudgetSettings(trials=2))
     assert len(counted) == 4
     write_sealed_json(place / "study.json", {"trials": [{"number": 0}]})
-    with pytest.raises(RunError, match=r"study\.json: not whole"):
+    with pytest.raises(RunError, match=r"study\.json: not what Entailor writes"):
         tuning_document(RunFolder(tmp_path))
 
 

@@ -13,17 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from entailor.config import DataSettings
 from entailor.data.example import Example
 from entailor.data.files import is_file
 from entailor.data.readers import ReadOptions, iter_examples, read_examples
 from entailor.data.tables import open_table
+from entailor.documents import well_formed
 from entailor.engine.scorer import score
 from entailor.errors import DataError, EntailorError, LabelError, RunError
 from entailor.evaluation.challenges import compare_challenge
-from entailor.record import Prediction, RunRecord, folder_name, read_json, read_sealed_json, write_sealed_json
-from entailor.restoring import CLASSIFIER_FILE, load_classifier
+from entailor.record import Prediction, RunRecord, folder_name, read_sealed_json, write_sealed_json
+from entailor.restoring import load_classifier, read_saved
 from entailor.tasks import Task
 
 CHALLENGE_VERSION = 1
@@ -211,7 +213,8 @@ def _score_trial(
     with suppress(RunError):  # what is damaged is scored anew
         stored = read_sealed_json(file, "Run the same command again") if file.exists() else {}
     if (stored.get("version"), stored.get("fingerprint")) == (CHALLENGE_VERSION, fingerprint):
-        predictions = tuple(Prediction(**row) for row in stored["predictions"])
+        with well_formed(RunError, file, "Delete it and run the same command again"):
+            predictions = TypeAdapter(tuple[Prediction, ...]).validate_python(stored["predictions"])
     else:
         predictions = _predict(place, examples, scoring, trust_remote_code=trust_remote_code)
         head = {"version": CHALLENGE_VERSION, "source": source, "fingerprint": fingerprint, "scoring": scoring.words}
@@ -223,7 +226,7 @@ def _predict(
     place: Path, examples: Sequence[Example], scoring: Scoring, *, trust_remote_code: bool
 ) -> tuple[Prediction, ...]:
     classifier = load_classifier(place, trust_remote_code=trust_remote_code)
-    tokens = read_json(place / CLASSIFIER_FILE)["scoring_batch_tokens"]
+    tokens = read_saved(place)["scoring_batch_tokens"]
     probabilities_EL = np.exp(score(classifier, classifier.encode(examples), tokens))
     goes_to = [scoring.labels.index(scoring.of_model[label]) for label in classifier.task.labels]
     summed_EL = np.zeros((len(examples), len(scoring.labels)))

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
@@ -557,13 +557,19 @@ def _row_counter(*, quiet: bool) -> Iterator[Any]:
 
 def _print(text: str) -> None:
     """Write a result to standard output, at once, so that a closed pipe is met here."""
-    sys.stdout.write(text + "\n")
+    _write(sys.stdout, text)
     sys.stdout.flush()
 
 
 def _say(text: str) -> None:
     """Write a remark to standard error, where it does not disturb a pipe."""
-    sys.stderr.write(text + "\n")
+    _write(sys.stderr, text)
+
+
+def _write(stream: TextIO, text: str) -> None:
+    """Write a line; a character that the stream cannot encode, as names from a stranger's run hold, as an escape."""
+    encoding = stream.encoding or "utf-8"
+    stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
 
 
 def main() -> None:

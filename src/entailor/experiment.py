@@ -11,11 +11,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from entailor.challenge import check_challenges, known_challenges, score_challenges
 from entailor.config import Experiment, Priorities
 from entailor.curves import PointPlan, curve_document, finished_point, plan_points, run_points
 from entailor.data.splits import LoadedData, load_data, split_document
 from entailor.doctor import examine_run
+from entailor.documents import well_formed
 from entailor.engine.checkpoint import CheckpointStore
 from entailor.engine.stopping import StopSwitch, Surroundings
 from entailor.environment import describe_environment
@@ -24,7 +27,9 @@ from entailor.evaluation.comparison import compare_records
 from entailor.evaluation.power import foresight
 from entailor.forecasting import Work, forecast_document, forecast_trials
 from entailor.methods import TrainedMethod
+from entailor.models.precision import PrecisionChoice
 from entailor.overrides import dump_sealed_yaml, read_sealed_yaml
+from entailor.plain import shown
 from entailor.plan import Row, build_row, plan_trials, resolve
 from entailor.record import (
     CHECKPOINT_FOLDER,
@@ -223,7 +228,9 @@ def _challenge(
     summary: dict[str, Any],
 ) -> None:
     """Score the challenge sets of all the folder's runs, and add what came out to the summary."""
-    sources = read_sealed_yaml(folder.experiment_file, "Put a copy of it back")["data"]["challenge"]
+    written = read_sealed_yaml(folder.experiment_file, "Put a copy of it back")
+    with well_formed(RunError, folder.experiment_file, "Put a copy of it back"):
+        sources = written["data"]["challenge"]
     if sources:
         asked = (sources, experiment.data, records, task, observer.stage, observer.note)
         trusted = experiment.model.trust_remote_code
@@ -267,17 +274,18 @@ def check_same_experiment(folder: RunFolder, resolved: dict[str, Any], complete_
     if not complete_rows:
         return
     earlier = read_sealed_yaml(folder.experiment_file, "Put a copy of it back, or give another --out")
-    common = [name for name in earlier.get("methods", {}) if name in complete_rows & resolved["methods"].keys()]
-    there, here = (
-        {
-            **{key: values.get(key) for key in ("model", "prompt", "restarts", "budget")},
-            # nothing is trained for a challenge, so one may be added to a finished run
-            "data": {key: value for key, value in (values.get("data") or {}).items() if key != "challenge"},
-            "methods": {name: values["methods"][name] for name in common},
-        }
-        for values in (earlier, resolved)
-    )
-    differing = list(_differences("", there, here))
+    with well_formed(RunError, folder.experiment_file, "Put a copy of it back, or give another --out"):
+        common = [name for name in earlier.get("methods", {}) if name in complete_rows & resolved["methods"].keys()]
+        there, here = (
+            {
+                **{key: values.get(key) for key in ("model", "prompt", "restarts", "budget")},
+                # nothing is trained for a challenge, so one may be added to a finished run
+                "data": {key: value for key, value in (values.get("data") or {}).items() if key != "challenge"},
+                "methods": {name: values["methods"][name] for name in common},
+            }
+            for values in (earlier, resolved)
+        )
+        differing = list(_differences("", there, here))
     if differing:
         raise RunError(
             f"{folder.path} holds another experiment ({'; '.join(differing)}). "
@@ -287,10 +295,10 @@ def check_same_experiment(folder: RunFolder, resolved: dict[str, Any], complete_
 
 def _differences(key: str, there: Any, here: Any) -> Iterator[str]:
     if isinstance(there, dict) and isinstance(here, dict):
-        for name in sorted({*there, *here}):
+        for name in sorted({*there, *here}, key=str):
             yield from _differences(f"{key}.{name}".removeprefix("."), there.get(name), here.get(name))
     elif there != here:
-        yield f"{key}: {there!r} there, {here!r} here"
+        yield f"{key}: {shown(there)} there, {shown(here)} here"
 
 
 def prepare_folder(
@@ -319,7 +327,9 @@ def prepare_folder(
         check_same_data(folder, split["fingerprint"], earlier, observer)
         environment["precision"] = earlier.get("precision") or _precision_in(records.values())
         environment["placement"] = earlier.get("placement", {})
-        resolved = _with_earlier(read_sealed_yaml(folder.experiment_file, "Give another --out"), resolved)
+        written = read_sealed_yaml(folder.experiment_file, "Give another --out")
+        with well_formed(RunError, folder.experiment_file, "Give another --out"):
+            resolved = _with_earlier(written, resolved)
     elif earlier.get("model_settings") == resolved["model"]:
         # broken off before a trial was complete: another measurement could make its checkpoints useless
         environment["precision"] = earlier.get("precision", {})
@@ -364,10 +374,21 @@ def _earlier_environment(folder: RunFolder, observer: Observer) -> dict[str, Any
     if not folder.environment_file.exists():
         return {}
     try:
-        return read_sealed_json(folder.environment_file, "It is written anew")
+        found = read_sealed_json(folder.environment_file, "It is written anew")
+        with well_formed(RunError, folder.environment_file, "It is written anew"):
+            _Environment.model_validate(found)
     except RunError as error:
         observer.note(str(error))
         return {}
+    return found
+
+
+class _Environment(BaseModel):
+    """What is taken from the environment.json of an earlier run."""
+
+    precision: dict[str, PrecisionChoice] = {}
+    placement: dict[str, Any] = {}
+    data: dict[str, Any] = {}
 
 
 def _precision_in(records: Iterable[RunRecord]) -> dict[str, Any]:
@@ -375,7 +396,9 @@ def _precision_in(records: Iterable[RunRecord]) -> dict[str, Any]:
     return {
         record.model: {"precision": record.provenance["precision"], "reason": record.provenance["precision_reason"]}
         for record in records
-        if record.curve and record.status == "complete" and "precision" in record.provenance
+        if record.curve
+        and record.status == "complete"
+        and {"precision", "precision_reason"} <= record.provenance.keys()
     }
 
 

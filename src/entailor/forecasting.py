@@ -455,7 +455,7 @@ def _earlier(folder: RunFolder) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = found["rows"] if found["version"] == FORECAST_VERSION else []
         for row in rows:
             _cost(row)
-    except (RunError, KeyError, TypeError):
+    except (RunError, KeyError, TypeError, AttributeError):
         return []
     return rows
 

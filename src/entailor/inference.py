@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from entailor.data.example import Example
 from entailor.data.readers import ReadOptions, iter_examples, read_examples
+from entailor.documents import well_formed
 from entailor.engine.scorer import score
 from entailor.errors import ConfigError, DataError, RunError
 from entailor.evaluation.calibration import apply_temperature
@@ -31,7 +32,7 @@ from entailor.record import (
     read_sealed_json,
     read_status,
 )
-from entailor.restoring import CLASSIFIER_FILE, load_classifier
+from entailor.restoring import CLASSIFIER_FILE, load_classifier, read_saved
 
 CHUNK = 1024
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
@@ -76,7 +77,8 @@ def find_trial(run: str | Path) -> Path:
                 "Give the folder that `entailor compare` or `entailor train` named"
             )
         comparison = read_sealed_json(whole.comparison_file, "Run the same command again")
-        winner = whole.winner(comparison)
+        with well_formed(RunError, whole.comparison_file, "Run the same command again"):
+            winner = whole.winner(comparison)
         if winner is None and comparison.get("rows"):
             raise RunError(
                 f"{folder}: no row keeps within the limits of `recommend`, so there is none to load. Give a trial's "
@@ -141,16 +143,18 @@ def evaluate(
 def _open(run: str | Path, *, trust_remote_code: bool) -> tuple[Path, Classifier, dict[str, Any]]:
     """Return a trial's folder, its classifier, and what is written down about it."""
     trial = find_trial(run)
-    return trial, load_classifier(trial, trust_remote_code=trust_remote_code), read_json(trial / CLASSIFIER_FILE)
+    return trial, load_classifier(trial, trust_remote_code=trust_remote_code), read_saved(trial)
 
 
 def label_names_of_run(trial: Path) -> dict[str, str]:
     """Return how labels were written in the files of the run a trial stands in; none for a trial moved elsewhere."""
-    run = RunFolder(trial.resolve().parents[3])
-    if not run.experiment_file.exists() or run.path / "trials" not in trial.resolve().parents:
+    trials = next((parent for parent in trial.resolve().parents if parent.name == "trials"), None)
+    if trials is None or not RunFolder(trials.parent).experiment_file.exists():
         return {}
-    data = read_yaml(run.experiment_file).get("data") or {}
-    return {str(written): str(name) for written, name in (data.get("label_names") or {}).items()}
+    file = RunFolder(trials.parent).experiment_file
+    with well_formed(RunError, file, "Give the labels with --label-names, or put a copy of the file back"):
+        data = read_yaml(file).get("data") or {}
+        return {str(written): str(name) for written, name in (data.get("label_names") or {}).items()}
 
 
 def predict(
@@ -209,8 +213,9 @@ def predict(
 
 
 def _temperature(trial: Path) -> float:
-    temperature = read_json(trial / RECORD_FILE).get("temperature")
-    if not isinstance(temperature, (int, float)):
+    record = read_json(trial / RECORD_FILE)
+    temperature = record.get("temperature") if isinstance(record, dict) else None
+    if not isinstance(temperature, (int, float)) or not 0 < temperature < 1e6:
         raise RunError(
             f"{trial}: no temperature was fitted in this trial, which an earlier version of Entailor ran. Leave out "
             "--calibrated, or delete the folder and run the same command again"

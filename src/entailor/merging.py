@@ -23,8 +23,8 @@ from entailor.errors import MethodError, RunError
 from entailor.inference import find_trial, label_names_of_run
 from entailor.methods import Classifier
 from entailor.models.load import quiet_libraries
-from entailor.record import RunRecord, read_json, write_json
-from entailor.restoring import CLASSIFIER_FILE, load_classifier
+from entailor.record import RUN_AGAIN, RunRecord, write_json
+from entailor.restoring import CLASSIFIER_FILE, load_classifier, read_saved
 
 MERGE_FILE = "merge.json"
 PROBABILITY_TOLERANCE = 1e-3
@@ -87,7 +87,7 @@ def merge(
     trial, target = find_trial(run), Path(output)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise RunError(f"{target}: exists already. Give another --output, or delete it")
-    saved = read_json(trial / CLASSIFIER_FILE)
+    saved = read_saved(trial)
     settings = parse_settings(ModelSettings, saved["model_settings"], where="model")
     examples, before_EL = _before(trial, saved, test, options, trust_remote_code=trust_remote_code)
     classifier: Any = load_classifier(trial, full_precision=True, trust_remote_code=trust_remote_code)
@@ -120,6 +120,8 @@ def _before(
     labels = tuple(saved["labels"])
     if test is None:
         rows = RunRecord.read(trial).predictions
+        if not rows or rows[0].probabilities.keys() != set(labels):
+            raise RunError(f"{trial}: its record and {CLASSIFIER_FILE} name other labels. {RUN_AGAIN}")
         examples = [Example(row.id, row.text, row.text_pair, row.label, row.group) for row in rows]
         return examples, np.array([[row.probabilities[label] for label in labels] for row in rows])
     options = options or ReadOptions()

@@ -23,17 +23,18 @@ from entailor.config import (
     PromptSettings,
     Settings,
     methods_by_name,
-    shown,
 )
+from entailor.documents import MOST_YAML_BYTES, PlainLoader, parse_yaml, read_bytes
 from entailor.errors import ConfigError, RunError, near_miss
+from entailor.plain import short, shown
 from entailor.storage import BLANK_SEAL, check_seal, seal
 
 # YAML 1.1, which PyYAML reads, takes 1e-4 for text; YAML 1.2 and everybody else for a number.
 _SCIENTIFIC = ("tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789"))
 
 
-class _Loader(yaml.SafeLoader):
-    """Makes plain values only."""
+class _Loader(PlainLoader):
+    """Reads 1e-4 as a number."""
 
 
 class _Dumper(yaml.SafeDumper):
@@ -42,6 +43,7 @@ class _Dumper(yaml.SafeDumper):
 
 _Loader.add_implicit_resolver(*_SCIENTIFIC)
 _Dumper.add_implicit_resolver(*_SCIENTIFIC)
+MOST_KEY_PARTS = 20  # of a dotted key
 
 SECTIONS: Mapping[str, type[Settings]] = {
     "data": DataSettings,
@@ -59,9 +61,15 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         ConfigError: the file is missing, is not UTF-8, is not YAML, or is not a mapping.
     """
     try:
-        values = _load(Path(path).read_text(encoding="utf-8"))
+        return _mapping(read_bytes(Path(path), MOST_YAML_BYTES), path)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}. Give the path of a YAML file") from None
+
+
+def _mapping(content: bytes, path: str | Path) -> dict[str, Any]:
+    """Return the mapping a YAML document holds; `path` is named where it holds none."""
+    try:
+        values = parse_yaml(content.decode("utf-8-sig"), _Loader)
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 at byte {error.start}. Save the file as UTF-8") from None
     except yaml.YAMLError as error:
@@ -76,8 +84,11 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 def dump_yaml(values: Mapping[str, Any]) -> str:
     """Return values as YAML that :func:`read_yaml` reads back the same, in their order."""
     text = yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
-    if _load(text) == values:
-        return text
+    try:
+        if parse_yaml(text, _Loader) == values:
+            return text
+    except yaml.YAMLError as error:
+        raise ConfigError(f"the settings cannot be written down: {error}. Make them smaller") from None
     # PyYAML writes some separators of Unicode so that it reads them back as others; escaped they stay what they are
     return yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False)
 
@@ -98,15 +109,13 @@ def read_sealed_yaml(path: Path, remedy: str) -> dict[str, Any]:
         RunError: it is missing, damaged or changed by hand.
     """
     try:
-        content = path.read_bytes()
+        content = read_bytes(path, MOST_YAML_BYTES)
+        check_seal(path, content, remedy)
+        return _mapping(content, path)
     except OSError as error:
         raise RunError(f"{path}: cannot be read ({error.strerror}). {remedy}") from None
-    check_seal(path, content, remedy)
-    return read_yaml(path)
-
-
-def _load(text: str) -> Any:
-    return yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe loader, see above
+    except ConfigError as error:
+        raise RunError(f"{error}. {remedy}") from None
 
 
 def set_key(values: dict[str, Any], path: Sequence[str], value: object) -> None:
@@ -168,7 +177,9 @@ def apply_overrides(
 def _key_and_text(word: str) -> tuple[str, str]:
     key, equals, text = word.partition("=")
     if not equals or not key:
-        raise ConfigError(f"{word!r}: expected key=value, e.g. learning_rate=1e-4")
+        raise ConfigError(f"{shown(word)}: expected key=value, e.g. learning_rate=1e-4")
+    if key.count(".") >= MOST_KEY_PARTS:
+        raise ConfigError(f"{shown(key)}: a key has at most {MOST_KEY_PARTS} parts with points between them")
     return key, text
 
 
@@ -193,8 +204,10 @@ def _apply(result: dict[str, Any], row_keys: Mapping[str, set[str]], key: str, t
     else:
         known = {*Experiment.model_fields, *(own for keys in row_keys.values() for own in keys)} - SECTIONS.keys()
         known |= {f"{section}.{name}" for section, kind in SECTIONS.items() for name in kind.model_fields}
+        chosen = ", ".join(rows)
         raise ConfigError(
-            f"{key}: no key of the experiment or of a chosen method ({', '.join(rows)}).{near_miss(key, known)}"
+            f"{short(key)}: no key of the experiment or of a chosen method ({short(chosen, 400)})."
+            f"{near_miss(key, known)}"
         )
 
 
@@ -207,6 +220,6 @@ def _value_of_field(kind: type[Settings], path: Sequence[str], text: str) -> Any
 
 def _parse_value(text: str) -> Any:
     try:
-        return _load(text)
+        return parse_yaml(text, _Loader)
     except yaml.YAMLError:
         return text

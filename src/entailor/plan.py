@@ -17,6 +17,7 @@ from entailor.methods.registry import ROW_KEYS
 from entailor.models.load import Family, family_of, open_model, plan_model
 from entailor.models.placement import expected_speed
 from entailor.models.precision import PrecisionChoice, choose_precision
+from entailor.plain import shown
 from entailor.record import NO_MODEL, RunFolder, read_json, write_sealed_json
 from entailor.tasks import Task
 from entailor.tasks.templates import with_template_text
@@ -57,10 +58,14 @@ def build_row(name: str, settings: dict[str, Any], experiment: Experiment) -> Ro
     model = parse_settings(ModelSettings, _over(experiment.model, own.get("model"), f"{where}.model"), f"{where}.model")
     prompt = _over(experiment.prompt, own.get("prompt"), f"{where}.prompt")
     models = own.get("models", experiment.models)
-    models = tuple(part.strip() for part in models.split(",")) if isinstance(models, str) else tuple(models)
+    if isinstance(models, str):
+        models = [part.strip() for part in models.split(",")]
+    if not isinstance(models, (list, tuple)) or not all(isinstance(one, str) for one in models):
+        raise ConfigError(f"{where}.models: names of models were expected, found {shown(models)}")
+    models = tuple(models)
     if unknown := [one for one in models if one not in experiment.models]:
         raise ConfigError(
-            f"{where}.models: {unknown[0]!r} is none of the experiment's models ({', '.join(experiment.models)})."
+            f"{where}.models: {shown(unknown[0])} is none of the experiment's models ({', '.join(experiment.models)})."
             f"{near_miss(unknown[0], experiment.models)}"
         )
     asked = with_template_text(parse_settings(PromptSettings, prompt, f"{where}.prompt"))
@@ -69,7 +74,7 @@ def build_row(name: str, settings: dict[str, Any], experiment: Experiment) -> Ro
 
 def _over(settings: Settings, own: Any, where: str) -> dict[str, Any]:
     if own is not None and not isinstance(own, dict):
-        raise ConfigError(f"{where}: keys with values were expected, found {own!r}")
+        raise ConfigError(f"{where}: keys with values were expected, found {shown(own)}")
     return {**settings.model_dump(), **(own or {})}
 
 

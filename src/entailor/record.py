@@ -15,9 +15,12 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
-from typing import Any, Literal
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, ClassVar, Literal
 
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+
+from entailor.documents import first_complaint, json_lines, parse_json, read_bytes, well_formed
 from entailor.errors import RunError
 from entailor.storage import BLANK_SEAL, check_seal, checksums, damaged_file, seal
 
@@ -27,8 +30,17 @@ RECORD_VERSION = 2
 CHECKPOINT_FOLDER = "checkpoint"
 SEAL_KEY = "checksum"
 RUN_AGAIN = "Delete the trial's folder and run the same command again"
+DELETE_IT = "Delete it and run the same command again"
 MOST_NAME_CHARACTERS = 100  # of a folder; file systems stop at 255 bytes
 NO_MODEL = "none"  # the model of rows that read the texts alone
+MOST_LABELS = 5_000  # every two of them make a cell of the confusion matrix
+
+# Of what is read back. A record may come from a stranger, so its types and ranges are checked then.
+_AS_WRITTEN = ConfigDict(extra="forbid", allow_inf_nan=False)
+RowName = Annotated[str, Field(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]*\z", max_length=200)]
+SeedNumber = Annotated[int, Field(ge=0, lt=1 << 63)]
+Probability = Annotated[float, Field(ge=0, le=1 + 1e-6)]
+Count = Annotated[int, Field(ge=0, lt=1 << 63)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +56,11 @@ class Prediction:
         text_pair: the hypothesis, or None.
     """
 
+    __pydantic_config__: ClassVar = _AS_WRITTEN
+
     id: str
     label: str
-    probabilities: dict[str, float]
+    probabilities: dict[str, Probability]
     group: str | None = None
     text: str = ""
     text_pair: str | None = None
@@ -71,7 +85,9 @@ class CurvePoint:
         gradient_norm: before clipping, mean since the last point.
     """
 
-    step: int
+    __pydantic_config__: ClassVar = _AS_WRITTEN
+
+    step: Count
     epoch: float
     train_loss: float | None = None
     tune_loss: float | None = None
@@ -103,6 +119,8 @@ class Costs:
         truncated_share: share of test examples that did not fit `max_length`, 0 to 1.
     """
 
+    __pydantic_config__: ClassVar = _AS_WRITTEN
+
     load_seconds: float = 0.0
     tokenize_seconds: float = 0.0
     train_seconds: float = 0.0
@@ -111,12 +129,12 @@ class Costs:
     test_examples_per_second: float | None = None
     latency_p50_ms: float | None = None
     latency_p95_ms: float | None = None
-    peak_memory_bytes: int = 0
-    peak_gpu_memory_bytes: int | None = None
-    trainable_parameters: int = 0
-    stored_parameters: int = 0
-    total_parameters: int = 0
-    stored_bytes: int = 0
+    peak_memory_bytes: Count = 0
+    peak_gpu_memory_bytes: Count | None = None
+    trainable_parameters: Count = 0
+    stored_parameters: Count = 0
+    total_parameters: Count = 0
+    stored_bytes: Count = 0
     epochs: float = 0.0
     truncated_share: float = 0.0
 
@@ -143,11 +161,13 @@ class RunRecord:
         tune_predictions: one a tune example, without texts; empty in older records.
     """
 
+    __pydantic_config__: ClassVar = _AS_WRITTEN
+
     model: str
-    name: str
+    name: RowName
     method: str
-    seed: int
-    labels: tuple[str, ...]
+    seed: SeedNumber
+    labels: Annotated[tuple[str, ...], Field(max_length=MOST_LABELS)]
     status: Literal["complete", "failed"] = "complete"
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     costs: Costs = field(default_factory=Costs)
@@ -183,27 +203,62 @@ class RunRecord:
             RunError: a file is missing, damaged, or of another version.
         """
         head = _read_head(folder)
-        try:
-            files = head.pop("files")
-            if problem := damaged_file(
-                folder, files, ("predictions.jsonl", "curve.jsonl", *((TUNE_FILE,) if TUNE_FILE in files else ()))
-            ):
-                raise RunError(f"{problem}. {RUN_AGAIN}")
-            expected = head.pop("num_predictions")
-            predictions = tuple(Prediction(**row) for row in read_jsonl(folder / "predictions.jsonl"))
-            curve = tuple(CurvePoint(**row) for row in read_jsonl(folder / "curve.jsonl"))
-            tune = read_jsonl(folder / TUNE_FILE) if (folder / TUNE_FILE).exists() else []
-            head["tune_predictions"] = tuple(Prediction(**row) for row in tune)
-            head["labels"], head["events"] = tuple(head["labels"]), tuple(head["events"])
-            record = cls(**{**head, "costs": Costs(**head["costs"]), "predictions": predictions, "curve": curve})
-        except (KeyError, TypeError, AttributeError) as error:
-            raise RunError(f"{folder}: the record is damaged ({error}). Delete the folder and run again") from None
-        if len(predictions) != expected:
-            raise RunError(
-                f"{folder / 'predictions.jsonl'}: {len(predictions)} rows, {expected} expected. "
-                "Delete the folder and run again"
-            )
+        files, expected = head.pop("files"), head.pop("num_predictions")
+        tune = (TUNE_FILE,) if TUNE_FILE in files else ()
+        if problem := damaged_file(folder, files, ("predictions.jsonl", "curve.jsonl", *tune)):
+            raise RunError(f"{problem}. {RUN_AGAIN}")
+        with well_formed(RunError, folder / RECORD_FILE, RUN_AGAIN):
+            record = _RECORD.validate_python(head)
+            if len(set(record.labels)) < len(record.labels):
+                raise ValueError("labels: one stands twice")
+        record = replace(
+            record,
+            predictions=tuple(_predictions(folder / "predictions.jsonl", record.labels, expected)),
+            curve=tuple(_rows(_POINT, folder / "curve.jsonl")),
+            tune_predictions=tuple(_predictions(folder / TUNE_FILE, record.labels)) if tune else (),
+        )
+        if record.status == "complete" and not record.predictions:
+            raise RunError(f"{folder}: a complete record without predictions. {RUN_AGAIN}")
         return record
+
+
+_RECORD, _PREDICTION, _POINT = TypeAdapter(RunRecord), TypeAdapter(Prediction), TypeAdapter(CurvePoint)
+_FILES, _COUNT = TypeAdapter(dict[str, str]), TypeAdapter(Count)
+_NAME, _SEED = TypeAdapter(RowName), TypeAdapter(SeedNumber)
+
+
+def _rows(kind: TypeAdapter[Any], path: Path) -> Iterator[Any]:
+    """Read one object a line.
+
+    Raises:
+        RunError: the file is missing, or a line is damaged.
+    """
+    line = 0
+    try:
+        for number, row in json_lines(path):
+            line = number
+            yield kind.validate_python(row)
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read ({error.strerror}). {RUN_AGAIN}") from None
+    except ValidationError as error:
+        raise RunError(f"{path}, line {line}: damaged ({first_complaint(error)}). {RUN_AGAIN}") from None
+    except ValueError as error:
+        raise RunError(f"{path}: damaged ({error}). {RUN_AGAIN}") from None
+
+
+def _predictions(path: Path, labels: tuple[str, ...], expected: int | None = None) -> Iterator[Prediction]:
+    """Read predictions over a record's labels.
+
+    Raises:
+        RunError: the file is missing, a line is damaged, or there are not as many as expected.
+    """
+    known, number = set(labels), 0
+    for number, row in enumerate(_rows(_PREDICTION, path), start=1):
+        if row.probabilities.keys() != known or row.label not in known:
+            raise RunError(f"{path}: prediction {number} is over other labels than the record. {RUN_AGAIN}")
+        yield row
+    if expected not in (None, number):
+        raise RunError(f"{path}: {number} rows, {expected} expected. {RUN_AGAIN}")
 
 
 def _read_head(folder: Path) -> dict[str, Any]:
@@ -213,15 +268,26 @@ def _read_head(folder: Path) -> dict[str, Any]:
         RunError: it is missing, damaged, or of another version.
     """
     path = folder / RECORD_FILE
-    found = read_json(path)  # says it better where it is cut short
+    content = _content(path)
+    found = _parsed(path, content)  # says it better where it is cut short
     head: dict[str, Any] = found if isinstance(found, dict) else {}
     version = head.pop("version", None)
     if version != RECORD_VERSION:
         problem = "damaged" if version is None else "written by another version of Entailor"
         raise RunError(f"{path}: {problem}. Run the trial again")
-    check_seal(path, path.read_bytes(), RUN_AGAIN)
-    head.pop(SEAL_KEY)
+    check_seal(path, content, RUN_AGAIN)
+    with well_formed(RunError, path, RUN_AGAIN):
+        del head[SEAL_KEY]
+        head["files"] = _FILES.validate_python(head["files"])
+        head["num_predictions"] = _COUNT.validate_python(head["num_predictions"])
+        if outside := [name for name in head["files"] if not _is_inside(name)]:
+            raise ValueError(f"files: {outside[0][:80]!r} lies outside the trial's folder")
     return head
+
+
+def _is_inside(name: str) -> bool:
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts and "\0" not in name
 
 
 def read_status(folder: Path) -> str:
@@ -318,15 +384,22 @@ class RunFolder:
 
     def study(self, model: str, name: str) -> Path:
         """Return the folder of the settings that were tried for a row."""
-        return self.path / "tuning" / folder_name(model) / name
+        return self.path / "tuning" / folder_name(model) / self._row(name)
 
     def curve_point(self, model: str, name: str, num_train: int, seed: int) -> Path:
         """Return the folder of one point of a row's learning curve."""
-        return self.path / "curve" / folder_name(model) / name / f"n-{num_train}" / f"seed-{seed}"
+        return self.path / "curve" / folder_name(model) / self._row(name) / f"n-{num_train}" / f"seed-{seed}"
 
     def trial(self, model: str, name: str, seed: int) -> Path:
         """Return the folder of one trial; the model's name is made safe as a folder name."""
-        return self.path / "trials" / folder_name(model) / name / f"seed-{seed}"
+        return self.path / "trials" / folder_name(model) / self._row(name) / f"seed-{_SEED.validate_python(seed)}"
+
+    def _row(self, name: str) -> str:
+        """Return a row's name where it can be that of a folder, and of no other than one inside the run folder."""
+        try:
+            return _NAME.validate_python(name)
+        except ValidationError:
+            raise RunError(f"{self.path}: {str(name)[:80]!r} cannot be the name of a row. {DELETE_IT}") from None
 
     def trial_folders(self) -> list[Path]:
         """Return the folders of finished trials, complete or failed, by model, row and seed."""
@@ -347,7 +420,8 @@ class RunFolder:
         for place in self.point_folders():
             size = place.parent.name.removeprefix("n-")
             with suppress(RunError):  # a damaged point is run again when its curve is asked for
-                yield int(size), RunRecord.read(place)
+                if size.isdecimal():
+                    yield int(size), RunRecord.read(place)
 
     def winner(self, comparison: Mapping[str, Any]) -> Path | None:
         """Return the trial folder of the recommended row's first complete seed: seeds are not chosen by their score.
@@ -434,8 +508,9 @@ def read_sealed_json(path: Path, remedy: str) -> dict[str, Any]:
     Raises:
         RunError: the file is missing or damaged.
     """
-    value = read_json(path)
-    check_seal(path, path.read_bytes(), remedy)
+    content = _content(path)
+    value = _parsed(path, content)
+    check_seal(path, content, remedy)
     if not isinstance(value, dict):
         raise RunError(f"{path}: damaged, a mapping was expected. {remedy}")
     value.pop(SEAL_KEY, None)
@@ -455,31 +530,20 @@ def read_json(path: Path) -> Any:
     Raises:
         RunError: the file is missing or damaged.
     """
+    return _parsed(path, _content(path))
+
+
+def _content(path: Path) -> bytes:
     try:
-        return json.loads(path.read_text(encoding="utf-8", errors="surrogatepass"))
+        return read_bytes(path)
     except FileNotFoundError:
         raise RunError(f"{path}: no such file. Is this the folder of a finished run or trial?") from None
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path}: cannot be read ({error}). Delete it and run the same command again") from None
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read ({error.strerror}). {DELETE_IT}") from None
 
 
-def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Read one JSON object a line.
-
-    Raises:
-        RunError: the file is missing, or a line is damaged.
-    """
+def _parsed(path: Path, content: bytes) -> Any:
     try:
-        lines = path.read_text(encoding="utf-8", errors="surrogatepass").split("\n")
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path}: cannot be read ({error}). Delete the trial's folder and run again") from None
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        if line:
-            try:
-                rows.append(json.loads(line))
-            except ValueError as error:
-                raise RunError(
-                    f"{path}, line {number}: damaged ({error}). Delete the trial's folder and run again"
-                ) from None
-    return rows
+        return parse_json(content)
+    except ValueError as error:
+        raise RunError(f"{path}: cannot be read ({error}). {DELETE_IT}") from None

@@ -3,22 +3,59 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 
 from entailor.config import ModelSettings, PromptSettings, parse_settings
-from entailor.errors import RunError
+from entailor.documents import well_formed
+from entailor.errors import ConfigError, RunError
 from entailor.methods import Classifier, Method, build_method
 from entailor.models.load import load_backbone, open_model
 from entailor.models.precision import PrecisionChoice
 from entailor.models.source import resolve_model
-from entailor.record import RECORD_FILE, check_trial_files, read_json
+from entailor.record import MOST_LABELS, RECORD_FILE, RUN_AGAIN, RowName, SeedNumber, check_trial_files, read_json
 from entailor.tasks import Task
 
 CLASSIFIER_FILE = "classifier.json"
 CLASSIFIER_VERSION = 1
 FP32 = PrecisionChoice("fp32", "scores are computed in fp32")
+
+
+class SavedClassifier(BaseModel):
+    """The content of classifier.json: what a classifier is, but for what it learnt."""
+
+    model_config = ConfigDict(extra="allow", strict=True, protected_namespaces=())
+
+    version: Literal[1]
+    method: str
+    hyperparameters: dict[str, Any]
+    row: RowName
+    model: str
+    model_settings: dict[str, Any]
+    weights_sha256: str | None
+    seed: SeedNumber
+    labels: Annotated[list[str], Field(min_length=1, max_length=MOST_LABELS)]
+    is_pair: bool
+    prompt: dict[str, Any]
+    scoring_batch_tokens: Annotated[int, Field(ge=1, lt=1 << 63)]
+
+
+def read_saved(trial: Path) -> dict[str, Any]:
+    """Return the content of a trial's classifier.json; it holds what :class:`SavedClassifier` describes.
+
+    Raises:
+        RunError: it is missing, damaged or of another version.
+    """
+    path = trial / CLASSIFIER_FILE
+    saved = read_json(path)
+    if isinstance(saved, dict) and saved.get("version") != CLASSIFIER_VERSION:
+        raise RunError(f"{path}: written by another version of Entailor. Run the trial again")
+    with well_formed(RunError, path, RUN_AGAIN):
+        SavedClassifier.model_validate(saved)
+    return dict(saved)
 
 
 def learned_folder(method: Method) -> str:
@@ -41,17 +78,15 @@ def load_classifier(trial: str | Path, *, full_precision: bool = False, trust_re
     folder = Path(trial)
     if (folder / RECORD_FILE).exists():
         check_trial_files(folder, (CLASSIFIER_FILE, "adapter", "model"))
-    saved = read_json(folder / CLASSIFIER_FILE)
+    saved = read_saved(folder)
+    model, digest, seed = saved["model"], saved["weights_sha256"], saved["seed"]
     try:
-        if saved["version"] != CLASSIFIER_VERSION:
-            raise RunError(f"{folder / CLASSIFIER_FILE}: written by another version of Entailor. Run the trial again")
         prompt = parse_settings(PromptSettings, saved["prompt"], where="prompt")
         task = Task(tuple(saved["labels"]), saved["is_pair"], prompt)
         settings = parse_settings(ModelSettings, saved["model_settings"], where="model")
         method = build_method(saved["method"], saved["hyperparameters"])
-        model, digest, seed = saved["model"], saved["weights_sha256"], saved["seed"]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise RunError(f"{folder / CLASSIFIER_FILE}: not whole ({error!r}). Run the trial again") from None
+    except ConfigError as error:
+        raise RunError(f"{folder / CLASSIFIER_FILE}: {error}. {RUN_AGAIN}") from None
     if settings.trust_remote_code and not trust_remote_code:
         raise RunError(
             f"{folder}: trained with code that comes with {model}, which is run only when asked for by name. If you "
@@ -75,8 +110,9 @@ def load_classifier(trial: str | Path, *, full_precision: bool = False, trust_re
     classifier = method.adapt(backbone, task, seed)
     learned = folder / learned_folder(method)
     try:
-        classifier.load(learned)
-    except (OSError, KeyError, ValueError, SafetensorError) as error:
+        with well_formed(RunError, learned, f"Delete {folder} and run the trial again"):
+            classifier.load(learned)
+    except (OSError, SafetensorError) as error:
         raise RunError(f"{learned}: cannot be loaded ({error}). Delete {folder} and run the trial again") from None
     if isinstance(classifier, torch.nn.Module):
         classifier.eval()

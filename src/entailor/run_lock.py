@@ -57,7 +57,7 @@ def _owner(folder: Path) -> str:
         owner = read_json(folder / OWNER_FILE)
         seconds = (datetime.now(UTC) - datetime.fromisoformat(owner["since"])).total_seconds()
         return f"process {owner['pid']} on {owner['host']}, for {_age(seconds)}"
-    except (RunError, KeyError, TypeError, ValueError):
+    except (RunError, KeyError, TypeError, ValueError, ArithmeticError):
         return "another process"
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from entailor.data.example import Split
+from entailor.documents import well_formed
 from entailor.errors import RunError
 from entailor.record import RunRecord, read_sealed_json, write_sealed_json
 from entailor.trial import TrialPlan
@@ -112,17 +113,17 @@ def _earlier_reads(path: Path, test: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the reads of the same test split that are written down and whole."""
     if not path.exists():
         return []
-    try:
-        found = read_sealed_json(path, "Give another --out")
+    found = read_sealed_json(path, "Give another --out")
+    with well_formed(RunError, path, "Give another --out"):
         if found["version"] != SEAL_VERSION or found["test"] != test:
             return []
         reads: list[dict[str, Any]] = found["reads"]
         for read in reads:
             if read["sha256"] != _hash({key: read[key] for key in ("time", "split", "choices")}):
                 raise RunError(f"{path}: its content does not match its hash. Was it edited? Give another --out")
+            if not isinstance(read["choices"], dict):
+                raise TypeError("choices: a mapping was expected")
             _ = read["exploratory"], read["results"]
-    except (KeyError, TypeError) as error:
-        raise RunError(f"{path}: not whole ({error!r}). Give another --out") from None
     return reads
 
 

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from entailor.documents import open_regular
 from entailor.errors import RunError
 
 BLANK_SEAL = "sha256:" + "0" * 64
@@ -38,7 +39,7 @@ _DISK_REMEDIES = {
 
 def file_sha256(path: Path) -> str:
     """Return a file's SHA-256 (64 hex digits)."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

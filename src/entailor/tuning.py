@@ -17,8 +17,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import TypeAdapter
+
 from entailor.config import BudgetSettings
 from entailor.data.example import Split
+from entailor.documents import well_formed
 from entailor.errors import EntailorError, RunError, TrainingError
 from entailor.methods import Method, TrainedMethod
 from entailor.methods.base import Range
@@ -28,6 +31,7 @@ from entailor.trial import Progress, TrialPlan, train_only
 
 STUDY_FILE = "study.json"
 STUDY_VERSION = 2
+STUDY_KEYS = ("model", "method", "status", "budget", "search_space", "chosen", "best")
 STUDY_REMEDY = "Delete its folder and run again"
 SIMULATIONS = 20  # of a study, to forecast what pruning saves
 STARTUP_TRIALS = 5  # drawn evenly before the sampler has something to go by
@@ -56,7 +60,7 @@ class Tried:
     """
 
     number: int
-    settings: dict[str, float]
+    settings: dict[str, int | float]
     state: Literal["complete", "pruned", "cut", "failed"]
     tune_accuracy: float | None = None
     tune_loss: float | None = None
@@ -163,11 +167,11 @@ def tuning_document(folder: RunFolder) -> dict[str, Any] | None:
         study = read_sealed_json(file, STUDY_REMEDY)
         tried = _read_tried(file, study)
         kept = [key for key in Tried.__dataclass_fields__ if key not in ("rungs", "evaluations")]
+        with well_formed(RunError, file, STUDY_REMEDY):
+            head = {key: study[key] for key in STUDY_KEYS}
         studies.append(
             {
-                **{
-                    key: study[key] for key in ("model", "method", "status", "budget", "search_space", "chosen", "best")
-                },
+                **head,
                 "seconds": sum(one.seconds for one in tried),
                 "examples_seen": sum(one.examples_seen for one in tried),
                 "trials": [{key: asdict(one)[key] for key in kept} for one in tried],
@@ -451,10 +455,9 @@ def _pruner(budget: BudgetSettings) -> Any:
 
 
 def _read_tried(path: Path, study: dict[str, Any]) -> list[Tried]:
-    try:
-        return [Tried(**{**row, "evaluations": tuple(row["evaluations"])}) for row in study["trials"]]
-    except (KeyError, TypeError) as error:
-        raise RunError(f"{path}: not whole ({error!r}). {STUDY_REMEDY}") from None
+    with well_formed(RunError, path, STUDY_REMEDY):
+        tried: list[Tried] = TypeAdapter(list[Tried]).validate_python(study["trials"])
+    return tried
 
 
 def _now() -> str:

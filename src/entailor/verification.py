@@ -13,6 +13,7 @@ import numpy as np
 
 from entailor.config import Priorities, parse_settings
 from entailor.data.example import Example
+from entailor.documents import read_bytes, well_formed
 from entailor.engine.scorer import score
 from entailor.errors import EntailorError, RunError
 from entailor.evaluation.comparison import compare_records
@@ -23,10 +24,9 @@ from entailor.record import (
     RunFolder,
     RunRecord,
     check_trial_files,
-    read_json,
     read_sealed_json,
 )
-from entailor.restoring import CLASSIFIER_FILE, load_classifier
+from entailor.restoring import load_classifier, read_saved
 from entailor.storage import check_seal
 from entailor.trial import SCORE_TOLERANCE
 
@@ -106,7 +106,7 @@ def _run_files(folder: RunFolder) -> Iterator[Check]:
         yield _file(path, lambda path=path: read_sealed_json(path, "Run its command again"), folder.path)
     yield _file(folder.experiment_file, lambda: read_sealed_yaml(folder.experiment_file, "Put a copy of it back"))
     remedy = "Write it anew with `entailor report`"
-    yield _file(folder.report_file, lambda: check_seal(folder.report_file, folder.report_file.read_bytes(), remedy))
+    yield _file(folder.report_file, lambda: check_seal(folder.report_file, read_bytes(folder.report_file), remedy))
 
 
 def _read_point(place: Path) -> None:
@@ -138,7 +138,7 @@ def _scored_again(folder: RunFolder, place: Path, record: RunRecord, sample: int
     chosen = random.Random(0).sample(rows, min(sample, len(rows)))
     try:
         classifier = load_classifier(place, trust_remote_code=trust_remote_code)
-        limit = read_json(place / CLASSIFIER_FILE)["scoring_batch_tokens"]
+        limit = read_saved(place)["scoring_batch_tokens"]
         examples = [Example(row.id, row.text, row.text_pair, row.label, row.group) for row in chosen]
         logprobs_EL = score(classifier, classifier.encode(examples), limit)
     except EntailorError as error:
@@ -158,18 +158,21 @@ def _gap(rows: Sequence[Prediction], probabilities_EL: Any, labels: Sequence[str
 def _figures(folder: RunFolder, records: Sequence[RunRecord]) -> Check:
     """Compute comparison.json anew from the records."""
     name = folder.comparison_file.name
+    again = "Run the same command again"
     try:
-        held = read_sealed_json(folder.comparison_file, "Run the same command again")
+        held = read_sealed_json(folder.comparison_file, again)
         priorities = _priorities(folder)
+        with well_formed(RunError, folder.comparison_file, again):
+            # what was known when a row was added stands in test_reads.json, not in the records
+            for row in held["rows"]:
+                exploratory = row.pop("exploratory", False)
+                if exploratory:
+                    held["sentence"] = held["sentence"].partition(f" {row['method']} is exploratory")[0]
+        with well_formed(RunError, folder.path / "trials", again):
+            ordered = sorted(records, key=lambda one: (one.model, one.name, one.seed))
+            anew = json.loads(json.dumps(compare_records(ordered, priorities=priorities)))
     except EntailorError as error:
         return Check("figures", "damaged", str(error))
-    # what was known when a row was added stands in test_reads.json, not in the records
-    for row in held["rows"]:
-        exploratory = row.pop("exploratory", False)
-        if exploratory:
-            held["sentence"] = held["sentence"].partition(f" {row['method']} is exploratory")[0]
-    ordered = sorted(records, key=lambda one: (one.model, one.name, one.seed))
-    anew = json.loads(json.dumps(compare_records(ordered, priorities=priorities)))
     if problem := _first_difference(anew, held):
         return Check(
             "figures", "differs", f"{name}: {problem} is not what the records give. Run the same command again"
@@ -179,7 +182,8 @@ def _figures(folder: RunFolder, records: Sequence[RunRecord]) -> Check:
 
 def _priorities(folder: RunFolder) -> Priorities:
     values = read_sealed_yaml(folder.experiment_file, "Put a copy of it back")
-    return parse_settings(Priorities, values.get("recommend") or {}, "recommend")
+    with well_formed(RunError, folder.experiment_file, "Put a copy of it back"):
+        return parse_settings(Priorities, values.get("recommend") or {}, "recommend")
 
 
 def _first_difference(anew: Mapping[str, Any], held: Mapping[str, Any]) -> str | None:

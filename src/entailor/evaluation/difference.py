@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from entailor.documents import well_formed
 from entailor.errors import RunError
 from entailor.overrides import read_sealed_yaml
 from entailor.record import RunFolder, RunRecord, read_sealed_json
@@ -63,12 +64,15 @@ def diff_runs(first: str | Path, second: str | Path) -> RunDifference:
         RunError: a folder is no run, or a file in it is missing or damaged.
     """
     folders = RunFolder(first), RunFolder(second)
-    return RunDifference(
-        data=tuple(_data(*map(_split, folders))),
-        configuration=tuple(_keys("", *map(_experiment, folders))),
-        versions=tuple(_keys("", *map(_environment, folders))),
-        results=tuple(_results(*map(_records, folders))),
-    )
+    splits, experiments = [_split(one) for one in folders], [_experiment(one) for one in folders]
+    environments, records = [_environment(one) for one in folders], [_records(one) for one in folders]
+    with well_formed(RunError, folders[0].path / f"... or {folders[1].path}", AGAIN):
+        return RunDifference(
+            data=tuple(_data(*splits)),
+            configuration=tuple(_keys("", *experiments)),
+            versions=tuple(_keys("", *environments)),
+            results=tuple(_results(*records)),
+        )
 
 
 def _split(folder: RunFolder) -> dict[str, Any]:
@@ -82,11 +86,11 @@ def _experiment(folder: RunFolder) -> dict[str, Any]:
 
 def _environment(folder: RunFolder) -> dict[str, Any]:
     environment = read_sealed_json(folder.environment_file, AGAIN)
-    precision = {
-        model: one.get("precision") for model, one in environment.get("precision", {}).items() if isinstance(one, dict)
-    }
-    machine = {key: environment.get(key) for key in MACHINE}
-    return {**environment.get("versions", {}), **machine, "precision": precision}
+    with well_formed(RunError, folder.environment_file, AGAIN):
+        found = environment.get("precision", {}).items()
+        precision = {model: one.get("precision") for model, one in found if isinstance(one, dict)}
+        machine = {key: environment.get(key) for key in MACHINE}
+        return {**environment.get("versions", {}), **machine, "precision": precision}
 
 
 def _records(folder: RunFolder) -> dict[tuple[str, str, int], RunRecord]:

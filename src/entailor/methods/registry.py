@@ -11,6 +11,7 @@ from typing import Any
 from entailor.config import Experiment, parse_settings
 from entailor.errors import ConfigError, near_miss
 from entailor.methods.base import Method
+from entailor.plain import short, shown
 
 
 def registered_methods() -> Mapping[str, type[Method]]:
@@ -40,7 +41,9 @@ def method_class(name: str, where: str) -> type[Method]:
     """
     known = registered_methods()
     if name not in known:
-        raise ConfigError(f"{where}: no method {name!r}.{near_miss(name, known)} Known methods: {', '.join(known)}")
+        raise ConfigError(
+            f"{where}: no method {shown(name)}.{near_miss(name, known)} Known methods: {', '.join(known)}"
+        )
     return known[name]
 
 
@@ -50,7 +53,7 @@ def build_method(row: str, settings: Mapping[str, Any]) -> Method:
     Raises:
         ConfigError: no such method, an unknown key, or a value out of range.
     """
-    kind = method_class(str(settings.get("method", row)), f"methods.{row}")
+    kind = method_class(short(str(settings.get("method", row))), f"methods.{row}")
     values = {key: value for key, value in settings.items() if key not in ROW_KEYS}
     return parse_settings(kind, values, where=f"methods.{row}")
 

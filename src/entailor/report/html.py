@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from entailor.documents import read_bytes, well_formed
 from entailor.errors import RunError
 from entailor.evaluation.comparison import hardest_examples
 from entailor.record import NO_MODEL, RECORD_FILE, CurvePoint, RunFolder, RunRecord, read_sealed_json, write_text
@@ -38,16 +39,21 @@ def write_report(folder: RunFolder) -> Path:
         RunError: comparison.json or a trial is missing, damaged or of another version.
     """
     comparison = read_comparison(folder.comparison_file)
-    check_trials_are_there(folder, comparison)
-    page = render(
-        name=folder.path.resolve().name,
-        comparison=comparison,
-        records=[record for _, record in folder.records()],
-        experiment=_optional_text(folder.experiment_file),
-        environment=_optional_json(folder.environment_file),
-        split=_optional_json(folder.split_file),
-        doctor=_optional_json(folder.doctor_file),
-    )
+    with well_formed(RunError, folder.comparison_file, AGAIN):
+        check_trials_are_there(folder, comparison)
+    records = [record for _, record in folder.records()]
+    experiment = _optional_text(folder.experiment_file)
+    environment, split, doctor = map(_optional_json, (folder.environment_file, folder.split_file, folder.doctor_file))
+    with well_formed(RunError, folder.path, AGAIN):
+        page = render(
+            name=folder.path.resolve().name,
+            comparison=comparison,
+            records=records,
+            experiment=experiment,
+            environment=environment,
+            split=split,
+            doctor=doctor,
+        )
     write_text(folder.report_file, seal(f"{page}\n<!-- checksum {BLANK_SEAL} -->\n"))
     return folder.report_file
 
@@ -364,6 +370,9 @@ def _optional_json(path: Path) -> dict[str, Any] | None:
 def _optional_text(path: Path) -> str | None:
     if not path.exists():
         return None
-    content = path.read_bytes()
+    try:
+        content = read_bytes(path)
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read ({error.strerror}). {AGAIN}") from None
     check_seal(path, content, AGAIN)
     return content.decode("utf-8", "replace").rstrip().rpartition("\n")[0] + "\n"  # without the checksum
