@@ -394,11 +394,9 @@ class _Environment(BaseModel):
 def _precision_in(records: Iterable[RunRecord]) -> dict[str, Any]:
     """Return the precision each model was trained in, from records, where environment.json is lost."""
     return {
-        record.model: {"precision": record.provenance["precision"], "reason": record.provenance["precision_reason"]}
+        record.model: {"precision": record.provenance.get("precision"), "reason": record.provenance["precision_reason"]}
         for record in records
-        if record.curve
-        and record.status == "complete"
-        and {"precision", "precision_reason"} <= record.provenance.keys()
+        if record.curve and record.status == "complete" and "precision_reason" in record.provenance
     }
 
 

@@ -215,7 +215,7 @@ def predict(
 def _temperature(trial: Path) -> float:
     record = read_json(trial / RECORD_FILE)
     temperature = record.get("temperature") if isinstance(record, dict) else None
-    if not isinstance(temperature, (int, float)) or not 0 < temperature < 1e6:
+    if not isinstance(temperature, (int, float)) or not 1e-3 <= temperature <= 1e6:
         raise RunError(
             f"{trial}: no temperature was fitted in this trial, which an earlier version of Entailor ran. Leave out "
             "--calibrated, or delete the folder and run the same command again"

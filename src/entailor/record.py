@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from entailor.documents import first_complaint, json_lines, parse_json, read_bytes, well_formed
 from entailor.errors import RunError
@@ -41,6 +41,8 @@ RowName = Annotated[str, Field(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]*\z", max_le
 SeedNumber = Annotated[int, Field(ge=0, lt=1 << 63)]
 Probability = Annotated[float, Field(ge=0, le=1 + 1e-6)]
 Count = Annotated[int, Field(ge=0, lt=1 << 63)]
+Amount = Annotated[float, Field(ge=0, le=1e18)]
+Temperature = Annotated[float, Field(ge=1e-3, le=1e6)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,22 +123,22 @@ class Costs:
 
     __pydantic_config__: ClassVar = _AS_WRITTEN
 
-    load_seconds: float = 0.0
-    tokenize_seconds: float = 0.0
-    train_seconds: float = 0.0
-    evaluate_seconds: float = 0.0
-    train_examples_per_second: float | None = None
-    test_examples_per_second: float | None = None
-    latency_p50_ms: float | None = None
-    latency_p95_ms: float | None = None
+    load_seconds: Amount = 0.0
+    tokenize_seconds: Amount = 0.0
+    train_seconds: Amount = 0.0
+    evaluate_seconds: Amount = 0.0
+    train_examples_per_second: Amount | None = None
+    test_examples_per_second: Amount | None = None
+    latency_p50_ms: Amount | None = None
+    latency_p95_ms: Amount | None = None
     peak_memory_bytes: Count = 0
     peak_gpu_memory_bytes: Count | None = None
     trainable_parameters: Count = 0
     stored_parameters: Count = 0
     total_parameters: Count = 0
     stored_bytes: Count = 0
-    epochs: float = 0.0
-    truncated_share: float = 0.0
+    epochs: Amount = 0.0
+    truncated_share: Amount = 0.0
 
 
 @dataclass(frozen=True)
@@ -176,7 +178,7 @@ class RunRecord:
     error: str | None = None
     curve: tuple[CurvePoint, ...] = ()
     predictions: tuple[Prediction, ...] = ()
-    temperature: float | None = None
+    temperature: Temperature | None = None
     tune_predictions: tuple[Prediction, ...] = ()
 
     def write(self, folder: Path) -> None:
@@ -209,6 +211,7 @@ class RunRecord:
             raise RunError(f"{problem}. {RUN_AGAIN}")
         with well_formed(RunError, folder / RECORD_FILE, RUN_AGAIN):
             record = _RECORD.validate_python(head)
+            _Provenance.model_validate(record.provenance)
             if len(set(record.labels)) < len(record.labels):
                 raise ValueError("labels: one stands twice")
         record = replace(
@@ -220,6 +223,16 @@ class RunRecord:
         if record.status == "complete" and not record.predictions:
             raise RunError(f"{folder}: a complete record without predictions. {RUN_AGAIN}")
         return record
+
+
+class _Provenance(BaseModel):
+    """Of the provenance what others take from it."""
+
+    started: str = ""
+    wall_seconds: Amount = 0.0
+    precision: str = ""
+    precision_reason: str = ""
+    prompts: list[dict[str, Any]] = []
 
 
 _RECORD, _PREDICTION, _POINT = TypeAdapter(RunRecord), TypeAdapter(Prediction), TypeAdapter(CurvePoint)
