@@ -1,4 +1,7 @@
-"""What fuzzing calls: bytes in, and nothing but an `EntailorError` may come out. Shared by hypothesis and atheris."""
+"""What fuzzing calls: bytes in, and nothing but an `EntailorError` may come out. Shared by hypothesis and the long run.
+
+The first bytes of an input choose what is read and how; the rest is what stands there.
+"""
 
 from __future__ import annotations
 
@@ -7,20 +10,32 @@ import io
 import json
 import tempfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
+from tests import hostile
+
 from entailor import cli
-from entailor.config import Experiment, PromptSettings, parse_settings
+from entailor.config import Experiment, ModelSettings, PromptSettings, parse_settings
 from entailor.data.example import Example
 from entailor.data.readers import ReadOptions, iter_examples, read_examples
 from entailor.errors import EntailorError
+from entailor.evaluation.difference import diff_runs
+from entailor.experiment import Observer, check_same_experiment, earlier_records
+from entailor.inference import find_trial, label_names_of_run
 from entailor.methods import build_method
 from entailor.methods.registry import known_keys
+from entailor.models.load import load_backbone, open_model, plan_model
+from entailor.models.precision import PrecisionChoice
 from entailor.overrides import apply_overrides, dump_sealed_yaml, read_sealed_yaml, read_yaml
-from entailor.record import RECORD_FILE, RunFolder, RunRecord, read_sealed_json
+from entailor.record import RunFolder, RunRecord, read_status
 from entailor.report.html import write_report
-from entailor.storage import BLANK_SEAL, seal
+from entailor.restoring import load_classifier
+from entailor.seal import open_seal
+from entailor.tasks import Task
 from entailor.tasks.templates import build_template
+from entailor.tuning import tuning_document
+from entailor.verification import verify
 
 SUFFIXES = ("a.csv", "a.tsv", "a.jsonl", "a.json", "a.csv.gz", "a.parquet", "a.jsonl.gz")
 
@@ -56,23 +71,122 @@ def templates(data: bytes, folder: Path) -> None:
     template.before_slot(Example("1", "a", "b"))
 
 
+@cache
+def sound_run() -> Path:
+    """A finished run that every input changes one file of."""
+    return hostile.run_copy(Path(tempfile.mkdtemp(prefix="fuzz-")))
+
+
+@cache
+def run_files() -> dict[str, bytes]:
+    """The files of the sound run."""
+    run = sound_run()
+    return {path.relative_to(run).as_posix(): path.read_bytes() for path in sorted(run.rglob("*")) if path.is_file()}
+
+
 def run_folders(data: bytes, folder: Path) -> None:
-    """Any bytes as each file of a run, with a checksum that fits, so that what is behind it is reached."""
-    kind, body = (data[0] % 4, data[1:]) if data else (0, b"")
-    text = body.decode("utf-8", "replace")
-    with contextlib.suppress(ValueError):
-        value = json.loads(text)
-        if isinstance(value, dict):
-            text = seal(json.dumps({**value, "checksum": BLANK_SEAL}) + "\n")
-    path = folder / ("comparison.json" if kind == 3 else RECORD_FILE)
-    path.write_text(text, encoding="utf-8", errors="surrogatepass", newline="\n")
-    for name in ("predictions.jsonl", "curve.jsonl"):
-        (folder / name).write_bytes(body)
-    if kind == 3:
-        read_sealed_json(path, "again")
-        write_report(RunFolder(folder))
+    """Any bytes as a file of a run, with checksums that fit, so that what is behind them is reached."""
+    run, files = sound_run(), run_files()
+    name = hostile.RUN_FILES[data[0] % len(hostile.RUN_FILES)] if data else hostile.RUN_FILES[0]
+    try:
+        _put(run, name, data[2:])
+        _read_run(run, data[1] if len(data) > 1 else 0)
+    finally:
+        for name, content in files.items():
+            if not (run / name).is_file() or (run / name).read_bytes() != content:
+                (run / name).write_bytes(content)
+
+
+def _put(run: Path, name: str, body: bytes) -> None:
+    file, text = run / name, body.decode("utf-8", "replace")
+    trial = hostile.first_trial(run)
+    if name.endswith(".yaml"):
+        hostile.write_sealed(file, text + ("" if text.endswith("\n") else "\n"))
+        return
+    file.write_bytes(body)
+    if file.parent == run or file.name == "record.json":
+        with contextlib.suppress(ValueError, RecursionError):
+            value = json.loads(text)
+            if isinstance(value, dict):
+                hostile.write_value(file, value)
     else:
-        RunRecord.read(folder)
+        hostile.seal_trial(trial)
+
+
+def _read_run(run: Path, how: int) -> None:
+    """Read a run as one of the commands does; those that take long less often."""
+    folder, trial = RunFolder(run), hostile.first_trial(run)
+    if how < 2:
+        write_report(folder)
+    elif how < 4:
+        verify(run, sample=1)
+    elif how < 12:
+        diff_runs(run, hostile.sound_run() / "run")
+    elif how < 40:
+        records = earlier_records(folder, Observer())
+        check_same_experiment(folder, {"methods": {"majority": {}}}, {record.name for record in records.values()})
+    elif how < 60:
+        open_seal(folder.reads_file, hostile.sound_split(), {"none majority": "x"}, ())
+        tuning_document(folder)
+    elif how < 130:
+        read_status(trial)
+        load_classifier(trial)
+    elif how < 200:
+        find_trial(run)
+        label_names_of_run(trial)
+    else:
+        RunRecord.read(trial)
+
+
+MODEL_FILES = (
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "adapter_config.json",
+    "generation_config.json",
+    "chat_template.jinja",
+)
+
+
+@cache
+def sound_model() -> Path:
+    """A tiny checkpoint that every input changes one file of."""
+    from tests.conftest import make_config, make_tokenizer
+    from transformers import AutoModelForSequenceClassification
+
+    folder = Path(tempfile.mkdtemp(prefix="model-"))
+    tokenizer = make_tokenizer("bert")
+    tokenizer.save_pretrained(folder)
+    config = make_config("bert", len(tokenizer), tokenizer.pad_token_id)
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
+    return folder
+
+
+@cache
+def model_files() -> dict[str, bytes]:
+    """The files of the tiny checkpoint."""
+    return {path.name: path.read_bytes() for path in sorted(sound_model().iterdir())}
+
+
+def model_folders(data: bytes, folder: Path) -> None:
+    """Any bytes as a file of a model's folder: found, planned, and now and then loaded."""
+    model, files = sound_model(), model_files()
+    name = MODEL_FILES[data[0] % len(MODEL_FILES)] if data else MODEL_FILES[0]
+    how = data[1] if len(data) > 1 else 0
+    task, settings = Task(("yes", "no"), True), ModelSettings()
+    try:
+        (model / name).write_bytes(data[2:])
+        found = open_model(str(model), settings)
+        if how < 64:
+            plan_model(str(model), settings, task)
+        if how < 16:
+            load_backbone(found, task, settings, PrecisionChoice("fp32", "fuzzing"), 0)
+    finally:
+        (model / name).unlink(missing_ok=True)
+        if name in files:
+            (model / name).write_bytes(files[name])
 
 
 def command_lines(data: bytes, folder: Path) -> None:
@@ -92,8 +206,9 @@ def command_lines(data: bytes, folder: Path) -> None:
 TARGETS: dict[str, Callable[[bytes, Path], None]] = {
     "readers": readers,
     "configuration": configuration,
-    "templates": templates,
     "run_folders": run_folders,
+    "model_folders": model_folders,
+    "templates": templates,
     "command_lines": command_lines,
 }
 

@@ -32,6 +32,9 @@ from pathlib import Path
 from typing import Any
 
 from entailor import cli
+from entailor.config import DataSettings
+from entailor.data.example import Split
+from entailor.data.splits import load_data
 from entailor.report import plots
 from entailor.storage import BLANK_SEAL, checksums, seal
 
@@ -239,7 +242,7 @@ def _override(word: str) -> Build:
 
 
 @cache
-def _sound_run() -> Path:
+def sound_run() -> Path:
     """A finished run of two rows without a model."""
     from entailor.config import Experiment, parse_settings
     from entailor.experiment import compare
@@ -257,8 +260,14 @@ def _sound_run() -> Path:
     return folder
 
 
+@cache
+def sound_split() -> Split:
+    """The split of the sound run."""
+    return load_data(DataSettings(train=str(sound_run() / "train.csv"))).split
+
+
 def run_copy(folder: Path) -> Path:
-    shutil.copytree(_sound_run() / "run", folder / "run")
+    shutil.copytree(sound_run() / "run", folder / "run")
     return folder / "run"
 
 
@@ -268,12 +277,12 @@ def first_trial(run: Path) -> Path:
 
 def over_run(run: Path) -> Sequence[Words]:
     """Every command that takes a run folder."""
-    source, trial = str(_sound_run() / "train.csv"), first_trial(run)
+    source, trial = str(sound_run() / "train.csv"), first_trial(run)
     again = ["--train", source, "--methods", "majority,bag_of_words", "--out", str(run), "doctor=false"]
     return [
         ["verify", "--run", str(run), "--sample", "2"],
         ["report", "--run", str(run)],
-        ["diff", str(run), str(_sound_run() / "run")],
+        ["diff", str(run), str(sound_run() / "run")],
         ["evaluate", "--run", str(trial), "--test", source],
         ["predict", "--run", str(trial), "--input", source, "--output", str(run.parent / "out.csv")],
         ["predict", "--run", str(run), "--input", source, "--output", str(run.parent / "out.csv")],
@@ -474,8 +483,8 @@ def _experiment_of(text: str) -> Build:
 def _shallow(folder: Path) -> Sequence[Words]:
     """A trial's folder moved to the top of the file system, as a container mounts it."""
     shallow = Path(tempfile.mkdtemp(prefix="x", dir="/tmp"))
-    shutil.copytree(first_trial(_sound_run() / "run"), shallow, dirs_exist_ok=True)
-    source = str(_sound_run() / "train.csv")
+    shutil.copytree(first_trial(sound_run() / "run"), shallow, dirs_exist_ok=True)
+    source = str(sound_run() / "train.csv")
     return [
         ["evaluate", "--run", str(shallow), "--test", source],
         ["merge", "--run", str(shallow), "--output", str(folder / "merged")],
@@ -512,7 +521,7 @@ def _data(name: str, content: bytes) -> Build:
 
 def over_data(file: Path, folder: Path) -> Sequence[Words]:
     """Every command that reads labelled data."""
-    trial = str(first_trial(_sound_run() / "run"))
+    trial = str(first_trial(sound_run() / "run"))
     return [
         ["validate", "--train", str(file)],
         ["compare", "--train", str(file), "--methods", "majority", "--out", str(folder / "run")],
@@ -728,7 +737,7 @@ def main() -> int:
             with tempfile.TemporaryDirectory() as name:
                 if found := problem(case, Path(name), number if chosen.quick else None):
                     wrong[f"{case.family}: {case.name}"] = found
-    shutil.rmtree(_sound_run())
+    shutil.rmtree(sound_run())
     sys.stdout.write(json.dumps(wrong, indent=2) + "\n")
     return int(bool(wrong))
 

@@ -72,10 +72,16 @@ def test_prompt_templates(pieces):
     attempt("templates", encoded("".join(pieces)))
 
 
-@given(st.integers(0, 3), ANY_JSON)
+@given(st.integers(0, 9), st.integers(2, 255), ANY_JSON)
+@settings(max_examples=100)
+def test_records(file, how, value):
+    attempt("run_folders", bytes([file, how]) + encoded(json.dumps(value)))
+
+
+@given(st.sampled_from([0, 2, 4, 5, 6]), ANY_JSON)
 @settings(max_examples=60)
-def test_records(kind, value):
-    attempt("run_folders", bytes([kind]) + encoded(json.dumps(value)))
+def test_model_files(file, value):
+    attempt("model_folders", bytes([file, 200]) + encoded(json.dumps(value)))
 
 
 @given(st.integers(0, 6), st.lists(st.sampled_from(["--run", "--json", "--input", "x", "--seeds", "-1", "a=b", "é"])))
