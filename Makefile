@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check format docs audit kills fuzz lock clean
+.PHONY: demo test check format docs audit kills fuzz hostile lock clean
 
 demo: $(READY)
 	$(BIN)/entailor compare --out runs/demo data.corpus_size=900
@@ -32,12 +32,16 @@ docs: $(READY)
 audit: $(READY)
 	$(BIN)/python scripts/audit.py --required
 
-# The long runs behind the table of docs/guides/resilience.md. Fuzzing needs `pip install atheris`.
+# The long runs behind the table of docs/guides/resilience.md. Fuzzing takes three quarters of an hour.
 kills: $(READY)
 	PYTHONPATH=src:. $(BIN)/python tests/long/kills.py --kills 50
 
 fuzz: $(READY)
-	PYTHONPATH=src:. $(BIN)/python tests/long/fuzzing.py --seconds 45
+	PYTHONPATH=src:. $(BIN)/python tests/long/fuzzing.py --inputs 1000000 --seed 0
+
+# The corpus of hostile inputs over every command; `make test` runs one command of each.
+hostile: $(READY)
+	PYTHONPATH=src:. $(BIN)/python -m tests.hostile
 
 # Builds a clean environment from pyproject.toml and writes down what was installed.
 lock:

@@ -2,7 +2,7 @@
 
     PYTHONPATH=src:. .venv/bin/python tests/long/fuzzing.py --inputs 1000000 --seed 0 --out fuzzing.json
 
-Not collected by pytest. Input number i of a target is the same every time: `--target readers --only 4711` runs it alone.
+Not collected by pytest. The input of a number is always the same: `--target readers --only 4711` runs it alone.
 Each target runs in processes of its own, some ten thousand inputs each, with a limit of memory. An input from which
 anything but an `EntailorError` comes, that takes more than 2 seconds of work or 30 of waiting, or more than 500 MB, is
 counted and shown. Prints JSON; exits with 1 where there is one.
@@ -28,14 +28,14 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent.parent
 SHARES = {  # of the inputs; what takes longer gets fewer
-    "readers": 0.40,
-    "configuration": 0.30,
-    "run_folders": 0.22,
+    "readers": 0.48,
+    "configuration": 0.32,
+    "run_folders": 0.13,
     "model_folders": 0.05,
-    "templates": 0.025,
-    "command_lines": 0.005,
+    "templates": 0.017,
+    "command_lines": 0.003,
 }
-PROCESS_INPUTS = 25_000
+PROCESS_INPUTS = 50_000
 MOST_CPU_SECONDS, MOST_WALL_SECONDS, MOST_BYTES = 2.0, 30.0, 500 << 20
 MOST_SHOWN = 20
 
@@ -47,10 +47,40 @@ SCALARS: list[Any] = [
     *([], {}, [[]], [{}], {"": {}}, [1, "a"], {"a": 1}, [None] * 50, [[[[[[]]]]]]),
 ]
 TOKENS = [
-    *(b"", b"\0", b"\n", b"\r\n", b"\t", b" ", b",", b";", b'"', b"'", b"\\", b":", b"- ", b"? ", b"&a ", b"*a", b"<<: "),
+    *(
+        b"",
+        b"\0",
+        b"\n",
+        b"\r\n",
+        b"\t",
+        b" ",
+        b",",
+        b";",
+        b'"',
+        b"'",
+        b"\\",
+        b":",
+        b"- ",
+        b"? ",
+        b"&a ",
+        b"*a",
+        b"<<: ",
+    ),
     *(b"!!python/name:os.system ", b"!!binary ", b"!!timestamp ", b"[", b"]", b"{", b"}", b"[" * 200, b'{"a":' * 200),
     *(b"\xff", b"\xed\xa0\x80", b"\xef\xbb\xbf", b"\xff\xfe", b"\x1f\x8b\x08", b"PAR1", b"9" * 5000, b"1e999", b"NaN"),
-    *(b"Infinity", b"-1", b"2001-99-99", b".inf", b"0x", b"%YAML 1.1\n---\n", b"---\n", b"...\n", b"#", b"|\n", b">-\n"),
+    *(
+        b"Infinity",
+        b"-1",
+        b"2001-99-99",
+        b".inf",
+        b"0x",
+        b"%YAML 1.1\n---\n",
+        b"---\n",
+        b"...\n",
+        b"#",
+        b"|\n",
+        b">-\n",
+    ),
     *(b"\\ud800", b"\\u0000", b"=", b"data.", b"methods=", b"seeds=", b"{{ ", b" }}", b"{% for a in labels %}", b"{%"),
 ]
 
@@ -129,7 +159,13 @@ def makers() -> dict[str, Maker]:
     models = fuzz.model_files()
     small = json.dumps({"metadata": {}, "weight_map": {"a": "model.safetensors"}}).encode()
     experiment = {
-        "data": {"train": "a.csv", "tune_size": 0.1, "columns": {"text": "t"}, "labels": ["a", "b"], "corpus_size": 200},
+        "data": {
+            "train": "a.csv",
+            "tune_size": 0.1,
+            "columns": {"text": "t"},
+            "labels": ["a", "b"],
+            "corpus_size": 200,
+        },
         "models": ["a/b"],
         "model": {"max_length": 64, "max_memory": {"0": "10GiB"}, "device_map": "auto"},
         "methods": {"lora": {"r": 4, "target_modules": ["q"]}, "mine": {"method": "p_tuning"}, "majority": None},
@@ -141,7 +177,7 @@ def makers() -> dict[str, Maker]:
     }
     words = [b"lora.r=4", b"data.tune_size=0.2", b"seeds=3", b"methods=lora,majority", b"data.columns.text=x", b"out=r"]
     template = b"{% for a in labels %}{{ a }} {% endfor %}{{ premise }} and {{ hypothesis }}: {{ label }}"
-    line = [b"--run\0x\0--input\0y\0--output\0z.csv", b"a\0b", b"--methods\0lora\0lora.r=8", b"--json", b"--sample\0" b"3"]
+    line = [b"--run\0x\0--input\0y\0--output\0z.csv", b"a\0b", b"--methods\0lora\0lora.r=8", b"--json", b"--sample\03"]
 
     def reader(chance: random.Random) -> bytes:
         number, text, value = chance.choice(files)
@@ -149,8 +185,10 @@ def makers() -> dict[str, Maker]:
 
     def configured(chance: random.Random) -> bytes:
         part = {key: experiment[key] for key in chance.sample(list(experiment), chance.randint(1, 4))}
-        head = mutated(json.dumps(part).encode(), part, chance)
-        behind = [mutated(word, None, chance) for word in chance.sample(words, chance.randint(0, 3))]
+        text = json.dumps(part).encode()
+        head = text if chance.random() < 0.3 else mutated(text, part, chance)
+        behind = chance.sample(words, chance.choice((0, 0, 1, 3)))
+        behind = [word if chance.random() < 0.5 else _other_word(word, chance) for word in behind]
         return head + (b"\n\n" + b"\n".join(behind) if behind else b"")
 
     def run(chance: random.Random) -> bytes:
@@ -174,6 +212,14 @@ def makers() -> dict[str, Maker]:
     }
 
 
+def _other_word(word: bytes, chance: random.Random) -> bytes:
+    """Return ``key=value`` with another value, or changed anywhere."""
+    key, equals, value = word.partition(b"=")
+    if chance.random() < 0.7:
+        return key + equals + mutated(value, None, chance)
+    return mutated(word, None, chance)
+
+
 def _files_of_every_kind(rows: list[dict[str, str]], csv: bytes) -> list[tuple[int, bytes, Any]]:
     """Return the number of a suffix (`fuzz.SUFFIXES`), a file that is sound, and its JSON value where it has one."""
     import gzip
@@ -186,7 +232,12 @@ def _files_of_every_kind(rows: list[dict[str, str]], csv: bytes) -> list[tuple[i
     parquet.write_table(pa.Table.from_pylist(rows), written)
     lines = "\n".join(map(json.dumps, rows)).encode()
     return [
-        *((0, csv, None), (1, csv.replace(b",", b"\t"), None), (2, lines, None), (2, json.dumps(rows[0]).encode(), rows[0])),
+        *(
+            (0, csv, None),
+            (1, csv.replace(b",", b"\t"), None),
+            (2, lines, None),
+            (2, json.dumps(rows[0]).encode(), rows[0]),
+        ),
         *((3, json.dumps(rows).encode(), rows), (4, gzip.compress(csv), None), (5, written.getvalue(), None)),
         (6, gzip.compress(lines), None),
     ]
@@ -203,7 +254,7 @@ def run_inputs(target: str, first: int, count: int, seed: int) -> dict[str, Any]
     plots._svg = lambda figure: '<svg width="1pt" height="1pt" viewBox="0 0 1 1"></svg>'
     make, call = makers()[target], fuzz.TARGETS[target]
     outcomes: Counter[str] = Counter()
-    found: list[str] = []
+    found: dict[str, str] = {}  # the first of each kind
     with TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as name:
         with contextlib.suppress(EntailorError):  # what is imported or made on the first call counts for nobody
             call(b"", Path(name))
@@ -219,11 +270,16 @@ def run_inputs(target: str, first: int, count: int, seed: int) -> dict[str, Any]
             except BaseException as error:
                 kind = "beyond limits" if type(error).__name__ in ("_TooLong", "MemoryError") else "tracebacks"
                 outcomes[kind] += 1
-                found.append(f"{target} {number}: {traceback.format_exc(limit=-5)[-1500:]}")
+                place = traceback.extract_tb(error.__traceback__)[-1]
+                text = "".join(traceback.format_exception(error, limit=-4, chain=False))
+                found.setdefault(
+                    f"{type(error).__name__} {place.filename}:{place.lineno}", f"{target} {number}: {text}"
+                )
             if _peak_bytes() - most > MOST_BYTES:
                 outcomes["beyond limits"] += 1
-                found.append(f"{target} {number}: {(_peak_bytes() - most) >> 20} MB")
-    return {"outcomes": dict(outcomes), "found": found[:MOST_SHOWN], "peak_mb": _peak_bytes() >> 20}
+                found.setdefault("memory", f"{target} {number}: {(_peak_bytes() - most) >> 20} MB")
+    shown = [text[-2000:] for text in found.values()]
+    return {"outcomes": dict(outcomes), "found": shown[:MOST_SHOWN], "peak_mb": _peak_bytes() >> 20}
 
 
 def _peak_bytes() -> int:
@@ -238,20 +294,23 @@ def search(target: str, count: int, seed: int, size: int) -> dict[str, Any]:
     for first in range(0, count, size):
         words = [sys.executable, __file__, "--target", target, "--first", str(first), "--seed", str(seed)]
         words += ["--inputs", str(min(size, count - first))]
-        done = subprocess.run(words, cwd=ROOT, env=_environment(), capture_output=True, text=True, errors="replace")
+        asked = {"capture_output": True, "text": True, "errors": "replace"}
+        done = subprocess.run(words, cwd=ROOT, env=_environment(), check=False, **asked)
         try:
             part = json.loads(done.stdout.rpartition("\n\x1e")[2])
         except ValueError:
-            part = {"outcomes": {"tracebacks": 1}, "found": [f"{target}, from {first}: died: {done.stderr[-1500:]}"], "peak_mb": 0}
+            died = f"{target}, from {first}: died ({done.returncode}): {done.stderr[-1500:]}"
+            part = {"outcomes": {"tracebacks": 1}, "found": [died], "peak_mb": 0}
         outcomes.update(part["outcomes"])
         found += part["found"]
         peak = max(peak, part["peak_mb"])
-    report = {"inputs": sum(outcomes.values()), **outcomes, "seconds": round(time.monotonic() - begin, 1), "peak_mb": peak}
+    seconds = round(time.monotonic() - begin, 1)
+    report = {"inputs": count, **outcomes, "seconds": seconds, "peak_mb": peak}
     return {**report, "found": found[:MOST_SHOWN]} if found else report
 
 
 def _environment() -> dict[str, str]:
-    offline = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    offline = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     return {**os.environ, **offline, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
 
 

@@ -158,12 +158,17 @@ class BagOfWordsClassifier(FittedClassifier):
 
     def load(self, folder: Path) -> None:
         """Read them back."""
-        self.linear.load(folder)
         self.vectorizers = []
         for saved in read_json(folder / "vocabulary.json"):
-            vectorizer = self._vectorizer(vocabulary={term: index for index, term in enumerate(saved["terms"])})
-            vectorizer.idf_ = np.array(saved["idf"])
+            terms = {str(term): index for index, term in enumerate(saved["terms"])}
+            vectorizer = self._vectorizer(vocabulary=terms)
+            vectorizer.idf_ = np.array([float(weight) for weight in saved["idf"]])
+            if not len(terms) == len(saved["terms"]) == len(saved["idf"]):
+                raise ValueError("vocabulary.json: as many different terms as weights were expected")
             self.vectorizers.append(vectorizer)
+        if len(self.vectorizers) != len(self.fields):
+            raise ValueError(f"vocabulary.json: {len(self.vectorizers)} vocabularies, {len(self.fields)} expected")
+        self.linear.load(folder, sum(len(one.vocabulary) for one in self.vectorizers))
 
     def parameter_counts(self) -> tuple[int, int, int]:
         """Return the size of the linear model; inverse document frequencies are stored beside it."""

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, TypeAdapter
 from torch import Tensor
 
 from entailor.config import DEFAULT_MODEL
@@ -347,8 +347,12 @@ class InContextClassifier(TransformerClassifier, PromptedClassifier):
     def load(self, folder: Path) -> None:
         """Read them back."""
         saved = read_json(folder / STATE_FILE)
-        self.shots = tuple(Example(*row) for row in saved["demonstrations"])
-        self.bias_L, self.temperature = torch.tensor(saved["bias"]), saved["temperature"]
+        rows = TypeAdapter(list[tuple[str, str, str | None, str | None]]).validate_python(saved["demonstrations"])
+        bias_L, temperature = torch.tensor(saved["bias"]), float(saved["temperature"])
+        if bias_L.shape != (len(self.task.labels),) or not 0 < temperature < 1e6:
+            raise ValueError("one bias a label and a temperature above 0 were expected")
+        self.shots = tuple(Example(*row) for row in rows)
+        self.bias_L, self.temperature = bias_L, temperature
         if self.shots and self.method.demonstrations == "nearest":
             self.retriever = Retriever(self.method.retriever, self.shots)
 

@@ -91,10 +91,18 @@ class LinearModel:
         """Write weight and bias."""
         save_file({"weight": np.ascontiguousarray(self.weight_FL), "bias": self.bias_L}, folder / FILE)
 
-    def load(self, folder: Path) -> None:
-        """Read weight and bias."""
+    def load(self, folder: Path, features: int | None = None) -> None:
+        """Read weight and bias.
+
+        Raises:
+            ValueError: they are for another number of labels or, where it is given, of features.
+        """
         saved = load_file(folder / FILE)
-        self.weight_FL, self.bias_L = saved["weight"], saved["bias"]
+        weight_FL, bias_L = saved["weight"], saved["bias"]
+        expected = (len(weight_FL) if features is None else features, self.num_labels)
+        if (weight_FL.shape, bias_L.shape) != (expected, (self.num_labels,)):
+            raise ValueError(f"weight and bias of {weight_FL.shape} and {bias_L.shape}, expected {expected}")
+        self.weight_FL, self.bias_L = weight_FL, bias_L
 
     @property
     def size(self) -> int:

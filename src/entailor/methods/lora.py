@@ -24,7 +24,7 @@ class Lora(AdapterMethod, name="lora"):
     summary: ClassVar[str] = "low-rank updates of linear layers"
 
     learning_rate: LearningRate = 1e-3
-    r: int = Field(default=16, ge=1)
+    r: int = Field(default=16, ge=1, le=65_536)
     """Rank of the update."""
     lora_alpha: float = Field(default=16, gt=0)
     """The update is scaled by lora_alpha / r."""

@@ -77,7 +77,7 @@ class MajorityClassifier(FittedClassifier):
     def load(self, folder: Path) -> None:
         """Read the frequencies."""
         saved = read_json(folder / "frequencies.json")
-        self.log_frequencies_L = np.array([saved[label] for label in self.task.labels])
+        self.log_frequencies_L = np.array([float(saved[label]) for label in self.task.labels])
 
     def parameter_counts(self) -> tuple[int, int, int]:
         """Return one number a label."""

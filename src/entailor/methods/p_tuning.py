@@ -28,13 +28,13 @@ class PTuning(AdapterMethod, name="p_tuning"):
 
     learning_rate: LearningRate = 1e-2
     head_learning_rate: HeadLearningRate = 1e-3
-    num_virtual_tokens: int = Field(default=20, ge=1)
+    num_virtual_tokens: int = Field(default=20, ge=1, le=65_536)
     """Virtual tokens; the same number of positions is lost to text."""
-    encoder_hidden_size: int | None = Field(default=None, ge=1)
+    encoder_hidden_size: int | None = Field(default=None, ge=1, le=65_536)
     """Width of the prompt encoder; None: the model's hidden size."""
     encoder_reparameterization_type: Literal["MLP", "LSTM"] = "MLP"
     """Kind of the prompt encoder."""
-    encoder_num_layers: int = Field(default=2, ge=1)
+    encoder_num_layers: int = Field(default=2, ge=1, le=100)
     """Layers of an LSTM prompt encoder; an MLP always has two hidden ones."""
     encoder_dropout: float = Field(default=0.0, ge=0, lt=1)
     """Dropout between the layers of an LSTM."""
@@ -126,7 +126,10 @@ class PTuningClassifier(SoftPromptClassifier):
     def load(self, folder: Path) -> None:
         """Put saved virtual tokens in the prompt encoder's place."""
         saved = load_file(folder / WEIGHTS_FILE)
-        self.fixed_NE = saved.pop("prompt_embeddings").to(self.device)
+        prompt_NE, expected_NE = saved.pop("prompt_embeddings"), self.prompt()
+        if prompt_NE.shape != expected_NE.shape:
+            raise ValueError(f"prompt_embeddings of {tuple(prompt_NE.shape)}, expected {tuple(expected_NE.shape)}")
+        self.fixed_NE = prompt_NE.to(self.device)
         self.prompt_encoder = None
         self.copy_tensors(saved, folder / WEIGHTS_FILE)
 

@@ -31,7 +31,7 @@ class PrefixTuning(AdapterMethod, name="prefix_tuning"):
 
     learning_rate: LearningRate = 1e-2
     head_learning_rate: HeadLearningRate = 1e-3
-    num_virtual_tokens: int = Field(default=20, ge=1)
+    num_virtual_tokens: int = Field(default=20, ge=1, le=65_536)
     """Virtual tokens; the same number of positions is lost to text."""
     init: Literal["vocabulary", "random"] = "vocabulary"
     """vocabulary: keys and values that ordinary words have in each layer. random: normal, deviation 0.02."""
