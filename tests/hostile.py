@@ -75,19 +75,19 @@ def _config(content: str | bytes) -> Build:
     def build(folder: Path) -> Sequence[Words]:
         file = folder / "a.yaml"
         file.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8", "surrogatepass"))
-        return _with_config(file, folder)
+        return _with_config(file, folder, str(content))
 
     return build
 
 
-def _with_config(file: Path, folder: Path) -> Sequence[Words]:
-    return [[verb, "--config", str(file), *_no_data(verb, folder)] for verb in ("compare", "validate", "train")]
+def _with_config(file: Path, folder: Path, said: str = "") -> Sequence[Words]:
+    return [[verb, "--config", str(file), *_no_data(verb, folder, said)] for verb in ("compare", "validate", "train")]
 
 
-def _no_data(verb: str, folder: Path) -> Words:
-    """A file that is not there ends the command where the configuration does not."""
-    out = [] if verb == "validate" else ["--out", str(folder / "run")]
-    return ["--train", str(folder / "none.csv"), *out]
+def _no_data(verb: str, folder: Path, said: str) -> Words:
+    """A file that is not there ends the command where the configuration does not; what was said stays as it is."""
+    out = [] if verb == "validate" or "out" in said else ["--out", str(folder / "run")]
+    return [*([] if "train" in said else ["--train", str(folder / "none.csv")]), *out]
 
 
 def _special(make: Callable[[Path], Any]) -> Build:
@@ -124,7 +124,7 @@ CONFIG_FILES: dict[str, str | bytes] = {
     "not finite": "data: {tune_size: .nan, test_size: .inf}\n",
     "overflowing float": "data: {tune_size: 1e999}\n",
     "null character in a path": 'data: {train: "a\\0b"}\n',
-    "null character in out": 'out: "a\\0b"\nseeds: 1\n',
+    "null character in out": 'out: "a\\0b"\ndata: {tune: none.csv}\n',
     "half a pair in a path": 'data: {train: "\\uD800"}\n',
     "half a pair in a key": '"\\uD800": 1\n',
     "character beyond Unicode": 'out: "\\UFFFFFFFF"\n',
@@ -235,7 +235,7 @@ OVERRIDES = (
 
 
 def _override(word: str) -> Build:
-    return lambda folder: [[verb, word, *_no_data(verb, folder)] for verb in ("compare", "validate")]
+    return lambda folder: [[verb, word, *_no_data(verb, folder, word)] for verb in ("compare", "validate")]
 
 
 # --- run folders

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -257,9 +258,12 @@ def test_an_empty_file_is_an_empty_mapping(tmp_path):
         (lambda path: None, ["No such file"]),
         (lambda path: path.mkdir(), ["directory"]),
         (lambda path: path.write_bytes(b"out: \xff\n"), ["not UTF-8 at byte 5"]),
-        (lambda path: path.write_text("a: [1\nb: 2\n"), ["not YAML", "line 2"]),
+        (lambda path: path.write_text("a: [1\nb: 2\n"), ["cannot be read as YAML", "line 2"]),
         (lambda path: path.write_text("- lora\n- majority\n"), ["a mapping", "found a list"]),
-        (lambda path: path.write_text("!!python/object/apply:os.getcwd []\n"), ["not YAML"]),
+        (
+            lambda path: path.write_text("!!python/object/apply:os.getcwd []\n"),
+            ["cannot be read as YAML", "is not taken. Write a plain value"],
+        ),
     ],
 )
 def test_a_yaml_file_that_cannot_be_used(tmp_path: Path, write: Callable[[Path], object], parts: list[str]):
@@ -414,3 +418,110 @@ def test_priorities_and_challenges_that_cannot_be_used(word, said):
 
 def test_challenges_are_a_list_of_files():
     assert experiment("data.challenge=a.csv,b.csv").data.challenge == ("a.csv", "b.csv")
+
+
+# --- what no setting can be
+
+
+@pytest.mark.parametrize(
+    ("content", "parts"),
+    [
+        ("a: &a [x, x]\nb: &b [*a, *a]\n" + "".join(f"c{i}: [*b, *b, *b]\n" for i in range(2_000)), ["20,000 values"]),
+        ("data: &a {train: *a}\n", ["alias of what it stands in", "line 1"]),
+        (f"seeds: {'[' * 200}{']' * 200}\n", ["nested more than 100 deep"]),
+        (f"seeds: {'9' * 6_000}\n", ["a number of 6,000 characters, at most 400"]),
+        (f"seeds: {'1:' * 5_000}1\n", ["a number of 10,001 characters"]),
+        ("out: !!timestamp 2001-99-99\n", ["timestamp", "is not taken. Write a plain value"]),
+        ("doctor: !!bool perhaps\n", ["'perhaps' is no bool", "line 1"]),
+        ("seeds: 1\nseeds: 2\n", ["the key 'seeds' stands twice. Keep one", "line 2"]),
+        ("data: {train: a, train: b}\n", ["the key 'train' stands twice"]),
+        ("x: 1\n" * 200_000, ["1,000,000 bytes, at most 524,288"]),
+        ('out: "\\UFFFFFFFF"\n', ["a character or a version that cannot be"]),
+    ],
+)
+def test_a_file_beyond_the_limits_is_refused_with_the_limit(tmp_path, content, parts):
+    file = tmp_path / "run.yaml"
+    file.write_text(content)
+    with pytest.raises(ConfigError) as caught:
+        read_yaml(file)
+    for part in (str(file), *parts):
+        assert part in str(caught.value)
+    assert len(str(caught.value)) < 600
+
+
+def test_dates_are_text_and_merged_mappings_are_read(tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text("out: 2001-99-99\nmodels: [2024-01-01]\nx: &x {a: 1, b: 2}\ny:\n  <<: *x\n  a: 3\nz: [*x, *x]\n")
+    assert read_yaml(file) == {
+        "out": "2001-99-99",
+        "models": ["2024-01-01"],
+        "x": {"a": 1, "b": 2},
+        "y": {"a": 3, "b": 2},
+        "z": [{"a": 1, "b": 2}] * 2,
+    }
+
+
+@pytest.mark.parametrize(
+    ("make", "found"),
+    [
+        (Path.mkdir, "Is a directory"),
+        (os.mkfifo, "a named pipe, a regular file was expected"),
+        (lambda file: file.symlink_to("/dev/zero"), "a device, a regular file was expected"),
+        (lambda file: file.write_text("out: x\n", encoding="utf-16"), "not UTF-8 at byte 0"),
+    ],
+)
+def test_what_is_no_text_file_is_refused_by_name(tmp_path, make, found):
+    make(tmp_path / "run.yaml")
+    with pytest.raises(ConfigError, match=f"run.yaml: {found}"):
+        read_yaml(tmp_path / "run.yaml")
+
+
+@pytest.mark.parametrize(
+    ("word", "part"),
+    [
+        ("seeds=1e32", "seeds: a number of at most 1e+18 was expected, found 1e+32"),
+        ("seeds=1001", "seeds: at most 1,000 seeds, found 1001"),
+        ("seeds=[4294967296]", "seeds.0: Input should be less than 4294967296"),
+        ("data.split_seed=-1", "data.split_seed: "),
+        ("budget.tuning_seed=4294967296", "budget.tuning_seed: "),
+        ("data.corpus_size=1000001", "data.corpus_size: "),
+        ("lora.r=100000000000000000000", "methods.lora.r: a number of at most"),
+        ("lora.r=1000000", "methods.lora.r: "),
+        ("data.train=a\0b", "data.train: a null character"),
+        ("out=\ud800", "out: half of a surrogate pair"),
+        ("data.columns.\ud800=x", "data.columns.\\ud800: half of a surrogate pair"),
+        (f"out={'x' * 500_001}", "out: a text of 500,001 characters"),
+        (f"data.{'a.' * 30}b=1", "at most 20 parts"),
+        (f"{'x' * 10_000}=1", "xxx...: no key of the experiment"),
+    ],
+)
+def test_a_word_that_no_setting_takes_is_refused_in_a_short_message(word, part):
+    message = refusal("methods=lora", word)
+    assert part in message
+    assert len(message) < 600
+
+
+def test_a_path_that_is_no_utf8_can_be_named():
+    """What the command line gives of such bytes are halves of surrogate pairs that stand for them."""
+    assert experiment("out=caf\udce9").out == "caf\udce9"
+
+
+def test_a_thousand_seeds_are_taken_and_one_that_stands_twice_is_found_in_no_time():
+    assert len(experiment("seeds=1000").seeds) == 1_000
+    assert "7 stands twice" in refusal(f"seeds=[{', '.join(map(str, [*range(900), 7]))}]")
+
+
+def test_of_many_complaints_the_first_are_told():
+    message = refusal(values={f"key{number}": 1 for number in range(500)})
+    assert message.count("unknown key") == 20
+    assert message.endswith("and 480 more")
+
+
+def test_what_a_program_gives_is_held_to_the_same(tmp_path):
+    deep: dict[str, Any] = {}
+    for _ in range(5_000):
+        deep = {"a": deep}
+    with pytest.raises(ConfigError, match="nested more than 100 deep"):
+        parse_settings(Experiment, {"methods": {"lora": deep}})
+    with pytest.raises(ConfigError, match="more than 20,000 values"):
+        parse_settings(Experiment, {"models": ["a"] * 50_000})

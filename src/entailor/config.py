@@ -358,7 +358,7 @@ class Experiment(Settings):
         if not value:
             raise ValueError("at least one seed is needed")
         if len(value) > MOST_SEEDS:
-            raise ValueError(f"at most {MOST_SEEDS:,} seeds, found {len(value):,} of them")
+            raise ValueError(f"at most {MOST_SEEDS:,} seeds, not {len(value):,}")
         return _all_different(value)
 
 

@@ -160,6 +160,7 @@ class PlainLoader(yaml.SafeLoader):
 
     def __init__(self, stream: str) -> None:
         super().__init__(stream)
+        self.name = "YAML"  # in what PyYAML says of a place
         self._depth = self._nodes = 0
         self._sizes: dict[int, int] = {}  # nodes below an anchored node, by its identity
 
@@ -189,7 +190,7 @@ class PlainLoader(yaml.SafeLoader):
         for key, _ in mapping.value:
             if isinstance(key, yaml.ScalarNode):
                 if (key.tag, key.value) in seen:
-                    problem = f"the key {key.value[:40]!r} stands twice"
+                    problem = f"the key {key.value[:40]!r} stands twice. Keep one of them"
                     raise yaml.composer.ComposerError(None, None, problem, key.start_mark)
                 seen.add((key.tag, key.value))
         return mapping
@@ -205,11 +206,17 @@ class PlainLoader(yaml.SafeLoader):
             problem = f"{str(node.value)[:40]!r} is no {node.tag.rpartition(':')[2]}"
             raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from None
 
+    def refuse_tag(self, node: Any) -> Any:
+        """Say of a tag that only plain values are taken."""
+        problem = f"the tag {node.tag[:60]!r} is not taken. Write a plain value, without a tag"
+        raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+
 
 _PLAIN = {f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "seq", "map")}
 _NUMBERS = {"tag:yaml.org,2002:int", "tag:yaml.org,2002:float"}
 PlainLoader.yaml_constructors = {
-    tag: make for tag, make in yaml.SafeLoader.yaml_constructors.items() if tag in _PLAIN or tag is None
+    **{tag: make for tag, make in yaml.SafeLoader.yaml_constructors.items() if tag in _PLAIN},
+    None: PlainLoader.refuse_tag,
 }
 PlainLoader.yaml_implicit_resolvers = {
     start: [(tag, pattern) for tag, pattern in kinds if tag != "tag:yaml.org,2002:timestamp"]
@@ -228,4 +235,4 @@ def parse_yaml(text: str, loader: type[PlainLoader] = PlainLoader) -> Any:
     try:
         return yaml.load(text, Loader=loader)  # noqa: S506 - a safe loader, see above
     except (ValueError, ArithmeticError, LookupError) as error:  # of PyYAML's scanner: a character or version too large
-        raise yaml.YAMLError(f"not YAML ({type(error).__name__}: {error})") from None
+        raise yaml.YAMLError(f"a character or a version that cannot be ({str(error)[:80]})") from None

@@ -73,7 +73,7 @@ def _mapping(content: bytes, path: str | Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 at byte {error.start}. Save the file as UTF-8") from None
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not YAML: {error}") from None
+        raise ConfigError(f"{path}: cannot be read as YAML: {error}") from None
     if values is None:
         return {}
     if not isinstance(values, dict):

@@ -397,22 +397,31 @@ class RunFolder:
 
     def study(self, model: str, name: str) -> Path:
         """Return the folder of the settings that were tried for a row."""
-        return self.path / "tuning" / folder_name(model) / self._row(name)
+        return self.path / "tuning" / folder_name(model) / self._checked(_NAME, name)
 
     def curve_point(self, model: str, name: str, num_train: int, seed: int) -> Path:
         """Return the folder of one point of a row's learning curve."""
-        return self.path / "curve" / folder_name(model) / self._row(name) / f"n-{num_train}" / f"seed-{seed}"
+        return self.path / "curve" / folder_name(model) / self._checked(_NAME, name) / f"n-{num_train}" / f"seed-{seed}"
 
     def trial(self, model: str, name: str, seed: int) -> Path:
         """Return the folder of one trial; the model's name is made safe as a folder name."""
-        return self.path / "trials" / folder_name(model) / self._row(name) / f"seed-{_SEED.validate_python(seed)}"
+        return (
+            self.path
+            / "trials"
+            / folder_name(model)
+            / self._checked(_NAME, name)
+            / f"seed-{self._checked(_SEED, seed)}"
+        )
 
-    def _row(self, name: str) -> str:
-        """Return a row's name where it can be that of a folder, and of no other than one inside the run folder."""
+    def _checked(self, kind: TypeAdapter[Any], part: object) -> str:
+        """Return a part of a path as it is where it leads to no other place than one inside the run folder."""
         try:
-            return _NAME.validate_python(name)
+            return str(kind.validate_python(part))
         except ValidationError:
-            raise RunError(f"{self.path}: {str(name)[:80]!r} cannot be the name of a row. {DELETE_IT}") from None
+            problem = f"{str(part)[:80]!r} can be neither a row nor a seed of a run"
+            raise RunError(
+                f"{self.path}: {problem}. Do not use this folder; run the command with another --out"
+            ) from None
 
     def trial_folders(self) -> list[Path]:
         """Return the folders of finished trials, complete or failed, by model, row and seed."""
