@@ -13,7 +13,7 @@ from entailor.errors import RunError
 from entailor.evaluation.difference import diff_runs
 from entailor.experiment import Observer, compare
 from entailor.inference import find_trial
-from entailor.record import RunFolder, RunRecord, write_text
+from entailor.record import RunFolder, RunRecord, read_json, write_sealed_json, write_text
 from entailor.report.html import write_report
 from entailor.restoring import load_classifier
 from entailor.verification import verify
@@ -216,3 +216,37 @@ def test_diff_says_what_differs(sound, experiment, tmp_path):
 def test_the_same_experiment_twice_is_the_same(sound, experiment, tmp_path):
     compare(experiment.model_copy(update={"out": str(tmp_path / "again")}))
     assert diff_runs(sound, tmp_path / "again").same
+
+
+def test_what_a_stranger_wrote_with_checksums_that_fit_is_refused_and_the_remedies_work(sound, experiment, tmp_path):
+    """Each file made up, then what the message says to do is done."""
+    run = tmp_path / "run"
+    shutil.copytree(sound, run)
+    again = experiment.model_copy(update={"out": str(run)})
+    whole = figures(sound)
+
+    def made_up(name: str, **changes: object) -> None:
+        value = {key: one for key, one in read_json(run / name).items() if key != "checksum"}
+        write_sealed_json(run / name, {**value, **changes})
+
+    made_up("comparison.json", rows=[{"model": "none", "method": "../../../x", "seeds": [0]}])
+    with pytest.raises(RunError, match="can be neither a row nor a seed of a run"):
+        write_report(RunFolder(run))
+    made_up("comparison.json", rows="many")
+    with pytest.raises(RunError, match=r"comparison\.json: not what Entailor writes.*Run the same command again"):
+        write_report(RunFolder(run))
+    compare(again)
+    write_report(RunFolder(run))
+
+    notes: list[str] = []
+    made_up("environment.json", precision=[1])
+    compare(again, Observer(note=notes.append))
+    assert any("environment.json: not what Entailor writes" in note for note in notes)
+    made_up("trials/none/majority/seed-0/record.json", costs=[])
+    with pytest.raises(RunError, match=r"record\.json: not what Entailor writes.*Delete the trial's folder"):
+        write_report(RunFolder(run))
+    shutil.rmtree(run / "trials" / "none" / "majority" / "seed-0")
+    compare(again)
+    write_report(RunFolder(run))
+    assert figures(run) == whole
+    assert verify(run, sample=2).sound

@@ -22,7 +22,7 @@ from entailor.errors import ConfigError, DataError, LabelError, RunError
 from entailor.evaluation.calibration import apply_temperature
 from entailor.evaluation.metrics import evaluate_record
 from entailor.experiment import Comparison, compare
-from entailor.inference import Confidence, evaluate, find_trial, predict
+from entailor.inference import Confidence, evaluate, find_trial, label_names_of_run, predict
 from entailor.record import RunFolder, RunRecord, read_json, write_json, write_sealed_json
 from entailor.restoring import load_classifier
 
@@ -325,6 +325,11 @@ def test_the_label_names_of_the_run_are_known(nli_split: Split, nli_experiment: 
         evaluate(tmp_path / "shipped", files["test"])
     named = ReadOptions(label_names=data.label_names)
     assert evaluate_record(evaluate(tmp_path / "shipped", files["test"], named)).accuracy == metrics.accuracy
+
+
+@pytest.mark.parametrize("place", ["/", "/a", "/a/b", "/a/b/c", "/trials/a", "/trials/a/b/c"])
+def test_a_trial_near_the_root_has_no_label_names_of_a_run(place):
+    assert label_names_of_run(Path(place)) == {}
 
 
 # --- the shape of the input

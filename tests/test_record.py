@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -27,8 +29,10 @@ from entailor.record import (
     read_json,
     write_json,
     write_jsonl,
+    write_sealed_json,
     write_text,
 )
+from entailor.storage import checksums
 
 ODD = "half \ud800, line \u2028 and \u2029 \x85, \r\n, rtl \u202eabc, nul \0, tab \t, \U0001f600, \x1c"
 RECORD = RunRecord(
@@ -296,3 +300,98 @@ def test_the_winner_is_the_first_complete_seed_of_the_best_row():
     assert folder.winner({"rows": []}) is None
     assert folder.winner({"rows": rows, "recommendation": {"model": None, "method": None}}) is None
     assert folder.winner({"rows": [], "recommendation": None}) is None
+
+
+# --- of a stranger
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc", "..", "a/b", "", "a\0b", "\ud800", "x" * 300, None, 3])
+def test_no_name_of_a_row_leads_out_of_the_run(name):
+    for place in (RunFolder("run").trial, lambda model, row, seed: RunFolder("run").study(model, row)):
+        with pytest.raises(RunError, match="can be neither a row nor a seed"):
+            place("m", name, 0)
+
+
+@pytest.mark.parametrize("seed", ["../x", -1, 10**30, None, 0.5])
+def test_no_seed_leads_out_of_the_run(seed):
+    with pytest.raises(RunError, match="can be neither a row nor a seed"):
+        RunFolder("run").trial("m", "lora", seed)
+
+
+def rewritten(folder: Path, **changes: Any) -> None:
+    """Change a record as a stranger can, with a checksum that fits."""
+    head = json.loads((folder / "record.json").read_text())
+    write_sealed_json(folder / "record.json", {**head, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"files": {"/dev/zero": "x", "predictions.jsonl": "x", "curve.jsonl": "x"}}, "'/dev/zero' lies outside"),
+        ({"files": {"../../x": "x"}}, "'../../x' lies outside"),
+        ({"files": ["predictions.jsonl"]}, "valid dictionary"),
+        ({"num_predictions": 10**9}, "2 rows, 1000000000 expected"),
+        ({"num_predictions": None}, "valid integer"),
+        ({"name": "../x"}, "name: String should match"),
+        ({"seed": -1}, "seed: Input should be greater"),
+        ({"seed": [0]}, "seed: Input should be a valid integer"),
+        ({"labels": "yes"}, "labels: Input should be a valid tuple"),
+        ({"labels": ["yes", "yes"]}, "labels: one stands twice"),
+        ({"labels": [str(number) for number in range(5_001)]}, "at most 5000"),
+        ({"labels": ["a", "b"]}, "prediction 1 is over other labels"),
+        ({"status": "perhaps"}, "status: Input should be 'complete' or 'failed'"),
+        ({"costs": {"train_seconds": -1}}, "costs.train_seconds"),
+        ({"costs": {"stored_bytes": 10**400}}, "costs.stored_bytes"),
+        ({"costs": {"surprise": 1}}, "costs.surprise"),
+        ({"provenance": []}, "provenance: "),
+        ({"provenance": {"wall_seconds": "long"}}, "wall_seconds"),
+        ({"temperature": 0}, "temperature"),
+        ({"surprise": 1}, "surprise"),
+    ],
+)
+def test_a_record_of_wrong_types_is_refused_by_the_key(tmp_path, changes, found):
+    RECORD.write(tmp_path)
+    rewritten(tmp_path, **changes)
+    with pytest.raises(RunError, match=re.escape(found)):
+        RunRecord.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"id": 3},
+        {"label": "perhaps"},
+        {"probabilities": {}},
+        {"probabilities": {"yes": 7, "no": -6}},
+        {"probabilities": {"yes": "x", "no": 1}},
+        {"probabilities": [0.5, 0.5]},
+        {"surprise": 1},
+        {"text": None},
+    ],
+)
+def test_a_prediction_of_wrong_types_is_refused_by_its_line(tmp_path, line):
+    RECORD.write(tmp_path)
+    file = tmp_path / "predictions.jsonl"
+    first, second = (json.loads(text) for text in file.read_text().splitlines())
+    file.write_text(json.dumps(first) + "\n" + json.dumps({**second, **line}) + "\n")
+    rewritten(tmp_path, files=checksums(tmp_path, leave_out=("record.json",)))
+    with pytest.raises(RunError, match=r"predictions\.jsonl(, line|: prediction) 2"):
+        RunRecord.read(tmp_path)
+
+
+def test_a_pipe_or_a_device_in_place_of_a_file_is_not_waited_for(tmp_path):
+    for name in ("record.json", "predictions.jsonl", "curve.jsonl"):
+        for make in (os.mkfifo, lambda path: path.symlink_to("/dev/zero"), Path.mkdir):
+            folder = tmp_path / f"{name}-{getattr(make, '__name__', '')}"
+            RECORD.write(folder)
+            (folder / name).unlink()
+            make(folder / name)
+            with pytest.raises(RunError, match=f"{re.escape(name)}: cannot be read"):
+                RunRecord.read(folder)
+
+
+def test_folders_of_odd_names_are_no_points_of_a_curve(tmp_path):
+    run = RunFolder(tmp_path)
+    RECORD.write(run.curve_point("m", "lora", 20, 0))
+    RECORD.write(tmp_path / "curve" / "m" / "lora" / "n-many" / "seed-0")
+    assert [size for size, _ in run.curve_records()] == [20]

@@ -148,10 +148,12 @@ def _open(run: str | Path, *, trust_remote_code: bool) -> tuple[Path, Classifier
 
 def label_names_of_run(trial: Path) -> dict[str, str]:
     """Return how labels were written in the files of the run a trial stands in; none for a trial moved elsewhere."""
-    trials = next((parent for parent in trial.resolve().parents if parent.name == "trials"), None)
-    if trials is None or not RunFolder(trials.parent).experiment_file.exists():
+    above = trial.resolve().parents
+    if len(above) < 4 or above[2].name != "trials":  # a trial that stands alone, perhaps near the root
         return {}
-    file = RunFolder(trials.parent).experiment_file
+    file = RunFolder(above[3]).experiment_file
+    if not file.exists():
+        return {}
     with well_formed(RunError, file, "Give the labels with --label-names, or put a copy of the file back"):
         data = read_yaml(file).get("data") or {}
         return {str(written): str(name) for written, name in (data.get("label_names") or {}).items()}

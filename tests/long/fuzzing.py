@@ -28,12 +28,12 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent.parent
 SHARES = {  # of the inputs; what takes longer gets fewer
-    "readers": 0.48,
-    "configuration": 0.32,
-    "run_folders": 0.13,
+    "readers": 0.542,
+    "configuration": 0.27,
+    "run_folders": 0.12,
     "model_folders": 0.05,
     "templates": 0.017,
-    "command_lines": 0.003,
+    "command_lines": 0.001,
 }
 PROCESS_INPUTS = 50_000
 MOST_CPU_SECONDS, MOST_WALL_SECONDS, MOST_BYTES = 2.0, 30.0, 500 << 20
