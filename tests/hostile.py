@@ -7,6 +7,7 @@ run in one process with a limit of memory, each with a limit of time:
 
 prints as JSON what is wrong with each case that is not right. --quick runs one command of each case, another one from
 case to case, and draws no figures; so does tests/test_hostile.py. A case that does not hold yet stands in `PENDING`.
+The file is long because it is a list.
 """
 
 from __future__ import annotations
@@ -531,6 +532,9 @@ def over_data(file: Path, folder: Path) -> Sequence[Words]:
 
 
 DATA_FILES: dict[str, tuple[str, bytes]] = {
+    "nested JSON": ("a.json", b"[" * 200_000),
+    "nested JSON line": ("a.jsonl", b'{"text": ' + b"[" * 200_000 + b"}\n"),
+    "a long number": ("a.jsonl", b'{"text": ' + b"9" * 6_000 + b', "label": 1}\n'),
     "empty": ("a.csv", b""),
     "binary": ("a.csv", bytes(range(256)) * 20),
     "not gzip": ("a.csv.gz", b"text,label\na,b\n"),
@@ -586,7 +590,15 @@ def _template(text: str) -> Build:
     return build
 
 
-TEMPLATES = ("{{ ", "{% for a in labels %}", "{{ ''.__class__ }}", "{{ 9**9**9 }}", "{% include '/etc/passwd' %}")
+LOOPS = "{% for a in range(9999) %}{% for b in range(9999) %}{{ b }}{% endfor %}{% endfor %}"
+TEMPLATES = (
+    "{{ ",
+    "{% for a in labels %}",
+    "{{ ''.__class__ }}",
+    "{{ 9**9**9 }}",
+    "{% include '/etc/passwd' %}",
+    LOOPS,
+)
 
 CASES: list[Case] = [
     *(Case("config", name, _config(content)) for name, content in CONFIG_FILES.items()),
@@ -639,15 +651,9 @@ def _model_pipe(folder: Path) -> Sequence[Words]:
 # Of families that others work on, and not yet right: who mends them moves them to CASES.
 PENDING: list[Case] = [
     Case("data", "gzip bomb", _data("a.csv.gz", _bomb(30_000_000)), (1, 2)),
-    Case("data", "nested JSON", _data("a.json", b"[" * 200_000), (1, 2)),
-    Case("data", "nested JSON line", _data("a.jsonl", b'{"text": ' + b"[" * 200_000 + b"}\n"), (1, 2)),
-    Case("data", "a long number", _data("a.jsonl", b'{"text": ' + b"9" * 6_000 + b', "label": 1}\n'), (1, 2)),
     Case("model", "nested config", _model({"config.json": b"[" * 200_000})),
     Case("model", "config is a device", _model_link("/dev/zero")),
     Case("model", "config is a pipe", _model_pipe),
-    Case(
-        "template", "loops in a loop", _template("{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}" * 2)
-    ),
 ]
 
 
