@@ -37,7 +37,8 @@ def check_output(output: str | Path, inputs: Iterable[Source], *, overwrite: boo
             regular file, or stands there already.
     """
     target = _resolved(output)
-    if target.exists() and not target.is_file():
+    opened = str(Path(output).expanduser().absolute()).startswith(("/dev/std", "/dev/fd/", "/proc/"))
+    if opened or (target.exists() and not target.is_file()):  # what is opened already cannot be replaced
         raise OutputError(f"{output}: no regular file. Give the name of a file")
     _refuse_inputs(output, target, inputs)
     if target.is_file() and not overwrite and not _remembered(target):
