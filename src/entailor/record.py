@@ -180,7 +180,7 @@ class RunRecord:
         head = asdict(replace(self, curve=(), predictions=(), tune_predictions=()))
         del head["curve"], head["predictions"], head["tune_predictions"]
         counts = {"version": RECORD_VERSION, "num_predictions": len(self.predictions)}
-        own = {*TRIAL_FILES, *_listed_files(folder / WRITTEN_FILE)}
+        own = {*TRIAL_FILES, *_listed_files(folder / WRITTEN_FILE), *_listed_files(folder / RECORD_FILE)}
         found = checksums(folder, leave_out=(RECORD_FILE, WRITTEN_FILE, CHECKPOINT_FOLDER))
         files = {name: digest for name, digest in found.items() if name in own}
         write_sealed_json(folder / RECORD_FILE, {**counts, **head, "files": files})
