@@ -37,11 +37,11 @@ VERBS = {
     ("evaluate",): {"--run", "--test", "--columns", "--label-names", "--config-name", "--split", "--json", "--quiet"}
     | {"--trust-remote-code"},
     ("predict",): {
-        *("--run", "--input", "--output", "--columns", "--config-name", "--split", "--quiet"),
+        *("--run", "--input", "--output", "--overwrite", "--columns", "--config-name", "--split", "--quiet"),
         *("--min-confidence", "--calibrated", "--trust-remote-code"),
     },
     ("report",): {"--run"},
-    ("validate",): {*(DATA - {"--out"}), "--output", "--fail-on", "--json", "--quiet"},
+    ("validate",): {*(DATA - {"--out"}), "--output", "--overwrite", "--fail-on", "--json", "--quiet"},
     ("verify",): {"--run", "--sample", "--trust-remote-code", "--json"},
     ("diff",): {"--json"},
     ("models",): set(),

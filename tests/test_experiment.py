@@ -121,6 +121,7 @@ def test_the_run_folder_holds_what_was_promised(finished_run: Comparison, nli_ex
         "doctor.json",
         "report.html",
         ".lock",
+        ".entailor.json",
     }
     (model,) = {path.name for path in (run / "trials").iterdir()} - {"none"}
     trials = {str(path.parent.relative_to(run / "trials")) for path in run.rglob("record.json")}
@@ -446,6 +447,7 @@ def test_a_damaged_trial_is_run_again_with_a_note(quick, started):
 
 
 def test_files_that_are_not_ours_are_left_alone(quick):
+    compare(quick)
     other = Path(quick.out) / "trials" / "of mine" / "notes.txt"
     other.parent.mkdir(parents=True)
     other.write_text("keep")

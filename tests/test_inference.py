@@ -183,7 +183,17 @@ def test_no_more_than_a_chunk_is_held(finished_run, monkeypatch, tmp_path, nli_s
             read.append(number)
             yield row
 
-    monkeypatch.setattr(entailor.inference, "iter_examples", lambda source, options: rows())
+    class Rows:
+        def __init__(self, source: str, options: ReadOptions, *, is_pair: bool) -> None:
+            assert is_pair
+
+        def __iter__(self) -> Iterator[tuple[int, Example, bool]]:
+            return ((number, row, True) for number, row in enumerate(rows()))
+
+        def notes(self) -> Iterator[str]:
+            return iter(())
+
+    monkeypatch.setattr(entailor.inference, "NumberedRows", Rows)
     ahead: list[int] = []
     predict(
         trial_of(finished_run, "majority"),
@@ -212,7 +222,7 @@ def test_an_input_that_fails_leaves_the_output_as_it_was(lora, tmp_path, monkeyp
     if existing:
         out.write_text("old")
     with pytest.raises(DataError, match=r"in\.csv, row 20"):
-        predict(lora, str(source), out)
+        predict(lora, str(source), out, overwrite=existing)
     assert [path.name for path in out.parent.iterdir()] == (["out.csv"] if existing else [])
     assert not existing or out.read_text() == "old"
 

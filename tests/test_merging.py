@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from tests.conftest import reseal
 
 from entailor.cli import main
-from entailor.errors import MethodError, RunError
+from entailor.errors import MethodError, OutputError, RunError
 from entailor.experiment import compare
 from entailor.merging import merge
 from entailor.record import RunRecord
@@ -96,7 +96,7 @@ def test_other_scores_than_recorded_are_refused_and_leave_nothing(lora_trial, tm
 
 def test_a_folder_in_use_is_refused(lora_trial, tmp_path):
     (tmp_path / "mine.txt").write_text("")
-    with pytest.raises(RunError, match=r"exists already\. Give another --output"):
+    with pytest.raises(OutputError, match=r"exists already\. Give another --output"):
         merge(lora_trial, tmp_path)
 
 

@@ -26,6 +26,7 @@ from entailor.options import (
     Model,
     Out,
     Overrides,
+    Overwrite,
     Quiet,
     Run,
     SplitName,
@@ -221,6 +222,7 @@ def predict(
     calibrated: Annotated[
         bool, typer.Option("--calibrated", help="State probabilities at the temperature fitted on tune.")
     ] = False,
+    overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
     """Write label probabilities for every row of a file."""
@@ -233,7 +235,15 @@ def predict(
     with _row_counter(quiet=quiet) as show:
         confidence = Confidence(calibrated, min_confidence)
         count = predict_rows(
-            run, source, output, options, show, confidence=confidence, trust_remote_code=trust_remote_code
+            run,
+            source,
+            output,
+            options,
+            show,
+            confidence=confidence,
+            trust_remote_code=trust_remote_code,
+            overwrite=overwrite,
+            note=lambda words: None if quiet else _say(words),
         )
     if not quiet:
         unsure = f"; the label is empty where its probability is below {min_confidence:g}" if min_confidence else ""
@@ -255,6 +265,7 @@ def validate(
     fail_on: Annotated[
         str, typer.Option("--fail-on", help="Exit with 1 on a finding this grave: error, warning or never.")
     ] = "error",
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -264,6 +275,7 @@ def validate(
     imbalance, lengths, scripts. Nothing is changed.
     """
     from entailor.doctor import validate as validate_data
+    from entailor.outputs import check_output
     from entailor.report.doctor import doctor_text
 
     failing = {"error": ("error",), "warning": ("error", "warning"), "never": ()}
@@ -276,6 +288,9 @@ def validate(
         "data.columns": _mapping(columns, "--columns"),
     }
     experiment = _experiment(config, flags, overrides or [])
+    read = (config, experiment.data.train, experiment.data.tune, experiment.data.test, model)
+    if output is not None:
+        check_output(output, read, overwrite=overwrite)
     found = validate_data(
         experiment.data,
         model=model,
@@ -285,7 +300,7 @@ def validate(
     )
     document = found.document()
     if output is not None:
-        found.write(output)
+        found.write(output, inputs=read, overwrite=overwrite)
     _print(json.dumps(document, indent=2, ensure_ascii=False) if as_json else doctor_text(document))
     if any(one.severity in failing[fail_on] for one in found.findings):
         raise typer.Exit(1)

@@ -5,7 +5,7 @@ The checks stand in `data/doctor/`, one file each; this module adds what needs a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from entailor.methods import build_method
 from entailor.methods.linear_probe import LinearProbeClassifier
 from entailor.models.load import Backbone, load_backbone, open_model
 from entailor.models.precision import PrecisionChoice
+from entailor.outputs import output_file
 from entailor.record import RunFolder, read_sealed_json, write_json, write_sealed_json
 from entailor.tasks import Task
 from entailor.token_checks import token_checks
@@ -78,9 +79,19 @@ class Examination:
             "findings": [asdict(found) for found in self.findings],
         }
 
-    def write(self, path: str | Path) -> None:
-        """Write the document as JSON, atomically."""
-        write_json(Path(path), self.document())
+    def write(self, path: str | Path, *, inputs: Iterable[str | Path | None] = (), overwrite: bool = False) -> None:
+        """Write the document as JSON, whole or not at all.
+
+        Args:
+            path: the file.
+            inputs: files that must not be written over.
+            overwrite: replace a file that Entailor did not write.
+
+        Raises:
+            OutputError: it may not be written there.
+        """
+        with output_file(path, inputs, overwrite=overwrite) as temporary:
+            write_json(temporary, self.document())
 
 
 def validate(

@@ -9,6 +9,7 @@ EntailorError
 ├── MethodError            a method that does not fit the model or the task
 ├── TrainingError          training that went wrong in a way that must not pass silently
 │   └── DivergedError      a loss, a gradient or a score that is not finite
+├── OutputError            a file or folder that may not be written
 └── RunError               a run folder that is missing, damaged or belongs to another experiment
 
 Every failure a user can cause or meet is one of these. Its text names the place, what was found, what was
@@ -96,6 +97,10 @@ class DivergedError(TrainingError):
     def __init__(self, problem: str, kept: str | None = None) -> None:
         self.problem, self.kept = problem, kept
         super().__init__(problem)
+
+
+class OutputError(EntailorError):
+    """An output may not be written where it was asked for."""
 
 
 class RunError(EntailorError):

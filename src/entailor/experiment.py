@@ -6,7 +6,7 @@ import shlex
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,12 +29,12 @@ from entailor.forecasting import Work, forecast_document, forecast_trials
 from entailor.methods import TrainedMethod
 from entailor.models.precision import PrecisionChoice
 from entailor.overrides import dump_sealed_yaml, read_sealed_yaml
+from entailor.ownership import belongs_to_run
 from entailor.plain import shown
 from entailor.plan import Row, build_row, plan_trials, resolve
 from entailor.record import (
     CHECKPOINT_FOLDER,
     NO_MODEL,
-    RECORD_FILE,
     RunFolder,
     RunRecord,
     clear_trial,
@@ -110,11 +110,9 @@ def compare(experiment: Experiment, observer: Observer | None = None, stop: Stop
     folder = RunFolder(experiment.out)
     rows = {name: build_row(name, settings, experiment) for name, settings in experiment.methods.items()}
     resolved = resolve(experiment, rows)
-    with ExitStack() as stack:
-        if folder.path.is_dir():  # what stands there is looked at, and damaged records are removed
-            stack.enter_context(lock_run(folder.path))
+    with lock_run(folder.path):  # before anything in it is looked at
         try:
-            return _compare(experiment, rows, resolved, folder, observer, stop, stack)
+            return _compare(experiment, rows, resolved, folder, observer, stop)
         except OSError as error:
             if problem := disk_trouble(error):
                 raise RunError(
@@ -130,16 +128,13 @@ def _compare(
     folder: RunFolder,
     observer: Observer,
     stop: StopSwitch | None,
-    stack: ExitStack,
 ) -> Comparison:
-    existed = folder.path.is_dir()
+    refuse_inputs_in(folder, experiment)
     records = earlier_records(folder, observer)
     check_same_experiment(folder, resolved, {record.name for record in records.values() if record.status == "complete"})
     data = load_data(experiment.data)
     task = Task(data.labels, data.is_pair)
     check_challenges(experiment.data)
-    if not existed:  # a command with wrong data leaves no folder behind
-        stack.enter_context(lock_run(folder.path))
     environment = prepare_folder(folder, resolved, data, observer, records)
     tell_of_data(experiment, data, folder, observer)
     plans = plan_trials(experiment, rows, task, folder, environment, observer.note)
@@ -249,8 +244,22 @@ def earlier_records(folder: RunFolder, observer: Observer) -> dict[Path, RunReco
             records[place] = RunRecord.read(place)
         except RunError as error:
             observer.note(f"passed over: {error}")
-            (place / RECORD_FILE).unlink()
+            clear_trial(place)
     return records if any(record.status == "complete" for record in records.values()) else {}
+
+
+def refuse_inputs_in(folder: RunFolder, experiment: Experiment) -> None:
+    """Refuse data and models that the run could overwrite or delete.
+
+    Raises:
+        RunError: one lies where the run writes.
+    """
+    data = experiment.data
+    for source in (data.train, data.tune, data.test, *data.challenge, *experiment.models):
+        if source and belongs_to_run(Path(source).expanduser(), folder.path):
+            raise RunError(
+                f"{source}: read by this run, and lies where it writes. Copy it elsewhere, or give another --out"
+            )
 
 
 def trial_title(plan: TrialPlan, experiment: Experiment) -> str:
@@ -341,6 +350,7 @@ def prepare_folder(
     }
     environment["command"] = f"entailor compare --config {shlex.quote(str(folder.experiment_file))}"
     try:
+        folder.mark()
         if not records:
             for failed in folder.trial_folders():
                 clear_trial(failed)

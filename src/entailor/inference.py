@@ -6,7 +6,7 @@ import csv
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
@@ -15,19 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from entailor.data.example import Example
-from entailor.data.readers import ReadOptions, iter_examples, read_examples
+from entailor.data.readers import NumberedRow, NumberedRows, ReadOptions, read_examples
 from entailor.documents import well_formed
 from entailor.engine.scorer import score
 from entailor.errors import ConfigError, DataError, RunError
 from entailor.evaluation.calibration import apply_temperature
 from entailor.methods import Classifier
+from entailor.outputs import check_output, output_file
 from entailor.overrides import read_yaml
 from entailor.record import (
     RECORD_FILE,
     Prediction,
     RunFolder,
     RunRecord,
-    atomic_path,
     read_json,
     read_sealed_json,
     read_status,
@@ -60,6 +60,23 @@ class Confidence:
         """Return the most probable label, or None where it is not probable enough."""
         best = max(probabilities, key=probabilities.__getitem__)
         return best if probabilities[best] >= self.minimum else None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is written for one row of the input.
+
+    Attributes:
+        line: where it stands: the line of a text file on which it begins, else the number of the record.
+        id: of the example.
+        label: None where the classifier is not sure, or there is no text.
+        probabilities: by label; empty where there is no text.
+    """
+
+    line: int
+    id: str
+    label: str | None = None
+    probabilities: Said = field(default_factory=dict)
 
 
 def find_trial(run: str | Path) -> Path:
@@ -148,18 +165,16 @@ def _open(run: str | Path, *, trust_remote_code: bool) -> tuple[Path, Classifier
 
 def label_names_of_run(trial: Path) -> dict[str, str]:
     """Return how labels were written in the files of the run a trial stands in; none for a trial moved elsewhere."""
-    above = trial.resolve().parents
-    if len(above) < 4 or above[2].name != "trials":  # a trial that stands alone, perhaps near the root
+    run = RunFolder.of_trial(trial)
+    if run is None or not run.experiment_file.exists():
         return {}
-    file = RunFolder(above[3]).experiment_file
-    if not file.exists():
-        return {}
+    file = run.experiment_file
     with well_formed(RunError, file, "Give the labels with --label-names, or put a copy of the file back"):
         data = read_yaml(file).get("data") or {}
         return {str(written): str(name) for written, name in (data.get("label_names") or {}).items()}
 
 
-def predict(
+def predict(  # noqa: PLR0913 - each is an option of the command
     run: str | Path,
     source: str,
     output: str | Path,
@@ -168,6 +183,8 @@ def predict(
     *,
     confidence: Confidence | None = None,
     trust_remote_code: bool = False,
+    overwrite: bool = False,
+    note: Callable[[str], None] = lambda words: None,
 ) -> int:
     """Write label probabilities for every row of a file, a thousand rows in memory at a time.
 
@@ -179,38 +196,51 @@ def predict(
         on_progress: called with the rows done so far.
         confidence: whether to abstain where the classifier is not sure, and whether to calibrate.
         trust_remote_code: run code that comes with the base model, where it was trained so.
+        overwrite: replace an output that Entailor did not write.
+        note: told of lines without a prediction.
 
     Returns:
         The number of rows written.
 
     Raises:
+        OutputError: the output is an input, or a file that Entailor did not write.
         RunError: no temperature was fitted in this trial, and calibrated probabilities are asked for.
         DataError: the input cannot be read, or the output's ending says no known format.
     """
     path = Path(output)
     confidence = confidence or Confidence()
     write = _writer(path)
+    check_output(path, (source, run), overwrite=overwrite)
     trial, classifier, saved = _open(run, trust_remote_code=trust_remote_code)
+    inputs = (source, run, trial, saved["model"])
+    check_output(path, inputs, overwrite=overwrite)
     temperature = _temperature(trial) if confidence.calibrated else 1.0
-    options = replace(options or ReadOptions(), require_labels=False)
+    reading = NumberedRows(source, options or ReadOptions(), is_pair=classifier.task.is_pair)
     done = 0
 
-    def rows() -> Iterator[tuple[Example, Said]]:
+    def rows() -> Iterator[Answer]:
         nonlocal done
-        for chunk in _chunks(iter_examples(source, options)):
+        for chunk in _chunks(reading):
+            examples = [example for _, example, _ in chunk]
             if done == 0:
-                _check_shape(classifier, chunk[0], source)
-            probabilities_EL = _probabilities(classifier, chunk, saved["scoring_batch_tokens"])
+                _check_shape(classifier, examples[0], source)
+            probabilities_EL = _probabilities(classifier, examples, saved["scoring_batch_tokens"])
             if temperature != 1.0:
                 probabilities_EL = apply_temperature(probabilities_EL, temperature)
-            for example, p in zip(chunk, probabilities_EL, strict=True):
-                yield example, dict(zip(classifier.task.labels, map(float, p), strict=True))
+            for (line, example, has_text), p in zip(chunk, probabilities_EL, strict=True):
+                said = dict(zip(classifier.task.labels, map(float, p), strict=True))
+                yield Answer(line, example.id, confidence.label(said), said) if has_text else Answer(line, example.id)
             done += len(chunk)
             if on_progress:
                 on_progress(done)
 
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", errors="replace", newline="") as file:
-        write(file, classifier.task.labels, ((row, confidence.label(said), said) for row, said in rows()))
+    with (
+        output_file(path, inputs, overwrite=overwrite) as temporary,
+        temporary.open("w", encoding="utf-8", errors="replace", newline="") as file,
+    ):
+        write(file, classifier.task.labels, rows())
+    for words in reading.notes():
+        note(words)
     return done
 
 
@@ -225,8 +255,9 @@ def _temperature(trial: Path) -> float:
     return float(temperature)
 
 
-def _chunks(examples: Iterator[Example]) -> Iterator[list[Example]]:
-    while chunk := list(islice(examples, CHUNK)):
+def _chunks(rows: Iterable[NumberedRow]) -> Iterator[list[NumberedRow]]:
+    remaining = iter(rows)
+    while chunk := list(islice(remaining, CHUNK)):
         yield chunk
 
 
@@ -248,7 +279,7 @@ def _check_shape(classifier: Classifier, example: Example, source: str) -> None:
         )
 
 
-def _writer(path: Path) -> Callable[[TextIO, Sequence[str], Iterable[tuple[Example, str | None, Said]]], None]:
+def _writer(path: Path) -> Callable[[TextIO, Sequence[str], Iterable[Answer]], None]:
     writers = {".csv": ",", ".tsv": "\t"}
     if path.suffix == ".jsonl":
         return _write_jsonl
@@ -268,16 +299,16 @@ def harmless(cell: str) -> str:
     return f"'{cell}"
 
 
-def _write_jsonl(file: TextIO, labels: Sequence[str], rows: Iterable[tuple[Example, str | None, Said]]) -> None:
-    for example, label, probabilities in rows:
-        line = {"id": example.id, "label": label, "probabilities": dict(probabilities)}
+def _write_jsonl(file: TextIO, labels: Sequence[str], rows: Iterable[Answer]) -> None:
+    for row in rows:
+        probabilities = dict(row.probabilities) or None
+        line = {"line": row.line, "id": row.id, "label": row.label, "probabilities": probabilities}
         file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
-def _write_table(
-    file: TextIO, labels: Sequence[str], rows: Iterable[tuple[Example, str | None, Said]], delimiter: str
-) -> None:
+def _write_table(file: TextIO, labels: Sequence[str], rows: Iterable[Answer], delimiter: str) -> None:
     writer = csv.writer(file, delimiter=delimiter, lineterminator="\n")
-    writer.writerow(["id", "label", *(f"probability_{label}" for label in labels)])  # no formula can begin so
-    for example, label, probabilities in rows:
-        writer.writerow([harmless(example.id), harmless(label or ""), *(f"{probabilities[one]:.8g}" for one in labels)])
+    writer.writerow(["line", "id", "label", *(f"probability_{label}" for label in labels)])  # no formula begins so
+    for row in rows:
+        probabilities = [f"{row.probabilities[one]:.8g}" if row.probabilities else "" for one in labels]
+        writer.writerow([row.line, harmless(row.id), harmless(row.label or ""), *probabilities])

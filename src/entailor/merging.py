@@ -6,7 +6,6 @@ For an adapter that was trained on 4-bit weights that is another base: what this
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from entailor.errors import MethodError, RunError
 from entailor.inference import find_trial, label_names_of_run
 from entailor.methods import Classifier
 from entailor.models.load import quiet_libraries
+from entailor.outputs import output_folder
 from entailor.record import RUN_AGAIN, RunRecord, write_json
 from entailor.restoring import CLASSIFIER_FILE, load_classifier, read_saved
 
@@ -81,29 +81,33 @@ def merge(
 
     Raises:
         MethodError: the trial has no adapter that can be merged.
-        RunError: there is no such trial, the output is in use, or the merged model scores otherwise although base and
+        OutputError: the output is in use, or lies among the files of a run.
+        RunError: there is no such trial, or the merged model scores otherwise although base and
             arithmetic are those of the training. Nothing is left in the output then.
     """
     trial, target = find_trial(run), Path(output)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise RunError(f"{target}: exists already. Give another --output, or delete it")
+    saved = read_saved(trial)
+    inputs = (run, trial, test, saved["model"])
+    with output_folder(target, inputs) as scratch:
+        return _merge(trial, scratch, target, test, options, trust_remote_code=trust_remote_code)
+
+
+def _merge(
+    trial: Path, scratch: Path, target: Path, test: str | None, options: ReadOptions | None, *, trust_remote_code: bool
+) -> MergeReport:
     saved = read_saved(trial)
     settings = parse_settings(ModelSettings, saved["model_settings"], where="model")
     examples, before_EL = _before(trial, saved, test, options, trust_remote_code=trust_remote_code)
     classifier: Any = load_classifier(trial, full_precision=True, trust_remote_code=trust_remote_code)
     model = _mergeable(classifier, saved["method"]).merge_and_unload()
-    try:
-        after_EL = _save_and_score(classifier, model, target, examples, saved["scoring_batch_tokens"])
-        report = _compare(str(target), classifier, examples, before_EL, after_EL, _trained_on(settings))
-        if report.trained_on == "full precision" and report.largest_change > PROBABILITY_TOLERANCE:
-            raise RunError(
-                f"{report}. More than {PROBABILITY_TOLERANCE:g} is not rounding, so nothing was written; "
-                "please report this with the trial's record.json"
-            )
-    except BaseException:
-        shutil.rmtree(target, ignore_errors=True)
-        raise
-    write_json(target / MERGE_FILE, {**asdict(report), "trial": str(trial), "weights_sha256": saved["weights_sha256"]})
+    after_EL = _save_and_score(classifier, model, scratch, examples, saved["scoring_batch_tokens"])
+    report = _compare(str(target), classifier, examples, before_EL, after_EL, _trained_on(settings))
+    if report.trained_on == "full precision" and report.largest_change > PROBABILITY_TOLERANCE:
+        raise RunError(
+            f"{report}. More than {PROBABILITY_TOLERANCE:g} is not rounding, so nothing was written; "
+            "please report this with the trial's record.json"
+        )
+    write_json(scratch / MERGE_FILE, {**asdict(report), "trial": str(trial), "weights_sha256": saved["weights_sha256"]})
     return report
 
 

@@ -33,6 +33,7 @@ Challenge = Annotated[
     typer.Option("--challenge", help="Labelled file every finished classifier is scored on; may be given again."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output that Entailor did not write.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")]
 ConfigName = Annotated[str | None, typer.Option("--config-name", help="Configuration of a Hugging Face data set.")]
 SplitName = Annotated[str | None, typer.Option("--split", help="Split of a Hugging Face data set.")]

@@ -10,11 +10,11 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
+from itertools import count
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from entailor.documents import first_complaint, json_lines, parse_json, read_bytes, well_formed
 from entailor.errors import RunError
+from entailor.ownership import MARKER_FILE, refuse_links, remove_files, remove_scratch
 from entailor.storage import BLANK_SEAL, check_seal, checksums, damaged_file, seal
 
 RECORD_FILE = "record.json"
@@ -43,6 +44,13 @@ Probability = Annotated[float, Field(ge=0, le=1 + 1e-6)]
 Count = Annotated[int, Field(ge=0, lt=1 << 63)]
 Amount = Annotated[float, Field(ge=0, le=1e18)]
 Temperature = Annotated[float, Field(ge=1e-3, le=1e6)]
+WRITTEN_FILE = ".written.json"  # what an unfinished trial has saved; its record says so in the end
+SAVED_FOLDERS = ("adapter", "model", "last_good")
+TRIAL_FILES = (
+    *(RECORD_FILE, WRITTEN_FILE, TUNE_FILE, "predictions.jsonl", "curve.jsonl", "classifier.json", "traceback.txt"),
+    "last_good/classifier.json",
+)
+TEMPORARY = re.compile(rf"\.({'|'.join(map(re.escape, TRIAL_FILES))})\.[a-z0-9_]{{8}}\.tmp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,8 +202,11 @@ class RunRecord:
         head = asdict(replace(self, curve=(), predictions=(), tune_predictions=()))
         del head["curve"], head["predictions"], head["tune_predictions"]
         counts = {"version": RECORD_VERSION, "num_predictions": len(self.predictions)}
-        files = checksums(folder, leave_out=(RECORD_FILE, CHECKPOINT_FOLDER))
+        own = {*TRIAL_FILES, *_listed_files(folder / WRITTEN_FILE), *_listed_files(folder / RECORD_FILE)}
+        found = checksums(folder, leave_out=(RECORD_FILE, WRITTEN_FILE, CHECKPOINT_FOLDER))
+        files = {name: digest for name, digest in found.items() if name in own}
         write_sealed_json(folder / RECORD_FILE, {**counts, **head, "files": files})
+        remove_files(folder, (WRITTEN_FILE,))
 
     @classmethod
     def read(cls, folder: Path) -> RunRecord:
@@ -334,19 +345,68 @@ def check_trial_files(folder: Path, parts: Iterable[str] = ()) -> None:
 
 
 def clear_trial(folder: Path) -> None:
-    """Remove what an unfinished or failed attempt left in a trial's folder, but for its checkpoints.
+    """Remove what an unfinished or failed attempt wrote in a trial's folder, but for its checkpoints.
 
-    The record goes first: while it stands there, the folder counts as finished.
+    The record goes first: while it stands there, the folder counts as finished. Files of others stay; a folder of a
+    classifier that holds some, or whose list is lost, is kept under another name.
+
+    Raises:
+        RunError: the folder is reached through a link.
     """
+    refuse_trial_links(folder)
     if not folder.is_dir():
         return
-    (folder / RECORD_FILE).unlink(missing_ok=True)
-    for entry in sorted(folder.iterdir()):
-        if entry.is_dir() and not entry.is_symlink():
-            if entry.name != CHECKPOINT_FOLDER:
-                shutil.rmtree(entry)
-        else:
-            entry.unlink()
+    written = {name for file in (RECORD_FILE, WRITTEN_FILE) for name in _listed_files(folder / file)}
+    challenges = {f"challenges/{file.name}" for file in (folder / "challenges").glob("*.json")}
+    temporary = {file.name for file in folder.glob(".*.tmp") if TEMPORARY.fullmatch(file.name)}
+    remove_files(folder, (RECORD_FILE,))
+    remove_files(folder, sorted(written | challenges | temporary | set(TRIAL_FILES)))
+    for name in SAVED_FOLDERS:
+        remove_scratch(folder / scratch_name(name))
+        if (folder / name).exists():
+            taken = (folder / f"{name}.kept-{number}" for number in count(1))
+            (folder / name).rename(next(place for place in taken if not place.exists()))
+
+
+def refuse_trial_links(folder: Path) -> None:
+    """Refuse a trial folder, or a folder in it that is written to, that is a symbolic link.
+
+    Raises:
+        RunError: one is.
+    """
+    for place in (folder, *(folder / name for name in (CHECKPOINT_FOLDER, "challenges", *SAVED_FOLDERS))):
+        refuse_links(place)
+        if place.is_symlink():
+            raise RunError(f"{place}: a symbolic link, through which nothing is written or deleted. Remove the link")
+
+
+def _listed_files(path: Path) -> set[str]:
+    """Return the files a record, or the list of an unfinished trial, names; none where it is missing or damaged."""
+    try:
+        return set(read_sealed_json(path, RUN_AGAIN)["files"])
+    except (RunError, KeyError, TypeError):
+        return set()
+
+
+@contextmanager
+def saved_folder(trial: Path, name: str) -> Iterator[Path]:
+    """Give an empty folder that takes the place of ``trial/name`` when it is whole and its files are written down.
+
+    So an attempt that was broken off at any moment can be removed without touching what somebody else put there.
+    """
+    target, scratch = trial / name, trial / scratch_name(name)
+    remove_scratch(scratch)
+    scratch.mkdir(parents=True)
+    yield scratch
+    files = [(Path(name) / file.relative_to(scratch)).as_posix() for file in scratch.rglob("*") if file.is_file()]
+    listed = _listed_files(trial / WRITTEN_FILE)
+    write_sealed_json(trial / WRITTEN_FILE, {"files": sorted({*listed, *files})})
+    scratch.rename(target)
+
+
+def scratch_name(name: str) -> str:
+    """Return what a folder is called while it is filled."""
+    return f".{name}.unfinished"
 
 
 class RunFolder:
@@ -354,6 +414,21 @@ class RunFolder:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+
+    @property
+    def marker_file(self) -> Path:
+        """What says that Entailor may write and delete its files here."""
+        return self.path / MARKER_FILE
+
+    def mark(self) -> None:
+        """Write the marker, before any other file."""
+        write_sealed_json(self.marker_file, {"version": 1, "what": "the folder of an Entailor run"})
+
+    @classmethod
+    def of_trial(cls, trial: Path) -> RunFolder | None:
+        """Return the run a trial's folder stands in, or None where it stands in none."""
+        above = list(trial.resolve().parents)
+        return cls(above[3]) if len(above) > 3 and above[2].name == "trials" else None
 
     @property
     def experiment_file(self) -> Path:
@@ -490,7 +565,12 @@ _PLAIN_MODEL = re.compile(rf"(?!pypi-)(?:pypi:{_WORD}==|{_WORD}/)?{_WORD}")
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; on success it is flushed and renamed, on failure removed."""
+    """Give a temporary path beside `path`; on success it is flushed and renamed, on failure removed.
+
+    Raises:
+        RunError: `path` lies in a run folder, behind a symbolic link.
+    """
+    refuse_links(path.parent)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     os.close(handle)

@@ -15,21 +15,21 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from entailor.errors import RunError
+from entailor.ownership import LOCK_FILE, OWNER_FILE, check_run_folder
 from entailor.record import read_json, write_json
 from entailor.storage import disk_trouble
-
-LOCK_FILE = ".lock"
-OWNER_FILE = ".lock.json"
 
 
 @contextmanager
 def lock_run(folder: Path) -> Iterator[None]:
-    """Hold a run folder for this process; it is made where it does not exist.
+    """Hold a run folder for this process; it is made where it does not exist, and goes again if it stays empty.
 
     Raises:
-        RunError: another process holds it, or it cannot be written.
+        RunError: another process holds it, it cannot be written, or it is somebody else's.
     """
     try:
+        check_run_folder(folder)
+        made = [place for place in (folder, *folder.parents) if not place.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / LOCK_FILE, timeout=0)
         lock.acquire()
@@ -41,6 +41,7 @@ def lock_run(folder: Path) -> Iterator[None]:
         problem = disk_trouble(error) or str(error)
         raise RunError(f"{folder}: cannot be written: {problem}, or give another --out") from None
     try:
+        check_run_folder(folder)  # before the lock was held another program may have come
         now = datetime.now(UTC).isoformat(timespec="seconds")
         with suppress(OSError):  # it only serves the message of another process
             write_json(folder / OWNER_FILE, {"pid": os.getpid(), "host": platform.node(), "since": now})
@@ -48,6 +49,10 @@ def lock_run(folder: Path) -> Iterator[None]:
     finally:
         with suppress(OSError):
             (folder / OWNER_FILE).unlink(missing_ok=True)
+            if [path.name for path in folder.iterdir()] == [LOCK_FILE]:  # nothing came of it
+                (folder / LOCK_FILE).unlink()  # while it is held: who opened it meanwhile sees that it is gone
+                for place in made:
+                    place.rmdir()
         lock.release()
 
 

@@ -40,6 +40,7 @@ from entailor.record import (
     Prediction,
     RunRecord,
     clear_trial,
+    saved_folder,
     write_json,
     write_text,
 )
@@ -299,9 +300,10 @@ class _Trial:
         if error.kept is None or self.classifier is None:
             return f"{error}. No weights of before are left"
         place = self.folder / LAST_GOOD_FOLDER
-        saved = place / learned_folder(self.plan.method)
-        saved.mkdir(parents=True)
-        self.classifier.save(saved)
+        with saved_folder(self.folder, LAST_GOOD_FOLDER) as scratch:
+            saved = scratch / learned_folder(self.plan.method)
+            saved.mkdir()
+            self.classifier.save(saved)
         write_json(place / CLASSIFIER_FILE, describe_classifier(self.plan, self.task, self.provenance))
         return f"{error}. {error.kept[0].upper()}{error.kept[1:]}, are kept in {place}"
 
@@ -519,8 +521,8 @@ class _Trial:
     def _save_and_reload(self, classifier: Classifier, saved: Path) -> None:
         """Save, load the saved files afresh, and compare scores: a head left out would show here."""
         self.on_progress("save", 0, 0, "")
-        saved.mkdir(parents=True)
-        classifier.save(saved)
+        with saved_folder(self.folder, saved.name) as scratch:
+            classifier.save(scratch)
         write_json(self.folder / CLASSIFIER_FILE, describe_classifier(self.plan, self.task, self.provenance))
         sample = self.split.tune[:RELOAD_EXAMPLES]
         limit = self.plan.scoring_batch_tokens

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -242,7 +241,6 @@ class _Tuner:
                 return bool(earlier.get("status") == "finished")
         except RunError:
             self.tried = []
-        shutil.rmtree(self.folder, ignore_errors=True)
         self._write_study("running", None)
         return False
 

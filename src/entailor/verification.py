@@ -30,7 +30,7 @@ from entailor.restoring import load_classifier, read_saved
 from entailor.storage import check_seal
 from entailor.trial import SCORE_TOLERANCE
 
-SEALED_WHERE_THERE = ("forecast.json", "tuning/*/*/study.json", "trials/*/*/*/challenges/*.json")
+SEALED_WHERE_THERE = (".entailor.json", "forecast.json", "tuning/*/*/study.json", "trials/*/*/*/challenges/*.json")
 
 Outcome = Literal["sound", "damaged", "differs", "not scored"]
 

@@ -10,11 +10,11 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, compress
 from typing import Any
 
-from entailor.data.columns import find_columns
+from entailor.data.columns import FIELDS, find_columns
 from entailor.data.example import Example, content_id
 from entailor.data.tables import open_table
 from entailor.errors import DataError, LabelError, near_miss
@@ -35,6 +35,7 @@ class ReadOptions:
         split: split of a data set.
         require_labels: whether a label column is needed and rows without a gold label are dropped. Without it such
             rows are kept with the label None.
+        nulls_are_empty: take a text that is null for an empty one, instead of refusing it.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -43,6 +44,7 @@ class ReadOptions:
     config_name: str | None = None
     split: str | None = None
     require_labels: bool = True
+    nulls_are_empty: bool = False
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,58 @@ def iter_examples(source: str, options: ReadOptions | None = None) -> Iterator[E
     return iter(_Reading(source, options or ReadOptions()))
 
 
+NumberedRow = tuple[int, Example, bool]
+"""Where a row stands (the line it begins on, or its number as a record), the example, and whether it has a text."""
+
+_READ_TO_PREDICT = ("text", "text_pair", "id")
+
+
+class NumberedRows:
+    """Every row of a source, in order, with the place it stands at. Labels, groups and other columns are not read.
+
+    A row whose text is null stays, with an empty text, so that no later row moves up.
+
+    Args:
+        source: as for `read_examples`.
+        options: columns.
+        is_pair: whether pairs are wanted; single texts are taken from a column `text` whatever stands beside it.
+
+    Raises:
+        DataError: the source cannot be read, or has no column of texts.
+    """
+
+    def __init__(self, source: str, options: ReadOptions, *, is_pair: bool) -> None:
+        options = replace(options, require_labels=False, nulls_are_empty=True)
+        self._reading = _Reading(source, options, only=_READ_TO_PREDICT, single=not is_pair)
+        self._blank = self._without_text = 0
+
+    def __iter__(self) -> Iterator[NumberedRow]:
+        numbers = self._numbers()
+        for index, example in enumerate(self._reading):
+            number = next(numbers, None)
+            if number is None:
+                raise self._reading.changed()
+            has_text = index not in self._reading.without_text
+            self._without_text += not has_text
+            yield number, example, has_text
+        for _ in numbers:
+            raise self._reading.changed()
+
+    def _numbers(self) -> Iterator[int]:
+        for number, is_blank in self._reading.places():
+            if is_blank:
+                self._blank += 1
+            else:
+                yield number
+
+    def notes(self) -> Iterator[str]:
+        """Yield what a reader of the predictions must know, once all rows have been read."""
+        if self._blank:
+            yield f"{self._blank:,} blank lines of the input have no prediction; go by the column `line`"
+        if self._without_text:
+            yield f"{self._without_text:,} rows have no text (null), and so no label"
+
+
 @contextmanager
 def _collector_at_rest() -> Iterator[None]:
     """Hold back the cyclic garbage collector: rows hold no cycles, and it would walk over them again and again."""
@@ -105,18 +159,42 @@ def _collector_at_rest() -> Iterator[None]:
 class _Reading:
     """One pass over a source, with its counts. Works on columns of a batch; rows are looked at one by one in errors."""
 
-    def __init__(self, source: str, options: ReadOptions) -> None:
+    def __init__(
+        self, source: str, options: ReadOptions, only: Sequence[str] = FIELDS, *, single: bool = False
+    ) -> None:
         self._table = open_table(source, config_name=options.config_name, split=options.split)
         self._source, self._options = self._table.source, options
-        self.columns = find_columns(
-            self._table.columns, options.columns, source=self._source, require_labels=options.require_labels
-        )
+        mapping = options.columns
+        if single and "text" in self._table.columns and not {*mapping} & {"text", "premise", "text_pair", "hypothesis"}:
+            mapping = {**mapping, "text": "text"}
+        found = find_columns(self._table.columns, mapping, source=self._source, require_labels=options.require_labels)
+        self.columns = {name: column for name, column in found.items() if name in only}
+        self._check_unique()
+        self.without_text: set[int] = set()
         self.rows_read = self.dropped = self._repeated_ids = 0
         self._names: dict[str, str | None] = {}  # label as written -> name, or None for no gold
         self._class_names = self._table.class_names.get(self.columns.get("label", ""), ())
         self._seen: set[str] = set()
         self._repeats: dict[str, int] = {}
         self._groups: dict[Any, str | None] = {}
+
+    def _check_unique(self) -> None:
+        """Refuse a column that stands twice, if it is one that is read."""
+        for column in self.columns.values():
+            if list(self._table.columns).count(column) > 1:
+                raise DataError(
+                    f"column {column!r} stands twice in the header",
+                    path=self._source,
+                    row=1,
+                    remedy="Rename one of the two",
+                )
+
+    def places(self) -> Iterator[tuple[int, bool]]:
+        return self._table.places()
+
+    def changed(self) -> DataError:
+        """Return the error for a file that another program writes meanwhile."""
+        return DataError("changed while it was read", path=self._source, remedy="Run the command again")
 
     def notes(self) -> tuple[str, ...]:
         if not self._repeated_ids:
@@ -166,6 +244,9 @@ class _Reading:
         """Return a value as text, or say why it is none."""
         if isinstance(value, (int, float)) and not isinstance(value, bool) and not _is_nan(value):
             return str(value)
+        if self._options.nulls_are_empty and (value is None or _is_nan(value)):
+            self.without_text.add(row)
+            return ""
         if not isinstance(value, str):
             raise self._error(f"{_kind(value)}, expected text", row, field, "Fill in the text or leave the row out")
         if len(value) > MAX_FIELD_CHARACTERS:

@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import chain, islice
+from itertools import chain, dropwhile, islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
@@ -51,6 +51,13 @@ class Table(Protocol):
 
     def row_number(self, index: int) -> int:
         """Return the 1-based line of a text file where record `index` begins, or the 1-based record elsewhere."""
+
+    def places(self) -> Iterator[tuple[int, bool]]:
+        """Stream what `row_number` gives for each record, with False, and blank lines between them, with True."""
+        return ((number, False) for number in range(1, self._num_records() + 1))
+
+    def _num_records(self) -> int:
+        return sum(len(batch[0]) for batch in self.batches(self.columns[:1]))
 
 
 def open_table(source: str, *, config_name: str | None = None, split: str | None = None) -> Table:
@@ -114,6 +121,11 @@ class CsvTable(Table):
         """Return the line record `index` begins on."""
         return next(islice(self._records(), index + 1, None))[0]
 
+    def places(self) -> Iterator[tuple[int, bool]]:
+        """Stream the line each record begins on, and blank lines."""
+        after_header = dropwhile(lambda found: not found[1], self._lines())
+        return ((line, not cells) for line, cells in islice(after_header, 1, None))
+
     def _reader(self, lines: TextIO) -> Reader:
         if self._plain_quotes:
             return csv.reader(lines, delimiter=self._delimiter, quoting=csv.QUOTE_NONE)
@@ -121,13 +133,16 @@ class CsvTable(Table):
 
     def _records(self) -> Iterator[tuple[int, list[str]]]:
         """Stream the header and the records, each with the line it begins on."""
+        return ((line, cells) for line, cells in self._lines() if cells)
+
+    def _lines(self) -> Iterator[tuple[int, list[str]]]:
+        """Stream as `_records`, and blank lines as well, without cells."""
         with open_text(self._path, newline="") as lines:
             reader = self._reader(lines)
             line = 1
             try:
                 for cells in reader:
-                    if cells:
-                        yield line, cells
+                    yield line, cells
                     line = reader.line_num + 1
             except csv.Error as error:
                 raise _csv_error(self._path, line, str(error)) from None
@@ -168,12 +183,6 @@ def _csv_error(path: Path, row: int, message: str) -> DataError:
 def _check_header(path: Path, row: int, header: Sequence[str]) -> None:
     if any("\0" in name for name in header):
         raise DataError("NUL byte in the header", path=path, row=row, remedy="If the file is UTF-16, save it as UTF-8")
-    named = [name for name in header if name]
-    twice = next((name for index, name in enumerate(named) if name in named[:index]), None)
-    if twice is not None:
-        raise DataError(
-            f"column {twice!r} stands twice in the header", path=path, row=row, remedy="Rename one of the two"
-        )
 
 
 _QUOTED_CELL = re.compile(r'"(?:[^"]|"")*"')
@@ -218,6 +227,14 @@ class JsonTable(Table):
     def row_number(self, index: int) -> int:
         """Return the line, or in an array the place, of object `index`."""
         return next(islice(self._records(), index, None))[0]
+
+    def places(self) -> Iterator[tuple[int, bool]]:
+        """Stream the line or the place of each object, and blank lines."""
+        if self._array is not None:
+            yield from ((number, False) for number in range(1, len(self._array) + 1))
+            return
+        with open_text(self._path, newline="\n") as lines:
+            yield from ((number, line.isspace()) for number, line in enumerate(lines, start=1))
 
     def _records(self) -> Iterator[tuple[int, dict[str, Any]]]:
         if self._array is not None:

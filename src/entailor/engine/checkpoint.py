@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
+import re
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from entailor.engine.stopping import StopSwitch
+from entailor.ownership import refuse_links, remove_files
 from entailor.storage import disk_trouble, file_sha256
 
 CHECKPOINT_VERSION = 1
 KEPT = 2
-_PATTERN = "step-*.safetensors"
+_NAME = re.compile(r"step-\d{9,}-[0-9a-f]{64}\.safetensors")
+_TEMPORARY = re.compile(r"\.step-\d{9,}\.tmp")
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,13 @@ class CheckpointStore:
 
     def files(self) -> list[Path]:
         """Return the checkpoints there are, the newest first."""
-        return sorted(self.folder.glob(_PATTERN), reverse=True)
+        return sorted(self._own(_NAME), reverse=True)
+
+    def _own(self, pattern: re.Pattern[str]) -> list[Path]:
+        """Return files that no one else would name so; behind a link nothing is ours."""
+        if self.folder.is_symlink() or not self.folder.is_dir():
+            return []
+        return [path for path in self.folder.iterdir() if pattern.fullmatch(path.name) and not path.is_symlink()]
 
     def write(self, snapshot: Snapshot, identity: str) -> bool:
         """Write a checkpoint and drop all but the last two.
@@ -78,6 +87,7 @@ class CheckpointStore:
             "values": snapshot.values,
             "context": snapshot.context,
         }
+        refuse_links(self.folder)
         temporary = self.folder / f".step-{snapshot.step:09d}.tmp"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -124,8 +134,12 @@ class CheckpointStore:
         return None
 
     def clear(self) -> None:
-        """Remove every checkpoint."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Remove every checkpoint, and the folder unless somebody else's files are in it."""
+        with suppress(OSError):  # a checkpoint that stays is never taken for another training's
+            remove_files(self.folder.parent, (f"{self.folder.name}/{path.name}" for path in self._leftovers()))
+
+    def _leftovers(self) -> list[Path]:
+        return [*self._own(_NAME), *self._own(_TEMPORARY)]
 
 
 def _flush(path: Path) -> None:

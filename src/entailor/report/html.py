@@ -14,6 +14,7 @@ from typing import Any
 from entailor.documents import read_bytes, well_formed
 from entailor.errors import RunError
 from entailor.evaluation.comparison import hardest_examples
+from entailor.ownership import is_run_folder
 from entailor.record import NO_MODEL, RECORD_FILE, CurvePoint, RunFolder, RunRecord, read_sealed_json, write_text
 from entailor.report import plots, sections, tables
 from entailor.report.doctor import doctor_section
@@ -39,6 +40,7 @@ def write_report(folder: RunFolder) -> Path:
         RunError: comparison.json or a trial is missing, damaged or of another version.
     """
     comparison = read_comparison(folder.comparison_file)
+    check_report_is_ours(folder)
     with well_formed(RunError, folder.comparison_file, AGAIN):
         check_trials_are_there(folder, comparison)
     records = [record for _, record in folder.records()]
@@ -56,6 +58,17 @@ def write_report(folder: RunFolder) -> Path:
         )
     write_text(folder.report_file, seal(f"{page}\n<!-- checksum {BLANK_SEAL} -->\n"))
     return folder.report_file
+
+
+def check_report_is_ours(folder: RunFolder) -> None:
+    """Refuse to write over a page of somebody else, where a comparison alone was handed on.
+
+    Raises:
+        RunError: report.html is none of Entailor's.
+    """
+    if folder.report_file.exists() and not is_run_folder(folder.path):
+        content = folder.report_file.read_bytes()
+        check_seal(folder.report_file, content, "Entailor did not write it: move it elsewhere, and run again")
 
 
 def check_trials_are_there(folder: RunFolder, comparison: Mapping[str, Any]) -> None:
