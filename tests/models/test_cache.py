@@ -74,6 +74,7 @@ def test_work_that_would_not_fit_is_refused(tmp_path):
 
 def test_the_hash_of_a_large_file_is_remembered_until_the_file_changes(tmp_path, monkeypatch):
     monkeypatch.setattr(cache_module, "REMEMBERED_FROM_BYTES", 4)
+    monkeypatch.setattr(cache_module, "SETTLED_AFTER_NS", -(10**12))
     file = tmp_path / "weights"
     file.write_bytes(b"first")
     first = file_sha256(file, tmp_path / "cache")
@@ -88,6 +89,7 @@ def test_the_hash_of_a_large_file_is_remembered_until_the_file_changes(tmp_path,
 
 def test_a_damaged_note_of_a_hash_is_not_believed(tmp_path, monkeypatch):
     monkeypatch.setattr(cache_module, "REMEMBERED_FROM_BYTES", 4)
+    monkeypatch.setattr(cache_module, "SETTLED_AFTER_NS", -(10**12))
     file = tmp_path / "weights"
     file.write_bytes(b"first")
     digest = file_sha256(file, tmp_path / "cache")
