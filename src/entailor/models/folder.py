@@ -34,6 +34,7 @@ TOKENIZER_PATTERNS = (
     "merges.txt",
     "chat_template.*",
 )
+FURTHER_TEMPLATES = "additional_chat_templates/*.jinja"
 CONFIG_PATTERNS = ("config.json", "generation_config.json")
 WEIGHT_PATTERNS = ("*.safetensors", "*.safetensors.index.json")
 PICKLE_PATTERNS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
@@ -43,8 +44,10 @@ MOST_SMALL_BYTES = 256 * 2**20
 """Most bytes of any file beside the weights."""
 MOST_HEADER_BYTES = 25 * 10**6
 """Most bytes of a safetensors header, of 200,000 tensors or so; real ones take a tenth."""
-MOST_INTEGER = 2**31
-"""Most that a number in config.json may be, beside those that are no sizes, such as the length a tokenizer allows."""
+MOST_COUNTED = 2**20
+"""Most that a key of config.json called num_... may be: labels, heads, experts."""
+MOST_LAYERS = 1000
+"""Most layers of a kind that a configuration may have where they are fewer than the tensors."""
 BYTE_TOKENIZERS = ("ByT5Tokenizer", "CanineTokenizer", "PerceiverTokenizer")
 """Tokenizers that have no vocabulary file."""
 PICKLE_REMEDY = (
@@ -78,6 +81,8 @@ def check_folder(folder: Path, *, damage_remedy: str = "Copy or download it agai
     for name in names:
         if matches(name, (*CONFIG_PATTERNS, *TOKENIZER_PATTERNS, *WEIGHT_PATTERNS, "adapter_config.json")):
             _check_regular(folder / name, small=not name.endswith(".safetensors"))
+    for template in folder.glob(FURTHER_TEMPLATES):
+        _check_regular(template, small=True)
     config = _check_config(folder, names)
     files, tensors = _weight_files(folder, names, damage_remedy)
     _check_layers(folder / "config.json", config, tensors)
@@ -93,7 +98,8 @@ def answer_files(folder: Path, *, code: bool = False) -> tuple[Path, ...]:
         code: whether the Python files in it are run.
     """
     patterns = ("config.json", *TOKENIZER_PATTERNS, *(("*.py",) if code else ()))
-    return tuple(sorted(entry for entry in folder.iterdir() if matches(entry.name, patterns)))
+    beside = [entry for entry in folder.iterdir() if matches(entry.name, patterns)]
+    return tuple(sorted([*beside, *folder.glob(FURTHER_TEMPLATES)]))
 
 
 def _check_regular(file: Path, *, small: bool) -> None:
@@ -144,8 +150,10 @@ def _check_keys(file: Path, config: dict[str, Any]) -> None:
             )
         if "_implementation" in key and any("/" in str(one) for _, one in [*_entries({key: value})]):
             raise ModelError(f"{file}: {key} names {value!r}, code on the Hub, which is never run. Delete the key")
-        if isinstance(value, int) and abs(value) > MOST_INTEGER and "max" not in key:
-            raise ModelError(f"{file}: {key} is {value:.3g}, which is no size of a model. Do not use this checkpoint")
+        if key.startswith("num_") and isinstance(value, int) and not -1 <= value <= MOST_COUNTED:
+            raise ModelError(
+                f"{file}: {key} is {value}, at most {MOST_COUNTED:,} were expected. Do not use this checkpoint"
+            )
 
 
 def _entries(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
@@ -170,7 +178,12 @@ def _check_layers(file: Path, config: dict[str, Any], tensors: int) -> None:
         for one in (kind, *(kind.sub_configs or {}).values()):
             names.add(getattr(one, "attribute_map", {}).get("num_hidden_layers", "num_hidden_layers"))
     for key, value in _entries(config):
-        if key in names and not (isinstance(value, int) and 1 <= value <= tensors):
+        if key in names:
+            fits = isinstance(value, int) and 1 <= value <= tensors
+        else:
+            count = value if isinstance(value, int) and key.endswith("layers") else 0
+            fits = 0 <= count <= max(tensors, MOST_LAYERS)
+        if not fits:
             raise ModelError(
                 f"{file}: {key} is {str(value)[:40]}, but the weights are {tensors:,} tensors, and every layer has at "
                 "least one. Copy or download it again"

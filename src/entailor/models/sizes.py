@@ -15,8 +15,8 @@ from torch.nn.modules.module import register_module_module_registration_hook
 
 from entailor.errors import ModelError
 
-MOST_MODULES = 100_000
-"""Most modules a model may be made of: twice as many as 80 layers of 128 experts."""
+MOST_MODULES = 50_000
+"""Most modules a model may be made of: more than 80 layers of 128 experts each."""
 
 
 def text_size(config: Any, name: str) -> int | None:

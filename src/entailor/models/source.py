@@ -204,7 +204,7 @@ def _written_as_path(text: str) -> bool:
 
 
 def _files_sha256(folder: Path, *, code: bool = False) -> dict[str, str]:
-    return {file.name: file_sha256(file) for file in answer_files(folder, code=code)}
+    return {file.relative_to(folder).as_posix(): file_sha256(file) for file in answer_files(folder, code=code)}
 
 
 def _folder_bytes(folder: Path) -> int:
