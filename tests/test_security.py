@@ -14,6 +14,7 @@ from entailor.errors import ConfigError, EntailorError, MethodError, ModelError,
 from entailor.inference import harmless
 from entailor.methods import build_method
 from entailor.methods.lora import Lora
+from entailor.models import cache
 from entailor.models.source import resolve_model
 from entailor.record import read_json, write_json
 from entailor.redaction import HIDDEN, without_secrets
@@ -35,9 +36,15 @@ class Bomb:
 
 
 @pytest.fixture
-def trial(tiny_model, nli_task, tmp_path):
+def base(tiny_model, tmp_path):
+    """A base model that may be changed after the training."""
+    return shutil.copytree(tiny_model("bert"), tmp_path / "base")
+
+
+@pytest.fixture
+def trial(base, nli_task, tmp_path):
     settings = {"r": 2, "num_train_epochs": 1}
-    plan = TrialPlan("row", build_method("lora", settings), str(tiny_model("bert")), 0, ModelSettings(), FP32)
+    plan = TrialPlan("row", build_method("lora", settings), str(base), 0, ModelSettings(), FP32)
     assert run_trial(plan, nli_task, SPLIT, tmp_path / "trial", lambda *said: None).status == "complete"
     return tmp_path / "trial"
 
@@ -61,6 +68,44 @@ def test_a_model_stored_by_pickle_is_never_opened(tiny_model, tmp_path):
     with pytest.raises(ModelError, match=r"only pytorch_model\.bin, no safetensors weights.*save_pretrained"):
         resolve_model(str(folder))
     assert not (tmp_path / "bang").exists()
+
+
+def test_changed_weights_are_noticed_whatever_was_remembered(trial, base, monkeypatch):
+    monkeypatch.setattr(cache, "REMEMBERED_FROM_BYTES", 1)
+    monkeypatch.setattr(cache, "SETTLED_AFTER_NS", -(10**12))
+    monkeypatch.setattr(cache, "_state", lambda stat: {"size": stat.st_size})  # a file system that tells no change
+    resolve_model(str(base))
+    weights = bytearray((base / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (base / "model.safetensors").write_bytes(weights)
+    assert load_hash(base) != resolve_model(str(base), hash_again=True).weights_sha256
+    with pytest.raises(RunError, match=r"with weights [0-9a-f]{12}\.\.\., but .* now holds"):
+        load_classifier(trial)
+
+
+def load_hash(folder):
+    return resolve_model(str(folder)).weights_sha256
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("config.json", '"gelu"', '"relu"'),
+        ("tokenizer.json", '"Lowercase"', '"Lowercase" '),
+        ("tokenizer_config.json", "{", "{ "),
+        ("added_tokens.json", None, "{}"),
+        ("chat_template.jinja", None, "x"),
+    ],
+)
+def test_a_base_model_with_another_configuration_or_tokenizer_is_another_model(trial, base, name, old, new):
+    text = (base / name).read_text() if old else ""
+    (base / name).write_text(text.replace(old, new) if old else new)
+    (base / "README.md").write_text("not read")
+    if text != (base / name).read_text():
+        with pytest.raises(RunError, match=rf"trained on .* with another {name} than .* holds now"):
+            load_classifier(trial)
+    (base / name).write_text(text) if old else (base / name).unlink()
+    assert load_classifier(trial)
 
 
 def test_a_file_does_not_decide_that_code_is_run(trial, tmp_path):

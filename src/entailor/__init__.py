@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from entailor.network import shut_out_hub_kernels
+
 if TYPE_CHECKING:
     from entailor.config import BudgetSettings, DataSettings, Experiment, ModelSettings
     from entailor.data.example import Example, Split
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from entailor.verification import verify
 
 __version__ = "0.1.0"
+
+shut_out_hub_kernels()
 
 # Where each public name lives; it is imported when it is first asked for, so `import entailor` is quick.
 _HOMES = {

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from entailor import __version__
+from entailor.network import hub_kernels_loaded
 
 PACKAGES = (
     "torch",
     "transformers",
     "peft",
     "bitsandbytes",
+    "kernels",
     "tokenizers",
     "safetensors",
     "datasets",
@@ -40,6 +42,7 @@ def describe_environment() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "memory_bytes": _memory_bytes(),
         "gpus": gpus,
+        "hub_kernels": hub_kernels_loaded(),
         "git_commit": _git_commit(),
     }
 

@@ -1,6 +1,46 @@
-"""Whether the Hub answers at all: its client waits for ever for a server that takes the connection and stays silent."""
+"""What comes over the network unasked: code from the Hub is shut out, and a Hub that stays silent is noticed.
+
+Imported before any other library, by the package itself.
+"""
 
 from __future__ import annotations
+
+import os
+import sys
+
+from entailor.errors import ModelError
+
+KERNELS = "kernels"
+"""The package with which transformers and bitsandbytes fetch compiled code from the Hub and run it."""
+
+
+def shut_out_hub_kernels() -> None:
+    """Make the package `kernels` look as if it were not installed, here and in child processes.
+
+    Where it is installed, importing peft imports bitsandbytes, which fetches compiled code on some processors;
+    transformers does so for some architectures. A package that was imported before stays: see `check_no_hub_kernels`.
+    """
+    os.environ["USE_HUB_KERNELS"] = "NO"
+    if sys.modules.get(KERNELS) is None:
+        sys.modules[KERNELS] = None  # type: ignore[assignment]  # Python's own mark: importing it fails
+
+
+def check_no_hub_kernels() -> None:
+    """Refuse to load a model where the door stood open before Entailor was imported.
+
+    Raises:
+        ModelError: the package `kernels` was imported earlier in this process.
+    """
+    if hub_kernels_loaded():
+        raise ModelError(
+            "the package kernels, which fetches compiled code from the Hub and runs it, was imported before entailor. "
+            "Import entailor first, before transformers and peft"
+        )
+
+
+def hub_kernels_loaded() -> bool:
+    """Tell whether code from the Hub can be fetched in this process."""
+    return sys.modules.get(KERNELS) is not None
 
 
 def hub_is_silent() -> bool:

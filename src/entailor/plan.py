@@ -11,14 +11,15 @@ from typing import Any
 
 from entailor.config import Experiment, ModelSettings, PromptSettings, Settings, parse_settings
 from entailor.engine.scorer import usual_batch_tokens
-from entailor.errors import ConfigError, ModelError, near_miss
+from entailor.errors import ConfigError, near_miss
 from entailor.methods import Method, TrainedMethod, build_method
 from entailor.methods.registry import ROW_KEYS
-from entailor.models.load import Family, family_of, open_model, plan_model
+from entailor.models.load import Family, family_of, open_model, plan_model, read_config
 from entailor.models.placement import expected_speed
 from entailor.models.precision import PrecisionChoice, choose_precision
+from entailor.models.sizes import required_size, text_size
 from entailor.plain import shown
-from entailor.record import NO_MODEL, RunFolder, read_json, write_sealed_json
+from entailor.record import NO_MODEL, RunFolder, write_sealed_json
 from entailor.tasks import Task
 from entailor.tasks.templates import with_template_text
 from entailor.trial import TrialPlan
@@ -199,19 +200,14 @@ def open_for_run(
     known = environment["precision"]
     if model not in known:
         note(f"model {model}")
-    path = open_model(model, experiment.model).path
-    shape = read_json(path / "config.json")
+    config = read_config(open_model(model, experiment.model), experiment.model)
     if model not in known:
-        hidden = next((shape[key] for key in ("hidden_size", "dim", "n_embd", "d_model") if shape.get(key)), None)
-        if not isinstance(hidden, int):
-            raise ModelError(f"{model}: its config.json has no hidden_size. Is it a transformers checkpoint?")
-        inner = next(
-            (shape[key] for key in ("intermediate_size", "hidden_dim", "n_inner") if shape.get(key)), 4 * hidden
-        )
+        hidden = required_size(config, "hidden_size")
+        inner = text_size(config, "intermediate_size") or 4 * hidden
         import torch
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
         known[model] = asdict(choose_precision(experiment.model.precision, hidden, inner, device))
         write_sealed_json(folder.environment_file, environment)
         note(f"precision {known[model]['precision']}: {known[model]['reason']}")
-    return PrecisionChoice(**known[model]), family_of(str(shape["model_type"]))
+    return PrecisionChoice(**known[model]), family_of(config.model_type)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,7 +16,7 @@ from entailor.errors import ConfigError, RunError
 from entailor.methods import Classifier, Method, build_method
 from entailor.models.load import load_backbone, open_model
 from entailor.models.precision import PrecisionChoice
-from entailor.models.source import resolve_model
+from entailor.models.source import ModelFolder, resolve_model
 from entailor.record import MOST_LABELS, RECORD_FILE, RUN_AGAIN, RowName, SeedNumber, check_trial_files, read_json
 from entailor.tasks import Task
 
@@ -36,6 +37,7 @@ class SavedClassifier(BaseModel):
     model: str
     model_settings: dict[str, Any]
     weights_sha256: str | None
+    model_files: dict[str, str] | None = None
     seed: SeedNumber
     labels: Annotated[list[str], Field(min_length=1, max_length=MOST_LABELS)]
     is_pair: bool
@@ -94,15 +96,16 @@ def load_classifier(trial: str | Path, *, full_precision: bool = False, trust_re
         )
     backbone = None
     if method.stores_whole_model:
-        source = resolve_model(str(folder / "model"))
+        source = resolve_model(str(folder / "model"), remote_code=settings.trust_remote_code)
         settings = settings.model_copy(update={"head": "checkpoint"})
     elif method.needs_backbone:
-        source = open_model(model, settings)
+        source = open_model(model, settings, hash_again=True)
         if source.weights_sha256 != digest:
             raise RunError(
                 f"{folder}: trained on {model} with weights {str(digest)[:12]}..., but {source.path} now holds "
                 f"{source.weights_sha256[:12]}.... Give back the same checkpoint or train again"
             )
+        _check_other_files(folder, source, saved.get("model_files") or source.files_sha256)
     if full_precision:
         settings = settings.model_copy(update={"load_in_4bit": False, "load_in_8bit": False})
     if method.needs_backbone:
@@ -117,3 +120,18 @@ def load_classifier(trial: str | Path, *, full_precision: bool = False, trust_re
     if isinstance(classifier, torch.nn.Module):
         classifier.eval()
     return classifier
+
+
+def _check_other_files(trial: Path, source: ModelFolder, recorded: Mapping[str, str]) -> None:
+    """Hold configuration, tokenizer and code of a base model against those of the training.
+
+    Raises:
+        RunError: one of them is another file now.
+    """
+    now = source.files_sha256
+    odd = sorted(name for name in {*recorded, *now} if recorded.get(name) != now.get(name))
+    if odd:
+        raise RunError(
+            f"{trial}: trained on {source.name} with another {odd[0]} than {source.path} holds now. "
+            "Give back the same checkpoint or train again"
+        )

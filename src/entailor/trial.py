@@ -377,7 +377,10 @@ class _Trial:
         folder = open_model(self.plan.model, self.plan.settings)
         precision = self.plan.precision or FP32
         self.provenance.update(
-            weights_sha256=folder.weights_sha256, precision=precision.precision, precision_reason=precision.reason
+            weights_sha256=folder.weights_sha256,
+            model_files=dict(folder.files_sha256),
+            precision=precision.precision,
+            precision_reason=precision.reason,
         )
         objective = self.plan.method.objective
         first = "placement" not in self.provenance  # a restart loads again, and must not end the peak of the trial
@@ -549,6 +552,7 @@ def describe_classifier(plan: TrialPlan, task: Task, provenance: dict[str, Any])
         "model_settings": plan.settings.model_dump(mode="json"),
         "prompt": plan.prompt.model_dump(mode="json"),
         "weights_sha256": provenance.get("weights_sha256"),
+        "model_files": provenance.get("model_files"),
         "labels": list(task.labels),
         "is_pair": task.is_pair,
         "seed": provenance.get("seed_used", plan.seed),

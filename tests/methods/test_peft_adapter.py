@@ -1,3 +1,6 @@
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -6,6 +9,7 @@ from tests.methods.conftest import logprobs, teach
 
 from entailor.errors import ConfigError, MethodError
 from entailor.methods import build_method
+from entailor.methods.peft_adapter import PeftAdapter
 
 ROWS = make_examples(5, seed=3)
 FAST = {"num_train_epochs": 1, "per_device_train_batch_size": 8, "learning_rate": 0.05}
@@ -93,3 +97,56 @@ def test_an_adapter_that_does_not_fit_is_a_method_error(settings, message, load_
 def test_prompts_are_searched_at_ten_times_the_rates():
     assert build_method("peft", {"peft_type": "IA3"}).search_space()["learning_rate"].high == 1e-2
     assert build_method("peft", {"peft_type": "prompt_tuning"}).search_space()["learning_rate"].low == 1e-3
+
+
+SOURCES = [
+    ("MULTITASK_PROMPT_TUNING", {"num_virtual_tokens": 2, "prompt_tuning_init_state_dict_path": "bomb.pt"}),
+    ("PROMPT_TUNING", {"num_virtual_tokens": 2, "tokenizer_name_or_path": "gpt2"}),
+    ("PROMPT_TUNING", {"num_virtual_tokens": 2, "tokenizer_kwargs": {"cache_dir": "x"}}),
+    ("LORA", {"base_model_name_or_path": "other"}),
+    ("LORA", {"revision": "main"}),
+    ("LORA", {"megatron_config": {"a": 1}, "megatron_core": "antigravity"}),
+    ("LORA", {"init_lora_weights": "someone/weights"}),
+    ("LORA", {"corda_config": {"cache_file": "x.pt"}}),
+    ("LORA", {"corda_config": {"covariance_file": Path("x.pt")}}),
+    ("LORA", {"arrow_config": {"task_adapter_names": ["x"]}}),
+    ("SHADOW", {"shadow_model": "someone/model"}),
+    ("XLORA", {"adapters": {"one": "someone/adapter"}}),
+]
+
+
+@pytest.mark.parametrize(("kind", "values"), SOURCES)
+def test_settings_that_read_a_file_or_name_a_model_are_refused(load_tiny, nli_task, kind, values):
+    key = list(values)[-1]
+    with pytest.raises(ConfigError, match=rf"{key} is .*Leave out {key}"):
+        adapted(load_tiny, nli_task, peft_type=kind, peft_config=values)
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        ("LORA", {"init_lora_weights": "pissa_niter_4", "target_modules": ["query"], "bias": "lora_only"}),
+        ("LORA", {"target_modules": "all-linear", "rank_pattern": {"query": 2}}),
+        ("LORA", {"target_modules": "all-linear", "init_lora_weights": "gaussian", "exclude_modules": ["value"]}),
+        ("BOFT", {"target_modules": ["query"], "boft_block_size": 4, "bias": "all"}),
+    ],
+)
+def test_choices_and_names_of_layers_are_taken(load_tiny, kind, values):
+    config = PeftAdapter(peft_type=kind, peft_config=values)._config(load_tiny("bert"))
+    assert all(
+        getattr(config, key) in (value, set(value) if isinstance(value, list) else value)
+        for key, value in values.items()
+    )
+
+
+def test_every_setting_of_every_adapter_that_may_be_a_path_is_refused(load_tiny):
+    """Whatever adapters and settings peft comes to have: a text that is no choice and names no layers stays out."""
+    from peft import PEFT_TYPE_TO_CONFIG_MAPPING
+
+    backbone = load_tiny("bert")
+    for kind, config in PEFT_TYPE_TO_CONFIG_MAPPING.items():
+        for key in config.__dataclass_fields__:
+            if re.search(r"path|file|_core$|shadow_model|revision|auto_mapping", key):
+                method = PeftAdapter(peft_type=kind.value, peft_config={key: "a/b"})
+                with pytest.raises(ConfigError, match=f"{key} is 'a/b'"):
+                    method._config(backbone)

@@ -74,6 +74,7 @@ def test_work_that_would_not_fit_is_refused(tmp_path):
 
 def test_the_hash_of_a_large_file_is_remembered_until_the_file_changes(tmp_path, monkeypatch):
     monkeypatch.setattr(cache_module, "REMEMBERED_FROM_BYTES", 4)
+    monkeypatch.setattr(cache_module, "SETTLED_AFTER_NS", -(10**12))
     file = tmp_path / "weights"
     file.write_bytes(b"first")
     first = file_sha256(file, tmp_path / "cache")
@@ -88,6 +89,7 @@ def test_the_hash_of_a_large_file_is_remembered_until_the_file_changes(tmp_path,
 
 def test_a_damaged_note_of_a_hash_is_not_believed(tmp_path, monkeypatch):
     monkeypatch.setattr(cache_module, "REMEMBERED_FROM_BYTES", 4)
+    monkeypatch.setattr(cache_module, "SETTLED_AFTER_NS", -(10**12))
     file = tmp_path / "weights"
     file.write_bytes(b"first")
     digest = file_sha256(file, tmp_path / "cache")
@@ -102,3 +104,53 @@ def test_a_damaged_source_note_says_to_delete_the_folder(tmp_path: Path, text):
         (tmp_path / "source.json").write_text(text)
     with pytest.raises(ModelError, match="Delete this folder"):
         read_source(tmp_path)
+
+
+def test_a_change_within_a_tick_of_the_clock_is_noticed(tmp_path, monkeypatch):
+    monkeypatch.setattr(cache_module, "REMEMBERED_FROM_BYTES", 4)
+    file, cache = tmp_path / "weights", tmp_path / "cache"
+    frozen = dict.fromkeys(("st_mtime_ns", "st_ctime_ns"), 10**18)
+
+    def coarse(stat: os.stat_result) -> dict[str, int]:
+        return {"size": stat.st_size, "ino": stat.st_ino, **frozen}  # a clock that never moves
+
+    monkeypatch.setattr(cache_module, "_state", coarse)
+    for content in (b"first", b"other"):
+        file.write_bytes(content)
+        assert file_sha256(file, cache) == hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_a_change_with_the_old_time_put_back_is_noticed(tmp_path, monkeypatch, replace):
+    monkeypatch.setattr(cache_module, "REMEMBERED_FROM_BYTES", 4)
+    monkeypatch.setattr(cache_module, "SETTLED_AFTER_NS", -(10**12))
+    file, cache = tmp_path / "weights", tmp_path / "cache"
+    file.write_bytes(b"first")
+    before = file.stat()
+    file_sha256(file, cache)
+    if replace:
+        (tmp_path / "new").write_bytes(b"other")
+        (tmp_path / "new").replace(file)
+    else:
+        file.write_bytes(b"other")
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert file.stat().st_mtime_ns == before.st_mtime_ns
+    assert file_sha256(file, cache) == hashlib.sha256(b"other").hexdigest()
+
+
+def test_a_file_that_changes_while_it_is_hashed_is_not_remembered(tmp_path, monkeypatch):
+    monkeypatch.setattr(cache_module, "REMEMBERED_FROM_BYTES", 4)
+    monkeypatch.setattr(cache_module, "SETTLED_AFTER_NS", -(10**12))
+    file, cache = tmp_path / "weights", tmp_path / "cache"
+    file.write_bytes(b"first")
+    digest = hashlib.file_digest
+
+    def change_meanwhile(opened, name):
+        found = digest(opened, name)
+        file.write_bytes(b"other")
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(hashlib, "file_digest", change_meanwhile)
+        file_sha256(file, cache)
+    assert file_sha256(file, cache) == hashlib.sha256(b"other").hexdigest()

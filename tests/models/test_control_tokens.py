@@ -1,16 +1,14 @@
 """Text that looks like a special token is text, for every kind of tokenizer there is."""
 
-from types import SimpleNamespace
-
 import pytest
 from tests.conftest import make_tokenizer
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoConfig, PreTrainedTokenizerFast
 
 from entailor.data.example import Example
 from entailor.models.tokenizer import TextEncoder
 
-CONFIG = SimpleNamespace(max_position_embeddings=2000, type_vocab_size=1, model_type="bert")
+CONFIG = AutoConfig.for_model("bert", max_position_embeddings=2000, type_vocab_size=1, num_hidden_layers=1)
 TEMPTING = (
     "<s>",
     "</s>",

@@ -1,14 +1,17 @@
 import json
+import re
 import shutil
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.conftest import DECODERS, ENCODERS, FP32
+from tests.conftest import DECODERS, ENCODERS, FP32, NLI_LABELS, make_examples
 
 from entailor.errors import ModelError
+from entailor.methods.transformer import TransformerClassifier
 from entailor.models.load import load_backbone
 from entailor.models.source import ModelFolder
+from entailor.tasks import Task
 
 NEW_MODULES = {
     "bert": ("bert.pooler.dense", "classifier"),
@@ -170,3 +173,58 @@ def test_pickled_weights_are_never_loaded(copied, nli_task):
     (folder / "model.safetensors").unlink()
     with pytest.raises(ModelError, match=r"cannot be loaded"):
         load_backbone(ModelFolder("name", folder, "folder", "0" * 64), nli_task, ModelSettings(), FP32, 0)
+
+
+# the tokenizer and the embeddings
+
+
+def with_token(folder, target, token, **kind):
+    """Copy a checkpoint and add a token to its tokenizer alone."""
+    from tokenizers import AddedToken
+    from transformers import AutoTokenizer
+
+    shutil.copytree(folder, target)
+    tokenizer = AutoTokenizer.from_pretrained(target)
+    tokenizer.add_tokens([AddedToken(token, **kind)], special_tokens=kind.get("special", False))
+    tokenizer.save_pretrained(target)
+    return target
+
+
+@pytest.mark.parametrize(
+    ("kind", "objective"), [("bert", "classify"), ("llama", "classify"), ("gpt2", "language_model")]
+)
+def test_a_token_without_a_row_is_an_error_and_the_advice_works(tiny_model, load_tiny, tmp_path, kind, objective):
+    from transformers import AutoModel, AutoModelForCausalLM
+
+    folder = with_token(tiny_model(kind), tmp_path / "model", "brandnew")
+    with pytest.raises(ModelError, match=r"knows 1 tokens that its embeddings have no row for.*'brandnew'") as caught:
+        load_tiny(folder, objective=objective)
+    rows = int(re.search(r"resize_token_embeddings\((\d+)\)", str(caught.value))[1])
+    model = (AutoModelForCausalLM if objective == "language_model" else AutoModel).from_pretrained(folder)
+    model.resize_token_embeddings(rows)
+    model.save_pretrained(folder)
+    assert load_tiny(folder, objective=objective)
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "llama", "gpt2"])
+def test_a_pad_token_without_a_row_gives_way_to_another(tiny_model, load_tiny, tmp_path, kind):
+    folder = with_token(tiny_model(kind), tmp_path / "model", "<newpad>", special=True)
+    change(folder / "tokenizer_config.json", pad_token="<newpad>")
+    backbone, plain = load_tiny(folder), load_tiny(kind)
+    assert backbone.text_encoder.tokenizer.pad_token_id < backbone.model.get_input_embeddings().num_embeddings
+    rows = make_examples(6, seed=4)
+    one, other = (TransformerClassifier(each, Task(NLI_LABELS, is_pair=True)).eval() for each in (backbone, plain))
+    with torch.no_grad():
+        logits = [each.logits(each.collate(each.encode(rows))) for each in (one, other)]
+    torch.testing.assert_close(*logits, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta"])
+def test_an_encoder_without_a_pad_token_takes_another(tiny_model, load_tiny, tmp_path, kind):
+    folder = shutil.copytree(tiny_model(kind), tmp_path / "model")
+    change(folder / "tokenizer_config.json", pad_token=None)
+    assert load_tiny(folder).text_encoder.tokenizer.pad_token_id is not None
+
+
+def change(file, **values):
+    file.write_text(json.dumps(json.loads(file.read_text()) | values))

@@ -5,7 +5,7 @@ import pytest
 
 from entailor.errors import ModelError
 from entailor.models import source
-from entailor.models.cache import write_source
+from entailor.models.cache import weights_sha256, write_source
 from entailor.models.package import KNOWN_PACKAGES, package_folder
 from entailor.models.source import list_models, resolve_model
 
@@ -107,9 +107,9 @@ def test_the_hash_of_parts_depends_on_every_part(cache, tmp_path):
     files = (tmp_path / "a", tmp_path / "b")
     for file in files:
         file.write_text(file.name)
-    both = source._weights_sha256(files, cache)
+    both = weights_sha256(files, cache)
     files[1].write_text("changed")
-    assert source._weights_sha256(files, cache) != both
+    assert weights_sha256(files, cache) != both
 
 
 def test_the_list_starts_with_the_known_packages(cache):
@@ -147,6 +147,7 @@ def test_the_list_shows_what_is_cached(cache, tmp_path, write_tiny_checkpoint):
 
 def test_the_hash_notes_of_large_weights_go_into_the_cache_given(tmp_path, monkeypatch, write_tiny_checkpoint):
     monkeypatch.setattr("entailor.models.cache.REMEMBERED_FROM_BYTES", 1)
+    monkeypatch.setattr("entailor.models.cache.SETTLED_AFTER_NS", -(10**12))
     folder = write_tiny_checkpoint(tmp_path / "model")
     before = sorted(folder.iterdir())
     resolve_model(str(folder), cache=tmp_path / "elsewhere")

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from tests.conftest import ENCODERS, ROBERTA_SPECIALS, make_config, make_tokenizer
+from transformers import AutoConfig
 
 from entailor.data.example import Example
 from entailor.errors import ModelError
@@ -249,10 +250,19 @@ def test_windows_leave_room_for_virtual_tokens():
 
 @pytest.mark.parametrize(
     ("kind", "limit"),
-    [("bert", 80), ("distilbert", 80), ("roberta", 78), ("xlm-roberta", 78), ("mpnet", 78), ("camembert", 78)],
+    [
+        ("bert", 80),
+        ("distilbert", 80),
+        ("roberta", 78),
+        ("xlm-roberta", 78),
+        ("mpnet", 78),
+        ("camembert", 78),
+        ("luke", 78),
+    ],
 )
 def test_positions_an_architecture_never_uses_are_left_out(kind, limit):
-    config = SimpleNamespace(model_type=kind, max_position_embeddings=80, pad_token_id=1)
+    sizes = {"dim" if kind == "distilbert" else "hidden_size": 12, "max_position_embeddings": 80, "pad_token_id": 1}
+    config = AutoConfig.for_model(kind, **sizes)
     assert position_limit(config, SimpleNamespace(model_max_length=10**30)) == limit
     assert position_limit(config, SimpleNamespace(model_max_length=None)) == limit
     assert position_limit(config, SimpleNamespace(model_max_length=40)) == 40

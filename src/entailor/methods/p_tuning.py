@@ -18,6 +18,7 @@ from entailor.methods.base import AdapterMethod, Classifier, HeadLearningRate, L
 from entailor.methods.soft_prompt import SoftPromptClassifier, vocabulary_words
 from entailor.methods.transformer import WEIGHTS_FILE, PeftClassifier, save_tensors, task_type
 from entailor.models.load import Backbone
+from entailor.models.sizes import required_size
 from entailor.tasks import Task
 
 
@@ -71,9 +72,9 @@ class PTuning(AdapterMethod, name="p_tuning"):
             num_virtual_tokens=self.num_virtual_tokens,
             token_dim=backbone.model.get_input_embeddings().embedding_dim,
             num_transformer_submodules=1,
-            num_attention_heads=shape.num_attention_heads,
-            num_layers=shape.num_hidden_layers,
-            encoder_hidden_size=self.encoder_hidden_size or shape.hidden_size,
+            num_attention_heads=required_size(shape, "num_attention_heads"),
+            num_layers=required_size(shape, "num_hidden_layers"),
+            encoder_hidden_size=self.encoder_hidden_size or required_size(shape, "hidden_size"),
             encoder_reparameterization_type=self.encoder_reparameterization_type,
             encoder_num_layers=self.encoder_num_layers,
             encoder_dropout=self.encoder_dropout,

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from entailor.errors import MethodError
 from entailor.methods.transformer import TokenBatch, TransformerClassifier
 from entailor.models.load import Backbone
+from entailor.models.sizes import required_size
 from entailor.tasks import Task
 
 # Vocabularies are ordered by frequency, more or less; rare tokens make poor starting points.
@@ -91,7 +92,9 @@ class SoftPromptClassifier(TransformerClassifier):
                 parameter.requires_grad_(False)
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
-                head = MeanHead(self.model.config.hidden_size, len(task.labels), pairs=pooling == "pair")
+                head = MeanHead(
+                    required_size(self.model.config, "hidden_size"), len(task.labels), pairs=pooling == "pair"
+                )
             self.head = head.to(backbone.device)
 
     def _usual_pooling(self, backbone: Backbone) -> str:

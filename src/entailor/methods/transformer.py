@@ -131,7 +131,7 @@ class TransformerClassifier(nn.Module, Classifier):
             [
                 token_ids(
                     row,
-                    [1 - self.pad_id if word == self.pad_id else word for word in words],
+                    [int(self.pad_id == 0) if word == self.pad_id else word for word in words],
                     typed and typed * len(words),
                     truncated=False,
                 )

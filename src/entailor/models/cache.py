@@ -11,7 +11,8 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from entailor.errors import ModelError, RunError
@@ -20,6 +21,9 @@ from entailor.record import read_json, write_json
 SOURCE_FILE = "source.json"
 REMEMBERED_FROM_BYTES = 16 * 2**20
 """Files at least this large have their hash remembered; smaller ones are hashed faster than looked up."""
+SETTLED_AFTER_NS = 3 * 10**9
+"""A file changed later than this before it was hashed may change again without new times: clocks of file systems tick
+slowly, some once in two seconds. Its hash is not remembered."""
 
 
 def cache_folder() -> Path:
@@ -90,7 +94,7 @@ def require_room(folder: Path, needed_bytes: int) -> None:
 
 
 def write_source(folder: Path, **source: str | None) -> None:
-    """Note beside a checkpoint where it comes from: `name`, `wheel_sha256`, `gguf_sha256`."""
+    """Note beside a checkpoint where it comes from: `name`, `wheel_sha256`, `gguf_sha256`, `weights_sha256`."""
     write_json(folder / SOURCE_FILE, source)
 
 
@@ -114,22 +118,45 @@ def file_sha256(path: Path, cache: Path | None = None) -> str:
 
     Args:
         path: the file.
-        cache: where the hash of a large file is remembered by path, size and time of change; None: hash again.
+        cache: where the hash of a large file is remembered; None: hash again, as for what a stranger gave. A hash is
+            believed as long as place, size and all times of the file stay. The time of change cannot be set back.
     """
     stat = path.stat()
     remembered = None
     if cache is not None and stat.st_size >= REMEMBERED_FROM_BYTES:
         key = hashlib.sha256(str(path.resolve()).encode("utf-8", "surrogateescape")).hexdigest()[:32]
         remembered = cache / "hashes" / f"{key}.json"
-    state = {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+    state = _state(stat)
     if remembered is not None and remembered.is_file():
         with contextlib.suppress(RunError):
             entry = read_json(remembered)
             if isinstance(entry, dict) and {**state, "sha256": entry.get("sha256")}.items() <= entry.items():
                 return str(entry["sha256"])
+    begun_ns = time.time_ns()
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if remembered is not None:
+    settled = max(stat.st_mtime_ns, stat.st_ctime_ns) < begun_ns - SETTLED_AFTER_NS
+    if remembered is not None and settled and _state(path.stat()) == state:
         with contextlib.suppress(OSError):  # a cache that cannot be written costs time, not correctness
             write_json(remembered, {"path": str(path), **state, "sha256": digest})
     return digest
+
+
+def weights_sha256(files: Sequence[Path], cache: Path | None = None) -> str:
+    """Return the SHA-256 of the one weight file, or of the list of names and hashes where there are several.
+
+    Args:
+        files: in the order of their names.
+        cache: as in `file_sha256`.
+    """
+    hashes = [file_sha256(file, cache) for file in files]
+    if len(hashes) == 1:
+        return hashes[0]
+    listing = "".join(f"{digest}  {file.name}\n" for digest, file in zip(hashes, files, strict=True))
+    return hashlib.sha256(listing.encode()).hexdigest()
+
+
+def _state(stat: os.stat_result) -> dict[str, int]:
+    """Return what changes with a file."""
+    names = ("st_dev", "st_ino", "st_size", "st_mtime_ns", "st_ctime_ns")
+    return {name.removeprefix("st_"): getattr(stat, name) for name in names}

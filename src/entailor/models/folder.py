@@ -6,6 +6,8 @@ Reads headers only. Never opens a pickle: weights in that form are refused by na
 from __future__ import annotations
 
 import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -26,14 +28,26 @@ VOCABULARY_PATTERNS = (
 TOKENIZER_PATTERNS = (
     *VOCABULARY_PATTERNS,
     "tokenizer_config.json",
+    "processor_config.json",  # may hold the chat template
     "special_tokens_map.json",
     "added_tokens.json",
     "merges.txt",
     "chat_template.*",
 )
+FURTHER_TEMPLATES = "additional_chat_templates/*.jinja"
 CONFIG_PATTERNS = ("config.json", "generation_config.json")
 WEIGHT_PATTERNS = ("*.safetensors", "*.safetensors.index.json")
 PICKLE_PATTERNS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
+MOST_JSON_BYTES = 64 * 2**20
+"""Most bytes of a file that is read as JSON; a vocabulary of 260,000 words takes half of it."""
+MOST_SMALL_BYTES = 256 * 2**20
+"""Most bytes of any file beside the weights."""
+MOST_HEADER_BYTES = 25 * 10**6
+"""Most bytes of a safetensors header, of 200,000 tensors or so; real ones take a tenth."""
+MOST_COUNTED = 2**20
+"""Most that a key of config.json called num_... may be: labels, heads, experts."""
+MOST_LAYERS = 1000
+"""Most layers of a kind that a configuration may have where they are fewer than the tensors."""
 BYTE_TOKENIZERS = ("ByT5Tokenizer", "CanineTokenizer", "PerceiverTokenizer")
 """Tokenizers that have no vocabulary file."""
 PICKLE_REMEDY = (
@@ -64,13 +78,44 @@ def check_folder(folder: Path, *, damage_remedy: str = "Copy or download it agai
         names = sorted(entry.name for entry in folder.iterdir())
     except OSError as error:
         raise ModelError(f"{folder}: cannot be read ({error.strerror}). Check its permissions") from None
-    _check_config(folder, names)
-    files = _weight_files(folder, names, damage_remedy)
+    for name in names:
+        if matches(name, (*CONFIG_PATTERNS, *TOKENIZER_PATTERNS, *WEIGHT_PATTERNS, "adapter_config.json")):
+            _check_regular(folder / name, small=not name.endswith(".safetensors"))
+    for template in folder.glob(FURTHER_TEMPLATES):
+        _check_regular(template, small=True)
+    config = _check_config(folder, names)
+    files, tensors = _weight_files(folder, names, damage_remedy)
+    _check_layers(folder / "config.json", config, tensors)
     _check_tokenizer(folder, names)
     return files
 
 
-def _check_config(folder: Path, names: list[str]) -> None:
+def answer_files(folder: Path, *, code: bool = False) -> tuple[Path, ...]:
+    """Return the files beside the weights that decide what a model answers, in the order of their names.
+
+    Args:
+        folder: a checked checkpoint.
+        code: whether the Python files in it are run.
+    """
+    patterns = ("config.json", *TOKENIZER_PATTERNS, *(("*.py",) if code else ()))
+    beside = [entry for entry in folder.iterdir() if matches(entry.name, patterns)]
+    return tuple(sorted([*beside, *folder.glob(FURTHER_TEMPLATES)]))
+
+
+def _check_regular(file: Path, *, small: bool) -> None:
+    """Refuse what would hang or fill the memory when it is read: a device, a pipe, a file far too large."""
+    if not file.is_file():
+        found = "a link to nothing" if not file.exists() else "a folder" if file.is_dir() else "a device or a pipe"
+        raise ModelError(f"{file}: {found}, a regular file was expected. Copy or download it again")
+    size = file.stat().st_size
+    limit = MOST_JSON_BYTES if file.suffix == ".json" else MOST_SMALL_BYTES
+    if small and size > limit:
+        raise ModelError(
+            f"{file}: {size:,} bytes, at most {limit:,} were expected in such a file. Do not use this checkpoint"
+        )
+
+
+def _check_config(folder: Path, names: list[str]) -> dict[str, Any]:
     if "config.json" not in names:
         if "adapter_config.json" in names:
             base = _read_mapping(folder / "adapter_config.json").get("base_model_name_or_path")
@@ -79,17 +124,76 @@ def _check_config(folder: Path, names: list[str]) -> None:
             raise ModelError(f"{folder}: no config.json, but a GGUF file. Give the file itself: {folder / gguf}")
         found = ", ".join(names[:5]) or "an empty folder"
         raise ModelError(f"{folder}: no config.json, found {found}. Give the folder that save_pretrained() wrote")
-    if "model_type" not in _read_mapping(folder / "config.json"):
+    config = _read_mapping(folder / "config.json")
+    if not isinstance(config.get("model_type"), str):
         raise ModelError(
             f"{folder / 'config.json'}: no key 'model_type', so it does not describe a transformers model. "
             "Give the folder that save_pretrained() wrote"
         )
+    if "adapter_config.json" in names:
+        raise ModelError(
+            f"{folder}: a model with an adapter beside it (adapter_config.json), which transformers would add to the "
+            "weights without a word. Move the adapter_* files elsewhere to use the model alone; or load both with "
+            "peft, merge_and_unload(), and save_pretrained() to a new folder"
+        )
+    _check_keys(folder / "config.json", config)
+    return config
 
 
-def _weight_files(folder: Path, names: list[str], damage_remedy: str) -> tuple[Path, ...]:
+def _check_keys(file: Path, config: dict[str, Any]) -> None:
+    """Refuse keys that make transformers read other files than those that are hashed, or take code from the Hub."""
+    for key, value in _entries(config):
+        if key == "transformers_weights":
+            raise ModelError(
+                f"{file}: transformers_weights names {value!r}, so other weights than {SINGLE_FILE} would be read. "
+                "Load it with transformers and save it with save_pretrained() to a new folder"
+            )
+        if "_implementation" in key and any("/" in str(one) for _, one in [*_entries({key: value})]):
+            raise ModelError(f"{file}: {key} names {value!r}, code on the Hub, which is never run. Delete the key")
+        if key.startswith("num_") and isinstance(value, int) and not -1 <= value <= MOST_COUNTED:
+            raise ModelError(
+                f"{file}: {key} is {value}, at most {MOST_COUNTED:,} were expected. Do not use this checkpoint"
+            )
+
+
+def _entries(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Give every key of a nested mapping with its value, mappings before what they hold."""
+    if key:
+        yield key, value
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _entries(inner, str(name))
+
+
+def _check_layers(file: Path, config: dict[str, Any], tensors: int) -> None:
+    """Hold the number of layers against the weights: a line of text can ask for any number of them.
+
+    What the architecture calls it is asked of its configuration class.
+    """
+    from transformers import CONFIG_MAPPING
+
+    names = {"num_hidden_layers"}
+    if config["model_type"] in CONFIG_MAPPING:
+        kind = CONFIG_MAPPING[config["model_type"]]
+        for one in (kind, *(kind.sub_configs or {}).values()):
+            names.add(getattr(one, "attribute_map", {}).get("num_hidden_layers", "num_hidden_layers"))
+    for key, value in _entries(config):
+        if key in names:
+            fits = isinstance(value, int) and 1 <= value <= tensors
+        else:
+            count = value if isinstance(value, int) and key.endswith("layers") else 0
+            fits = 0 <= count <= max(tensors, MOST_LAYERS)
+        if not fits:
+            raise ModelError(
+                f"{file}: {key} is {str(value)[:40]}, but the weights are {tensors:,} tensors, and every layer has at "
+                "least one. Copy or download it again"
+            )
+
+
+def _weight_files(folder: Path, names: list[str], damage_remedy: str) -> tuple[tuple[Path, ...], int]:
+    """Return the weight files, and how many tensors they hold."""
     if SINGLE_FILE in names:  # transformers takes it before an index
-        _tensor_names(folder / SINGLE_FILE, damage_remedy)
-        return (folder / SINGLE_FILE,)
+        return (folder / SINGLE_FILE,), len(_tensor_names(folder / SINGLE_FILE, damage_remedy))
     if INDEX_FILE in names:
         return _sharded_files(folder, damage_remedy)
     if pickles := [name for name in names if matches(name, PICKLE_PATTERNS) and name != "training_args.bin"]:
@@ -99,30 +203,32 @@ def _weight_files(folder: Path, names: list[str], damage_remedy: str) -> tuple[P
     raise ModelError(f"{folder}: {SINGLE_FILE} (or {INDEX_FILE} with its parts) was expected, {found}. {damage_remedy}")
 
 
-def _sharded_files(folder: Path, damage_remedy: str) -> tuple[Path, ...]:
+def _sharded_files(folder: Path, damage_remedy: str) -> tuple[tuple[Path, ...], int]:
     index = folder / INDEX_FILE
     weight_map = _read_mapping(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise ModelError(f"{index}: no 'weight_map' from tensors to files. {damage_remedy}")
-    files = sorted({str(name) for name in weight_map.values()})
-    for name in files:
-        if Path(name).name != name:
+    expected = defaultdict(set)
+    for tensor, name in weight_map.items():
+        expected[str(name)].add(tensor)
+    for name in sorted(expected):
+        if Path(name).name != name or not name.endswith(".safetensors"):
             raise ModelError(f"{index}: names {name!r}, a file outside the folder. Do not use this checkpoint")
         if not (folder / name).is_file():
             raise ModelError(f"{folder / name}: missing, though {INDEX_FILE} names it. {damage_remedy}")
-        expected = {tensor for tensor, file in weight_map.items() if file == name}
-        if missing := sorted(expected - _tensor_names(folder / name, damage_remedy)):
+        if missing := sorted(expected[name] - _tensor_names(folder / name, damage_remedy)):
             raise ModelError(
                 f"{folder / name}: does not hold {missing[0]!r} ({len(missing)} tensors missing), though {INDEX_FILE} "
                 f"says so. The parts are of different checkpoints. {damage_remedy}"
             )
-    return tuple(folder / name for name in files)
+    return tuple(folder / name for name in sorted(expected)), len(weight_map)
 
 
 def _tensor_names(file: Path, damage_remedy: str) -> set[str]:
     """Read a safetensors header; the library also holds the length of the file against it."""
     from safetensors import SafetensorError, safe_open
 
+    _check_regular(file, small=False)
     try:
         size = file.stat().st_size
         with file.open("rb") as opened:
@@ -131,6 +237,12 @@ def _tensor_names(file: Path, damage_remedy: str) -> set[str]:
         raise ModelError(f"{file}: cannot be read ({error.strerror}). {damage_remedy}") from None
     if start.startswith(b"version https://git-lfs"):
         raise ModelError(f"{file}: a Git LFS pointer, not the weights. Run `git lfs pull` in its folder")
+    header_bytes = int.from_bytes(start[:8], "little")
+    if MOST_HEADER_BYTES < header_bytes <= size:
+        raise ModelError(
+            f"{file}: its list of tensors takes {header_bytes:,} bytes, at most {MOST_HEADER_BYTES:,} were expected. "
+            "Do not use this checkpoint"
+        )
     try:
         with safe_open(file, framework="numpy") as tensors:
             return set(tensors.keys())
@@ -139,12 +251,16 @@ def _tensor_names(file: Path, damage_remedy: str) -> set[str]:
 
 
 def _check_tokenizer(folder: Path, names: list[str]) -> None:
+    settings = _read_mapping(folder / "tokenizer_config.json") if "tokenizer_config.json" in names else {}
+    if others := settings.get("fast_tokenizer_files"):
+        raise ModelError(
+            f"{folder / 'tokenizer_config.json'}: fast_tokenizer_files chooses between {others!r} by the version of "
+            "transformers. Load the tokenizer and save it with save_pretrained() to a new folder"
+        )
     if any(matches(name, VOCABULARY_PATTERNS) for name in names):
         return
-    if "tokenizer_config.json" in names:
-        kind = str(_read_mapping(folder / "tokenizer_config.json").get("tokenizer_class"))
-        if kind in BYTE_TOKENIZERS:
-            return
+    if str(settings.get("tokenizer_class")) in BYTE_TOKENIZERS:
+        return
     raise ModelError(
         f"{folder}: no tokenizer (tokenizer.json, vocab.txt, vocab.json or a sentencepiece model was expected). "
         "Save it beside the weights with tokenizer.save_pretrained(FOLDER)"
@@ -152,8 +268,11 @@ def _check_tokenizer(folder: Path, names: list[str]) -> None:
 
 
 def _read_mapping(file: Path) -> dict[str, Any]:
+    _check_regular(file, small=True)
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ModelError(f"{file}: nested too deeply. Do not use this checkpoint") from None
     except (OSError, ValueError) as error:
         raise ModelError(f"{file}: not JSON ({error}). Copy or download it again") from None
     if not isinstance(value, dict):

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from entailor.errors import ModelError
-from entailor.models.cache import file_sha256, new_folder, require_room, write_source
+from entailor.models.cache import file_sha256, new_folder, require_room, weights_sha256, write_source
+from entailor.models.sizes import text_size
 from entailor.record import folder_name
 
 READER_FAILURES = (ValueError, KeyError, IndexError, TypeError, AttributeError, RuntimeError, OSError, struct.error)
@@ -39,27 +40,26 @@ class GgufHeader:
     parameters: int
 
 
-def convert_gguf(path: Path, cache: Path) -> tuple[Path, str]:
+def convert_gguf(path: Path, cache: Path, hashes: Path | None) -> Path:
     """Return the checkpoint folder made from a GGUF file, converting it the first time.
 
     Args:
         path: the file.
         cache: the folder of fetched and converted models.
-
-    Returns:
-        The folder, and the SHA-256 of the GGUF file it is made from.
+        hashes: where the hash of the file is remembered, as in `file_sha256`.
 
     Raises:
         ModelError: the file is damaged, not GGUF, or of an architecture that cannot be converted.
     """
     require_magic(path)
-    digest = file_sha256(path, cache)
+    digest = file_sha256(path, hashes)
     target = cache / "gguf" / f"{folder_name(path.stem)}-{digest[:16]}"
     if not target.is_dir():
         with new_folder(target) as folder:
             write_checkpoint(path, folder)
-            write_source(folder, name=path.name, gguf_sha256=digest)
-    return target, digest
+            weights = weights_sha256(sorted(folder.glob("*.safetensors")))
+            write_source(folder, name=path.name, gguf_sha256=digest, weights_sha256=weights)
+    return target
 
 
 def require_magic(path: Path) -> None:
@@ -129,7 +129,7 @@ def write_checkpoint(path: Path, folder: Path) -> None:
                 f"{path}: {missing[0]!r} is missing ({len(missing)} tensors in all), so the model would be partly "
                 f"random. Use the safetensors folder of this {header.architecture!r} model instead"
             )
-        tokenizer.model_max_length = getattr(config, "max_position_embeddings", tokenizer.model_max_length)
+        tokenizer.model_max_length = text_size(config, "max_position_embeddings") or tokenizer.model_max_length
         _save(_plain_copy(model, config), tokenizer, folder)
 
 

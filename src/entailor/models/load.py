@@ -14,14 +14,16 @@ from typing import Any, Literal
 import torch
 
 from entailor.config import ModelSettings
-from entailor.errors import ModelError
+from entailor.errors import EntailorError, ModelError
 from entailor.models.checkpoint import load_checkpoint
 from entailor.models.heads import has_own_head, head_modules, match_labels, reorder_head, reset_head
 from entailor.models.placement import Placement, check_room, plan_placement
 from entailor.models.precision import PrecisionChoice
 from entailor.models.prompts import PromptEncoder
+from entailor.models.sizes import text_size
 from entailor.models.source import ModelFolder, resolve_model
 from entailor.models.tokenizer import TextEncoder
+from entailor.network import check_no_hub_kernels
 from entailor.tasks import Task
 
 Family = Literal["encoder", "decoder"]
@@ -73,13 +75,19 @@ class Backbone:
             self.events += (f"but it is not used: {reason}",)
 
 
-def open_model(name: str, settings: ModelSettings) -> ModelFolder:
+def open_model(name: str, settings: ModelSettings, *, hash_again: bool = False) -> ModelFolder:
     """Find or fetch a checkpoint as the settings say: its revision, and its code only where that was allowed.
+
+    Args:
+        name: as in `resolve_model`.
+        settings: how it is to be loaded.
+        hash_again: believe no remembered hash of the weights.
 
     Raises:
         ModelError: it cannot be found, fetched or trusted.
     """
-    return resolve_model(name, revision=settings.revision, remote_code=settings.trust_remote_code)
+    code = settings.trust_remote_code
+    return resolve_model(name, revision=settings.revision, remote_code=code, hash_again=hash_again)
 
 
 def load_backbone(
@@ -104,16 +112,18 @@ def load_backbone(
         HeadMismatchError: the checkpoint's own head is for other labels.
         ModelError: the files cannot be read, the architecture is unknown, or an encoder is asked for words.
     """
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoTokenizer
 
+    config = read_config(folder, settings)
     options: dict[str, Any] = {"trust_remote_code": settings.trust_remote_code, "local_files_only": True}
     with _readable_errors(folder.name):
-        config = AutoConfig.from_pretrained(folder.path, **options)
         tokenizer = AutoTokenizer.from_pretrained(folder.path, use_fast=True, **options)
     if not getattr(tokenizer, "is_fast", False):
         raise ModelError(f"{folder.name}: it has no fast tokenizer (tokenizer.json). Save one with `tokenizers`")
     family = family_of(config.model_type)
-    text_encoder = _text_encoder(tokenizer, config, task, settings, family, objective)
+    _fit_tokenizer(folder.name, tokenizer, config, family)
+    with _readable_errors(folder.name):
+        text_encoder = _text_encoder(tokenizer, config, task, settings, family, objective)
     if precision.precision == "bf16" and not torch.cuda.is_available():
         # the CPU's fused attention is slow in bf16: its backward pass alone takes half of a small model's step
         options["attn_implementation"] = "eager"
@@ -132,7 +142,7 @@ def load_backbone(
         model, missing, events, kept = _load_with_head(folder, task, plan, rows, seed, options)
         backbone = Backbone(folder, model, text_encoder, precision, missing, events, kept, kind=family)
     # the pad id of text and model must agree; positions never depend on it
-    model.config.pad_token_id = tokenizer.pad_token_id
+    model.config.pad_token_id = model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     model.eval()
     if plan.device_map is None:
         model.to(plan.parts[0].place)
@@ -146,14 +156,57 @@ def plan_model(name: str, settings: ModelSettings, task: Task, objective: Object
     Raises:
         ModelError: it cannot be found or read, or there is no room for it.
     """
+    folder = open_model(name, settings)
+    config = read_config(folder, settings)
+    return _checked_plan(folder, config, settings, objective, len(task.labels) if objective == "classify" else None)
+
+
+def read_config(folder: ModelFolder, settings: ModelSettings) -> Any:
+    """Return a checkpoint's configuration as `transformers` reads it.
+
+    Raises:
+        ModelError: it cannot be read, its architecture is unknown, or a size in it is none.
+    """
     from transformers import AutoConfig
 
-    folder = open_model(name, settings)
+    check_no_hub_kernels()
+    trusted = settings.trust_remote_code
     with _readable_errors(folder.name):
-        config = AutoConfig.from_pretrained(
-            folder.path, trust_remote_code=settings.trust_remote_code, local_files_only=True
+        return AutoConfig.from_pretrained(folder.path, trust_remote_code=trusted, local_files_only=True)
+
+
+def _fit_tokenizer(name: str, tokenizer: Any, config: Any, family: Family) -> None:
+    """Hold the tokenizer against the rows of the embeddings, and give it a pad token that has a row, in place.
+
+    Which token is the pad makes no difference, since positions come from lengths. Tokens without a row do no
+    harm where neither a text nor a prompt can give them: some libraries add such tokens by themselves.
+
+    Raises:
+        ModelError: some text would be given an id that the embeddings have no row for.
+    """
+    rows = text_size(config, "vocab_size")
+    if rows is None:
+        return
+    pad = tokenizer.pad_token_id
+    words = tokenizer.get_vocab()
+    if pad is None or not 0 <= pad < rows:
+        special = [index for index in tokenizer.all_special_ids if 0 <= index < rows]
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(special[0] if special else 0)
+    unread = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
+    reached = set(tokenizer("a", "b")["input_ids"]) | {words[token] for token in words if words[token] not in unread}
+    if family == "decoder":
+        template = str(tokenizer.chat_template)
+        in_prompts = {tokenizer.bos_token_id, tokenizer.eos_token_id} - {None}
+        reached |= in_prompts | {index for token, index in words.items() if index in unread and token in template}
+    beyond = sorted(index for index in reached if index >= rows)
+    if beyond:
+        first = tokenizer.convert_ids_to_tokens(beyond[0])
+        raise ModelError(
+            f"{name}: its tokenizer knows {len(beyond)} tokens that its embeddings have no row for: they have {rows:,} "
+            f"rows, and {first!r} has the id {beyond[0]}. Tokenizer and weights are of different checkpoints, or "
+            "tokens were added and not trained. Save both from one checkpoint; or, with transformers, "
+            f"model.resize_token_embeddings({beyond[-1] + 1}) and model.save_pretrained(FOLDER)"
         )
-    return _checked_plan(folder, config, settings, objective, len(task.labels) if objective == "classify" else None)
 
 
 def _checked_plan(
@@ -312,10 +365,13 @@ def _readable_errors(name: str) -> Iterator[None]:
     try:
         with quiet_libraries():
             yield
+    except EntailorError:
+        raise
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         first = str(error).strip().split("\n")[0][:400]
         raise ModelError(f"{name}: cannot be loaded: {first}") from error
-    except Exception as error:
-        if type(error).__module__.startswith(("safetensors", "tokenizers", "builtins")):
-            raise ModelError(f"{name}: its files are damaged: {error}") from error
-        raise
+    except BaseException as error:
+        # a panic of the tokenizers library is no Exception
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise ModelError(f"{name}: its files are damaged: {str(error).strip()[:400] or error!r}") from error

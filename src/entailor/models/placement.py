@@ -25,6 +25,7 @@ from entailor.models.folder import INDEX_FILE, SINGLE_FILE
 from entailor.models.heads import head_modules
 from entailor.models.memory import bytes_of, free_disk_bytes, free_memory_bytes, size_text
 from entailor.models.nf4 import PIECE, is_norm, modules_left_alone, quantized_bytes, quantized_layer
+from entailor.models.sizes import bounded_skeleton
 
 HALF_TYPES = {"BF16": torch.bfloat16, "F16": torch.float16}
 PIECE_BYTES = 24 * PIECE
@@ -210,7 +211,7 @@ def _skeleton(config: Any, auto_class: Any, settings: ModelSettings, num_labels:
     # only an Auto class takes this word, and code was trusted or not when the configuration was read
     words = {"trust_remote_code": settings.trust_remote_code} if hasattr(auto_class, "_model_mapping") else {}
     build = auto_class.from_config if words else auto_class._from_config
-    with torch.device("meta"):
+    with bounded_skeleton():
         model: nn.Module = build(config, **words)
     return model
 

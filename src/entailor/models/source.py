@@ -5,16 +5,16 @@ Nothing is loaded here, and nothing is ever read by pickle.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from entailor.errors import ModelError, near_miss
-from entailor.models.cache import SOURCE_FILE, cache_folder, file_sha256, read_source
-from entailor.models.folder import PICKLE_PATTERNS, PICKLE_REMEDY, check_folder, matches
+from entailor.models.cache import SOURCE_FILE, cache_folder, file_sha256, read_source, weights_sha256
+from entailor.models.folder import PICKLE_PATTERNS, PICKLE_REMEDY, answer_files, check_folder, matches
 from entailor.models.gguf import convert_gguf
 from entailor.models.hub import cached_models, commit_of, fetch_from_hub
 from entailor.models.package import KNOWN_PACKAGES, PREFIX, KnownPackage, fetch_package, package_folder, parse_spec
@@ -34,6 +34,8 @@ class ModelFolder:
             where there are several; of the GGUF file where the weights were converted from one. 64 hex digits.
         revision: branch, tag or commit asked for, of a Hub model.
         commit: the commit that was got, of a Hub model.
+        files_sha256: of each other file that decides what the model answers: configuration, tokenizer, code that is
+            run.
     """
 
     name: str
@@ -42,6 +44,7 @@ class ModelFolder:
     weights_sha256: str
     revision: str | None = None
     commit: str | None = None
+    files_sha256: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,12 @@ class KnownModel:
 
 
 def resolve_model(
-    name: str, *, revision: str | None = None, cache: Path | None = None, remote_code: bool = False
+    name: str,
+    *,
+    revision: str | None = None,
+    cache: Path | None = None,
+    remote_code: bool = False,
+    hash_again: bool = False,
 ) -> ModelFolder:
     """Return a local, checked folder for a model, fetching or converting it the first time.
 
@@ -81,11 +89,13 @@ def resolve_model(
         revision: branch, tag or commit; for Hub models only.
         cache: where packages and converted files are kept; None: `cache_folder()`. The Hub has its own cache.
         remote_code: also fetch the Python files of a Hub model. They are not run here.
+        hash_again: believe no remembered hash of the weights.
 
     Raises:
         ModelError: the model cannot be found, fetched, read or trusted.
     """
     cache = cache_folder() if cache is None else cache
+    hashes = None if hash_again else cache
     text = name.strip()
     if not text:
         raise ModelError("an empty model name. Give a Hub id, a folder, a GGUF file or pypi:NAME==VERSION")
@@ -96,17 +106,18 @@ def resolve_model(
             raise _missing_path(path)
         snapshot = fetch_from_hub(text, revision, remote_code=remote_code)
         files = check_folder(snapshot, damage_remedy=f"Delete {snapshot.parent.parent} and run again")
-        digest = _weights_sha256(files, cache)
-        return ModelFolder(name, snapshot, "hub", digest, revision=revision, commit=commit_of(snapshot))
+        digest, others = weights_sha256(files, hashes), _files_sha256(snapshot, code=remote_code)
+        return ModelFolder(name, snapshot, "hub", digest, revision, commit_of(snapshot), others)
     if revision is not None:
         raise ModelError(f"{name}: has no revisions, only Hub models do. Leave out revision={revision!r}")
     if packaged:
-        return _package(name, text, cache)
+        folder = fetch_package(parse_spec(text), cache)
+        return _converted(name, folder, "package", hashes)
     if path.suffix.lower() == ".gguf" and path.is_file():
-        folder, digest = convert_gguf(path, cache)
-        check_folder(folder, damage_remedy=f"Delete {folder} and run again")
-        return ModelFolder(name, folder, "gguf", digest)
-    return ModelFolder(name, path, "folder", _weights_sha256(_check_local(path), cache))
+        folder = convert_gguf(path, cache, hashes)
+        return _converted(name, folder, "gguf", hashes)
+    digest = weights_sha256(_check_local(path), hashes)
+    return ModelFolder(name, path, "folder", digest, files_sha256=_files_sha256(path, code=remote_code))
 
 
 def list_models(cache: Path | None = None) -> list[KnownModel]:
@@ -154,11 +165,16 @@ def _listed_folder(folder: Path) -> KnownModel:
     return KnownModel(name, kind, text, path=folder, size_bytes=_folder_bytes(folder))
 
 
-def _package(name: str, text: str, cache: Path) -> ModelFolder:
-    folder = fetch_package(parse_spec(text), cache)
-    files = check_folder(folder, damage_remedy=f"Delete {folder} and run again")
-    digest = read_source(folder).get("gguf_sha256") or _weights_sha256(files, cache)
-    return ModelFolder(name, folder, "package", digest)
+def _converted(name: str, folder: Path, kind: Kind, hashes: Path | None) -> ModelFolder:
+    """Hold a folder of the cache against what was written there; a GGUF file's hash stands for what was made of it."""
+    again = f"Delete {folder} and run again"
+    digest, source = weights_sha256(check_folder(folder, damage_remedy=again), hashes), read_source(folder)
+    written = source.get("weights_sha256") or digest
+    if digest != written:
+        raise ModelError(
+            f"{folder}: its weights have the SHA-256 {digest[:12]}..., {written[:12]}... was written. {again}"
+        )
+    return ModelFolder(name, folder, kind, source.get("gguf_sha256") or digest, files_sha256=_files_sha256(folder))
 
 
 def _check_local(path: Path) -> tuple[Path, ...]:
@@ -187,12 +203,8 @@ def _written_as_path(text: str) -> bool:
     return text.startswith((".", "/", "~")) or "\\" in text or text.lower().endswith(".gguf")
 
 
-def _weights_sha256(files: tuple[Path, ...], cache: Path) -> str:
-    hashes = [file_sha256(file, cache) for file in files]
-    if len(hashes) == 1:
-        return hashes[0]
-    listing = "".join(f"{digest}  {file.name}\n" for digest, file in zip(hashes, files, strict=True))
-    return hashlib.sha256(listing.encode()).hexdigest()
+def _files_sha256(folder: Path, *, code: bool = False) -> dict[str, str]:
+    return {file.relative_to(folder).as_posix(): file_sha256(file) for file in answer_files(folder, code=code)}
 
 
 def _folder_bytes(folder: Path) -> int:

@@ -18,20 +18,8 @@ from typing import Any
 from entailor.data.example import Example
 from entailor.errors import ModelError
 from entailor.models.control_tokens import control_ids, suspects, whole_characters, without_control_tokens
+from entailor.models.sizes import text_size, unused_positions
 
-# Their position ids start behind the padding index, so two positions are never used.
-OFFSET_POSITIONS = (
-    "roberta",
-    "xlm-roberta",
-    "xlm-roberta-xl",
-    "roberta-prelayernorm",
-    "camembert",
-    "mpnet",
-    "longformer",
-    "data2vec-text",
-    "ibert",
-    "xmod",
-)
 # Positions that must be left for text: special tokens, and a few words.
 MIN_ROOM = 8
 # Texts the tokenizer is given at once: what it returns is lists of Python numbers, nine times as large as what is kept.
@@ -91,7 +79,9 @@ class TextEncoder:
         self._identity: str | None = None
         self.max_length = min(max_length, position_limit(config, tokenizer))
         self.windows, self.stride = windows, stride
-        self.has_types = "token_type_ids" in tokenizer.model_input_names and getattr(config, "type_vocab_size", 0) > 1
+        self.has_types = (
+            "token_type_ids" in tokenizer.model_input_names and (text_size(config, "type_vocab_size") or 0) > 1
+        )
         if tokenizer.pad_token_id is None:
             raise ModelError('the tokenizer has no pad token. Set one in tokenizer_config.json ("pad_token")')
 
@@ -222,8 +212,6 @@ class TextEncoder:
 
 def position_limit(config: Any, tokenizer: Any) -> int:
     """Return how many tokens the model can take: its positions, less those its architecture never uses."""
-    positions = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 10**9
-    if getattr(config, "model_type", "") in OFFSET_POSITIONS:
-        positions -= config.pad_token_id + 1
+    positions = text_size(config, "max_position_embeddings")
     stated = getattr(tokenizer, "model_max_length", None) or 10**9
-    return int(min(positions, stated))
+    return int(min(10**9 if positions is None else positions - unused_positions(config), stated))

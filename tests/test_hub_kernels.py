@@ -1,0 +1,130 @@
+"""Code from the Hub through the package `kernels`: where it is installed, nothing of Entailor imports or asks it."""
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+from tests.conftest import make_examples, write_csv
+
+from entailor import cli
+from entailor.errors import ModelError
+from entailor.network import check_no_hub_kernels
+from entailor.record import read_json
+
+PLANTED = """
+from pathlib import Path
+
+MARK = Path(__file__).parent / "was-used"
+MARK.write_text("imported")
+
+
+class Anything:
+    def __init__(self, *args, **kwargs): ...
+    def __call__(self, *args, **kwargs): return args[0] if args else self
+    def __getattr__(self, name): return Anything()
+
+
+def get_kernel(*args, **kwargs):
+    MARK.write_text(f"asked for {args}")
+    raise RuntimeError("code of the Hub would run now")
+
+
+def __getattr__(name):
+    return Anything
+"""
+EVERY_COMMAND = """
+import shlex, sys
+from typer.testing import CliRunner
+from entailor.cli import app
+
+for line in sys.argv[1:]:
+    result = CliRunner().invoke(app, shlex.split(line))
+    found = line.startswith("validate") and "8 checks" in result.output  # findings are an exit code as well
+    assert result.exit_code == 0 or found, (line, result.output, result.exception)
+"""
+
+
+@pytest.fixture
+def planted(tmp_path) -> Path:
+    """A package `kernels` of a version that transformers takes, which leaves a mark when it is used."""
+    place = tmp_path / "site"
+    (place / "kernels").mkdir(parents=True)
+    (place / "kernels" / "__init__.py").write_text(PLANTED)
+    (place / "kernels-0.18.2.dist-info").mkdir()
+    (place / "kernels-0.18.2.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: kernels\nVersion: 0.18.2\n"
+    )
+    return place
+
+
+def python(planted: Path, code: str, *words: str) -> subprocess.CompletedProcess:
+    source = Path(cli.__file__).parents[1]
+    environment = {**os.environ, "PYTHONPATH": f"{planted}:{source}", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    environment.pop("USE_HUB_KERNELS", None)
+    command = [sys.executable, "-c", textwrap.dedent(code), *words]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=planted.parent)
+
+
+def test_the_plant_is_taken_without_entailor(planted):
+    """Else the test below would prove nothing."""
+    found = python(planted, "import transformers.integrations.hub_kernels")
+    assert found.returncode == 0, found.stderr
+    assert (planted / "kernels" / "was-used").exists()
+
+
+def test_no_command_uses_a_package_that_fetches_code(planted, tiny_model, tmp_path):
+    train, test = (write_csv(tmp_path / f"{name}.csv", make_examples(24, seed=name)) for name in (1, 2))
+    model = f"--model {tiny_model('bert')}"
+    data = f"--train {train} --test {test} {model}"
+    settings = "methods.lora.num_train_epochs=1 methods.lora.r=2 data.tune_size=6 restarts=0"
+    short = "num_train_epochs=1 data.tune_size=6 --quiet"
+    lines = {
+        "compare": f"compare {data} --seeds 1 --out run methods=lora {settings} --quiet",
+        "train": f"train {data} --method peft --out one {short}",
+        "evaluate": f"evaluate --run run --test {test}",
+        "predict": f"predict --run run --input {test} --output new.csv",
+        "validate": f"validate {data}",
+        "merge": "merge --run run --output merged",
+        "report": "report --run run",
+        "verify": "verify --run run",
+        "diff": "diff run run",
+        "env": "env",
+        "bench": "bench --help",  # it measures for minutes, through the same imports as train
+        "config-schema": "config-schema",
+    }
+    known = {one.name or one.callback.__name__ for one in cli.app.registered_commands}
+    assert lines.keys() == known, "a new command belongs into this list"
+    found = python(planted, EVERY_COMMAND, *lines.values(), "models list", f"models pull {tiny_model('bert')}")
+    assert found.returncode == 0, found.stdout + found.stderr
+    assert not (planted / "kernels" / "was-used").exists()
+    environment = read_json(planted.parent / "run" / "environment.json")
+    assert (environment["hub_kernels"], environment["versions"]["kernels"]) == (False, "0.18.2")
+
+
+def test_the_door_is_shut_before_a_library_is_imported_and_in_child_processes(planted):
+    code = """
+        import entailor, importlib.util, os, subprocess, sys
+        import peft
+        assert importlib.util.find_spec("kernels") is None and os.environ["USE_HUB_KERNELS"] == "NO"
+        child = "import entailor, importlib.util; assert importlib.util.find_spec('kernels') is None"
+        subprocess.run([sys.executable, "-c", child], check=True)
+        try:
+            import kernels
+        except ImportError:
+            sys.exit(0)
+        sys.exit("kernels could be imported")
+    """
+    found = python(planted, code)
+    assert found.returncode == 0, found.stderr
+    assert not (planted / "kernels" / "was-used").exists()
+
+
+def test_a_package_that_was_there_before_is_noticed(monkeypatch, load_tiny):
+    monkeypatch.setitem(sys.modules, "kernels", sys)
+    with pytest.raises(ModelError, match=r"kernels.*Import entailor first"):
+        check_no_hub_kernels()
+    with pytest.raises(ModelError, match="Import entailor first"):
+        load_tiny("bert")
