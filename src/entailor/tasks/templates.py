@@ -5,7 +5,7 @@ A template is Jinja, rendered in a sandbox; it ends in ``{{ label }}``, the labe
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -14,10 +14,13 @@ from typing import Any
 from entailor.config import PromptSettings
 from entailor.data.example import Example
 from entailor.errors import ConfigError, near_miss
-from entailor.tasks.sandbox import bounded_sandbox, bounded_text, refuse_endless
+from entailor.foreign import ForeignError
+from entailor.tasks.sandbox import MOST_SOURCE, renderer
 
 SLOT = "\x00label\x00"
 SUFFIXES = (".jinja", ".jinja2", ".j2")
+NOT_JINJA = ("TemplateSyntaxError", "TemplateAssertionError", "SyntaxError")
+ADDRESS = " at 0x"  # of something in memory, printed: another text in every process
 
 
 @dataclass(frozen=True)
@@ -206,6 +209,8 @@ def _check_slots(template: Template, name: str, *, is_pair: bool) -> None:
     rendered = template._render(Example("", first, second if is_pair else None))
     if rendered.count(SLOT) != 1:
         raise ConfigError(f"{where}: {{{{ label }}}} stands {rendered.count(SLOT)} times in {name!r}, once is expected")
+    if ADDRESS in rendered and ADDRESS not in template.source:
+        raise ConfigError(f"{where}: {name!r} prints an address in memory, which is another each time. Leave it out")
     if rendered.rpartition(SLOT)[2].strip():
         raise ConfigError(f"{where}: {name!r} goes on behind {{{{ label }}}}. Put the label slot at the end")
     texts = (("premise", first), ("hypothesis", second)) if is_pair else (("text", first),)
@@ -215,34 +220,26 @@ def _check_slots(template: Template, name: str, *, is_pair: bool) -> None:
 
 
 @cache
-def _compiled(source: str) -> _Safe:
-    """Compile Jinja in a sandbox: a template may come from a stranger."""
-    from jinja2 import TemplateError
+def _compiled(source: str) -> Callable[..., str]:
+    """Return what renders a template, with failures that are ours: it may come from a stranger."""
+    from jinja2 import TemplateError, TemplateSyntaxError
 
-    refuse_endless(source)
-    environment = bounded_sandbox()
+    if len(source) > MOST_SOURCE:
+        raise ConfigError(f"prompt.template: {len(source):,} characters, at most {MOST_SOURCE:,} are taken")
     try:
-        return _Safe(environment.from_string(source))
+        render = renderer(source)
     except (TemplateError, RecursionError, SyntaxError, ValueError, OverflowError) as error:
         raise ConfigError(f"prompt.template: not Jinja: {error}") from None
 
-
-class _Safe:
-    """A compiled template whose failures are ours."""
-
-    def __init__(self, compiled: Any) -> None:
-        self.compiled = compiled
-
-    def __call__(self, **values: Any) -> str:
-        from jinja2 import TemplateError
-
+    def rendered(**values: Any) -> str:
         try:
-            return bounded_text(self.compiled.generate(**values))
-        except (
-            *(TemplateError, TypeError, ValueError, AttributeError, LookupError),
-            *(ArithmeticError, MemoryError, RecursionError),
-        ) as error:
+            return render(**values)
+        except (TemplateError, ForeignError, TypeError, ValueError, AttributeError, LookupError) as error:
+            if isinstance(error, TemplateSyntaxError) or getattr(error, "kind", "") in NOT_JINJA:
+                raise ConfigError(f"prompt.template: not Jinja: {error}") from None
             raise ConfigError(
                 f"prompt.template: cannot be rendered: {error}. Known are text, text_pair, premise, hypothesis, "
                 "labels, words and label"
             ) from None
+
+    return rendered
