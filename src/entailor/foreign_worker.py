@@ -12,6 +12,8 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 MOST_RENDERED = 10_000_000
@@ -64,6 +66,9 @@ def environment(*, strict: bool) -> Any:
     def raise_exception(message: object) -> None:
         raise TemplateError(str(message))
 
+    def plain_dict(*args: Any, **named: Any) -> dict[Any, Any]:  # the class itself would be a way to Python
+        return dict(*args, **named)
+
     def tojson(value: Any, ensure_ascii: bool = False, **settings: Any) -> str:
         return json.dumps(value, ensure_ascii=ensure_ascii, **settings)
 
@@ -75,7 +80,7 @@ def environment(*, strict: bool) -> Any:
     )
     del made.globals["lipsum"], made.filters["random"]
     made.filters["tojson"] = tojson
-    made.globals |= {"raise_exception": raise_exception, "dict": lambda *args, **named: dict(*args, **named)}
+    made.globals |= {"raise_exception": raise_exception, "dict": plain_dict}
     made.globals["namespace"] = PlainNamespace
     return made
 
@@ -106,8 +111,7 @@ def probe_tokenizer(path: str) -> str:
     """Read a tokenizer file and tokenise samples with it; return what is wrong with it, or an empty text."""
     from tokenizers import Tokenizer
 
-    with open(path, encoding="utf-8") as file:
-        said = json.load(file)
+    said = json.loads(Path(path).read_bytes())
     tokenizer = Tokenizer.from_file(path)
     tokenizer.no_truncation()
     tokenizer.no_padding()
@@ -157,7 +161,7 @@ def answer(line: str) -> dict[str, str]:
         return {"answer": TASKS[request["task"]](**request["values"])}
     except MemoryError:
         return {"kind": "MemoryError", "error": f"it takes more than {MOST_MEMORY // 2**30} GiB of memory"}
-    except BaseException as error:  # noqa: BLE001 - a panic of a Rust library is no Exception; all of it is reported
+    except BaseException as error:  # a panic of a Rust library is no Exception; all of it is reported
         return {"kind": type(error).__name__, "error": f"{error}".strip()[:400] or type(error).__name__}
 
 
@@ -165,11 +169,11 @@ def main() -> None:
     """Answer one line of JSON with another until the input ends."""
     sys.path[:] = json.loads(sys.stdin.readline())
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    import jinja2.sandbox
-    import tokenizers  # noqa: F401 - before the clock starts
+    for library in ("jinja2.sandbox", "tokenizers"):  # before the clock starts
+        import_module(library)
 
     limit_memory()
-    silence = open(os.devnull, "w")  # noqa: SIM115 - open as long as the process is
+    silence = os.open(os.devnull, os.O_WRONLY)
     for line in sys.stdin:
         seconds = float(json.loads(line)["seconds"])
         # a thread in C: it ends the process also where a regular expression or a library never gives the lock back

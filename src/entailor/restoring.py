@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 
 import torch
@@ -46,11 +47,12 @@ def load_classifier(trial: str | Path, *, full_precision: bool = False, trust_re
         if saved["version"] != CLASSIFIER_VERSION:
             raise RunError(f"{folder / CLASSIFIER_FILE}: written by another version of Entailor. Run the trial again")
         prompt = parse_settings(PromptSettings, saved["prompt"], where="prompt")
-        task = Task(tuple(saved["labels"]), saved["is_pair"], prompt)
+        day = date.fromisoformat(saved["date"]) if "date" in saved else date.today()
+        task = Task(tuple(saved["labels"]), saved["is_pair"], prompt, day)
         settings = parse_settings(ModelSettings, saved["model_settings"], where="model")
         method = build_method(saved["method"], saved["hyperparameters"])
         model, digest, seed = saved["model"], saved["weights_sha256"], saved["seed"]
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RunError(f"{folder / CLASSIFIER_FILE}: not whole ({error!r}). Run the trial again") from None
     if settings.trust_remote_code and not trust_remote_code:
         raise RunError(

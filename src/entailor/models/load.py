@@ -21,7 +21,7 @@ from entailor.models.placement import Placement, check_room, plan_placement
 from entailor.models.precision import PrecisionChoice
 from entailor.models.prompts import PromptEncoder
 from entailor.models.source import ModelFolder, resolve_model
-from entailor.models.tokenizer import TextEncoder
+from entailor.models.tokenizer import TextEncoder, check_tokenizer
 from entailor.tasks import Task
 
 Family = Literal["encoder", "decoder"]
@@ -107,6 +107,7 @@ def load_backbone(
     from transformers import AutoConfig, AutoTokenizer
 
     options: dict[str, Any] = {"trust_remote_code": settings.trust_remote_code, "local_files_only": True}
+    check_tokenizer(folder.path)
     with _readable_errors(folder.name):
         config = AutoConfig.from_pretrained(folder.path, **options)
         tokenizer = AutoTokenizer.from_pretrained(folder.path, use_fast=True, **options)

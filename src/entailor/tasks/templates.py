@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,7 @@ class Template:
         separator: text between instruction, demonstrations and the example.
         chat: whether the model's own chat template goes around it.
         is_pair: whether examples are pairs.
+        date: what chat templates that print a date print.
     """
 
     source: str
@@ -90,6 +92,7 @@ class Template:
     separator: str
     chat: bool
     is_pair: bool
+    date: date
 
     def before_slot(self, example: Example) -> str:
         """Return the rendered example up to the label slot, spaces in front of the slot included."""
@@ -117,13 +120,16 @@ class Template:
         )
 
 
-def build_template(prompt: PromptSettings, labels: Sequence[str], *, is_pair: bool) -> Template:
+def build_template(
+    prompt: PromptSettings, labels: Sequence[str], *, is_pair: bool, day: date | None = None
+) -> Template:
     """Return the template of a task.
 
     Args:
         prompt: the user's choice; `template` names a file, holds Jinja itself, or is the name of one that ships.
         labels: the task's label names.
         is_pair: whether examples are pairs.
+        day: for chat templates that print a date; None: today.
 
     Raises:
         ConfigError: an unknown template, one without a label slot at its end or without the texts, or label words that
@@ -141,6 +147,7 @@ def build_template(prompt: PromptSettings, labels: Sequence[str], *, is_pair: bo
         separator=prompt.separator,
         chat=prompt.chat,
         is_pair=is_pair,
+        date=day or date.today(),
     )
     _check_slots(template, prompt.template, is_pair=is_pair)
     return template
