@@ -17,6 +17,8 @@ from entailor import foreign_worker
 
 SECONDS = 10.0
 """What one request may take; a template takes a thousandth of a second, a large tokenizer two."""
+BEYOND_BOUNDS = ("Ended", "MemoryError")
+"""Kinds of errors that another try does not help with."""
 _lock = Lock()
 _children: dict[int, subprocess.Popen[str]] = {}  # by process: a fork must not share the pipes
 

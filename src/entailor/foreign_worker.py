@@ -55,7 +55,7 @@ def environment(*, strict: bool) -> Any:
             Namespace.__init__(args[0], given)
 
         def __setitem__(self, name: str, value: Any) -> None:
-            self._refuse(name)
+            PlainNamespace._refuse(name)  # on an instance every name is one of the template's
             super().__setitem__(name, value)
 
         @staticmethod

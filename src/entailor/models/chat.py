@@ -7,7 +7,7 @@ from datetime import date
 from typing import Any
 
 from entailor.errors import ModelError
-from entailor.foreign import ForeignError, run_bounded
+from entailor.foreign import BEYOND_BOUNDS, ForeignError, run_bounded
 
 Segment = int | str  # a control token's id, or text
 MARK = re.compile("\x00Aa<&'\"(\\d+)>\x00")  # changed by whatever changes case, escapes, or quotes
@@ -69,6 +69,8 @@ class ChatFrame:
                 )
             except ForeignError as error:
                 problem = problem or f"it cannot be rendered: {error}"
+                if error.kind in BEYOND_BOUNDS:
+                    break
                 continue
             found = self._problem(skeleton, messages)
             if found is None:

@@ -104,7 +104,7 @@ class Template:
 
     def bare_end(self) -> str:
         """Return the last line in front of the slot that holds no text of the example: what PMI scores words after."""
-        mark = "\x00text\x00"
+        mark = "\x000\x00"  # no letters: a template may change their case
         rendered = self.before_slot(Example("", mark, mark))
         return rendered.rpartition(mark)[2].rpartition("\n")[2]
 
@@ -212,7 +212,7 @@ def _words(chosen: Mapping[str, str], usual: Mapping[str, str], labels: Sequence
 def _check_slots(template: Template, name: str, *, is_pair: bool) -> None:
     """Hold a template against what it must have: the texts, and one label slot at its end."""
     where = "prompt.template"
-    first, second = "\x00first\x00", "\x00second\x00"
+    first, second = "\x001\x00", "\x002\x00"  # no letters: a template may change their case
     rendered = template._render(Example("", first, second if is_pair else None))
     if rendered.count(SLOT) != 1:
         raise ConfigError(f"{where}: {{{{ label }}}} stands {rendered.count(SLOT)} times in {name!r}, once is expected")
