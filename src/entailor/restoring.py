@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -38,6 +39,7 @@ class SavedClassifier(BaseModel):
     model_settings: dict[str, Any]
     weights_sha256: str | None
     model_files: dict[str, str] | None = None
+    date: Annotated[str, Field(pattern=r"\A\d{4}-\d{2}-\d{2}\Z")] | None = None
     seed: SeedNumber
     labels: Annotated[list[str], Field(min_length=1, max_length=MOST_LABELS)]
     is_pair: bool
@@ -84,10 +86,11 @@ def load_classifier(trial: str | Path, *, full_precision: bool = False, trust_re
     model, digest, seed = saved["model"], saved["weights_sha256"], saved["seed"]
     try:
         prompt = parse_settings(PromptSettings, saved["prompt"], where="prompt")
-        task = Task(tuple(saved["labels"]), saved["is_pair"], prompt)
+        day = date.fromisoformat(saved["date"]) if saved.get("date") else date.today()
+        task = Task(tuple(saved["labels"]), saved["is_pair"], prompt, day)
         settings = parse_settings(ModelSettings, saved["model_settings"], where="model")
         method = build_method(saved["method"], saved["hyperparameters"])
-    except ConfigError as error:
+    except (ConfigError, ValueError) as error:
         raise RunError(f"{folder / CLASSIFIER_FILE}: {error}. {RUN_AGAIN}") from None
     if settings.trust_remote_code and not trust_remote_code:
         raise RunError(

@@ -555,6 +555,7 @@ def describe_classifier(plan: TrialPlan, task: Task, provenance: dict[str, Any])
         "model_files": provenance.get("model_files"),
         "labels": list(task.labels),
         "is_pair": task.is_pair,
+        "date": task.day.isoformat(),
         "seed": provenance.get("seed_used", plan.seed),
         "scoring_batch_tokens": plan.scoring_batch_tokens,
     }

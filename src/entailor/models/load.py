@@ -22,7 +22,7 @@ from entailor.models.precision import PrecisionChoice
 from entailor.models.prompts import PromptEncoder
 from entailor.models.sizes import text_size
 from entailor.models.source import ModelFolder, resolve_model
-from entailor.models.tokenizer import TextEncoder
+from entailor.models.tokenizer import TextEncoder, check_tokenizer
 from entailor.network import check_no_hub_kernels
 from entailor.tasks import Task
 
@@ -116,6 +116,7 @@ def load_backbone(
 
     config = read_config(folder, settings)
     options: dict[str, Any] = {"trust_remote_code": settings.trust_remote_code, "local_files_only": True}
+    check_tokenizer(folder.path)
     with _readable_errors(folder.name):
         tokenizer = AutoTokenizer.from_pretrained(folder.path, use_fast=True, **options)
     if not getattr(tokenizer, "is_fast", False):

@@ -6,18 +6,17 @@ The same face as `TextEncoder`, for decoders. Text of an example is text, also w
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from entailor.data.example import Example
 from entailor.errors import ConfigError, ModelError
+from entailor.models.chat import MARK, ChatFrame, Segment
 from entailor.models.control_tokens import control_ids, text_ids
-from entailor.models.tokenizer import MIN_ROOM, position_limit
+from entailor.models.tokenizer import MIN_ROOM, panics_named, position_limit
 from entailor.tasks.templates import Template
 
-Segment = int | str  # a control token's id, or text
 Shots = Callable[[int], Sequence[Example]]
 
 
@@ -74,8 +73,8 @@ class PromptEncoder:
         self.context = position_limit(config, tokenizer)
         self.max_length = min(max_length, self.context)
         self.first_ids = _ids_in_front(tokenizer)
-        if template.chat and not getattr(tokenizer, "chat_template", None):
-            raise ModelError("prompt.chat: this model has no chat template. Set prompt.chat=false")
+        if template.chat:
+            self.frame = ChatFrame(tokenizer, template.date)
         self._check_words()
 
     def room_beside(self, reserve: int) -> int:
@@ -193,38 +192,25 @@ class PromptEncoder:
         return [*self.first_ids, text + word if word else text.rstrip()]
 
     def _chat_segments(self, example: Example, shots: Sequence[Example], word: str) -> list[Segment]:
-        """Render the model's chat template around marks, and put the texts in their places afterwards.
+        """Put the texts in their places in the model's chat template.
 
         Only what the chat template itself writes may become control tokens; a text that spells one stays text.
         """
         template = self.template
         contents: list[str] = []
-        messages = []
-
-        def add(role: str, content: str) -> None:
-            messages.append({"role": role, "content": f"\x00{len(contents)}\x00"})
-            contents.append(content)
-
         for number, shot in enumerate((*shots, example)):
             lead = template.instruction + template.separator if number == 0 and template.instruction else ""
-            add("user", (lead + template.before_slot(shot)).rstrip())
+            contents.append((lead + template.before_slot(shot)).rstrip())
             if number < len(shots):
-                add("assistant", template.word(str(shot.label)))
-        skeleton = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        segments: list[Segment] = []
-        for piece in re.split(f"({'|'.join(map(re.escape, self._control_tokens()))})", skeleton):
-            if piece in self._control_tokens():
-                segments.append(int(self.tokenizer.convert_tokens_to_ids(piece)))
-            elif piece:
-                segments.append(re.sub("\x00(\\d+)\x00", lambda found: contents[int(found[1])], piece))
+                contents.append(template.word(str(shot.label)))
+        segments: list[Segment] = [
+            MARK.sub(lambda found: contents[int(found[1])], piece) if isinstance(piece, str) else piece
+            for piece in self.frame.around(len(contents))
+        ]
         if word:
             last = segments.pop() if isinstance(segments[-1], str) else ""
             segments.append(f"{last}{word}")
         return segments
-
-    def _control_tokens(self) -> list[str]:
-        added = [str(token) for token in self.tokenizer.added_tokens_decoder.values() if token.special]
-        return sorted({*added, *self.tokenizer.all_special_tokens}, key=len, reverse=True)
 
     def _ids(self, prompts: Sequence[Sequence[Segment]]) -> list[list[int]]:
         """Tokenise the text of all prompts in one call, and put control tokens between."""
@@ -237,17 +223,18 @@ class PromptEncoder:
         return [row or [self.tokenizer.pad_token_id] for row in ids]  # no model takes an input of no tokens
 
     def _call(self, texts: Sequence[str], **settings: Any) -> Any:
-        return self.tokenizer(
-            list(texts),
-            add_special_tokens=False,
-            padding=False,
-            truncation=False,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            verbose=False,
-            split_special_tokens=True,
-            **settings,
-        )
+        with panics_named(self.tokenizer):
+            return self.tokenizer(
+                list(texts),
+                add_special_tokens=False,
+                padding=False,
+                truncation=False,
+                return_attention_mask=False,
+                return_token_type_ids=False,
+                verbose=False,
+                split_special_tokens=True,
+                **settings,
+            )
 
     def _cut(self, example: Example, room: int) -> Example:
         """Return the example with its longest text cut until prompt and text fit."""

@@ -11,12 +11,16 @@ import os
 from array import array
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 from entailor.data.example import Example
 from entailor.errors import ModelError
+from entailor.foreign import ForeignError, run_bounded
 from entailor.models.control_tokens import control_ids, suspects, whole_characters, without_control_tokens
 from entailor.models.sizes import text_size, unused_positions
 
@@ -195,19 +199,77 @@ class TextEncoder:
 
     def _call(self, texts: list[str], pairs: list[str] | None, **settings: Any) -> Any:
         settings.setdefault("truncation", False)
-        return self.tokenizer(
-            texts,
-            pairs,
-            add_special_tokens=True,
-            padding=False,
-            return_attention_mask=False,
-            return_token_type_ids=self.has_types,
-            verbose=False,
-            # Text that looks like a special token ("[SEP]", "<s>") is text. Said in every call: `transformers` sets
-            # the backend's own switch back to its default each time.
-            split_special_tokens=True,
-            **settings,
-        )
+        with panics_named(self.tokenizer):
+            return self.tokenizer(
+                texts,
+                pairs,
+                add_special_tokens=True,
+                padding=False,
+                return_attention_mask=False,
+                return_token_type_ids=self.has_types,
+                verbose=False,
+                # Text that looks like a special token ("[SEP]", "<s>") is text. Said in every call: `transformers`
+                # sets the backend's own switch back to its default each time.
+                split_special_tokens=True,
+                **settings,
+            )
+
+
+TOKENIZER_FILE = "tokenizer.json"
+SIDE_FILES = (
+    *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.json"),
+    *("chat_template.jinja", "vocab.json", "merges.txt", "vocab.txt"),
+)
+MOST_TOKENIZER = 256 * 2**20
+MOST_BESIDE = 32 * 2**20
+
+
+def check_tokenizer(folder: Path) -> None:
+    """Try a folder's tokenizer in a child process before it is read in this one.
+
+    Raises:
+        ModelError: a file is too large, cannot be read within bounds, or makes nothing of texts, or far too much.
+    """
+    for name, most in ((TOKENIZER_FILE, MOST_TOKENIZER), *((name, MOST_BESIDE) for name in SIDE_FILES)):
+        file = folder / name
+        if not file.exists():
+            continue
+        if not file.is_file():
+            raise ModelError(f"{file}: not a file. {_GET_AGAIN}")
+        if (size := file.stat().st_size) > most:
+            raise ModelError(f"{file}: {size:,} bytes, at most {most:,} are taken. {_GET_AGAIN}")
+    file = folder / TOKENIZER_FILE
+    if file.exists() and (problem := _problem_of(file, file.stat().st_size, file.stat().st_mtime_ns)):
+        raise ModelError(f"{file}: the tokenizer cannot be used: {problem}. {_GET_AGAIN}")
+
+
+_GET_AGAIN = "Get the model again from its source, or give another with --model"
+
+
+@lru_cache(maxsize=64)
+def _problem_of(file: Path, size: int, changed_ns: int) -> str:
+    """Return what is wrong with a tokenizer file, or an empty text; size and time tell a file that was changed."""
+    try:
+        return run_bounded("probe_tokenizer", path=str(file.resolve()))
+    except ForeignError as error:
+        return str(error).split("\n")[0]
+
+
+@contextmanager
+def panics_named(tokenizer: Any) -> Iterator[None]:
+    """Turn a panic of the tokenizers library, which is no `Exception`, into one error.
+
+    Raises:
+        ModelError: it panicked.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        where = getattr(tokenizer, "name_or_path", "") or "the tokenizer"
+        problem = f"{error}".split("\n")[0][:200]
+        raise ModelError(f"{where}: its {TOKENIZER_FILE} fails on a text: {problem}. {_GET_AGAIN}") from None
 
 
 def position_limit(config: Any, tokenizer: Any) -> int:

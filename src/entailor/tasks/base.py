@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from functools import cached_property
 
 from entailor.config import PromptSettings
@@ -23,11 +24,13 @@ class Task:
         labels: label names; position = index of the classifier's output.
         is_pair: True for premise and hypothesis, False for one text.
         prompt: how a decoder is asked.
+        day: the date that chat templates print; a classifier keeps that of its training.
     """
 
     labels: tuple[str, ...]
     is_pair: bool
     prompt: PromptSettings = field(default_factory=PromptSettings)
+    day: date = field(default_factory=date.today, compare=False)
 
     @cached_property
     def template(self) -> Template:
@@ -36,7 +39,7 @@ class Task:
         Raises:
             ConfigError: the template or the label words cannot be used.
         """
-        return build_template(self.prompt, self.labels, is_pair=self.is_pair)
+        return build_template(self.prompt, self.labels, is_pair=self.is_pair, day=self.day)
 
     def index_of(self, label: str) -> int:
         """Return the output index of a label.

@@ -1,91 +1,56 @@
-"""The sandbox prompts are rendered in: no way to Python, and none to endless time or memory either.
+"""Where a prompt is rendered: here if its template cannot grow, in a bounded child process if it could.
 
-Jinja's own sandbox keeps templates away from the interpreter; it lets ``'a' * 10**10`` and ``center(10**10)`` through.
+Jinja's sandbox keeps templates away from the interpreter; it does not keep them from endless time or memory.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-from entailor.errors import ConfigError
+from entailor.foreign import run_bounded
+from entailor.foreign_worker import environment
 
-MOST_RENDERED = 10_000_000
-"""Characters of one rendered prompt, and of one repetition in it; a text has at most two million."""
 MOST_SOURCE = 100_000
-MOST_LOOPS = 1
-FILTERS = (
-    *("capitalize", "default", "d", "first", "join", "last", "length", "count", "list", "lower", "replace", "reverse"),
-    *("sort", "title", "trim", "unique", "upper", "wordcount"),
+MOST_PLAIN = 4_000
+"""Characters of a template that is looked at in this process."""
+PLAIN_NODES = (
+    *("Template", "Output", "TemplateData", "Name", "Const", "Getattr", "Getitem", "If", "CondExpr", "Compare"),
+    *("Operand", "Test", "Not", "And", "Or", "Filter", "Slice"),
 )
-METHODS = (
-    *("capitalize", "endswith", "get", "items", "join", "keys", "lower", "lstrip", "replace", "rstrip", "split"),
-    *("splitlines", "startswith", "strip", "title", "upper", "values"),
-)
-_LOOP = re.compile(r"\bfor\b")
-_REFUSED = re.compile(r"\{%[-+]?\s*(macro|call|include|import|from|extends|set|with|filter|block)\b|\brecursive\b")
-_CODE = re.compile(r"\{%.*?%\}|\{\{.*?\}\}", re.DOTALL)
+PLAIN_FILTERS = ("capitalize", "default", "d", "first", "last", "length", "count", "lower", "title", "trim", "upper")
 
 
-def refuse_endless(source: str) -> None:
-    """Refuse a template that could double its text again and again, or loop within loops.
+def renderer(source: str) -> Callable[..., str]:
+    """Return a function that renders a template.
+
+    What only puts texts in their places, or asks for conditions, is as long as its texts and is rendered here. Loops,
+    calls and arithmetic go to the child.
 
     Raises:
-        ConfigError: it is too long, or holds what no prompt needs.
+        TemplateError: not Jinja.
+        ForeignError: not Jinja, too slow or too large.
     """
-    if len(source) > MOST_SOURCE:
-        raise ConfigError(f"prompt.template: {len(source):,} characters, at most {MOST_SOURCE:,} are taken")
-    code = " ".join(_CODE.findall(source))
-    if len(_LOOP.findall(code)) > MOST_LOOPS:
-        raise ConfigError("prompt.template: more than one loop. A prompt needs none, or one over the labels")
-    if found := _REFUSED.search(code):
-        raise ConfigError(
-            f"prompt.template: {found[0].strip('{%-+ ')!r} is not taken, only slots, filters, conditions and one loop"
-        )
+    if len(source) <= MOST_PLAIN:
+        sandbox = environment(strict=True)
+        if _is_plain(sandbox.parse(source)):
+            compiled: Callable[..., str] = sandbox.from_string(source).render
+            return compiled
+    return lambda **values: run_bounded("render", source=source, values=values, strict=True)
 
 
-def bounded_sandbox() -> Any:
-    """Return the Jinja environment."""
-    from jinja2 import StrictUndefined
-    from jinja2.exceptions import SecurityError
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
+def _is_plain(tree: Any) -> bool:
+    from jinja2 import nodes
 
-    class Bounded(ImmutableSandboxedEnvironment):
-        intercepted_binops = frozenset({"*", "**", "%"})
-
-        def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-            texts = [one for one in (left, right) if isinstance(one, Sequence)]
-            if operator == "**" or (operator == "%" and texts):
-                raise SecurityError(f"{operator} is not known in prompts")
-            if operator == "*" and texts:
-                sizes = [len(one) if isinstance(one, Sequence) else abs(one) for one in (left, right)]
-                if sizes[0] * sizes[1] > MOST_RENDERED:
-                    raise SecurityError("a repetition is too long")
-            return super().call_binop(context, operator, left, right)
-
-        def call(self, context: Any, called: Any, *args: Any, **kwargs: Any) -> Any:
-            if getattr(called, "__name__", "") not in METHODS:
-                raise SecurityError("a prompt can call methods of texts only")
-            return super().call(context, called, *args, **kwargs)
-
-    environment = Bounded(undefined=StrictUndefined, autoescape=False)
-    environment.globals.clear()
-    environment.filters = {name: environment.filters[name] for name in FILTERS}
-    return environment
+    return all(
+        type(node).__name__ in PLAIN_NODES and (not isinstance(node, nodes.Filter) or _is_plain_filter(node))
+        for node in (tree, *tree.find_all(nodes.Node))
+    )
 
 
-def bounded_text(pieces: Iterable[str]) -> str:
-    """Put a rendered text together, and stop where it grows beyond what any prompt is.
-
-    Raises:
-        ValueError: it is longer than ten million characters.
-    """
-    kept: list[str] = []
-    length = 0
-    for piece in pieces:
-        length += len(piece)
-        if length > MOST_RENDERED:
-            raise ValueError(f"the prompt is longer than {MOST_RENDERED:,} characters")
-        kept.append(piece)
-    return "".join(kept)
+def _is_plain_filter(node: Any) -> bool:
+    """Tell a filter whose result is as long as its input; ``join`` is one on labels, and doubles a text elsewhere."""
+    if node.name != "join":
+        return node.name in PLAIN_FILTERS
+    on_labels = getattr(node.node, "name", None) == "labels"
+    return on_labels and not node.kwargs and all(type(one).__name__ == "Const" for one in node.args)

@@ -5,8 +5,9 @@ A template is Jinja, rendered in a sandbox; it ends in ``{{ label }}``, the labe
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,13 @@ from typing import Any
 from entailor.config import PromptSettings
 from entailor.data.example import Example
 from entailor.errors import ConfigError, near_miss
-from entailor.tasks.sandbox import bounded_sandbox, bounded_text, refuse_endless
+from entailor.foreign import ForeignError
+from entailor.tasks.sandbox import MOST_SOURCE, renderer
 
 SLOT = "\x00label\x00"
 SUFFIXES = (".jinja", ".jinja2", ".j2")
+NOT_JINJA = ("TemplateSyntaxError", "TemplateAssertionError", "SyntaxError")
+ADDRESS = " at 0x"  # of something in memory, printed: another text in every process
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,7 @@ class Template:
         separator: text between instruction, demonstrations and the example.
         chat: whether the model's own chat template goes around it.
         is_pair: whether examples are pairs.
+        date: what chat templates that print a date print.
     """
 
     source: str
@@ -87,6 +92,7 @@ class Template:
     separator: str
     chat: bool
     is_pair: bool
+    date: date
 
     def before_slot(self, example: Example) -> str:
         """Return the rendered example up to the label slot, spaces in front of the slot included."""
@@ -98,7 +104,7 @@ class Template:
 
     def bare_end(self) -> str:
         """Return the last line in front of the slot that holds no text of the example: what PMI scores words after."""
-        mark = "\x00text\x00"
+        mark = "\x000\x00"  # no letters: a template may change their case
         rendered = self.before_slot(Example("", mark, mark))
         return rendered.rpartition(mark)[2].rpartition("\n")[2]
 
@@ -114,13 +120,16 @@ class Template:
         )
 
 
-def build_template(prompt: PromptSettings, labels: Sequence[str], *, is_pair: bool) -> Template:
+def build_template(
+    prompt: PromptSettings, labels: Sequence[str], *, is_pair: bool, day: date | None = None
+) -> Template:
     """Return the template of a task.
 
     Args:
         prompt: the user's choice; `template` names a file, holds Jinja itself, or is the name of one that ships.
         labels: the task's label names.
         is_pair: whether examples are pairs.
+        day: for chat templates that print a date; None: today.
 
     Raises:
         ConfigError: an unknown template, one without a label slot at its end or without the texts, or label words that
@@ -138,6 +147,7 @@ def build_template(prompt: PromptSettings, labels: Sequence[str], *, is_pair: bo
         separator=prompt.separator,
         chat=prompt.chat,
         is_pair=is_pair,
+        date=day or date.today(),
     )
     _check_slots(template, prompt.template, is_pair=is_pair)
     return template
@@ -202,10 +212,12 @@ def _words(chosen: Mapping[str, str], usual: Mapping[str, str], labels: Sequence
 def _check_slots(template: Template, name: str, *, is_pair: bool) -> None:
     """Hold a template against what it must have: the texts, and one label slot at its end."""
     where = "prompt.template"
-    first, second = "\x00first\x00", "\x00second\x00"
+    first, second = "\x001\x00", "\x002\x00"  # no letters: a template may change their case
     rendered = template._render(Example("", first, second if is_pair else None))
     if rendered.count(SLOT) != 1:
         raise ConfigError(f"{where}: {{{{ label }}}} stands {rendered.count(SLOT)} times in {name!r}, once is expected")
+    if ADDRESS in rendered and ADDRESS not in template.source:
+        raise ConfigError(f"{where}: {name!r} prints an address in memory, which is another each time. Leave it out")
     if rendered.rpartition(SLOT)[2].strip():
         raise ConfigError(f"{where}: {name!r} goes on behind {{{{ label }}}}. Put the label slot at the end")
     texts = (("premise", first), ("hypothesis", second)) if is_pair else (("text", first),)
@@ -215,34 +227,26 @@ def _check_slots(template: Template, name: str, *, is_pair: bool) -> None:
 
 
 @cache
-def _compiled(source: str) -> _Safe:
-    """Compile Jinja in a sandbox: a template may come from a stranger."""
-    from jinja2 import TemplateError
+def _compiled(source: str) -> Callable[..., str]:
+    """Return what renders a template, with failures that are ours: it may come from a stranger."""
+    from jinja2 import TemplateError, TemplateSyntaxError
 
-    refuse_endless(source)
-    environment = bounded_sandbox()
+    if len(source) > MOST_SOURCE:
+        raise ConfigError(f"prompt.template: {len(source):,} characters, at most {MOST_SOURCE:,} are taken")
     try:
-        return _Safe(environment.from_string(source))
+        render = renderer(source)
     except (TemplateError, RecursionError, SyntaxError, ValueError, OverflowError) as error:
         raise ConfigError(f"prompt.template: not Jinja: {error}") from None
 
-
-class _Safe:
-    """A compiled template whose failures are ours."""
-
-    def __init__(self, compiled: Any) -> None:
-        self.compiled = compiled
-
-    def __call__(self, **values: Any) -> str:
-        from jinja2 import TemplateError
-
+    def rendered(**values: Any) -> str:
         try:
-            return bounded_text(self.compiled.generate(**values))
-        except (
-            *(TemplateError, TypeError, ValueError, AttributeError, LookupError),
-            *(ArithmeticError, MemoryError, RecursionError),
-        ) as error:
+            return render(**values)
+        except (TemplateError, ForeignError, TypeError, ValueError, AttributeError, LookupError) as error:
+            if isinstance(error, TemplateSyntaxError) or getattr(error, "kind", "") in NOT_JINJA:
+                raise ConfigError(f"prompt.template: not Jinja: {error}") from None
             raise ConfigError(
                 f"prompt.template: cannot be rendered: {error}. Known are text, text_pair, premise, hypothesis, "
                 "labels, words and label"
             ) from None
+
+    return rendered
