@@ -182,9 +182,17 @@ def _name(source: str, sources: Sequence[str]) -> str:
 def _options(source: str, settings: DataSettings) -> ReadOptions:
     """Read a challenge as train is read; a mapping of columns it does not have is not asked of it."""
     columns = settings.columns
-    if columns and is_file(source) and not set(columns.values()) <= set(open_table(source).columns):
+    options = ReadOptions(
+        label_names=settings.label_names,
+        split=None if is_file(source) else "test",
+        delimiter=settings.delimiter,
+        encoding=settings.encoding,
+        max_bytes=settings.max_bytes,
+        max_rows=settings.max_rows,
+    )
+    if columns and is_file(source) and not set(columns.values()) <= set(open_table(source, form=options.form).columns):
         columns = {}
-    return ReadOptions(columns=columns, label_names=settings.label_names, split=None if is_file(source) else "test")
+    return replace(options, columns=columns)
 
 
 def _check_shape(examples: Sequence[Example], task: Task, source: str) -> None:

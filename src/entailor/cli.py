@@ -21,6 +21,8 @@ from entailor.options import (
     Columns,
     Config,
     ConfigName,
+    Delimiter,
+    Encoding,
     MaxTest,
     MaxTrain,
     Model,
@@ -79,6 +81,8 @@ def compare(
     tune: Tune = None,
     test: Test = None,
     columns: Columns = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
     model: Model = None,
     methods: Annotated[
         str | None,
@@ -109,6 +113,8 @@ def compare(
         "data.tune": tune,
         "data.test": test,
         "data.columns": _mapping(columns, "--columns"),
+        "data.delimiter": delimiter,
+        "data.encoding": encoding,
         "data.challenge": challenge or None,
         "data.max_train_examples": max_train_examples,
         "data.max_test_examples": max_test_examples,
@@ -136,6 +142,8 @@ def train(
     tune: Tune = None,
     test: Test = None,
     columns: Columns = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
     model: Model = None,
     method: Annotated[str, typer.Option("--method", help="The way of adapting.")] = "lora",
     seed: Annotated[int, typer.Option("--seed", help="Of initialisation, data order and dropout.")] = 0,
@@ -151,6 +159,8 @@ def train(
         "data.tune": tune,
         "data.test": test,
         "data.columns": _mapping(columns, "--columns"),
+        "data.delimiter": delimiter,
+        "data.encoding": encoding,
         "data.max_train_examples": max_train_examples,
         "data.max_test_examples": max_test_examples,
         "models": model,
@@ -171,6 +181,8 @@ def evaluate(
     run: Run,
     test: Annotated[str, typer.Option("--test", help="A labelled file or data set.")],
     columns: Columns = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
     label_names: Annotated[
         str | None,
         typer.Option("--label-names", help="Labels as written: 0=entailment,1=neutral. Default: as the run read them."),
@@ -197,6 +209,8 @@ def evaluate(
         label_names=_mapping(label_names, "--label-names") or {},
         config_name=config_name,
         split=split,
+        delimiter=delimiter,
+        encoding=encoding,
     )
     with _row_counter(quiet=quiet) as show:
         record = evaluate_run(run, test, options, show, trust_remote_code=trust_remote_code)
@@ -212,6 +226,8 @@ def predict(
     source: Annotated[str, typer.Option("--input", help="CSV, TSV, JSONL (.gz) or Parquet; labels are not needed.")],
     output: Annotated[Path, typer.Option("--output", help="A .csv, .tsv or .jsonl file.")],
     columns: Columns = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
     config_name: ConfigName = None,
     split: SplitName = None,
     trust_remote_code: TrustCode = False,
@@ -231,7 +247,14 @@ def predict(
     from entailor.inference import predict as predict_rows
 
     mapped = _mapping(columns, "--columns") or {}
-    options = ReadOptions(columns=mapped, config_name=config_name, split=split, require_labels=False)
+    options = ReadOptions(
+        columns=mapped,
+        config_name=config_name,
+        split=split,
+        require_labels=False,
+        delimiter=delimiter,
+        encoding=encoding,
+    )
     with _row_counter(quiet=quiet) as show:
         confidence = Confidence(calibrated, min_confidence)
         count = predict_rows(
@@ -258,6 +281,8 @@ def validate(
     tune: Annotated[str | None, typer.Option("--tune", help="Looked at as well, and for rows of train.")] = None,
     test: Annotated[str | None, typer.Option("--test", help="Looked at as well, and for rows of the others.")] = None,
     columns: Columns = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
     model: Annotated[
         str | None, typer.Option("--model", help="Count its tokens, and find wrong labels by its features as well.")
     ] = None,
@@ -286,6 +311,8 @@ def validate(
         "data.tune": tune,
         "data.test": test,
         "data.columns": _mapping(columns, "--columns"),
+        "data.delimiter": delimiter,
+        "data.encoding": encoding,
     }
     experiment = _experiment(config, flags, overrides or [])
     read = (config, experiment.data.train, experiment.data.tune, experiment.data.test, model)
@@ -314,6 +341,8 @@ def merge(
         str | None, typer.Option("--test", help="Labelled file to score before and after. Default: the run's own test.")
     ] = None,
     columns: Columns = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
     trust_remote_code: TrustCode = False,
     as_json: AsJson = False,
 ) -> None:
@@ -326,7 +355,7 @@ def merge(
     from entailor.data.readers import ReadOptions
     from entailor.merging import merge as merge_run
 
-    options = ReadOptions(columns=_mapping(columns, "--columns") or {})
+    options = ReadOptions(columns=_mapping(columns, "--columns") or {}, delimiter=delimiter, encoding=encoding)
     merged = merge_run(run, output, test, options, trust_remote_code=trust_remote_code)
     _print(json.dumps(asdict(merged), indent=2, ensure_ascii=False) if as_json else str(merged))
 

@@ -58,7 +58,7 @@ class DataSettings(Settings):
     """Where the labelled text comes from and how it is split."""
 
     train: str | None = None
-    """CSV, TSV, JSONL (also .gz) or Parquet file, or a Hugging Face data set id. None: the corpus that ships."""
+    """File, folder or glob of shards, or a Hugging Face data set id. None: the corpus that ships."""
     tune: str | None = None
     """File or data set for choosing settings and stopping. None: taken from train."""
     test: str | None = None
@@ -71,6 +71,14 @@ class DataSettings(Settings):
     """Split of a Hugging Face data set used for tuning."""
     test_split: str | None = None
     """Split of a Hugging Face data set used for testing."""
+    delimiter: str | None = Field(default=None, min_length=1, max_length=1)
+    """Character between the cells of text files. None: found in the first line."""
+    encoding: str | None = None
+    """Encoding of text files without a byte order mark, e.g. cp1252. None: UTF-8."""
+    max_bytes: int = Field(default=1 << 30, ge=1)
+    """Most bytes that a compressed file may unpack to."""
+    max_rows: int = Field(default=10_000_000, ge=1)
+    """Most rows of one file or data set."""
     columns: dict[str, str] = Field(default_factory=dict)
     """Field to column: text, text_pair, label, id, group. What is not named is found by its usual names."""
     label_names: dict[str, str] = Field(default_factory=dict)

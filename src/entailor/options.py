@@ -18,6 +18,12 @@ Columns = Annotated[
     str | None,
     typer.Option("--columns", help="Columns that are not found by name: premise=COL,hypothesis=COL,label=COL."),
 ]
+Delimiter = Annotated[
+    str | None, typer.Option("--delimiter", help="Between the cells of text files. Default: found in the first line.")
+]
+Encoding = Annotated[
+    str | None, typer.Option("--encoding", help="Of text files without a byte order mark, e.g. cp1252. Default: UTF-8.")
+]
 Model = Annotated[
     str | None, typer.Option("--model", help="Hub id, folder, GGUF file or pypi:NAME==VERSION; several with commas.")
 ]

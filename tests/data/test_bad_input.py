@@ -38,17 +38,16 @@ def error_of(folder: Path, name: str, content: bytes, options: ReadOptions | Non
         ("a.csv", HEADER + GOOD + b'"one,two,a\n' + GOOD, 3, "never closed"),
         ("a.csv", HEADER + GOOD + b'"one" more,two,a\n' + GOOD, 3, "followed by more text"),
         ("a.csv", b"text,label,text\na,b,c\n", 1, "column 'text' stands twice"),
-        ("a.csv", HEADER + GOOD + b"caf\xe9,two,a\n", 3, "byte 0xE9 at offset 38.*Save the file as UTF-8"),
+        ("a.csv", HEADER + GOOD + b"caf\xe9,two,a\n", 3, "byte 0xE9 at offset 38.*save the file as UTF-8"),
         ("a.jsonl", b'{"text": "a", "label": "b"}\n{"text": "\xff"}\n', 2, "byte 0xFF at offset 38"),
-        ("a.csv", "text,label\na,b\n".encode("utf-16"), 1, "iconv -f UTF-16"),
-        ("a.csv", "text,label\na,b\n".encode("utf-16-le"), 1, "NUL byte in the header"),
+        ("a.csv", "text,label\na,b\n".encode("utf-16-le"), 1, "give --encoding utf-16-le"),
         ("a.csv", HEADER + GOOD + b"o\0ne,two,a\n", 3, "column 'premise': NUL byte"),
         ("a.csv", HEADER + GOOD + b"one,tw\0o,a\n", 3, "column 'hypothesis': NUL byte"),
         ("a.csv", HEADER + b"one,two,a\0\n", 2, "column 'label': NUL byte"),
         ("a.jsonl", b'{"text": "a", "label": "b"}\n\n{"text": \n', 3, "broken JSON: .* at character"),
         ("a.jsonl", b'{"text": "a", "label": "b"}\n[1, 2]\n', 2, "a list, expected a JSON object"),
         ("a.jsonl", b"null\n", 1, "null, expected a JSON object"),
-        ("a.jsonl", b"[" * 100_000, 1, "JSON that cannot be taken"),
+        ("a.jsonl", b"[" * 100_000, None, "JSON that cannot be taken"),
         ("a.json", b'[{"text": "a"},\n {"text"]', None, "broken JSON: .* at line 2"),
         ("a.json", b'[{"text": "a", "label": "b"}, 3]', 2, "a number, expected a JSON object"),
         ("a.jsonl", b'{"text": null, "label": "b"}\n', 1, "column 'text': no value, expected text"),
@@ -62,15 +61,22 @@ def error_of(folder: Path, name: str, content: bytes, options: ReadOptions | Non
             2,
             "half of a surrogate .*character 3",
         ),
-        ("a.jsonl", b'{"text": "a", "label": ["b"]}\n', 1, "column 'label': a list as a label"),
+        ("a.jsonl", b'{"text": "a", "label": ["b", "c"]}\n', 1, "column 'label': a list as a label"),
         ("a.csv", HEADER + b"one,two,-\none,two,\n", None, "column 'label': none of the 2 rows has a gold label"),
         ("a.parquet", b"this is no Parquet", None, "not a Parquet file"),
         ("a.parquet", b"", None, "not a Parquet file"),
         ("a.csv.gz", b"text,label\na,b\n", None, "not a gzip file"),
         ("a.jsonl.gz", gzip.compress(b'{"text": "a", "label": "b"}\n' * 9, mtime=0)[:-12], None, "ends too early"),
         ("a.csv.gz", gzip.compress(HEADER + b"caf\xe9,two,a\n", mtime=0), 2, "byte 0xE9 at offset 28"),
-        ("a.xlsx", b"PK", None, "files of kind '.xlsx' are not read, expected .csv"),
-        ("a.txt.gz", b"PK", None, "are not read"),
+        ("a.docx", b"PK", None, "files of kind '.docx' are not read, expected .csv"),
+        ("a.html.gz", b"PK", None, "are not read"),
+        ("a.xlsx", b"PK", None, "not a zip file, or a damaged one"),
+        ("a.zip", b"PK", None, "not a zip file, or a damaged one"),
+        ("a.arrow", b"ARROW1 and no more", None, "not an Arrow file, or a damaged one"),
+        ("a.feather", b"", None, "not an Arrow file, or a damaged one"),
+        ("a.json", b'{"a": [{"text": "x"}], "b": [{"text": "y"}]}', None, r"2 arrays of objects \(a, b\)"),
+        ("a.jsonl", b'{"text": 1e999, "label": "a"}\n', 1, "column 'text'"),
+        ("a.jsonl", b'{"text": ' + b"9" * 5000 + b', "label": "a"}\n', 1, "cannot be taken"),
     ],
 )
 def test_bad_content(tmp_path, name, content, row, said):
@@ -140,10 +146,11 @@ def test_a_missing_file_names_its_neighbour(tmp_path):
 
 def test_a_folder_lists_its_files(tmp_path):
     (tmp_path / "train.csv").write_bytes(HEADER + GOOD)
-    with pytest.raises(DataError, match=r"a folder, expected a file \(in it: train\.csv\)"):
+    (tmp_path / "test.csv").write_bytes(HEADER + GOOD)
+    with pytest.raises(DataError, match=r"several tables \(test\.csv, train\.csv\)"):
         read_examples(str(tmp_path))
     (tmp_path / "folder.csv").mkdir()
-    with pytest.raises(DataError, match="a folder, expected a file"):
+    with pytest.raises(DataError, match="a folder without a file that can be read"):
         read_examples(str(tmp_path / "folder.csv"))
 
 

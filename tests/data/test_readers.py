@@ -183,7 +183,7 @@ def test_a_mapping_that_cannot_be_used(tmp_path, mapping, kind, said):
     ("header", "said"),
     [
         ("a,b,label", "columns found: 'a', 'b', 'label'.*--columns premise=COL,hypothesis=COL,label=COL"),
-        ("premise;hypothesis;label", "divided by another sign"),
+        ("first;second;third,fourth is long", "no column of texts"),
         ("A man is sleeping in the long grass behind a house,He is awake,x", "add a header line"),
         (",".join(f"c{number}" for number in range(30)), "and 10 more"),
     ],

@@ -1,4 +1,4 @@
-"""Templates of strangers: each one renders or ends in one error, in bounded time and memory, and none reaches Python."""
+"""Templates of strangers: each renders or ends in one error, in bounded time and memory, and none reaches Python."""
 
 import pytest
 

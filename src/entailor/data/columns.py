@@ -92,6 +92,12 @@ def find_columns(
     return {field: chosen[field] for field in FIELDS if field in chosen}
 
 
+def usual_names_in(names: Sequence[str]) -> int:
+    """Count the columns that have a usual name."""
+    known = {*SINGLES, *LABELS, *IDS, *GROUPS, *(name for pair in PAIRS for name in pair)}
+    return sum(_plain(name) in known for name in names)
+
+
 def _mapped(names: Sequence[str], mapping: Mapping[str, str], source: str) -> dict[str, str]:
     chosen: dict[str, str] = {}
     for key, column in mapping.items():
@@ -169,7 +175,7 @@ def _no_text(names: Sequence[str], source: str, problem: str) -> DataError:
 
 def _likely_causes(names: Sequence[str]) -> Iterator[str]:
     if len(names) == 1 and any(mark in names[0] for mark in ",;\t|"):
-        yield "The cells may be divided by another sign: a .csv file takes commas, a .tsv file takes tabs. "
+        yield "The cells may be divided by another sign: give it with --delimiter. "
     elif any(len(name) > 40 for name in names):
         yield "The first line looks like data: add a header line with the columns' names. "
 

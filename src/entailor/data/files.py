@@ -1,29 +1,71 @@
-"""Opening UTF-8 text files, gzipped or not, and saying clearly why one cannot be opened or decoded.
+"""Opening text files, compressed or not, in any encoding, and saying clearly why one cannot be opened or decoded.
 
 Knows nothing of rows and columns.
 """
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import io
 import re
+import stat
+import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import IO, BinaryIO, TextIO
 
-from entailor.errors import DataError, near_miss
+from entailor.errors import ConfigError, DataError, near_miss
 
-KINDS_IN_WORDS = ".csv, .tsv, .jsonl, .ndjson, .json (each also .gz) or .parquet"
-UTF8_MARK = b"\xef\xbb\xbf"
-
-_KIND = re.compile(r"(\.csv|\.tsv|\.jsonl|\.ndjson|\.json)(\.gz)?$|\.parquet$", re.IGNORECASE)
-# What looks like a file and is none of ours must not be asked for on the Hub.
-_OTHER_KIND = re.compile(
-    r"\.(arrow|bz2|docx?|feather|gz|html|npz|pickle|pkl|tar|tgz|txt|xlsx?|xml|xz|ya?ml|zip|zst)$", re.IGNORECASE
+KINDS_IN_WORDS = (
+    ".csv, .tsv, .txt, .jsonl, .ndjson, .json (each also .gz, or alone in a .zip), .parquet, .arrow, .feather or .xlsx"
 )
+MAX_BYTES = 1 << 30
+MAX_ROWS = 10_000_000
+SAMPLE_BYTES = 1 << 18
+
+_KIND = re.compile(
+    r"(\.csv|\.tsv|\.txt|\.jsonl|\.ndjson|\.json)(\.gz)?$|\.(parquet|arrow|feather|xlsx|zip)$", re.IGNORECASE
+)
+# What looks like a file and is none of ours must not be asked for on the Hub.
+_OTHER_KIND = re.compile(r"\.(bz2|docx?|gz|html|npz|pickle|pkl|tar|tgz|xls|xml|xz|ya?ml|zst)$", re.IGNORECASE)
+_MARKS = (  # UTF-32 first: its little-endian mark begins with that of UTF-16
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_C1 = re.compile("[\x80-\x9f]")
+
+
+@dataclass(frozen=True)
+class FileFormat:
+    """What the user says about files, and how much of one is taken.
+
+    Attributes:
+        delimiter: between the cells of a text file; None: found in its first line.
+        encoding: of text files without a byte order mark; None: UTF-8.
+        max_bytes: most bytes that a compressed file may unpack to.
+    """
+
+    delimiter: str | None = None
+    encoding: str | None = None
+    max_bytes: int = MAX_BYTES
+
+    def __post_init__(self) -> None:
+        if self.delimiter is not None and (len(self.delimiter) != 1 or self.delimiter in '"\r\n\0'):
+            raise ConfigError(f"data.delimiter: {self.delimiter!r} found, expected one character, such as ; or |")
+        if self.encoding is not None:
+            try:
+                "".encode(self.encoding)
+            except (LookupError, ValueError):
+                raise ConfigError(
+                    f"data.encoding: {self.encoding!r} is no text encoding, expected one such as utf-8 or cp1252"
+                ) from None
 
 
 def kind_of(name: str) -> str | None:
@@ -34,42 +76,78 @@ def kind_of(name: str) -> str | None:
 
 def is_file(source: str) -> bool:
     """Tell whether a source is meant as a file: it exists, or has a file's suffix or a path's form."""
+    if "\0" in source:
+        raise DataError("NUL byte in a path", path=repr(source), remedy="Check the path")
     if source.startswith((".", "/", "~")) or kind_of(source) or _OTHER_KIND.search(source):
         return True
     return Path(source).exists()
 
 
-@contextmanager
-def open_text(path: Path, newline: str) -> Iterator[TextIO]:
-    """Open a UTF-8 file, with or without byte order mark, gzipped or not.
+def check_regular(path: Path) -> None:
+    """Refuse what would hang or never end.
 
     Raises:
-        DataError: what `translated` says, while opening or while reading.
+        DataError: the path is missing, a folder, a named pipe or a device.
     """
-    with translated(path), path.open("rb", buffering=0) as raw:
-        binary = _unpacked(path, raw)
-        if binary.peek(len(UTF8_MARK))[: len(UTF8_MARK)] == UTF8_MARK:
-            binary.read(len(UTF8_MARK))
-        with io.TextIOWrapper(binary, encoding="utf-8", newline=newline) as text:
-            yield text
+    with translated(path):
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError
+    if not stat.S_ISREG(mode):
+        raise DataError("a pipe or a device, expected a file", path=path, remedy="Write its content to a file first")
+
+
+@contextmanager
+def open_text(path: Path, newline: str, form: FileFormat) -> Iterator[TextIO]:
+    """Open a text file, with or without byte order mark, packed or not.
+
+    Raises:
+        DataError: what `translated` says, while opening or while reading; it unpacks to too many bytes.
+    """
+    with _unpacked(path, form) as binary:
+        encoding = _encoding(binary, form)
+        try:
+            with io.TextIOWrapper(binary, encoding=encoding, newline=newline) as text:
+                yield text
+        except UnicodeError as error:
+            raise _encoding_error(path, form, encoding, error) from None
+
+
+def zip_member(path: Path) -> zipfile.ZipInfo:
+    """Return the one file in a zip archive.
+
+    Raises:
+        DataError: it is no archive, is damaged or encrypted, or does not hold exactly one text file.
+    """
+    with translated(path), zipfile.ZipFile(path) as archive:
+        inside = [one for one in archive.infolist() if not (one.is_dir() or one.filename.startswith("__MACOSX/"))]
+    if len(inside) != 1:
+        names = ", ".join(one.filename for one in inside[:5])
+        raise DataError(f"{len(inside)} files in it ({names}), expected one", path=path, remedy="Unpack the archive")
+    if inside[0].flag_bits & 1:
+        raise DataError("encrypted", path=path, remedy="Unpack the archive")
+    return inside[0]
 
 
 @contextmanager
 def translated(path: Path) -> Iterator[None]:
-    """Turn what the file system, gzip and the decoder raise into errors that say what to do.
+    """Turn what the file system, gzip and zip raise into errors that say what to do.
 
     Raises:
-        DataError: the file is missing, a folder, not permitted, not UTF-8, or no whole gzip file.
+        DataError: the file is missing, a folder, not permitted, or no whole gzip or zip file.
     """
     try:
         yield
-    except UnicodeDecodeError:
-        raise _encoding_error(path) from None
     except EOFError:
-        raise DataError("the gzip stream ends too early", path=path, remedy="Fetch or write the file again") from None
+        raise DataError(
+            "the compressed stream ends too early", path=path, remedy="Fetch or write the file again"
+        ) from None
     except (gzip.BadGzipFile, zlib.error) as error:
         remedy = "Write the file again, or take .gz off its name"
         raise DataError(f"not a gzip file, or a damaged one ({error})", path=path, remedy=remedy) from None
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+        remedy = "Write the file again, or unpack it"
+        raise DataError(f"not a zip file, or a damaged one ({error})", path=path, remedy=remedy) from None
     except OSError as error:
         raise file_error(path, error) from None
 
@@ -95,26 +173,124 @@ def empty_file(path: Path) -> DataError:
     return DataError("the file is empty", path=path, remedy="Give a file with a header, or named keys, and rows")
 
 
-def _unpacked(path: Path, raw: io.FileIO) -> io.BufferedReader | gzip.GzipFile:
-    return gzip.GzipFile(fileobj=raw) if path.suffix.lower() == ".gz" else io.BufferedReader(raw, 1 << 20)
+class _Limited(io.RawIOBase):
+    """Counts what is unpacked: a file of a few megabytes may unpack to more than the memory holds."""
+
+    def __init__(self, inner: BinaryIO | gzip.GzipFile | IO[bytes], path: Path, limit: int) -> None:
+        self._inner, self._path, self._limit, self._count = inner, path, limit, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        with translated(self._path):
+            data = self._inner.read(len(buffer))
+        self._count += len(data)
+        if self._count > self._limit:
+            raise too_large(self._path, self._limit)
+        buffer[: len(data)] = data
+        return len(data)
 
 
-def _encoding_error(path: Path) -> DataError:
-    """Find the first byte that is not UTF-8."""
-    offset = 0
-    with path.open("rb", buffering=0) as raw:
-        binary = _unpacked(path, raw)
+def too_large(path: object, limit: int) -> DataError:
+    """Return the error for a compressed file that unpacks to more than the limit."""
+    return DataError(
+        f"unpacks to more than {limit:,} bytes", path=path, remedy="If you trust the file, raise data.max_bytes"
+    )
+
+
+@contextmanager
+def _unpacked(path: Path, form: FileFormat) -> Iterator[io.BufferedReader]:
+    check_regular(path)
+    with ExitStack() as stack:
+        with translated(path):
+            raw = stack.enter_context(path.open("rb", buffering=0))
+        inner: BinaryIO | gzip.GzipFile | IO[bytes]
+        suffix = path.suffix.lower()
+        limit = form.max_bytes if suffix in (".gz", ".zip") else 1 << 62
+        if suffix == ".gz":
+            inner = stack.enter_context(gzip.GzipFile(fileobj=raw))
+        elif suffix == ".zip":
+            member = zip_member(path)
+            with translated(path):
+                archive = stack.enter_context(zipfile.ZipFile(path))
+                inner = stack.enter_context(archive.open(member))
+        else:
+            inner = raw
+        yield stack.enter_context(io.BufferedReader(_Limited(inner, path, limit), 1 << 18))
+
+
+def _encoding(binary: io.BufferedReader, form: FileFormat) -> str:
+    start = binary.peek(4)[:4]
+    return next((name for mark, name in _MARKS if start.startswith(mark)), form.encoding or "utf-8")
+
+
+def _encoding_error(path: Path, form: FileFormat, encoding: str, error: UnicodeError) -> DataError:
+    """Find the first byte that is not in the encoding, and what the file may be instead."""
+    advice = "Save the file as UTF-8"
+    if not encoding.startswith("utf-8"):
+        said = error.reason if isinstance(error, UnicodeDecodeError) else error
+        return DataError(
+            f"not {encoding} ({said})",
+            path=path,
+            remedy=f"Give another --encoding, or: {advice[0].lower()}{advice[1:]}",
+        )
+    offset, others, before = 0, bytearray(), None
+    place: tuple[int, int, int] | None = None
+    with _unpacked(path, form) as binary:
         for number, line in enumerate(binary, start=1):
-            try:
-                line.decode("utf-8")
-            except UnicodeDecodeError as error:
-                found = line[error.start]
-                utf16 = number == 1 and error.start == 0 and found in (0xFE, 0xFF)
-                return DataError(
-                    f"not UTF-8: byte 0x{found:02X} at offset {offset + error.start}",
-                    path=path,
-                    row=number,
-                    remedy=f"Save the file as UTF-8, e.g. with iconv -f {'UTF-16' if utf16 else 'LATIN1'} -t UTF-8",
-                )
+            if not line.isascii():
+                try:
+                    line.decode("utf-8")
+                    before = before or number
+                except UnicodeDecodeError as wrong:
+                    place = place or (number, offset + wrong.start, line[wrong.start])
+                    others += line
             offset += len(line)
-    return DataError("not UTF-8", path=path, remedy="Save the file as UTF-8")
+            if place and (offset > place[1] + SAMPLE_BYTES or len(others) > SAMPLE_BYTES):
+                break
+    assert place is not None, "the decoder and the second look at the file disagree"
+    problem = f"not UTF-8: byte 0x{place[2]:02X} at offset {place[1]}"
+    if before is not None:
+        return DataError(
+            f"{problem}, while row {before} is UTF-8: encodings are mixed",
+            path=path,
+            row=place[0],
+            remedy=f"No --encoding reads both: write row {place[0]} again as UTF-8",
+        )
+    likely = likely_encodings(bytes(others[:SAMPLE_BYTES]))
+    if likely:
+        problem += f"; it looks like {' or '.join(likely)}"
+        otherwise = f"{advice[0].lower()}{advice[1:]}"
+        advice = f"Give --encoding {likely[0]} (data.encoding={likely[0]}) and look at the texts, or: {otherwise}"
+    return DataError(problem, path=path, row=place[0], remedy=advice)
+
+
+def likely_encodings(sample: bytes) -> list[str]:
+    """Guess the encodings of bytes that are not UTF-8, the likeliest first, at most two.
+
+    One that yields control characters is none: Windows-1252 read as ISO 8859-1 decodes without an error.
+    """
+    from charset_normalizer import from_bytes
+
+    matches = [one for one in from_bytes(sample) if one.encoding != "utf_8" and not _C1.search(str(one))]
+    if not matches:
+        return []
+    names = [one.encoding for one in matches]
+    # what many code pages explain equally well is by far most often the one of Western Windows
+    western = next((one for one in matches if "cp1252" in (one.encoding, *one.could_be_from_charset)), None)
+    if western is not None and western.chaos <= matches[0].chaos and western.coherence >= matches[0].coherence:
+        names.insert(0, "cp1252")
+    return list(dict.fromkeys(names))[:2]
+
+
+def utf16_without_mark(path: Path, form: FileFormat) -> str | None:
+    """Return the encoding of a file that is UTF-16 without a byte order mark, else None."""
+    if form.encoding is not None:
+        return None
+    with _unpacked(path, form) as binary:
+        start = binary.peek(1024)[:1024]
+    even, odd = start[::2].count(0), start[1::2].count(0)
+    if max(even, odd) <= len(start) // 5 or min(even, odd) > len(start) // 20:
+        return None
+    return "utf-16-le" if odd > even else "utf-16-be"

@@ -16,10 +16,12 @@ from typing import Any
 
 from entailor.data.columns import FIELDS, find_columns
 from entailor.data.example import Example, content_id
+from entailor.data.files import MAX_BYTES, MAX_ROWS, FileFormat
 from entailor.data.tables import open_table
 from entailor.errors import DataError, LabelError, near_miss
 
 MAX_FIELD_CHARACTERS = 2_000_000
+_C1 = re.compile("[\x80-\x9f]")  # control characters that no text holds on purpose
 NO_GOLD = frozenset(("", "-", "-1", "nan"))
 
 
@@ -36,6 +38,10 @@ class ReadOptions:
         require_labels: whether a label column is needed and rows without a gold label are dropped. Without it such
             rows are kept with the label None.
         nulls_are_empty: take a text that is null for an empty one, instead of refusing it.
+        delimiter: between the cells of a text file; None: found in its first line.
+        encoding: of text files without a byte order mark; None: UTF-8.
+        max_bytes: most bytes that a compressed file may unpack to.
+        max_rows: most rows of a source.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -45,6 +51,15 @@ class ReadOptions:
     split: str | None = None
     require_labels: bool = True
     nulls_are_empty: bool = False
+    delimiter: str | None = None
+    encoding: str | None = None
+    max_bytes: int = MAX_BYTES
+    max_rows: int = MAX_ROWS
+
+    @property
+    def form(self) -> FileFormat:
+        """How files are opened."""
+        return FileFormat(self.delimiter, self.encoding, self.max_bytes)
 
 
 @dataclass(frozen=True)
@@ -162,7 +177,7 @@ class _Reading:
     def __init__(
         self, source: str, options: ReadOptions, only: Sequence[str] = FIELDS, *, single: bool = False
     ) -> None:
-        self._table = open_table(source, config_name=options.config_name, split=options.split)
+        self._table = open_table(source, config_name=options.config_name, split=options.split, form=options.form)
         self._source, self._options = self._table.source, options
         mapping = options.columns
         if single and "text" in self._table.columns and not {*mapping} & {"text", "premise", "text_pair", "hypothesis"}:
@@ -171,7 +186,7 @@ class _Reading:
         self.columns = {name: column for name, column in found.items() if name in only}
         self._check_unique()
         self.without_text: set[int] = set()
-        self.rows_read = self.dropped = self._repeated_ids = 0
+        self.rows_read = self.dropped = self._repeated_ids = self._controls = 0
         self._names: dict[str, str | None] = {}  # label as written -> name, or None for no gold
         self._class_names = self._table.class_names.get(self.columns.get("label", ""), ())
         self._seen: set[str] = set()
@@ -185,7 +200,7 @@ class _Reading:
                 raise DataError(
                     f"column {column!r} stands twice in the header",
                     path=self._source,
-                    row=1,
+                    row=self._table.header_row,
                     remedy="Rename one of the two",
                 )
 
@@ -197,13 +212,19 @@ class _Reading:
         return DataError("changed while it was read", path=self._source, remedy="Run the command again")
 
     def notes(self) -> tuple[str, ...]:
-        if not self._repeated_ids:
-            return self._table.notes
-        note = (
-            f"{self._source}: {self._repeated_ids:,} repeated values in the id column {self.columns['id']!r}; "
-            "each was made unique with -2, -3, ..."
-        )
-        return (*self._table.notes, note)
+        notes = list(self._table.notes)
+        if self._repeated_ids:
+            notes.append(
+                f"{self._source}: {self._repeated_ids:,} repeated values in the id column {self.columns['id']!r}; "
+                "each was made unique with -2, -3, ..."
+            )
+        if self._controls:
+            notes.append(
+                f"{self._source}: {self._controls:,} texts hold control characters (U+0080 to U+009F), which are "
+                "dashes, quotes or euro signs of Windows read in the wrong encoding; read the original with "
+                "--encoding cp1252"
+            )
+        return tuple(notes)
 
     def __iter__(self) -> Iterator[Example]:
         return chain.from_iterable(self._batches())
@@ -218,6 +239,12 @@ class _Reading:
         labels = self._labels(cells["label"]) if "label" in cells else [None] * count
         rows: Sequence[int] = range(self.rows_read, self.rows_read + count)
         self.rows_read += count
+        if self.rows_read > self._options.max_rows:
+            raise DataError(
+                f"more than {self._options.max_rows:,} rows",
+                path=self._source,
+                remedy="If you trust the file, raise data.max_rows",
+            )
         if self._options.require_labels and None in labels:
             kept = [label is not None for label in labels]
             cells = {name: list(compress(values, kept)) for name, values in cells.items()}
@@ -234,6 +261,8 @@ class _Reading:
         try:
             joined = "".join(values)
             joined.encode("utf-8")
+            if _C1.search(joined):
+                self._controls += sum(_C1.search(value) is not None for value in values)
             if "\0" not in joined and max(map(len, values), default=0) <= MAX_FIELD_CHARACTERS:
                 return values
         except (TypeError, UnicodeEncodeError):
@@ -242,7 +271,7 @@ class _Reading:
 
     def _text(self, value: Any, row: int, field: str) -> str:
         """Return a value as text, or say why it is none."""
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and not _is_nan(value):
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
             return str(value)
         if self._options.nulls_are_empty and (value is None or _is_nan(value)):
             self.without_text.add(row)
@@ -264,10 +293,14 @@ class _Reading:
     def _labels(self, values: Sequence[Any]) -> list[str | None]:
         """Return label names; None where there is no gold label. Each way of writing a label is looked at once."""
         first = self.rows_read
+        if not self._options.require_labels:  # what is no label is not asked for
+            values = [value if isinstance(_only(value), _LABEL_TYPES) else None for value in values]
         try:
             written = values if set(map(type, values)) == {str} else [_written(value) for value in values]
         except TypeError:
-            row, value = next((row, value) for row, value in enumerate(values) if not isinstance(value, _LABEL_TYPES))
+            row, value = next(
+                (row, value) for row, value in enumerate(values) if not isinstance(_only(value), _LABEL_TYPES)
+            )
             problem = f"{_kind(value)} as a label, expected text or an integer"
             raise self._error(problem, first + row, "label", kind=LabelError) from None
         for new in dict.fromkeys(written):
@@ -345,11 +378,16 @@ class _Reading:
     def _error(
         self, problem: str, row: int, field: str, remedy: str | None = None, *, kind: type[DataError] = DataError
     ) -> DataError:
-        number = self._table.row_number(row)
-        return kind(problem, path=self._source, row=number, column=self.columns[field], remedy=remedy)
+        path, number = self._table.place(row)
+        return kind(problem, path=path, row=number, column=self.columns[field], remedy=remedy)
 
 
 _LABEL_TYPES = (str, int, float, type(None))  # bool is an int
+
+
+def _only(value: Any) -> Any:
+    """Return what a list of one holds: some write the one label of a text as such a list."""
+    return value[0] if isinstance(value, list) and len(value) == 1 else value
 
 
 def _written(value: Any) -> str:
@@ -358,6 +396,7 @@ def _written(value: Any) -> str:
     Raises:
         TypeError: the value is an object, a list, or something else that is no label.
     """
+    value = _only(value)
     if isinstance(value, str):
         return value
     if value is None or _is_nan(value):

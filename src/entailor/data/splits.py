@@ -98,7 +98,14 @@ def _corpus(settings: DataSettings) -> tuple[Split, list[str]]:
 def _from_sources(settings: DataSettings, *, whole: bool) -> tuple[Split, list[str]]:
     sources = dict(_sources(settings))
     options = ReadOptions(columns=settings.columns, label_names=settings.label_names, labels=settings.labels)
-    options = replace(options, config_name=settings.config_name)
+    options = replace(
+        options,
+        config_name=settings.config_name,
+        delimiter=settings.delimiter,
+        encoding=settings.encoding,
+        max_bytes=settings.max_bytes,
+        max_rows=settings.max_rows,
+    )
     results: dict[str, ReadResult] = {}
     for name, (source, split_name) in sources.items():
         try:

@@ -1,4 +1,4 @@
-"""Columns out of CSV, TSV, JSON lines, Parquet and Hugging Face data sets, a batch of rows at a time.
+"""Columns out of text files, tables and Hugging Face data sets, a batch of rows at a time.
 
 A batch holds columns, not rows, so that reading and checking run over whole columns at once; where something is
 wrong the source is walked a second time, row by row, to name the place. Knows nothing of labels or examples.
@@ -7,107 +7,184 @@ wrong the source is walked a second time, row by row, to name the place. Knows n
 from __future__ import annotations
 
 import csv
-import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from itertools import chain, dropwhile, islice
 from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
-from entailor.data.files import KINDS_IN_WORDS, empty_file, file_error, is_file, kind_of, open_text, translated
+from entailor.data.batches import BATCH_ROWS, Batch, Table
+from entailor.data.columns import usual_names_in
+from entailor.data.files import (
+    KINDS_IN_WORDS,
+    FileFormat,
+    check_regular,
+    empty_file,
+    is_file,
+    kind_of,
+    open_text,
+    utf16_without_mark,
+    zip_member,
+)
+from entailor.data.json_tables import JsonTable
+from entailor.data.shards import shards_of
 from entailor.errors import DataError
 from entailor.network import hub_is_silent
 
 if TYPE_CHECKING:
     from _csv import Reader
 
-BATCH_ROWS = 1024
-RECORDS_LOOKED_AT = 50
 # Far above the longest text that is taken, so that an error can name the column; an unclosed quote still ends here.
 CSV_CELL_LIMIT = 32_000_000
-
-Batch = list[Sequence[Any]]
-
-
-class Table(Protocol):
-    """A source that was opened once to learn its columns, and is opened again for its rows.
-
-    Attributes:
-        source: the file or data set, for errors.
-        columns: column names in order.
-        class_names: for columns of integer codes that carry their names, the names by code.
-        notes: what a reader of the result should know.
-    """
-
-    source: str
-    columns: tuple[str, ...]
-    class_names: Mapping[str, Sequence[str]] = MappingProxyType({})
-    notes: tuple[str, ...] = ()
-
-    def batches(self, columns: Sequence[str]) -> Iterator[Batch]:
-        """Stream the named columns, at least one row and at most `BATCH_ROWS` at a time."""
-
-    def row_number(self, index: int) -> int:
-        """Return the 1-based line of a text file where record `index` begins, or the 1-based record elsewhere."""
-
-    def places(self) -> Iterator[tuple[int, bool]]:
-        """Stream what `row_number` gives for each record, with False, and blank lines between them, with True."""
-        return ((number, False) for number in range(1, self._num_records() + 1))
-
-    def _num_records(self) -> int:
-        return sum(len(batch[0]) for batch in self.batches(self.columns[:1]))
+SAMPLE_CHARACTERS = 1 << 16
+DELIMITERS = (",", ";", "\t", "|")
 
 
-def open_table(source: str, *, config_name: str | None = None, split: str | None = None) -> Table:
-    """Open a file or a data set and learn its columns.
+def open_table(
+    source: str, *, config_name: str | None = None, split: str | None = None, form: FileFormat | None = None
+) -> Table:
+    """Open a file, a folder or glob of shards, or a data set, and learn its columns.
 
     Args:
-        source: path of a file, or a Hugging Face data set id.
+        source: path of a file or folder, a glob, or a Hugging Face data set id.
         config_name: configuration of a data set.
         split: split of a data set.
+        form: how files are read.
 
     Raises:
         DataError: the source is missing, cannot be read, is empty, or is of no known kind.
     """
     if not is_file(source):
         return _hub_table(source, config_name, split)
+    form = form or FileFormat()
     path = Path(source).expanduser()
+    shards = shards_of(path, split)
+    if shards is None:
+        return _file_table(path, form)
+    tables = [_file_table(shard, form) for shard in shards]
+    return tables[0] if len(tables) == 1 else ShardedTable(str(path), tables)
+
+
+def _file_table(path: Path, form: FileFormat) -> Table:
+    check_regular(path)
     kind = kind_of(path.name)
-    if kind == ".parquet":
-        return _parquet_table(path)
-    if kind in (".csv", ".tsv"):
-        return CsvTable(path, delimiter="," if kind == ".csv" else "\t")
-    if kind is not None:
-        return JsonTable(path, may_be_array=kind == ".json")
-    if path.is_dir() or not path.exists():
-        raise file_error(path, IsADirectoryError() if path.is_dir() else FileNotFoundError())
-    raise DataError(f"files of kind {path.suffix!r} are not read, expected {KINDS_IN_WORDS}", path=path)
+    if kind == ".zip":
+        kind = kind_of(zip_member(path).filename)
+        if kind in (".parquet", ".arrow", ".feather", ".xlsx", ".zip"):
+            raise DataError(f"a {kind} file in an archive", path=path, remedy="Unpack the archive")
+    if kind in (".parquet", ".arrow", ".feather"):
+        from entailor.data.arrow_tables import arrow_file, parquet_file
+
+        return (parquet_file if kind == ".parquet" else arrow_file)(path, form)
+    if kind == ".xlsx":
+        from entailor.data.excel import ExcelTable
+
+        return ExcelTable(path, form)
+    if kind is None:
+        raise DataError(f"files of kind {path.suffix!r} are not read, expected {KINDS_IN_WORDS}", path=path)
+    if kind in (".csv", ".tsv", ".txt"):
+        return CsvTable(path, form, kind)
+    return JsonTable(path, form)
+
+
+class ShardedTable(Table):
+    """Several files of the same columns, one after the other."""
+
+    def __init__(self, source: str, tables: Sequence[Table]) -> None:
+        self.source, self._tables, self._counts = source, tables, [0] * len(tables)
+        self.columns, self.class_names = tables[0].columns, tables[0].class_names
+        for table in tables[1:]:
+            if set(table.columns) != set(self.columns) or table.class_names != self.class_names:
+                raise DataError(
+                    f"other columns or label names than in {tables[0].source}: {', '.join(table.columns)}",
+                    path=table.source,
+                    remedy="Give a glob that names only files of one table",
+                )
+        self.notes = (
+            f"{source}: read from {len(tables)} files",
+            *chain.from_iterable(table.notes for table in tables),
+        )
+
+    def batches(self, columns: Sequence[str]) -> Iterator[Batch]:
+        """Stream the named columns of each file in turn."""
+        for number, table in enumerate(self._tables):
+            self._counts[number] = 0
+            for batch in table.batches(columns):
+                self._counts[number] += len(batch[0])
+                yield batch
+
+    def row_number(self, index: int) -> int:
+        """Return the row in its shard."""
+        return self.place(index)[1]
+
+    def places(self) -> Iterator[tuple[int, bool]]:
+        """Stream the places in each file in turn."""
+        return chain.from_iterable(table.places() for table in self._tables)
+
+    def place(self, index: int) -> tuple[str, int]:
+        """Return the shard and the row in it."""
+        for table, count in zip(self._tables, self._counts, strict=True):
+            if index < count:
+                return table.place(index)
+            index -= count
+        raise AssertionError("a row that was not read")
 
 
 class CsvTable(Table):
     """A CSV or TSV file with a header line; blank lines are passed over."""
 
-    def __init__(self, path: Path, delimiter: str) -> None:
+    def __init__(self, path: Path, form: FileFormat, kind: str) -> None:
         # The limit belongs to the process; it is only ever raised, so that nobody else's files stop being readable.
         csv.field_size_limit(max(csv.field_size_limit(), CSV_CELL_LIMIT))
-        plain_quotes = delimiter == "\t" and _quotes_are_plain(path)
-        self._delimiter, self._plain_quotes = delimiter, plain_quotes
-        self._path, self.source = path, str(path)
+        self._path, self._form, self.source = path, form, str(path)
+        self._plain_quotes, self._skipped, self._has_header = False, 0, True
+        self._delimiter = self._find_delimiter(kind)
+        if not self._plain_quotes:
+            self._plain_quotes = self._delimiter == "\t" and _quotes_are_plain(path, form)
         line, header = next(self._records(), (0, []))
         if not header:
             raise empty_file(path)
-        _check_header(path, line, header)
-        self.columns = tuple(header)
-        self.notes = (f"{path}: double quotes are taken as plain characters",) if plain_quotes else ()
+        if any("\0" in name for name in header):
+            utf16 = utf16_without_mark(path, form)
+            remedy = f"It looks like UTF-16: give --encoding {utf16}" if utf16 else "Remove it from the file"
+            raise DataError("NUL byte in the header", path=path, row=line, remedy=remedy)
+        self.header_row = line
+        self.columns = tuple(header) if self._has_header else ("text",)
+        notes = []
+        if not self._has_header:
+            notes.append(f"{path}: no header of known names; every line is taken as one text")
+        elif self._plain_quotes:
+            notes.append(f"{path}: double quotes are taken as plain characters")
+        self.notes = tuple(notes)
+
+    def _find_delimiter(self, kind: str) -> str:
+        """Return what was asked for, what a first line ``sep=;`` says, or what divides the header into known names."""
+        with open_text(self._path, newline="", form=self._form) as lines:
+            start = lines.read(SAMPLE_CHARACTERS)
+        first = re.split(r"[\r\n]", start.lstrip("\r\n"), maxsplit=1)[0]
+        said = re.fullmatch(r'"?sep=(.)"?', first)
+        if said:
+            self._skipped = 1
+            return self._form.delimiter or said[1]
+        if self._form.delimiter is not None:
+            return self._form.delimiter
+        usual = "\t" if kind == ".tsv" else ","
+        ways = {mark: next(csv.reader([first], delimiter=mark), []) for mark in DELIMITERS} if first else {}
+        if not ways:
+            return usual
+        best = max(DELIMITERS, key=lambda mark: (usual_names_in(ways[mark]), mark == usual and len(ways[mark]) > 1,
+                                                 len(ways[mark])))  # fmt: skip
+        if kind == ".txt" and usual_names_in(ways[best]) == 0:
+            self._has_header, self._plain_quotes = False, True
+            return "\0"  # unused: lines are not divided
+        return best if len(ways[best]) > 1 else usual
 
     def batches(self, columns: Sequence[str]) -> Iterator[Batch]:
         """Stream the named columns."""
         picks = [self.columns.index(name) for name in columns]
         width = {len(self.columns)}
-        with open_text(self._path, newline="") as lines:
-            records = islice(filter(None, self._reader(lines)), 1, None)
+        with open_text(self._path, newline="", form=self._form) as lines:
+            records = islice(filter(None, self._reader(lines)), self._skipped + self._has_header, None)
             try:
                 while rows := list(islice(records, BATCH_ROWS)):
                     if set(map(len, rows)) != width:
@@ -119,14 +196,16 @@ class CsvTable(Table):
 
     def row_number(self, index: int) -> int:
         """Return the line record `index` begins on."""
-        return next(islice(self._records(), index + 1, None))[0]
+        return next(islice(self._records(), index + self._has_header, None))[0]
 
     def places(self) -> Iterator[tuple[int, bool]]:
         """Stream the line each record begins on, and blank lines."""
-        after_header = dropwhile(lambda found: not found[1], self._lines())
-        return ((line, not cells) for line, cells in islice(after_header, 1, None))
+        from_header = dropwhile(lambda found: not found[1], self._lines())
+        return ((line, not cells) for line, cells in islice(from_header, int(self._has_header), None))
 
-    def _reader(self, lines: TextIO) -> Reader:
+    def _reader(self, lines: TextIO) -> Reader | _Lines:
+        if not self._has_header:
+            return _Lines(lines)
         if self._plain_quotes:
             return csv.reader(lines, delimiter=self._delimiter, quoting=csv.QUOTE_NONE)
         return csv.reader(lines, delimiter=self._delimiter, strict=True)
@@ -137,12 +216,15 @@ class CsvTable(Table):
 
     def _lines(self) -> Iterator[tuple[int, list[str]]]:
         """Stream as `_records`, and blank lines as well, without cells."""
-        with open_text(self._path, newline="") as lines:
+        with open_text(self._path, newline="", form=self._form) as lines:
             reader = self._reader(lines)
-            line = 1
+            line, skipped = 1, 0
             try:
                 for cells in reader:
-                    yield line, cells
+                    if cells and skipped < self._skipped:
+                        skipped += 1
+                    else:
+                        yield line, cells
                     line = reader.line_num + 1
             except csv.Error as error:
                 raise _csv_error(self._path, line, str(error)) from None
@@ -158,8 +240,21 @@ class CsvTable(Table):
             f"{len(cells)} cells, expected {width} as in the header",
             path=self._path,
             row=line,
-            remedy="Put cells that hold the delimiter or a line break between double quotes",
+            remedy="Put cells that hold the delimiter or a line break between double quotes, or give --delimiter",
         )
+
+
+class _Lines:
+    """Reads as `csv.reader` does, each line being one cell."""
+
+    def __init__(self, lines: TextIO) -> None:
+        self._lines, self.line_num = lines, 0
+
+    def __iter__(self) -> Iterator[list[str]]:
+        for line in self._lines:  # opened with newline="": ends at \r, \n and \r\n, and keeps them
+            self.line_num += 1
+            text = line.rstrip("\r\n")
+            yield [text] if text else []
 
 
 def _csv_error(path: Path, row: int, message: str) -> DataError:
@@ -180,21 +275,16 @@ def _csv_error(path: Path, row: int, message: str) -> DataError:
     return DataError(f"not CSV ({message})", path=path, row=row)
 
 
-def _check_header(path: Path, row: int, header: Sequence[str]) -> None:
-    if any("\0" in name for name in header):
-        raise DataError("NUL byte in the header", path=path, row=row, remedy="If the file is UTF-16, save it as UTF-8")
-
-
 _QUOTED_CELL = re.compile(r'"(?:[^"]|"")*"')
 
 
-def _quotes_are_plain(path: Path) -> bool:
+def _quotes_are_plain(path: Path, form: FileFormat) -> bool:
     """Tell whether a TSV file was written without quoting, as the files of GLUE and MultiNLI are.
 
     So it is when every line has as many tabs as the first and yet some cell opens with a quote it does not close.
     """
     tabs, plain = None, False
-    with open_text(path, newline="\n") as lines:
+    with open_text(path, newline="\n", form=form) as lines:
         for line in lines:
             text = line.rstrip("\r\n")
             if not text:
@@ -205,140 +295,6 @@ def _quotes_are_plain(path: Path) -> bool:
             if '"' in text and not plain:
                 plain = any(cell.startswith('"') and not _QUOTED_CELL.fullmatch(cell) for cell in text.split("\t"))
     return plain
-
-
-class JsonTable(Table):
-    """A file of one JSON object a line, or, for ``.json``, one array of objects; keys are columns."""
-
-    def __init__(self, path: Path, *, may_be_array: bool) -> None:
-        self._path, self.source = path, str(path)
-        self._array = _json_array(path) if may_be_array and _begins_with_bracket(path) else None
-        head = [record for _, record in islice(self._records(), RECORDS_LOOKED_AT)]
-        if not head:
-            raise empty_file(path)
-        self.columns = tuple(dict.fromkeys(chain.from_iterable(head)))
-
-    def batches(self, columns: Sequence[str]) -> Iterator[Batch]:
-        """Stream the named keys; an object that lacks one has None there."""
-        records = self._records()
-        while rows := [record for _, record in islice(records, BATCH_ROWS)]:
-            yield [[record.get(name) for record in rows] for name in columns]
-
-    def row_number(self, index: int) -> int:
-        """Return the line, or in an array the place, of object `index`."""
-        return next(islice(self._records(), index, None))[0]
-
-    def places(self) -> Iterator[tuple[int, bool]]:
-        """Stream the line or the place of each object, and blank lines."""
-        if self._array is not None:
-            yield from ((number, False) for number in range(1, len(self._array) + 1))
-            return
-        with open_text(self._path, newline="\n") as lines:
-            yield from ((number, line.isspace()) for number, line in enumerate(lines, start=1))
-
-    def _records(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        if self._array is not None:
-            yield from enumerate(self._array, start=1)
-            return
-        with open_text(self._path, newline="\n") as lines:
-            for number, line in enumerate(lines, start=1):
-                if not line.isspace():
-                    yield number, _json_object(self._path, number, _json_value(self._path, number, line))
-
-
-def _json_array(path: Path) -> list[dict[str, Any]]:
-    with open_text(path, newline="\n") as lines:
-        text = lines.read()
-    return [_json_object(path, number, value) for number, value in enumerate(_json_value(path, None, text), start=1)]
-
-
-def _begins_with_bracket(path: Path) -> bool:
-    with open_text(path, newline="\n") as lines:
-        return lines.read(4096).lstrip()[:1] == "["
-
-
-def _json_value(path: Path, row: int | None, text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        place = f"character {error.colno}" if row is not None else f"line {error.lineno}, character {error.colno}"
-        problem = f"broken JSON: {error.msg} at {place}"
-    except (ValueError, RecursionError) as error:
-        problem = f"JSON that cannot be taken: {error}"
-    raise DataError(problem, path=path, row=row, remedy="One whole JSON object a line is expected")
-
-
-def _json_object(path: Path, row: int, value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        kinds = {list: "a list", str: "a string", type(None): "null", bool: "a boolean"}
-        found = kinds.get(type(value), "a number")
-        raise DataError(
-            f"{found}, expected a JSON object", path=path, row=row, remedy='Write {"text": ..., "label": ...}'
-        )
-    return value
-
-
-class ArrowTable(Table):
-    """Record batches of a Parquet file or a data set."""
-
-    def __init__(
-        self, source: str, columns: Sequence[str], class_names: Mapping[str, Sequence[str]], reader: ArrowReader
-    ) -> None:
-        self.source, self.columns, self.class_names, self._reader = source, tuple(columns), class_names, reader
-
-    def batches(self, columns: Sequence[str]) -> Iterator[Batch]:
-        """Stream the named columns as Python values."""
-        for batch in self._reader(sorted(set(columns))):
-            if batch.num_rows:
-                yield [self._values(batch, name) for name in columns]
-
-    def _values(self, batch: Any, name: str) -> Sequence[Any]:
-        try:
-            values: list[Any] = batch.column(name).to_pylist()
-        except UnicodeDecodeError:
-            raise DataError("a text that is not UTF-8", path=self.source, column=name) from None
-        return values
-
-    def row_number(self, index: int) -> int:
-        """Return the 1-based record."""
-        return index + 1
-
-
-class ArrowReader(Protocol):
-    """Streams Arrow record batches or tables that hold the named columns."""
-
-    def __call__(self, columns: list[str], /) -> Iterator[Any]:
-        """Stream the batches."""
-
-
-def _parquet_table(path: Path) -> Table:
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    @contextmanager
-    def opened() -> Iterator[Any]:
-        with translated(path), path.open("rb") as file:
-            try:
-                yield parquet.ParquetFile(file)
-            except pa.ArrowException as error:
-                raise DataError(f"not a Parquet file, or a damaged one ({_one_line(error)})", path=path) from None
-
-    def read(columns: list[str]) -> Iterator[Any]:
-        with opened() as file:
-            yield from file.iter_batches(BATCH_ROWS, columns=columns)
-
-    with opened() as file:
-        schema = file.schema_arrow
-    return ArrowTable(str(path), schema.names, _class_names_in(schema.metadata or {}), read)
-
-
-def _class_names_in(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
-    """Read the names of integer labels that Hugging Face `datasets` leaves in a Parquet file's schema."""
-    try:
-        features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
-        return {name: list(kind["names"]) for name, kind in features.items() if kind.get("_type") == "ClassLabel"}
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return {}  # a hint by another program; without it the integers stand as they are
 
 
 def _hub_table(source: str, config_name: str | None, split: str | None) -> Table:
@@ -364,6 +320,8 @@ def _hub_table(source: str, config_name: str | None, split: str | None) -> Table
         ) from error
     if isinstance(data, dict):
         raise DataError(f"several splits ({', '.join(data)}), expected the name of one", path=source)
+
+    from entailor.data.arrow_tables import ArrowTable
 
     def read(columns: list[str]) -> Iterator[Any]:
         yield from data.select_columns(columns).with_format("arrow").iter(BATCH_ROWS)

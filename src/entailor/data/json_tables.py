@@ -1,0 +1,192 @@
+"""Objects out of JSON: one a line, or an array, alone or under a key of one object."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, TextIO
+
+from entailor.data.batches import BATCH_ROWS, Batch, Table, inner_names, inner_value
+from entailor.data.files import FileFormat, empty_file, open_text
+from entailor.errors import DataError
+
+RECORDS_LOOKED_AT = 50
+MAX_RECORD_CHARACTERS = 64_000_000
+_SPACE = re.compile(r"[ \t\r\n]*")
+
+
+class JsonTable(Table):
+    """A file of JSON objects; keys are columns, and inner keys are dotted paths.
+
+    The content decides, not the suffix: one object a line, or one document that is an array of objects or an object
+    with such an array under one of its keys.
+    """
+
+    def __init__(self, path: Path, form: FileFormat) -> None:
+        self._path, self._form, self.source = path, form, str(path)
+        self._document = self._is_document()
+        head = [record for _, record in islice(self._records(), RECORDS_LOOKED_AT)]
+        if not head:
+            raise empty_file(path)
+        outer = dict.fromkeys(chain.from_iterable(head))
+        inner = chain.from_iterable(inner_names(name, record.get(name)) for record in head for name in record)
+        self.columns = tuple(dict.fromkeys((*outer, *inner)))
+
+    def batches(self, columns: Sequence[str]) -> Iterator[Batch]:
+        """Stream the named keys; an object that lacks one has None there."""
+        records = self._records()
+        while rows := [record for _, record in islice(records, BATCH_ROWS)]:
+            yield [
+                [inner_value(row, name) for row in rows] if "." in name else [row.get(name) for row in rows]
+                for name in columns
+            ]
+
+    def row_number(self, index: int) -> int:
+        """Return the line, or in an array the place, of object `index`."""
+        return next(islice(self._records(), index, None))[0]
+
+    def places(self) -> Iterator[tuple[int, bool]]:
+        """Stream the line or the place of each object, and blank lines."""
+        if self._document:
+            yield from ((number, False) for number, _ in self._records())
+            return
+        with open_text(self._path, newline="\n", form=self._form) as lines:
+            yield from ((number, line.isspace()) for number, line in enumerate(lines, start=1))
+
+    def _is_document(self) -> bool:
+        with open_text(self._path, newline="\n", form=self._form) as lines:
+            line = next((line for line in _bounded_lines(self._path, lines) if not line.isspace()), "")
+        start = line.lstrip()
+        if start[:1] == "[":
+            return True
+        if start[:1] != "{":
+            return False
+        try:
+            value = json.loads(line)
+        except json.JSONDecodeError as error:
+            return error.pos >= len(line.rstrip())  # an object that goes on over the next lines
+        except (ValueError, RecursionError):
+            return False
+        return any(_is_rows(inner) for inner in value.values()) and not self._has_second_line()
+
+    def _has_second_line(self) -> bool:
+        with open_text(self._path, newline="\n", form=self._form) as lines:
+            return sum(1 for _ in islice((line for line in lines if not line.isspace()), 2)) > 1
+
+    def _records(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        with open_text(self._path, newline="\n", form=self._form) as lines:
+            if self._document:
+                text = lines.read()
+                values = enumerate(_Document(self._path, text).rows(), start=1)
+                yield from ((number, _json_object(self._path, number, value)) for number, value in values)
+                return
+            for number, line in enumerate(_bounded_lines(self._path, lines), start=1):
+                if not line.isspace():
+                    yield number, _json_object(self._path, number, _json_value(self._path, number, line))
+
+
+class _Document:
+    """Walks over a document value by value, so that a large array is never held as objects all at once."""
+
+    def __init__(self, path: Path, text: str) -> None:
+        self._path, self._text, self._decoder = path, text, json.JSONDecoder()
+
+    def rows(self) -> Iterator[Any]:
+        at = self._after_space(0)
+        if self._text[at : at + 1] == "{":
+            at = self._array_in_object(at)
+        return self._items(at)
+
+    def _items(self, at: int) -> Iterator[Any]:
+        at = self._after_space(at + 1)
+        while self._text[at : at + 1] != "]":
+            value, at = self._value(at)
+            yield value
+            at = self._after_space(at)
+            if self._text[at : at + 1] == ",":
+                at = self._after_space(at + 1)
+            elif self._text[at : at + 1] != "]":
+                raise self._broken("',' or ']' is missing", at)
+
+    def _array_in_object(self, at: int) -> int:
+        """Return where the one array of objects under a key begins."""
+        found: list[tuple[str, int]] = []
+        at = self._after_space(at + 1)
+        while self._text[at : at + 1] != "}":
+            key, at = self._value(at)
+            at = self._after_space(at)
+            if self._text[at : at + 1] != ":":
+                raise self._broken("':' is missing", at)
+            begin = self._after_space(at + 1)
+            value, at = self._value(begin)
+            if _is_rows(value):
+                found.append((str(key), begin))
+            at = self._after_space(at)
+            if self._text[at : at + 1] == ",":
+                at = self._after_space(at + 1)
+            elif self._text[at : at + 1] != "}":
+                raise self._broken("',' or '}' is missing", at)
+        if len(found) != 1:
+            names = f" ({', '.join(name for name, _ in found[:5])})" if found else ""
+            raise DataError(
+                f"one object with {len(found)} arrays of objects{names}, expected one",
+                path=self._path,
+                remedy="Write the rows as one array, or one object a line",
+            )
+        return found[0][1]
+
+    def _value(self, at: int) -> tuple[Any, int]:
+        try:
+            return self._decoder.raw_decode(self._text, at)
+        except json.JSONDecodeError as error:
+            raise self._broken(error.msg, error.pos) from None
+        except (ValueError, RecursionError) as error:
+            raise DataError(
+                f"JSON that cannot be taken: {error}", path=self._path, remedy="Write the file again"
+            ) from None
+
+    def _after_space(self, at: int) -> int:
+        found = _SPACE.match(self._text, at)
+        return found.end() if found else at
+
+    def _broken(self, message: str, at: int) -> DataError:
+        line = self._text.count("\n", 0, at) + 1
+        place = f"line {line}, character {at - self._text.rfind(chr(10), 0, at)}"
+        return DataError(f"broken JSON: {message} at {place}", path=self._path, remedy="Write the file again")
+
+
+def _is_rows(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
+
+
+def _bounded_lines(path: Path, lines: TextIO) -> Iterator[str]:
+    number = 0
+    while line := lines.readline(MAX_RECORD_CHARACTERS + 1):
+        number += 1
+        if len(line) > MAX_RECORD_CHARACTERS and not line.lstrip().startswith("["):
+            problem = f"a line of more than {MAX_RECORD_CHARACTERS:,} characters"
+            raise DataError(problem, path=path, row=number, remedy="Write one JSON object a line")
+        yield line
+
+
+def _json_value(path: Path, row: int, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        problem = f"broken JSON: {error.msg} at character {error.colno}"
+    except (ValueError, RecursionError) as error:
+        problem = f"JSON that cannot be taken: {error}"
+    raise DataError(problem, path=path, row=row, remedy="One whole JSON object a line is expected")
+
+
+def _json_object(path: Path, row: int, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        kinds = {list: "a list", str: "a string", type(None): "null", bool: "a boolean"}
+        found = kinds.get(type(value), "a number")
+        raise DataError(
+            f"{found}, expected a JSON object", path=path, row=row, remedy='Write {"text": ..., "label": ...}'
+        )
+    return value

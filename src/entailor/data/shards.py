@@ -1,0 +1,79 @@
+"""Which files a folder or a glob stands for: all shards of one table, in order, and never a part of them."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from entailor.data.files import KINDS_IN_WORDS, file_error, kind_of
+from entailor.errors import DataError
+
+_SHARD = re.compile(r"^(.*?)[-_.]?(\d+)-of-(\d+)(?=\.)")
+
+
+def shards_of(path: Path, split: str | None) -> list[Path] | None:
+    """Return the files of a folder or a glob, or None where the path is that of one file.
+
+    Raises:
+        DataError: nothing is there, a shard is missing, or the files are of more than one table.
+    """
+    if path.is_dir():
+        if (path / "dataset_dict.json").is_file():
+            names = _listed(path / "dataset_dict.json", "splits")
+            if split in names:
+                return shards_of(path / str(split), None)
+            remedy = f"Give the folder of one, such as {path / (names[0] if names else 'train')}"
+            raise DataError(f"several splits ({', '.join(names)}), expected one", path=path, remedy=remedy)
+        if (path / "state.json").is_file():
+            return [path / name for name in _listed(path / "state.json", "_data_files")]
+        found = [child for child in path.iterdir() if kind_of(child.name) and child.is_file()]
+        if not found:
+            raise DataError("a folder without a file that can be read", path=path, remedy=f"Give {KINDS_IN_WORDS}")
+    elif not path.exists() and re.search(r"[*?\[]", str(path)):
+        root = Path(path.anchor)
+        found = [child for child in root.glob(str(path.relative_to(root))) if child.is_file()]
+        if not found:
+            raise DataError("no file matches", path=path, remedy="Check the pattern")
+    elif not path.exists():
+        raise file_error(path, FileNotFoundError())
+    else:
+        whole = _SHARD.match(path.name)
+        if whole and int(whole[3]) > 1:
+            raise DataError(
+                f"one of {int(whole[3])} parts of a table",
+                path=path,
+                remedy=f"Give all of them: {path.with_name(f'{whole[1]}-*{path.suffix}')}",
+            )
+        return None
+    return _of_one_table(path, sorted(found, key=_natural))
+
+
+def _of_one_table(source: Path, files: list[Path]) -> list[Path]:
+    tables = {(re.sub(r"[-_.]?\d+(-of-\d+)?(?=\.)", "", file.name)) for file in files}
+    if source.is_dir() and len(tables) > 1:
+        raise DataError(
+            f"a folder with files of several tables ({', '.join(sorted(tables)[:5])})",
+            path=source,
+            remedy=f"Give one of them: {files[0]}, or a glob",
+        )
+    for file in files:
+        shard = _SHARD.match(file.name)
+        if shard and (count := sum(bool(_SHARD.match(one.name)) for one in files)) != int(shard[3]):
+            raise DataError(f"{count} of {int(shard[3])} parts are there", path=source, remedy="Fetch the missing ones")
+    return files
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", str(path))]
+
+
+def _listed(path: Path, key: str) -> list[str]:
+    """Read the names in a file of `datasets.save_to_disk`; none may lead out of its folder."""
+    try:
+        names = [one if key == "splits" else one["filename"] for one in json.loads(path.read_text("utf-8"))[key]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"a damaged file of save_to_disk ({error!r})", path=path, remedy="Save it again") from None
+    if not all(isinstance(name, str) and name and Path(name).name == name for name in names):
+        raise DataError("names a file outside its folder", path=path, remedy="Save the data set again")
+    return names

@@ -1,0 +1,227 @@
+"""Files as people have them: any encoding, delimiter and container, refused clearly when too large or broken."""
+
+import gzip
+import io
+import json
+import os
+import zipfile
+
+import pytest
+
+from entailor.data.readers import ReadOptions, read_examples
+from entailor.errors import ConfigError, DataError
+
+
+def texts(source, **options):
+    return [row.text for row in read_examples(str(source), ReadOptions(**options)).examples]
+
+
+def written(path, content):
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+WESTERN = "text,label\nA dash – a café – costs 5 €,a\nI don’t say “no”,b\n"
+
+
+def test_the_advice_for_windows_1252_gives_the_right_characters(tmp_path):
+    path = written(tmp_path / "a.csv", WESTERN.encode("cp1252"))
+    with pytest.raises(DataError, match="--encoding cp1252"):
+        read_examples(str(path))
+    assert texts(path, encoding="cp1252") == ["A dash – a café – costs 5 €", "I don’t say “no”"]
+    wrong = read_examples(str(path), ReadOptions(encoding="latin-1"))
+    assert "2 texts hold control characters" in wrong.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        ("cp1251", "Съешь же ещё этих мягких французских булок, да выпей чаю. Это обычный русский текст."),
+        ("cp932", "これは日本語の文章です。今日は天気がとても良いので、公園に行きました。"),
+    ],
+)
+def test_other_encodings_are_recognised(tmp_path, encoding, text):
+    path = written(tmp_path / "a.jsonl", json.dumps({"text": text, "label": "a"}, ensure_ascii=False).encode(encoding))
+    with pytest.raises(DataError, match=r"it looks like"):
+        read_examples(str(path))
+    assert texts(path, encoding=encoding) == [text]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "utf-8-sig"])
+def test_a_byte_order_mark_decides_whatever_was_asked_for(tmp_path, encoding):
+    path = written(tmp_path / "a.csv", WESTERN.encode(encoding))
+    assert texts(path, encoding="cp1252") == texts(path) == ["A dash – a café – costs 5 €", "I don’t say “no”"]
+
+
+def test_utf_16_without_mark_and_mixed_encodings(tmp_path):
+    path = written(tmp_path / "a.csv", WESTERN.encode("utf-16-be"))
+    with pytest.raises(DataError, match="give --encoding utf-16-be"):
+        read_examples(str(path))
+    assert len(texts(path, encoding="utf-16-be")) == 2
+    path = written(tmp_path / "b.csv", "text,label\nüber,a\n".encode() + "über,b\n".encode("cp1252"))
+    with pytest.raises(DataError, match=r"row 3: .*while row 2 is UTF-8"):
+        read_examples(str(path))
+
+
+@pytest.mark.parametrize("options", [{"encoding": "rot13"}, {"encoding": "no-such"}, {"delimiter": "ab"}])
+def test_a_format_that_cannot_be(tmp_path, options):
+    with pytest.raises(ConfigError):
+        texts(written(tmp_path / "a.csv", "text,label\na,b\n"), **options)
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.txt"])
+def test_the_delimiter_is_found(tmp_path, mark, name):
+    body = f'text{mark}label\n"a, b; c"{mark}x\n007{mark}NA\nnull{mark}y\n'
+    rows = read_examples(str(written(tmp_path / name, body))).examples
+    assert [(row.text, row.label) for row in rows] == [("a, b; c", "x"), ("007", "NA"), ("null", "y")]
+
+
+def test_a_delimiter_that_is_said(tmp_path):
+    path = written(tmp_path / "a.csv", "sep=~\r\ntext~label\r\na~b\r\nc~d\r\n")
+    assert texts(path) == ["a", "c"]
+    path = written(tmp_path / "a.csv", "text~label\rone~b\rtwo~d\r")
+    assert texts(path, delimiter="~") == ["one", "two"]
+    bad = written(tmp_path / "a.csv", "sep=;\ntext;label\na;b\nc\n")
+    with pytest.raises(DataError, match="row 4: 1 cells"):
+        texts(bad)
+
+
+def test_plain_lines(tmp_path):
+    path = written(tmp_path / "a.txt", 'He said "yes, I do\nSecond line; here\n\n')
+    assert texts(path, require_labels=False) == ['He said "yes, I do', "Second line; here"]
+
+
+ROWS = [{"text": "one", "label": "a"}, {"text": "two", "label": "b"}]
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.ndjson", "a.json.gz"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        json.dumps(ROWS),
+        json.dumps(ROWS, indent=2),
+        json.dumps({"data": ROWS}),
+        json.dumps({"version": {"major": 1}, "data": ROWS}, indent=1),
+        "\n".join(map(json.dumps, ROWS)),
+    ],
+)
+def test_json_of_any_form(tmp_path, name, content):
+    data = gzip.compress(content.encode()) if name.endswith(".gz") else content
+    assert texts(written(tmp_path / name, data)) == ["one", "two"]
+
+
+def test_inner_keys_lists_of_one_and_columns_nobody_reads(tmp_path):
+    rows = [{"a": {"b": text}, "label": [label], "tags": [1, 2]} for text, label in (("x", "p"), ("y", "q"))]
+    path = written(tmp_path / "a.jsonl", "\n".join(map(json.dumps, rows)))
+    result = read_examples(str(path), ReadOptions(columns={"text": "a.b"}))
+    assert [(row.text, row.label) for row in result.examples] == [("x", "p"), ("y", "q")]
+    path = written(tmp_path / "a.csv", "text,x,x,label\none,1,2,a\n")
+    assert texts(path) == ["one"]
+    path = written(tmp_path / "b.jsonl", '{"text": "one", "label": {"a": [1, 2]}}')
+    assert texts(path, require_labels=False) == ["one"]
+
+
+def test_archives(tmp_path):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("in/a.csv", "text;label\na;b\nc;d\n")
+    assert texts(path) == ["a", "c"]
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("b.csv", "text,label\n")
+    with pytest.raises(DataError, match="2 files in it"):
+        texts(path)
+
+
+def test_excel(tmp_path, monkeypatch):
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    for row in (["text", "label", None], ["one", 1], [None, None], ["two", 0]):
+        book.active.append(row)
+    book.save(tmp_path / "a.xlsx")
+    rows = read_examples(str(tmp_path / "a.xlsx")).examples
+    assert [(row.text, row.label) for row in rows] == [("one", "1"), ("two", "0")]
+    with pytest.raises(DataError, match=r"data\.max_bytes"):
+        texts(tmp_path / "a.xlsx", max_bytes=100)
+    monkeypatch.setitem(__import__("sys").modules, "openpyxl", None)
+    with pytest.raises(DataError, match=r'pip install "entailor\[excel\]"'):
+        texts(tmp_path / "a.xlsx")
+
+
+def test_arrow_feather_and_saved_data_sets(tmp_path):
+    import datasets
+    import pyarrow as pa
+    from pyarrow import feather
+
+    table = pa.table({"in": [{"text": "one"}, {"text": "two"}], "label": pa.array(["a", "b"]).dictionary_encode()})
+    feather.write_feather(table, str(tmp_path / "a.feather"))
+    assert texts(tmp_path / "a.feather", columns={"text": "in.text"}) == ["one", "two"]
+    with pa.ipc.new_stream(str(tmp_path / "a.arrow"), table.schema) as out:
+        out.write_table(table)
+    assert texts(tmp_path / "a.arrow", columns={"text": "in.text"}) == ["one", "two"]
+    features = datasets.Features(text=datasets.Value("string"), label=datasets.ClassLabel(names=["neg", "pos"]))
+    data = datasets.Dataset.from_dict({"text": ["x", "y", "z"], "label": [0, 1, 1]}, features=features)
+    data.save_to_disk(tmp_path / "saved", num_shards=2)
+    rows = read_examples(str(tmp_path / "saved")).examples
+    assert [(row.text, row.label) for row in rows] == [("x", "neg"), ("y", "pos"), ("z", "pos")]
+    datasets.DatasetDict(train=data, test=data).save_to_disk(tmp_path / "both")
+    with pytest.raises(DataError, match=r"several splits \(train, test\).*both/train"):
+        texts(tmp_path / "both")
+    assert len(texts(tmp_path / "both" / "train")) == len(texts(tmp_path / "both", split="test")) == 3
+
+
+def test_shards_are_read_whole_or_not_at_all(tmp_path):
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    for number in range(2):
+        table = pa.table({"text": [f"{number}a", f"{number}b"], "label": ["x", "y"]})
+        parquet.write_table(table, tmp_path / f"train-0000{number}-of-00002.parquet")
+    expected = ["0a", "0b", "1a", "1b"]
+    assert texts(tmp_path) == texts(tmp_path / "train-*.parquet") == texts(tmp_path / "train-*") == expected
+    with pytest.raises(DataError, match=r"one of 2 parts .*train-\*\.parquet"):
+        texts(tmp_path / "train-00000-of-00002.parquet")
+    broken = pa.table({"text": ["x", None], "label": ["x", "y"]})
+    parquet.write_table(broken, tmp_path / "train-00001-of-00002.parquet")
+    with pytest.raises(DataError, match=r"00001-of-00002\.parquet, row 2"):
+        texts(tmp_path)
+    (tmp_path / "train-00001-of-00002.parquet").unlink()
+    with pytest.raises(DataError, match="1 of 2 parts"):
+        texts(tmp_path)
+
+
+def _zipped(content: bytes) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.csv", content)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("name", ["a.csv.gz", "a.jsonl.gz", "a.json.gz", "a.zip"])
+def test_a_small_file_that_unpacks_to_a_large_one(tmp_path, name):
+    content = b'[{"text": "' + b"x" * 3_000_000 if "json" in name else b"text,label\n" + b"x,y\n" * 1_000_000
+    path = written(tmp_path / name, _zipped(content) if name == "a.zip" else gzip.compress(content))
+    with pytest.raises(DataError, match=r"more than 1,000,000 bytes.*data\.max_bytes"):
+        texts(path, max_bytes=1_000_000)
+
+
+def test_parquet_that_unpacks_from_its_dictionary(tmp_path):
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    table = pa.table({"text": ["x" * 10_000] * 5000, "label": ["a"] * 5000})
+    parquet.write_table(table, tmp_path / "a.parquet", compression="zstd")
+    assert (tmp_path / "a.parquet").stat().st_size < 20_000
+    with pytest.raises(DataError, match="more than 20,000,000 bytes"):
+        texts(tmp_path / "a.parquet", max_bytes=20_000_000)
+    with pytest.raises(DataError, match="more than 1,000 rows"):
+        texts(tmp_path / "a.parquet", max_rows=1000)
+
+
+def test_what_would_hang_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "a.csv")
+    for source in (tmp_path / "a.csv", "/dev/zero"):
+        with pytest.raises(DataError, match=r"a pipe or a device|are not read"):
+            texts(source)
+    with pytest.raises(DataError, match="NUL byte in a path"):
+        texts("a\0.csv")
