@@ -163,6 +163,37 @@ def test_no_file_of_a_run_holds_a_secret(tiny_model, nli_task, tmp_path, monkeyp
             assert secret.encode() not in path.read_bytes(), path.name
 
 
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "hf_" + "aB3" * 11,
+        "ghp_" + "aB3" * 12,
+        "github_pat_11" + "aB3_" * 10,
+        "glpat-" + "aB3-" * 5,
+        "pypi-AgEIcHlwaS5vcmcC" + "aB3-_" * 20,
+        "sk-proj-" + "aB3_" * 10,
+        "sk-" + "aB3" * 16,
+    ],
+)
+def test_a_token_is_hidden_wherever_it_stands(secret):
+    for text in (secret, f"key={secret}.", f"https://host/{secret}/x", f"'{secret}'"):
+        assert secret[:14] not in without_secrets(text)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "/cache/pypi-sentence-transformers-minilm==0.1.0/config.json",
+        "pypi-agent-framework-for-everybody==1.0",
+        "hf-internal-testing/tiny-random-BertModel",
+        "sk-learn-text-classification-model",
+        "glpat/gho-st-in-the-shell-classification",
+    ],
+)
+def test_a_name_that_begins_like_a_token_stays(name):
+    assert without_secrets(name) == name
+
+
 def test_ordinary_words_are_not_hidden(monkeypatch):
     monkeypatch.setenv("SOME_TOKEN", "true")
     text = "true: the disk at /tmp is full; https://example.org/a?b=c is not there; sk-learn"

@@ -12,7 +12,12 @@ HIDDEN = "[hidden]"
 SHORTEST_SECRET = 8  # a value like "1" or "true" is none, and would be found in every text
 _NAMES = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|ACCESS_?KEY|CREDENTIAL", re.IGNORECASE)
 _SHAPES = (
-    (re.compile(r"\b(hf|api_org|ghp|gho|github_pat|glpat|sk|pypi)[-_][A-Za-z0-9_-]{16,}"), HIDDEN),
+    # each issuer's own alphabet: names of models and packages begin alike (hf-internal-testing, pypi-NAME-VERSION)
+    (re.compile(r"\b(hf|api_org|ghp|gho|ghu|ghs|ghr)_[A-Za-z0-9]{16,}"), HIDDEN),
+    (re.compile(r"\bgithub_pat_\w{16,}"), HIDDEN),
+    (re.compile(r"\bpypi-AgE[A-Za-z0-9_-]{16,}"), HIDDEN),
+    (re.compile(r"\bglpat-[A-Za-z0-9_-]{16,}"), HIDDEN),
+    (re.compile(r"\bsk-(?=[A-Za-z0-9_-]*[A-Z])(?=[A-Za-z0-9_-]*\d)[A-Za-z0-9_-]{16,}"), HIDDEN),
     (re.compile(r"(?<=://)[^/\s:@]*:[^/\s@]+(?=@)"), HIDDEN),
     (re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/-]{8,}=*"), HIDDEN),
     (re.compile(r"(?i)([?&](?:x-amz-signature|signature|token|key-pair-id|policy)=)[^&\s]+"), rf"\1{HIDDEN}"),

@@ -248,6 +248,7 @@ class _Trial:
             gc.collect()  # an earlier trial's model is full of cycles, and would count in this one's memory
         whole_peak = reset_peak_memory()
         classifier = self._learn()
+        self.events.extend(note for note in classifier.notes() if note not in self.events)
         saved = self.folder / learned_folder(self.plan.method)
         self._note_prompts(classifier)
         tune_EL = self._score_tune(classifier)

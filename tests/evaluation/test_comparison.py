@@ -245,3 +245,17 @@ def test_a_deterministic_row_has_no_luck(record):
         difference = compare_records([row, *seeds])["pairs"][0]
         widths.append(difference["high"] - difference["low"])
     assert widths[0] < widths[1]
+
+
+@pytest.mark.parametrize("seconds", [(1.0, 2.0, 3.0), (3.0, 2.0, 1.0)])
+@pytest.mark.parametrize("backwards", [False, True])
+def test_equal_accuracies_stand_by_name_and_not_by_time(record, seconds, backwards):
+    one = record(accuracy=0.7)
+    places = [("org/a", "lora"), ("org/a", "probe"), ("org/b", "lora")]
+    rows = [
+        replace(one, model=model, name=name, costs=Costs(train_seconds=spent))
+        for (model, name), spent in zip(places, seconds, strict=True)
+    ]
+    found = compare_records(rows[::-1] if backwards else rows)
+    assert [(row["model"], row["method"]) for row in found["rows"]] == places
+    assert (found["winner"]["model"], found["winner"]["method"]) == places[0]

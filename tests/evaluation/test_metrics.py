@@ -111,3 +111,19 @@ def test_a_certain_mistake_costs_a_finite_log_loss():
 def test_records_that_cannot_be_evaluated_say_why(record, change, words):
     with pytest.raises(RunError, match=words):
         evaluate_record(replace(record(n=6), **change))
+
+
+@pytest.mark.parametrize("said", ["yyyyyyyy", "nnnnnnnn", "yynnyynn", "yynnymyn", "mmmmmmmm"])
+def test_figures_cover_the_same_labels_whatever_was_predicted(said):
+    """`m` never occurs: one candidate says it, others do not, and all are averaged over `y` and `n`."""
+    gold = "yyyynnnn"
+    predictions = tuple(
+        Prediction(str(i), label, {name: float(name == answer) for name in "ynm"})
+        for i, (label, answer) in enumerate(zip(gold, said, strict=True))
+    )
+    found = evaluate_record(RunRecord("m", "r", "r", 0, ("y", "n", "m"), predictions=predictions))
+    expected = sk.f1_score(list(gold), list(said), labels=["y", "n"], average="macro", zero_division=0)
+    assert found.macro_f1 == pytest.approx(expected)
+    assert found.mcc == pytest.approx(sk.matthews_corrcoef(list(gold), list(said)))
+    assert len(found.confusion) == len(found.per_label) == 3
+    assert (found.per_label["y"].recall, found.per_label["m"].recall) == (said[:4].count("y") / 4, None)

@@ -113,3 +113,28 @@ def test_padding_is_not_computed(classifier_of, monkeypatch):
     assert seen == [(int(batch.lengths_B.sum()), None), (int(batch.lengths_B.sum()), len(ROWS))]
     # lengths differ, or this would say nothing
     assert len(set(batch.lengths_B.tolist())) > 1
+
+
+@pytest.mark.parametrize("error", [ValueError("odd rows"), AttributeError("no such part"), IndexError("too far")])
+@pytest.mark.parametrize("where", ["plain_forward", "made_up_batch", "short_forward"])
+def test_an_exception_inside_the_proof_means_not_proven(where, error, classifier_of, monkeypatch):
+    classifier = classifier_of("lora", "bert").eval()
+    batch = batch_of(classifier)
+    expected = classifier.plain_forward(batch)
+
+    def fail(*_):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(classifier, where, fail)
+        assert classifier.pads
+    torch.testing.assert_close(classifier(batch), expected)
+    (note,) = classifier.notes()
+    assert str(error) in note
+
+
+def test_nothing_is_tried_on_an_architecture_without_a_shortcut(classifier_of, monkeypatch):
+    classifier = classifier_of("lora", "mpnet").eval()
+    monkeypatch.setattr(classifier, "made_up_batch", lambda: pytest.fail("rows were run for nothing"))
+    assert classifier.pads
+    assert classifier.notes() == ()

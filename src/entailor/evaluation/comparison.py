@@ -59,7 +59,7 @@ def compare_records(
         if record.status != "complete"
     ]
     rows = [_row(row, outcomes[key], failed) for key, row in seeds.items()]
-    rows.sort(key=lambda row: (-row["accuracy"]["mean"], row["train_seconds"]))
+    rows.sort(key=lambda row: (-row["accuracy"]["mean"], row["model"], row["method"]))  # measured times would differ
     scored = {key_of(row): scored_row(seeds[key_of(row)], outcomes[key_of(row)]) for row in rows}
     pairs = compare_all(scored)
     _mark_groups(rows, pairs)

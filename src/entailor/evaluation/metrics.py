@@ -76,8 +76,8 @@ class Metrics:
         labels: label names; the order of `confusion`.
         num_examples: test examples.
         accuracy: share that is right, with its Wilson interval.
-        macro_f1: mean F1 of the labels for which F1 is defined.
-        mcc: Matthews correlation, -1 to 1; None when only one label occurs or only one is predicted.
+        macro_f1: mean F1 of the labels that occur in gold, so that every candidate is averaged over the same ones.
+        mcc: Matthews correlation, -1 to 1; 0 when one label is always predicted, None when only one label occurs.
         log_loss: mean of -log of the gold label's probability, nats.
         ece: expected calibration error, 0 to 1.
         per_label: label to its line of the classification report.
@@ -155,13 +155,13 @@ def evaluate_record(record: RunRecord) -> Metrics:
     result = outcome(record)
     n, num_labels = result.probabilities_NL.shape
     per_label = _per_label(result, record.labels)
-    defined = [line.f1 for line in per_label.values() if line.f1 is not None]
+    occurring = [line.f1 for line in per_label.values() if line.support and line.f1 is not None]
     confusion = confusion_matrix(result.gold_N, result.predicted_N, labels=range(num_labels))
     return Metrics(
         labels=record.labels,
         num_examples=n,
         accuracy=wilson_interval(float(result.correct_N.mean()), n),
-        macro_f1=sum(defined) / len(defined) if defined else None,
+        macro_f1=sum(occurring) / len(occurring) if occurring else None,
         mcc=_matthews(result),
         log_loss=log_loss(result),
         ece=expected_calibration_error(result.confidence_N, result.correct_N),
@@ -191,8 +191,8 @@ def _defined(value: float) -> float | None:
 def _matthews(result: Outcome) -> float | None:
     from sklearn.metrics import matthews_corrcoef
 
-    if np.ptp(result.gold_N) == 0 or np.ptp(result.predicted_N) == 0:
-        return None  # scikit-learn says 0, which would read as "no better than chance"
+    if np.ptp(result.gold_N) == 0:  # decided by the test set, so that all candidates have the figure or none has it
+        return None
     return float(matthews_corrcoef(result.gold_N, result.predicted_N))
 
 

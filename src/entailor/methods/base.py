@@ -72,6 +72,10 @@ class Classifier(ABC):
         """Whether padding takes what tokens take; False where it is left out of the computation."""
         return True
 
+    def notes(self) -> tuple[str, ...]:
+        """Return what the reader of a record must know about how it ran."""
+        return ()
+
     @abstractmethod
     def encode(self, examples: Sequence[Example]) -> Sequence[Encoded]:
         """Turn text into inputs, once a data set; one entry an example (more with windows), in order."""

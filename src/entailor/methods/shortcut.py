@@ -1,7 +1,8 @@
 """Puts the packed encoder in a classifier's place for the length of a call, where it is proven to give the same.
 
 The proof is made before the first batch: a few made-up rows, with and without the shortcut, without dropout. Where
-the logits differ, the architecture is another, or somebody hooked into the layers, the model runs as it is.
+the logits differ, the proof cannot be carried out, the architecture is another, or somebody hooked into the layers,
+the model runs as it is.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ class Shortcut:
         self.body = body
         self.proven: bool | None = None
         """Whether logits agree; None before the proof."""
+        self.trouble: str | None = None
+        """Why the proof could not be carried out, for the record."""
 
     def fits(self) -> bool:
         """Tell whether it may be taken in this call: on a CPU, without hooks or gradient checkpointing."""
@@ -76,13 +79,20 @@ class Shortcut:
             del stack.forward
 
     def prove(self, classifier: nn.Module, plain: Callable[[], Tensor], short: Callable[[], Tensor]) -> bool:
-        """Compare logits of a few rows both ways, and remember the outcome."""
+        """Compare logits of a few rows both ways, and remember the outcome; any exception means "not proven"."""
+        if layer_stack(self.body) is None:
+            self.proven = False
+            return False
         modes = {module: module.training for module in classifier.modules()}
         for module in modes:
             module.training = False
         try:
             with torch.no_grad(), torch.autocast("cpu", enabled=False):
                 expected, found = plain(), short()
+        except Exception as error:  # a model's own code can raise anything on made-up rows, and work on real ones
+            self.proven = False
+            self.trouble = f"runs without the packed encoder, which could not be tried: {type(error).__name__}: {error}"
+            return False
         finally:
             for module, mode in modes.items():
                 module.training = mode

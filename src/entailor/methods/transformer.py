@@ -91,13 +91,20 @@ class TransformerClassifier(nn.Module, Classifier):
         """Whether padding is computed: not by the shortcut."""
         return not self.packs()
 
+    def notes(self) -> tuple[str, ...]:
+        """Return why the shortcut could not be tried, where that is so."""
+        return () if self.shortcut.trouble is None else (self.shortcut.trouble,)
+
     def packs(self) -> bool:
         """Whether the shortcut is taken; proven here where it is not yet, so that the first batch is as all others."""
         if not self.shortcut.fits():
             return False
         if self.shortcut.proven is None:
-            rows = self.made_up_batch()
-            self.shortcut.prove(self, lambda: self.plain_forward(rows), lambda: self.short_forward(rows))
+            self.shortcut.prove(
+                self,
+                lambda: self.plain_forward(self.made_up_batch()),
+                lambda: self.short_forward(self.made_up_batch()),
+            )
         return bool(self.shortcut.proven)
 
     def encode(self, examples: Sequence[Example]) -> Sequence[TokenIds | PromptIds]:
