@@ -39,7 +39,7 @@ class SavedClassifier(BaseModel):
     model_settings: dict[str, Any]
     weights_sha256: str | None
     model_files: dict[str, str] | None = None
-    date: Annotated[str, Field(pattern=r"\A\d{4}-\d{2}-\d{2}\Z")] | None = None
+    date: Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$")] | None = None
     seed: SeedNumber
     labels: Annotated[list[str], Field(min_length=1, max_length=MOST_LABELS)]
     is_pair: bool
