@@ -82,3 +82,12 @@ def test_bars_on_a_terminal(monkeypatch):
 
 def test_nothing_when_quiet(monkeypatch):
     assert shown(monkeypatch, Terminal(), quiet=True) == ""
+
+
+@pytest.mark.parametrize(("share", "said"), [(0.62, True), (0.1, True), (0.02, False), (0.0, False)])
+def test_truncation_of_many_texts_is_said_at_once(monkeypatch, share, said):
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    with watch(quiet=False) as observer:
+        observer.finished(replace(RIGHT, costs=Costs(truncated_share=share)), False)
+    assert (f"{100 * share:.1f} % of the test texts were truncated" in stream.getvalue()) == said

@@ -12,6 +12,8 @@ from entailor.record import RunRecord
 from entailor.report.effort import forecast_lines
 from entailor.report.tables import duration, percent
 
+TRUNCATION_ALARM = 0.1  # share of test texts from which on truncation is said at once and not in the report alone
+
 
 @contextmanager
 def watch(*, quiet: bool) -> Iterator[Observer]:
@@ -40,7 +42,14 @@ def _outcome(record: RunRecord, reused: bool) -> str:
 
 
 def _alarms(record: RunRecord) -> list[str]:
-    return [event for event in record.events if event.startswith(("ALARM", "restart"))]
+    """Return what changes how a trial's accuracy is read, one line each."""
+    alarms = [event for event in record.events if event.startswith(("ALARM", "restart"))]
+    if record.costs.truncated_share >= TRUNCATION_ALARM:
+        alarms.append(
+            f"{percent(record.costs.truncated_share)} of the test texts were truncated. Raise model.max_length or set "
+            "model.long_texts=windows"
+        )
+    return alarms
 
 
 def _lines() -> Observer:
