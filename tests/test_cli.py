@@ -26,18 +26,49 @@ from entailor.overrides import read_yaml
 from entailor.record import RunRecord, read_sealed_json
 
 ROOT = Path(__file__).parent.parent
-DATA = {"--config", "--train", "--tune", "--test", "--columns", "--model", "--out"}
+DATA = {"--config", "--train", "--tune", "--test", "--columns", "--delimiter", "--encoding", "--model", "--out"}
 SIZES = {"--max-train-examples", "--max-test-examples"}
 PLAN = {"--learning-curve", "--forecast-only"}
 VERBS = {
     (): {"--version", "--debug"},
     ("compare",): {*DATA, *SIZES, *PLAN, "--methods", "--seeds", "--challenge", "--json", "--quiet"},
     ("train",): {*DATA, *SIZES, "--method", "--seed", "--json", "--quiet"},
-    ("merge",): {"--run", "--output", "--test", "--columns", "--trust-remote-code", "--json"},
-    ("evaluate",): {"--run", "--test", "--columns", "--label-names", "--config-name", "--split", "--json", "--quiet"}
+    ("merge",): {
+        "--run",
+        "--output",
+        "--test",
+        "--columns",
+        "--delimiter",
+        "--encoding",
+        "--trust-remote-code",
+        "--json",
+    },
+    ("evaluate",): {
+        "--run",
+        "--test",
+        "--columns",
+        "--delimiter",
+        "--encoding",
+        "--label-names",
+        "--config-name",
+        "--split",
+        "--json",
+        "--quiet",
+    }
     | {"--trust-remote-code"},
     ("predict",): {
-        *("--run", "--input", "--output", "--overwrite", "--columns", "--config-name", "--split", "--quiet"),
+        *(
+            "--run",
+            "--input",
+            "--output",
+            "--overwrite",
+            "--columns",
+            "--delimiter",
+            "--encoding",
+            "--config-name",
+            "--split",
+            "--quiet",
+        ),
         *("--min-confidence", "--calibrated", "--trust-remote-code"),
     },
     ("report",): {"--run"},

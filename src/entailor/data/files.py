@@ -233,7 +233,7 @@ def _encoding_error(path: Path, form: FileFormat, encoding: str, error: UnicodeE
         return DataError(
             f"not {encoding} ({said})",
             path=path,
-            remedy=f"Give another --encoding, or: {advice[0].lower()}{advice[1:]}",
+            remedy="Give another --encoding, or save the file as UTF-8",
         )
     offset, others, before = 0, bytearray(), None
     place: tuple[int, int, int] | None = None
@@ -258,11 +258,12 @@ def _encoding_error(path: Path, form: FileFormat, encoding: str, error: UnicodeE
             row=place[0],
             remedy=f"No --encoding reads both: write row {place[0]} again as UTF-8",
         )
-    likely = likely_encodings(bytes(others[:SAMPLE_BYTES]))
+    utf16 = utf16_without_mark(path, form)
+    likely = [utf16] if utf16 else likely_encodings(bytes(others[:SAMPLE_BYTES]))
     if likely:
         problem += f"; it looks like {' or '.join(likely)}"
-        otherwise = f"{advice[0].lower()}{advice[1:]}"
-        advice = f"Give --encoding {likely[0]} (data.encoding={likely[0]}) and look at the texts, or: {otherwise}"
+        given = f"Give --encoding {likely[0]} (data.encoding={likely[0]})"
+        advice = f"{given} and look at the texts, or: save the file as UTF-8"
     return DataError(problem, path=path, row=place[0], remedy=advice)
 
 
