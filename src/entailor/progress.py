@@ -18,10 +18,10 @@ def watch(*, quiet: bool) -> Iterator[Observer]:
     """Give an observer that writes to standard error.
 
     Args:
-        quiet: show nothing.
+        quiet: show nothing but rows that are left out.
     """
     if quiet:
-        yield Observer()
+        yield Observer(warn=_say)
     elif sys.stderr.isatty():
         with _bars() as observer:
             yield observer
@@ -43,10 +43,13 @@ def _alarms(record: RunRecord) -> list[str]:
     return [event for event in record.events if event.startswith(("ALARM", "restart"))]
 
 
+def _say(text: str) -> None:
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
 def _lines() -> Observer:
-    def say(text: str) -> None:
-        sys.stderr.write(text + "\n")
-        sys.stderr.flush()
+    say = _say
 
     def finished(record: RunRecord, reused: bool) -> None:
         say(f"    {_outcome(record, reused)}")
@@ -55,6 +58,7 @@ def _lines() -> Observer:
 
     return Observer(
         note=say,
+        warn=say,
         trial=lambda number, count, title: say(f"[{number}/{count}] {title}"),
         finished=finished,
         forecast=lambda expected: say("\n".join(forecast_lines(expected))) if expected["rows"] else None,
@@ -122,4 +126,4 @@ def _bars() -> Iterator[Observer]:
             if expected["rows"]:
                 say("\n".join(forecast_lines(expected)))
 
-        yield Observer(note=say, trial=begin, stage=step, finished=finished, forecast=forecast)
+        yield Observer(note=say, warn=say, trial=begin, stage=step, finished=finished, forecast=forecast)

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from entailor.data.checks import Severity
-from entailor.data.doctor.base import MOST_SHOWN, CheckResult, Diagnosis, Evidence, Outcome, share, shown
+from entailor.data.doctor.base import MOST_SHOWN, CheckResult, Diagnosis, Evidence, Outcome, shown
 from entailor.models.prompts import PromptEncoder
 from entailor.models.tokenizer import TextEncoder
+from entailor.plain import share
 
 TRUNCATION, COLLISIONS = "truncation", "label_tokens"
 MANY = 0.05

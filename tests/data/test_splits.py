@@ -147,8 +147,9 @@ def test_leaks_are_dropped_when_asked_for(tmp_path):
 
 def test_rows_without_gold_are_noted(tmp_path):
     rows = [*pair_rows(20), {"premise": "p", "hypothesis": "h", "label": "-"}]
-    data = load_data(DataSettings(train=write(tmp_path, "a.jsonl", rows)))
-    assert "train: 1 rows without a gold label dropped" in data.notes
+    (finding, *_) = load_data(DataSettings(train=write(tmp_path, "a.jsonl", rows))).findings
+    assert (finding.kind, finding.severity) == ("no_gold_label", "warning")
+    assert "1 of 61 rows (1.6 %) of train" in finding.message
 
 
 def test_the_document_of_a_split():

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import permutations
 
-from entailor.data.doctor.base import MOST_SHOWN, Diagnosis, Evidence, Outcome, check, listed, share, shown
+from entailor.data.doctor.base import MOST_SHOWN, Diagnosis, Evidence, Outcome, check, listed, shown
 from entailor.data.doctor.words import words_of
+from entailor.plain import share
 
 NAME = "label_names"
 FEWEST_ROWS, MOSTLY = 10, 0.9

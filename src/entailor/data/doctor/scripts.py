@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 
 from entailor.data.checks import Severity
-from entailor.data.doctor.base import MOST_SHOWN, Diagnosis, Evidence, Outcome, check, share, shown
+from entailor.data.doctor.base import MOST_SHOWN, Diagnosis, Evidence, Outcome, check, shown
 from entailor.data.example import Example
+from entailor.plain import share
 
 NAME = "scripts"
 TOGETHER = {"CJK": "Japanese or Chinese", "HIRAGANA": "Japanese or Chinese", "KATAKANA": "Japanese or Chinese"}
