@@ -92,7 +92,7 @@ def test_labels_that_no_row_has(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("marker", "others"),
-    [("-1", ["0", "1"]), ("-", ["+", "0"]), ("", ["a", "b"]), ("NaN", [f"c{n}" for n in range(30)])],
+    [("-1", ["0", "1"]), ("-", ["+", "0"]), ("", ["a", "b"]), ("NaN", [f"c{n}" for n in range(15)])],
 )
 def test_many_rows_without_gold_ask_what_is_meant_and_both_answers_work(tmp_path: Path, marker: str, others: list[str]):
     labels = [*(others * 30), *([marker] * 30)]
@@ -164,3 +164,30 @@ def test_labels_that_look_alike(tmp_path: Path, one: str, other: str, same: bool
         assert visible(one) != visible(other)
         (word,) = words_in(found[0].remedy)
         assert len(loaded(given[0], word).labels) == 2
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        [f"{n % 50 / 10:.1f}" for n in range(400)],
+        [f"{n % 50},5" for n in range(400)],
+        [str(n % 350) for n in range(1400)],
+        [f"id-{n}" for n in range(60)],
+        [f"word {n % 1001}" for n in range(3000)],
+    ],
+    ids=["decimals", "commas", "numbers", "ids", "words"],
+)
+def test_labels_that_are_no_classes(tmp_path: Path, labels: list[str]):
+    given = f"data.train={file_of(tmp_path / 'a.csv', labels)}"
+    with pytest.raises(LabelError, match="looks like numbers, ids or free text") as caught:
+        loaded(given)
+    assert len(str(caught.value)) < 600
+    (word,) = re.findall(r"data\.max_labels=\d+", str(caught.value))
+    assert len(loaded(given, word).labels) == len(set(labels))
+
+
+@pytest.mark.parametrize(
+    "labels", [["1", "2", "3", "4", "5"] * 8, ["0.5", "1.0", "1.5"] * 8, [f"intent {n % 150}" for n in range(600)]]
+)
+def test_classes_that_are_many_or_numbers(tmp_path: Path, labels: list[str]):
+    assert len(loaded(f"data.train={file_of(tmp_path / 'a.csv', labels)}").labels) == len(set(labels))

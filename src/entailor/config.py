@@ -85,6 +85,8 @@ class DataSettings(Settings):
     """Label as written in the file (an integer or a short form) to label name."""
     labels: tuple[str, ...] | None = None
     """The label set. None: what stands in train; a label outside it is an error."""
+    max_labels: int | None = Field(default=None, ge=2)
+    """Most different labels. None: 1,000, or 300 where they are numbers, or 20 where these have decimals."""
     no_gold: tuple[str, ...] | None = None
     """Labels that mean that a row has none. None: empty, -, -1 and nan, where they are at most 5 % of a file."""
     tune_size: float = Field(default=0.1, gt=0)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from entailor.config import DataSettings
 from entailor.data.example import Example, Split
-from entailor.data.labels import alike, class_word, list_word, mapping_word, visible
+from entailor.data.labels import alike, class_word, list_word, listed, mapping_word, visible
 from entailor.data.text_keys import EMPTY, Keys, TextKeys, is_among, text_keys
 from entailor.errors import LabelError
 from entailor.plain import share
@@ -36,7 +36,7 @@ class Finding:
 
     Attributes:
         kind: exact_duplicates, near_duplicates, shared_premises, conflicting_labels, repeated_rows, empty_texts,
-            label_spelling or no_gold_label.
+            label_spelling, absent_labels or no_gold_label.
         severity: info, warning or error.
         message: what was found, with counts.
         examples: ids of a few rows it was found in.
@@ -80,6 +80,7 @@ def locate_findings(split: Split) -> tuple[Located, ...]:
     findings += _within_train(split.train, keys["train"])
     findings += _empty_texts(split, keys)
     findings += map(Located, _label_spelling(split))
+    findings += map(Located, _absent_labels(split))
     return tuple(findings)
 
 
@@ -166,6 +167,19 @@ def _label_spelling(split: Split) -> Iterator[Finding]:
         )
         word = mapping_word(dict.fromkeys(spellings[1:], spellings[0]))
         yield Finding("label_spelling", "warning", message, (), f"If they are one, map them: {word}")
+
+
+def _absent_labels(split: Split) -> Iterator[Finding]:
+    trained = dict.fromkeys(row.label for row in split.train if row.label is not None)
+    for part, rows in (("tune", split.tune), ("test", split.test)):
+        have = {row.label for row in rows}
+        absent = [label for label in trained if label not in have] if rows else []
+        if absent:
+            message = f"no row of {part} has the label {listed(absent)}, so {part} says nothing about it"
+            severity: Severity = "warning" if part == "test" else "info"
+            yield Finding(
+                "absent_labels", severity, message, (), f"Label more of them, or give a {part} file that has some"
+            )
 
 
 def dropped_rows(

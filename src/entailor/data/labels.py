@@ -13,6 +13,7 @@ from entailor.plain import short
 
 NO_GOLD = ("", "-", "-1", "nan")
 MOST_LISTED = 12
+MOST_DECIMALS, MOST_NUMBERS, MOST_LABELS = 20, 300, 1_000  # labels like 3.7, like 37, and others
 MOST_NAMED = 12  # labels that a remedy writes out
 
 # Seen by nobody, yet no format characters: joiners, fillers and selectors of variants.
@@ -100,3 +101,24 @@ def _quoted(text: str) -> str:
 def _escaped(character: str) -> str:
     code = ord(character)
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def most_labels(labels: Sequence[str], num_rows: int) -> int:
+    """Return how many different labels are taken for classes; more are numbers, ids or free text."""
+    numbers = [number for number in map(_number, labels) if number is not None]
+    if len(numbers) == len(labels):
+        return MOST_DECIMALS if any(number != int(number) for number in numbers) else min(MOST_NUMBERS, _few(num_rows))
+    return min(MOST_LABELS, _few(num_rows))
+
+
+def _few(num_rows: int) -> int:
+    """Return half of the rows, but enough for a file that is tiny."""
+    return max(MOST_DECIMALS, num_rows // 2)
+
+
+def _number(label: str) -> float | None:
+    try:
+        number = float(label.replace(",", "."))
+    except ValueError:
+        return None
+    return number if abs(number) < float("inf") else None

@@ -13,7 +13,7 @@ from entailor.config import DataSettings
 from entailor.data.checks import Finding, check_split, drop_leaks, dropped_rows
 from entailor.data.example import Example, Split
 from entailor.data.files import is_file
-from entailor.data.labels import list_word, listed
+from entailor.data.labels import MOST_LISTED, list_word, listed, most_labels
 from entailor.data.readers import ReadOptions, ReadResult, read_examples
 from entailor.data.stratify import Rows, sample, split_off
 from entailor.errors import ConfigError, DataError, LabelError
@@ -71,7 +71,7 @@ def load_data(settings: DataSettings, *, whole: bool = False) -> LoadedData:
     labels = _label_order(split, settings)
     split, sampling = _sampled(split, settings, len(labels))
     notes += sampling
-    notes.append(", ".join(f"{name} {len(rows):,}" for name, rows in split.parts()) + f"; labels {', '.join(labels)}")
+    notes.append(", ".join(f"{name} {len(rows):,}" for name, rows in split.parts()) + f"; labels {_in_words(labels)}")
     return LoadedData(
         split=split,
         labels=labels,
@@ -87,6 +87,11 @@ def split_document(split: Split) -> dict[str, Any]:
     """Return what ``split.json`` holds: the ids of train, tune and test, in order, and the hash of their content."""
     ids = {name: [row.id for row in rows] for name, rows in split.parts()}
     return {"fingerprint": split.fingerprint(), **ids}
+
+
+def _in_words(labels: Sequence[str]) -> str:
+    more = len(labels) - MOST_LISTED
+    return ", ".join(labels[:MOST_LISTED]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def _corpus(settings: DataSettings) -> tuple[Split, list[str]]:
@@ -122,6 +127,7 @@ def _from_sources(settings: DataSettings, *, whole: bool) -> tuple[Split, list[s
         results[name] = read_examples(source, replace(options, split=split_name, trained=name != "train"))
         if name == "train":
             trained = _labels_of(results["train"].examples, source)
+            _check_classes(trained, len(results["train"].examples), source, settings)
             options = replace(options, labels=tuple(label for label in settings.labels or trained if label in trained))
     _check_same_shape(results, sources)
     notes = [note for name, result in results.items() for note in _notes(name, sources[name][0], result)]
@@ -172,6 +178,19 @@ def _labels_of(rows: Sequence[Example], source: str) -> tuple[str, ...]:
             remedy="Check the label column (--columns label=COL) and data.label_names",
         )
     return labels
+
+
+def _check_classes(labels: Sequence[str], num_rows: int, source: str, settings: DataSettings) -> None:
+    """Refuse labels that look like measurements, ids or free text, unless the user says that they are classes."""
+    most = settings.max_labels or most_labels(labels, num_rows)
+    if len(labels) > most and settings.labels is None:
+        raise LabelError(
+            f"{len(labels):,} different labels in {num_rows:,} rows ({listed(labels[:3])}, ...): this looks like "
+            f"numbers, ids or free text, not classes; expected at most {most:,}",
+            path=source,
+            remedy="Map another column with --columns label=COL, or write ranges of the numbers as labels; if these "
+            f"are classes, say so: data.max_labels={len(labels)}",
+        )
 
 
 def _check_same_shape(results: Mapping[str, ReadResult], sources: Mapping[str, tuple[str, str | None]]) -> None:
