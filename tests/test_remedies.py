@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from entailor import DataSettings, validate
 from entailor.cli import app
 from entailor.config import Experiment, parse_settings
 from entailor.data.labels import label_key, visible
@@ -19,6 +20,7 @@ from entailor.data.splits import load_data
 from entailor.errors import LabelError
 from entailor.methods.registry import known_keys
 from entailor.overrides import apply_overrides
+from entailor.plain import share
 
 
 def file_of(path: Path, labels: list[str]) -> str:
@@ -191,3 +193,29 @@ def test_labels_that_are_no_classes(tmp_path: Path, labels: list[str]):
 )
 def test_classes_that_are_many_or_numbers(tmp_path: Path, labels: list[str]):
     assert len(loaded(f"data.train={file_of(tmp_path / 'a.csv', labels)}").labels) == len(set(labels))
+
+
+def test_examples_of_a_finding_are_of_its_own_part(tmp_path: Path):
+    for name, text in (("a", "train"), ("b", "test")):
+        rows = [
+            f"{n},{'  ' if n in (3, 4) and name == 'a' else f'{text} number {n}'},{'xy'[n % 2]}\n" for n in range(20)
+        ]
+        (tmp_path / f"{name}.csv").write_text("id,text,label\n" + "".join(rows))
+    found = validate(DataSettings(train=str(tmp_path / "a.csv"), test=str(tmp_path / "b.csv"))).findings
+    (empty,) = [one for one in found if one.kind == "empty_texts"]
+    assert [(row.part, row.id, row.text) for row in empty.rows] == [("train", "3", ""), ("train", "4", "")]
+
+
+def test_a_finding_in_all_rows_has_all_ids_and_plain_percent(tmp_path: Path):
+    source = file_of(tmp_path / "a.csv", TRAIN)
+    (found,) = [one for one in validate(DataSettings(train=source, test=source)).findings if "exact" in one.kind]
+    assert (len(found.rows), len(found.ids)) == (5, 40)
+    assert found.message.startswith("40 of 40 rows (100 %) of test")
+
+
+@pytest.mark.parametrize(
+    ("count", "total", "said"),
+    [(0, 9, "0 %"), (1, 99_999, "<0.1 %"), (199, 200, "99.5 %"), (99_999, 100_000, "99.9 %")],
+)
+def test_shares_are_plain_figures(count: int, total: int, said: str):
+    assert share(count, total).endswith(f"({said})")
