@@ -5,6 +5,7 @@ What needs a model (tokens, encoder features) is handed in by `entailor.doctor`;
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -20,6 +21,7 @@ from entailor.data.example import Example, Split
 MOST_SHOWN = 5  # rows shown with a finding; all ids stand in `ids`
 MOST_CHARACTERS = 160  # of a text that is shown
 MOST_FITTED = 12_000  # rows that cross-validated checks look at: more says little more and takes long
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
 
 Floats = npt.NDArray[np.float64]
@@ -188,8 +190,8 @@ def shown(part: str, row: Example, note: str = "") -> ShownRow:
 
 
 def shortened(text: str) -> str:
-    """Return a text on one line, cut to 160 characters."""
-    line = " ".join(text[: 2 * MOST_CHARACTERS].split())
+    """Return a text on one line, cut to 160 characters; control characters, which a terminal obeys, by their codes."""
+    line = _CONTROLS.sub(lambda one: f"\\x{ord(one.group()):02x}", " ".join(text[: 2 * MOST_CHARACTERS].split()))
     return line if len(line) <= MOST_CHARACTERS else line[: MOST_CHARACTERS - 2].rstrip() + " …"
 
 
