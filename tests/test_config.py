@@ -342,7 +342,7 @@ def test_label_names_may_be_written_as_integers():
 
 
 def test_labels_that_yaml_takes_for_booleans():
-    message = refusal("data.label_names={0: no, 1: 'yes'}")
+    message = refusal(values={"data": {"label_names": {0: False, 1: "yes"}}})
     assert message.startswith("data.label_names.0: ")
     assert "found False (YAML takes yes, no" in message
     assert "in quotes" in message

@@ -85,6 +85,10 @@ class DataSettings(Settings):
     """Label as written in the file (an integer or a short form) to label name."""
     labels: tuple[str, ...] | None = None
     """The label set. None: what stands in train; a label outside it is an error."""
+    max_labels: int | None = Field(default=None, ge=2)
+    """Most different labels. None: 1,000, or 300 where they are numbers, or 20 where these have decimals."""
+    no_gold: tuple[str, ...] | None = None
+    """Labels that mean that a row has none. None: empty, -, -1 and nan, where they are at most 5 % of a file."""
     tune_size: float = Field(default=0.1, gt=0)
     """Share (below 1) or number of rows taken from train when there is no tune file."""
     test_size: float = Field(default=0.2, gt=0)
@@ -116,8 +120,22 @@ class DataSettings(Settings):
 
     @field_validator("label_names", mode="before")
     @classmethod
-    def _keys_as_text(cls, value: object) -> object:
-        return {str(key): name for key, name in value.items()} if isinstance(value, Mapping) else value
+    def _names_as_text(cls, value: object) -> object:
+        if not isinstance(value, Mapping):
+            return value
+        if any(isinstance(key, bool) for key in value):
+            raise ValueError("YAML takes yes, no, on and off for true and false: put the label in quotes")
+        return {str(_number_as_text(key)): _number_as_text(name) for key, name in value.items()}
+
+    @field_validator("labels", "no_gold", mode="before", json_schema_input_type=tuple[str | int | float, ...] | None)
+    @classmethod
+    def _labels_as_text(cls, value: object) -> object:
+        return [_number_as_text(name) for name in value] if isinstance(value, (list, tuple)) else value
+
+    @field_validator("labels")
+    @classmethod
+    def _different_labels(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        return value if value is None else _all_different(value)
 
 
 class ModelSettings(Settings):
@@ -368,6 +386,13 @@ class Experiment(Settings):
         if len(value) > MOST_SEEDS:
             raise ValueError(f"at most {MOST_SEEDS:,} seeds, not {len(value):,}")
         return _all_different(value)
+
+
+def _number_as_text(value: object) -> object:
+    """Return a number as files write labels: YAML reads -1 as a number, and labels are text."""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
 
 
 def _all_different(values: tuple[ItemT, ...]) -> tuple[ItemT, ...]:

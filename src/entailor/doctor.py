@@ -6,7 +6,7 @@ The checks stand in `data/doctor/`, one file each; this module adds what needs a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +126,7 @@ def validate(
     settings = (model_settings or ModelSettings()).model_copy(update={"head": "new"})
     precision = PrecisionChoice("fp32", "the doctor computes in fp32")
     backbone = load_backbone(open_model(model, settings), task, settings, precision, seed=0)
-    evidence = Evidence(loaded.split, loaded.labels, loaded.is_pair)
+    evidence = Evidence(loaded.split, loaded.labels, loaded.is_pair, reading=loaded.reading)
     tokens = token_checks(backbone.text_encoder, model, evidence)
     try:
         tell(f"reading the rows with {model}")
@@ -134,13 +134,13 @@ def validate(
     except MethodError as error:
         reason = CheckResult("encoder_features", "features of the model", Outcome(skipped=str(error)))
         return Examination((*examine(evidence, tell), *tokens, reason), loaded, model)
-    seen = Evidence(loaded.split, loaded.labels, loaded.is_pair, encoder=features)
+    seen = replace(evidence, encoder=features)
     return Examination((*examine(seen, tell), *tokens), loaded, model)
 
 
 def examine_data(data: LoadedData, tell: Tell = lambda words: None) -> Examination:
     """Run every check that needs no model over data that were read."""
-    return Examination(examine(Evidence(data.split, data.labels, data.is_pair), tell), data)
+    return Examination(examine(Evidence(data.split, data.labels, data.is_pair, reading=data.reading), tell), data)
 
 
 def examine_run(folder: RunFolder, data: LoadedData, tell: Tell) -> None:

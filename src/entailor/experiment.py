@@ -59,6 +59,7 @@ class Observer:
 
     Attributes:
         note: one line worth showing.
+        warn: one line to show even where nothing else is: rows of the user that are left out.
         trial: number, count, title of the trial that begins.
         stage: stage, steps done, steps in all (0 where that is not known), a few words.
         finished: a trial's record, and whether it was there already.
@@ -66,6 +67,7 @@ class Observer:
     """
 
     note: Callable[[str], None] = lambda text: None
+    warn: Callable[[str], None] = lambda text: None
     trial: Callable[[int, int, str], None] = lambda number, count, title: None
     stage: Callable[[str, int, int, str], None] = lambda stage, done, total, words: None
     finished: Callable[[RunRecord, bool], None] = lambda record, reused: None
@@ -425,8 +427,11 @@ def _with_earlier(earlier: dict[str, Any], resolved: dict[str, Any]) -> dict[str
 
 def tell_of_data(experiment: Experiment, data: LoadedData, folder: RunFolder, observer: Observer) -> None:
     """Tell what was read and what is odd about it, and let the doctor look."""
-    for note in (*data.notes, *(f"{found.severity}: {found.message}. {found.remedy}" for found in data.findings)):
+    for note in data.notes:
         observer.note(note.rstrip())
+    for found in data.findings:
+        say = observer.warn if found in data.reading else observer.note
+        say(f"{found.severity}: {found.message}. {found.remedy}".rstrip())
     if experiment.doctor:
         examine_run(folder, data, observer.note)
 

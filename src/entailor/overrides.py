@@ -37,6 +37,12 @@ class _Loader(PlainLoader):
     """Reads 1e-4 as a number."""
 
 
+class _TextLoader(_Loader):
+    """Reads every value as text: the label True is not the label true."""
+
+    yaml_implicit_resolvers = {}  # noqa: RUF012 - PyYAML reads it of the class
+
+
 class _Dumper(yaml.SafeDumper):
     """Puts text in quotes that `_Loader` would take for a number."""
 
@@ -44,6 +50,8 @@ class _Dumper(yaml.SafeDumper):
 _Loader.add_implicit_resolver(*_SCIENTIFIC)
 _Dumper.add_implicit_resolver(*_SCIENTIFIC)
 MOST_KEY_PARTS = 20  # of a dotted key
+
+_TEXTS = (dict[str, str], tuple[str, ...], tuple[str, ...] | None)  # fields of texts alone
 
 SECTIONS: Mapping[str, type[Settings]] = {
     "data": DataSettings,
@@ -215,11 +223,16 @@ def _value_of_field(kind: type[Settings], path: Sequence[str], text: str) -> Any
     """Read a value as YAML, but leave it as it is where the field is text: `out=007` is no number."""
     field = kind.model_fields.get(path[0])
     takes_text = field is not None and field.annotation in ((str, str | None) if len(path) == 1 else (dict[str, str],))
-    return text if takes_text and text not in ("", "~", "null") else _parse_value(text)
+    if text in ("", "~", "null"):
+        return _parse_value(text)
+    if takes_text:
+        return text
+    texts = field is not None and len(path) == 1 and field.annotation in _TEXTS
+    return _parse_value(text, _TextLoader if texts else _Loader)
 
 
-def _parse_value(text: str) -> Any:
+def _parse_value(text: str, loader: type[PlainLoader] = _Loader) -> Any:
     try:
-        return parse_yaml(text, _Loader)
+        return parse_yaml(text, loader)
     except yaml.YAMLError:
         return text

@@ -20,10 +20,10 @@ def watch(*, quiet: bool) -> Iterator[Observer]:
     """Give an observer that writes to standard error.
 
     Args:
-        quiet: show nothing.
+        quiet: show nothing but rows that are left out.
     """
     if quiet:
-        yield Observer()
+        yield Observer(warn=_say)
     elif sys.stderr.isatty():
         with _bars() as observer:
             yield observer
@@ -52,10 +52,13 @@ def _alarms(record: RunRecord) -> list[str]:
     return alarms
 
 
+def _say(text: str) -> None:
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
 def _lines() -> Observer:
-    def say(text: str) -> None:
-        sys.stderr.write(text + "\n")
-        sys.stderr.flush()
+    say = _say
 
     def finished(record: RunRecord, reused: bool) -> None:
         say(f"    {_outcome(record, reused)}")
@@ -64,6 +67,7 @@ def _lines() -> Observer:
 
     return Observer(
         note=say,
+        warn=say,
         trial=lambda number, count, title: say(f"[{number}/{count}] {title}"),
         finished=finished,
         forecast=lambda expected: say("\n".join(forecast_lines(expected))) if expected["rows"] else None,
@@ -131,4 +135,4 @@ def _bars() -> Iterator[Observer]:
             if expected["rows"]:
                 say("\n".join(forecast_lines(expected)))
 
-        yield Observer(note=say, trial=begin, stage=step, finished=finished, forecast=forecast)
+        yield Observer(note=say, warn=say, trial=begin, stage=step, finished=finished, forecast=forecast)

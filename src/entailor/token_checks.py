@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from entailor.data.checks import Severity
-from entailor.data.doctor.base import MOST_SHOWN, CheckResult, Diagnosis, Evidence, Outcome, share, shown
+from entailor.data.doctor.base import MOST_SHOWN, CheckResult, Diagnosis, Evidence, Outcome, shown
 from entailor.models.prompts import PromptEncoder
 from entailor.models.tokenizer import TextEncoder
+from entailor.plain import share
 
 TRUNCATION, COLLISIONS = "truncation", "label_tokens"
 MANY = 0.05
@@ -45,7 +46,9 @@ def truncation(encoder: TextEncoder | PromptEncoder, model: str, evidence: Evide
                 f"{share(len(cut), len(rows))} of {part} are longer than {encoder.max_length} tokens of {model} "
                 "and are cut, the longer text of a pair first"
             )
-            remedy = "Raise model.max_length as far as the model takes it, or set model.long_texts=windows"
+            remedy = "Raise model.max_length as far as the model takes it"
+            if isinstance(encoder, TextEncoder):  # decoders take no windows
+                remedy += ", or set model.long_texts=windows"
             severity: Severity = "warning" if len(cut) / len(rows) > MANY else "info"
             some = tuple(shown(part, rows[at]) for at in cut[:MOST_SHOWN])
             ids = tuple(rows[at].id for at in cut)

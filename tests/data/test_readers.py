@@ -238,7 +238,7 @@ def test_minus_one_is_a_label_where_the_user_says_so(tmp_path, options):
     ("label", "said"),
     [
         ("nuetral", "'nuetral', expected one of 'entailment', 'neutral'. Did you mean 'neutral'"),
-        ("Neutral", "differs from 'neutral' in case or spaces only"),
+        ("Neutral", "looks like 'neutral' but for case"),
         ("other", "add the label to data.labels"),
     ],
 )

@@ -147,8 +147,9 @@ def test_leaks_are_dropped_when_asked_for(tmp_path):
 
 def test_rows_without_gold_are_noted(tmp_path):
     rows = [*pair_rows(20), {"premise": "p", "hypothesis": "h", "label": "-"}]
-    data = load_data(DataSettings(train=write(tmp_path, "a.jsonl", rows)))
-    assert "train: 1 rows without a gold label dropped" in data.notes
+    (finding, *_) = load_data(DataSettings(train=write(tmp_path, "a.jsonl", rows))).findings
+    assert (finding.kind, finding.severity) == ("no_gold_label", "warning")
+    assert "1 of 61 rows (1.6 %) of train" in finding.message
 
 
 def test_the_document_of_a_split():
@@ -241,22 +242,36 @@ def test_pairs_here_and_single_texts_there(tmp_path):
         (pair_rows(20), {"tune_size": 2.5}, ConfigError, r"data\.tune_size: 2\.5 is neither"),
         (pair_rows(20), {"max_tune_examples": 2}, ConfigError, r"data\.max_tune_examples: 2 is less than the number"),
         (
-            [*pair_rows(20), {"premise": "p", "hypothesis": "h", "label": "rare"}],
-            {},
-            DataError,
-            r"'rare' \(1 rows\): at least 3",
-        ),
-        (
             [{"premise": "One premise.", "hypothesis": f"h {n}", "label": "ab"[n % 2]} for n in range(40)],
             {},
             DataError,
-            "too few different texts of label 'a'",
+            "too few different texts: ",
         ),
     ],
 )
 def test_too_little_to_split(tmp_path, rows, settings, kind, said):
     with pytest.raises(kind, match=said):
         load_data(DataSettings(train=write(tmp_path, "a.jsonl", rows), **settings))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("with_test", [False, True])
+def test_rare_labels_do_not_stop_the_split(tmp_path, count, with_test):
+    rare = [{"premise": f"p {n}", "hypothesis": "h", "label": "rare"} for n in range(count)]
+    source = write(tmp_path, "a.jsonl", [*pair_rows(20), *rare])
+    given = {"test": write(tmp_path, "b.jsonl", pair_rows(5, start=50))} if with_test else {}
+    data = load_data(DataSettings(train=source, **given))
+    have = {name: sum(row.label == "rare" for row in rows) for name, rows in data.split.parts()}
+    assert (have["train"], sum(have.values())) == (1, count) if count < 3 or not with_test else have["train"] >= 1
+    absent = [found for found in data.findings if found.kind == "absent_labels"]
+    assert len(absent) == (have["tune"] == 0) + (have["test"] == 0)
+
+
+def test_labels_of_one_text_stay_in_train(tmp_path):
+    same = [{"premise": "always this", "hypothesis": f"h {n}", "label": "rare"} for n in range(6)]
+    for seed in range(5):
+        data = load_data(DataSettings(train=write(tmp_path, "a.jsonl", [*pair_rows(20), *same]), split_seed=seed))
+        assert sum(row.label == "rare" for row in data.split.train) == 6
 
 
 def test_leaks_that_are_all_of_train(tmp_path):
@@ -270,7 +285,7 @@ def test_leaks_that_are_all_of_train(tmp_path):
 
 @settings(deadline=None)
 @given(st.data())
-def test_split_off_keeps_groups_whole_and_labels_everywhere(data):
+def test_split_off_keeps_groups_whole_and_every_label_in_train(data):
     groups = data.draw(st.lists(st.integers(0, 30), min_size=60, max_size=120))
     labels = data.draw(st.lists(st.sampled_from("ab"), min_size=len(groups), max_size=len(groups)))
     rows = tuple(
@@ -286,7 +301,7 @@ def test_split_off_keeps_groups_whole_and_labels_everywhere(data):
     assert sorted((row for part in parts.values() for row in part), key=lambda row: int(row.id)) == list(rows)
     largest = max(Counter(groups).values())
     for name, part in parts.items():
-        assert {row.label for row in part} == set(labels)
+        assert {row.label for row in part} == set(labels) if name == "train" else part
         others = [row for other, kept in parts.items() if other != name for row in kept]
         assert not premises(part) & premises(others)
         if name != "train":

@@ -21,11 +21,14 @@ def test_usual_a_minus_one_breaks_the_loss_and_a_dash_becomes_a_class():
 def test_ours_drops_and_counts_rows_without_gold(dash, tmp_path):
     path = tmp_path / "train.csv"
     path.write_text("\n".join(ROWS).replace(",-", f",{dash}"))
-    data = load_data(DataSettings(train=str(path)), whole=True)
+    with pytest.raises(LabelError, match="may be a class or mean that there is no gold label"):
+        load_data(DataSettings(train=str(path)), whole=True)
+    settings = DataSettings(train=str(path), no_gold=(dash,))
+    data = load_data(settings, whole=True)
     assert data.labels == ("entailment", "neutral", "contradiction")
     assert len(data.split.train) == 3
-    assert "train: 2 rows without a gold label dropped" in data.notes
-    assert "train: 2 rows without a gold label dropped" in validate(DataSettings(train=str(path))).document()["notes"]
+    assert "2 of 5 rows (40 %) of train" in data.findings[0].message
+    assert data.findings[0].message in [one["message"] for one in validate(settings).document()["findings"]]
 
 
 def test_ours_names_the_row_of_a_label_that_train_does_not_have(tmp_path):
@@ -33,4 +36,4 @@ def test_ours_names_the_row_of_a_label_that_train_does_not_have(tmp_path):
     train.write_text("\n".join(ROWS))
     test.write_text("\n".join([*ROWS, "k,l,maybe"]))
     with pytest.raises(LabelError, match=r"test\.csv, row 7, column 'gold_label': label 'maybe'"):
-        load_data(DataSettings(train=str(train), test=str(test)), whole=True)
+        load_data(DataSettings(train=str(train), test=str(test), no_gold=("-",)), whole=True)

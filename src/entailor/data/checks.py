@@ -12,12 +12,18 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from entailor.config import DataSettings
 from entailor.data.example import Example, Split
+from entailor.data.labels import alike, class_word, list_word, listed, mapping_word, visible
 from entailor.data.text_keys import EMPTY, Keys, TextKeys, is_among, text_keys
+from entailor.errors import LabelError
+from entailor.plain import share
 
 MOST_EXAMPLES = 5
 FEW_SHARED_PREMISES = 0.01
 MOST_DUPLICATES = 0.5  # above this share, test is train over again
+NO_GOLD_LABEL = "no_gold_label"
+MANY_DROPPED, MOST_DROPPED = 0.01, 0.05  # shares of rows without a gold label
 PARTS = (("train", "test"), ("train", "tune"), ("tune", "test"))
 
 Severity = Literal["info", "warning", "error"]
@@ -29,8 +35,8 @@ class Finding:
     """One thing a reader of the results must know about the data.
 
     Attributes:
-        kind: exact_duplicates, near_duplicates, shared_premises, conflicting_labels, repeated_rows, empty_texts or
-            label_spelling.
+        kind: exact_duplicates, near_duplicates, shared_premises, conflicting_labels, repeated_rows, empty_texts,
+            label_spelling, absent_labels or no_gold_label.
         severity: info, warning or error.
         message: what was found, with counts.
         examples: ids of a few rows it was found in.
@@ -44,16 +50,37 @@ class Finding:
     remedy: str = ""
 
 
+@dataclass(frozen=True)
+class Located:
+    """A finding with all the rows it was found in: ids alone do not say which part they stand in.
+
+    Attributes:
+        finding: what was found.
+        part: train, tune or test.
+        places: indices of the rows in their part.
+    """
+
+    finding: Finding
+    part: str = "train"
+    places: tuple[int, ...] = ()
+
+
 def check_split(split: Split) -> tuple[Finding, ...]:
     """Find what would make scores on this split better or worse than they ought to be; one pass over the texts."""
+    return tuple(one.finding for one in locate_findings(split))
+
+
+def locate_findings(split: Split) -> tuple[Located, ...]:
+    """Return what `check_split` does, each finding with all its rows."""
     keys = {name: text_keys(rows) for name, rows in split.parts()}
     rows = dict(split.parts())
-    findings: list[Finding] = []
+    findings: list[Located] = []
     for one, other in PARTS:
         findings += _across(one, other, rows[other], keys[one], keys[other])
     findings += _within_train(split.train, keys["train"])
     findings += _empty_texts(split, keys)
-    findings += _label_spelling(split)
+    findings += map(Located, _label_spelling(split))
+    findings += map(Located, _absent_labels(split))
     return tuple(findings)
 
 
@@ -69,7 +96,7 @@ def drop_leaks(split: Split) -> tuple[Split, int]:
     return Split(kept, split.tune, split.test), int(leaks.sum())
 
 
-def _across(one: str, other: str, rows: Sequence[Example], ones: TextKeys, others: TextKeys) -> Iterator[Finding]:
+def _across(one: str, other: str, rows: Sequence[Example], ones: TextKeys, others: TextKeys) -> Iterator[Located]:
     """Find rows of `other` that `one` has too: each kind of likeness only among rows that have the looser one."""
     premise = is_among(others.premise, ones.premise)
     either = _among(premise, others.row, ones.row)
@@ -82,12 +109,12 @@ def _across(one: str, other: str, rows: Sequence[Example], ones: TextKeys, other
         if mask.any():
             message = f"{_share(mask)} of {other} also stand in {one}, {how}: scores on {other} come out too high"
             severity: Severity = "error" if mask.mean() > MOST_DUPLICATES else "warning"
-            yield Finding(kind, severity, message, _some_ids(rows, mask), remedy)
+            yield _located(Finding(kind, severity, message, _some_ids(rows, mask), remedy), other, mask)
     if premise.any() and rows[0].text_pair is not None:  # of single texts these are the duplicates
         message = f"{_share(premise)} of {other} have a premise that also stands in {one}, with whatever hypothesis"
         severity = "warning" if premise.mean() > FEW_SHARED_PREMISES else "info"
         remedy = f"Keep in mind that {other} is easier than new premises would be, or let Entailor make the split"
-        yield Finding("shared_premises", severity, message, _some_ids(rows, premise), remedy)
+        yield _located(Finding("shared_premises", severity, message, _some_ids(rows, premise), remedy), other, premise)
 
 
 def _among(candidates: Mask, keys: Keys, known: Keys) -> Mask:
@@ -98,7 +125,7 @@ def _among(candidates: Mask, keys: Keys, known: Keys) -> Mask:
     return found
 
 
-def _within_train(rows: Sequence[Example], keys: TextKeys) -> Iterator[Finding]:
+def _within_train(rows: Sequence[Example], keys: TextKeys) -> Iterator[Located]:
     names = {label: code for code, label in enumerate(dict.fromkeys(row.label for row in rows))}
     labels = np.array([names[row.label] for row in rows], np.int64)
     order = np.argsort(keys.row, kind="stable")
@@ -108,18 +135,18 @@ def _within_train(rows: Sequence[Example], keys: TextKeys) -> Iterator[Finding]:
     if conflicting.any():
         message = f"{_share(conflicting)} of train repeat a text under another label"
         remedy = "Decide on one label for each text: no model can learn both"
-        yield Finding("conflicting_labels", "warning", message, _some_ids(rows, conflicting), remedy)
+        found = Finding("conflicting_labels", "warning", message, _some_ids(rows, conflicting), remedy)
+        yield _located(found, "train", conflicting)
     again = np.zeros(len(rows), bool)
     again[order[1:][same]] = True
     again &= ~conflicting
     if again.any():
         message = f"{_share(again)} of train repeat an earlier row, label included"
-        yield Finding(
-            "repeated_rows", "info", message, _some_ids(rows, again), "They count twice; leave them out if unwanted"
-        )
+        remedy = "They count twice; leave them out if unwanted"
+        yield _located(Finding("repeated_rows", "info", message, _some_ids(rows, again), remedy), "train", again)
 
 
-def _empty_texts(split: Split, keys: Mapping[str, TextKeys]) -> Iterator[Finding]:
+def _empty_texts(split: Split, keys: Mapping[str, TextKeys]) -> Iterator[Located]:
     for name, rows in split.parts():
         empty = (keys[name].premise == EMPTY) | (keys[name].hypothesis == EMPTY)
         for place in np.flatnonzero(empty).tolist():  # a text of punctuation alone is not empty
@@ -127,25 +154,77 @@ def _empty_texts(split: Split, keys: Mapping[str, TextKeys]) -> Iterator[Finding
             empty[place] = not row.text.strip() or (row.text_pair is not None and not row.text_pair.strip())
         if empty.any():
             message = f"{_share(empty)} of {name} have an empty text"
-            yield Finding(
-                "empty_texts", "warning", message, _some_ids(rows, empty), "Fill them in or leave the rows out"
-            )
+            remedy = "Fill them in or leave the rows out"
+            yield _located(Finding("empty_texts", "warning", message, _some_ids(rows, empty), remedy), name, empty)
 
 
 def _label_spelling(split: Split) -> Iterator[Finding]:
-    spellings: dict[str, list[str]] = {}
-    for label in sorted({row.label for _, rows in split.parts() for row in rows if row.label is not None}):
-        spellings.setdefault("".join(label.split()).casefold(), []).append(label)
-    for alike in spellings.values():
-        if len(alike) > 1:
-            message = f"labels {', '.join(map(repr, alike))} differ in case or spaces only and count as different"
-            yield Finding("label_spelling", "warning", message, (), "Map them to one name with data.label_names")
+    labels = sorted({row.label for _, rows in split.parts() for row in rows if row.label is not None})
+    for spellings in alike(labels):
+        message = (
+            f"labels {', '.join(map(visible, spellings))} look alike (but for case, width, spaces or invisible "
+            "characters) and count as different"
+        )
+        word = mapping_word(dict.fromkeys(spellings[1:], spellings[0]))
+        yield Finding("label_spelling", "warning", message, (), f"If they are one, map them: {word}")
+
+
+def _absent_labels(split: Split) -> Iterator[Finding]:
+    trained = dict.fromkeys(row.label for row in split.train if row.label is not None)
+    for part, rows in (("tune", split.tune), ("test", split.test)):
+        have = {row.label for row in rows}
+        absent = [label for label in trained if label not in have] if rows else []
+        if absent:
+            message = f"no row of {part} has the label {listed(absent)}, so {part} says nothing about it"
+            severity: Severity = "warning" if part == "test" else "info"
+            yield Finding(
+                "absent_labels", severity, message, (), f"Label more of them, or give a {part} file that has some"
+            )
+
+
+def dropped_rows(
+    part: str, source: str, no_gold: Mapping[str, int], rows_read: int, labels: Sequence[str], settings: DataSettings
+) -> Finding | None:
+    """Say how many rows of a source were left out because their label means that they have none.
+
+    Args:
+        part: train, tune or test.
+        source: the file.
+        no_gold: how these labels were written, and how often.
+        rows_read: all rows of the source.
+        labels: the labels of train.
+        settings: what the user said of labels.
+
+    Raises:
+        LabelError: they are so many that they may well be a class, and nothing says what is meant.
+    """
+    dropped = sum(no_gold.values())
+    if not dropped:
+        return None
+    counted = share(dropped, rows_read)
+    written = ", ".join(visible(one) if one else "empty" for one in no_gold)
+    message = f"{counted} of {part} ({source}) dropped: their label is {written}, which is taken for no gold label"
+    open_ = [one for one in no_gold if one not in (settings.no_gold or ())]
+    is_class = class_word(list(no_gold), settings.labels or labels, settings.label_names)
+    is_none = list_word("no_gold", dict.fromkeys([*(settings.no_gold or ()), *no_gold]))
+    both = f"If it is a class, say so: {is_class}. If it means that there is no label: {is_none}"
+    if sum(no_gold[one] for one in open_) > MOST_DROPPED * rows_read:
+        raise LabelError(
+            f"{counted} of {part} have the label {written}, which may be a class or mean that there is no gold label",
+            path=source,
+            remedy=both,
+        )
+    severity: Severity = "warning" if open_ and dropped > MANY_DROPPED * rows_read else "info"
+    return Finding(NO_GOLD_LABEL, severity, message, (), both if open_ else "As data.no_gold says")
 
 
 def _share(mask: Mask) -> str:
-    count = int(mask.sum())
-    return f"{count:,} of {len(mask):,} rows ({100 * count / len(mask):.2g} %)"
+    return share(int(mask.sum()), len(mask))
 
 
 def _some_ids(rows: Sequence[Example], mask: Mask) -> tuple[str, ...]:
     return tuple(rows[place].id for place in np.flatnonzero(mask)[:MOST_EXAMPLES].tolist())
+
+
+def _located(finding: Finding, part: str, mask: Mask) -> Located:
+    return Located(finding, part, tuple(np.flatnonzero(mask).tolist()))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -17,12 +18,12 @@ from typing import Any
 from entailor.data.columns import FIELDS, find_columns
 from entailor.data.example import Example, content_id
 from entailor.data.files import MAX_BYTES, MAX_ROWS, FileFormat
+from entailor.data.labels import NO_GOLD, listed, unknown_label_remedy, visible
 from entailor.data.tables import open_table
-from entailor.errors import DataError, LabelError, near_miss
+from entailor.errors import DataError, LabelError
 
 MAX_FIELD_CHARACTERS = 2_000_000
 _C1 = re.compile("[\x80-\x9f]")  # control characters that no text holds on purpose
-NO_GOLD = frozenset(("", "-", "-1", "nan"))
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class ReadOptions:
         split: split of a data set.
         require_labels: whether a label column is needed and rows without a gold label are dropped. Without it such
             rows are kept with the label None.
+        no_gold: labels that mean that there is none, beside the empty one; None: the usual ones.
+        trained: `labels` are those that train has.
         nulls_are_empty: take a text that is null for an empty one, instead of refusing it.
         delimiter: between the cells of a text file; None: found in its first line.
         encoding: of text files without a byte order mark; None: UTF-8.
@@ -50,6 +53,8 @@ class ReadOptions:
     config_name: str | None = None
     split: str | None = None
     require_labels: bool = True
+    no_gold: tuple[str, ...] | None = None
+    trained: bool = False
     nulls_are_empty: bool = False
     delimiter: str | None = None
     encoding: str | None = None
@@ -70,6 +75,7 @@ class ReadResult:
         examples: in the order of the source; ids are unique.
         rows_read: rows after the header, those without gold included.
         dropped_without_gold: rows left out because they have no agreed label.
+        no_gold: how these were written, and how often.
         columns: field to the column it was read from.
         notes: what a reader of the result should know, such as repeated ids.
     """
@@ -79,6 +85,7 @@ class ReadResult:
     dropped_without_gold: int
     columns: Mapping[str, str]
     notes: tuple[str, ...] = ()
+    no_gold: Mapping[str, int] = field(default_factory=dict)
 
 
 def read_examples(source: str, options: ReadOptions | None = None) -> ReadResult:
@@ -96,7 +103,7 @@ def read_examples(source: str, options: ReadOptions | None = None) -> ReadResult
     reading = _Reading(source, options or ReadOptions())
     with _collector_at_rest():
         examples = tuple(reading)
-    return ReadResult(examples, reading.rows_read, reading.dropped, reading.columns, reading.notes())
+    return ReadResult(examples, reading.rows_read, reading.dropped, reading.columns, reading.notes(), reading.no_gold)
 
 
 def iter_examples(source: str, options: ReadOptions | None = None) -> Iterator[Example]:
@@ -187,6 +194,7 @@ class _Reading:
         self._check_unique()
         self.without_text: set[int] = set()
         self.rows_read = self.dropped = self._repeated_ids = self._controls = 0
+        self.no_gold: Counter[str] = Counter()
         self._names: dict[str, str | None] = {}  # label as written -> name, or None for no gold
         self._class_names = self._table.class_names.get(self.columns.get("label", ""), ())
         self._seen: set[str] = set()
@@ -306,7 +314,10 @@ class _Reading:
         for new in dict.fromkeys(written):
             if new not in self._names:
                 self._names[new] = self._resolve(new.strip(), first + written.index(new))
-        return list(map(self._names.__getitem__, written))
+        names = list(map(self._names.__getitem__, written))
+        if None in names:
+            self.no_gold.update(one.strip() for one, name in zip(written, names, strict=True) if name is None)
+        return names
 
     def _resolve(self, written: str, row: int) -> str | None:
         options, codes = self._options, self._class_names
@@ -315,7 +326,8 @@ class _Reading:
         if written not in options.label_names and written not in (options.labels or ()):
             written = _plain_number(written)
         name = options.label_names.get(written)
-        if name is None and written.casefold() in NO_GOLD and written not in (options.labels or ()):
+        no_gold = NO_GOLD if options.no_gold is None else ("", *map(str.casefold, options.no_gold))
+        if name is None and written.casefold() in no_gold and written not in (options.labels or ()):
             return None
         if name is None and codes:
             if not written.isdecimal() or int(written) >= len(codes):
@@ -324,8 +336,9 @@ class _Reading:
             name = options.label_names.get(codes[int(written)], codes[int(written)])
         name = written if name is None else name
         if options.labels is not None and name not in options.labels:
-            problem = f"label {name!r}, expected one of {', '.join(map(repr, options.labels))}"
-            raise self._error(problem, row, "label", _label_remedy(name, options.labels), kind=LabelError)
+            problem = f"label {visible(name)}, expected one of {listed(options.labels)}"
+            remedy = unknown_label_remedy(written, name, options.labels, options.label_names, trained=options.trained)
+            raise self._error(problem, row, "label", remedy, kind=LabelError)
         return name
 
     def _ids(self, own: Sequence[Any] | None, texts: Sequence[str], pairs: Sequence[str | None]) -> Sequence[str]:
@@ -420,14 +433,3 @@ def _is_nan(value: Any) -> bool:
 def _kind(value: Any) -> str:
     kinds = {type(None): "no value", dict: "an object", list: "a list", bool: "a boolean", float: "not a number"}
     return kinds.get(type(value), f"a {type(value).__name__}")
-
-
-def _label_remedy(name: str, labels: tuple[str, ...]) -> str:
-    def plain(label: str) -> str:
-        return re.sub(r"[\s_-]+", "", label).casefold()
-
-    same = next((label for label in labels if plain(label) == plain(name)), None)
-    if same is not None:
-        return f"It differs from {same!r} in case or spaces only: map it with data.label_names={{{name}: {same}}}"
-    hint = near_miss(name, labels).strip()
-    return f"{hint} Correct the row, add the label to data.labels, or map it with data.label_names".strip()

@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from entailor.config import DataSettings
-from entailor.data.checks import Finding, check_split, drop_leaks
+from entailor.data.checks import Finding, check_split, drop_leaks, dropped_rows
 from entailor.data.example import Example, Split
 from entailor.data.files import is_file
+from entailor.data.labels import MOST_LISTED, list_word, listed, most_labels
 from entailor.data.readers import ReadOptions, ReadResult, read_examples
 from entailor.data.stratify import Rows, sample, split_off
 from entailor.errors import ConfigError, DataError, LabelError
@@ -32,6 +33,7 @@ class LoadedData:
         notes: what was read, dropped, split off and sampled.
         findings: what the checks say of the split.
         fingerprint: hash of ids, texts and labels (32 hex digits).
+        reading: those of `findings` that concern rows which were left out, and so are not in the split.
     """
 
     split: Split
@@ -40,6 +42,7 @@ class LoadedData:
     notes: tuple[str, ...]
     findings: tuple[Finding, ...]
     fingerprint: str
+    reading: tuple[Finding, ...] = ()
 
 
 def load_data(settings: DataSettings, *, whole: bool = False) -> LoadedData:
@@ -57,21 +60,26 @@ def load_data(settings: DataSettings, *, whole: bool = False) -> LoadedData:
         LabelError: a label outside the label set, or in tune or test and not in train.
         ConfigError: settings that do not go together.
     """
-    split, notes = _corpus(settings) if settings.train is None else _from_sources(settings, whole=whole)
+    reading: list[Finding] = []
+    if settings.train is None:
+        split, notes = _corpus(settings)
+    else:
+        split, notes, reading = _from_sources(settings, whole=whole)
     if settings.drop_leaks:
         split, dropped = drop_leaks(split)
         notes.append(f"train: {dropped:,} rows dropped because their text also stands in tune or test")
     labels = _label_order(split, settings)
     split, sampling = _sampled(split, settings, len(labels))
     notes += sampling
-    notes.append(", ".join(f"{name} {len(rows):,}" for name, rows in split.parts()) + f"; labels {', '.join(labels)}")
+    notes.append(", ".join(f"{name} {len(rows):,}" for name, rows in split.parts()) + f"; labels {_in_words(labels)}")
     return LoadedData(
         split=split,
         labels=labels,
         is_pair=split.train[0].text_pair is not None,
         notes=tuple(notes),
-        findings=check_split(split),
+        findings=(*reading, *check_split(split)),
         fingerprint=split.fingerprint(),
+        reading=tuple(reading),
     )
 
 
@@ -79,6 +87,11 @@ def split_document(split: Split) -> dict[str, Any]:
     """Return what ``split.json`` holds: the ids of train, tune and test, in order, and the hash of their content."""
     ids = {name: [row.id for row in rows] for name, rows in split.parts()}
     return {"fingerprint": split.fingerprint(), **ids}
+
+
+def _in_words(labels: Sequence[str]) -> str:
+    more = len(labels) - MOST_LISTED
+    return ", ".join(labels[:MOST_LISTED]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def _corpus(settings: DataSettings) -> tuple[Split, list[str]]:
@@ -95,9 +108,11 @@ def _corpus(settings: DataSettings) -> tuple[Split, list[str]]:
     return split, [f"{size:,} pairs of the corpus that ships, seed {settings.split_seed}"]
 
 
-def _from_sources(settings: DataSettings, *, whole: bool) -> tuple[Split, list[str]]:
+def _from_sources(settings: DataSettings, *, whole: bool) -> tuple[Split, list[str], list[Finding]]:
     sources = dict(_sources(settings))
-    options = ReadOptions(columns=settings.columns, label_names=settings.label_names, labels=settings.labels)
+    options = ReadOptions(
+        columns=settings.columns, label_names=settings.label_names, labels=settings.labels, no_gold=settings.no_gold
+    )
     options = replace(
         options,
         config_name=settings.config_name,
@@ -107,21 +122,20 @@ def _from_sources(settings: DataSettings, *, whole: bool) -> tuple[Split, list[s
         max_rows=settings.max_rows,
     )
     results: dict[str, ReadResult] = {}
+    trained: tuple[str, ...] = ()
     for name, (source, split_name) in sources.items():
-        try:
-            results[name] = read_examples(source, replace(options, split=split_name))
-        except LabelError as error:
-            if name == "train" or settings.labels is not None:
-                raise
-            remedy = f"train ({sources['train'][0]}) has no such label. {error.remedy or ''}".strip()
-            raise LabelError(
-                error.problem, path=error.path, row=error.row, column=error.column, remedy=remedy
-            ) from None
+        results[name] = read_examples(source, replace(options, split=split_name, trained=name != "train"))
         if name == "train":
             trained = _labels_of(results["train"].examples, source)
+            _check_classes(trained, len(results["train"].examples), source, settings)
             options = replace(options, labels=tuple(label for label in settings.labels or trained if label in trained))
     _check_same_shape(results, sources)
     notes = [note for name, result in results.items() for note in _notes(name, sources[name][0], result)]
+    findings = [
+        found
+        for name, result in results.items()
+        if (found := dropped_rows(name, sources[name][0], result.no_gold, result.rows_read, trained, settings))
+    ]
     parts = {name: result.examples for name, result in results.items()}
     missing = [name for name in ("test", "tune") if name not in parts]
     if whole:
@@ -133,7 +147,7 @@ def _from_sources(settings: DataSettings, *, whole: bool) -> tuple[Split, list[s
         made = " and ".join(f"{name} ({len(parts[name]):,} rows)" for name in missing)
         kept = "premise" if "text_pair" in results["train"].columns else "text"
         notes.append(f"{made} taken from train with seed {settings.split_seed}; no {kept} stands in two of these parts")
-    return Split(parts["train"], parts["tune"], parts["test"]), notes
+    return Split(parts["train"], parts["tune"], parts["test"]), notes, findings
 
 
 def _sources(settings: DataSettings) -> Iterator[tuple[str, tuple[str, str | None]]]:
@@ -166,6 +180,19 @@ def _labels_of(rows: Sequence[Example], source: str) -> tuple[str, ...]:
     return labels
 
 
+def _check_classes(labels: Sequence[str], num_rows: int, source: str, settings: DataSettings) -> None:
+    """Refuse labels that look like measurements, ids or free text, unless the user says that they are classes."""
+    most = settings.max_labels or most_labels(labels, num_rows)
+    if len(labels) > most and settings.labels is None:
+        raise LabelError(
+            f"{len(labels):,} different labels in {num_rows:,} rows ({listed(labels[:3])}, ...): this looks like "
+            f"numbers, ids or free text, not classes; expected at most {most:,}",
+            path=source,
+            remedy="Map another column with --columns label=COL, or write ranges of the numbers as labels; if these "
+            f"are classes, say so: data.max_labels={len(labels)}",
+        )
+
+
 def _check_same_shape(results: Mapping[str, ReadResult], sources: Mapping[str, tuple[str, str | None]]) -> None:
     shapes = {name: "pairs" if "text_pair" in result.columns else "single texts" for name, result in results.items()}
     for name, shape in shapes.items():
@@ -181,8 +208,6 @@ def _check_same_shape(results: Mapping[str, ReadResult], sources: Mapping[str, t
 def _notes(name: str, source: str, result: ReadResult) -> Iterator[str]:
     columns = ", ".join(f"{field}={column}" for field, column in result.columns.items())
     yield f"{name}: {result.rows_read:,} rows of {source} ({columns})"
-    if result.dropped_without_gold:
-        yield f"{name}: {result.dropped_without_gold:,} rows without a gold label dropped"
     yield from result.notes
 
 
@@ -205,8 +230,12 @@ def _label_order(split: Split, settings: DataSettings) -> tuple[str, ...]:
     if settings.labels is not None:
         unseen = [label for label in settings.labels if label not in found]
         if unseen:
-            names = ", ".join(map(repr, unseen))
-            raise LabelError(f"no row of train has the label {names}, which data.labels names", path=settings.train)
+            seen = list_word("labels", (label for label in settings.labels if label in found))
+            raise LabelError(
+                f"no row of train has the label {listed(unseen)}, which data.labels names",
+                path=settings.train,
+                remedy=f"Leave it out: {seen}",
+            )
         return settings.labels
     for known in (NLI_LABELS, TWO_WAY_LABELS):
         if found <= set(known):

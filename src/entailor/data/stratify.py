@@ -78,10 +78,11 @@ def split_off(rows: Rows, sizes: Mapping[str, int], seed: int, source: str) -> d
         source: the file, for errors.
 
     Returns:
-        The parts, and under ``train`` what is left; each in the order of the file, each with every label.
+        The parts, and under ``train`` what is left, with every label; each in the order of the file. A rare label
+        may be missing from the others.
 
     Raises:
-        DataError: too few rows, rows of a label, or different premises.
+        DataError: too few rows or different premises.
     """
     if sum(sizes.values()) >= len(rows):
         wanted = " and ".join(f"{name} {size:,}" for name, size in sizes.items())
@@ -92,34 +93,33 @@ def split_off(rows: Rows, sizes: Mapping[str, int], seed: int, source: str) -> d
         )
     names, labels = _label_codes(rows)
     counts = np.bincount(labels, minlength=len(names))
-    rare = [f"{name!r} ({count} rows)" for name, count in zip(names, counts, strict=True) if count <= len(sizes)]
-    if rare:
-        raise DataError(
-            f"too few rows of label {', '.join(rare)}: at least {len(sizes) + 1} are needed, one for each of train, "
-            f"{', '.join(sizes)}",
-            path=source,
-            remedy="Add rows, merge the label into another with data.label_names, or give tune and test files",
-        )
     rooms, left = [], counts
     for done, size in enumerate(sizes.values()):
-        rooms.append(_shares(counts, size, at_most=left - (len(sizes) - done)))  # one a label for each part to come
+        spare = left - (len(sizes) - done)  # one a label for train and for each part to come
+        # of a rare label the parts to come get nothing, so that train and this one have it
+        rooms.append(_shares(counts, size, at_most=np.where(spare > 0, spare, np.minimum(1, left - 1))))
         left = left - rooms[-1]
-    part = _assign(
-        _groups(normalised_keys([row.text for row in rows])), labels, rooms, np.random.default_rng((seed, 0))
-    )
+    groups = _groups(normalised_keys([row.text for row in rows]))
+    part = _assign(groups, labels, rooms, np.random.default_rng((seed, 0)))
+    _give_back(part, groups, labels)
     parts: dict[str, Rows] = {}
     for place, name in enumerate(("train", *sizes)):
         inside = part == place
-        absent = np.flatnonzero(np.bincount(labels[inside], minlength=len(names)) == 0)
-        if len(absent):
+        if not inside.any():
             raise DataError(
-                f"too few different texts of label {names[absent[0]]!r}: {name} gets none of them, since rows with the "
-                "same text (or premise) stay in one part",
+                f"too few different texts: {name} gets no row, since rows with the same text (or premise) stay in one "
+                "part",
                 path=source,
-                remedy="Make data.tune_size and data.test_size larger, or give files for tune and test",
+                remedy="Give files for tune and test, or add rows with other texts",
             )
         parts[name] = tuple(compress(rows, inside.tolist()))
     return parts
+
+
+def _give_back(part: Integers, groups: Integers, labels: Integers) -> None:
+    """Move groups back to train where it would lack a label, so that every label can be learned."""
+    for label in np.setdiff1d(labels, labels[part == 0]).tolist():
+        part[groups == groups[labels == label][0]] = 0
 
 
 def _label_codes(rows: Sequence[Example]) -> tuple[list[str], Integers]:
@@ -136,21 +136,22 @@ def _groups(keys: Integers) -> Integers:
 
 
 def _shares(counts: Integers, size: int, at_most: Integers) -> Integers:
-    """Divide `size` among labels in proportion to `counts` (largest remainders), at least one each.
+    """Divide `size` among labels in proportion to `counts` (largest remainders), one each where there is one.
 
     Args:
         counts: rows of each label. Shape (L,).
         size: rows wanted in all; where it is below L, the result sums to L.
-        at_most: rows that may be taken of each label, at least 1. Shape (L,).
+        at_most: rows that may be taken of each label. Shape (L,).
 
     Returns:
         Rows to take of each label. Shape (L,).
     """
     exact = size * counts / counts.sum()
-    taken: Integers = np.clip(np.floor(exact).astype(np.int64), 1, at_most)
+    least = np.minimum(1, at_most)
+    taken: Integers = np.clip(np.floor(exact).astype(np.int64), least, at_most)
     while taken.sum() != size:
         step = 1 if taken.sum() < size else -1
-        open_ = taken < at_most if step > 0 else taken > 1
+        open_ = taken < at_most if step > 0 else taken > least
         if not open_.any():
             break
         need = np.where(open_, step * (exact - taken), -np.inf)
@@ -210,5 +211,5 @@ def _fits(codes: Sequence[int], room: Sequence[int], *, exactly: bool) -> bool:
 def _is_full(room: Sequence[int], wanted: Integers) -> bool:
     """Tell whether a part has nearly all its rows, and some of each label."""
     return sum(room) <= SIZE_TOLERANCE * wanted.sum() and all(
-        free < size for free, size in zip(room, wanted, strict=True)
+        free < size or not size for free, size in zip(room, wanted, strict=True)
     )

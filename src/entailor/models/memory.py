@@ -23,7 +23,8 @@ def size_text(count: float) -> str:
     """Return bytes in words, to three digits."""
     for unit, one in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= one:
-            return f"{count / one:.3g} {unit}"
+            digits = f"{count / one:.3g}"
+            return f"{count / one:,.0f} {unit}" if "e" in digits else f"{digits} {unit}"
     return f"{count:.0f} bytes"
 
 

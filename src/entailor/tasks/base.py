@@ -12,6 +12,7 @@ from functools import cached_property
 
 from entailor.config import PromptSettings
 from entailor.data.example import Example
+from entailor.data.labels import listed, visible
 from entailor.errors import LabelError, near_miss
 from entailor.tasks.templates import Template, build_template
 
@@ -51,8 +52,8 @@ class Task:
             return self.labels.index(label)
         except ValueError:
             raise LabelError(
-                f"label {label!r} is none of {', '.join(self.labels)}.{near_miss(label, self.labels)}",
-                remedy="Map it with data.label_names, or list it in data.labels",
+                f"label {visible(label)} is none of {listed(self.labels)}.{near_miss(label, self.labels)}",
+                remedy="Write one of these labels, or leave the row out",
             ) from None
 
     def targets(self, examples: Sequence[Example]) -> list[int]:

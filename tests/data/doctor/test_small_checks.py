@@ -134,3 +134,11 @@ def test_a_word_that_tells_the_label_is_no_warning_where_labels_are_about_words(
     assert findings
     assert {one.severity for one in findings} == {"info"}
     assert all("Fine where the word is what the label is about" in one.remedy for one in findings)
+
+
+def test_control_characters_are_found_and_shown_by_their_codes(findings_of: FindingsOf):
+    rows = [(f"a plain sentence {n}", "ab"[n % 2]) for n in range(20)]
+    found = findings_of("scripts", singles(*rows, ("ten \x80 today", "a"), ("\x1b[31mred", "b")))["control_characters"]
+    assert found.ids == ("train-20", "train-21")
+    assert "\x1b" not in found.rows[1].text
+    assert "--encoding cp1252" in found.remedy

@@ -5,6 +5,7 @@ What needs a model (tokens, encoder features) is handed in by `entailor.doctor`;
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -14,12 +15,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from entailor.data.checks import Severity
+from entailor.data.checks import Finding, Severity
 from entailor.data.example import Example, Split
 
 MOST_SHOWN = 5  # rows shown with a finding; all ids stand in `ids`
 MOST_CHARACTERS = 160  # of a text that is shown
 MOST_FITTED = 12_000  # rows that cross-validated checks look at: more says little more and takes long
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
 
 Floats = npt.NDArray[np.float64]
@@ -110,6 +112,7 @@ class Evidence:
         is_pair: whether examples are pairs of texts.
         seed: of folds, samples and planted mistakes.
         encoder: features of a model, where one was given.
+        reading: what was found when the rows were read, of rows that are not in the split.
     """
 
     split: Split
@@ -117,6 +120,7 @@ class Evidence:
     is_pair: bool
     seed: int = 0
     encoder: EncoderFeatures | None = None
+    reading: tuple[Finding, ...] = ()
 
     def fitted_rows(self) -> Integers:
         """Return which training rows cross-validated checks look at: all, or a sample of 12,000, in order."""
@@ -186,14 +190,9 @@ def shown(part: str, row: Example, note: str = "") -> ShownRow:
 
 
 def shortened(text: str) -> str:
-    """Return a text on one line, cut to 160 characters."""
-    line = " ".join(text[: 2 * MOST_CHARACTERS].split())
+    """Return a text on one line, cut to 160 characters; control characters, which a terminal obeys, by their codes."""
+    line = _CONTROLS.sub(lambda one: f"\\x{ord(one.group()):02x}", " ".join(text[: 2 * MOST_CHARACTERS].split()))
     return line if len(line) <= MOST_CHARACTERS else line[: MOST_CHARACTERS - 2].rstrip() + " …"
-
-
-def share(count: int, total: int) -> str:
-    """Return ``50 of 1,000 rows (5 %)``."""
-    return f"{count:,} of {total:,} rows ({100 * count / max(1, total):.2g} %)"
 
 
 def listed(names: Sequence[str], most: int = 3) -> str:

@@ -20,11 +20,8 @@ SURE = 0.001  # p-value below which a shift is no chance
 @check(NAME, "labels that are rare, or in other proportions in tune and test")
 def imbalance(evidence: Evidence) -> Outcome:
     """Compare counts of labels within train and across parts."""
-    counts = {
-        part: {label: Counter(row.label for row in rows)[label] for label in evidence.labels}
-        for part, rows in evidence.split.parts()
-        if rows
-    }
+    found = {part: Counter(row.label for row in rows) for part, rows in evidence.split.parts() if rows}
+    counts = {part: {label: some[label] for label in evidence.labels} for part, some in found.items()}
     findings = (*_within(counts["train"]), *_across(counts))
     return Outcome(findings, {"labels": counts})
 

@@ -6,10 +6,11 @@ Tokens of names are for `entailor.token_checks`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import permutations
+from itertools import takewhile
 
-from entailor.data.doctor.base import MOST_SHOWN, Diagnosis, Evidence, Outcome, check, listed, share, shown
+from entailor.data.doctor.base import MOST_SHOWN, Diagnosis, Evidence, Outcome, check, listed, shown
 from entailor.data.doctor.words import words_of
+from entailor.plain import share
 
 NAME = "label_names"
 FEWEST_ROWS, MOSTLY = 10, 0.9
@@ -23,7 +24,12 @@ def label_names(evidence: Evidence) -> Outcome:
 
 def _prefixes(labels: tuple[str, ...]) -> Iterator[Diagnosis]:
     plain = {label: label.strip().casefold() for label in labels}
-    pairs = [(one, other) for one, other in permutations(labels, 2) if plain[other].startswith(plain[one])]
+    ordered = sorted(labels, key=plain.__getitem__)  # what begins alike stands side by side
+    pairs = [
+        (one, other)
+        for place, one in enumerate(ordered)
+        for other in takewhile(lambda label: plain[label].startswith(plain[one]), ordered[place + 1 :])  # noqa: B023
+    ]
     if pairs:
         names = listed([f"{one} / {other}" for one, other in pairs])
         message = f"one label's name is the beginning of another's: {names}"

@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from entailor.data.doctor.base import MOST_SHOWN, Diagnosis, Evidence, Floats, Integers, Outcome, check, share, shown
+from entailor.data.doctor.base import MOST_SHOWN, Diagnosis, Evidence, Floats, Integers, Outcome, check, shown
 from entailor.data.doctor.cross_validation import FEWEST_ROWS, held_out_accuracy, out_of_fold
 from entailor.data.doctor.words import group_codes, overlap_features, text_matrix
 from entailor.data.example import Example
 from entailor.data.text_keys import normalised_keys
+from entailor.plain import share
 
 NAME = "label_noise"
 PLANTED = 0.05  # share of labels made wrong on purpose

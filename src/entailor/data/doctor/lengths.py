@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from entailor.data.doctor.base import MOST_SHOWN, Diagnosis, Evidence, Integers, Outcome, check, share, shown
+from entailor.data.doctor.base import MOST_SHOWN, Diagnosis, Evidence, Integers, Outcome, check, shown
 from entailor.data.doctor.words import words_of
 from entailor.data.example import Example
+from entailor.plain import share
 
 NAME = "lengths"
 FIELDS = {"text": "first text", "text_pair": "second text"}

@@ -21,12 +21,12 @@ from entailor.data.doctor.base import (
     Outcome,
     ShownRow,
     check,
-    share,
     shown,
 )
 from entailor.data.doctor.min_hash import candidate_pairs, likeness, signatures
 from entailor.data.example import Example
 from entailor.data.text_keys import Keys, normalised, text_keys
+from entailor.plain import share
 
 NAME = "near_duplicates"
 MOST_ROWS = 50_000  # of all parts together; more take longer than they are worth

@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 
 from entailor.data.checks import Severity
-from entailor.data.doctor.base import MOST_SHOWN, Diagnosis, Evidence, Outcome, check, share, shown
+from entailor.data.doctor.base import MOST_SHOWN, Diagnosis, Evidence, Outcome, check, shown
 from entailor.data.example import Example
+from entailor.plain import share
 
 NAME = "scripts"
 TOGETHER = {"CJK": "Japanese or Chinese", "HIRAGANA": "Japanese or Chinese", "KATAKANA": "Japanese or Chinese"}
@@ -24,6 +25,7 @@ FEWEST_LETTERS = 3
 # UTF-8 read as Latin-1 or Windows-1252, the replacement character, and what HTML leaves behind
 BROKEN = re.compile(r"\ufffd|[\u00c2\u00c3][\u0080-\u00bf]|\u00e2\u20ac[\u0080-\u2122]")
 MARKUP = re.compile(r"&(?:amp|lt|gt|quot|nbsp|#\d{2,5});|</?(?:br|p|div|span|b|i|a)\b[^>]*>")
+CONTROLS = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f]")  # all but those that divide words and lines
 WORDS = re.compile(r"[^\W\d_]{2,}")
 
 
@@ -49,6 +51,9 @@ def scripts(evidence: Evidence) -> Outcome:
                    "Look-alike letters make other tokens: write the word in one script"),
         *_matching(places, texts, BROKEN.search, "broken_characters", "have broken characters",
                    "Read the source again with the encoding it was written in"),
+        *_matching(places, texts, CONTROLS.search, "control_characters", "have control characters",
+                   "From U+0080 to U+009F they are signs of Windows-1252 read as Latin-1: read the original with "
+                   "--encoding cp1252; take others out"),
         *_matching(places, texts, MARKUP.search, "markup", "have HTML entities or tags",
                    "Take them out, unless texts to come will have them too"),
     ]  # fmt: skip

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from entailor.data.checks import Finding, check_split
-from entailor.data.doctor.base import Diagnosis, Evidence, Outcome, check, shown
+from entailor.data.checks import Located, locate_findings
+from entailor.data.doctor.base import MOST_SHOWN, Diagnosis, Evidence, Outcome, check, shown
 
 NAME = "repeated_rows"
 
@@ -11,15 +11,11 @@ NAME = "repeated_rows"
 @check(NAME, "the same text twice, in one part or in two; contradicting labels; empty texts")
 def split_checks(evidence: Evidence) -> Outcome:
     """Run `check_split` and show the rows its findings name."""
-    places = {row.id: (part, row) for part, rows in evidence.split.parts() for row in rows}
+    parts = dict(evidence.split.parts())
     findings = []
-    for found in check_split(evidence.split):
-        rows = tuple(shown(*places[one]) for one in found.examples if one in places)
-        findings.append(
-            Diagnosis(NAME, found.kind, found.severity, found.message, _remedy(found), rows, found.examples)
-        )
+    for one in (*map(Located, evidence.reading), *locate_findings(evidence.split)):
+        found, rows = one.finding, [parts[one.part][place] for place in one.places]
+        some = tuple(shown(one.part, row) for row in rows[:MOST_SHOWN])
+        ids = tuple(row.id for row in rows)
+        findings.append(Diagnosis(NAME, found.kind, found.severity, found.message, found.remedy, some, ids))
     return Outcome(tuple(findings))
-
-
-def _remedy(found: Finding) -> str:
-    return found.remedy or "Look at the rows"

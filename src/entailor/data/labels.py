@@ -1,0 +1,124 @@
+"""Labels as people write them: which look the same, how they stand in a message, and how a setting names them."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+
+from entailor.errors import near_miss
+from entailor.plain import short
+
+NO_GOLD = ("", "-", "-1", "nan")
+MOST_LISTED = 12
+MOST_DECIMALS, MOST_NUMBERS, MOST_LABELS = 20, 300, 1_000  # labels like 3.7, like 37, and others
+MOST_NAMED = 12  # labels that a remedy writes out
+
+# Seen by nobody, yet no format characters: joiners, fillers and selectors of variants.
+_UNSEEN = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]")
+_BETWEEN_LETTERS = re.compile(r"(?<=[^\W\d_])[\s_-]+(?=[^\W\d_])")  # 1-2 and 12 are different labels
+
+
+def label_key(label: str) -> str:
+    """Return what a reader sees of a label: without case, width, invisible characters and ways of joining words."""
+    seen = "".join(
+        one for one in _UNSEEN.sub("", label) if one.isspace() or unicodedata.category(one) not in ("Cf", "Cc")
+    )
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", seen).casefold())
+    return _BETWEEN_LETTERS.sub("", " ".join(folded.split()))
+
+
+def alike(labels: Iterable[str]) -> list[list[str]]:
+    """Return the labels that look the same, those of one look together."""
+    looks: dict[str, list[str]] = {}
+    for label in labels:
+        looks.setdefault(label_key(label), []).append(label)
+    return [spellings for spellings in looks.values() if len(spellings) > 1]
+
+
+def visible(label: str) -> str:
+    """Return a label in quotes, cut where it is long, with escapes for what cannot be seen."""
+    return _UNSEEN.sub(lambda found: _escaped(found.group()), short(repr(label)))
+
+
+def listed(labels: Sequence[str]) -> str:
+    """Return the first few labels in quotes, and how many more there are."""
+    more = len(labels) - MOST_LISTED
+    return ", ".join(map(visible, labels[:MOST_LISTED])) + (f" and {more:,} more" if more > 0 else "")
+
+
+def mapping_word(names: Mapping[str, str]) -> str:
+    """Return the word of the command line that maps labels, as a shell takes it."""
+    pairs = ", ".join(f"{_quoted(written)}: {_quoted(name)}" for written, name in names.items())
+    return shlex.quote(f"data.label_names={{{pairs}}}")
+
+
+def list_word(key: str, labels: Iterable[str]) -> str:
+    """Return the word of the command line that sets a list of labels, as a shell takes it."""
+    return shlex.quote(f"data.{key}=[{', '.join(map(_quoted, labels))}]")
+
+
+def class_word(markers: Sequence[str], labels: Sequence[str], label_names: Mapping[str, str]) -> str:
+    """Return the word that makes classes of markers: all labels by name, or a mapping where those are too many."""
+    if "" in markers or len(labels) + len(markers) > MOST_NAMED:
+        return mapping_word({**label_names, **{one: one or "none" for one in markers}})
+    return list_word("labels", sorted({*markers, *labels}))
+
+
+def unknown_label_remedy(
+    written: str, name: str, labels: Sequence[str], label_names: Mapping[str, str], *, trained: bool
+) -> str:
+    """Return the next step for a label outside the label set.
+
+    Args:
+        written: the label as it stands in the file.
+        name: what it is called after `label_names`.
+        labels: the label set.
+        label_names: the mapping there is.
+        trained: the label set is what train has, so that naming a further label is no remedy.
+    """
+    same = next((label for label in labels if label_key(label) == label_key(name)), None)
+    if same is not None:
+        word = mapping_word({**label_names, written: same})
+        return f"It looks like {visible(same)} but for case, spaces or invisible characters: map it with {word}"
+    hint = near_miss(name, labels).strip()
+    close = next((label for label in labels if hint == f"Did you mean {label!r}?"), labels[0])
+    word = mapping_word({**label_names, written: close})
+    if trained:
+        return f"{hint} No row of train has it. Map it to a label of train, e.g. {word}, or leave such rows out".strip()
+    added = list_word("labels", (*labels, name)) if len(labels) < MOST_NAMED else "data.labels"
+    return f"{hint} Correct the row, add the label to data.labels ({added}), or map it, e.g. {word}".strip()
+
+
+def _quoted(text: str) -> str:
+    """Return text in double quotes, as YAML and JSON both read it."""
+    quoted = json.dumps(text, ensure_ascii=False)
+    return "".join(one if one.isprintable() and not _UNSEEN.match(one) else _escaped(one) for one in quoted)
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def most_labels(labels: Sequence[str], num_rows: int) -> int:
+    """Return how many different labels are taken for classes; more are numbers, ids or free text."""
+    numbers = [number for number in map(_number, labels) if number is not None]
+    if len(numbers) == len(labels):
+        return MOST_DECIMALS if any(number != int(number) for number in numbers) else min(MOST_NUMBERS, _few(num_rows))
+    return min(MOST_LABELS, _few(num_rows))
+
+
+def _few(num_rows: int) -> int:
+    """Return half of the rows, but enough for a file that is tiny."""
+    return max(MOST_DECIMALS, num_rows // 2)
+
+
+def _number(label: str) -> float | None:
+    try:
+        number = float(label.replace(",", "."))
+    except ValueError:
+        return None
+    return number if abs(number) < float("inf") else None
