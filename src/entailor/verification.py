@@ -32,7 +32,7 @@ from entailor.trial import SCORE_TOLERANCE
 
 SEALED_WHERE_THERE = (".entailor.json", "forecast.json", "tuning/*/*/study.json", "trials/*/*/*/challenges/*.json")
 
-Outcome = Literal["sound", "damaged", "differs", "not scored"]
+Outcome = Literal["sound", "damaged", "differs", "no classifier", "not scored"]
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from entailor.errors import MethodError
 from entailor.methods.base import AdapterMethod, Classifier, HeadLearningRate, LearningRate, Range
+from entailor.methods.gradient_path import keep_what_learns
 from entailor.methods.soft_prompt import SoftPromptClassifier, vocabulary_words
-from entailor.methods.transformer import WEIGHTS_FILE, PeftClassifier, save_tensors, task_type
+from entailor.methods.transformer import WEIGHTS_FILE, PeftClassifier, TransformerClassifier, save_tensors, task_type
 from entailor.models.load import Backbone
 from entailor.models.sizes import required_size
 from entailor.tasks import Task
@@ -59,9 +60,13 @@ class PTuning(AdapterMethod, name="p_tuning"):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             config = self._config(backbone)
+            classifier: TransformerClassifier
             if self.layout == "peft":
-                return PeftClassifier(backbone, task, config)
-            return PTuningClassifier(self, backbone, task, config, seed)
+                classifier = PeftClassifier(backbone, task, config)
+            else:
+                classifier = PTuningClassifier(self, backbone, task, config, seed)
+        keep_what_learns(classifier, backbone, self.name)
+        return classifier
 
     def _config(self, backbone: Backbone) -> Any:
         from peft import PromptEncoderConfig

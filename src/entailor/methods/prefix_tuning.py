@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from entailor.errors import MethodError
 from entailor.methods.base import AdapterMethod, HeadLearningRate, LearningRate, Range
+from entailor.methods.gradient_path import keep_what_learns
 from entailor.methods.soft_prompt import SoftPromptClassifier, vocabulary_words
 from entailor.models.load import Backbone
 from entailor.tasks import Task
@@ -48,7 +49,9 @@ class PrefixTuning(AdapterMethod, name="prefix_tuning"):
         """
         if backbone is None:
             raise MethodError("prefix_tuning needs a model. Give one with --model")
-        return PrefixClassifier(self, backbone, task, seed)
+        classifier = PrefixClassifier(self, backbone, task, seed)
+        keep_what_learns(classifier, backbone, self.name)
+        return classifier
 
     def search_space(self) -> dict[str, Range]:
         """Return the learning rates of Liu et al. 2022, with room on both sides."""
