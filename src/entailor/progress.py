@@ -12,6 +12,10 @@ from entailor.record import RunRecord
 from entailor.report.effort import forecast_lines
 from entailor.report.tables import duration, percent
 
+TRUNCATED = "of test was truncated"
+TRUNCATED_SHARE = 0.1
+"""From this share of cut texts on, a trial says so on the terminal."""
+
 
 @contextmanager
 def watch(*, quiet: bool) -> Iterator[Observer]:
@@ -40,7 +44,10 @@ def _outcome(record: RunRecord, reused: bool) -> str:
 
 
 def _alarms(record: RunRecord) -> list[str]:
-    return [event for event in record.events if event.startswith(("ALARM", "restart"))]
+    """Return the events that change how the figures are read; all of them stand in the report."""
+    cut = record.truncated_share >= TRUNCATED_SHARE
+    told = [event for event in record.events if event.startswith(("ALARM", "restart"))]
+    return told + [event for event in record.events if cut and TRUNCATED in event]
 
 
 def _lines() -> Observer:

@@ -47,7 +47,7 @@ def keep_what_learns(
             f"output (e.g. {min(own)}). Leave {method} out, or choose another model"
         )
     for layer in named:
-        adapted = {name for name in own if f".{layer}." in f".{name}."}
+        adapted = {name for name in trainable if f".{layer}." in f".{name}."}
         if adapted and adapted <= cut_off.keys():
             raise MethodError(
                 f"{method}: target_modules names {layer}, which has no effect on this model's output, so it cannot "

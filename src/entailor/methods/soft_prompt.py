@@ -153,6 +153,11 @@ class SoftPromptClassifier(TransformerClassifier):
             logits_BL = self.readout.logits(self.model, inputs, batch, self.virtual_tokens)
         else:
             hidden_BTH = self.body(**inputs).last_hidden_state
+            if hidden_BTH.shape[1] != inputs["attention_mask"].shape[1]:
+                raise MethodError(
+                    f"pooling={self.pooling} reads a state for each token, and {self.model.config.model_type} gives "
+                    f"{hidden_BTH.shape[1]} for {inputs['attention_mask'].shape[1]}. Set pooling=head"
+                )
             real_BT, second_BT = (
                 _behind_first(rows_BT, 0 * virtual_BN) for rows_BT in (batch.mask_BT, self._second_text(batch))
             )
