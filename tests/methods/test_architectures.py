@@ -19,6 +19,7 @@ REFUSED = {
     ("big_bird", "prefix_tuning"): "no effect on this architecture's output",
     ("bloom", "prefix_tuning"): "no key and value projections of a known name",
     ("funnel", "prefix_tuning"): "no key and value projections of a known name",
+    ("xlnet", "prefix_tuning"): "no key and value projections of a known name",
     ("funnel", "p_tuning"): "Set pooling=head",
     ("funnel", "linear_probe"): "gives no state for each token",
 }

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from entailor.errors import MethodError
 from entailor.methods.base import AdapterMethod, Classifier, HeadLearningRate, LearningRate, Range
 from entailor.methods.gradient_path import keep_what_learns
-from entailor.methods.soft_prompt import SoftPromptClassifier, vocabulary_words
+from entailor.methods.soft_prompt import SoftPromptClassifier, no_room_for_prompt, vocabulary_words
 from entailor.methods.transformer import WEIGHTS_FILE, PeftClassifier, TransformerClassifier, save_tensors, task_type
 from entailor.models.load import Backbone
 from entailor.models.sizes import required_size
@@ -84,6 +84,10 @@ class PTuning(AdapterMethod, name="p_tuning"):
             encoder_num_layers=self.encoder_num_layers,
             encoder_dropout=self.encoder_dropout,
         )
+
+    def misfit(self, architecture: Any) -> str | None:
+        """Return why virtual tokens cannot be put in front of an architecture."""
+        return no_room_for_prompt(architecture)
 
     def search_space(self) -> dict[str, Range]:
         """Return learning rates a thousand times those of full fine-tuning: at 2e-5 a prompt stays where it began."""
