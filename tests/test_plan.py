@@ -82,7 +82,9 @@ def test_methods_of_the_default_list_that_cannot_work_are_left_out_before_anythi
 
     def plans(kind, methods=DEFAULT_METHODS):
         folder = tmp_path / kind
-        model = str(folder) if folder.exists() else make_model(kind, folder, "decoder" if kind == "bloom" else "encoder")
+        model = (
+            str(folder) if folder.exists() else make_model(kind, folder, "decoder" if kind == "bloom" else "encoder")
+        )
         notes = []
 
         def stop(number, count, title):

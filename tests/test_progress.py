@@ -82,3 +82,23 @@ def test_bars_on_a_terminal(monkeypatch):
 
 def test_nothing_when_quiet(monkeypatch):
     assert shown(monkeypatch, Terminal(), quiet=True) == ""
+
+
+@pytest.mark.parametrize("stream", [io.StringIO, Terminal])
+def test_cut_texts_are_said_where_they_are_many(monkeypatch, stream):
+    event = "62.0% of test was truncated to 64 tokens, longest text first. Raise model.max_length"
+    for share, told in ((0.62, True), (0.02, False)):
+        record = replace(RIGHT, events=(event, "C=1 chosen"), costs=Costs(truncated_share=share))
+        out = stream()
+        monkeypatch.setattr(sys, "stderr", out)
+        monkeypatch.setenv("COLUMNS", "200")
+        with watch(quiet=False) as observer:
+            observer.trial(1, 1, "lora")
+            observer.finished(record, False)
+        assert (event in out.getvalue()) == told
+        assert "C=1" not in out.getvalue()
+    quiet = stream()
+    monkeypatch.setattr(sys, "stderr", quiet)
+    with watch(quiet=True) as observer:
+        observer.finished(record, False)
+    assert quiet.getvalue() == ""

@@ -45,7 +45,7 @@ def _outcome(record: RunRecord, reused: bool) -> str:
 
 def _alarms(record: RunRecord) -> list[str]:
     """Return the events that change how the figures are read; all of them stand in the report."""
-    cut = record.truncated_share >= TRUNCATED_SHARE
+    cut = record.costs.truncated_share >= TRUNCATED_SHARE
     told = [event for event in record.events if event.startswith(("ALARM", "restart"))]
     return told + [event for event in record.events if cut and TRUNCATED in event]
 

@@ -133,7 +133,9 @@ def _file(path: Path, read: Any, run: Path | None = None) -> Check:
 def _scored_again(folder: RunFolder, place: Path, record: RunRecord, sample: int, *, trust_remote_code: bool) -> Check:
     what = str(place.relative_to(folder.path))
     if record.status == "failed":
-        return Check(what, "sound", "its files fit their checksums; the trial failed, so there is no classifier to score")
+        return Check(
+            what, "sound", "its files fit their checksums; the trial failed, so there is no classifier to score"
+        )
     rows = list(record.predictions)
     chosen = random.Random(0).sample(rows, min(sample, len(rows)))
     try:

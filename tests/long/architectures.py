@@ -1,6 +1,6 @@
 """Every architecture that `transformers` can put a classification head on, with five methods: a table in Markdown.
 
-    python -m tests.long.architectures [KIND ...]
+python -m tests.long.architectures [KIND ...]
 """
 
 from __future__ import annotations

@@ -69,8 +69,8 @@ def test_only_what_was_named_is_refused(model_of):
         two_steps("lora", model_of("big_bird"), target_modules=["query", "bert.pooler"])
     backbone, _ = two_steps("lora", model_of("big_bird"), target_modules=["query"])  # the remedy
     assert any(event.startswith("not trained") for event in backbone.events)  # the new pooler, which nobody named
+    config = {"target_modules": ["key", "bert.pooler"], "feedforward_modules": []}
     with pytest.raises(MethodError, match=r"peft IA3: target_modules names bert\.pooler"):
-        config = {"target_modules": ["key", "bert.pooler"], "feedforward_modules": []}
         two_steps("peft", model_of("big_bird"), peft_config=config)
 
 
