@@ -12,7 +12,7 @@ from entailor.methods import build_method
 from entailor.models.load import family_of
 
 KINDS = ("bart", "big_bird", "xlnet", "deberta-v2", "albert", "mobilebert", "funnel", "gpt2", "opt", "bloom")
-KINDS += ("gemma3_text", "qwen2", "mixtral", "qwen2_moe")
+KINDS += ("gemma3_text", "qwen2", "mixtral", "qwen2_moe", "esm")
 REFUSED = {
     ("bart", "p_tuning"): r"does not fit .*\(bart\).*decoder",
     ("bart", "prefix_tuning"): r"does not fit .*\(bart\).*decoder",

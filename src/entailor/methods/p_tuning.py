@@ -19,7 +19,7 @@ from entailor.methods.gradient_path import keep_what_learns
 from entailor.methods.soft_prompt import SoftPromptClassifier, no_room_for_prompt, vocabulary_words
 from entailor.methods.transformer import WEIGHTS_FILE, PeftClassifier, TransformerClassifier, save_tensors, task_type
 from entailor.models.load import Backbone
-from entailor.models.sizes import required_size
+from entailor.models.sizes import required_size, text_size
 from entailor.tasks import Task
 
 
@@ -77,7 +77,7 @@ class PTuning(AdapterMethod, name="p_tuning"):
             num_virtual_tokens=self.num_virtual_tokens,
             token_dim=backbone.model.get_input_embeddings().embedding_dim,
             num_transformer_submodules=1,
-            num_attention_heads=required_size(shape, "num_attention_heads"),
+            num_attention_heads=text_size(shape, "num_attention_heads") or 1,  # for the record alone: fnet has none
             num_layers=required_size(shape, "num_hidden_layers"),
             encoder_hidden_size=self.encoder_hidden_size or required_size(shape, "hidden_size"),
             encoder_reparameterization_type=self.encoder_reparameterization_type,
