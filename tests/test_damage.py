@@ -250,3 +250,28 @@ def test_what_a_stranger_wrote_with_checksums_that_fit_is_refused_and_the_remedi
     write_report(RunFolder(run))
     assert figures(run) == whole
     assert verify(run, sample=2).sound
+
+
+def test_a_run_whose_model_is_another_one_now_is_not_sound(tmp_path, tiny_model, nli_files):
+    import json
+
+    from safetensors.torch import load_file, save_file
+    from typer.testing import CliRunner
+
+    from entailor.cli import app
+    from entailor.config import Experiment
+
+    model, out = tmp_path / "model", tmp_path / "run"
+    shutil.copytree(tiny_model("bert"), model)
+    settings = {"seeds": 1, "forecast": False, "doctor": False, "out": str(out)}
+    compare(Experiment(data=nli_files, models=(str(model),), methods={"linear_probe": {}}, **settings))
+    write_report(RunFolder(out))
+    assert CliRunner().invoke(app, ["verify", "--run", str(out)]).exit_code == 0
+    weights = load_file(model / "model.safetensors")
+    save_file({name: tensor + 1 for name, tensor in weights.items()}, model / "model.safetensors", {"format": "pt"})
+    for change in ("other weights", "gone"):
+        found = CliRunner().invoke(app, ["verify", "--run", str(out), "--json"])
+        outcomes = [check["outcome"] for check in json.loads(found.stdout)["checks"]]
+        assert outcomes.count("not scored") == 1, change
+        assert found.exit_code == 1, change
+        shutil.rmtree(model, ignore_errors=True)

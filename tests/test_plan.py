@@ -71,3 +71,40 @@ def test_a_row_for_a_model_that_is_not_there(nli_experiment, out):
 def test_rows_that_fit_no_model_are_an_error(nli_experiment, out):
     with pytest.raises(ConfigError, match="none of the chosen methods fits the models"):
         compare(nli_experiment.model_copy(update={"methods": {"in_context": {}}, "out": out}))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_methods_of_the_default_list_that_cannot_work_are_left_out_before_anything_trains(tmp_path, nli_files, out):
+    from tests.methods.architectures import make_model
+
+    from entailor.config import DEFAULT_METHODS
+    from entailor.errors import EntailorError
+
+    def plans(kind, methods=DEFAULT_METHODS):
+        folder = tmp_path / kind
+        model = (
+            str(folder) if folder.exists() else make_model(kind, folder, "decoder" if kind == "bloom" else "encoder")
+        )
+        notes = []
+
+        def stop(number, count, title):
+            raise EntailorError(f"{count} trials")  # planned, and nothing trained
+
+        settings = {"seeds": 1, "forecast": False, "doctor": False, "out": f"{out}-{kind}-{len(methods)}"}
+        experiment = Experiment(data=nli_files, models=(model,), methods={name: {} for name in methods}, **settings)
+        with pytest.raises(EntailorError) as found:
+            compare(experiment, Observer(note=notes.append, trial=stop))
+        return str(found.value), notes
+
+    found, notes = plans("bart")
+    assert found == "6 trials"
+    assert [note.partition(" is left out")[0] for note in notes if "is an encoder-decoder" in note] == [
+        "p_tuning",
+        "prefix_tuning",
+    ]
+    assert plans("bloom")[0] == "7 trials"
+    for name in ("p_tuning", "prefix_tuning"):
+        found, _ = plans("bart", ("majority", name))
+        assert f"methods: {name} cannot work on" in found
+        assert f"Take {name} out of methods" in found
+    assert plans("bart", ("majority", "lora"))[0] == "2 trials"

@@ -379,7 +379,7 @@ def verify(
     """Check the files of a run, and score again.
 
     Every file is held against its checksum, and every saved classifier against the recorded probabilities. Exits
-    with 1 where something is not as it was written.
+    with 1 where something is not as it was written, or a classifier cannot be scored.
     """
     from dataclasses import asdict
 

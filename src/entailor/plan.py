@@ -9,12 +9,12 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from entailor.config import Experiment, ModelSettings, PromptSettings, Settings, parse_settings
+from entailor.config import DEFAULT_METHODS, Experiment, ModelSettings, PromptSettings, Settings, parse_settings
 from entailor.engine.scorer import usual_batch_tokens
 from entailor.errors import ConfigError, near_miss
 from entailor.methods import Method, TrainedMethod, build_method
 from entailor.methods.registry import ROW_KEYS
-from entailor.models.load import Family, family_of, open_model, plan_model, read_config
+from entailor.models.load import Family, bare_architecture, family_of, open_model, plan_model, read_config
 from entailor.models.placement import expected_speed
 from entailor.models.precision import PrecisionChoice, choose_precision
 from entailor.models.sizes import required_size, text_size
@@ -130,6 +130,12 @@ def plan_trials(
         if misfits and model != NO_MODEL:
             kind = "an encoder" if families[model] == "encoder" else "a decoder"
             note(f"left out on {model}, {kind}: {', '.join(misfits)}")
+        usable = {name: row for name, row in on_it.items() if name not in misfits}
+        for name, reason in misfits_of(model, usable).items():
+            if set(rows) != set(DEFAULT_METHODS):
+                raise ConfigError(f"methods: {name} cannot work on {model}: {reason}. Take {name} out of methods")
+            misfits.append(name)
+            note(f"{name} is left out on {model}: {reason}")
         for name, row in on_it.items():
             if name not in misfits:
                 plans += _plans_of(name, row, model, choices.get(model), experiment)
@@ -159,6 +165,20 @@ def place_models(
             note(f"memory of {model} for {', '.join(names)}: {plan}; {speed}")
             planned.setdefault(model, []).append({"rows": names, **plan.as_record(), "speed": speed})
     return planned
+
+
+def misfits_of(model: str, rows: dict[str, Row]) -> dict[str, str]:
+    """Return the rows that cannot work on a model's architecture, each with the reason."""
+    checked = {
+        name: row
+        for name, row in rows.items()
+        if row.method.objective == "classify" and type(row.method).misfit is not Method.misfit
+    }
+    if not checked:
+        return {}
+    architecture = bare_architecture(model, next(iter(checked.values())).model)
+    reasons = {name: row.method.misfit(architecture) for name, row in checked.items()}
+    return {name: reason for name, reason in reasons.items() if reason is not None}
 
 
 def _runs_on(row: Row, model: str) -> bool:

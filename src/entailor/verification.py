@@ -42,7 +42,7 @@ class Check:
     Attributes:
         what: a file or a trial.
         outcome: sound; damaged: not what was written; differs: other scores or figures than recorded; not scored: the
-            classifier cannot be scored here.
+            classifier cannot be scored here, e.g. since its base model is another one now.
         words: what was found.
     """
 
@@ -59,8 +59,8 @@ class Verification:
 
     @property
     def sound(self) -> bool:
-        """Whether nothing is damaged or differs."""
-        return all(check.outcome in ("sound", "not scored") for check in self.checks)
+        """Whether everything was looked at, and nothing is damaged or differs."""
+        return all(check.outcome == "sound" for check in self.checks)
 
     def as_text(self) -> str:
         """Return one line a check."""
@@ -133,7 +133,9 @@ def _file(path: Path, read: Any, run: Path | None = None) -> Check:
 def _scored_again(folder: RunFolder, place: Path, record: RunRecord, sample: int, *, trust_remote_code: bool) -> Check:
     what = str(place.relative_to(folder.path))
     if record.status == "failed":
-        return Check(what, "not scored", "its files fit their checksums; the trial failed, so there is no classifier")
+        return Check(
+            what, "sound", "its files fit their checksums; the trial failed, so there is no classifier to score"
+        )
     rows = list(record.predictions)
     chosen = random.Random(0).sample(rows, min(sample, len(rows)))
     try:

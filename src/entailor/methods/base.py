@@ -185,6 +185,14 @@ class Method(Settings, ABC):
         """Return what the training loop moves; an empty list means training-free."""
         return []
 
+    def misfit(self, architecture: Any) -> str | None:
+        """Return why it cannot work on an architecture, where that shows without weights.
+
+        Args:
+            architecture: a classifier of `transformers`, without memory for its weights.
+        """
+        return None
+
     def search_space(self) -> dict[str, Range]:
         """Return where the hyperparameters are searched under a tuning budget."""
         return {}

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from entailor.errors import MethodError
 from entailor.methods.base import LearningRate, Range, TrainedMethod
+from entailor.methods.gradient_path import keep_what_learns
 from entailor.methods.transformer import TransformerClassifier
 from entailor.models.load import Backbone, quiet_libraries
 from entailor.tasks import Task
@@ -33,7 +34,9 @@ class FullFinetuning(TrainedMethod, name="full_finetuning"):
                 "full_finetuning: weights in 4 or 8 bits cannot be trained. Train lora on the same model, or set "
                 "model.load_in_4bit=false and model.load_in_8bit=false"
             )
-        return FullClassifier(backbone, task)
+        classifier = FullClassifier(backbone, task)
+        keep_what_learns(classifier, backbone, self.name)
+        return classifier
 
     def search_space(self) -> dict[str, Range]:
         """Return the learning rates of Devlin et al. 2019, appendix A.3, with room on both sides."""

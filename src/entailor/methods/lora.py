@@ -5,6 +5,7 @@ Variants through `peft`: rank-stabilised scaling (Kalajdzievski 2023), DoRA (Liu
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import torch
@@ -13,7 +14,9 @@ from torch import nn
 
 from entailor.errors import MethodError
 from entailor.methods.base import AdapterMethod, LearningRate, Range
+from entailor.methods.gradient_path import keep_what_learns
 from entailor.methods.transformer import PeftClassifier, task_type
+from entailor.models.heads import head_modules
 from entailor.models.load import Backbone
 from entailor.tasks import Task
 
@@ -49,9 +52,14 @@ class Lora(AdapterMethod, name="lora"):
 
         if backbone is None:
             raise MethodError("lora needs a model. Give one with --model")
-        targets = self.target_modules if isinstance(self.target_modules, str) else list(self.target_modules)
-        if isinstance(targets, list):
-            check_layer_names(backbone.model, targets)
+        named = () if isinstance(self.target_modules, str) else self.target_modules
+        targets = self.target_modules if isinstance(self.target_modules, str) else list(named)
+        if named:
+            check_layer_names(backbone.model, named)
+        elif targets == "all-linear" and (fused := fused_experts(backbone.model)):
+            # peft adapts such tensors in a way of its own, which allows no dropout
+            targets = linear_layers(backbone)
+            backbone.events += (f"lora adapts the linear layers beside the experts, and not {', '.join(fused)}",)
         config = LoraConfig(
             task_type=task_type(backbone),
             r=self.r,
@@ -65,16 +73,23 @@ class Lora(AdapterMethod, name="lora"):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             try:
-                return PeftClassifier(backbone, task, config)
+                classifier = PeftClassifier(backbone, task, config)
             except ValueError as error:
+                if "lora_dropout" in str(error):
+                    raise MethodError(
+                        f"lora: target_modules={targets!r} holds tensors that are no linear layers (routers or experts "
+                        "of a mixture), on which there is no dropout. Set lora_dropout=0, or leave them out"
+                    ) from None
                 raise MethodError(f"lora: target_modules={targets!r} does not fit this model: {error}") from None
+        keep_what_learns(classifier, backbone, self.name, named)
+        return classifier
 
     def search_space(self) -> dict[str, Range]:
         """Return the learning rates; about ten times those of full fine-tuning."""
         return {"learning_rate": Range(1e-4, 3e-3)}
 
 
-def check_layer_names(model: nn.Module, targets: list[str]) -> None:
+def check_layer_names(model: nn.Module, targets: Sequence[str]) -> None:
     """Hold names of layers against the model's; `peft` complains only when none of them is known.
 
     Raises:
@@ -87,3 +102,19 @@ def check_layer_names(model: nn.Module, targets: list[str]) -> None:
             f"lora: no layer of this model is called {', '.join(unknown)}. Set target_modules to all-linear, "
             f"or to some of its linear layers: {', '.join(sorted(linear))}"
         )
+
+
+def fused_experts(model: nn.Module) -> list[str]:
+    """Return the names of tensors that hold the weights of all experts of a layer, each name once."""
+    stacked = (name for name, tensor in model.named_parameters() if tensor.ndim == 3 and "experts" in name.split("."))
+    return sorted({name.rpartition("experts.")[2] for name in stacked})
+
+
+def linear_layers(backbone: Backbone) -> list[str]:
+    """Return the paths of all linear layers beside the head and the output layer."""
+    heads = head_modules(backbone.model)
+    return [
+        path
+        for path, module in backbone.model.named_modules()
+        if isinstance(module, nn.Linear) and path.split(".")[0] not in heads
+    ]

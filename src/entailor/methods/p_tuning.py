@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from entailor.errors import MethodError
 from entailor.methods.base import AdapterMethod, Classifier, HeadLearningRate, LearningRate, Range
-from entailor.methods.soft_prompt import SoftPromptClassifier, vocabulary_words
-from entailor.methods.transformer import WEIGHTS_FILE, PeftClassifier, save_tensors, task_type
+from entailor.methods.gradient_path import keep_what_learns
+from entailor.methods.soft_prompt import SoftPromptClassifier, no_room_for_prompt, vocabulary_words
+from entailor.methods.transformer import WEIGHTS_FILE, PeftClassifier, TransformerClassifier, save_tensors, task_type
 from entailor.models.load import Backbone
-from entailor.models.sizes import required_size
+from entailor.models.sizes import required_size, text_size
 from entailor.tasks import Task
 
 
@@ -59,9 +60,13 @@ class PTuning(AdapterMethod, name="p_tuning"):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             config = self._config(backbone)
+            classifier: TransformerClassifier
             if self.layout == "peft":
-                return PeftClassifier(backbone, task, config)
-            return PTuningClassifier(self, backbone, task, config, seed)
+                classifier = PeftClassifier(backbone, task, config)
+            else:
+                classifier = PTuningClassifier(self, backbone, task, config, seed)
+        keep_what_learns(classifier, backbone, self.name)
+        return classifier
 
     def _config(self, backbone: Backbone) -> Any:
         from peft import PromptEncoderConfig
@@ -72,13 +77,17 @@ class PTuning(AdapterMethod, name="p_tuning"):
             num_virtual_tokens=self.num_virtual_tokens,
             token_dim=backbone.model.get_input_embeddings().embedding_dim,
             num_transformer_submodules=1,
-            num_attention_heads=required_size(shape, "num_attention_heads"),
+            num_attention_heads=text_size(shape, "num_attention_heads") or 1,  # for the record alone: fnet has none
             num_layers=required_size(shape, "num_hidden_layers"),
             encoder_hidden_size=self.encoder_hidden_size or required_size(shape, "hidden_size"),
             encoder_reparameterization_type=self.encoder_reparameterization_type,
             encoder_num_layers=self.encoder_num_layers,
             encoder_dropout=self.encoder_dropout,
         )
+
+    def misfit(self, architecture: Any) -> str | None:
+        """Return why virtual tokens cannot be put in front of an architecture."""
+        return no_room_for_prompt(architecture)
 
     def search_space(self) -> dict[str, Range]:
         """Return learning rates a thousand times those of full fine-tuning: at 2e-5 a prompt stays where it began."""

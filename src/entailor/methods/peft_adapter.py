@@ -17,14 +17,12 @@ from typing import Any, ClassVar
 import torch
 from pydantic import Field
 
-from entailor.data.example import Example
 from entailor.errors import ConfigError, MethodError, near_miss
 from entailor.methods.base import AdapterMethod, LearningRate, Range
+from entailor.methods.gradient_path import keep_what_learns
 from entailor.methods.transformer import PeftClassifier, task_type
 from entailor.models.load import Backbone
 from entailor.tasks import Task
-
-PROBE = Example("probe", "one", "two")
 
 
 class PeftAdapter(AdapterMethod, name="peft"):
@@ -52,12 +50,12 @@ class PeftAdapter(AdapterMethod, name="peft"):
             torch.manual_seed(seed)
             try:
                 classifier = PeftClassifier(backbone, task, config)
-                # some types only show in use that they were made for other models
-                with torch.no_grad():
-                    classifier.logits(classifier.collate(classifier.encode([PROBE])))
             except (ValueError, TypeError, LookupError, AttributeError, RuntimeError) as error:
                 raise MethodError(f"peft {self.peft_type} does not fit {backbone.folder.name}: {error}") from error
-            return classifier
+        named = self.peft_config.get("target_modules")
+        # some types only show in use that they were made for other models
+        keep_what_learns(classifier, backbone, f"peft {self.peft_type}", named if isinstance(named, list) else ())
+        return classifier
 
     def _config(self, backbone: Backbone) -> Any:
         from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftType

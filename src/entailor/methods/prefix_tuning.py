@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from entailor.errors import MethodError
 from entailor.methods.base import AdapterMethod, HeadLearningRate, LearningRate, Range
-from entailor.methods.soft_prompt import SoftPromptClassifier, vocabulary_words
+from entailor.methods.gradient_path import keep_what_learns
+from entailor.methods.soft_prompt import SoftPromptClassifier, no_room_for_prompt, vocabulary_words
 from entailor.models.load import Backbone
 from entailor.tasks import Task
 
@@ -48,7 +49,15 @@ class PrefixTuning(AdapterMethod, name="prefix_tuning"):
         """
         if backbone is None:
             raise MethodError("prefix_tuning needs a model. Give one with --model")
-        return PrefixClassifier(self, backbone, task, seed)
+        classifier = PrefixClassifier(self, backbone, task, seed)
+        keep_what_learns(classifier, backbone, self.name)
+        return classifier
+
+    def misfit(self, architecture: Any) -> str | None:
+        """Return why an architecture's keys and values cannot be reached."""
+        if any(True for _ in attention_layers(architecture)):
+            return no_room_for_prompt(architecture)
+        return f"{architecture.config.model_type} has no key and value projections of a known name"
 
     def search_space(self) -> dict[str, Range]:
         """Return the learning rates of Liu et al. 2022, with room on both sides."""

@@ -155,6 +155,32 @@ class LastToken(Readout):
         return logits_BL
 
 
+class LastState(Readout):
+    """A decoder's classification head of several parts (xlnet): it is shown the state of the last real token alone.
+
+    Such a head chooses a position itself, the very last one, which may be padding.
+    """
+
+    def logits(self, model: Any, inputs: Mapping[str, Any], batch: Any, offset: int) -> Tensor:
+        """Return what the model returns."""
+
+        def last_alone(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+            hidden_BTH = args[0]
+            if hidden_BTH.ndim != 3 or hidden_BTH.shape[1] == 1:  # a later part of the head
+                return args
+            last_B = batch.lengths_B.to(hidden_BTH.device) - 1 + offset
+            rows_B = torch.arange(len(last_B), device=last_B.device)
+            return (hidden_BTH[rows_B, last_B].unsqueeze(1), *args[1:])
+
+        handles = [part.register_forward_pre_hook(last_alone) for part in head_modules(_base(model)).values()]
+        try:
+            logits_BL: Tensor = model(**inputs).logits
+        finally:
+            for handle in handles:
+                handle.remove()
+        return logits_BL
+
+
 class LabelWords(Readout):
     """Log-probabilities of the label words through a decoder's output layer.
 
@@ -189,8 +215,8 @@ def build_readout(backbone: Backbone) -> Readout:
         return OwnHead()
     if backbone.kind == "language_model":
         return LabelWords()
-    (head,) = head_modules(backbone.model)
-    return LastToken(head)
+    heads = head_modules(backbone.model)
+    return LastToken(*heads) if len(heads) == 1 else LastState()
 
 
 def _base(model: Any) -> Any:

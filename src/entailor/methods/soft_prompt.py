@@ -6,6 +6,7 @@ in front of it the head would read a virtual token (THUDM/P-tuning-v2#9).
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +21,16 @@ from entailor.tasks import Task
 
 # Vocabularies are ordered by frequency, more or less; rare tokens make poor starting points.
 FREQUENT_TOKENS = 10_000
+
+
+def no_room_for_prompt(architecture: Any) -> str | None:
+    """Return why virtual tokens cannot be put among the input embeddings of an architecture, or None."""
+    kind = architecture.config.model_type
+    if architecture.config.is_encoder_decoder:
+        return f"{kind} is an encoder-decoder, whose classifier takes token ids alone and no virtual tokens"
+    if "inputs_embeds" not in inspect.signature(architecture.forward).parameters:
+        return f"a classifier of {kind} takes token ids alone and no virtual tokens"
+    return None
 
 
 class MeanHead(nn.Module):
@@ -153,6 +164,11 @@ class SoftPromptClassifier(TransformerClassifier):
             logits_BL = self.readout.logits(self.model, inputs, batch, self.virtual_tokens)
         else:
             hidden_BTH = self.body(**inputs).last_hidden_state
+            if hidden_BTH.shape[1] != inputs["attention_mask"].shape[1]:
+                raise MethodError(
+                    f"pooling={self.pooling} reads a state for each token, and {self.model.config.model_type} gives "
+                    f"{hidden_BTH.shape[1]} for {inputs['attention_mask'].shape[1]}. Set pooling=head"
+                )
             real_BT, second_BT = (
                 _behind_first(rows_BT, 0 * virtual_BN) for rows_BT in (batch.mask_BT, self._second_text(batch))
             )

@@ -165,6 +165,11 @@ class TransformerClassifier(nn.Module, Classifier):
             inputs["token_type_ids"] = batch.types_BT
         with torch.no_grad():
             hidden_BTH = getattr(self.model, self.model.base_model_prefix)(**inputs).last_hidden_state
+        if hidden_BTH.shape[1] != batch.mask_BT.shape[1]:
+            raise MethodError(
+                f"linear_probe does not fit {self.model.config.model_type}, which gives no state for each token "
+                f"({hidden_BTH.shape[1]} for {batch.mask_BT.shape[1]}). Leave linear_probe out, or choose another model"
+            )
         mask_BT1 = batch.mask_BT.unsqueeze(-1).to(hidden_BTH.dtype)
         mean_BH: Tensor = (hidden_BTH * mask_BT1).sum(1) / mask_BT1.sum(1)
         return mean_BH

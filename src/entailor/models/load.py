@@ -20,7 +20,7 @@ from entailor.models.heads import has_own_head, head_modules, match_labels, reor
 from entailor.models.placement import Placement, check_room, plan_placement
 from entailor.models.precision import PrecisionChoice
 from entailor.models.prompts import PromptEncoder
-from entailor.models.sizes import text_size
+from entailor.models.sizes import bounded_skeleton, text_size
 from entailor.models.source import ModelFolder, resolve_model
 from entailor.models.tokenizer import TextEncoder, check_tokenizer
 from entailor.network import check_no_hub_kernels
@@ -160,6 +160,20 @@ def plan_model(name: str, settings: ModelSettings, task: Task, objective: Object
     folder = open_model(name, settings)
     config = read_config(folder, settings)
     return _checked_plan(folder, config, settings, objective, len(task.labels) if objective == "classify" else None)
+
+
+def bare_architecture(name: str, settings: ModelSettings) -> Any:
+    """Return a classifier of a checkpoint's architecture, without memory for its weights.
+
+    Raises:
+        ModelError: the checkpoint cannot be found or read.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    folder = open_model(name, settings)
+    config = read_config(folder, settings)
+    with _readable_errors(folder.name), bounded_skeleton():
+        return AutoModelForSequenceClassification.from_config(config, trust_remote_code=settings.trust_remote_code)
 
 
 def read_config(folder: ModelFolder, settings: ModelSettings) -> Any:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from entailor.data.example import Example
@@ -55,7 +55,8 @@ class PromptEncoder:
         config: the model's configuration; gives the position limit.
         max_length: most tokens of one rendered example, demonstrations not counted.
         template: what is rendered.
-        with_labels: whether label words are scored, or a head reads the prompt.
+        with_labels: whether label words are scored, or a head reads the prompt; then the template's own instruction is
+            left out where it would take more room than the texts.
     """
 
     windows = False
@@ -75,7 +76,14 @@ class PromptEncoder:
         self.first_ids = _ids_in_front(tokenizer)
         if template.chat:
             self.frame = ChatFrame(tokenizer, template.date)
+        if not with_labels and not template.own_instruction and 2 * self._surroundings() > self.max_length:
+            # a head knows the labels; the list of very many would leave no room for the texts
+            self.template = replace(template, instruction="")
         self._check_words()
+
+    def _surroundings(self) -> int:
+        """Return how many tokens a prompt takes without any text."""
+        return len(self._ids([self._segments(Example("", "", ""), (), "")])[0])
 
     def room_beside(self, reserve: int) -> int:
         """Return how many tokens one example may have beside virtual tokens, what surrounds its texts included.
@@ -84,11 +92,11 @@ class PromptEncoder:
             ModelError: what surrounds the texts leaves fewer than eight tokens for them.
         """
         limit = min(self.max_length, self.context - reserve)
-        empty = self._ids([self._segments(Example("", "", ""), (), "")])[0]
+        empty = self._surroundings()
         longest = max((len(ids) for ids in self.label_ids()), default=0)
-        if len(empty) + longest + MIN_ROOM > limit:
+        if empty + longest + MIN_ROOM > limit:
             raise ModelError(
-                f"the prompt takes {len(empty) + longest} tokens without any text, and {limit} is all there is room "
+                f"the prompt takes {empty + longest} tokens without any text, and {limit} is all there is room "
                 f"for beside {reserve} virtual tokens. Raise model.max_length (now {self.max_length}; the model itself "
                 f"takes {self.context}), or choose a shorter prompt.instruction or prompt.template"
             )

@@ -276,4 +276,6 @@ def position_limit(config: Any, tokenizer: Any) -> int:
     """Return how many tokens the model can take: its positions, less those its architecture never uses."""
     positions = text_size(config, "max_position_embeddings")
     stated = getattr(tokenizer, "model_max_length", None) or 10**9
+    if stated <= 0:  # taken over from a model whose positions have no end (xlnet)
+        stated = 10**9
     return int(min(10**9 if positions is None else positions - unused_positions(config), stated))

@@ -83,6 +83,7 @@ class Template:
         chat: whether the model's own chat template goes around it.
         is_pair: whether examples are pairs.
         date: what chat templates that print a date print.
+        own_instruction: whether the user wrote the instruction.
     """
 
     source: str
@@ -93,6 +94,7 @@ class Template:
     chat: bool
     is_pair: bool
     date: date
+    own_instruction: bool = False
 
     def before_slot(self, example: Example) -> str:
         """Return the rendered example up to the label slot, spaces in front of the slot included."""
@@ -148,6 +150,7 @@ def build_template(
         chat=prompt.chat,
         is_pair=is_pair,
         date=day or date.today(),
+        own_instruction=prompt.instruction is not None,
     )
     _check_slots(template, prompt.template, is_pair=is_pair)
     return template
