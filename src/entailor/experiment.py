@@ -16,7 +16,6 @@ from entailor.config import Experiment, Priorities
 from entailor.curves import PointPlan, curve_document, finished_point, plan_points, run_points
 from entailor.data.splits import LoadedData, load_data, split_document
 from entailor.doctor import examine_run
-from entailor.engine.checkpoint import CheckpointStore
 from entailor.engine.stopping import StopSwitch, Surroundings
 from entailor.environment import describe_environment
 from entailor.errors import RunError
@@ -27,7 +26,6 @@ from entailor.methods import TrainedMethod
 from entailor.overrides import dump_sealed_yaml, read_sealed_yaml
 from entailor.plan import Row, build_row, plan_trials, resolve
 from entailor.record import (
-    CHECKPOINT_FOLDER,
     NO_MODEL,
     RECORD_FILE,
     RunFolder,
@@ -42,7 +40,7 @@ from entailor.run_lock import lock_run
 from entailor.seal import Seal, choice_name, choice_of, open_seal
 from entailor.storage import disk_trouble
 from entailor.tasks import Task
-from entailor.trial import TrialPlan, run_trial
+from entailor.trial import TrialPlan, discard_checkpoints, run_trial
 from entailor.tuning import tune_rows, tuning_document
 
 REPORT_SECONDS = 30  # while trials run the page is drawn anew this often; comparison.json is right after each
@@ -137,20 +135,21 @@ def _compare(
         stack.enter_context(lock_run(folder.path))
     environment = prepare_folder(folder, resolved, data, observer, records)
     tell_of_data(experiment, data, folder, observer)
+    around = Surroundings(stop, observer.note)
     plans = plan_trials(experiment, rows, task, folder, environment, observer.note)
     foresee(experiment, plans, records, task, data, observer)
     if experiment.budget.is_set:
-        plans = tune_rows(plans, experiment.budget, task, data.split, folder, (observer.note, observer.stage))
+        plans = tune_rows(plans, experiment.budget, task, data.split, folder, observer.stage, around)
     points = plan_points(plans, experiment.learning_curve, len(data.split.train), folder)
     # from here on test is read: all that is chosen has been chosen, and the folder says when and what
-    seal = open_seal(folder.reads_file, data.split, choices_made(plans, points), records.values())
+    there = [*((None, record) for record in records.values()), *folder.curve_records()]
+    seal = open_seal(folder.reads_file, data.split, choices_made(plans, points), there)
     places = [folder.trial(plan.model, plan.row, plan.seed) for plan in plans]
     finished = {place for place, plan in zip(places, plans, strict=True) if is_finished(records.get(place), plan)}
 
     def compared() -> dict[str, Any]:
         return write_comparison(folder, records.values(), data, environment, seal, experiment.recommend)
 
-    around = Surroundings(stop, observer.note)
     summary: dict[str, Any] = {}
     drawn = time.monotonic()
     try:
@@ -159,9 +158,8 @@ def _compare(
             if place not in finished:
                 records[place] = run_trial(plan, task, data.split, place, observer.stage, around)
             else:
-                discard_checkpoints(place)
-            if records[place].status == "complete":
-                seal = seal.with_results()
+                discard_checkpoints(place)  # which a kill between a record and the end of its trial leaves behind
+            seal = seal.with_results(records[place])
             if place not in finished or number == len(plans):
                 summary = compared()
             if summary and time.monotonic() - drawn > REPORT_SECONDS:
@@ -169,8 +167,14 @@ def _compare(
                 drawn = time.monotonic()
             observer.finished(records[place], place in finished)
         if points:
-            tell = (observer.trial, observer.stage, observer.finished)
-            run_points(points, task, data.split, experiment.data.split_seed, tell)
+
+            def point_done(point: PointPlan, record: RunRecord, reused: bool) -> None:
+                nonlocal seal
+                seal = seal.with_results(record, point.num_train)
+                observer.finished(record, reused)
+
+            tell = (observer.trial, observer.stage, point_done)
+            run_points(points, task, data.split, experiment.data.split_seed, tell, around)
             summary = compared()
         _challenge(folder, experiment, records, task, observer, summary)
     except BaseException:  # the page is right however the run ends
@@ -377,11 +381,6 @@ def _precision_in(records: Iterable[RunRecord]) -> dict[str, Any]:
         for record in records
         if record.curve and record.status == "complete" and "precision" in record.provenance
     }
-
-
-def discard_checkpoints(place: Path) -> None:
-    """Remove what a kill between a record and the end of its trial left behind."""
-    CheckpointStore(place / CHECKPOINT_FOLDER).clear()
 
 
 def _with_earlier(earlier: dict[str, Any], resolved: dict[str, Any]) -> dict[str, Any]:
