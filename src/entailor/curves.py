@@ -88,7 +88,7 @@ def _more_epochs(method: Method, size: int, num_train: int) -> float:
     return max(1.0, math.ceil(10 * wanted / steps) / 10)
 
 
-Tell = tuple[Callable[[int, int, str], None], Progress, Callable[[PointPlan, RunRecord, bool], None]]
+Tell = tuple[Callable[[int, int, str], None], Progress, Callable[[RunRecord, bool], None]]
 
 
 def run_points(
@@ -106,8 +106,8 @@ def run_points(
         task: labels and input shape.
         split: the whole split; train is sampled.
         seed: of the samples.
-        tell: told number, count and title of a point that begins; stages as in a trial; and a point with its
-            record and whether it was there already.
+        tell: told number, count and title of a point that begins; stages as in a trial; and a point's record with
+            whether it was there already.
         surroundings: as for :func:`run_trial`.
     """
     begin, stage, finished = tell
@@ -121,7 +121,7 @@ def run_points(
             record = run_trial(point.plan, task, part, point.folder, stage, surroundings)
         else:
             discard_checkpoints(point.folder)
-        finished(point, record, reused)
+        finished(record, reused)
 
 
 def finished_point(point: PointPlan) -> RunRecord | None:

@@ -167,14 +167,10 @@ def _compare(
                 drawn = time.monotonic()
             observer.finished(records[place], place in finished)
         if points:
-
-            def point_done(point: PointPlan, record: RunRecord, reused: bool) -> None:
-                nonlocal seal
-                seal = seal.with_results(record, point.num_train)
-                observer.finished(record, reused)
-
-            tell = (observer.trial, observer.stage, point_done)
+            tell = (observer.trial, observer.stage, observer.finished)
             run_points(points, task, data.split, experiment.data.split_seed, tell, around)
+            for size, record in folder.curve_records():
+                seal = seal.with_results(record, size)
             summary = compared()
         _challenge(folder, experiment, records, task, observer, summary)
     except BaseException:  # the page is right however the run ends
