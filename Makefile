@@ -34,7 +34,7 @@ audit: $(READY)
 
 # The long runs behind the table of docs/guides/resilience.md. Fuzzing needs `pip install atheris`.
 kills: $(READY)
-	PYTHONPATH=src:. $(BIN)/python tests/long/kills.py --kills 50
+	PYTHONPATH=src:. $(BIN)/python tests/long/kills.py --kills 1000 --seed 0
 
 fuzz: $(READY)
 	PYTHONPATH=src:. $(BIN)/python tests/long/fuzzing.py --seconds 45
