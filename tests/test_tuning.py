@@ -358,6 +358,12 @@ def test_a_search_touches_nothing_in_the_working_directory(tune, plan, tmp_path,
     assert not list((tmp_path / "tuning").rglob("step-*"))
 
 
+@pytest.mark.parametrize("out", ["", " "])
+def test_no_run_folder_is_not_the_working_directory(out):
+    with pytest.raises(ConfigError, match="out: an empty path would be the working directory; give a folder"):
+        parse_settings(Experiment, {"out": out})
+
+
 @pytest.mark.parametrize("budget", [{"trials": 4}, {"trials": 4, "pruner": "hyperband"}, {"examples": 300}], ids=str)
 @pytest.mark.parametrize("step", [4, 6, 9])
 def test_a_signal_during_a_setting_goes_on_from_its_checkpoint(budget, step, tune, tmp_path):

@@ -346,7 +346,7 @@ class _Tuner:
             examples_seen=attempt.examples_begun if failure else result.examples_seen,
             epochs=attempt.epochs if failure else result.epochs,
             # what an earlier sitting spent on this setting counts as well
-            seconds=max(attempt.seconds, result.train_seconds + result.evaluate_seconds),
+            seconds=max(time.perf_counter() - attempt.began, result.train_seconds + result.evaluate_seconds),
             ended=_now(),
             error=error,
             failure=failure,
@@ -361,15 +361,11 @@ class _Tuner:
 
     def _words(self, one: Tried) -> str:
         settings = ", ".join(f"{key} {value:.2g}" for key, value in one.settings.items())
-        outcome = one.error or (
-            f"tune {100 * one.tune_accuracy:.1f} %" if one.tune_accuracy is not None else "no score"
-        )
+        score = "no score" if one.tune_accuracy is None else f"tune {100 * one.tune_accuracy:.1f} %"
         of = f" of {self.budget.trials}" if self.budget.trials else ""
-        model = f" on {self.plan.model}"
         state = {"pruned": f", stopped after {one.epochs:.3g} epochs", "cut": ", cut by the budget"}.get(one.state, "")
-        return (
-            f"tuning {self.plan.row}{model}, {one.number + 1}{of}: {settings}: {outcome}{state} ({one.seconds:.1f} s)"
-        )
+        place = f"{self.plan.row} on {self.plan.model}, {one.number + 1}{of}"
+        return f"tuning {place}: {settings}: {one.error or score}{state} ({one.seconds:.1f} s)"
 
 
 class _Attempt:
@@ -378,20 +374,16 @@ class _Attempt:
     def __init__(self, tuner: _Tuner, trial: Any) -> None:
         self.tuner, self.trial = tuner, trial
         self.title = f"tuning {tuner.plan.row}, setting {len(tuner.tried) + 1}"
-        self.begin = time.perf_counter()
+        self.began = time.perf_counter()
         self.state: Literal["complete", "pruned", "cut"] = "complete"
         self.evaluations: list[float] = []
         self.epochs = 0.0
-        self.examples_begun = self.step_examples = (
-            tuner.method.per_device_train_batch_size * tuner.method.gradient_accumulation_steps
-        )
-
-    @property
-    def seconds(self) -> float:
-        return time.perf_counter() - self.begin
+        method = tuner.method
+        self.step_examples = method.per_device_train_batch_size * method.gradient_accumulation_steps
+        self.examples_begun = self.step_examples  # a setting that fails has cost its failing step at least
 
     def on_progress(self, stage: str, done: int, of: int, words: str) -> None:
-        if stage == "train":  # a setting that fails has cost what it was trained on, the failing step included
+        if stage == "train":
             self.examples_begun = (done + 1) * self.step_examples
         self.tuner.on_progress(f"{self.title}: {stage}", done, of, words)
 
@@ -406,7 +398,7 @@ class _Attempt:
             return False
         if behind:
             self.state = "pruned"
-        elif self.tuner._used_up(examples_seen, self.seconds, len(self.evaluations)):
+        elif self.tuner._used_up(examples_seen, time.perf_counter() - self.began, len(self.evaluations)):
             self.state = "cut"
         return self.state != "complete"
 

@@ -17,8 +17,6 @@ import time
 from collections import Counter
 from pathlib import Path
 
-import torch
-from tests.conftest import make_config, make_examples, make_tokenizer, write_csv
 from tests.kill import Runs, Target
 
 from entailor.config import BudgetSettings, DataSettings, Experiment, ModelSettings
@@ -33,6 +31,8 @@ LORA = {
 
 
 def tiny_bert(folder: Path) -> Path:
+    import torch
+    from tests.conftest import make_config, make_tokenizer  # not above: every forked child imports this module
     from transformers import AutoModel
 
     tokenizer = make_tokenizer("bert")
@@ -44,6 +44,8 @@ def tiny_bert(folder: Path) -> Path:
 
 def make_experiment(folder: Path) -> Experiment:
     """A search of three settings, two seeds, one point of a curve for each row and seed, one external set."""
+    from tests.conftest import make_examples, write_csv
+
     parts = {"train": 36, "tune": 9, "test": 12, "further": 9}
     files = {name: write_csv(folder / f"{name}.csv", make_examples(n, seed=n)) for name, n in parts.items()}
     further = files.pop("further")
@@ -63,11 +65,20 @@ def make_experiment(folder: Path) -> Experiment:
     )
 
 
-def next_target(counts: dict[str, int], killed: Counter[str], rng: random.Random, *, fresh: bool) -> Target:
-    """Return one of the events that were least often a target; it surely occurs in a run from its beginning."""
-    least = min(killed[event] for event in counts)
-    event = rng.choice(sorted(event for event in counts if killed[event] == least))
-    return Target(event, rng.randint(1, counts[event] if fresh else max(1, counts[event] // 2)))
+def next_target(counts: dict[str, int], killed: Counter[str], rng: random.Random, before: Target | None) -> Target:
+    """Return one of the events that were least often a target.
+
+    Args:
+        counts: how often each event occurs in an undisturbed run, in the order of their first occurrence.
+        killed: how often each was a target.
+        rng: draws among equals, and the occurrence.
+        before: where the run was ended last; None for a run from its beginning, where any event surely occurs.
+    """
+    events = list(counts)
+    events = events[events.index(before.event) + 1 :] if before else events
+    least = min((killed[event] for event in events), default=0)
+    event = rng.choice([event for event in events if killed[event] == least] or list(counts))
+    return Target(event, rng.randint(1, max(1, counts[event] // 2) if before else counts[event]))
 
 
 def main() -> int:
@@ -80,21 +91,20 @@ def main() -> int:
     rng, begin = random.Random(chosen.seed), time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="kills-"))
     runs = Runs(make_experiment(folder), folder / "runs")
-    aimed: Counter[str] = Counter()
     killed: Counter[str] = Counter()
     lost: Counter[str] = Counter()
     found: dict[str, list[str]] = {}
     number = 0
     while killed.total() < chosen.kills:
-        run, here = folder / "runs" / f"run-{number}", []
+        run = folder / "runs" / f"run-{number}"
+        here: list[Target] = []
         number += 1
-        for place in range(min(chosen.kills_a_run, chosen.kills - killed.total())):
-            target = next_target(runs.counts, aimed, rng, fresh=place == 0)
+        for _ in range(min(chosen.kills_a_run, chosen.kills - killed.total())):
+            target = next_target(runs.counts, killed, rng, here[-1] if here else None)
             code = runs.sit(run, target)
             if code == 0:  # the event is behind the run already
                 break
             assert code == -target.signum, runs.said(run)
-            aimed[target.event] += 1
             killed[target.event] += 1
             here.append(target)
             if killed.total() % 50 == 0:
