@@ -245,8 +245,8 @@ class _Tuner:
             self._write_study("finished", study)
         if best is None:
             self.surroundings.note(
-                f"tuning {self.plan.row} on {self.plan.model}: none of {len(self.tried)} settings could be used. See the "
-                "errors above; the row keeps its own settings"
+                f"tuning {self.plan.row} on {self.plan.model}: none of {len(self.tried)} settings could be used. See "
+                "the errors above; the row keeps its own settings"
             )
         return study
 
@@ -361,10 +361,11 @@ class _Tuner:
 
     def _words(self, one: Tried) -> str:
         settings = ", ".join(f"{key} {value:.2g}" for key, value in one.settings.items())
-        score = "no score" if one.tune_accuracy is None else f"tune {100 * one.tune_accuracy:.1f} %"
+        outcome = one.error or f"tune {100 * (one.tune_accuracy or 0):.1f} %"
         state = {"pruned": f", stopped after {one.epochs:.3g} epochs", "cut": ", cut by the budget"}.get(one.state, "")
-        place = f"{self.plan.row} on {self.plan.model}, {one.number + 1}{f' of {self.budget.trials}' if self.budget.trials else ''}"
-        return f"tuning {place}: {settings}: {one.error or score}{state} ({one.seconds:.1f} s)"
+        of = f" of {self.budget.trials}" if self.budget.trials else ""
+        place = f"{self.plan.row} on {self.plan.model}, {one.number + 1}{of}"
+        return f"tuning {place}: {settings}: {outcome}{state} ({one.seconds:.1f} s)"
 
 
 class _Attempt:
