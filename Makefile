@@ -34,7 +34,7 @@ audit: $(READY)
 
 # The long runs behind the table of docs/guides/resilience.md. Fuzzing takes three quarters of an hour.
 kills: $(READY)
-	PYTHONPATH=src:. $(BIN)/python tests/long/kills.py --kills 50
+	PYTHONPATH=src:. $(BIN)/python tests/long/kills.py --kills 1000 --seed 0
 
 fuzz: $(READY)
 	PYTHONPATH=src:. $(BIN)/python tests/long/fuzzing.py --inputs 1000000 --seed 0

@@ -23,12 +23,13 @@ from entailor.errors import EntailorError
 from entailor.evaluation.difference import diff_runs
 from entailor.experiment import Observer, check_same_experiment, earlier_records
 from entailor.inference import find_trial, label_names_of_run
+from entailor.layout import RunFolder
 from entailor.methods import build_method
 from entailor.methods.registry import known_keys
 from entailor.models.load import load_backbone, open_model, plan_model
 from entailor.models.precision import PrecisionChoice
 from entailor.overrides import apply_overrides, dump_sealed_yaml, read_sealed_yaml, read_yaml
-from entailor.record import RunFolder, RunRecord, read_status
+from entailor.record import RunRecord, read_status
 from entailor.report.html import write_report
 from entailor.restoring import load_classifier
 from entailor.seal import open_seal

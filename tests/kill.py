@@ -1,114 +1,217 @@
-"""Kills `entailor compare` again and again until it is through; shared by the suite and the long run."""
+"""Runs that end themselves at the k-th occurrence of a named event, and how the outcome of two runs differs.
+
+A server process imports the libraries once and forks a child for every sitting of a run. The child watches its own
+renames, removals and progress from outside the package, and sends itself a signal where it was told to: nothing here
+depends on the clock or on the load of the machine.
+"""
 
 from __future__ import annotations
 
+import json
+import multiprocessing
 import os
-import random
+import re
+import shutil
 import signal
-import subprocess
 import sys
-import time
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+import entailor.experiment
 from entailor.config import Experiment
-from entailor.overrides import dump_yaml
-from entailor.record import RunFolder, RunRecord, read_sealed_json
-from entailor.storage import checksums
+from entailor.engine.stopping import Stopped, stop_on_signals
+from entailor.experiment import Observer, compare
+from entailor.storage import file_sha256
 
 SRC = Path(__file__).parent.parent / "src"
-MACHINE = ("started", "ended", "wall_seconds", "placement")
-
-
-@dataclass
-class Killed:
-    """What came of a run that was killed."""
-
-    kills: int = 0
-    sittings: int = 0
-    resumed_at: list[str] = field(default_factory=list)
-    differences: list[str] = field(default_factory=list)
-
-
-def command(experiment: Experiment, folder: Path) -> list[str]:
-    config = folder.with_suffix(".yaml")
-    config.parent.mkdir(parents=True, exist_ok=True)
-    config.write_text(dump_yaml({**experiment.model_dump(mode="json"), "out": str(folder)}), encoding="utf-8")
-    return [sys.executable, "-m", "entailor", "compare", "--config", str(config)]
+GROUPS = {"tuning": "search", "trials": "trial", "curve": "curve point"}
+CHECKPOINT = re.compile(r"step-\d+.*\.safetensors")
+# Keys that hold or follow from a time, a size of memory, or a checksum over such.
+MACHINE = re.compile(
+    r"seconds|memory|latency|per_second|speed|started|ended|written|^time$|sha256$|checksum|^files$|placement|forecast"
+    r"|parts|command|threads|^reason$|precision_reason"
+)
+MEASURED = re.compile(r"<?[\d.,]+ (ms|s|min|h|[kMG]B)\b")  # in sentences
+TIMED = {"record.json", "comparison.json", "study.json", "test_reads.json", "environment.json", "doctor.json"}
+UNCOMPARED = {"forecast.json", "report.html", ".lock", ".lock.json"}  # the page is made from what is compared
 
 
 def environment() -> dict[str, str]:
+    """Return the environment of a command that is run as a process of its own."""
     paths = os.pathsep.join([str(SRC), os.environ.get("PYTHONPATH", "")])
     return {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
-def undisturbed(experiment: Experiment, folder: Path) -> float:
-    """Run once; return the seconds it took."""
-    begin = time.monotonic()
-    done = subprocess.run(command(experiment, folder), env=environment(), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return time.monotonic() - begin
+@dataclass(frozen=True)
+class Target:
+    """Where a sitting ends itself: the occurrence of an event, from 1, and the signal it sends itself there."""
+
+    event: str
+    occurrence: int = 1
+    signum: int = signal.SIGKILL
 
 
-def kill_until_done(
-    experiment: Experiment, folder: Path, kills: int, rng: random.Random, shortest: float, longest: float
-) -> Killed:
-    """Kill the run `kills` times at random instants, then let it finish.
+class Events:
+    """Counts what happens in a run and raises the signal at the target."""
 
-    Args:
-        experiment: what is run.
-        folder: the run folder.
-        kills: how often it is killed with SIGKILL.
-        rng: decides the instants.
-        shortest: seconds from the start of a process to its kill, at least.
-        longest: the same, at most.
-    """
-    result = Killed()
-    while True:
-        result.sittings += 1
-        process = subprocess.Popen(
-            command(experiment, folder), env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        )
-        last = result.kills >= kills
+    def __init__(self, run: Path, target: Target | None) -> None:
+        self.run, self.target = run, target
+        self.counts: Counter[str] = Counter()
+        self.where = "start"
+
+    def happened(self, event: str, torn: str | os.PathLike[str] | None = None) -> None:
+        self.counts[event] += 1
+        if self.target and (event, self.counts[event]) == (self.target.event, self.target.occurrence):
+            if torn is not None:
+                os.truncate(torn, Path(torn).stat().st_size // 2)
+            os.kill(os.getpid(), self.target.signum)
+
+    def named(self, path: Any) -> str | None:
+        """Return what a file of the run is called in events; None for what is no part of it."""
         try:
-            _, said = process.communicate(timeout=None if last else rng.uniform(shortest, longest))
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            _, said = process.communicate()
-            result.kills += 1
-        result.resumed_at += [line for line in said.splitlines() if "goes on from the checkpoint" in line]
-        if process.returncode == 0:
-            return result
-        assert process.returncode == -signal.SIGKILL, said[-2000:]
+            parts = Path(path).absolute().relative_to(self.run).parts
+        except (TypeError, ValueError):
+            return None
+        group = f"{GROUPS[parts[0]]} " if parts[0] in GROUPS else ""
+        name = "external scores" if "challenges" in parts else parts[-1]
+        return group + ("checkpoint" if CHECKPOINT.fullmatch(name) else name)
+
+    def observer(self) -> Observer:
+        def trial(number: int, count: int, title: str) -> None:
+            self.where = "curve point" if " labels, seed" in title else "trial"
+            self.happened(f"{self.where} begun")
+
+        def stage(name: str, done: int, total: int, words: str) -> None:
+            if name.startswith("tuning"):
+                self.where = "search trial"
+            self.happened(f"{self.where}: {name.rpartition(': ')[2]}")
+
+        return Observer(
+            trial=trial, stage=stage, finished=lambda record, reused: self.happened(f"{self.where} finished")
+        )
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        replace, unlink, write_report = os.replace, os.unlink, entailor.experiment.write_report
+
+        def watched_replace(source: Any, target: Any, **more: Any) -> None:
+            name = self.named(target)
+            if name:
+                self.happened(f"{name}: half written", torn=source)
+                self.happened(f"{name}: rename begun")
+            replace(source, target, **more)
+            if name:
+                self.happened(f"{name}: written")
+
+        def watched_unlink(path: Any, *rest: Any, **more: Any) -> None:
+            name = self.named(path) if "dir_fd" not in more else None
+            if name and not name.endswith(".tmp"):
+                self.happened(f"{name}: removal begun")
+            unlink(path, *rest, **more)
+
+        def watched_report(*what: Any) -> None:
+            self.happened("report begun")
+            write_report(*what)
+            self.happened("report finished")
+
+        with (
+            mock.patch("os.replace", watched_replace),
+            mock.patch("os.unlink", watched_unlink),
+            mock.patch("entailor.experiment.write_report", watched_report),
+        ):
+            yield
 
 
-def differences(first: Path, second: Path) -> list[str]:
-    """Return how two runs differ in weights, records and figures, times and memory aside."""
-    found = []
-    one, other = RunFolder(first), RunFolder(second)
-    places = [[str(place.relative_to(run.path)) for place in run.trial_folders()] for run in (one, other)]
-    if places[0] != places[1]:
-        return [f"trials: {places[0]} and {places[1]}"]
-    for name in places[0]:
-        files = [{k: v for k, v in checksums(run / name).items() if k != "record.json"} for run in (first, second)]
-        found += [f"{name}/{file}" for file in {*files[0], *files[1]} if files[0].get(file) != files[1].get(file)]
-        records = [plain(RunRecord.read(run / name)) for run in (first, second)]
-        found += [f"{name}: {key}" for key in records[0] if records[0][key] != records[1][key]]
-    summaries = [read_sealed_json(run.comparison_file, "") for run in (one, other)]
-    figures = [{(row["model"], row["method"]): row["accuracy"] for row in summary["rows"]} for summary in summaries]
-    return found + ([] if figures[0] == figures[1] else ["comparison.json: accuracies"])
+def _sit(experiment: Experiment, target: Target | None, said: Path, cache: Path, counts: Path | None) -> None:
+    """Run one sitting; the body of a forked child."""
+    os.environ["ENTAILOR_CACHE"] = str(cache)
+    if (tasks := Path("/proc/self/task")).is_dir():
+        assert len(list(tasks.iterdir())) == 1, "the server process has threads, so its children may hang"
+    with said.open("a", encoding="utf-8") as out:
+        os.dup2(out.fileno(), 1)
+        os.dup2(out.fileno(), 2)
+    events = Events(Path(experiment.out), target)
+    try:
+        with stop_on_signals() as stop, events.watched():
+            compare(experiment, events.observer(), stop)
+    except Stopped as stopped:
+        sys.exit(128 + stopped.signum)
+    if counts:
+        counts.write_text(json.dumps(events.counts), encoding="utf-8")
 
 
-def plain(record: RunRecord) -> dict[str, Any]:
-    provenance = {key: value for key, value in record.provenance.items() if key not in MACHINE}
-    return {
-        "status": record.status,
-        "events": record.events,
-        "provenance": provenance,
-        "curve": record.curve,
-        "predictions": record.predictions,
-        "hyperparameters": record.hyperparameters,
-        "epochs": record.costs.epochs,
-        "stored_bytes": record.costs.stored_bytes,
-    }
+class Runs:
+    """Runs one experiment in folders of its own, sitting by sitting."""
+
+    def __init__(self, experiment: Experiment, folder: Path) -> None:
+        self.experiment, self.folder = experiment, folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self.context = multiprocessing.get_context("forkserver")
+        self.context.set_forkserver_preload(["tests.kill_server"])
+        self.whole = folder / "whole"
+        counts = folder / "counts.json"
+        assert self.sit(self.whole, counts=counts) == 0, self.said(self.whole)
+        self.counts: dict[str, int] = json.loads(counts.read_text(encoding="utf-8"))
+        self.expected = outcome(self.whole)
+
+    def sit(self, run: Path, target: Target | None = None, counts: Path | None = None) -> int:
+        """Run until the end or the target; return the exit code, negative for a signal."""
+        experiment = self.experiment.model_copy(update={"out": str(run)})
+        rest = (target, run.with_suffix(".log"), self.folder / "cache", counts)
+        child = self.context.Process(target=_sit, args=(experiment, *rest))
+        child.start()
+        child.join()
+        assert child.exitcode is not None
+        return child.exitcode
+
+    def said(self, run: Path) -> str:
+        return run.with_suffix(".log").read_text(encoding="utf-8", errors="replace")[-3000:]
+
+    def finish(self, run: Path) -> list[str]:
+        """Let a run that was ended go on to its end; return how its outcome differs from the undisturbed one."""
+        if self.sit(run) != 0:
+            return [f"did not go on: {self.said(run)}"]
+        found = differing(self.expected, outcome(run))
+        if not found:
+            shutil.rmtree(run)
+        return found
+
+
+def outcome(run: Path) -> dict[str, Any]:
+    """Return everything a run left behind by file, times and memory aside."""
+    found: dict[str, Any] = {}
+    for path in sorted(run.rglob("*")):
+        name = path.relative_to(run).as_posix()
+        if not path.is_file() or path.name in UNCOMPARED or path.name.endswith(".tmp"):
+            continue
+        if path.name in TIMED:
+            found[name] = _plain(json.loads(path.read_text(encoding="utf-8").replace(str(run), "RUN")))
+        elif path.name == "experiment.yaml":
+            found[name] = path.read_text(encoding="utf-8").replace(str(run), "RUN").rpartition("\n#")[0]
+        else:
+            found[name] = file_sha256(path)
+    return found
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items() if not MACHINE.search(key)}
+    if isinstance(value, str):
+        return MEASURED.sub("#", value)
+    return [_plain(one) for one in value] if isinstance(value, list) else value
+
+
+def differing(one: Any, other: Any, key: str = "") -> list[str]:
+    """Return the keys at which two outcomes differ."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        names = sorted({*one, *other})
+        return [line for name in names for line in differing(one.get(name), other.get(name), f"{key}/{name}")]
+    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        pairs = enumerate(zip(one, other, strict=True))
+        return [line for number, pair in pairs for line in differing(*pair, f"{key}[{number}]")]
+    return [] if one == other else [f"{key}: {one!r:.200} and {other!r:.200}"]

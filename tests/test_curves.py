@@ -14,9 +14,11 @@ from entailor.config import Experiment
 from entailor.curves import LEAST_STEPS, plan_points
 from entailor.data.example import Example
 from entailor.data.stratify import nested_samples
+from entailor.engine.stopping import Stopped, StopSwitch
 from entailor.experiment import Comparison, Observer, compare
+from entailor.layout import RunFolder
 from entailor.methods import build_method
-from entailor.record import RunFolder, write_text
+from entailor.record import write_text
 from entailor.report.effort import effort_lines
 from entailor.trial import TrialPlan, run_trial
 
@@ -141,6 +143,30 @@ def test_a_curve_that_was_broken_off_goes_on(run, ran):
         run({"bag_of_words": {}}, [12, 24], Observer(trial=stop))
     run({"bag_of_words": {}}, [12, 24])
     assert ran == [("bag_of_words", 12), ("bag_of_words", 24)]
+
+
+def test_a_signal_in_a_point_ends_with_a_checkpoint_and_the_point_goes_on(nli_experiment, tmp_path):
+    rows = {"lora": {"r": 2, "num_train_epochs": 1, "learning_rate": 0.03}}
+    values = nli_experiment.model_dump() | {"methods": rows, "seeds": (0,), "learning_curve": (24,)}
+    stop, title, notes = StopSwitch(), [""], []
+
+    def ask(stage: str, done: int, *rest: object) -> None:
+        if stage == "train" and "24 labels" in title[-1] and done == 2:
+            stop.request(15)
+
+    def go(name: str, **more: Any) -> Comparison:
+        return compare(Experiment.model_validate(values | {"out": str(tmp_path / name)}), **more)
+
+    watch = Observer(trial=lambda number, count, name: title.append(name), stage=ask)
+    with pytest.raises(Stopped, match=r"step 2 of .* a checkpoint is written"):
+        go("broken", observer=watch, stop=stop)
+    go("broken", observer=Observer(note=notes.append))
+    go("whole")
+    assert "lora: goes on from the checkpoint at step 2" in notes
+    (one,), (other,) = (list(RunFolder(tmp_path / name).curve_records()) for name in ("broken", "whole"))
+    assert one[1].predictions == other[1].predictions
+    assert one[1].curve == other[1].curve
+    assert not list((tmp_path / "broken").rglob("checkpoint"))
 
 
 def test_a_failed_point_is_named_and_tried_again(run, ran):

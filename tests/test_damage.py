@@ -13,7 +13,8 @@ from entailor.errors import RunError
 from entailor.evaluation.difference import diff_runs
 from entailor.experiment import Observer, compare
 from entailor.inference import find_trial
-from entailor.record import RunFolder, RunRecord, read_json, write_sealed_json, write_text
+from entailor.layout import RunFolder
+from entailor.record import RunRecord, read_json, write_sealed_json, write_text
 from entailor.report.html import write_report
 from entailor.restoring import load_classifier
 from entailor.verification import verify

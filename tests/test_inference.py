@@ -23,7 +23,8 @@ from entailor.evaluation.calibration import apply_temperature
 from entailor.evaluation.metrics import evaluate_record
 from entailor.experiment import Comparison, compare
 from entailor.inference import Confidence, evaluate, find_trial, label_names_of_run, predict
-from entailor.record import RunFolder, RunRecord, read_json, write_json, write_sealed_json
+from entailor.layout import RunFolder
+from entailor.record import RunRecord, read_json, write_json, write_sealed_json
 from entailor.restoring import load_classifier
 
 LABELS = ("entailment", "neutral", "contradiction")

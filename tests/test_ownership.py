@@ -20,10 +20,11 @@ from entailor.errors import DataError, EntailorError, OutputError, RunError
 from entailor.evaluation.difference import diff_runs
 from entailor.experiment import compare
 from entailor.inference import evaluate, label_names_of_run, predict
+from entailor.layout import RunFolder
 from entailor.merging import merge
 from entailor.outputs import check_output, output_folder
 from entailor.ownership import MARKER_FILE, check_run_folder
-from entailor.record import RunFolder, clear_trial, write_text
+from entailor.record import clear_trial, write_text
 from entailor.report.html import write_report
 from entailor.run_lock import lock_run
 from entailor.verification import verify

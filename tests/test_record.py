@@ -18,11 +18,11 @@ from tests.conftest import reseal
 
 from entailor.documents import json_lines
 from entailor.errors import RunError
+from entailor.layout import RunFolder
 from entailor.record import (
     Costs,
     CurvePoint,
     Prediction,
-    RunFolder,
     RunRecord,
     atomic_path,
     folder_name,

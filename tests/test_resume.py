@@ -13,6 +13,7 @@ from tests.conftest import FP32, make_examples
 
 from entailor.config import ModelSettings
 from entailor.data.example import Split
+from entailor.engine.checkpoint import CheckpointStore
 from entailor.engine.stopping import Stopped, StopSwitch, Surroundings
 from entailor.methods import TrainedMethod, build_method, registered_methods
 from entailor.record import RunRecord
@@ -168,6 +169,58 @@ def test_checkpoints_change_nothing_and_the_last_two_stay(plan, nli_task, tmp_pa
     record, notes = gone_on(chosen, nli_task, tmp_path / "broken")  # other intervals are the same training
     assert "at step 6" in notes[0]
     assert without_times(record) == without_times(whole)
+
+
+def test_checkpoints_of_another_training_that_got_further_do_not_displace_new_ones(plan, nli_task, tmp_path):
+    broken_off(replace(plan("lora"), checkpoint_steps=1), nli_task, tmp_path / "broken", 9)
+    other = plan("lora", r=4)
+    broken_off(replace(other, checkpoint_steps=1), nli_task, tmp_path / "broken", 2)
+    names = sorted(path.name[:14] for path in (tmp_path / "broken" / "checkpoint").iterdir())
+    assert names == ["step-000000001", "step-000000002"]
+    _, notes = gone_on(other, nli_task, tmp_path / "broken")
+    assert notes == ["row: goes on from the checkpoint at step 2"]
+
+
+def test_a_second_attempt_goes_on_from_its_own_checkpoint(plan, nli_task, tmp_path):
+    chosen = replace(plan("full_finetuning", learning_rate=1e-9), restarts=1, checkpoint_steps=2)
+    breaks, calls = BreakOff(3), []
+
+    def second_attempt(stage, done, total, words):
+        calls.append(stage)
+        if calls.count("train") > LAST_STEP:
+            breaks(stage, done, total, words)
+
+    with pytest.raises(Stopped):
+        run_trial(chosen, nli_task, SPLIT, tmp_path / "broken", second_attempt, breaks.surroundings)
+    steps = []
+    notes = []
+    run_trial(
+        chosen,
+        nli_task,
+        SPLIT,
+        tmp_path / "broken",
+        lambda stage, done, *rest: steps.append(done) if stage == "train" else None,
+        Surroundings(note=notes.append),
+    )
+    assert notes == ["row: goes on from the checkpoint at step 3"]
+    assert steps[0] == 4  # of the second attempt; nothing of the first is done again
+    assert len(steps) == LAST_STEP - 3
+
+
+def test_only_checkpoints_are_removed_and_no_link_is_followed(plan, nli_task, tmp_path):
+    folder = tmp_path / "a" / "checkpoint"
+    folder.mkdir(parents=True)
+    own = folder / "step-000000001.safetensors"
+    own.write_text("mine")
+    gone_on(replace(plan("lora"), checkpoint_steps=2), nli_task, tmp_path / "a")
+    assert list(folder.iterdir()) == [own]
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / f"step-000000001-{'0' * 64}.safetensors").write_text("mine")
+    store = CheckpointStore(tmp_path / "link")
+    store.folder.symlink_to(tmp_path / "elsewhere")
+    store.clear()
+    assert store.files() == []
+    assert len(list((tmp_path / "elsewhere").iterdir())) == 1
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "empty"])

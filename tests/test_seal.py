@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ from entailor.config import Experiment
 from entailor.data.example import Split
 from entailor.errors import RunError
 from entailor.experiment import Comparison, Observer, compare
+from entailor.layout import RunFolder
 from entailor.record import write_text
 from entailor.report.effort import effort_lines
 from entailor.report.tables import plain_table
-from entailor.seal import open_seal
+from entailor.seal import Seal, open_seal
 
 
 @pytest.fixture(autouse=True)
@@ -85,6 +87,52 @@ def test_a_run_that_was_broken_off_before_any_result_read_nothing(run):
     assert late(run({"bag_of_words": {}})) == {"bag_of_words": False}
 
 
+def test_a_kill_between_the_first_record_and_the_marker_makes_nothing_exploratory(run, tmp_path, monkeypatch):
+    def killed(*what: object) -> None:
+        raise KeyboardInterrupt
+
+    rows = {"majority": {}, "bag_of_words": {}}
+    with monkeypatch.context() as patch:
+        patch.setattr(Seal, "with_results", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(rows)
+    assert len(list((tmp_path / "run").rglob("record.json"))) == 1
+    again = run(rows)
+    assert late(again) == {"majority": False, "bag_of_words": False}
+    (read,) = again.summary["test_reads"]["reads"]
+    assert (read["exploratory"], read["results"]) == (False, True)
+    assert late(run({**rows, "narrow": {"method": "bag_of_words", "max_ngram": 1}}))["narrow"]
+
+
+def test_a_row_added_later_and_killed_before_its_marker_stays_exploratory(run, tmp_path, monkeypatch):
+    def killed(*what: object) -> None:
+        raise KeyboardInterrupt
+
+    run({"majority": {}})
+    rows = {"bag_of_words": {}, "narrow": {"method": "bag_of_words", "max_ngram": 1}}
+    with monkeypatch.context() as patch:
+        patch.setattr(Seal, "with_results", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(rows)
+    again = run(rows)
+    assert late(again) == {"majority": False, "bag_of_words": True, "narrow": True}
+    assert [read["exploratory"] for read in again.summary["test_reads"]["reads"]] == [False, True]
+
+
+def test_results_of_a_learning_curve_count_as_known(run, tmp_path, nli_experiment):
+    failing = {"bag_of_words": {"min_df": 2}}
+    changes = {"methods": failing, "seeds": (0,), "out": str(tmp_path / "run"), "learning_curve": (24,)}
+    compare(nli_experiment.model_copy(update=changes))
+    folder = RunFolder(tmp_path / "run")
+    (point,) = folder.curve_records()
+    marker = json.loads(folder.reads_file.read_text())
+    (folder.reads_file).unlink()
+    split = Split((), (), ())
+    seal = open_seal(folder.reads_file, split, {"none bag_of_words n=24": "0"}, [point])
+    assert seal.is_exploratory("none bag_of_words n=24")  # its result was there, with other settings
+    assert set(marker["reads"][0]["choices"]) == {"none bag_of_words", "none bag_of_words n=24"}
+
+
 def test_records_without_a_marker_count_as_read(run, tmp_path):
     run({"majority": {}})
     (tmp_path / "run" / "test_reads.json").unlink()
@@ -109,6 +157,7 @@ def test_an_edited_marker_is_refused(run, tmp_path):
 
 def test_another_test_split_is_unread(tmp_path, nli_split: Split):
     path = tmp_path / "test_reads.json"
-    open_seal(path, nli_split, {"a": "1"}, []).with_results()
+    seal = open_seal(path, nli_split, {"a": "1"}, [])
+    replace(seal, reads=({**seal.reads[0], "results": True},)).write()
     other = Split(nli_split.train, nli_split.tune, nli_split.test[:-1])
     assert not open_seal(path, other, {"b": "1"}, []).is_exploratory("b")

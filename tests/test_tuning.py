@@ -12,16 +12,16 @@ import entailor.experiment
 import entailor.tuning
 from entailor.config import BudgetSettings, Experiment, parse_settings
 from entailor.data.example import Split
+from entailor.engine.stopping import Stopped, StopSwitch, Surroundings
 from entailor.engine.trainer import TrainingResult
-from entailor.errors import ConfigError, MethodError, RunError
+from entailor.errors import ConfigError, DivergedError, MethodError, RunError, TrainingError
 from entailor.experiment import Observer, compare
+from entailor.layout import RunFolder
 from entailor.methods import build_method
-from entailor.record import CurvePoint, RunFolder, RunRecord, read_sealed_json, write_sealed_json, write_text
+from entailor.record import CurvePoint, RunRecord, read_sealed_json, write_sealed_json, write_text
 from entailor.tasks import Task
 from entailor.trial import TrialPlan, train_only
 from entailor.tuning import expected_share, search_ranges, tune_rows, tuning_document, with_settings
-
-QUIET = (lambda text: None, lambda *what: None)
 
 
 @pytest.fixture(autouse=True)
@@ -39,8 +39,11 @@ def plan(nli_experiment: Experiment) -> TrialPlan:
 def tune(plan: TrialPlan, nli_task: Task, nli_split: Split, tmp_path: Path) -> Any:
     """Return what tunes the plan, or others, in a folder of its own and gives the chosen plans."""
 
-    def run(budget: BudgetSettings, *plans: TrialPlan, watch: Any = QUIET) -> list[TrialPlan]:
-        return tune_rows(plans or (plan,), budget, nli_task, nli_split, RunFolder(tmp_path), watch)
+    def run(
+        budget: BudgetSettings, *plans: TrialPlan, around: Surroundings | None = None, stage: Any = lambda *what: None
+    ) -> list[TrialPlan]:
+        rest = (stage, around or Surroundings())
+        return tune_rows(plans or (plan,), budget, nli_task, nli_split, RunFolder(tmp_path), *rest)
 
     return run
 
@@ -105,7 +108,9 @@ def test_the_best_on_tune_is_chosen(tune, tmp_path):
 
 
 def test_settings_that_fall_behind_are_stopped_early(tune, plan, tmp_path, monkeypatch):
-    def learn_by_rate(plan: TrialPlan, task: Task, split: Any, on_progress: Any, on_evaluation: Any) -> TrainingResult:
+    def learn_by_rate(
+        plan: TrialPlan, task: Task, split: Any, folder: Path, on_progress: Any, on_evaluation: Any, around: Any
+    ) -> TrainingResult:
         """A training whose accuracy is decided by its learning rate: noise as a model learns nothing in nine steps."""
         accuracy = min(0.9, 0.3 + 20 * plan.method.learning_rate)
         result = TrainingResult(best_step=1, best_accuracy=accuracy, best_loss=1 - accuracy)
@@ -208,7 +213,7 @@ def test_a_study_that_was_broken_off_goes_on_as_if_it_had_not_been(tune, counted
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        tune(BudgetSettings(trials=7), watch=(break_off, QUIET[1]))
+        tune(BudgetSettings(trials=7), around=Surroundings(note=break_off))
     assert study_of(tmp_path)["status"] == "running"
     assert len(counted) == 3
     tune(BudgetSettings(trials=7))
@@ -255,11 +260,9 @@ def test_another_budget_is_refused_in_a_folder_with_results(nli_experiment, tmp_
 
 
 def test_a_setting_that_diverges_is_recorded_and_the_others_go_on(tune, plan, tmp_path, monkeypatch):
-    from entailor.errors import TrainingError
-
     def train(plan: TrialPlan, *rest: Any) -> Any:
         if plan.method.learning_rate < 0.02:
-            raise TrainingError("step 3: loss nan")
+            raise DivergedError("step 3: loss nan")
         return train_only(plan, *rest)
 
     monkeypatch.setattr(entailor.tuning, "train_only", train)
@@ -267,7 +270,7 @@ def test_a_setting_that_diverges_is_recorded_and_the_others_go_on(tune, plan, tm
     trials = study_of(tmp_path)["trials"]
     failed = [one for one in trials if one["state"] == "failed"]
     assert failed
-    assert failed[0]["error"] == "TrainingError: step 3: loss nan"
+    assert failed[0]["error"] == "DivergedError: step 3: loss nan"
     assert len(trials) == 4
     assert chosen.method.learning_rate >= 0.02
 
@@ -280,6 +283,110 @@ def test_a_row_that_no_setting_mends_keeps_its_own_and_costs_one_attempt(tune, p
     assert tune(BudgetSettings(trials=5)) == [plan]
     study = study_of(tmp_path)
     assert (len(study["trials"]), study["best"], study["chosen"]) == (1, None, {})
+    assert study["trials"][0]["failure"] == "refused"
+
+
+FAILURES = [
+    (DivergedError("step 1: loss nan"), "diverged"),
+    (TrainingError("out of memory with one example at a time"), "crashed"),
+    (MemoryError("no room"), "crashed"),
+    (RuntimeError("CUDA error"), "crashed"),
+    (KeyError("a model's own code"), "crashed"),
+]
+
+
+@pytest.mark.parametrize(("error", "kind"), FAILURES, ids=lambda one: type(one).__name__)
+def test_a_first_setting_that_fails_does_not_end_the_search(tune, tmp_path, monkeypatch, error, kind):
+    calls: list[int] = []
+
+    def train(*rest: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 1:
+            raise error
+        return train_only(*rest)
+
+    monkeypatch.setattr(entailor.tuning, "train_only", train)
+    tune(BudgetSettings(trials=3))
+    study = study_of(tmp_path)
+    assert [one["state"] == "failed" for one in study["trials"]] == [True, False, False]
+    assert study["trials"][0]["failure"] == kind
+    assert study["best"] in (1, 2)
+
+
+def test_a_search_in_which_every_setting_diverges_spends_its_budget_and_ends(tune, plan, tmp_path, monkeypatch):
+    def train(*rest: Any) -> Any:
+        raise DivergedError("step 1: loss nan")
+
+    monkeypatch.setattr(entailor.tuning, "train_only", train)
+    notes: list[str] = []
+    assert tune(BudgetSettings(examples=100), around=Surroundings(note=notes.append)) == [plan]
+    study = study_of(tmp_path)
+    assert 1 < len(study["trials"]) <= 100
+    assert study["best"] is None
+    assert "none of" in notes[-1]
+    assert "the row keeps its own settings" in notes[-1]
+
+
+def test_a_search_that_only_crashes_is_given_up_after_a_few(tune, tmp_path, monkeypatch):
+    def train(*rest: Any) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr(entailor.tuning, "train_only", train)
+    tune(BudgetSettings(trials=20))
+    assert len(study_of(tmp_path)["trials"]) == 3
+
+
+def test_a_real_divergence_in_the_first_setting_lets_the_others_be_tried(tune, plan, tmp_path):
+    wild = with_settings(plan, {"learning_rate": 1e30})
+    tune(BudgetSettings(trials=4), wild)
+    study = study_of(tmp_path)
+    assert len(study["trials"]) == 4
+    assert study["trials"][0]["failure"] == "diverged"
+
+
+# --- files of others, and signals
+
+
+def test_a_search_touches_nothing_in_the_working_directory(tune, plan, tmp_path, monkeypatch):
+    here = tmp_path / "here"
+    (here / "checkpoint").mkdir(parents=True)
+    own = [here / "checkpoint" / f"step-{number:09d}.safetensors" for number in (1, 2, 3)]
+    for file in own:
+        file.write_text("mine")
+    monkeypatch.chdir(here)
+    tune(BudgetSettings(trials=2), replace(plan, checkpoint_steps=1))
+    assert sorted(here.rglob("*")) == [here / "checkpoint", *own]
+    assert not list((tmp_path / "tuning").rglob("step-*"))
+
+
+@pytest.mark.parametrize("out", ["", " "])
+def test_no_run_folder_is_not_the_working_directory(out):
+    with pytest.raises(ConfigError, match="out: an empty path would be the working directory; give a folder"):
+        parse_settings(Experiment, {"out": out})
+
+
+@pytest.mark.parametrize("budget", [{"trials": 4}, {"trials": 4, "pruner": "hyperband"}, {"examples": 300}], ids=str)
+@pytest.mark.parametrize("step", [4, 6, 9])
+def test_a_signal_during_a_setting_goes_on_from_its_checkpoint(budget, step, tune, tmp_path):
+    stop, notes = StopSwitch(), []
+
+    def ask(stage: str, done: int, *rest: Any) -> None:
+        if "setting 2: train" in stage and done == min(step, 9):
+            stop.request(15)
+
+    with pytest.raises(Stopped, match=f"step {step} of 9, a checkpoint is written"):
+        tune(BudgetSettings(**budget), around=Surroundings(stop), stage=ask)
+    assert len(study_of(tmp_path)["trials"]) == 1
+    tune(BudgetSettings(**budget), around=Surroundings(note=notes.append))
+    assert notes[0] == f"lora, setting 2: goes on from the checkpoint at step {step}"
+    broken_off = study_of(tmp_path)
+    (tmp_path / "tuning").rename(tmp_path / "aside")
+    tune(BudgetSettings(**budget))
+    times = ("seconds", "ended")
+    assert [{key: one[key] for key in one if key not in times} for one in study_of(tmp_path)["trials"]] == [
+        {key: one[key] for key in one if key not in times} for one in broken_off["trials"]
+    ]
+    assert not list((tmp_path / "tuning").rglob("checkpoint"))
 
 
 # --- what pruning is expected to save

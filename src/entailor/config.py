@@ -327,6 +327,13 @@ class Experiment(Settings):
     checkpoint_steps: int | None = Field(default=None, ge=1)
     """Optimizer steps between two checkpoints; None: none by steps. Changes no result."""
 
+    @field_validator("out")
+    @classmethod
+    def _some_folder(cls, value: str) -> str:
+        if not value.strip():
+            raise ValueError("an empty path would be the working directory; give a folder, e.g. runs/mine")
+        return value
+
     @field_validator("methods", mode="before")
     @classmethod
     def _named(cls, value: object) -> object:

@@ -13,13 +13,15 @@ from typing import Any
 
 from entailor.data.example import Split
 from entailor.data.stratify import nested_samples
+from entailor.engine.stopping import Surroundings
 from entailor.errors import RunError
 from entailor.evaluation.learning_curve import CurveRow, describe_curves
+from entailor.layout import RunFolder
 from entailor.methods import Method, TrainedMethod
-from entailor.record import RunFolder, RunRecord
+from entailor.record import RunRecord
 from entailor.seal import Seal, choice_name
 from entailor.tasks import Task
-from entailor.trial import Progress, TrialPlan, run_trial
+from entailor.trial import Progress, TrialPlan, discard_checkpoints, run_trial
 
 # A handful of labels gives a handful of steps an epoch, too few to train anything. Small samples are passed over more
 # often, up to so many steps, but never for more steps than the row takes on the whole of train.
@@ -90,7 +92,14 @@ def _more_epochs(method: Method, size: int, num_train: int) -> float:
 Tell = tuple[Callable[[int, int, str], None], Progress, Callable[[RunRecord, bool], None]]
 
 
-def run_points(points: Sequence[PointPlan], task: Task, split: Split, seed: int, tell: Tell) -> None:
+def run_points(
+    points: Sequence[PointPlan],
+    task: Task,
+    split: Split,
+    seed: int,
+    tell: Tell,
+    surroundings: Surroundings | None = None,
+) -> None:
     """Run the points that are not complete.
 
     Args:
@@ -100,6 +109,7 @@ def run_points(points: Sequence[PointPlan], task: Task, split: Split, seed: int,
         seed: of the samples.
         tell: told number, count and title of a point that begins; stages as in a trial; and a point's record with
             whether it was there already.
+        surroundings: as for :func:`run_trial`.
     """
     begin, stage, finished = tell
     samples = nested_samples(split.train, sorted({point.num_train for point in points}), seed)
@@ -109,7 +119,9 @@ def run_points(points: Sequence[PointPlan], task: Task, split: Split, seed: int,
         reused = record is not None
         if record is None:
             part = Split(samples[point.num_train], split.tune, split.test)
-            record = run_trial(point.plan, task, part, point.folder, stage)
+            record = run_trial(point.plan, task, part, point.folder, stage, surroundings)
+        else:
+            discard_checkpoints(point.folder)
         finished(record, reused)
 
 

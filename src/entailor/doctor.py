@@ -23,12 +23,13 @@ from entailor.data.doctor.base import (
 from entailor.data.splits import LoadedData, load_data
 from entailor.engine.scorer import collect_features, usual_batch_tokens
 from entailor.errors import MethodError, ModelError, RunError
+from entailor.layout import RunFolder
 from entailor.methods import build_method
 from entailor.methods.linear_probe import LinearProbeClassifier
 from entailor.models.load import Backbone, load_backbone, open_model
 from entailor.models.precision import PrecisionChoice
 from entailor.outputs import output_file
-from entailor.record import RunFolder, read_sealed_json, write_json, write_sealed_json
+from entailor.record import read_sealed_json, write_json, write_sealed_json
 from entailor.tasks import Task
 from entailor.token_checks import token_checks
 

@@ -19,35 +19,26 @@ from entailor.curves import PointPlan, curve_document, finished_point, plan_poin
 from entailor.data.splits import LoadedData, load_data, split_document
 from entailor.doctor import examine_run
 from entailor.documents import well_formed
-from entailor.engine.checkpoint import CheckpointStore
 from entailor.engine.stopping import StopSwitch, Surroundings
 from entailor.environment import describe_environment
 from entailor.errors import RunError
 from entailor.evaluation.comparison import compare_records
 from entailor.evaluation.power import foresight
 from entailor.forecasting import Work, forecast_document, forecast_trials
+from entailor.layout import RunFolder
 from entailor.methods import TrainedMethod
 from entailor.models.precision import PrecisionChoice
 from entailor.overrides import dump_sealed_yaml, read_sealed_yaml
 from entailor.ownership import belongs_to_run
 from entailor.plain import shown
 from entailor.plan import Row, build_row, plan_trials, resolve
-from entailor.record import (
-    CHECKPOINT_FOLDER,
-    NO_MODEL,
-    RunFolder,
-    RunRecord,
-    clear_trial,
-    read_sealed_json,
-    write_sealed_json,
-    write_text,
-)
+from entailor.record import NO_MODEL, RunRecord, clear_trial, read_sealed_json, write_sealed_json, write_text
 from entailor.report.html import write_report
 from entailor.run_lock import lock_run
 from entailor.seal import Seal, choice_name, choice_of, open_seal
 from entailor.storage import disk_trouble
 from entailor.tasks import Task
-from entailor.trial import TrialPlan, run_trial
+from entailor.trial import TrialPlan, discard_checkpoints, run_trial
 from entailor.tuning import tune_rows, tuning_document
 
 REPORT_SECONDS = 30  # while trials run the page is drawn anew this often; comparison.json is right after each
@@ -139,20 +130,21 @@ def _compare(
     check_challenges(experiment.data)
     environment = prepare_folder(folder, resolved, data, observer, records)
     tell_of_data(experiment, data, folder, observer)
+    around = Surroundings(stop, observer.note)
     plans = plan_trials(experiment, rows, task, folder, environment, observer.note)
     foresee(experiment, plans, records, task, data, observer)
     if experiment.budget.is_set:
-        plans = tune_rows(plans, experiment.budget, task, data.split, folder, (observer.note, observer.stage))
+        plans = tune_rows(plans, experiment.budget, task, data.split, folder, observer.stage, around)
     points = plan_points(plans, experiment.learning_curve, len(data.split.train), folder)
     # from here on test is read: all that is chosen has been chosen, and the folder says when and what
-    seal = open_seal(folder.reads_file, data.split, choices_made(plans, points), records.values())
+    there = [*((None, record) for record in records.values()), *folder.curve_records()]
+    seal = open_seal(folder.reads_file, data.split, choices_made(plans, points), there)
     places = [folder.trial(plan.model, plan.row, plan.seed) for plan in plans]
     finished = {place for place, plan in zip(places, plans, strict=True) if is_finished(records.get(place), plan)}
 
     def compared() -> dict[str, Any]:
         return write_comparison(folder, records.values(), data, environment, seal, experiment.recommend)
 
-    around = Surroundings(stop, observer.note)
     summary: dict[str, Any] = {}
     drawn = time.monotonic()
     try:
@@ -161,9 +153,8 @@ def _compare(
             if place not in finished:
                 records[place] = run_trial(plan, task, data.split, place, observer.stage, around)
             else:
-                discard_checkpoints(place)
-            if records[place].status == "complete":
-                seal = seal.with_results()
+                discard_checkpoints(place)  # which a kill between a record and the end of its trial leaves behind
+            seal = seal.with_results(records[place])
             if place not in finished or number == len(plans):
                 summary = compared()
             if summary and time.monotonic() - drawn > REPORT_SECONDS:
@@ -172,7 +163,9 @@ def _compare(
             observer.finished(records[place], place in finished)
         if points:
             tell = (observer.trial, observer.stage, observer.finished)
-            run_points(points, task, data.split, experiment.data.split_seed, tell)
+            run_points(points, task, data.split, experiment.data.split_seed, tell, around)
+            for size, record in folder.curve_records():
+                seal = seal.with_results(record, size)
             summary = compared()
         _challenge(folder, experiment, records, task, observer, summary)
     except BaseException:  # the page is right however the run ends
@@ -410,11 +403,6 @@ def _precision_in(records: Iterable[RunRecord]) -> dict[str, Any]:
         for record in records
         if record.curve and record.status == "complete" and "precision_reason" in record.provenance
     }
-
-
-def discard_checkpoints(place: Path) -> None:
-    """Remove what a kill between a record and the end of its trial left behind."""
-    CheckpointStore(place / CHECKPOINT_FOLDER).clear()
 
 
 def _with_earlier(earlier: dict[str, Any], resolved: dict[str, Any]) -> dict[str, Any]:

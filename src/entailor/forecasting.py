@@ -38,11 +38,12 @@ from entailor.engine.probe import (
 from entailor.engine.scorer import collect_features
 from entailor.engine.trainer import Runtime, TrainingData, seed_everything
 from entailor.errors import EntailorError, RunError
+from entailor.layout import RunFolder
 from entailor.methods import Classifier, FittedClassifier, TrainedMethod
 from entailor.methods.base import Encoded, FitData, PromptedClassifier
 from entailor.models.load import load_backbone, open_model
 from entailor.models.memory import resident_bytes
-from entailor.record import RunFolder, RunRecord, read_sealed_json, write_sealed_json
+from entailor.record import RunRecord, read_sealed_json, write_sealed_json
 from entailor.restoring import FP32
 from entailor.tasks import Task
 from entailor.trial import LATENCY_EXAMPLES, RELOAD_EXAMPLES, TrialPlan

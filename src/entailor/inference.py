@@ -20,18 +20,11 @@ from entailor.documents import well_formed
 from entailor.engine.scorer import score
 from entailor.errors import ConfigError, DataError, RunError
 from entailor.evaluation.calibration import apply_temperature
+from entailor.layout import RunFolder
 from entailor.methods import Classifier
 from entailor.outputs import check_output, output_file
 from entailor.overrides import read_yaml
-from entailor.record import (
-    RECORD_FILE,
-    Prediction,
-    RunFolder,
-    RunRecord,
-    read_json,
-    read_sealed_json,
-    read_status,
-)
+from entailor.record import RECORD_FILE, Prediction, RunRecord, read_json, read_sealed_json, read_status
 from entailor.restoring import CLASSIFIER_FILE, load_classifier, read_saved
 
 CHUNK = 1024

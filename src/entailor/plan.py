@@ -12,6 +12,7 @@ from typing import Any
 from entailor.config import DEFAULT_METHODS, Experiment, ModelSettings, PromptSettings, Settings, parse_settings
 from entailor.engine.scorer import usual_batch_tokens
 from entailor.errors import ConfigError, near_miss
+from entailor.layout import RunFolder
 from entailor.methods import Method, TrainedMethod, build_method
 from entailor.methods.registry import ROW_KEYS
 from entailor.models.load import Family, bare_architecture, family_of, open_model, plan_model, read_config
@@ -19,7 +20,7 @@ from entailor.models.placement import expected_speed
 from entailor.models.precision import PrecisionChoice, choose_precision
 from entailor.models.sizes import required_size, text_size
 from entailor.plain import shown
-from entailor.record import NO_MODEL, RunFolder, write_sealed_json
+from entailor.record import NO_MODEL, write_sealed_json
 from entailor.tasks import Task
 from entailor.tasks.templates import with_template_text
 from entailor.trial import TrialPlan

@@ -48,9 +48,14 @@ class Seal:
         found = [read["exploratory"] for read in self.reads if name in read["choices"]]
         return bool(found and found[-1])
 
-    def with_results(self) -> Seal:
-        """Write down that a trial of the last read is finished, so its results can be known."""
-        if not self.reads or self.reads[-1]["results"]:
+    def with_results(self, record: RunRecord, num_train: int | None = None) -> Seal:
+        """Write down that results of the last read can be known, where a complete record is one of its choices.
+
+        Args:
+            record: of a trial or of a point of a learning curve.
+            num_train: the point's number of training labels; None for a trial.
+        """
+        if not self.reads or self.reads[-1]["results"] or not _is_result(self.reads[-1], _known([(num_train, record)])):
             return self
         seal = Seal(self.path, self.test, (*self.reads[:-1], {**self.reads[-1], "results": True}))
         seal.write()
@@ -71,7 +76,9 @@ def choice_of(plan: TrialPlan) -> str:
     return _settings_hash(plan.method.name, plan.method.model_dump(mode="json"))
 
 
-def open_seal(path: Path, split: Split, choices: Mapping[str, str], earlier: Iterable[RunRecord]) -> Seal:
+def open_seal(
+    path: Path, split: Split, choices: Mapping[str, str], earlier: Iterable[tuple[int | None, RunRecord]]
+) -> Seal:
     """Write down that the test split is about to be read with these choices made.
 
     A read that gave no result is replaced: nothing can have been learnt from it. Choices that were there before are no
@@ -81,17 +88,18 @@ def open_seal(path: Path, split: Split, choices: Mapping[str, str], earlier: Ite
         path: test_reads.json.
         split: what will be read.
         choices: name to hash, of every trial the run asks for.
-        earlier: records that stand in the folder; where the file is missing, the first read is taken from them.
+        earlier: number of training labels (None for a trial) and record of all that stands in the folder. A read whose
+            first result was written just before a kill is known by them; where the file is missing, the first read is
+            taken from them.
     """
+    earlier = list(earlier)
+    found = _known(earlier)
     test = {"examples": len(split.test), "sha256": _split_hash(Split((), (), split.test))}
-    reads = [read for read in _earlier_reads(path, test) if read["results"]]
-    complete = [record for record in earlier if record.status == "complete"]
-    if not reads and complete:
-        found = {
-            choice_name(record.model, record.name): _settings_hash(record.method, record.hyperparameters)
-            for record in complete
-        }
-        time = min(str(record.provenance.get("started", "")) for record in complete)
+    reads = [
+        {**read, "results": True} for read in _earlier_reads(path, test) if read["results"] or _is_result(read, found)
+    ]
+    if not reads and found:
+        time = min(str(record.provenance.get("started", "")) for _, record in earlier if record.status == "complete")
         reads = [_read(time, split, found, exploratory=False, results=True)]
     known: dict[str, str] = {}
     for read in reads:
@@ -102,6 +110,19 @@ def open_seal(path: Path, split: Split, choices: Mapping[str, str], earlier: Ite
     seal = Seal(path, test, tuple(reads))
     seal.write()
     return seal
+
+
+def _known(records: Iterable[tuple[int | None, RunRecord]]) -> dict[str, str]:
+    """Return a hash of the settings of every choice that has a result, by name."""
+    return {
+        choice_name(record.model, record.name, num_train): _settings_hash(record.method, record.hyperparameters)
+        for num_train, record in records
+        if record.status == "complete"
+    }
+
+
+def _is_result(read: Mapping[str, Any], known: Mapping[str, str]) -> bool:
+    return any(read["choices"].get(name) == settings for name, settings in known.items())
 
 
 def _read(time: str, split: Split, choices: Mapping[str, str], *, exploratory: bool, results: bool) -> dict[str, Any]:

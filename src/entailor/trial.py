@@ -184,25 +184,35 @@ def train_only(
     plan: TrialPlan,
     task: Task,
     split: Split,
+    folder: Path,
     on_progress: Progress,
     on_evaluation: Callable[[CurvePoint, int], bool],
+    surroundings: Surroundings | None = None,
 ) -> TrainingResult:
-    """Adapt and train once, without restarts, and save nothing: how settings are tried.
+    """Adapt and train once, without restarts, and save nothing but checkpoints: how settings are tried.
+
+    A training that was broken off goes on from its last checkpoint; `on_evaluation` is then first told again of the
+    evaluations before it, so that whoever listens comes to the same state.
 
     Args:
         plan: what to try.
         task: labels and input shape.
         split: train and tune; its test is not looked at, and may be empty.
+        folder: where its checkpoints are kept; they stay until the caller calls :func:`discard_checkpoints`.
         on_progress: as for :func:`run_trial`.
         on_evaluation: told of each evaluation of tune and the training examples seen so far; True stops training.
+        surroundings: as for :func:`run_trial`.
     """
-    trial = _Trial(
-        plan, replace(task, prompt=plan.prompt), replace(split, test=()), Path(), on_progress, Surroundings()
-    )
+    blind = replace(split, test=())
+    trial = _Trial(plan, replace(task, prompt=plan.prompt), blind, folder, on_progress, surroundings or Surroundings())
     trial.on_evaluation = on_evaluation
-    classifier = trial._adapt(plan.seed)
-    trial._train(classifier, plan.seed, 0, None)
+    trial._learn()
     return trial.training
+
+
+def discard_checkpoints(folder: Path) -> None:
+    """Remove the checkpoints of a training that is over."""
+    CheckpointStore(folder / CHECKPOINT_FOLDER).clear()
 
 
 def _blank_record(plan: TrialPlan, task: Task, error: str | None = None) -> RunRecord:
@@ -314,7 +324,7 @@ class _Trial:
         first = 0
         if snapshot is not None:
             context = snapshot.context
-            first, self.events = context["attempt"], list(context["events"])
+            first, self.events = snapshot.attempt, list(context["events"])
             self.meter.seconds.update(context["seconds"])
             self.training = TrainingResult(
                 train_seconds=context["train_seconds"], examples_seen=context["examples_seen"]
@@ -352,12 +362,12 @@ class _Trial:
             every_steps=self.plan.checkpoint_steps,
             every_minutes=self.plan.checkpoint_minutes,
             context={
-                "attempt": attempt,
                 "events": self.events,
                 "seconds": dict(self.meter.seconds),
                 "train_seconds": self.training.train_seconds,
                 "examples_seen": self.training.examples_seen,
             },
+            attempt=attempt,
             resume_from=resume_from,
             stop=self.surroundings.stop,
         )

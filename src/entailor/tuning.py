@@ -21,12 +21,17 @@ from pydantic import TypeAdapter
 from entailor.config import BudgetSettings
 from entailor.data.example import Split
 from entailor.documents import well_formed
-from entailor.errors import EntailorError, RunError, TrainingError
+from entailor.engine.stopping import Surroundings
+from entailor.engine.trainer import TrainingResult
+from entailor.errors import DivergedError, EntailorError, RunError, TrainingError
+from entailor.layout import RunFolder
 from entailor.methods import Method, TrainedMethod
 from entailor.methods.base import Range
-from entailor.record import CurvePoint, RunFolder, read_sealed_json, write_sealed_json
+from entailor.record import CurvePoint, read_sealed_json, write_sealed_json
+from entailor.redaction import without_secrets
+from entailor.storage import disk_trouble
 from entailor.tasks import Task
-from entailor.trial import Progress, TrialPlan, train_only
+from entailor.trial import Progress, TrialPlan, discard_checkpoints, train_only
 
 STUDY_FILE = "study.json"
 STUDY_VERSION = 2
@@ -34,9 +39,10 @@ STUDY_KEYS = ("model", "method", "status", "budget", "search_space", "chosen", "
 STUDY_REMEDY = "Delete its folder and run again"
 SIMULATIONS = 20  # of a study, to forecast what pruning saves
 STARTUP_TRIALS = 5  # drawn evenly before the sampler has something to go by
+CRASHES = 3  # without a single success, after which no other setting is expected to help
 COMPLETE_EPOCHS = 1e-9  # what rounding may take off the last epoch
 
-Note = Callable[[str], None]
+Failure = Literal["diverged", "refused", "crashed"]
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,8 @@ class Tried:
         seconds: all the trial took, loading included.
         ended: UTC time.
         error: what went wrong, or None.
+        failure: the kind of `error`: diverged (another setting may not); refused (whatever the setting); crashed (out
+            of memory, or an error of the model's own code); None without an error, and in older studies.
     """
 
     number: int
@@ -70,6 +78,7 @@ class Tried:
     seconds: float = 0.0
     ended: str = ""
     error: str | None = None
+    failure: Failure | None = None
 
 
 @dataclass(frozen=True)
@@ -105,11 +114,13 @@ def tune_rows(
     task: Task,
     split: Split,
     folder: RunFolder,
-    watch: tuple[Note, Progress],
+    on_progress: Progress,
+    surroundings: Surroundings,
 ) -> list[TrialPlan]:
     """Spend the budget on each row that can be tuned; return the plans with the chosen settings.
 
-    A study that is finished is read from the run folder; one that was broken off goes on behind its last whole trial.
+    A study that is finished is read from the run folder; one that was broken off goes on from the last checkpoint of
+    the setting that was being tried.
 
     Args:
         plans: every trial that will be run.
@@ -117,7 +128,11 @@ def tune_rows(
         task: labels and input shape.
         split: its test is not looked at.
         folder: where studies are kept.
-        watch: told a line a setting that was tried, and how each training goes.
+        on_progress: told how each training goes.
+        surroundings: who may stop it, and who is told a line for each setting that was tried.
+
+    Raises:
+        Stopped: somebody asked for it.
     """
     blind = replace(split, test=())
     studies: dict[tuple[str, str], Study] = {}
@@ -127,7 +142,7 @@ def tune_rows(
             key = plan.model, plan.row
             if key not in studies:
                 place = folder.study(plan.model, plan.row)
-                studies[key] = _Tuner(plan, budget, task, blind, place, watch).run()
+                studies[key] = _Tuner(plan, budget, task, blind, place, on_progress, surroundings).run()
             plan = with_settings(plan, studies[key].chosen)  # noqa: PLW2901 - the same plan, its settings chosen
         chosen.append(plan)
     return chosen
@@ -211,12 +226,13 @@ class _Tuner:
         task: Task,
         split: Split,
         folder: Path,
-        watch: tuple[Note, Progress],
+        on_progress: Progress,
+        surroundings: Surroundings,
     ) -> None:
         assert isinstance(plan.method, TrainedMethod)
         self.plan, self.method = replace(plan, seed=budget.tuning_seed, restarts=0), plan.method
         self.budget, self.task, self.split, self.folder = budget, task, split, folder
-        self.note, self.on_progress = watch
+        self.on_progress, self.surroundings = on_progress, surroundings
         self.ranges = search_ranges(plan.method)
         self.tried: list[Tried] = []
 
@@ -225,11 +241,18 @@ class _Tuner:
         while not finished and self._affordable():
             self.tried.append(self._try())
             self._write_study("running", None)
-            self.note(self._words(self.tried[-1]))
+            discard_checkpoints(self.folder)
+            self.surroundings.note(self._words(self.tried[-1]))
+        discard_checkpoints(self.folder)  # which a kill right after a study was written leaves behind
         best = _best(self.tried, self.method.metric_for_best_model)
         study = Study(self.plan.model, self.plan.row, tuple(self.tried), best)
         if not finished:
             self._write_study("finished", study)
+        if best is None:
+            self.surroundings.note(
+                f"tuning {self.plan.row} on {self.plan.model}: none of {len(self.tried)} settings could be used. See "
+                "the errors above; the row keeps its own settings"
+            )
         return study
 
     def _take_up(self) -> bool:
@@ -241,6 +264,7 @@ class _Tuner:
                 return bool(earlier.get("status") == "finished")
         except RunError:
             self.tried = []
+        discard_checkpoints(self.folder)
         self._write_study("running", None)
         return False
 
@@ -301,52 +325,36 @@ class _Tuner:
         """Train one setting, as far as pruner and budget let it."""
         from optuna.trial import TrialState
 
-        number, begin = len(self.tried), time.perf_counter()
         study = _optuna_study(self.budget, self.ranges, self.tried, self.method)
         trial = study.ask(_distributions(self.ranges))
         settings = {name: float(trial.params[name]) for name in self.ranges}
-        stopped: Literal["complete", "pruned", "cut", "failed"] = "complete"
-        evaluations: list[float] = []
-        seen = 0
-        epochs = 0.0
-
-        def on_evaluation(point: CurvePoint, examples_seen: int) -> bool:
-            nonlocal stopped, seen, epochs
-            seen, epochs = examples_seen, point.epoch
-            evaluations.append(_value(self.method, point))
-            trial.report(evaluations[-1], len(evaluations))
-            behind = bool(trial.should_prune())  # asked at the last one as well: the pruner writes its rungs down
-            if point.epoch >= self.method.num_train_epochs - COMPLETE_EPOCHS:
-                return False
-            if behind:
-                stopped = "pruned"
-            elif self._used_up(examples_seen, time.perf_counter() - begin, len(evaluations)):
-                stopped = "cut"
-            return stopped != "complete"
-
-        accuracy = loss = error = None
+        attempt = _Attempt(self, trial)
+        number, result, error, failure = len(self.tried), TrainingResult(), None, None
+        # the name keeps checkpoints of two settings apart, also where the same values are drawn twice
+        plan = replace(with_settings(self.plan, settings), row=f"{self.plan.row}, setting {number + 1}")
         try:
-            plan = with_settings(self.plan, settings)
-            stage = f"{self.plan.row}, setting {number + 1}"
-            result = train_only(plan, self.task, self.split, self._named_stage(stage), on_evaluation)
-            accuracy, loss, seen, epochs = result.best_accuracy, result.best_loss, result.examples_seen, result.epochs
-        except (EntailorError, MemoryError, RuntimeError) as failure:  # a setting that diverges or does not fit
-            stopped, error = "failed", f"{type(failure).__name__}: {failure}"
-        told = study.tell(trial, state=TrialState.FAIL if stopped == "failed" else TrialState.PRUNED)
-        rungs = {key: value for key, value in told.system_attrs.items() if key != "fixed_params"}
+            rest = (attempt.on_progress, attempt.on_evaluation, self.surroundings)
+            result = train_only(plan, self.task, self.split, self.folder, *rest)
+        except Exception as raised:  # a model's own code can raise anything, and other settings may do without
+            if disk_trouble(raised):
+                raise
+            failure, error = _failure(raised), without_secrets(f"{type(raised).__name__}: {raised}")
+        told = study.tell(trial, state=TrialState.FAIL if failure else TrialState.PRUNED)
         return Tried(
             number=number,
             settings=settings,
-            state=stopped,
-            tune_accuracy=accuracy,
-            tune_loss=loss,
-            evaluations=tuple(evaluations),
-            rungs=rungs,
-            examples_seen=seen,
-            epochs=epochs,
-            seconds=time.perf_counter() - begin,
+            state="failed" if failure else attempt.state,
+            tune_accuracy=None if failure else result.best_accuracy,
+            tune_loss=None if failure else result.best_loss,
+            evaluations=tuple(attempt.evaluations),
+            rungs={key: value for key, value in told.system_attrs.items() if key != "fixed_params"},
+            examples_seen=attempt.examples_begun if failure else result.examples_seen,
+            epochs=attempt.epochs if failure else result.epochs,
+            # what an earlier sitting spent on this setting counts as well
+            seconds=max(time.perf_counter() - attempt.began, result.train_seconds + result.evaluate_seconds),
             ended=_now(),
             error=error,
+            failure=failure,
         )
 
     def _used_up(self, examples_seen: int, seconds: float, evaluations: int) -> bool:
@@ -356,26 +364,61 @@ class _Tuner:
         cost = examples_seen if self.budget.examples else seconds
         return self._spent() + cost * (1 + 1 / evaluations) > self._limit()
 
-    def _named_stage(self, name: str) -> Progress:
-        return lambda stage, done, of, words: self.on_progress(f"tuning {name}: {stage}", done, of, words)
-
     def _words(self, one: Tried) -> str:
         settings = ", ".join(f"{key} {value:.2g}" for key, value in one.settings.items())
-        outcome = one.error or (
-            f"tune {100 * one.tune_accuracy:.1f} %" if one.tune_accuracy is not None else "no score"
-        )
-        of = f" of {self.budget.trials}" if self.budget.trials else ""
-        model = f" on {self.plan.model}"
+        outcome = one.error or f"tune {100 * (one.tune_accuracy or 0):.1f} %"
         state = {"pruned": f", stopped after {one.epochs:.3g} epochs", "cut": ", cut by the budget"}.get(one.state, "")
-        return (
-            f"tuning {self.plan.row}{model}, {one.number + 1}{of}: {settings}: {outcome}{state} ({one.seconds:.1f} s)"
-        )
+        of = f" of {self.budget.trials}" if self.budget.trials else ""
+        place = f"{self.plan.row} on {self.plan.model}, {one.number + 1}{of}"
+        return f"tuning {place}: {settings}: {outcome}{state} ({one.seconds:.1f} s)"
+
+
+class _Attempt:
+    """One setting while it is trained: what was evaluated, and whether to go on."""
+
+    def __init__(self, tuner: _Tuner, trial: Any) -> None:
+        self.tuner, self.trial = tuner, trial
+        self.title = f"tuning {tuner.plan.row}, setting {len(tuner.tried) + 1}"
+        self.began = time.perf_counter()
+        self.state: Literal["complete", "pruned", "cut"] = "complete"
+        self.evaluations: list[float] = []
+        self.epochs = 0.0
+        method = tuner.method
+        self.step_examples = method.per_device_train_batch_size * method.gradient_accumulation_steps
+        self.examples_begun = self.step_examples  # a setting that fails has cost its failing step at least
+
+    def on_progress(self, stage: str, done: int, of: int, words: str) -> None:
+        if stage == "train":
+            self.examples_begun = (done + 1) * self.step_examples
+        self.tuner.on_progress(f"{self.title}: {stage}", done, of, words)
+
+    def on_evaluation(self, point: CurvePoint, examples_seen: int) -> bool:
+        method = self.tuner.method
+        self.epochs = point.epoch
+        self.evaluations.append(_value(method, point))
+        self.trial.report(self.evaluations[-1], len(self.evaluations))
+        behind = bool(self.trial.should_prune())  # asked at the last one as well: the pruner writes its rungs down
+        self.state = "complete"  # going on from a checkpoint repeats the evaluations before it, and the last decides
+        if point.epoch >= method.num_train_epochs - COMPLETE_EPOCHS:
+            return False
+        if behind:
+            self.state = "pruned"
+        elif self.tuner._used_up(examples_seen, time.perf_counter() - self.began, len(self.evaluations)):
+            self.state = "cut"
+        return self.state != "complete"
+
+
+def _failure(error: Exception) -> Failure:
+    """Return the kind of an error; what our own checks refuse is refused with every learning rate."""
+    if isinstance(error, DivergedError):
+        return "diverged"
+    return "refused" if isinstance(error, EntailorError) and not isinstance(error, TrainingError) else "crashed"
 
 
 def _hopeless(tried: Sequence[Tried]) -> bool:
-    """Tell whether the row fails for a reason that no learning rate mends; its trials will say which."""
-    error = tried[0].error
-    return error is not None and not error.startswith(TrainingError.__name__)
+    """Tell whether the row fails for a reason that no other setting changes; its trials will say which."""
+    crashed = len(tried) >= CRASHES and all(one.failure == "crashed" for one in tried)
+    return crashed or tried[0].failure == "refused"
 
 
 def _value(method: TrainedMethod, point: CurvePoint) -> float:

@@ -17,15 +17,9 @@ from entailor.documents import read_bytes, well_formed
 from entailor.engine.scorer import score
 from entailor.errors import EntailorError, RunError
 from entailor.evaluation.comparison import compare_records
+from entailor.layout import RunFolder
 from entailor.overrides import read_sealed_yaml
-from entailor.record import (
-    RECORD_FILE,
-    Prediction,
-    RunFolder,
-    RunRecord,
-    check_trial_files,
-    read_sealed_json,
-)
+from entailor.record import RECORD_FILE, Prediction, RunRecord, check_trial_files, read_sealed_json
 from entailor.restoring import load_classifier, read_saved
 from entailor.storage import check_seal
 from entailor.trial import SCORE_TOLERANCE

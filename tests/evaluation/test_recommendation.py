@@ -4,7 +4,8 @@ import pytest
 
 from entailor.config import Priorities
 from entailor.evaluation.comparison import compare_records
-from entailor.record import Costs, RunFolder
+from entailor.layout import RunFolder
+from entailor.record import Costs
 
 
 def answering(record, right):

@@ -1,8 +1,9 @@
-"""The long run of kill and go on: fifty kills at random instants, over several methods, and JSON of what came out.
+"""The long run of kill and go on: at named events of a search, seeds, a learning curve, external scores and the report.
 
-    PYTHONPATH=src:. .venv/bin/python tests/long/kills.py --kills 50 --out kills.json
+    PYTHONPATH=src:. .venv/bin/python tests/long/kills.py --kills 1000 --seed 0 --out kills.json
 
-Not collected by pytest. Exits with 1 where a run that was killed gives another result than the undisturbed one.
+Not collected by pytest. Prints a line each 50 kills and at the end a table by event; exits with 1 where a run that was
+killed gives another result than the undisturbed one. Folders of runs that differ are kept.
 """
 
 from __future__ import annotations
@@ -13,25 +14,25 @@ import random
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
-import torch
-from tests.conftest import make_config, make_examples, make_tokenizer, write_csv
-from tests.kill import differences, kill_until_done, undisturbed
+from tests.kill import Runs, Target
 
-from entailor.config import DataSettings, Experiment, ModelSettings
+from entailor.config import BudgetSettings, DataSettings, Experiment, ModelSettings
 
-METHODS = {
-    "lora": {"r": 2, "num_train_epochs": 150},
-    "p_tuning": {"num_virtual_tokens": 4, "num_train_epochs": 150},
-    "prefix_tuning": {"num_virtual_tokens": 4, "num_train_epochs": 150},
-    "full_finetuning": {"num_train_epochs": 150},
-    "bag_of_words": {},
+LORA = {
+    "r": 2,
+    "num_train_epochs": 2,
+    "per_device_train_batch_size": 8,
+    "learning_rate": 0.01,
+    "eval_strategy": "epoch",
 }
-COMMON = {"per_device_train_batch_size": 4, "learning_rate": 0.01}
 
 
 def tiny_bert(folder: Path) -> Path:
+    import torch
+    from tests.conftest import make_config, make_tokenizer  # not above: every forked child imports this module
     from transformers import AutoModel
 
     tokenizer = make_tokenizer("bert")
@@ -42,54 +43,85 @@ def tiny_bert(folder: Path) -> Path:
 
 
 def make_experiment(folder: Path) -> Experiment:
-    parts = {"train": 24, "tune": 9, "test": 9}
+    """A search of three settings, two seeds, one point of a curve for each row and seed, one external set."""
+    from tests.conftest import make_examples, write_csv
+
+    parts = {"train": 36, "tune": 9, "test": 12, "further": 9}
     files = {name: write_csv(folder / f"{name}.csv", make_examples(n, seed=n)) for name, n in parts.items()}
-    methods = {name: {**(COMMON if settings else {}), **settings} for name, settings in METHODS.items()}
+    further = files.pop("further")
     return Experiment(
-        data=DataSettings(**files),
+        data=DataSettings(**files, challenge=(further,)),
         models=(str(tiny_bert(folder / "model")),),
         model=ModelSettings(precision="fp32"),
-        methods=methods,
-        checkpoint_steps=15,
+        methods={"lora": LORA, "bag_of_words": {}},
+        seeds=(0, 1),
+        budget=BudgetSettings(trials=3),
+        learning_curve=(18,),
+        checkpoint_steps=2,
+        checkpoint_minutes=None,
         restarts=0,
-        out="set below",
+        forecast=False,
+        out="set by each run",
     )
+
+
+def next_target(counts: dict[str, int], killed: Counter[str], rng: random.Random, before: Target | None) -> Target:
+    """Return one of the events that were least often a target.
+
+    Args:
+        counts: how often each event occurs in an undisturbed run, in the order of their first occurrence.
+        killed: how often each was a target.
+        rng: draws among equals, and the occurrence.
+        before: where the run was ended last; None for a run from its beginning, where any event surely occurs.
+    """
+    events = list(counts)
+    events = events[events.index(before.event) + 1 :] if before else events
+    least = min((killed[event] for event in events), default=0)
+    event = rng.choice([event for event in events if killed[event] == least] or list(counts))
+    return Target(event, rng.randint(1, max(1, counts[event] // 2) if before else counts[event]))
 
 
 def main() -> int:
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--kills", type=int, default=50)
+    options.add_argument("--kills", type=int, default=1000)
     options.add_argument("--seed", type=int, default=0)
-    options.add_argument("--kills-a-run", type=int, default=5)
+    options.add_argument("--kills-a-run", type=int, default=4)
     options.add_argument("--out", type=Path)
     chosen = options.parse_args()
-    rng = random.Random(chosen.seed)
-    begin = time.monotonic()
-    report: dict[str, object] = {"kills": 0, "survived": 0, "resumed_from_a_checkpoint": 0, "runs": 0}
-    found: list[str] = []
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        experiment = make_experiment(folder)
-        seconds = undisturbed(experiment, folder / "whole" / "run")
-        while report["kills"] < chosen.kills:  # type: ignore[operator]
-            run = folder / f"run-{report['runs']}" / "run"
-            wanted = min(chosen.kills_a_run, chosen.kills - report["kills"])  # type: ignore[operator]
-            # some while the libraries are loaded, most in the work, so early that it is not through before the last one
-            killed = kill_until_done(experiment, run, wanted, rng, 0.2 * seconds, 0.7 * seconds)
-            if killed.kills < wanted:  # the machine has become quicker than it was when that was measured
-                seconds *= 0.8
-            odd = differences(folder / "whole" / "run", run)
-            found += odd
-            report["runs"] += 1  # type: ignore[operator]
-            report["kills"] += killed.kills  # type: ignore[operator]
-            report["survived"] += 0 if odd else killed.kills  # type: ignore[operator]
-            report["resumed_from_a_checkpoint"] += len(killed.resumed_at)  # type: ignore[operator]
-            sys.stderr.write(f"{json.dumps(report)}\n")
-    report |= {"differences": found, "seconds": round(time.monotonic() - begin), "one_run_seconds": round(seconds, 1)}
-    text = json.dumps(report, indent=2)
+    rng, begin = random.Random(chosen.seed), time.monotonic()
+    folder = Path(tempfile.mkdtemp(prefix="kills-"))
+    runs = Runs(make_experiment(folder), folder / "runs")
+    killed: Counter[str] = Counter()
+    lost: Counter[str] = Counter()
+    found: dict[str, list[str]] = {}
+    number = 0
+    while killed.total() < chosen.kills:
+        run = folder / "runs" / f"run-{number}"
+        here: list[Target] = []
+        number += 1
+        for _ in range(min(chosen.kills_a_run, chosen.kills - killed.total())):
+            target = next_target(runs.counts, killed, rng, here[-1] if here else None)
+            code = runs.sit(run, target)
+            if code == 0:  # the event is behind the run already
+                break
+            assert code == -target.signum, runs.said(run)
+            killed[target.event] += 1
+            here.append(target)
+            if killed.total() % 50 == 0:
+                minutes = (time.monotonic() - begin) / 60
+                sys.stderr.write(f"{killed.total()} kills, {lost.total()} differ, {minutes:.1f} min\n")
+        if odd := runs.finish(run):
+            found[str(run)] = [*(f"{one.event}, {one.occurrence}" for one in here), *odd]
+            lost.update(one.event for one in here)
+            sys.stderr.write(f"{run}: {json.dumps(found[str(run)], indent=1)}\n")
+    lines = [f"{killed[event]:6}{killed[event] - lost[event]:6}  {event}" for event in sorted(killed)]
+    sys.stdout.write(
+        "\n".join(["killed  same  event", *lines, f"{killed.total():6}{killed.total() - lost.total():6}\n"])
+    )
+    report = {"kills": killed.total(), "same": killed.total() - lost.total(), "runs": number, "differences": found}
+    report |= {"events": dict(killed), "seconds": round(time.monotonic() - begin), "seed": chosen.seed}
     if chosen.out:
-        chosen.out.write_text(text + "\n", encoding="utf-8")
-    sys.stdout.write(text + "\n")
+        chosen.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return 1 if found else 0
 
 

@@ -9,8 +9,9 @@ import pytest
 
 from entailor.evaluation.challenges import compare_challenge
 from entailor.evaluation.comparison import compare_records
+from entailor.layout import RunFolder
 from entailor.overrides import dump_sealed_yaml
-from entailor.record import NO_MODEL, Costs, CurvePoint, Prediction, RunFolder, RunRecord, write_sealed_json, write_text
+from entailor.record import NO_MODEL, Costs, CurvePoint, Prediction, RunRecord, write_sealed_json, write_text
 
 LABELS = ("entailment", "neutral", "contradiction")
 GROUPS = ("negation", "quantifiers", "numbers and comparatives", "time and place", "passives")

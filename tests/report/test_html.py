@@ -6,7 +6,8 @@ import pytest
 
 from entailor.errors import RunError
 from entailor.evaluation.comparison import compare_records
-from entailor.record import Prediction, RunFolder, RunRecord, write_sealed_json
+from entailor.layout import RunFolder
+from entailor.record import Prediction, RunRecord, write_sealed_json
 from entailor.report.html import render, write_report
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}

@@ -5,6 +5,7 @@ Tensors and plain values only, never a pickle. What stands in them is the busine
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -23,9 +24,9 @@ from entailor.engine.stopping import StopSwitch
 from entailor.ownership import refuse_links, remove_files
 from entailor.storage import disk_trouble, file_sha256
 
-CHECKPOINT_VERSION = 1
+CHECKPOINT_VERSION = 2
 KEPT = 2
-_NAME = re.compile(r"step-\d{9,}-[0-9a-f]{64}\.safetensors")
+_NAME = re.compile(r"step-(?P<step>\d{9,})(?:-attempt-(?P<attempt>\d+))?-(?P<sha256>[0-9a-f]{64})\.safetensors")
 _TEMPORARY = re.compile(r"\.step-\d{9,}\.tmp")
 
 
@@ -38,16 +39,18 @@ class Snapshot:
         tensors: by name, on the CPU when read back.
         values: what JSON can hold.
         context: what surrounds the training and is needed to come back to it.
+        attempt: how often the training had been started again before, each time from step 0.
     """
 
     step: int
     tensors: Mapping[str, Tensor]
     values: Mapping[str, Any]
     context: Mapping[str, Any] = field(default_factory=dict)
+    attempt: int = 0
 
 
 class CheckpointStore:
-    """The folder of one trial's checkpoints.
+    """The folder of one trial's checkpoints. Files with other names than its own are never touched.
 
     Args:
         folder: made when the first checkpoint is written.
@@ -56,10 +59,17 @@ class CheckpointStore:
 
     def __init__(self, folder: Path, note: Callable[[str], None] = lambda text: None) -> None:
         self.folder, self.note = folder, note
+        self._current: list[Path] = []  # of the training under way, the newest last
 
     def files(self) -> list[Path]:
-        """Return the checkpoints there are, the newest first."""
-        return sorted(self._own(_NAME), reverse=True)
+        """Return the checkpoints there are, the newest first; none where the folder is a link to another place."""
+
+        def age(path: Path) -> tuple[int, int, str]:
+            found = _NAME.fullmatch(path.name)
+            assert found is not None
+            return int(found["attempt"] or 0), int(found["step"]), path.name
+
+        return sorted(self._own(_NAME), key=age, reverse=True)
 
     def _own(self, pattern: re.Pattern[str]) -> list[Path]:
         """Return files that no one else would name so; behind a link nothing is ours."""
@@ -68,7 +78,7 @@ class CheckpointStore:
         return [path for path in self.folder.iterdir() if pattern.fullmatch(path.name) and not path.is_symlink()]
 
     def write(self, snapshot: Snapshot, identity: str) -> bool:
-        """Write a checkpoint and drop all but the last two.
+        """Write a checkpoint and drop all but the last two of this training.
 
         The name holds the file's SHA-256, so that a file cannot be taken for whole when it is not. A disk that is
         full costs the checkpoint and not the training: the earlier ones stay, and the note says so.
@@ -83,6 +93,7 @@ class CheckpointStore:
         head = {
             "version": CHECKPOINT_VERSION,
             "identity": identity,
+            "attempt": snapshot.attempt,
             "step": snapshot.step,
             "values": snapshot.values,
             "context": snapshot.context,
@@ -90,6 +101,8 @@ class CheckpointStore:
         refuse_links(self.folder)
         temporary = self.folder / f".step-{snapshot.step:09d}.tmp"
         try:
+            if self.folder.is_symlink():
+                raise OSError(errno.ELOOP, "a link to another place. Remove the link", str(self.folder))
             self.folder.mkdir(parents=True, exist_ok=True)
             save_file(
                 {name: tensor.detach().cpu().contiguous() for name, tensor in snapshot.tensors.items()},
@@ -98,16 +111,21 @@ class CheckpointStore:
             )
             digest = file_sha256(temporary)
             _flush(temporary)
-            temporary.replace(self.folder / f"step-{snapshot.step:09d}-{digest}.safetensors")
+            again = f"-attempt-{snapshot.attempt}" if snapshot.attempt else ""
+            path = self.folder / f"step-{snapshot.step:09d}{again}-{digest}.safetensors"
+            temporary.replace(path)
             _flush(self.folder)
         except (OSError, SafetensorError) as error:
-            problem = disk_trouble(error) or str(error)
+            problem = disk_trouble(error) or (isinstance(error, OSError) and error.strerror) or str(error)
             self.note(f"no checkpoint at step {snapshot.step}: {self.folder}: {problem}. The training goes on")
             return False
         finally:
             temporary.unlink(missing_ok=True)
-        for old in self.files()[KEPT:]:
-            old.unlink(missing_ok=True)
+        # by what this training wrote, not by step: another training's checkpoints may have got further
+        self._current = [*(one for one in self._current if one != path), path][-KEPT:]
+        for old in self.files():
+            if old not in self._current:
+                old.unlink(missing_ok=True)
         return True
 
     def newest(self, identity: str) -> Snapshot | None:
@@ -119,14 +137,15 @@ class CheckpointStore:
         for path in self.files():
             problem = None
             try:
-                if file_sha256(path) != path.stem.rpartition("-")[2]:
+                if not path.name.endswith(f"-{file_sha256(path)}.safetensors"):
                     problem = "damaged, its content is not what was written"
                 else:
                     with safe_open(path, framework="pt") as file:
                         head = json.loads(file.metadata()["checkpoint"])
                         if (head["version"], head["identity"]) == (CHECKPOINT_VERSION, identity):
                             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-                            return Snapshot(head["step"], tensors, head["values"], head["context"])
+                            self._current = [path]
+                            return Snapshot(head["step"], tensors, head["values"], head["context"], head["attempt"])
                     problem = "of other settings, data, model or versions"
             except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
                 problem = f"cannot be read ({error})"
@@ -163,6 +182,7 @@ class Saving:
         every_steps: optimizer steps between two checkpoints, or None.
         every_minutes: minutes between two checkpoints, or None.
         context: kept with every checkpoint.
+        attempt: how often the training had been started again before.
         resume_from: the moment to go on from, or None.
         stop: asked after every step.
     """
@@ -172,6 +192,7 @@ class Saving:
     every_steps: int | None = None
     every_minutes: float | None = None
     context: Mapping[str, Any] = field(default_factory=dict)
+    attempt: int = 0
     resume_from: Snapshot | None = None
     stop: StopSwitch | None = None
     _written_at: float = field(init=False)
@@ -190,7 +211,7 @@ class Saving:
     def write(self, step: int, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> bool:
         """Write a checkpoint; return whether the newest one is of this step."""
         if step != self._written_step:
-            snapshot = Snapshot(step, tensors, values, self.context)
+            snapshot = Snapshot(step, tensors, values, self.context, self.attempt)
             if self.store.write(snapshot, self.identity):
                 self._written_step = step
         self._written_at = time.monotonic()

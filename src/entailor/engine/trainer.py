@@ -85,6 +85,7 @@ class TrainingResult:
         evaluate_seconds: tune evaluations.
         examples_seen: training inputs, with repetition.
         epochs: epochs run.
+        evaluated_after: training examples seen before each evaluation of tune.
     """
 
     curve: list[CurvePoint] = field(default_factory=list)
@@ -97,6 +98,7 @@ class TrainingResult:
     evaluate_seconds: float = 0.0
     examples_seen: int = 0
     epochs: float = 0.0
+    evaluated_after: list[int] = field(default_factory=list)
 
 
 def seed_everything(seed: int) -> None:
@@ -200,6 +202,7 @@ class Training:
         saving = self.runtime.saving
         if saving and saving.resume_from:
             restore(self, saving.resume_from)
+            self._tell_again()
         with saving.stop.held() if saving and saving.stop else nullcontext():
             self._all_epochs()
             if saving and saving.stop and saving.stop.signum is not None:  # asked during the last evaluation
@@ -207,6 +210,13 @@ class Training:
         self._keep_best()
         self.result.epochs = self.step / self.steps_per_epoch
         return self.result
+
+    def _tell_again(self) -> None:
+        """Tell of the evaluations before a checkpoint, and so learn again whether the last one was to stop."""
+        if self.runtime.on_evaluation:
+            points = [point for point in self.result.curve if point.tune_accuracy is not None]
+            for point, seen in zip(points, self.result.evaluated_after, strict=True):
+                self.told_to_stop = self.runtime.on_evaluation(point, seen)
 
     def _all_epochs(self) -> None:
         while self.step < self.total_steps and not self._stopped_early():
@@ -421,6 +431,7 @@ class Training:
         self.evaluated_at = self.step
         epoch = self.step / self.steps_per_epoch
         self.result.curve.append(CurvePoint(self.step, epoch, tune_loss=loss, tune_accuracy=accuracy))
+        self.result.evaluated_after.append(self.result.examples_seen)
         collapsed = is_collapsed(predicted_E, gold_E)
         if collapsed:
             label = self.classifier.task.labels[int(np.bincount(predicted_E).argmax())]

@@ -9,8 +9,9 @@ from typing import Any
 
 from entailor.documents import well_formed
 from entailor.errors import RunError
+from entailor.layout import RunFolder
 from entailor.overrides import read_sealed_yaml
-from entailor.record import RunFolder, RunRecord, read_sealed_json
+from entailor.record import RunRecord, read_sealed_json
 
 AGAIN = "Run its command again"
 MACHINE = ("python", "platform", "cpu", "cores", "threads", "gpus", "git_commit")

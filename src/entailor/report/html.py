@@ -14,8 +14,9 @@ from typing import Any
 from entailor.documents import read_bytes, well_formed
 from entailor.errors import RunError
 from entailor.evaluation.comparison import hardest_examples
+from entailor.layout import RunFolder
 from entailor.ownership import is_run_folder
-from entailor.record import NO_MODEL, RECORD_FILE, CurvePoint, RunFolder, RunRecord, read_sealed_json, write_text
+from entailor.record import NO_MODEL, RECORD_FILE, CurvePoint, RunRecord, read_sealed_json, write_text
 from entailor.report import plots, sections, tables
 from entailor.report.doctor import doctor_section
 from entailor.report.effort import effort_section

@@ -1,0 +1,22 @@
+"""Imported once by the process that forks every run of `tests.kill`; it must stay at one thread, or a fork may hang."""
+
+import gc
+import os
+
+os.environ.update(OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false", HF_HUB_OFFLINE="1", MPLBACKEND="agg")
+
+import matplotlib.pyplot  # noqa: F401
+import optuna  # noqa: F401
+import peft  # noqa: F401
+import sklearn.feature_extraction.text
+import sklearn.linear_model  # noqa: F401
+import torch
+import transformers.models.bert.modeling_bert  # noqa: F401
+
+import entailor.experiment
+import entailor.progress  # noqa: F401
+from entailor.methods import registered_methods
+
+torch.set_num_threads(1)
+registered_methods()
+gc.freeze()  # children collect what they make, not what the libraries are
