@@ -105,6 +105,9 @@ def run_folders(data: bytes, folder: Path) -> None:
     finally:
         for name, content in files.items():
             if not (run / name).is_file() or (run / name).read_bytes() != content:
+                (run / name).parent.mkdir(
+                    parents=True, exist_ok=True
+                )  # a damaged trial is cleared when it is run again
                 (run / name).write_bytes(content)
 
 

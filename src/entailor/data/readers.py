@@ -279,7 +279,8 @@ class _Reading:
 
     def _text(self, value: Any, row: int, field: str) -> str:
         """Return a value as text, or say why it is none."""
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+        is_number = isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
+        if is_number and not isinstance(value, bool):
             return str(value)
         if self._options.nulls_are_empty and (value is None or _is_nan(value)):
             self.without_text.add(row)
