@@ -5,6 +5,7 @@ One child serves the whole process. It ends itself when a request takes too long
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import subprocess
@@ -94,6 +95,14 @@ def _end(child: subprocess.Popen[str]) -> int:
         except OSError:
             continue  # what was not read any more
     return status
+
+
+@atexit.register
+def _end_at_exit() -> None:
+    """End the child of this process, if it has one, before the interpreter complains of it."""
+    if (child := _children.get(os.getpid())) is not None:
+        child.kill()
+        _end(child)
 
 
 def _pipe(pipe: IO[str] | None) -> IO[str]:
