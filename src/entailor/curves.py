@@ -21,7 +21,7 @@ from entailor.methods import Method, TrainedMethod
 from entailor.record import RunRecord
 from entailor.seal import Seal, choice_name
 from entailor.tasks import Task
-from entailor.trial import Progress, TrialPlan, discard_checkpoints, run_trial
+from entailor.trial import Progress, TrialPlan, discard_leftovers, run_trial
 
 # A handful of labels gives a handful of steps an epoch, too few to train anything. Small samples are passed over more
 # often, up to so many steps, but never for more steps than the row takes on the whole of train.
@@ -121,7 +121,7 @@ def run_points(
             part = Split(samples[point.num_train], split.tune, split.test)
             record = run_trial(point.plan, task, part, point.folder, stage, surroundings)
         else:
-            discard_checkpoints(point.folder)
+            discard_leftovers(point.folder)
         finished(record, reused)
 
 

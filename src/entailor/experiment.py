@@ -38,7 +38,7 @@ from entailor.run_lock import lock_run
 from entailor.seal import Seal, choice_name, choice_of, open_seal
 from entailor.storage import disk_trouble
 from entailor.tasks import Task
-from entailor.trial import TrialPlan, discard_checkpoints, run_trial
+from entailor.trial import TrialPlan, discard_leftovers, run_trial
 from entailor.tuning import tune_rows, tuning_document
 
 REPORT_SECONDS = 30  # while trials run the page is drawn anew this often; comparison.json is right after each
@@ -153,7 +153,7 @@ def _compare(
             if place not in finished:
                 records[place] = run_trial(plan, task, data.split, place, observer.stage, around)
             else:
-                discard_checkpoints(place)  # which a kill between a record and the end of its trial leaves behind
+                discard_leftovers(place)  # which a kill between a record and the end of its trial leaves behind
             seal = seal.with_results(records[place])
             if place not in finished or number == len(plans):
                 summary = compared()

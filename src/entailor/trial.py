@@ -33,8 +33,10 @@ from entailor.models.load import Backbone, load_backbone, open_model
 from entailor.models.memory import resident_bytes
 from entailor.models.precision import PrecisionChoice
 from entailor.models.prompts import PromptEncoder
+from entailor.ownership import remove_files
 from entailor.record import (
     CHECKPOINT_FOLDER,
+    WRITTEN_FILE,
     Costs,
     CurvePoint,
     Prediction,
@@ -198,7 +200,7 @@ def train_only(
         plan: what to try.
         task: labels and input shape.
         split: train and tune; its test is not looked at, and may be empty.
-        folder: where its checkpoints are kept; they stay until the caller calls :func:`discard_checkpoints`.
+        folder: where its checkpoints are kept; they stay until the caller calls :func:`discard_leftovers`.
         on_progress: as for :func:`run_trial`.
         on_evaluation: told of each evaluation of tune and the training examples seen so far; True stops training.
         surroundings: as for :func:`run_trial`.
@@ -210,9 +212,10 @@ def train_only(
     return trial.training
 
 
-def discard_checkpoints(folder: Path) -> None:
-    """Remove the checkpoints of a training that is over."""
+def discard_leftovers(folder: Path) -> None:
+    """Remove what a training that is over needs no more: its checkpoints, and the list its record now holds."""
     CheckpointStore(folder / CHECKPOINT_FOLDER).clear()
+    remove_files(folder, (WRITTEN_FILE,))
 
 
 def _blank_record(plan: TrialPlan, task: Task, error: str | None = None) -> RunRecord:

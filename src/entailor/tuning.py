@@ -31,7 +31,7 @@ from entailor.record import CurvePoint, read_sealed_json, write_sealed_json
 from entailor.redaction import without_secrets
 from entailor.storage import disk_trouble
 from entailor.tasks import Task
-from entailor.trial import Progress, TrialPlan, discard_checkpoints, train_only
+from entailor.trial import Progress, TrialPlan, discard_leftovers, train_only
 
 STUDY_FILE = "study.json"
 STUDY_VERSION = 2
@@ -241,9 +241,9 @@ class _Tuner:
         while not finished and self._affordable():
             self.tried.append(self._try())
             self._write_study("running", None)
-            discard_checkpoints(self.folder)
+            discard_leftovers(self.folder)
             self.surroundings.note(self._words(self.tried[-1]))
-        discard_checkpoints(self.folder)  # which a kill right after a study was written leaves behind
+        discard_leftovers(self.folder)  # which a kill right after a study was written leaves behind
         best = _best(self.tried, self.method.metric_for_best_model)
         study = Study(self.plan.model, self.plan.row, tuple(self.tried), best)
         if not finished:
@@ -264,7 +264,7 @@ class _Tuner:
                 return bool(earlier.get("status") == "finished")
         except RunError:
             self.tried = []
-        discard_checkpoints(self.folder)
+        discard_leftovers(self.folder)
         self._write_study("running", None)
         return False
 
