@@ -16,8 +16,8 @@ from measure import arguments, report
 from torch import nn
 
 from entailor import DataSettings, Experiment, ModelSettings, Observer, compare
-from entailor.kernels import dropout as dropout_file
-from entailor.methods.shortcut import Shortcut
+from entailor.accel import dropout as dropout_file
+from entailor.accel.shortcut import Shortcut
 
 
 @contextmanager

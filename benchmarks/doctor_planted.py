@@ -15,11 +15,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from entailor.config import ModelSettings
-from entailor.data.doctor.base import Diagnosis, Evidence, registered_checks
+from entailor.config.experiment import ModelSettings
 from entailor.data.example import Example, Split
 from entailor.data.readers import read_examples
-from entailor.doctor import encoder_features
+from entailor.diagnostics.base import Diagnosis, Evidence, registered_checks
+from entailor.diagnostics.doctor import encoder_features
 from entailor.models.load import load_backbone, open_model
 from entailor.models.precision import PrecisionChoice
 from entailor.tasks import Task

@@ -30,13 +30,13 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 import numpy as np
 import torch
 
-from entailor.config import DataSettings, ModelSettings
+from entailor.classifiers.readout import LabelWords
+from entailor.config.experiment import DataSettings, ModelSettings
 from entailor.data.example import Example
 from entailor.data.splits import load_data
 from entailor.engine.batching import SCORING_TOKENS, BatchLimit, scoring_batches
 from entailor.engine.meter import peak_memory_bytes
 from entailor.methods import build_method
-from entailor.methods.readout import LabelWords
 from entailor.models.load import load_backbone, open_model
 from entailor.models.precision import PrecisionChoice
 from entailor.tasks import Task

@@ -12,8 +12,8 @@ from measure import arguments, gemm_peak, ratios, read_rows, report, spread
 from torch import Tensor, nn
 from training import Contest, default_model
 
-from entailor.kernels import dropout as dropout_file
-from entailor.kernels import encoder as encoder_file
+from entailor.accel import dropout as dropout_file
+from entailor.accel import encoder as encoder_file
 
 
 def native_mask(shape: Any, p: float) -> Tensor:
@@ -35,9 +35,9 @@ def without_last_layer_cut(layers: Any, hidden_BTH: Tensor, packing: Any) -> Ten
 @contextmanager
 def switched(contest: Contest, *, packed: bool, masks: bool, cut: bool, fused: bool) -> Iterator[None]:
     """Switch shortcuts on and off inside the block."""
-    from entailor.kernels import attention as attention_file
-    from entailor.kernels import lora_linear as lora_file
-    from entailor.methods import shortcut as shortcut_file
+    from entailor.accel import attention as attention_file
+    from entailor.accel import lora_linear as lora_file
+    from entailor.accel import shortcut as shortcut_file
 
     contest.classifier.shortcut.proven = None if packed else False
     patches = []

@@ -35,7 +35,7 @@ def main() -> None:
     if asked.one:
         sys.stdout.write(json.dumps(load_once(asked.one[0], int(asked.one[1]))))
         return
-    from entailor.models.source import resolve_model
+    from entailor.models.resolve.source import resolve_model
 
     small = str(resolve_model(SMOLLM2).path)
     results = {"smollm2_fp32": in_own_process(small, 32), "smollm2_nf4": in_own_process(small, 4)}
@@ -63,12 +63,12 @@ def load_once(folder: str, bits: int) -> dict[str, Any]:
     import torch
     from transformers import AutoConfig, AutoModelForSequenceClassification, LlamaForSequenceClassification  # noqa: F401
 
-    from entailor.config import ModelSettings
+    from entailor.config.experiment import ModelSettings
     from entailor.engine.meter import peak_memory_bytes, reset_peak_memory
     from entailor.models.checkpoint import load_checkpoint
     from entailor.models.load import quiet_libraries
     from entailor.models.memory import resident_bytes
-    from entailor.models.placement import plan_placement
+    from entailor.models.memory_plan import plan_placement
 
     path, settings = Path(folder), ModelSettings(load_in_4bit=bits == 4)
     config = AutoConfig.from_pretrained(path)

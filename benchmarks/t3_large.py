@@ -9,7 +9,7 @@ import training
 from measure import arguments, gemm_peak, in_turn, ratios, read_rows, report, spread
 from training import Contest, default_model
 
-from entailor.models.source import ModelFolder, resolve_model
+from entailor.models.resolve.source import ModelFolder, resolve_model
 
 GOAL = 1.5
 GOAL_SHARE = 0.7

@@ -16,13 +16,13 @@ import torch
 from measure import LABELS, now
 from torch import nn
 
-from entailor.config import DEFAULT_MODEL, ModelSettings
+from entailor.config.experiment import DEFAULT_MODEL, ModelSettings
 from entailor.data.example import Example
 from entailor.engine import trainer as loop
 from entailor.methods import build_method
 from entailor.models.load import load_backbone, open_model, quiet_libraries
 from entailor.models.precision import PrecisionChoice
-from entailor.models.source import ModelFolder
+from entailor.models.resolve.source import ModelFolder
 from entailor.tasks import Task
 
 TASK = Task(LABELS, is_pair=True)

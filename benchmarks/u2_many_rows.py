@@ -28,7 +28,7 @@ if way == "peer":
     import pandas
     run = lambda: len(pandas.read_csv(path) if path.endswith("csv") else pandas.read_json(path, lines=True))
 else:
-    from entailor.config import DataSettings
+    from entailor.config.experiment import DataSettings
     from entailor.data.splits import load_data
     def run():
         split = load_data(DataSettings(train=path)).split
@@ -41,10 +41,10 @@ else:
 if way == "batched":
     import numpy
     from transformers import AutoConfig, AutoTokenizer
-    from entailor.config import DEFAULT_MODEL, ModelSettings
+    from entailor.config.experiment import DEFAULT_MODEL, ModelSettings
     from entailor.data.example import Example
     from entailor.engine.batching import BatchLimit, training_batches
-    from entailor.methods.base import pad_ids
+    from entailor.classifiers.base import pad_ids
     from entailor.models.load import open_model
     from entailor.models.tokenizer import TextEncoder
     folder = open_model(DEFAULT_MODEL, ModelSettings()).path

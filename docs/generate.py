@@ -15,9 +15,9 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from entailor.config import Experiment, Settings
+from entailor.config.experiment import Experiment, Settings
+from entailor.config.overrides import SECTIONS
 from entailor.methods import Method, TrainedMethod, registered_methods
-from entailor.overrides import SECTIONS
 
 DOCS = Path(__file__).resolve().parent
 BEGIN = "<!-- written by docs/generate.py from here on -->"
@@ -171,7 +171,7 @@ def verbs() -> Iterator[list[str]]:
     """Yield the words of every command, groups first."""
     from typer.main import get_command
 
-    from entailor.cli import app
+    from entailor.cli.app import app
 
     def walk(command: Any, words: list[str]) -> Iterator[list[str]]:
         yield words
@@ -185,7 +185,7 @@ def help_text(words: list[str]) -> str:
     """Return what ``entailor WORDS --help`` prints, without colours and at a fixed width."""
     from typer.testing import CliRunner
 
-    from entailor.cli import app
+    from entailor.cli.app import app
 
     width = {"COLUMNS": str(COLUMNS), "TERMINAL_WIDTH": str(COLUMNS), "NO_COLOR": "1"}
     result = CliRunner().invoke(app, [*words, "--help"], prog_name="entailor", env=width)

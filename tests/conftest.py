@@ -13,14 +13,14 @@ import pytest
 import torch
 from hypothesis import settings
 
-from entailor.config import DataSettings, Experiment, ModelSettings
+from entailor.config.experiment import DataSettings, Experiment, ModelSettings
 from entailor.data.example import Example, Split, content_id
-from entailor.experiment import Comparison, compare
 from entailor.models.load import Backbone, Objective, load_backbone
 from entailor.models.precision import PrecisionChoice
-from entailor.models.source import resolve_model
-from entailor.record import RECORD_FILE, write_sealed_json
-from entailor.storage import checksums
+from entailor.models.resolve.source import resolve_model
+from entailor.runs.integrity import checksums
+from entailor.runs.record import RECORD_FILE, write_sealed_json
+from entailor.study.compare import Comparison, compare
 from entailor.tasks import Task
 
 ENCODERS = ("bert", "roberta", "distilbert", "electra", "deberta-v2", "mpnet", "modernbert")
@@ -51,7 +51,7 @@ def _one_thread() -> Iterator[None]:
 def _no_network() -> Iterator[None]:
     """Nobody asks the Hub whether it is there."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("entailor.models.hub.hub_is_silent", lambda: False)
+        patch.setattr("entailor.models.resolve.hub.hub_is_silent", lambda: False)
         patch.setattr("entailor.data.tables.hub_is_silent", lambda: False)
         yield
 

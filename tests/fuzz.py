@@ -15,28 +15,28 @@ from pathlib import Path
 
 from tests import hostile
 
-from entailor import cli
-from entailor.config import Experiment, ModelSettings, PromptSettings, parse_settings
+from entailor.cli import app as cli
+from entailor.config.experiment import Experiment, ModelSettings, PromptSettings, parse_settings
+from entailor.config.overrides import apply_overrides, dump_sealed_yaml, read_sealed_yaml, read_yaml
 from entailor.data.example import Example
 from entailor.data.readers import ReadOptions, iter_examples, read_examples
 from entailor.errors import EntailorError
 from entailor.evaluation.difference import diff_runs
-from entailor.experiment import Observer, check_same_experiment, earlier_records
-from entailor.inference import find_trial, label_names_of_run
-from entailor.layout import RunFolder
 from entailor.methods import build_method
 from entailor.methods.registry import known_keys
 from entailor.models.load import load_backbone, open_model, plan_model
 from entailor.models.precision import PrecisionChoice
-from entailor.overrides import apply_overrides, dump_sealed_yaml, read_sealed_yaml, read_yaml
-from entailor.record import RunRecord, read_status
 from entailor.report.html import write_report
-from entailor.restoring import load_classifier
-from entailor.seal import open_seal
+from entailor.runs.layout import RunFolder
+from entailor.runs.record import RunRecord, read_status
+from entailor.shipping.inference import find_trial, label_names_of_run
+from entailor.shipping.restoring import load_classifier
+from entailor.study.compare import Observer, check_same_experiment, earlier_records
+from entailor.study.search import tuning_document
+from entailor.study.test_access import open_seal
+from entailor.study.verification import verify
 from entailor.tasks import Task
 from entailor.tasks.templates import build_template
-from entailor.tuning import tuning_document
-from entailor.verification import verify
 
 SUFFIXES = ("a.csv", "a.tsv", "a.jsonl", "a.json", "a.csv.gz", "a.parquet", "a.jsonl.gz")
 

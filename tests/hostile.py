@@ -32,12 +32,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from entailor import cli
-from entailor.config import DataSettings
+from entailor.cli import app as cli
+from entailor.config.experiment import DataSettings
 from entailor.data.example import Split
 from entailor.data.splits import load_data
 from entailor.report import plots
-from entailor.storage import BLANK_SEAL, checksums, seal
+from entailor.runs.integrity import BLANK_SEAL, checksums, seal
 
 MOST_CPU_SECONDS = 4  # of one command; a hostile one takes a fraction of a second
 MOST_WALL_SECONDS = 60  # of one command that waits instead of working; generous, since the machine may be busy
@@ -245,8 +245,8 @@ def _override(word: str) -> Build:
 @cache
 def sound_run() -> Path:
     """A finished run of two rows without a model."""
-    from entailor.config import Experiment, parse_settings
-    from entailor.experiment import compare
+    from entailor.config.experiment import Experiment, parse_settings
+    from entailor.study.compare import compare
 
     folder = Path(tempfile.mkdtemp(prefix="sound-"))
     (folder / "train.csv").write_text(TRAIN_CSV)

@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import entailor.experiment
-from entailor.config import Experiment
+import entailor.study.compare
+from entailor.config.experiment import Experiment
 from entailor.engine.stopping import Stopped, stop_on_signals
-from entailor.experiment import Observer, compare
-from entailor.storage import file_sha256
+from entailor.runs.integrity import file_sha256
+from entailor.study.compare import Observer, compare
 
 SRC = Path(__file__).parent.parent / "src"
 GROUPS = {"tuning": "search", "trials": "trial", "curve": "curve point"}
@@ -97,7 +97,7 @@ class Events:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        replace, unlink, write_report = os.replace, os.unlink, entailor.experiment.write_report
+        replace, unlink, write_report = os.replace, os.unlink, entailor.study.compare.write_report
 
         def watched_replace(source: Any, target: Any, **more: Any) -> None:
             name = self.named(target)
@@ -122,7 +122,7 @@ class Events:
         with (
             mock.patch("os.replace", watched_replace),
             mock.patch("os.unlink", watched_unlink),
-            mock.patch("entailor.experiment.write_report", watched_report),
+            mock.patch("entailor.study.compare.write_report", watched_report),
         ):
             yield
 

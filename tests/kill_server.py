@@ -13,8 +13,7 @@ import sklearn.linear_model  # noqa: F401
 import torch
 import transformers.models.bert.modeling_bert  # noqa: F401
 
-import entailor.experiment
-import entailor.progress  # noqa: F401
+import entailor.cli.progress  # noqa: F401
 from entailor.methods import registered_methods
 
 torch.set_num_threads(1)

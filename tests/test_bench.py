@@ -48,7 +48,7 @@ def test_a_method_without_a_training_loop_is_refused(tiny_model):
 
 
 def test_the_verb_prints_json(tiny_model, capsys):
-    from entailor.cli import app
+    from entailor.cli.app import app
 
     words = ["bench", "--model", str(tiny_model("bert")), "--methods", "lora", "--seconds", "0.01", "--json", "-q"]
     app(args=words, standalone_mode=False)

@@ -46,7 +46,7 @@ def test_one_file_makes_a_method(
     words = ["compare", *files, "--model", str(tiny_model("bert")), "--methods", "majority,bitfit", "--json", "--quiet"]
     words += ["--out", str(tmp_path / "run"), "bitfit.train_norms=true", "num_train_epochs=2", "model.precision=fp32"]
     done = subprocess.run(
-        [sys.executable, "-c", "from entailor.cli import main; main()", *words],
+        [sys.executable, "-c", "from entailor.cli.app import main; main()", *words],
         env={"PYTHONPATH": str(package), "HOME": str(tmp_path), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,

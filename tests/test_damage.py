@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-import entailor.experiment
-from entailor.config import BudgetSettings
+import entailor.study.compare
+from entailor.config.experiment import BudgetSettings
 from entailor.errors import RunError
 from entailor.evaluation.difference import diff_runs
-from entailor.experiment import Observer, compare
-from entailor.inference import find_trial
-from entailor.layout import RunFolder
-from entailor.record import RunRecord, read_json, write_sealed_json, write_text
 from entailor.report.html import write_report
-from entailor.restoring import load_classifier
-from entailor.verification import verify
+from entailor.runs.layout import RunFolder
+from entailor.runs.record import RunRecord, read_json, write_sealed_json, write_text
+from entailor.shipping.inference import find_trial
+from entailor.shipping.restoring import load_classifier
+from entailor.study.compare import Observer, compare
+from entailor.study.verification import verify
 
 DAMAGES = ("cut", "empty", "flip", "delete")
 
@@ -38,7 +38,7 @@ def sound(experiment, tmp_path_factory):
 @pytest.fixture(autouse=True)
 def plain_page(monkeypatch):
     """Drawing takes longer than all the rest."""
-    monkeypatch.setattr(entailor.experiment, "write_report", lambda folder: write_text(folder.report_file, "page"))
+    monkeypatch.setattr(entailor.study.compare, "write_report", lambda folder: write_text(folder.report_file, "page"))
 
 
 def damage(path: Path, how: str) -> None:
@@ -259,8 +259,8 @@ def test_a_run_whose_model_is_another_one_now_is_not_sound(tmp_path, tiny_model,
     from safetensors.torch import load_file, save_file
     from typer.testing import CliRunner
 
-    from entailor.cli import app
-    from entailor.config import Experiment
+    from entailor.cli.app import app
+    from entailor.config.experiment import Experiment
 
     model, out = tmp_path / "model", tmp_path / "run"
     shutil.copytree(tiny_model("bert"), model)

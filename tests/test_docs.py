@@ -11,8 +11,8 @@ import pytest
 import yaml
 from typer.main import get_command
 
-from entailor.cli import app
-from entailor.config import Experiment, parse_settings
+from entailor.cli.app import app
+from entailor.config.experiment import Experiment, parse_settings
 from entailor.methods import build_method, registered_methods
 
 ROOT = Path(__file__).parents[1]

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from entailor import compare
-from entailor.config import Experiment, parse_settings
+from entailor.config.experiment import Experiment, parse_settings
+from entailor.config.overrides import read_yaml
 from entailor.data.example import Example, Split
 from entailor.methods import Method, TrainedMethod, build_method
-from entailor.overrides import read_yaml
 
 FOLDER = Path(__file__).parents[1] / "examples"
 EXAMPLES = sorted(FOLDER.glob("*.yaml"))

@@ -23,20 +23,20 @@ from tests.conftest import FP32
 from tests.engine.conftest import Toy, ToyMethod, toy_data
 from tests.kill import environment
 
-import entailor.experiment
-import entailor.trial
-from entailor.config import ModelSettings
+import entailor.study.compare
+import entailor.study.trial
+from entailor.config.experiment import ModelSettings
 from entailor.engine.memory import is_out_of_memory
 from entailor.engine.scorer import score
 from entailor.engine.trainer import Runtime, TrainingData, train
 from entailor.errors import DivergedError, RunError, TrainingError
-from entailor.experiment import compare
 from entailor.methods import build_method
-from entailor.record import RunRecord, write_json, write_text
-from entailor.restoring import load_classifier
-from entailor.run_lock import OWNER_FILE, lock_run
-from entailor.storage import disk_trouble
-from entailor.trial import TrialPlan, run_trial
+from entailor.runs.integrity import disk_trouble
+from entailor.runs.lock import OWNER_FILE, lock_run
+from entailor.runs.record import RunRecord, write_json, write_text
+from entailor.shipping.restoring import load_classifier
+from entailor.study.compare import compare
+from entailor.study.trial import TrialPlan, run_trial
 
 
 def quiet(*said):
@@ -45,7 +45,7 @@ def quiet(*said):
 
 @pytest.fixture(autouse=True)
 def plain_page(monkeypatch):
-    monkeypatch.setattr(entailor.experiment, "write_report", lambda folder: write_text(folder.report_file, "page"))
+    monkeypatch.setattr(entailor.study.compare, "write_report", lambda folder: write_text(folder.report_file, "page"))
 
 
 @pytest.fixture
@@ -156,7 +156,7 @@ def test_a_killed_owner_leaves_no_lock(experiment, tmp_path):
     code = f"""
 import time
 from pathlib import Path
-from entailor.run_lock import lock_run
+from entailor.runs.lock import lock_run
 with lock_run(Path({str(tmp_path / "run")!r})):
     print("held", flush=True)
     time.sleep(60)
@@ -183,7 +183,7 @@ def test_a_clock_that_is_set_back_gives_no_end_before_the_beginning(
         def now(cls, tz=None):
             return next(cls.times)
 
-    monkeypatch.setattr(entailor.trial, "datetime", Back)
+    monkeypatch.setattr(entailor.study.trial, "datetime", Back)
     plan = TrialPlan("row", build_method("majority", {}), "none", 0, ModelSettings(), FP32)
     record = run_trial(plan, nli_task, nli_split, tmp_path / "trial", quiet)
     assert record.provenance["started"] <= record.provenance["ended"]
@@ -339,7 +339,7 @@ def silent_server():
 
 
 def ask_hub(endpoint: str, cache: Path) -> tuple[str, float]:
-    code = "from entailor.models.hub import fetch_from_hub; fetch_from_hub('org/model', None)"
+    code = "from entailor.models.resolve.hub import fetch_from_hub; fetch_from_hub('org/model', None)"
     values = {
         "HF_ENDPOINT": endpoint,
         "HF_HOME": str(cache),

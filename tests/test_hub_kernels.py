@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from tests.conftest import make_examples, write_csv
 
-from entailor import cli
+from entailor.cli import app as cli
 from entailor.errors import ModelError
-from entailor.network import check_no_hub_kernels
-from entailor.record import read_json
+from entailor.runs.network import check_no_hub_kernels
+from entailor.runs.record import read_json
 
 PLANTED = """
 from pathlib import Path
@@ -38,7 +38,7 @@ def __getattr__(name):
 EVERY_COMMAND = """
 import shlex, sys
 from typer.testing import CliRunner
-from entailor.cli import app
+from entailor.cli.app import app
 
 for line in sys.argv[1:]:
     result = CliRunner().invoke(app, shlex.split(line))

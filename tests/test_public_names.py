@@ -14,34 +14,34 @@ from pathlib import Path
 import pytest
 
 import entailor
-from entailor.config import DataSettings, Experiment, ModelSettings
+from entailor.config.experiment import DataSettings, Experiment, ModelSettings
 from entailor.data.example import Split
 
 ROOT = Path(__file__).parent.parent
 PUBLIC = {
-    "BudgetSettings": "entailor.config",
+    "BudgetSettings": "entailor.config.experiment",
     "Classifier": "entailor.methods.base",
-    "Comparison": "entailor.experiment",
-    "DataSettings": "entailor.config",
+    "Comparison": "entailor.study.compare",
+    "DataSettings": "entailor.config.experiment",
     "EntailorError": "entailor.errors",
-    "Examination": "entailor.doctor",
+    "Examination": "entailor.diagnostics.doctor",
     "Example": "entailor.data.example",
-    "Experiment": "entailor.config",
-    "MergeReport": "entailor.merging",
+    "Experiment": "entailor.config.experiment",
+    "MergeReport": "entailor.shipping.merging",
     "Method": "entailor.methods.base",
-    "ModelSettings": "entailor.config",
-    "Observer": "entailor.experiment",
-    "RunRecord": "entailor.record",
+    "ModelSettings": "entailor.config.experiment",
+    "Observer": "entailor.study.compare",
+    "RunRecord": "entailor.runs.record",
     "Split": "entailor.data.example",
-    "compare": "entailor.experiment",
+    "compare": "entailor.study.compare",
     "diff_runs": "entailor.evaluation.difference",
-    "evaluate": "entailor.inference",
-    "forecast": "entailor.experiment",
-    "load_classifier": "entailor.restoring",
-    "merge": "entailor.merging",
-    "predict": "entailor.inference",
-    "validate": "entailor.doctor",
-    "verify": "entailor.verification",
+    "evaluate": "entailor.shipping.inference",
+    "forecast": "entailor.study.compare",
+    "load_classifier": "entailor.shipping.restoring",
+    "merge": "entailor.shipping.merging",
+    "predict": "entailor.shipping.inference",
+    "validate": "entailor.diagnostics.doctor",
+    "verify": "entailor.study.verification",
 }
 
 
@@ -99,7 +99,7 @@ def test_the_example_of_the_docstring_runs(
         return Experiment(**values, **small, forecast=False)
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("entailor.config.Experiment", on_tiny)
+    monkeypatch.setattr("entailor.config.experiment.Experiment", on_tiny)
     lines = [f"{row.text},{row.text_pair}" for row in nli_split.test]
     (tmp_path / "new.csv").write_text("\n".join(["premise,hypothesis", *lines]))
     exec(example, {})

@@ -13,14 +13,14 @@ import pytest
 from typer.testing import CliRunner
 
 from entailor import DataSettings, validate
-from entailor.cli import app
-from entailor.config import Experiment, parse_settings
+from entailor.cli.app import app
+from entailor.config.experiment import Experiment, parse_settings
+from entailor.config.overrides import apply_overrides
+from entailor.config.plain import share
 from entailor.data.labels import label_key, visible
 from entailor.data.splits import load_data
 from entailor.errors import LabelError
 from entailor.methods.registry import known_keys
-from entailor.overrides import apply_overrides
-from entailor.plain import share
 
 
 def file_of(path: Path, labels: list[str]) -> str:

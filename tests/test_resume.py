@@ -11,14 +11,14 @@ import pytest
 import torch
 from tests.conftest import FP32, make_examples
 
-from entailor.config import ModelSettings
+from entailor.config.experiment import ModelSettings
 from entailor.data.example import Split
 from entailor.engine.checkpoint import CheckpointStore
 from entailor.engine.stopping import Stopped, StopSwitch, Surroundings
 from entailor.methods import TrainedMethod, build_method, registered_methods
-from entailor.record import RunRecord
-from entailor.storage import checksums
-from entailor.trial import TrialPlan, run_trial
+from entailor.runs.integrity import checksums
+from entailor.runs.record import RunRecord
+from entailor.study.trial import TrialPlan, run_trial
 
 FAST = {
     "num_train_epochs": 2.0,

@@ -7,20 +7,20 @@ import pytest
 import torch
 from tests.conftest import FP32, make_examples, reseal
 
-from entailor import cli
-from entailor.config import ModelSettings
+from entailor.cli import app as cli
+from entailor.config.experiment import ModelSettings
 from entailor.data.example import Split
 from entailor.errors import ConfigError, EntailorError, MethodError, ModelError, RunError
-from entailor.inference import harmless
 from entailor.methods import build_method
 from entailor.methods.lora import Lora
-from entailor.models import cache
-from entailor.models.source import resolve_model
-from entailor.record import read_json, write_json
-from entailor.redaction import HIDDEN, without_secrets
+from entailor.models.resolve import cache
+from entailor.models.resolve.source import resolve_model
 from entailor.report.html import render
-from entailor.restoring import load_classifier
-from entailor.trial import TrialPlan, run_trial
+from entailor.runs.record import read_json, write_json
+from entailor.runs.redaction import HIDDEN, without_secrets
+from entailor.shipping.inference import harmless
+from entailor.shipping.restoring import load_classifier
+from entailor.study.trial import TrialPlan, run_trial
 
 SPLIT = Split(*(tuple(make_examples(count, seed=count)) for count in (12, 6, 6)))
 
@@ -229,7 +229,7 @@ def test_a_page_forbids_everything_it_does_not_need(finished_run):
     ],
 )
 def test_a_prompt_reaches_neither_python_nor_all_memory(template):
-    from entailor.config import PromptSettings
+    from entailor.config.experiment import PromptSettings
     from entailor.tasks.templates import build_template
 
     whole = f"{template} {{{{ premise }}}} {{{{ hypothesis }}}} {{{{ label }}}}"

@@ -11,21 +11,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from entailor.network import shut_out_hub_kernels
+from entailor.runs.network import shut_out_hub_kernels
 
 if TYPE_CHECKING:
-    from entailor.config import BudgetSettings, DataSettings, Experiment, ModelSettings
+    from entailor.config.experiment import BudgetSettings, DataSettings, Experiment, ModelSettings
     from entailor.data.example import Example, Split
-    from entailor.doctor import Examination, validate
+    from entailor.diagnostics.doctor import Examination, validate
     from entailor.errors import EntailorError
     from entailor.evaluation.difference import diff_runs
-    from entailor.experiment import Comparison, Observer, compare, forecast
-    from entailor.inference import evaluate, predict
-    from entailor.merging import MergeReport, merge
     from entailor.methods import Classifier, Method
-    from entailor.record import RunRecord
-    from entailor.restoring import load_classifier
-    from entailor.verification import verify
+    from entailor.runs.record import RunRecord
+    from entailor.shipping.inference import evaluate, predict
+    from entailor.shipping.merging import MergeReport, merge
+    from entailor.shipping.restoring import load_classifier
+    from entailor.study.compare import Comparison, Observer, compare, forecast
+    from entailor.study.verification import verify
 
 __version__ = "0.1.0"
 
@@ -33,29 +33,29 @@ shut_out_hub_kernels()
 
 # Where each public name lives; it is imported when it is first asked for, so `import entailor` is quick.
 _HOMES = {
-    "BudgetSettings": "entailor.config",
+    "BudgetSettings": "entailor.config.experiment",
     "Classifier": "entailor.methods",
-    "Comparison": "entailor.experiment",
-    "DataSettings": "entailor.config",
+    "Comparison": "entailor.study.compare",
+    "DataSettings": "entailor.config.experiment",
     "EntailorError": "entailor.errors",
-    "Examination": "entailor.doctor",
+    "Examination": "entailor.diagnostics.doctor",
     "Example": "entailor.data.example",
-    "Experiment": "entailor.config",
-    "MergeReport": "entailor.merging",
+    "Experiment": "entailor.config.experiment",
+    "MergeReport": "entailor.shipping.merging",
     "Method": "entailor.methods",
-    "ModelSettings": "entailor.config",
-    "Observer": "entailor.experiment",
-    "RunRecord": "entailor.record",
+    "ModelSettings": "entailor.config.experiment",
+    "Observer": "entailor.study.compare",
+    "RunRecord": "entailor.runs.record",
     "Split": "entailor.data.example",
-    "compare": "entailor.experiment",
+    "compare": "entailor.study.compare",
     "diff_runs": "entailor.evaluation.difference",
-    "evaluate": "entailor.inference",
-    "forecast": "entailor.experiment",
-    "load_classifier": "entailor.restoring",
-    "merge": "entailor.merging",
-    "predict": "entailor.inference",
-    "validate": "entailor.doctor",
-    "verify": "entailor.verification",
+    "evaluate": "entailor.shipping.inference",
+    "forecast": "entailor.study.compare",
+    "load_classifier": "entailor.shipping.restoring",
+    "merge": "entailor.shipping.merging",
+    "predict": "entailor.shipping.inference",
+    "validate": "entailor.diagnostics.doctor",
+    "verify": "entailor.study.verification",
 }
 
 __all__ = [

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from entailor.config import ModelSettings
+from entailor.config.experiment import ModelSettings
 from entailor.data.corpus import generate_split
 from entailor.data.example import Example
 from entailor.data.readers import read_examples
@@ -26,7 +26,7 @@ from entailor.errors import ConfigError
 from entailor.methods import TrainedMethod, build_method
 from entailor.models.load import load_backbone, open_model
 from entailor.models.precision import Precision, PrecisionChoice
-from entailor.models.source import ModelFolder
+from entailor.models.resolve.source import ModelFolder
 from entailor.tasks import Task
 
 DEFAULT_METHODS = ("full_finetuning", "lora", "p_tuning", "prefix_tuning")

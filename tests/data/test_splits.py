@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from entailor.config import DataSettings
+from entailor.config.experiment import DataSettings
 from entailor.data.example import Example, Split
 from entailor.data.splits import load_data, split_document
 from entailor.data.stratify import sample, split_off
@@ -75,7 +75,7 @@ def test_another_seed_gives_another_split_and_the_same_seed_the_same(tmp_path):
 def test_the_split_does_not_hang_on_the_hash_seed_of_the_process(tmp_path):
     source = write(tmp_path, "a.jsonl", pair_rows(40))
     code = (
-        "import sys; from entailor.config import DataSettings; from entailor.data.splits import load_data; "
+        "import sys; from entailor.config.experiment import DataSettings; from entailor.data.splits import load_data; "
         "print(load_data(DataSettings(train=sys.argv[1], max_train_examples=30)).fingerprint)"
     )
     seen = {

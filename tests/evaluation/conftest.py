@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
-from entailor.record import Costs, Prediction, RunRecord
+from entailor.runs.record import Costs, Prediction, RunRecord
 
 LABELS = ("entailment", "neutral", "contradiction")
 

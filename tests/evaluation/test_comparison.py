@@ -6,7 +6,7 @@ import pytest
 
 from entailor.errors import RunError
 from entailor.evaluation.comparison import compare_records, hardest_examples, short_model_names
-from entailor.record import Costs
+from entailor.runs.record import Costs
 
 
 def test_one_row_a_model_and_method_with_means_over_seeds(record):

@@ -7,7 +7,7 @@ import pytest
 
 from entailor.errors import RunError
 from entailor.evaluation.learning_curve import CurveRow, describe_curves, fit_power_law, fit_resampled
-from entailor.record import Prediction, RunRecord
+from entailor.runs.record import Prediction, RunRecord
 
 SIZES = (50, 100, 200, 400, 800)
 

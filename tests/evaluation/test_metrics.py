@@ -8,7 +8,7 @@ from sklearn import metrics as sk
 
 from entailor.errors import RunError
 from entailor.evaluation.metrics import evaluate_record
-from entailor.record import Prediction, RunRecord
+from entailor.runs.record import Prediction, RunRecord
 
 
 def arrays(record):

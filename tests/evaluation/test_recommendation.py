@@ -2,10 +2,10 @@ from dataclasses import replace
 
 import pytest
 
-from entailor.config import Priorities
+from entailor.config.experiment import Priorities
 from entailor.evaluation.comparison import compare_records
-from entailor.layout import RunFolder
-from entailor.record import Costs
+from entailor.runs.layout import RunFolder
+from entailor.runs.record import Costs
 
 
 def answering(record, right):

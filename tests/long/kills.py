@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tests.kill import Runs, Target
 
-from entailor.config import BudgetSettings, DataSettings, Experiment, ModelSettings
+from entailor.config.experiment import BudgetSettings, DataSettings, Experiment, ModelSettings
 
 LORA = {
     "r": 2,

@@ -9,10 +9,10 @@ import torch
 from tests.conftest import FP32, make_decoder_tokenizer, make_examples, make_tokenizer
 from tests.methods.conftest import teach
 
-from entailor.config import ModelSettings
+from entailor.config.experiment import ModelSettings
 from entailor.methods import build_method
 from entailor.models.load import Family, load_backbone
-from entailor.models.source import resolve_model
+from entailor.models.resolve.source import resolve_model
 from entailor.tasks import Task
 
 METHODS = ("lora", "full_finetuning", "p_tuning", "prefix_tuning", "linear_probe")

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from entailor.classifiers.base import PromptedClassifier
 from entailor.data.example import Example
 from entailor.engine.scorer import collect_features, score
 from entailor.engine.trainer import Runtime, TrainingData, TrainingResult, train
 from entailor.methods import Classifier, FittedClassifier, Method, TrainedMethod
-from entailor.methods.base import PromptedClassifier
 
 ALL_AT_ONCE = 10**6
 

@@ -65,7 +65,7 @@ def test_a_new_pooler_inside_the_encoder_is_trained_and_saved(tiny_model, load_t
 
 
 def test_it_starts_as_the_checkpoint(load_tiny, nli_task):
-    from entailor.methods.transformer import TransformerClassifier
+    from entailor.classifiers.transformer import TransformerClassifier
 
     plain = TransformerClassifier(load_tiny("bert"), nli_task)
     adapted = build_method("lora", {}).adapt(load_tiny("bert"), nli_task, 0)

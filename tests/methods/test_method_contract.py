@@ -13,9 +13,10 @@ from safetensors.torch import load_file
 from tests.conftest import DECODERS, ENCODERS, make_examples
 from tests.methods.conftest import ALL_AT_ONCE, logprobs, teach
 
+from entailor.classifiers.base import PromptedClassifier
 from entailor.errors import MethodError
 from entailor.methods import Classifier, FittedClassifier, Method, TrainedMethod, build_method, registered_methods
-from entailor.methods.base import AdapterMethod, PromptedClassifier
+from entailor.methods.base import AdapterMethod
 from entailor.tasks import Task
 
 # IA3, the default of `peft`, knows the layers of bert's kin and of deberta; elsewhere they are named.

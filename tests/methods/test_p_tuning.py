@@ -5,13 +5,13 @@ from safetensors.torch import load_file
 from tests.conftest import ENCODERS, make_examples
 from tests.methods.conftest import logprobs, teach
 
-from entailor.config import ModelSettings
+from entailor.config.experiment import ModelSettings
 from entailor.data.example import Example, Split
 from entailor.errors import MethodError, ModelError
 from entailor.methods import build_method
-from entailor.restoring import load_classifier
+from entailor.shipping.restoring import load_classifier
+from entailor.study.trial import TrialPlan, run_trial
 from entailor.tasks import Task
-from entailor.trial import TrialPlan, run_trial
 
 N = 5
 FAST = {"num_virtual_tokens": N, "num_train_epochs": 1, "per_device_train_batch_size": 8}

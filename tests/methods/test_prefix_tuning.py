@@ -3,11 +3,11 @@ import torch
 from tests.conftest import ENCODERS, make_examples
 from torch import nn
 
+from entailor.classifiers.soft_prompt import vocabulary_words
 from entailor.data.example import Example
 from entailor.errors import MethodError
 from entailor.methods import build_method
 from entailor.methods.prefix_tuning import attention_layers
-from entailor.methods.soft_prompt import vocabulary_words
 
 N = 4
 ROWS = make_examples(5, seed=3)

@@ -5,11 +5,11 @@ import pytest
 from tests.conftest import DECODERS, make_examples
 from tests.methods.conftest import logprobs, teach
 
-from entailor.config import ModelSettings
-from entailor.experiment import compare
-from entailor.merging import merge
+from entailor.config.experiment import ModelSettings
 from entailor.methods import build_method
-from entailor.models.nf4 import quantized_layers
+from entailor.models.quantization import quantized_layers
+from entailor.shipping.merging import merge
+from entailor.study.compare import compare
 
 ROWS = make_examples(12, seed=4)
 

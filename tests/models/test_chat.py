@@ -5,9 +5,9 @@ from datetime import date
 import pytest
 from tests.conftest import make_decoder_tokenizer
 
-from entailor import foreign
 from entailor.errors import ModelError
 from entailor.models.chat import MARK, ChatFrame
+from entailor.tasks import foreign
 
 DAY = date(2026, 7, 4)
 LOOP = "{% for message in messages %}BODY{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"

@@ -5,9 +5,9 @@ import torch
 from tests.conftest import ENCODERS, make_examples
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from entailor.classifiers.transformer import TransformerClassifier
 from entailor.errors import HeadMismatchError, ModelError
 from entailor.methods import build_method
-from entailor.methods.transformer import TransformerClassifier
 from entailor.tasks import Task
 
 OTHER_ORDER = ("contradiction", "entailment", "neutral")

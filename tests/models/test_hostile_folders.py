@@ -10,9 +10,9 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from entailor.errors import ModelError
-from entailor.models import folder as folder_module
 from entailor.models import sizes
-from entailor.models.source import resolve_model
+from entailor.models.resolve import folder as folder_module
+from entailor.models.resolve.source import resolve_model
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ import json
 import pytest
 from tests.conftest import make_decoder_tokenizer, make_tokenizer
 
-from entailor import foreign
 from entailor.errors import ModelError
 from entailor.models.tokenizer import check_tokenizer, panics_named
+from entailor.tasks import foreign
 
 
 def grow(pattern, content, times=1):

@@ -7,10 +7,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from tests.conftest import DECODERS, ENCODERS, FP32, NLI_LABELS, make_examples
 
+from entailor.classifiers.transformer import TransformerClassifier
 from entailor.errors import ModelError
-from entailor.methods.transformer import TransformerClassifier
 from entailor.models.load import load_backbone
-from entailor.models.source import ModelFolder
+from entailor.models.resolve.source import ModelFolder
 from entailor.tasks import Task
 
 NEW_MODULES = {
@@ -147,7 +147,7 @@ def test_a_truncated_file_is_refused_wherever_it_is_met(size, copied, load_tiny,
     weights.write_bytes(weights.read_bytes()[:size])
     with pytest.raises(ModelError, match=r"model\.safetensors"):
         load_tiny(folder)  # when the folder is checked
-    from entailor.config import ModelSettings
+    from entailor.config.experiment import ModelSettings
 
     with pytest.raises(ModelError, match=r"damaged|cannot be loaded"):  # and when it breaks after that
         load_backbone(ModelFolder("name", folder, "folder", "0" * 64), nli_task, ModelSettings(), FP32, 0)
@@ -166,7 +166,7 @@ def test_files_that_transformers_cannot_read_are_a_model_error(file, content, co
 
 
 def test_pickled_weights_are_never_loaded(copied, nli_task):
-    from entailor.config import ModelSettings
+    from entailor.config.experiment import ModelSettings
 
     folder = copied()
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")

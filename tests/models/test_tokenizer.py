@@ -112,7 +112,7 @@ def test_text_that_looks_like_a_special_token_is_text(kind, mark):
 @pytest.mark.parametrize("kind", ENCODERS)
 def test_a_pad_token_written_in_the_text_hides_nothing(kind, load_tiny, nli_task):
     # positions come from lengths: what stands behind it is read (huggingface/transformers#34055)
-    from entailor.methods.transformer import TransformerClassifier
+    from entailor.classifiers.transformer import TransformerClassifier
 
     classifier = TransformerClassifier(load_tiny(kind), nli_task)
     pad = classifier.text_encoder.tokenizer.pad_token
@@ -128,7 +128,7 @@ def test_a_pad_token_written_in_the_text_hides_nothing(kind, load_tiny, nli_task
 
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_the_padding_side_of_a_tokenizer_changes_nothing(side, tiny_model, load_tiny, nli_task, tmp_path):
-    from entailor.methods.transformer import TransformerClassifier
+    from entailor.classifiers.transformer import TransformerClassifier
 
     folder = shutil.copytree(tiny_model("bert"), tmp_path / "model")
     config = json.loads((folder / "tokenizer_config.json").read_text())
@@ -270,7 +270,7 @@ def test_positions_an_architecture_never_uses_are_left_out(kind, limit):
 
 @pytest.mark.parametrize("kind", ENCODERS)
 def test_the_longest_input_a_model_takes_runs_and_one_more_would_not(kind, tiny_model, load_tiny, nli_task, tmp_path):
-    from entailor.methods.transformer import TransformerClassifier
+    from entailor.classifiers.transformer import TransformerClassifier
 
     folder = shutil.copytree(tiny_model(kind), tmp_path / "model")
     config = json.loads((folder / "tokenizer_config.json").read_text())

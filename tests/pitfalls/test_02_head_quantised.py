@@ -8,7 +8,7 @@ from entailor import ModelSettings
 from entailor.errors import ModelError
 from entailor.methods import build_method
 from entailor.models.load import quiet_libraries
-from entailor.models.nf4 import check_heads_left_alone, quantized_layer, quantized_layers
+from entailor.models.quantization import check_heads_left_alone, quantized_layer, quantized_layers
 
 
 @pytest.fixture

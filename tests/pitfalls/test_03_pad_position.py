@@ -8,8 +8,8 @@ from tests.methods.conftest import ALL_AT_ONCE, logprobs
 from tests.pitfalls.conftest import make_plain_tokenizer
 from transformers import LlamaForSequenceClassification
 
+from entailor.classifiers.transformer import TransformerClassifier
 from entailor.data.example import Example
-from entailor.methods.transformer import TransformerClassifier
 
 
 def test_usual_pad_is_eos_reads_in_front_of_the_end_of_the_text(tiny_decoder):

@@ -8,7 +8,7 @@ from entailor import compare
 
 def test_usual_loop_without_warm_up_ends_at_one_class_without_a_word(plain_encoder, load_tiny, nli_task):
     """The recipe of many a script: AdamW at once at full rate, no clipping. Nothing but the accuracy tells."""
-    from entailor.methods.transformer import TransformerClassifier
+    from entailor.classifiers.transformer import TransformerClassifier
 
     reader = TransformerClassifier(load_tiny("bert"), nli_task)  # tokenises, nothing else
     model, rows = plain_encoder(), make_examples(48, seed=1)

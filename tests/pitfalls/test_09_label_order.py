@@ -6,8 +6,8 @@ from tests.conftest import NLI_LABELS, make_examples
 from tests.methods.conftest import logprobs
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from entailor.classifiers.transformer import TransformerClassifier
 from entailor.errors import HeadMismatchError
-from entailor.methods.transformer import TransformerClassifier
 from entailor.tasks import Task
 
 OTHER_ORDER = ("contradiction", "entailment", "neutral")

@@ -4,8 +4,8 @@ import numpy as np
 from tests.conftest import make_examples, make_tokenizer
 from tests.methods.conftest import logprobs
 
+from entailor.classifiers.transformer import TransformerClassifier
 from entailor.data.example import Example
-from entailor.methods.transformer import TransformerClassifier
 
 LONG = " ".join(f"w{number % 50}" for number in range(60))
 ROWS = [Example("long", LONG, "yes", "entailment"), *make_examples(3, seed=3)]

@@ -6,13 +6,13 @@
 import pytest
 from tests.conftest import NLI_LABELS
 
-from entailor.config import PromptSettings
-from entailor.data.doctor.base import Evidence
+from entailor.config.experiment import PromptSettings
 from entailor.data.example import Example, Split
+from entailor.diagnostics.base import Evidence
+from entailor.diagnostics.tokens import label_tokens, token_checks
 from entailor.errors import ConfigError
 from entailor.methods import build_method
 from entailor.tasks import Task
-from entailor.token_checks import label_tokens, token_checks
 
 
 @pytest.fixture(scope="module")

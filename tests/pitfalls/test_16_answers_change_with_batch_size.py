@@ -8,8 +8,8 @@ from tests.methods.conftest import ALL_AT_ONCE, logprobs
 from tests.pitfalls.conftest import make_plain_tokenizer
 from transformers import LlamaForCausalLM
 
+from entailor.classifiers.transformer import TransformerClassifier
 from entailor.methods import build_method
-from entailor.methods.transformer import TransformerClassifier
 
 
 def test_usual_half_precision_scores_move_with_padding(tiny_decoder):

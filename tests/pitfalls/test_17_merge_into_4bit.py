@@ -8,8 +8,8 @@ from tests.pitfalls.conftest import usual_peft
 from transformers import LlamaForSequenceClassification
 
 from entailor import compare
-from entailor.merging import merge
 from entailor.models.load import quiet_libraries
+from entailor.shipping.merging import merge
 
 IDS = torch.tensor([[1, 10, 20, 30], [1, 11, 31, 41]])
 CONFIG = {"task_type": "SEQ_CLS", "r": 4, "target_modules": ["q_proj", "v_proj"], "init_lora_weights": False}

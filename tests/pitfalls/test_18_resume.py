@@ -7,12 +7,12 @@ import torch
 from tests.conftest import FP32, make_examples
 
 from entailor import compare
-from entailor.config import ModelSettings
+from entailor.config.experiment import ModelSettings
 from entailor.data.example import Split
 from entailor.engine.stopping import Stopped, StopSwitch, Surroundings
 from entailor.methods import build_method
-from entailor.storage import checksums
-from entailor.trial import TrialPlan, run_trial
+from entailor.runs.integrity import checksums
+from entailor.study.trial import TrialPlan, run_trial
 
 
 def test_usual_weights_alone_do_not_go_on_where_training_stopped():

@@ -6,7 +6,7 @@ import pytest
 
 from entailor import Observer, compare
 from entailor.errors import ModelError
-from entailor.models import placement
+from entailor.models import memory_plan as placement
 
 
 def test_ours_says_model_precision_and_data_before_the_first_trial(nli_experiment, tmp_path):

@@ -7,8 +7,8 @@ from tests.methods.conftest import logprobs
 from tests.pitfalls.conftest import make_plain_tokenizer
 from transformers import LlamaForCausalLM
 
+from entailor.classifiers.transformer import TransformerClassifier
 from entailor.methods import build_method
-from entailor.methods.transformer import TransformerClassifier
 
 
 def test_usual_trainer_keeps_one_number_for_every_word_of_the_vocabulary_at_every_position(tiny_decoder, tmp_path):

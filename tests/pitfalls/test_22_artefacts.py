@@ -1,7 +1,7 @@
 """Pitfall 22: hypothesis-only or overlap artefacts pass for understanding."""
 
 from entailor import DataSettings, validate
-from entailor.config import DEFAULT_METHODS
+from entailor.config.experiment import DEFAULT_METHODS
 
 
 def test_usual_accuracy_says_nothing_about_where_it_comes_from():

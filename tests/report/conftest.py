@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from entailor.evaluation.challenges import compare_challenge
+from entailor.config.overrides import dump_sealed_yaml
 from entailor.evaluation.comparison import compare_records
-from entailor.layout import RunFolder
-from entailor.overrides import dump_sealed_yaml
-from entailor.record import NO_MODEL, Costs, CurvePoint, Prediction, RunRecord, write_sealed_json, write_text
+from entailor.evaluation.external import compare_challenge
+from entailor.runs.layout import RunFolder
+from entailor.runs.record import NO_MODEL, Costs, CurvePoint, Prediction, RunRecord, write_sealed_json, write_text
 
 LABELS = ("entailment", "neutral", "contradiction")
 GROUPS = ("negation", "quantifiers", "numbers and comparatives", "time and place", "passives")

@@ -6,9 +6,9 @@ import pytest
 
 from entailor.errors import RunError
 from entailor.evaluation.comparison import compare_records
-from entailor.layout import RunFolder
-from entailor.record import Prediction, RunRecord, write_sealed_json
 from entailor.report.html import render, write_report
+from entailor.runs.layout import RunFolder
+from entailor.runs.record import Prediction, RunRecord, write_sealed_json
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 

@@ -3,8 +3,8 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from entailor.record import CurvePoint
 from entailor.report import plots
+from entailor.runs.record import CurvePoint
 
 
 @pytest.fixture

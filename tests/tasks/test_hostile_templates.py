@@ -2,10 +2,10 @@
 
 import pytest
 
-from entailor import foreign
-from entailor.config import PromptSettings
+from entailor.config.experiment import PromptSettings
 from entailor.data.example import Example
 from entailor.errors import ConfigError
+from entailor.tasks import foreign
 from entailor.tasks.templates import build_template
 
 END = " {{ text }} {{ label }}"

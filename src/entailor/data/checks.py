@@ -12,12 +12,12 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from entailor.config import DataSettings
+from entailor.config.experiment import DataSettings
+from entailor.config.plain import share
 from entailor.data.example import Example, Split
 from entailor.data.labels import alike, class_word, list_word, listed, mapping_word, visible
 from entailor.data.text_keys import EMPTY, Keys, TextKeys, is_among, text_keys
 from entailor.errors import LabelError
-from entailor.plain import share
 
 MOST_EXAMPLES = 5
 FEW_SHARED_PREMISES = 0.01

@@ -8,8 +8,8 @@ import shlex
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
+from entailor.config.plain import short
 from entailor.errors import near_miss
-from entailor.plain import short
 
 NO_GOLD = ("", "-", "-1", "nan")
 MOST_LISTED = 12

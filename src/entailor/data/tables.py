@@ -29,7 +29,7 @@ from entailor.data.files import (
 from entailor.data.json_tables import JsonTable
 from entailor.data.shards import shards_of
 from entailor.errors import DataError
-from entailor.network import hub_is_silent
+from entailor.runs.network import hub_is_silent
 
 if TYPE_CHECKING:
     from _csv import Reader

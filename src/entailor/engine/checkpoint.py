@@ -21,8 +21,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from entailor.engine.stopping import StopSwitch
-from entailor.ownership import refuse_links, remove_files
-from entailor.storage import disk_trouble, file_sha256
+from entailor.runs.integrity import disk_trouble, file_sha256
+from entailor.runs.ownership import refuse_links, remove_files
 
 CHECKPOINT_VERSION = 2
 KEPT = 2

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from entailor.classifiers.base import Classifier, Encoded
 from entailor.engine.batching import BatchLimit, part_limit, parts_of, scoring_batches, training_batches
 from entailor.engine.meter import peak_memory_bytes, reset_peak_memory
 from entailor.engine.trainer import Runtime, TrainingData, single_steps
-from entailor.methods.base import Classifier, Encoded, TrainedMethod
+from entailor.methods.base import TrainedMethod
 from entailor.models.memory import resident_bytes
 
 # Places among the batches in order of their size at which steps are timed, the most telling first.

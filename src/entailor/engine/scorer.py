@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from entailor.classifiers.base import Classifier, Encoded, FitData, FittedClassifier
 from entailor.engine.batching import SCORING_TOKENS, SCORING_TOKENS_GPU, BatchLimit, scoring_batches
 from entailor.engine.memory import free_cached_memory, is_out_of_memory
 from entailor.errors import DivergedError
-from entailor.methods.base import Classifier, Encoded, FitData, FittedClassifier
 
 Progress = Callable[[int, int], None]
 

@@ -19,7 +19,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from entailor.engine.allocator import keep_freed_memory
+from entailor.accel.allocator import keep_freed_memory
+from entailor.classifiers.base import Classifier, Encoded
 from entailor.engine.batching import SCORING_TOKENS, BatchLimit, part_limit, parts_of, training_batches
 from entailor.engine.checkpoint import Saving
 from entailor.engine.memory import free_cached_memory, is_out_of_memory
@@ -28,8 +29,8 @@ from entailor.engine.scorer import score
 from entailor.engine.stopping import Stopped
 from entailor.engine.training_state import capture, restore
 from entailor.errors import DivergedError, TrainingError
-from entailor.methods.base import Classifier, Encoded, TrainedMethod
-from entailor.record import CurvePoint
+from entailor.methods.base import TrainedMethod
+from entailor.runs.record import CurvePoint
 
 # Share of one label among predictions from which they count as collapsed, where gold labels are not like that.
 COLLAPSE_SHARE = 0.98

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from entailor.engine.checkpoint import Snapshot
-from entailor.record import CurvePoint
+from entailor.runs.record import CurvePoint
 
 if TYPE_CHECKING:
     from entailor.engine.trainer import Training

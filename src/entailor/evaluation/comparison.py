@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from entailor.config import Priorities
+from entailor.config.experiment import Priorities
 from entailor.errors import RunError
 from entailor.evaluation.bootstrap import Scored
 from entailor.evaluation.calibration import (
@@ -27,7 +27,7 @@ from entailor.evaluation.pairs import SIGNIFICANCE, Pairs, compare_all
 from entailor.evaluation.power import POWER, detectable_difference
 from entailor.evaluation.recommendation import RowKey, key_of, mark_pareto, recommend
 from entailor.evaluation.statistics import accuracy_interval, holm, mcnemar_exact
-from entailor.record import NO_MODEL, RunRecord
+from entailor.runs.record import NO_MODEL, RunRecord
 
 
 def compare_records(

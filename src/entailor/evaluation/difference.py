@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from entailor.documents import well_formed
+from entailor.config.overrides import read_sealed_yaml
 from entailor.errors import RunError
-from entailor.layout import RunFolder
-from entailor.overrides import read_sealed_yaml
-from entailor.record import RunRecord, read_sealed_json
+from entailor.runs.documents import well_formed
+from entailor.runs.layout import RunFolder
+from entailor.runs.record import RunRecord, read_sealed_json
 
 AGAIN = "Run its command again"
 MACHINE = ("python", "platform", "cpu", "cores", "threads", "gpus", "git_commit")

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from entailor.errors import RunError
 from entailor.evaluation.comparison import short_model_names
 from entailor.evaluation.statistics import wilson_interval
-from entailor.record import RunRecord
+from entailor.runs.record import RunRecord
 
 DRAWS = 200
 SEED = 0

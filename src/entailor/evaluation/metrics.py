@@ -15,7 +15,7 @@ import numpy.typing as npt
 from entailor.errors import RunError
 from entailor.evaluation.calibration import apply_temperature, expected_calibration_error
 from entailor.evaluation.statistics import Proportion, wilson_interval
-from entailor.record import RunRecord
+from entailor.runs.record import RunRecord
 
 
 @dataclass(frozen=True)

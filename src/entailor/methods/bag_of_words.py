@@ -16,13 +16,14 @@ import torch
 from pydantic import Field, PositiveFloat
 from torch import Tensor
 
-from entailor.data.doctor.words import words_of
+from entailor.classifiers.base import FitData, FittedClassifier
+from entailor.classifiers.linear_model import LinearModel
 from entailor.data.example import Example
+from entailor.data.words import words_of
 from entailor.errors import MethodError
-from entailor.methods.base import FitData, FittedClassifier, Method
-from entailor.methods.linear_model import LinearModel
+from entailor.methods.base import Method
 from entailor.models.load import Backbone
-from entailor.record import read_json, write_json
+from entailor.runs.record import read_json, write_json
 from entailor.tasks import Task
 
 

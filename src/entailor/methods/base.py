@@ -7,40 +7,16 @@ A method is one file in this folder; its fields are its hyperparameters, its con
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Protocol
+from typing import Annotated, Any, ClassVar, Literal
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
-from entailor.config import Settings
-from entailor.data.example import Example
+from entailor.classifiers.base import Classifier
+from entailor.config.experiment import Settings
 from entailor.models.load import Backbone, Family, Objective
 from entailor.tasks import Task
-
-
-class Encoded(Protocol):
-    """One input of a classifier; the engine looks at these three things only."""
-
-    @property
-    def row(self) -> int:
-        """Index of the example it belongs to; windows of one long text share it."""
-        ...
-
-    @property
-    def truncated(self) -> bool:
-        """Whether text was cut off."""
-        ...
-
-    def __len__(self) -> int:
-        """Return its cost in tokens."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -59,97 +35,6 @@ class Range:
     low: float
     high: float
     log: bool = True
-
-
-class Classifier(ABC):
-    """Inputs to logits, one per label, in the order of `task.labels`."""
-
-    task: Task
-    method_name: str = ""
-
-    @property
-    def pads(self) -> bool:
-        """Whether padding takes what tokens take; False where it is left out of the computation."""
-        return True
-
-    def notes(self) -> tuple[str, ...]:
-        """Return what the reader of a record must know about how it ran."""
-        return ()
-
-    @abstractmethod
-    def encode(self, examples: Sequence[Example]) -> Sequence[Encoded]:
-        """Turn text into inputs, once a data set; one entry an example (more with windows), in order."""
-
-    @abstractmethod
-    def collate(self, inputs: Sequence[Any]) -> Any:
-        """Make one batch of encoded inputs."""
-
-    @abstractmethod
-    def logits(self, batch: Any) -> Tensor:
-        """Return logits_BL, float32."""
-
-    @contextmanager
-    def scoring(self, inputs: Sequence[Any]) -> Iterator[Sequence[Any]]:
-        """Prepare for scoring a set of inputs, and give what is scored in their place; `rows` tells whose it is."""
-        yield inputs
-
-    def rows(self, inputs: Sequence[Any]) -> list[int]:
-        """Return the index of the example that each row of a batch's logits belongs to."""
-        return [item.row for item in inputs]
-
-    @abstractmethod
-    def save(self, folder: Path) -> None:
-        """Write what was learned, and nothing else, into an empty folder."""
-
-    @abstractmethod
-    def load(self, folder: Path) -> None:
-        """Read back what :meth:`save` wrote into a freshly adapted classifier."""
-
-    @abstractmethod
-    def parameter_counts(self) -> tuple[int, int, int]:
-        """Return how many parameters are trained, stored, and there in all."""
-
-
-class FittedClassifier(Classifier):
-    """A classifier that is fitted in one go instead of being trained by gradients."""
-
-    @abstractmethod
-    def features(self, batch: Any) -> Any:
-        """Return what the fit needs of one batch: a matrix with one row an input, or a list."""
-
-    @abstractmethod
-    def fit(self, train: FitData, tune: FitData) -> tuple[str, ...]:
-        """Fit on train, choosing on tune; return events worth recording."""
-
-
-class PromptedClassifier(Classifier):
-    """A classifier that is shown examples instead of being trained."""
-
-    @property
-    @abstractmethod
-    def needs_tune(self) -> bool:
-        """Whether the tune split must be scored before :meth:`calibrate`."""
-
-    @abstractmethod
-    def demonstrate(self, train: Sequence[Example]) -> tuple[str, ...]:
-        """Choose what is shown, from train alone; return events worth recording."""
-
-    @abstractmethod
-    def calibrate(self, logprobs_EL: NDArray[np.float64], targets_E: NDArray[np.int64]) -> tuple[str, ...]:
-        """Fit what is taken off the scores, on tune; return events worth recording."""
-
-
-@dataclass(frozen=True)
-class FitData:
-    """Features of a split, in the order of its examples.
-
-    Attributes:
-        features: one array of shape (examples, features), or a list with one entry an example.
-        targets: output indices.
-    """
-
-    features: Any
-    targets: NDArray[np.int64]
 
 
 class Method(Settings, ABC):
@@ -282,23 +167,3 @@ class AdapterMethod(TrainedMethod):
 def is_undecayed(name: str, parameter: Tensor) -> bool:
     """Tell biases and the gains of norms, which weight decay leaves alone, by their shape and name."""
     return parameter.ndim < 2 or name.endswith("bias")
-
-
-def count_parameters(parameters: Iterable[Tensor]) -> int:
-    """Return the number of elements, each shared tensor once."""
-    return sum(_elements(tensor) for tensor in {id(tensor): tensor for tensor in parameters}.values())
-
-
-def _elements(tensor: Tensor) -> int:
-    """Return the number of elements; of a weight in 4 bits those it stands for, not the bytes they are packed in."""
-    packed = getattr(tensor, "quant_state", None)
-    return tensor.numel() if packed is None else int(packed.shape.numel())
-
-
-def pad_ids(rows: Sequence[Sequence[int]], fill: int) -> Tensor:
-    """Return ids_BT, right-padded with `fill`."""
-    longest = max(len(row) for row in rows)
-    padded = np.full((len(rows), longest), fill, dtype=np.int64)
-    for index, row in enumerate(rows):
-        padded[index, : len(row)] = row
-    return torch.from_numpy(padded)

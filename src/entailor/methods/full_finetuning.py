@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
+from entailor.classifiers.gradient_path import keep_what_learns
+from entailor.classifiers.transformer import TransformerClassifier
 from entailor.errors import MethodError
 from entailor.methods.base import LearningRate, Range, TrainedMethod
-from entailor.methods.gradient_path import keep_what_learns
-from entailor.methods.transformer import TransformerClassifier
 from entailor.models.load import Backbone, quiet_libraries
 from entailor.tasks import Task
 

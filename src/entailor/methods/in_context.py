@@ -19,19 +19,20 @@ from numpy.typing import NDArray
 from pydantic import Field, TypeAdapter
 from torch import Tensor
 
-from entailor.config import DEFAULT_MODEL
+from entailor.accel.prefix_cache import SharedPrefix, can_share
+from entailor.accel.shortcut import ROUNDING, TOLERANCE
+from entailor.accel.token_tree import PromptTree, can_branch, grow_trees
+from entailor.classifiers.base import PromptedClassifier, count_parameters, pad_ids
+from entailor.classifiers.readout import LabelWords, plan_tree_reads
+from entailor.classifiers.retrieval import Retriever
+from entailor.classifiers.transformer import TokenBatch, TransformerClassifier
+from entailor.config.experiment import DEFAULT_MODEL
 from entailor.data.example import Example
 from entailor.errors import MethodError, near_miss
-from entailor.methods.base import Method, PromptedClassifier, count_parameters, pad_ids
-from entailor.methods.readout import LabelWords, plan_tree_reads
-from entailor.methods.retrieval import Retriever
-from entailor.methods.shortcut import ROUNDING, TOLERANCE
-from entailor.methods.transformer import TokenBatch, TransformerClassifier
+from entailor.methods.base import Method
 from entailor.models.load import Backbone, Family, Objective
-from entailor.models.prefix_cache import SharedPrefix, can_share
 from entailor.models.prompts import PromptEncoder, PromptIds, common_prefix
-from entailor.models.token_tree import PromptTree, can_branch, grow_trees
-from entailor.record import read_json, write_json
+from entailor.runs.record import read_json, write_json
 from entailor.tasks import Task
 
 STATE_FILE = "in_context.json"

@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 
+from entailor.classifiers.base import FitData, FittedClassifier, count_parameters
+from entailor.classifiers.linear_model import LinearModel
+from entailor.classifiers.transformer import TokenBatch, TransformerClassifier
 from entailor.data.example import Example
 from entailor.errors import MethodError
-from entailor.methods.base import FitData, FittedClassifier, Method, count_parameters
-from entailor.methods.linear_model import LinearModel
-from entailor.methods.transformer import TokenBatch, TransformerClassifier
+from entailor.methods.base import Method
 from entailor.models.load import Backbone
 from entailor.models.tokenizer import TokenIds
 from entailor.tasks import Task

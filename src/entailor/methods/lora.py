@@ -12,10 +12,10 @@ import torch
 from pydantic import Field
 from torch import nn
 
+from entailor.classifiers.gradient_path import keep_what_learns
+from entailor.classifiers.transformer import PeftClassifier, task_type
 from entailor.errors import MethodError
 from entailor.methods.base import AdapterMethod, LearningRate, Range
-from entailor.methods.gradient_path import keep_what_learns
-from entailor.methods.transformer import PeftClassifier, task_type
 from entailor.models.heads import head_modules
 from entailor.models.load import Backbone
 from entailor.tasks import Task

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from entailor.classifiers.base import FitData, FittedClassifier
 from entailor.data.example import Example
-from entailor.methods.base import FitData, FittedClassifier, Method
+from entailor.methods.base import Method
 from entailor.models.load import Backbone
-from entailor.record import read_json, write_json
+from entailor.runs.record import read_json, write_json
 from entailor.tasks import Task
 
 

@@ -13,11 +13,18 @@ from pydantic import Field
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from entailor.classifiers.base import Classifier
+from entailor.classifiers.gradient_path import keep_what_learns
+from entailor.classifiers.soft_prompt import SoftPromptClassifier, no_room_for_prompt, vocabulary_words
+from entailor.classifiers.transformer import (
+    WEIGHTS_FILE,
+    PeftClassifier,
+    TransformerClassifier,
+    save_tensors,
+    task_type,
+)
 from entailor.errors import MethodError
-from entailor.methods.base import AdapterMethod, Classifier, HeadLearningRate, LearningRate, Range
-from entailor.methods.gradient_path import keep_what_learns
-from entailor.methods.soft_prompt import SoftPromptClassifier, no_room_for_prompt, vocabulary_words
-from entailor.methods.transformer import WEIGHTS_FILE, PeftClassifier, TransformerClassifier, save_tensors, task_type
+from entailor.methods.base import AdapterMethod, HeadLearningRate, LearningRate, Range
 from entailor.models.load import Backbone
 from entailor.models.sizes import required_size, text_size
 from entailor.tasks import Task

@@ -17,10 +17,10 @@ from typing import Any, ClassVar
 import torch
 from pydantic import Field
 
+from entailor.classifiers.gradient_path import keep_what_learns
+from entailor.classifiers.transformer import PeftClassifier, task_type
 from entailor.errors import ConfigError, MethodError, near_miss
 from entailor.methods.base import AdapterMethod, LearningRate, Range
-from entailor.methods.gradient_path import keep_what_learns
-from entailor.methods.transformer import PeftClassifier, task_type
 from entailor.models.load import Backbone
 from entailor.tasks import Task
 

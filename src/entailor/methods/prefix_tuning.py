@@ -12,10 +12,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from entailor.classifiers.gradient_path import keep_what_learns
+from entailor.classifiers.soft_prompt import SoftPromptClassifier, no_room_for_prompt, vocabulary_words
 from entailor.errors import MethodError
 from entailor.methods.base import AdapterMethod, HeadLearningRate, LearningRate, Range
-from entailor.methods.gradient_path import keep_what_learns
-from entailor.methods.soft_prompt import SoftPromptClassifier, no_room_for_prompt, vocabulary_words
 from entailor.models.load import Backbone
 from entailor.tasks import Task
 

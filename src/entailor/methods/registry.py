@@ -8,10 +8,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from entailor.config import Experiment, parse_settings
+from entailor.config.experiment import Experiment, parse_settings
+from entailor.config.plain import short, shown
 from entailor.errors import ConfigError, near_miss
 from entailor.methods.base import Method
-from entailor.plain import short, shown
 
 
 def registered_methods() -> Mapping[str, type[Method]]:

@@ -7,7 +7,7 @@ from datetime import date
 from typing import Any
 
 from entailor.errors import ModelError
-from entailor.foreign import BEYOND_BOUNDS, ForeignError, run_bounded
+from entailor.tasks.foreign import BEYOND_BOUNDS, ForeignError, run_bounded
 
 Segment = int | str  # a control token's id, or text
 MARK = re.compile("\x00Aa<&'\"(\\d+)>\x00")  # changed by whatever changes case, escapes, or quotes

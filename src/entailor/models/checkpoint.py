@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from entailor.models.nf4 import check_heads_left_alone, quantized_options, settle_quantized
-from entailor.models.placement import Placement, weight_files
+from entailor.models.memory_plan import Placement, weight_files
+from entailor.models.quantization import check_heads_left_alone, quantized_options, settle_quantized
 
 
 def load_checkpoint(auto_class: Any, path: Path, plan: Placement, **options: Any) -> tuple[Any, dict[str, Any]]:

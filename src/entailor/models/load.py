@@ -13,17 +13,17 @@ from typing import Any, Literal
 
 import torch
 
-from entailor.config import ModelSettings
+from entailor.config.experiment import ModelSettings
 from entailor.errors import EntailorError, ModelError
 from entailor.models.checkpoint import load_checkpoint
 from entailor.models.heads import has_own_head, head_modules, match_labels, reorder_head, reset_head
-from entailor.models.placement import Placement, check_room, plan_placement
+from entailor.models.memory_plan import Placement, check_room, plan_placement
 from entailor.models.precision import PrecisionChoice
 from entailor.models.prompts import PromptEncoder
+from entailor.models.resolve.source import ModelFolder, resolve_model
 from entailor.models.sizes import bounded_skeleton, text_size
-from entailor.models.source import ModelFolder, resolve_model
 from entailor.models.tokenizer import TextEncoder, check_tokenizer
-from entailor.network import check_no_hub_kernels
+from entailor.runs.network import check_no_hub_kernels
 from entailor.tasks import Task
 
 Family = Literal["encoder", "decoder"]

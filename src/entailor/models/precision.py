@@ -16,8 +16,8 @@ from statistics import median
 from typing import TYPE_CHECKING, Literal
 
 from entailor.errors import RunError
-from entailor.models.cache import cache_folder
-from entailor.record import read_json, write_json
+from entailor.runs.cache_place import cache_folder
+from entailor.runs.record import read_json, write_json
 
 if TYPE_CHECKING:
     import torch

@@ -20,9 +20,9 @@ from typing import Any
 
 from entailor.data.example import Example
 from entailor.errors import ModelError
-from entailor.foreign import ForeignError, run_bounded
 from entailor.models.control_tokens import control_ids, suspects, whole_characters, without_control_tokens
 from entailor.models.sizes import text_size, unused_positions
+from entailor.tasks.foreign import ForeignError, run_bounded
 
 # Positions that must be left for text: special tokens, and a few words.
 MIN_ROOM = 8

@@ -11,16 +11,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from entailor.documents import read_bytes, well_formed
 from entailor.errors import RunError
 from entailor.evaluation.comparison import hardest_examples
-from entailor.layout import RunFolder
-from entailor.ownership import is_run_folder
-from entailor.record import NO_MODEL, RECORD_FILE, CurvePoint, RunRecord, read_sealed_json, write_text
 from entailor.report import plots, sections, tables
 from entailor.report.doctor import doctor_section
 from entailor.report.effort import effort_section
-from entailor.storage import BLANK_SEAL, check_seal, seal
+from entailor.runs.documents import read_bytes, well_formed
+from entailor.runs.integrity import BLANK_SEAL, check_seal, seal
+from entailor.runs.layout import RunFolder
+from entailor.runs.ownership import is_run_folder
+from entailor.runs.record import NO_MODEL, RECORD_FILE, CurvePoint, RunRecord, read_sealed_json, write_text
 
 AGAIN = "Run the same command again: it redoes what is damaged"
 NUM_HARDEST = 20

@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from entailor.record import CurvePoint
 from entailor.report.tables import duration, memory, size
+from entailor.runs.record import CurvePoint
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

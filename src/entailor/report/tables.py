@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from entailor.evaluation.comparison import short_model_names
 from entailor.evaluation.recommendation import peak_memory as memory
 from entailor.evaluation.wording import count, decimal, duration, interval, p_value, percent, points, rate, size
-from entailor.record import NO_MODEL
+from entailor.runs.record import NO_MODEL
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from entailor.foreign import run_bounded
-from entailor.foreign_worker import environment
+from entailor.tasks.foreign import run_bounded
+from entailor.tasks.foreign_worker import environment
 
 MOST_SOURCE = 100_000
 MOST_PLAIN = 4_000

@@ -12,10 +12,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from entailor.config import PromptSettings
+from entailor.config.experiment import PromptSettings
 from entailor.data.example import Example
 from entailor.errors import ConfigError, near_miss
-from entailor.foreign import ForeignError
+from entailor.tasks.foreign import ForeignError
 from entailor.tasks.sandbox import MOST_SOURCE, renderer
 
 SLOT = "\x00label\x00"

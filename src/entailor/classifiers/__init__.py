@@ -1,0 +1,1 @@
+"""What runs a method: the Classifier contract and its families."""

@@ -1,0 +1,327 @@
+"""The classifier of every method that runs tokens through a `transformers` model.
+
+Holds no training and no hyperparameters: methods choose what is trainable, the engine moves it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from entailor.accel.dropout import replace_dropout
+from entailor.accel.shortcut import PROOF_LENGTHS, Shortcut
+from entailor.classifiers.base import Classifier, count_parameters, pad_ids
+from entailor.classifiers.readout import LabelReads, build_readout, plan_reads
+from entailor.data.example import Example
+from entailor.errors import MethodError
+from entailor.models.heads import head_modules
+from entailor.models.load import Backbone, quiet_libraries
+from entailor.models.prompts import PromptIds
+from entailor.models.tokenizer import TokenIds, token_ids
+from entailor.tasks import Task
+
+WEIGHTS_FILE = "adapter_model.safetensors"
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """Right-padded token ids of a batch.
+
+    Attributes:
+        ids_BT: token ids.
+        mask_BT: 1 at real tokens; made from lengths, never from ids. Trees of prompts: what is added to the scores of
+            attention, (B, 1, T, T).
+        types_BT: token types, or None where the model has none.
+        lengths_B: real tokens of each row.
+        reads: where label words are read, or None.
+        positions_BT: of each token, where they do not follow one another.
+    """
+
+    ids_BT: Tensor
+    mask_BT: Tensor
+    types_BT: Tensor | None
+    lengths_B: Tensor
+    reads: LabelReads | None = None
+    positions_BT: Tensor | None = None
+
+
+class TransformerClassifier(nn.Module, Classifier):
+    """A sequence classifier or causal language model of `transformers`, some of its tensors trainable.
+
+    Args:
+        backbone: the loaded checkpoint.
+        task: labels and input shape.
+        reserve: positions kept free for virtual tokens.
+
+    Attributes:
+        inner: what stands in front of the names of the checkpoint's own parameters.
+        virtual_tokens: how far real tokens are moved by virtual ones.
+    """
+
+    inner = "model."
+    virtual_tokens = 0
+
+    def __init__(self, backbone: Backbone, task: Task, reserve: int = 0) -> None:
+        super().__init__()
+        self.task = task
+        self.model = backbone.model
+        replace_dropout(backbone.model)
+        self.shortcut = Shortcut(getattr(backbone.model, backbone.model.base_model_prefix))
+        if backbone.kind != "encoder":
+            self.shortcut.proven = False
+        self.text_encoder = backbone.text_encoder
+        self.reserve = reserve
+        backbone.text_encoder.room_beside(reserve)  # said now, and not after the data are read
+        self.new_modules = backbone.new_modules
+        # the output layer of a language model is no head: it stays as it is
+        self.head_names = tuple(head_modules(backbone.model)) if backbone.kind != "language_model" else ()
+        self.pad_id = int(backbone.text_encoder.tokenizer.pad_token_id)
+        self.readout = build_readout(backbone)
+
+    @property
+    def pads(self) -> bool:
+        """Whether padding is computed: not by the shortcut."""
+        return not self.packs()
+
+    def notes(self) -> tuple[str, ...]:
+        """Return why the shortcut could not be tried, where that is so."""
+        return () if self.shortcut.trouble is None else (self.shortcut.trouble,)
+
+    def packs(self) -> bool:
+        """Whether the shortcut is taken; proven here where it is not yet, so that the first batch is as all others."""
+        if not self.shortcut.fits():
+            return False
+        if self.shortcut.proven is None:
+            self.shortcut.prove(
+                self,
+                lambda: self.plain_forward(self.made_up_batch()),
+                lambda: self.short_forward(self.made_up_batch()),
+            )
+        return bool(self.shortcut.proven)
+
+    def encode(self, examples: Sequence[Example]) -> Sequence[TokenIds | PromptIds]:
+        """Tokenise, leaving room for virtual tokens."""
+        return self.text_encoder.encode(examples, self.reserve)
+
+    def collate(self, inputs: Sequence[Any]) -> TokenBatch:
+        """Pad to the longest input of the batch; a prompt may stand in several rows, see `plan_reads`."""
+        reads = None
+        rows = [item.input_ids for item in inputs]
+        if getattr(inputs[0], "continuations", ()):
+            rows, reads = plan_reads(inputs)
+        device = next(self.parameters()).device
+        ids_BT = pad_ids(rows, self.pad_id)
+        lengths_B = torch.tensor([len(row) for row in rows])
+        mask_BT = (torch.arange(ids_BT.shape[1]) < lengths_B[:, None]).long()
+        typed = inputs[0].token_type_ids is not None
+        types_BT = pad_ids([item.token_type_ids or [] for item in inputs], 0).to(device) if typed else None
+        return TokenBatch(ids_BT.to(device), mask_BT.to(device), types_BT, lengths_B, reads)
+
+    def forward(self, batch: TokenBatch) -> Tensor:
+        """Return logits_BL, float32; without padding in between and the last layer for what is read, where it fits."""
+        return self.short_forward(batch) if self.packs() else self.plain_forward(batch)
+
+    def made_up_batch(self) -> TokenBatch:
+        """Return rows of random tokens, the same ones for every model of a vocabulary."""
+        rng, words = np.random.default_rng(0), self.text_encoder.tokenizer.vocab_size
+        ids = [[int(word) for word in rng.integers(words, size=length)] for length in PROOF_LENGTHS]
+        typed = [0] if getattr(self.text_encoder, "has_types", False) else None
+        return self.collate(
+            [
+                token_ids(
+                    row,
+                    [int(self.pad_id == 0) if word == self.pad_id else word for word in words],
+                    typed and typed * len(words),
+                    truncated=False,
+                )
+                for row, words in enumerate(ids)
+            ]
+        )
+
+    def short_forward(self, batch: TokenBatch) -> Tensor:
+        """Return logits_BL by the shortcut: these heads read the first token."""
+        with self.shortcut.taken([length + self.virtual_tokens for length in batch.lengths_B.tolist()], unread=None):
+            return self.plain_forward(batch)
+
+    def plain_forward(self, batch: TokenBatch) -> Tensor:
+        """Return logits_BL as `transformers` computes them."""
+        inputs = {"input_ids": batch.ids_BT, "attention_mask": batch.mask_BT}
+        if batch.types_BT is not None:
+            inputs["token_type_ids"] = batch.types_BT
+        return self.readout.logits(self.model, inputs, batch, self.virtual_tokens).float()
+
+    def mean_states(self, batch: TokenBatch) -> Tensor:
+        """Return the mean of the last hidden states over real tokens, (B, H), without gradients."""
+        inputs: dict[str, Any] = {"input_ids": batch.ids_BT, "attention_mask": batch.mask_BT}
+        if batch.types_BT is not None:
+            inputs["token_type_ids"] = batch.types_BT
+        with torch.no_grad():
+            hidden_BTH = getattr(self.model, self.model.base_model_prefix)(**inputs).last_hidden_state
+        if hidden_BTH.shape[1] != batch.mask_BT.shape[1]:
+            raise MethodError(
+                f"linear_probe does not fit {self.model.config.model_type}, which gives no state for each token "
+                f"({hidden_BTH.shape[1]} for {batch.mask_BT.shape[1]}). Leave linear_probe out, or choose another model"
+            )
+        mask_BT1 = batch.mask_BT.unsqueeze(-1).to(hidden_BTH.dtype)
+        mean_BH: Tensor = (hidden_BTH * mask_BT1).sum(1) / mask_BT1.sum(1)
+        return mean_BH
+
+    def logits(self, batch: TokenBatch) -> Tensor:
+        """Return logits_BL, float32."""
+        logits_BL: Tensor = self(batch)
+        return logits_BL
+
+    def is_head(self, name: str) -> bool:
+        """Tell whether a parameter belongs to the head or to another newly initialised module."""
+        path = name.removeprefix(self.inner)
+        return path.split(".")[0] in self.head_names or any(path.startswith(f"{new}.") for new in self.new_modules)
+
+    def train_only_head(self) -> None:
+        """Freeze everything but the head and what else is new."""
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(self.is_head(name))
+
+    def trained_state(self) -> dict[str, Tensor]:
+        """Return the trainable tensors by name."""
+        return {name: tensor.detach() for name, tensor in self.named_parameters() if tensor.requires_grad}
+
+    def save(self, folder: Path) -> None:
+        """Write the trained tensors as safetensors."""
+        save_tensors(self.trained_state(), folder / WEIGHTS_FILE)
+
+    def load(self, folder: Path) -> None:
+        """Read the trained tensors back."""
+        self.copy_tensors(load_file(folder / WEIGHTS_FILE), folder / WEIGHTS_FILE)
+
+    def copy_tensors(self, saved: dict[str, Tensor], path: Path) -> None:
+        """Copy saved tensors into the trainable ones; every one must be there.
+
+        Raises:
+            MethodError: a tensor is missing, left over or of another shape.
+        """
+        targets = self.trained_state()
+        check_same_names(saved, targets, path)
+        for name, tensor in saved.items():
+            if targets[name].shape != tensor.shape:
+                shapes = f"{tuple(tensor.shape)}, expected {tuple(targets[name].shape)}"
+                raise MethodError(f"{path}: {name} has shape {shapes}. Train again")
+            targets[name].copy_(tensor)
+
+    def stored_tensors(self) -> dict[str, Tensor]:
+        """Return what :meth:`save` writes, for counting."""
+        return self.trained_state()
+
+    def parameter_counts(self) -> tuple[int, int, int]:
+        """Return how many parameters are trained, stored, and there in all."""
+        trained = count_parameters(tensor for tensor in self.parameters() if tensor.requires_grad)
+        return trained, count_parameters(self.stored_tensors().values()), count_parameters(self.parameters())
+
+
+class PeftClassifier(TransformerClassifier):
+    """A classifier whose trainable part is a `peft` adapter and the head.
+
+    What it saves loads with plain `peft` and `transformers`.
+    """
+
+    inner = "model.base_model.model."
+
+    def __init__(self, backbone: Backbone, task: Task, config: Any) -> None:
+        from peft import PeftModelForCausalLM, PeftModelForSequenceClassification
+        from transformers.pytorch_utils import Conv1D
+
+        reserve = getattr(config, "num_virtual_tokens", None) or 0
+        super().__init__(backbone, task, reserve)
+        is_classifier = backbone.kind != "language_model"
+        if is_classifier and not hasattr(config, "modules_to_save"):
+            raise MethodError(f"{config.peft_type.value}: cannot save a classification head. Choose another adapter")
+        # peft adds the names "classifier" and "score" itself; heads of more parts and new poolers it does not know
+        heads = trainable_heads(backbone) if is_classifier else []
+        if config.is_prompt_learning:
+            # prefix tuning puts keys and values in front, and no positions
+            in_front = 0 if config.peft_type.value == "PREFIX_TUNING" else reserve
+            self.inner, self.virtual_tokens = "model.base_model.", in_front
+            heads = [f"base_model.{name}" for name in heads]  # "head" alone would match the prompt encoder's own layers
+        if heads:
+            config.modules_to_save = sorted({*(config.modules_to_save or ()), *heads})
+        if hasattr(config, "fan_in_fan_out"):  # gpt2's linear layers hold their weights the other way round
+            config.fan_in_fan_out = any(isinstance(layer, Conv1D) for layer in backbone.model.modules())
+        wrapper = PeftModelForSequenceClassification if is_classifier else PeftModelForCausalLM
+        with quiet_libraries():
+            self.model = wrapper(backbone.model, config)
+        replace_dropout(self.model)
+
+    def save(self, folder: Path) -> None:
+        """Write adapter_config.json and adapter_model.safetensors as `peft` does, and the tokenizer."""
+        self.model.save_pretrained(folder, safe_serialization=True)
+        (folder / "README.md").unlink(missing_ok=True)  # peft's empty model card
+        self._sort_sets(folder / "adapter_config.json")
+        self.text_encoder.tokenizer.save_pretrained(folder)
+
+    def _sort_sets(self, config_file: Path) -> None:
+        """Bring what `peft` holds as sets into one order: else two runs of the same experiment write other files."""
+        (config,) = self.model.peft_config.values()
+        values = json.loads(config_file.read_text(encoding="utf-8"))
+        unordered = {name for name in values if isinstance(getattr(config, name, None), set)}
+        values = {name: sorted(value) if name in unordered else value for name, value in values.items()}
+        config_file.write_text(json.dumps(values, indent=2, sort_keys=True), encoding="utf-8")
+
+    def load(self, folder: Path) -> None:
+        """Read adapter and head back.
+
+        Raises:
+            MethodError: a tensor is missing or left over.
+        """
+        from peft import load_peft_weights, set_peft_model_state_dict
+
+        if not (folder / WEIGHTS_FILE).is_file():  # peft would go on to look for a pickle, or ask the Hub
+            raise MethodError(f"{folder / WEIGHTS_FILE}: missing. Train again")
+        saved = load_peft_weights(str(folder), device="cpu")
+        check_same_names(saved, self.stored_tensors(), folder)
+        set_peft_model_state_dict(self.model, saved)
+        for config in self.model.peft_config.values():
+            # what a prompt encoder gave is saved in its place, and stands ready from now on
+            config.inference_mode = config.is_prompt_learning
+
+    def stored_tensors(self) -> dict[str, Tensor]:
+        """Return what `peft` saves."""
+        from peft import get_peft_model_state_dict
+
+        state: dict[str, Tensor] = get_peft_model_state_dict(self.model)
+        return state
+
+
+def task_type(backbone: Backbone) -> Any:
+    """Return `peft`'s name for what a loaded checkpoint does: it follows from the task, and nobody chooses it."""
+    from peft import TaskType
+
+    return TaskType.CAUSAL_LM if backbone.kind == "language_model" else TaskType.SEQ_CLS
+
+
+def trainable_heads(backbone: Backbone) -> list[str]:
+    """Return the modules beside the adapter that must be trained and saved: the head and whatever is new."""
+    heads = {name for name, module in head_modules(backbone.model).items() if any(True for _ in module.parameters())}
+    return sorted(heads | {name for name in backbone.new_modules if name.split(".")[0] not in heads})
+
+
+def check_same_names(saved: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path) -> None:
+    """Hold the names of saved tensors against those that belong there.
+
+    Raises:
+        MethodError: one is missing or left over.
+    """
+    if odd := sorted(set(saved) ^ set(expected)):
+        raise MethodError(f"{path}: {len(odd)} tensors are missing or left over, e.g. {odd[0]}. Train again")
+
+
+def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write tensors as safetensors, contiguous and on the CPU."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)

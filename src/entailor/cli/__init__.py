@@ -1,0 +1,1 @@
+"""The command line: the commands, one small module a group."""

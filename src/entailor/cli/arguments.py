@@ -1,0 +1,53 @@
+"""From the words of a command line to an experiment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from entailor.errors import ConfigError
+
+if TYPE_CHECKING:
+    from entailor.config.experiment import Experiment
+
+
+def _experiment(config: Path | None, flags: dict[str, Any], words: list[str]) -> Experiment:
+    """Lay file, flags and key=value over each other, in this order."""
+    from entailor.config.experiment import Experiment, parse_settings
+    from entailor.config.overrides import apply_overrides, read_yaml, set_key
+    from entailor.methods.registry import known_keys
+
+    values = read_yaml(config) if config else {}
+    _refuse_code_by_file(values, config, words)
+    for key, value in flags.items():
+        if value is not None:
+            set_key(values, key.split("."), value)
+    return parse_settings(Experiment, apply_overrides(values, words, known_keys))
+
+
+def _refuse_code_by_file(values: dict[str, Any], config: Path | None, words: list[str]) -> None:
+    """A file may come from a stranger: the code of a checkpoint is run only where the command line says so."""
+    methods = values.get("methods")
+    rows = list(methods.values()) if isinstance(methods, dict) else methods if isinstance(methods, list) else []
+    rows = [*rows, *(inner for row in rows if isinstance(row, dict) for inner in row.values())]  # `- name: settings`
+    asked = any(
+        isinstance(one, dict) and isinstance(one.get("model"), dict) and one["model"].get("trust_remote_code")
+        for one in (values, *rows)
+    )
+    said = [word.partition("=")[2] for word in words if word.startswith("model.trust_remote_code=")]
+    if asked and said[-1:] != ["true"]:
+        raise ConfigError(
+            f"{config}: model.trust_remote_code would run code that comes with the checkpoint. If you trust it, say so "
+            "on the command line as well: model.trust_remote_code=true"
+        )
+
+
+def _mapping(text: str | None, flag: str) -> dict[str, str] | None:
+    """Read ``a=b,c=d``."""
+    if text is None:
+        return None
+    pairs = [item.partition("=") for item in text.split(",") if item.strip()]
+    for name, equals, column in pairs:
+        if not (name and equals and column):
+            raise ConfigError(f"{flag}: expected field=COLUMN,field=COLUMN, found {text!r}")
+    return {name.strip(): column.strip() for name, _, column in pairs}

@@ -1,0 +1,174 @@
+"""Labels that are given away: by one text of a pair alone, by shared words and lengths, or by single words.
+
+Where such a classifier beats the majority, a high score is no proof of understanding (Gururangan et al. 2018; Poliak
+et al. 2018). Telling n-grams follow Gardner et al. 2021, *Competency Problems*, section 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from entailor.data.checks import Severity
+from entailor.data.example import Example
+from entailor.data.text_keys import normalised_keys
+from entailor.data.words import Integers, group_codes, ngrams, overlap_features, text_matrix, words_of
+from entailor.diagnostics.base import MOST_SHOWN, Diagnosis, Evidence, Outcome, check, shown
+from entailor.diagnostics.cross_validation import FEWEST_ROWS, Held, held_out_accuracy, out_of_fold
+
+NAME = "artefacts"
+GAIN = 0.05  # above the majority; less is worth a remark only
+PURE, COMMON = 0.9, 0.1  # an n-gram that nearly always goes with one label, and stands in a tenth of its rows
+NEARLY_ALL, HALF = 0.99, 0.5  # the same for single texts, whose words are what the label is about
+FEWEST_TIMES = 10  # an n-gram that stands in fewer rows is not looked at
+SURE = 0.01  # chance of one wrong n-gram among all that are looked at (Bonferroni)
+MOST_WORDS = 5
+
+
+@dataclass(frozen=True)
+class TellingWord:
+    """An n-gram that goes with a label.
+
+    Attributes:
+        words: the n-gram.
+        label: the label it goes with.
+        count: rows it stands in.
+        share: of these, the share with the label.
+        coverage: share of the label's rows it stands in.
+        z: how many standard errors `share` is above the label's share of all rows.
+    """
+
+    words: str
+    label: str
+    count: int
+    share: float
+    coverage: float
+    z: float
+
+
+@check(NAME, "labels given away by one text alone, by word overlap, or by single words")
+def artefacts(evidence: Evidence) -> Outcome:
+    """Cross-validate classifiers that see too little to understand, and look for words that go with a label."""
+    places = evidence.fitted_rows()
+    if len(places) < FEWEST_ROWS:
+        return Outcome(skipped=f"{len(places)} training rows, at least {FEWEST_ROWS} are needed")
+    rows = [evidence.split.train[place] for place in places.tolist()]
+    targets = evidence.targets(places.tolist())
+    field = "text_pair" if evidence.is_pair else "text"
+    telling = telling_words([getattr(row, field) or "" for row in rows], targets, evidence.labels)
+    findings: list[Diagnosis] = []
+    facts: dict[str, object] = {}
+    if evidence.is_pair:
+        for kind, held in _shortcuts(rows, targets, evidence).items():
+            facts[kind] = asdict(held)
+            findings += _shortcut_finding(kind, held, telling if kind == "hypothesis_only" else ())
+    findings += _giveaways(rows, field, telling, is_pair=evidence.is_pair)
+    return Outcome(tuple(findings), facts)
+
+
+def _shortcuts(rows: Sequence[Example], targets: Integers, evidence: Evidence) -> dict[str, Held]:
+    """Return the accuracy of each classifier that sees too little; one text stands in one fold only."""
+    found = {}
+    for kind, field in (("hypothesis_only", "text_pair"), ("premise_only", "text"), ("word_overlap", None)):
+        texts = [getattr(row, field or "text") or "" for row in rows]
+        if field is None:
+            features = overlap_features(rows)
+            features = (features - features.mean(0)) / (features.std(0) + 1e-9)
+        else:
+            features = text_matrix(rows, (field,))
+        groups = group_codes(normalised_keys(texts))
+        probabilities = out_of_fold(features, targets, groups, len(evidence.labels), seed=evidence.seed, C=1.0)
+        found[kind] = held_out_accuracy(probabilities, targets)
+    return found
+
+
+_SEES = {
+    "hypothesis_only": "sees the second text alone",
+    "premise_only": "sees the first text alone",
+    "word_overlap": "sees only how many words the texts share and how long they are",
+}
+
+
+def _shortcut_finding(kind: str, held: Held, telling: Sequence[TellingWord]) -> Iterator[Diagnosis]:
+    if not held.tells:
+        return
+    words = "; ".join(
+        f"{label}: {', '.join(repr(one.words) for one in telling if one.label == label)}"
+        for label in dict.fromkeys(one.label for one in telling)
+    )
+    message = (
+        f"a classifier that {_SEES[kind]} is right on {100 * held.accuracy:.1f} % of held-out rows "
+        f"(95 % interval {100 * held.low:.1f} to {100 * held.high:.1f}; the most frequent label: "
+        f"{100 * held.majority:.1f} %)" + (f". Most telling: {words}" if words else "")
+    )
+    remedy = (
+        "Compare results with this figure, not with chance; keep hypothesis_only and bag_of_words among the methods"
+    )
+    figures = {**asdict(held), "telling": [asdict(one) for one in telling]}
+    severity: Severity = "warning" if held.low > held.majority + GAIN else "info"
+    yield Diagnosis(NAME, kind, severity, message, remedy, figures=figures)
+
+
+def _giveaways(
+    rows: Sequence[Example], field: str, telling: Sequence[TellingWord], *, is_pair: bool
+) -> Iterator[Diagnosis]:
+    """Find words that nearly always go with one label; of single texts they may well be what the label is about."""
+    away = [one for one in telling if one.share >= PURE and one.coverage >= COMMON]
+    for one in away:
+        if any(other is not one and f" {other.words} " in f" {one.words} " for other in away):
+            continue  # a longer n-gram around the word that tells
+        has = [row for row in rows if one.words in ngrams(words_of(getattr(row, field) or ""))]
+        message = (
+            f"{one.words!r} gives the label away: of {one.count:,} rows with it {100 * one.share:.0f} % are "
+            f"{one.label!r}, and it stands in {100 * one.coverage:.0f} % of the rows of {one.label!r}"
+        )
+        remedy = "Find out where it comes from; take it out of the texts, or balance it over the labels"
+        if not is_pair:
+            remedy = "Fine where the word is what the label is about; if it is not, take it out of the texts"
+        yield Diagnosis(
+            NAME,
+            "giveaway_word",
+            "warning" if is_pair or (one.share >= NEARLY_ALL and one.coverage >= HALF) else "info",
+            message,
+            remedy,
+            tuple(shown("train", row) for row in has[:MOST_SHOWN]),
+            tuple(row.id for row in has),
+            asdict(one),
+        )
+
+
+def telling_words(texts: Sequence[str], targets: Integers, labels: Sequence[str]) -> tuple[TellingWord, ...]:
+    """Return, label by label, the n-grams that go with it more than chance allows, the surest first.
+
+    Under the null hypothesis a row with the n-gram has the label as often as any row. Kept is what is beyond chance
+    when all n-grams and labels are counted as tries.
+    """
+    from scipy.stats import norm
+    from sklearn.feature_extraction.text import CountVectorizer
+
+    vectorizer = CountVectorizer(
+        analyzer=lambda text: ngrams(words_of(text)), binary=True, min_df=min(FEWEST_TIMES, len(texts))
+    )
+    try:
+        counts = vectorizer.fit_transform(texts)
+    except ValueError:  # no n-gram stands in ten texts
+        return ()
+    one_hot = np.eye(len(labels))[targets]
+    with_label_VL = np.asarray(counts.T @ one_hot)
+    times_V1 = with_label_VL.sum(1, keepdims=True)
+    base_L = one_hot.mean(0)
+    z_VL = (with_label_VL - times_V1 * base_L) / np.sqrt(np.maximum(times_V1 * base_L * (1 - base_L), 1e-12))
+    least = float(norm.isf(SURE / z_VL.size))
+    names = vectorizer.get_feature_names_out()
+    found = []
+    for code, label in enumerate(labels):
+        for place in np.argsort(-z_VL[:, code], kind="stable")[:MOST_WORDS].tolist():
+            if z_VL[place, code] >= least:
+                count, right = int(times_V1[place, 0]), float(with_label_VL[place, code])
+                coverage = right / float(one_hot[:, code].sum())
+                found.append(
+                    TellingWord(str(names[place]), label, count, right / count, coverage, float(z_VL[place, code]))
+                )
+    return tuple(found)

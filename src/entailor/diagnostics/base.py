@@ -1,0 +1,199 @@
+"""The contract of a check: it looks at a split and says what it found. A check is one file that registers itself.
+
+What needs a model (tokens, encoder features) is handed in by `entailor.diagnostics.doctor`; nothing here loads one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from entailor.data.checks import Finding, Severity
+from entailor.data.example import Example, Split
+from entailor.data.words import Integers
+
+MOST_SHOWN = 5  # rows shown with a finding; all ids stand in `ids`
+MOST_CHARACTERS = 160  # of a text that is shown
+MOST_FITTED = 12_000  # rows that cross-validated checks look at: more says little more and takes long
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
+
+
+@dataclass(frozen=True)
+class ShownRow:
+    """One row a finding points at, its texts shortened.
+
+    Attributes:
+        part: train, tune or test.
+        id: the row's id.
+        label: its label as given, or None.
+        text: the text or premise.
+        text_pair: the hypothesis, or None.
+        note: what is special about this row, in a few words.
+    """
+
+    part: str
+    id: str
+    label: str | None
+    text: str
+    text_pair: str | None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """One thing that was found.
+
+    Attributes:
+        check: the check that found it.
+        kind: what it is, one word for programs.
+        severity: error, warning or info.
+        message: what was found, with counts.
+        remedy: the next step.
+        rows: a few rows it was found in.
+        ids: every row it was found in, the most telling first; empty where it concerns no rows in particular.
+        figures: the numbers behind the message.
+    """
+
+    check: str
+    kind: str
+    severity: Severity
+    message: str
+    remedy: str
+    rows: tuple[ShownRow, ...] = ()
+    ids: tuple[str, ...] = ()
+    figures: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a check gave.
+
+    Attributes:
+        findings: what was found; none means that the check looked and found nothing.
+        facts: figures worth showing whatever was found.
+        skipped: why the check could not look, or None.
+    """
+
+    findings: tuple[Diagnosis, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    skipped: str | None = None
+
+
+@dataclass(frozen=True)
+class EncoderFeatures:
+    """Features of a frozen encoder, one row a training example that cross-validated checks look at.
+
+    Attributes:
+        model: the model they come from.
+        values: in the order of `Evidence.fitted_rows`. Shape (N, F).
+    """
+
+    model: str
+    values: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a check may look at.
+
+    Attributes:
+        split: the rows; tune and test may be empty.
+        labels: label names in order.
+        is_pair: whether examples are pairs of texts.
+        seed: of folds, samples and planted mistakes.
+        encoder: features of a model, where one was given.
+        reading: what was found when the rows were read, of rows that are not in the split.
+    """
+
+    split: Split
+    labels: tuple[str, ...]
+    is_pair: bool
+    seed: int = 0
+    encoder: EncoderFeatures | None = None
+    reading: tuple[Finding, ...] = ()
+
+    def fitted_rows(self) -> Integers:
+        """Return which training rows cross-validated checks look at: all, or a sample of 12,000, in order."""
+        count = len(self.split.train)
+        if count <= MOST_FITTED:
+            return np.arange(count)
+        return np.sort(np.random.default_rng((self.seed, 1)).choice(count, MOST_FITTED, replace=False))
+
+    def targets(self, rows: Iterable[int]) -> Integers:
+        """Return label codes of training rows."""
+        codes: dict[str | None, int] = {label: code for code, label in enumerate(self.labels)}
+        return np.array([codes[self.split.train[row].label] for row in rows], np.int64)
+
+
+Check = Callable[[Evidence], Outcome]
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """A check's name, what it looks for in words, and what it gave."""
+
+    name: str
+    title: str
+    outcome: Outcome
+
+
+_CHECKS: dict[str, tuple[str, Check]] = {}
+
+
+def check(name: str, title: str) -> Callable[[Check], Check]:
+    """Register a check under a name, with what it looks for in words."""
+
+    def register(function: Check) -> Check:
+        _CHECKS[name] = (title, function)
+        return function
+
+    return register
+
+
+def registered_checks() -> dict[str, tuple[str, Check]]:
+    """Return name to (title, function) of every check in this folder, in the order of their names."""
+    import entailor.diagnostics as folder
+
+    for module in iter_modules(folder.__path__):
+        import_module(f"{folder.__name__}.{module.name}")
+    return dict(sorted(_CHECKS.items()))
+
+
+def examine(evidence: Evidence, tell: Callable[[str], None] = lambda title: None) -> tuple[CheckResult, ...]:
+    """Run every check.
+
+    Args:
+        evidence: what to look at.
+        tell: called with the title of each check that begins.
+    """
+    results = []
+    for name, (title, function) in registered_checks().items():
+        tell(title)
+        results.append(CheckResult(name, title, function(evidence)))
+    return tuple(results)
+
+
+def shown(part: str, row: Example, note: str = "") -> ShownRow:
+    """Return a row as it is shown."""
+    pair = None if row.text_pair is None else shortened(row.text_pair)
+    return ShownRow(part, row.id, row.label, shortened(row.text), pair, note)
+
+
+def shortened(text: str) -> str:
+    """Return a text on one line, cut to 160 characters; control characters, which a terminal obeys, by their codes."""
+    line = _CONTROLS.sub(lambda one: f"\\x{ord(one.group()):02x}", " ".join(text[: 2 * MOST_CHARACTERS].split()))
+    return line if len(line) <= MOST_CHARACTERS else line[: MOST_CHARACTERS - 2].rstrip() + " …"
+
+
+def listed(names: Sequence[str], most: int = 3) -> str:
+    """Return names in quotes, the first few of them."""
+    words = ", ".join(repr(name) for name in names[:most])
+    return words + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -1,0 +1,56 @@
+"""Label names that get in each other's way, or stand in the texts they label.
+
+Tokens of names are for `entailor.diagnostics.tokens`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import takewhile
+
+from entailor.config.plain import share
+from entailor.data.words import words_of
+from entailor.diagnostics.base import MOST_SHOWN, Diagnosis, Evidence, Outcome, check, listed, shown
+
+NAME = "label_names"
+FEWEST_ROWS, MOSTLY = 10, 0.9
+
+
+@check(NAME, "label names that begin alike, or stand in the texts they label")
+def label_names(evidence: Evidence) -> Outcome:
+    """Look at the names themselves, and for them in the texts."""
+    return Outcome((*_prefixes(evidence.labels), *_in_texts(evidence)))
+
+
+def _prefixes(labels: tuple[str, ...]) -> Iterator[Diagnosis]:
+    plain = {label: label.strip().casefold() for label in labels}
+    ordered = sorted(labels, key=plain.__getitem__)  # what begins alike stands side by side
+    pairs = [
+        (one, other)
+        for place, one in enumerate(ordered)
+        for other in takewhile(lambda label: plain[label].startswith(plain[one]), ordered[place + 1 :])  # noqa: B023
+    ]
+    if pairs:
+        names = listed([f"{one} / {other}" for one, other in pairs])
+        message = f"one label's name is the beginning of another's: {names}"
+        remedy = (
+            "Give the answers other words where a language model writes or scores them; other methods are not concerned"
+        )
+        yield Diagnosis(
+            NAME, "prefix_names", "info", message, remedy, figures={"pairs": [list(pair) for pair in pairs]}
+        )
+
+
+def _in_texts(evidence: Evidence) -> Iterator[Diagnosis]:
+    """Find labels whose own name stands in their rows and in hardly any other: the answer is in the question."""
+    rows = evidence.split.train
+    spaced = [f" {' '.join(words_of(f'{row.text} {row.text_pair or str()}'))} " for row in rows]
+    for label in evidence.labels:
+        name = f" {' '.join(words_of(label))} "
+        has = [row for row, text in zip(rows, spaced, strict=True) if name in text]
+        own = sum(row.label == label for row in has)
+        if len(has) >= FEWEST_ROWS and own / len(has) >= MOSTLY and len(set(evidence.labels)) > 1:
+            message = f"the word {label!r} stands in {share(len(has), len(rows))} of train, {own:,} of them labelled so"
+            remedy = "Look whether the label was written into the texts; if so, take it out"
+            some = tuple(shown("train", row) for row in has[:MOST_SHOWN])
+            yield Diagnosis(NAME, "label_in_text", "warning", message, remedy, some, tuple(row.id for row in has))

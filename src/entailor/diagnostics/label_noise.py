@@ -1,0 +1,149 @@
+"""Labels that look wrong: where out-of-fold predictions disagree more than their own errors explain.
+
+Confident learning (Northcutt, Jiang and Chuang 2021, *Confident Learning: Estimating Uncertainty in Dataset Labels*,
+section 3) through cleanlab. How well it can work on the data at hand is measured: labels are made wrong on purpose, and
+the check says how many of those it finds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from entailor.config.plain import share
+from entailor.data.example import Example
+from entailor.data.text_keys import normalised_keys
+from entailor.data.words import Floats, Integers, group_codes, overlap_features, text_matrix
+from entailor.diagnostics.base import MOST_SHOWN, Diagnosis, Evidence, Outcome, check, shown
+from entailor.diagnostics.cross_validation import FEWEST_ROWS, held_out_accuracy, out_of_fold
+
+NAME = "label_noise"
+PLANTED = 0.05  # share of labels made wrong on purpose
+MOST_CANDIDATES = 0.1  # share of rows; where more disagree, it is the classifier that is weak
+WORTH_READING = 3.0  # times a random pick
+STRENGTH_WORDS, STRENGTH_ENCODER, STRENGTH_WEIGHTS = 1.0, 0.0003, 1.0
+
+
+@check(NAME, "labels that look wrong")
+def label_noise(evidence: Evidence) -> Outcome:
+    """Rank training rows by how little their label agrees with out-of-fold predictions, and say what that is worth."""
+    places = evidence.fitted_rows()
+    if len(places) < FEWEST_ROWS:
+        return Outcome(skipped=f"{len(places)} training rows, at least {FEWEST_ROWS} are needed")
+    rows = [evidence.split.train[place] for place in places.tolist()]
+    targets = evidence.targets(places.tolist())
+    groups = group_codes(normalised_keys([row.text for row in rows]))
+    fit = _Fit(evidence, places, groups)
+    probabilities = fit.probabilities(targets)
+    candidates = noise_candidates(targets, probabilities)[: _most(len(targets))]
+    held = held_out_accuracy(probabilities, targets)
+    power = _power(fit, targets, evidence.seed)
+    facts = {"accuracy": held.accuracy, "majority": held.majority, "features": fit.words, **power}
+    if not len(candidates):
+        return Outcome((), facts)
+    telling = held.tells and power["times_chance"] >= WORTH_READING
+    message = (
+        f"{share(len(candidates), len(rows))} of train have a label that held-out predictions from {fit.words} speak "
+        f"against. Tried on labels made wrong on purpose ({100 * PLANTED:.0f} %): the first {power['planted']:,} "
+        f"candidates held {100 * power['precision']:.0f} % of wrong ones, "
+        f"{power['times_chance']:.1f} times a random pick"
+    )
+    remedy = "Read the first candidates and correct what is wrong; all ids are listed, the likeliest first"
+    if not telling:
+        message += ". That is too little to find wrong labels by"
+        remedy = "Do not act on these candidates" + (
+            "" if evidence.encoder else ". Give --model, so that the rows are read by an encoder"
+        )
+    notes = [
+        f"{evidence.labels[int(probabilities[at].argmax())]} expected "
+        f"({100 * probabilities[at].max():.0f} %, the label given {100 * probabilities[at, targets[at]]:.0f} %)"
+        for at in candidates[:MOST_SHOWN]
+    ]
+    found = Diagnosis(
+        NAME,
+        "label_noise",
+        "warning" if telling else "info",
+        message,
+        remedy,
+        tuple(shown("train", rows[at], note) for at, note in zip(candidates[:MOST_SHOWN], notes, strict=True)),
+        tuple(rows[at].id for at in candidates),
+        facts,
+    )
+    return Outcome((found,), facts)
+
+
+def noise_candidates(targets: Integers, probabilities: Floats) -> list[int]:
+    """Return the rows whose label is likely wrong, the likeliest first.
+
+    Args:
+        targets: label codes. Shape (N,).
+        probabilities: out of fold. Shape (N, L).
+    """
+    from cleanlab.filter import find_label_issues
+
+    # cleanlab wants every code to occur
+    known, codes = np.unique(targets, return_inverse=True)
+    if len(known) < 2:
+        return []
+    some = probabilities[:, known] + 1e-9
+    ranked = find_label_issues(
+        codes, some / some.sum(1, keepdims=True), return_indices_ranked_by="normalized_margin", n_jobs=1
+    )
+    return [int(place) for place in ranked]
+
+
+def _most(num_rows: int) -> int:
+    return max(1, round(MOST_CANDIDATES * num_rows))
+
+
+class _Fit:
+    """Features made once, fitted to labels as often as wanted: words, and a model's features beside them."""
+
+    def __init__(self, evidence: Evidence, places: Integers, groups: Integers) -> None:
+        self.groups, self.num_labels, self.seed = groups, len(evidence.labels), evidence.seed
+        rows = [evidence.split.train[place] for place in places.tolist()]
+        words = _word_features(rows, is_pair=evidence.is_pair)
+        self.views: list[tuple[Any, float]] = [(words, STRENGTH_WORDS)]
+        self.words = "words and word overlap" if evidence.is_pair else "words"
+        if evidence.encoder is not None:
+            values = evidence.encoder.values.astype(np.float64)
+            self.views.append(((values - values.mean(0)) / (values.std(0) + 1e-6), STRENGTH_ENCODER))
+            self.words += f" and features of {evidence.encoder.model}"
+
+    def probabilities(self, targets: Integers) -> Floats:
+        """Return out-of-fold probabilities; with two views, of a regression that weighs them. Shape (N, L)."""
+        fit = partial(out_of_fold, targets=targets, groups=self.groups, num_labels=self.num_labels)
+        views = [fit(view, seed=self.seed, C=strength) for view, strength in self.views]
+        if len(views) == 1:
+            return views[0]
+        return fit(np.log(np.hstack(views) + 1e-9), seed=self.seed + 1, C=STRENGTH_WEIGHTS)
+
+
+def _word_features(rows: Sequence[Example], *, is_pair: bool) -> Any:
+    if not is_pair:
+        return text_matrix(rows, ("text",))
+    from scipy.sparse import csr_matrix, hstack
+
+    overlap = overlap_features(rows)
+    scaled = csr_matrix((overlap - overlap.mean(0)) / (overlap.std(0) + 1e-9))
+    return hstack([text_matrix(rows, ("text", "text_pair"), swaps=True), scaled], format="csr")
+
+
+def _power(fit: _Fit, targets: Integers, seed: int) -> dict[str, Any]:
+    """Make some labels wrong on purpose, and tell how many of them are found."""
+    rng = np.random.default_rng((seed, 3))
+    wrong = rng.choice(len(targets), max(1, round(PLANTED * len(targets))), replace=False)
+    planted = targets.copy()
+    planted[wrong] = (planted[wrong] + rng.integers(1, fit.num_labels, len(wrong))) % fit.num_labels
+    candidates = noise_candidates(planted, fit.probabilities(planted))[: _most(len(targets))]
+    found = np.isin(candidates, wrong)
+    precision = float(found[: len(wrong)].sum() / len(wrong))
+    return {
+        "planted": len(wrong),
+        "precision": precision,
+        "recall": float(found.sum() / len(wrong)),
+        "times_chance": precision * len(targets) / len(wrong),
+    }

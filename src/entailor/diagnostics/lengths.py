@@ -1,0 +1,66 @@
+"""How long texts are, in words, and whether the parts are of one kind. Tokens are for `entailor.diagnostics.tokens`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from entailor.config.plain import share
+from entailor.data.example import Example
+from entailor.data.words import Integers, words_of
+from entailor.diagnostics.base import MOST_SHOWN, Diagnosis, Evidence, Outcome, check, shown
+
+NAME = "lengths"
+FIELDS = {"text": "first text", "text_pair": "second text"}
+FAR = 10.0  # times the 95th percentile
+FEWEST_WORDS_FAR = 200  # nothing shorter is called long
+SHIFT = 1.5  # ratio of two parts' median lengths
+
+
+@check(NAME, "texts of unusual length, and parts of different length")
+def lengths(evidence: Evidence) -> Outcome:
+    """Count words; find texts far longer than the rest and parts whose texts are longer or shorter than train's."""
+    findings: list[Diagnosis] = []
+    facts: dict[str, Any] = {}
+    for field in FIELDS if evidence.is_pair else ("text",):
+        counts = {part: _word_counts(rows, field) for part, rows in evidence.split.parts() if rows}
+        facts[field] = {part: _quantiles(some) for part, some in counts.items()}
+        findings += _outliers(evidence, field, counts["train"])
+        findings += _shifts(field, counts)
+    return Outcome(tuple(findings), facts)
+
+
+def _word_counts(rows: Sequence[Example], field: str) -> Integers:
+    return np.array([len(words_of(getattr(row, field) or "")) for row in rows], np.int64)
+
+
+def _quantiles(counts: Integers) -> dict[str, int]:
+    low, middle, high = np.quantile(counts, [0.05, 0.5, 0.95])
+    return {"p5": int(low), "median": int(middle), "p95": int(high), "longest": int(counts.max())}
+
+
+def _outliers(evidence: Evidence, field: str, counts: Integers) -> Iterator[Diagnosis]:
+    limit = max(FAR * float(np.quantile(counts, 0.95)), FEWEST_WORDS_FAR)
+    far = np.flatnonzero(counts > limit)
+    if len(far):
+        far = far[np.argsort(-counts[far], kind="stable")]
+        rows = evidence.split.train
+        message = f"the {FIELDS[field]} of {share(len(far), len(rows))} of train is longer than {limit:,.0f} words"
+        remedy = "Look whether several rows ran into one (a quote that is never closed), and cut what is not needed"
+        some = tuple(shown("train", rows[at], f"{counts[at]:,} words") for at in far[:MOST_SHOWN].tolist())
+        ids = tuple(rows[at].id for at in far.tolist())
+        yield Diagnosis(NAME, "long_texts", "info", message, remedy, some, ids)
+
+
+def _shifts(field: str, counts: dict[str, Integers]) -> Iterator[Diagnosis]:
+    usual = max(1.0, float(np.median(counts["train"])))
+    for part in ("tune", "test"):
+        if part not in counts:
+            continue
+        there = max(1.0, float(np.median(counts[part])))
+        if max(there / usual, usual / there) >= SHIFT:
+            message = f"half of the {FIELDS[field]}s of {part} have at most {there:.0f} words, of train {usual:.0f}"
+            remedy = f"Expect {part} to differ in kind from train; draw both from one source where you can"
+            yield Diagnosis(NAME, "length_shift", "info", message, remedy, figures={"train": usual, part: there})

@@ -1,0 +1,96 @@
+"""What a model's tokenizer makes of the data: texts that are cut, label names that share their tokens.
+
+Checks of the doctor that need a tokenizer; those that read texts alone stand in `diagnostics/`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from entailor.config.plain import share
+from entailor.data.checks import Severity
+from entailor.diagnostics.base import MOST_SHOWN, CheckResult, Diagnosis, Evidence, Outcome, shown
+from entailor.models.prompts import PromptEncoder
+from entailor.models.tokenizer import TextEncoder
+
+TRUNCATION, COLLISIONS = "truncation", "label_tokens"
+MANY = 0.05
+
+
+def token_checks(encoder: TextEncoder | PromptEncoder, model: str, evidence: Evidence) -> tuple[CheckResult, ...]:
+    """Run both checks with the tokenizer of a model."""
+    return (
+        CheckResult(COLLISIONS, "label names that share their tokens", label_tokens(encoder, model, evidence.labels)),
+        CheckResult(TRUNCATION, "texts that are cut", truncation(encoder, model, evidence)),
+    )
+
+
+def truncation(encoder: TextEncoder | PromptEncoder, model: str, evidence: Evidence) -> Outcome:
+    """Count tokens, and the examples that are longer than the model takes (windows are not cut)."""
+    facts: dict[str, Any] = {"model": model, "max_length": encoder.max_length}
+    findings = []
+    for part, rows in evidence.split.parts():
+        if not rows:
+            continue
+        encoded = encoder.encode(rows)
+        lengths = np.array([len(one) for one in encoded])
+        cut = sorted({one.row for one in encoded if one.truncated})
+        low, middle, high = np.quantile(lengths, [0.05, 0.5, 0.95])
+        facts[part] = {"p5": int(low), "median": int(middle), "p95": int(high), "cut": len(cut) / len(rows)}
+        if cut:
+            message = (
+                f"{share(len(cut), len(rows))} of {part} are longer than {encoder.max_length} tokens of {model} "
+                "and are cut, the longer text of a pair first"
+            )
+            remedy = "Raise model.max_length as far as the model takes it"
+            if isinstance(encoder, TextEncoder):  # decoders take no windows
+                remedy += ", or set model.long_texts=windows"
+            severity: Severity = "warning" if len(cut) / len(rows) > MANY else "info"
+            some = tuple(shown(part, rows[at]) for at in cut[:MOST_SHOWN])
+            ids = tuple(rows[at].id for at in cut)
+            findings.append(Diagnosis(TRUNCATION, "truncated", severity, message, remedy, some, ids, {"part": part}))
+    return Outcome(tuple(findings), facts)
+
+
+def label_tokens(encoder: TextEncoder | PromptEncoder, model: str, labels: tuple[str, ...]) -> Outcome:
+    """Tokenise label words as they stand behind a space, and find those that cannot be told apart at once.
+
+    Words are those of the template for decoders, the label names for encoders.
+    """
+    words = encoder.template.words if isinstance(encoder, PromptEncoder) else labels
+    tokens = {word: encoder.tokenizer(f" {word}", add_special_tokens=False)["input_ids"] for word in words}
+    unknown = encoder.tokenizer.unk_token_id
+    findings = [*_collisions(tokens, model)]
+    lost = [word for word, ids in tokens.items() if not ids or (unknown is not None and unknown in ids)]
+    if lost:
+        message = f"the vocabulary of {model} lacks words of the labels {', '.join(map(repr, lost))}"
+        remedy = "Name them with ordinary words (data.label_names) where the names themselves are read or scored"
+        findings.append(Diagnosis(COLLISIONS, "unknown_label_tokens", "warning", message, remedy))
+    return Outcome(tuple(findings), {"model": model, "tokens": tokens})
+
+
+def _collisions(tokens: dict[str, list[int]], model: str) -> Iterator[Diagnosis]:
+    remedy = (
+        "Give them other words in the verbalizer, or other names with data.label_names; classifiers with a head of "
+        "their own are not concerned"
+    )
+    for (one, first), (other, second) in combinations(tokens.items(), 2):
+        if not first or not second:
+            continue
+        figures = {"labels": [one, other], "tokens": [first, second]}
+        if first == second:
+            message = f"{one!r} and {other!r} are the same tokens to {model}: no score can tell them apart"
+            yield Diagnosis(COLLISIONS, "same_label_tokens", "error", message, remedy, figures=figures)
+        elif first == second[: len(first)] or second == first[: len(second)]:
+            message = (
+                f"the tokens of one of {one!r} and {other!r} begin the other's: the shorter one always scores higher"
+            )
+            yield Diagnosis(COLLISIONS, "prefix_label_tokens", "warning", message, remedy, figures=figures)
+        elif first[0] == second[0]:
+            message = f"{one!r} and {other!r} begin with the same token: scored by the first alone they are the same"
+            note = "Entailor scores all tokens of a label; other tools may read the first alone"
+            yield Diagnosis(COLLISIONS, "same_first_token", "info", message, note, figures=figures)

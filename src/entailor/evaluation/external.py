@@ -1,0 +1,74 @@
+"""What one challenge set says of every row: accuracy with interval, groups, labels, and which rows differ.
+
+Reads records whose predictions are those on the challenge. Nothing is chosen by it.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from entailor.evaluation.comparison import accuracy_by_group, label_means, scored_row
+from entailor.evaluation.metrics import evaluate_record, outcome
+from entailor.evaluation.pairs import compare_all
+from entailor.evaluation.recommendation import RowKey
+from entailor.evaluation.statistics import accuracy_interval
+from entailor.runs.record import RunRecord
+
+
+def compare_challenge(name: str, source: str, scoring: str, records: Sequence[RunRecord]) -> dict[str, Any]:
+    """Return what comparison.json holds of a challenge.
+
+    Args:
+        name: of the challenge.
+        source: its file.
+        scoring: how the classifiers' labels answered the file's, in words.
+        records: complete trials with predictions on the challenge, all over the same examples.
+
+    Returns:
+        `name`, `source`, `scoring`, `error` (None), `labels`, `num_examples`, `chance` (share of its most frequent
+        label), and `rows`, best first: `model`, `method`, `num_seeds`, `accuracy`, `letters` (rows that share one
+        cannot be told apart), `per_label`, `groups`.
+    """
+    seeds: dict[RowKey, list[RunRecord]] = {}
+    for record in records:
+        seeds.setdefault((record.model, record.name), []).append(record)
+    outcomes = {key: [outcome(record) for record in row] for key, row in seeds.items()}
+    scored = {key: scored_row(row, outcomes[key]) for key, row in seeds.items()}
+    order = sorted(scored, key=lambda key: -float(scored[key].mean_N.mean()))
+    letters = compare_all({key: scored[key] for key in order}).letters
+    rows = []
+    for key in order:
+        per_seed = [float(result.correct_N.mean()) for result in outcomes[key]]
+        interval = accuracy_interval(scored[key])
+        rows.append(
+            {
+                "model": key[0],
+                "method": key[1],
+                "num_seeds": len(per_seed),
+                "accuracy": {
+                    "mean": statistics.fmean(per_seed),
+                    "low": interval.low,
+                    "high": interval.high,
+                    "worst": min(per_seed),
+                    "per_seed": per_seed,
+                },
+                "letters": letters[key],
+                "per_label": label_means([evaluate_record(record) for record in seeds[key]]),
+                "groups": accuracy_by_group(seeds[key], outcomes[key]),
+            }
+        )
+    gold_N = outcomes[order[0]][0].gold_N if order else np.array([], dtype=np.int64)
+    return {
+        "name": name,
+        "source": source,
+        "scoring": scoring,
+        "error": None if rows else "no trial could be scored",
+        "labels": list(records[0].labels) if records else [],
+        "num_examples": len(gold_N),
+        "chance": float(np.bincount(gold_N).max() / len(gold_N)) if len(gold_N) else None,
+        "rows": rows,
+    }

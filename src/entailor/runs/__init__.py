@@ -1,0 +1,1 @@
+"""The run folder: records, layout, atomic files, integrity, lock, environment."""

@@ -1,0 +1,144 @@
+"""The layout of a run folder: where things stand, not what they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from entailor.errors import RunError
+from entailor.runs.ownership import MARKER_FILE
+from entailor.runs.record import _NAME, _SEED, RECORD_FILE, RunRecord, _trial_order, folder_name, write_sealed_json
+
+
+class RunFolder:
+    """The layout of ``runs/<name>/``; knows where things stand, not what they mean."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    @property
+    def marker_file(self) -> Path:
+        """What says that Entailor may write and delete its files here."""
+        return self.path / MARKER_FILE
+
+    def mark(self) -> None:
+        """Write the marker, before any other file."""
+        write_sealed_json(self.marker_file, {"version": 1, "what": "the folder of an Entailor run"})
+
+    @classmethod
+    def of_trial(cls, trial: Path) -> RunFolder | None:
+        """Return the run a trial's folder stands in, or None where it stands in none."""
+        above = list(trial.resolve().parents)
+        return cls(above[3]) if len(above) > 3 and above[2].name == "trials" else None
+
+    @property
+    def experiment_file(self) -> Path:
+        """The experiment as resolved, every default written out."""
+        return self.path / "experiment.yaml"
+
+    @property
+    def environment_file(self) -> Path:
+        """Versions, CPU or GPU, threads, git commit, data fingerprints."""
+        return self.path / "environment.json"
+
+    @property
+    def split_file(self) -> Path:
+        """Ids of train, tune and test with a hash."""
+        return self.path / "split.json"
+
+    @property
+    def comparison_file(self) -> Path:
+        """What the report shows."""
+        return self.path / "comparison.json"
+
+    @property
+    def doctor_file(self) -> Path:
+        """What the data doctor found in the split."""
+        return self.path / "doctor.json"
+
+    @property
+    def report_file(self) -> Path:
+        """One self-contained page."""
+        return self.path / "report.html"
+
+    @property
+    def reads_file(self) -> Path:
+        """When the test split was read, and with which choices made."""
+        return self.path / "test_reads.json"
+
+    @property
+    def forecast_file(self) -> Path:
+        """What was expected of each row's time and memory before it ran."""
+        return self.path / "forecast.json"
+
+    def study(self, model: str, name: str) -> Path:
+        """Return the folder of the settings that were tried for a row."""
+        return self.path / "tuning" / folder_name(model) / self._checked(_NAME, name)
+
+    def curve_point(self, model: str, name: str, num_train: int, seed: int) -> Path:
+        """Return the folder of one point of a row's learning curve."""
+        return self.path / "curve" / folder_name(model) / self._checked(_NAME, name) / f"n-{num_train}" / f"seed-{seed}"
+
+    def trial(self, model: str, name: str, seed: int) -> Path:
+        """Return the folder of one trial; the model's name is made safe as a folder name."""
+        return (
+            self.path
+            / "trials"
+            / folder_name(model)
+            / self._checked(_NAME, name)
+            / f"seed-{self._checked(_SEED, seed)}"
+        )
+
+    def _checked(self, kind: TypeAdapter[Any], part: object) -> str:
+        """Return a part of a path as it is where it leads to no other place than one inside the run folder."""
+        try:
+            return str(kind.validate_python(part))
+        except ValidationError:
+            problem = f"{str(part)[:80]!r} can be neither a row nor a seed of a run"
+            raise RunError(
+                f"{self.path}: {problem}. Do not use this folder; run the command with another --out"
+            ) from None
+
+    def trial_folders(self) -> list[Path]:
+        """Return the folders of finished trials, complete or failed, by model, row and seed."""
+        return [file.parent for file in sorted(self.path.glob(f"trials/*/*/seed-*/{RECORD_FILE}"), key=_trial_order)]
+
+    def records(self) -> Iterator[tuple[Path, RunRecord]]:
+        """Yield every finished trial's folder and record, by model, row and seed."""
+        for place in self.trial_folders():
+            yield place, RunRecord.read(place)
+
+    def point_folders(self) -> list[Path]:
+        """Return the folders of the points of learning curves, by model, row and seed."""
+        found = sorted(self.path.glob(f"curve/*/*/n-*/seed-*/{RECORD_FILE}"), key=_trial_order)
+        return [file.parent for file in found]
+
+    def curve_records(self) -> Iterator[tuple[int, RunRecord]]:
+        """Yield number of training labels and record of every whole point of a learning curve, by model and row."""
+        for place in self.point_folders():
+            size = place.parent.name.removeprefix("n-")
+            with suppress(RunError):  # a damaged point is run again when its curve is asked for
+                if size.isdecimal():
+                    yield int(size), RunRecord.read(place)
+
+    def winner(self, comparison: Mapping[str, Any]) -> Path | None:
+        """Return the trial folder of the recommended row's first complete seed: seeds are not chosen by their score.
+
+        Args:
+            comparison: the content of comparison.json.
+
+        Returns:
+            The folder, or None where no trial is complete or no row is within the limits of `recommend`.
+        """
+        rows = comparison.get("rows", ())
+        if "recommendation" in comparison:
+            picked = comparison["recommendation"] or {}
+            names = picked.get("model"), picked.get("method")
+            row = next((one for one in rows if (one["model"], one["method"]) == names), None)
+        else:  # a run folder from before rows were recommended
+            row = next((one for one in rows if one["best"]), None)
+        return self.trial(row["model"], row["method"], min(row["seeds"])) if row else None

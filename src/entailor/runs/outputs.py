@@ -1,0 +1,127 @@
+"""Where a command writes what the user asked for: never over what it reads, and never silently over somebody's file.
+
+A file may be written again without being asked where it is, to the byte, one that Entailor wrote; the cache remembers
+checksums of these, and nothing else of them.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from entailor.errors import OutputError
+from entailor.runs.cache_place import cache_folder
+from entailor.runs.integrity import file_sha256
+from entailor.runs.ownership import belongs_to_run
+from entailor.runs.record import atomic_path
+
+Source = str | Path | None
+
+
+def check_output(output: str | Path, inputs: Iterable[Source], *, overwrite: bool) -> Path:
+    """Say where an output file goes, or why it may not.
+
+    Args:
+        output: as the user named it.
+        inputs: files and folders the command reads; what is no path is passed over.
+        overwrite: whether a file that Entailor did not write may be replaced.
+
+    Returns:
+        The place with links followed.
+
+    Raises:
+        OutputError: it is an input under any name, lies among the files of a run or in a folder that is read, is no
+            regular file, or stands there already.
+    """
+    target = _resolved(output)
+    opened = str(Path(output).expanduser().absolute()).startswith(("/dev/std", "/dev/fd/", "/proc/"))
+    if opened or (target.exists() and not target.is_file()):  # what is opened already cannot be replaced
+        raise OutputError(f"{output}: no regular file. Give the name of a file")
+    _refuse_inputs(output, target, inputs)
+    if target.is_file() and not overwrite and not _remembered(target):
+        raise OutputError(
+            f"{output}: exists already, and Entailor did not write it, or it was changed since. "
+            "Give another --output, or add --overwrite (in Python overwrite=True)"
+        )
+    return target
+
+
+@contextmanager
+def output_file(output: str | Path, inputs: Iterable[Source] = (), *, overwrite: bool = False) -> Iterator[Path]:
+    """Give a temporary file that becomes the output when all of it is there.
+
+    Takes and raises what `check_output` does; it is asked again at the end, since the work between may take long.
+    """
+    inputs = list(inputs)
+    target = check_output(output, inputs, overwrite=overwrite)
+    with atomic_path(target) as temporary:
+        yield temporary
+        check_output(output, inputs, overwrite=overwrite)
+        with suppress(OSError):  # a cache that cannot be written costs a question, not the output
+            place = _memory(file_sha256(temporary))
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.touch()
+
+
+@contextmanager
+def output_folder(output: str | Path, inputs: Iterable[Source] = ()) -> Iterator[Path]:
+    """Give an empty folder whose content becomes that of the output; on failure nothing is left of it.
+
+    Raises:
+        OutputError: the output is a file or a folder with something in it, or an input, or lies among the files of a
+            run.
+    """
+    target = _resolved(output)
+    _refuse_inputs(output, target, inputs)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise OutputError(f"{output}: exists already. Give another --output, or delete it")
+    made = [place for place in (target, *target.parents) if not place.exists()]
+    target.mkdir(parents=True, exist_ok=True)
+    scratch = target / f".{secrets.token_hex(8)}.tmp"
+    try:
+        scratch.mkdir()
+        yield scratch
+        for entry in sorted(scratch.iterdir()):
+            if (target / entry.name).exists():
+                raise OutputError(f"{target / entry.name}: somebody else wrote it meanwhile. Give another --output")
+            entry.rename(target / entry.name)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+        with suppress(OSError):  # not empty: it is wanted
+            for place in made:
+                place.rmdir()
+
+
+def _resolved(output: str | Path) -> Path:
+    try:
+        return Path(output).expanduser().resolve()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise OutputError(f"{output}: not a path that can be written ({error}). Give the name of a file") from None
+
+
+def _refuse_inputs(output: str | Path, target: Path, inputs: Iterable[Source]) -> None:
+    if belongs_to_run(target):
+        raise OutputError(f"{output}: lies among the files of a run. Give another --output")
+    for source in inputs:
+        if source is None:
+            continue
+        with suppress(OSError, RuntimeError, ValueError):  # a name of the Hub, or a path that is met when it is read
+            read = Path(source).expanduser().resolve()
+            if read == target or (read.exists() and target.exists() and read.samefile(target)):
+                raise OutputError(f"{output}: the same file as the input {source}. Give another --output")
+            if read.is_dir() and (belongs_to_run(target, read) or (target.exists() and read in target.parents)):
+                raise OutputError(f"{output}: lies in {source}, which is read. Give another --output")
+
+
+def _remembered(path: Path) -> bool:
+    try:
+        return _memory(file_sha256(path)).is_file()
+    except OSError:
+        return False
+
+
+def _memory(digest: str) -> Path:
+    return cache_folder() / "outputs" / digest

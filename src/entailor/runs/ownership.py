@@ -1,0 +1,131 @@
+"""What is Entailor's own on the disk: which folder is a run's, and which files in it may be overwritten or deleted.
+
+Nothing is written or deleted through a symbolic link, and nothing is deleted that a run did not write itself.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from entailor.errors import RunError
+from entailor.runs.integrity import check_seal
+
+MARKER_FILE = ".entailor.json"
+LOCK_FILE = ".lock"
+OWNER_FILE = ".lock.json"
+RUN_PARTS = ("trials", "tuning", "curve")
+SEALED_FILES = ("experiment.yaml", "environment.json", "split.json", "comparison.json", "test_reads.json")
+RUN_FILES = (*SEALED_FILES, MARKER_FILE, LOCK_FILE, OWNER_FILE, "doctor.json", "forecast.json", "report.html")
+# Folders of before the marker, and copies without hidden files, are known by their checksums. One such file may have
+# been copied to a folder of the user's own.
+ENOUGH_SEALED = 2
+
+
+def is_run_folder(folder: Path) -> bool:
+    """Tell whether a run wrote this folder: it has the marker, or several files that carry Entailor's checksum."""
+    return _is_sealed(folder / MARKER_FILE) or sum(_is_sealed(folder / name) for name in SEALED_FILES) >= ENOUGH_SEALED
+
+
+def check_run_folder(folder: Path) -> None:
+    """Refuse a folder that is neither a run's nor new or empty; a lock alone does not count.
+
+    Raises:
+        RunError: it holds files of somebody else.
+    """
+    if not folder.is_dir() or is_run_folder(folder):
+        return
+    found = sorted(path.name for path in folder.iterdir() if not _is_lock(path))
+    if found:
+        shown = ", ".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
+        raise RunError(
+            f"{folder}: not empty ({shown}), and not the folder of a run. Give a new or empty folder with --out"
+        )
+
+
+def _is_lock(path: Path) -> bool:
+    if path.is_symlink() or not path.is_file():
+        return False
+    return path.name == OWNER_FILE or (path.name == LOCK_FILE and path.stat().st_size == 0)
+
+
+def _is_sealed(path: Path) -> bool:
+    if path.is_symlink() or not path.is_file():
+        return False
+    try:
+        check_seal(path, path.read_bytes(), "")
+    except (RunError, OSError):
+        return False
+    return True
+
+
+def enclosing_run(place: Path) -> Path | None:
+    """Return the run folder a place lies in, as its path is written, or None."""
+    return next((folder for folder in (place, *place.parents) if is_run_folder(folder)), None)
+
+
+def belongs_to_run(path: Path, run: Path | None = None) -> bool:
+    """Tell whether a run writes, or may delete, the file or folder at a path.
+
+    Args:
+        path: where links lead does not matter; they are followed.
+        run: the folder; None looks for one around the path.
+    """
+    path = path.resolve()
+    run = run.resolve() if run is not None else enclosing_run(path)
+    if run is None or not path.is_relative_to(run) or path == run:
+        return False
+    first, *rest = path.relative_to(run).parts
+    return first in RUN_PARTS or (not rest and first in RUN_FILES)
+
+
+def refuse_links(place: Path) -> None:
+    """Refuse to write or delete where a symbolic link inside a run folder would lead out of it.
+
+    Args:
+        place: a file or folder; itself and the folders up to the run's are looked at. Outside a run folder there is
+            nothing to refuse.
+
+    Raises:
+        RunError: one of them is a symbolic link.
+    """
+    links = []
+    for folder in (place, *place.parents):
+        if (folder / MARKER_FILE).is_file():
+            break
+        if folder.is_symlink():
+            links.append(folder)
+    else:
+        return
+    if links:
+        raise RunError(
+            f"{links[-1]}: a symbolic link inside a run folder, and nothing is written or deleted through one. "
+            "Replace it by the folder it stands for, or give another --out"
+        )
+
+
+def remove_files(folder: Path, names: Iterable[str]) -> None:
+    """Delete the named files below a folder, and the folders that are empty then; links are left as they are.
+
+    Args:
+        folder: a trial's; no link itself.
+        names: relative paths.
+    """
+    emptied = set()
+    for name in names:
+        path = folder / name
+        between = [parent for parent in path.parents if parent.is_relative_to(folder) and parent != folder]
+        if ".." in path.parts or any(parent.is_symlink() for parent in (path, *between)) or not path.is_file():
+            continue
+        path.unlink()
+        emptied.update(between)
+    for inner in sorted(emptied, key=lambda one: len(one.parts), reverse=True):
+        if not any(inner.iterdir()):
+            inner.rmdir()
+
+
+def remove_scratch(folder: Path) -> None:
+    """Delete a folder that was made to be filled and renamed; a link of its name is left as it is."""
+    if folder.is_dir() and not folder.is_symlink():
+        shutil.rmtree(folder)

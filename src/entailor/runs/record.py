@@ -1,0 +1,521 @@
+"""RunRecord, what one trial gave, and the run folder it is written to.
+
+Statistics and reports read these records only. Every file is written to a temporary name beside its place, flushed
+to disk and renamed, so a reader sees the old file or the new one and never half of either.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from itertools import count
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from entailor.errors import RunError
+from entailor.runs.documents import first_complaint, json_lines, parse_json, read_bytes, well_formed
+from entailor.runs.integrity import BLANK_SEAL, check_seal, checksums, damaged_file, seal
+from entailor.runs.ownership import refuse_links, remove_files, remove_scratch
+
+RECORD_FILE = "record.json"
+TUNE_FILE = "tune_predictions.jsonl"
+RECORD_VERSION = 2
+CHECKPOINT_FOLDER = "checkpoint"
+SEAL_KEY = "checksum"
+RUN_AGAIN = "Delete the trial's folder and run the same command again"
+DELETE_IT = "Delete it and run the same command again"
+MOST_NAME_CHARACTERS = 100  # of a folder; file systems stop at 255 bytes
+NO_MODEL = "none"  # the model of rows that read the texts alone
+MOST_LABELS = 5_000  # every two of them make a cell of the confusion matrix
+
+# Of what is read back. A record may come from a stranger, so its types and ranges are checked then.
+_AS_WRITTEN = ConfigDict(extra="forbid", allow_inf_nan=False)
+RowName = Annotated[str, Field(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]*\z", max_length=200)]
+SeedNumber = Annotated[int, Field(ge=0, lt=1 << 63)]
+Probability = Annotated[float, Field(ge=0, le=1 + 1e-6)]
+Count = Annotated[int, Field(ge=0, lt=1 << 63)]
+Amount = Annotated[float, Field(ge=0, le=1e18)]
+Temperature = Annotated[float, Field(ge=1e-3, le=1e6)]
+WRITTEN_FILE = ".written.json"  # what an unfinished trial has saved; its record says so in the end
+SAVED_FOLDERS = ("adapter", "model", "last_good")
+TRIAL_FILES = (
+    *(RECORD_FILE, WRITTEN_FILE, TUNE_FILE, "predictions.jsonl", "curve.jsonl", "classifier.json", "traceback.txt"),
+    "last_good/classifier.json",
+)
+TEMPORARY = re.compile(rf"\.({'|'.join(map(re.escape, TRIAL_FILES))})\.[a-z0-9_]{{8}}\.tmp")
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a classifier said of one test example.
+
+    Attributes:
+        id: the example's id.
+        label: its gold label.
+        probabilities: label name to probability; sums to 1.
+        group: genre, phenomenon, or None.
+        text: the text or premise, kept for the report's hardest examples.
+        text_pair: the hypothesis, or None.
+    """
+
+    __pydantic_config__: ClassVar = _AS_WRITTEN
+
+    id: str
+    label: str
+    probabilities: dict[str, Probability]
+    group: str | None = None
+    text: str = ""
+    text_pair: str | None = None
+
+    @property
+    def predicted(self) -> str:
+        """The most probable label; the first in the task's order on a tie."""
+        return max(self.probabilities, key=self.probabilities.__getitem__)
+
+
+@dataclass(frozen=True, slots=True)
+class CurvePoint:
+    """One logged moment of training.
+
+    Attributes:
+        step: optimizer steps done.
+        epoch: epochs done, fractional.
+        train_loss: mean training loss since the last point, nats; None at an evaluation-only point.
+        tune_loss: log loss on the tune split, nats; None where it was not evaluated.
+        tune_accuracy: 0 to 1; None where it was not evaluated.
+        learning_rate: of the first parameter group.
+        gradient_norm: before clipping, mean since the last point.
+    """
+
+    __pydantic_config__: ClassVar = _AS_WRITTEN
+
+    step: Count
+    epoch: float
+    train_loss: float | None = None
+    tune_loss: float | None = None
+    tune_accuracy: float | None = None
+    learning_rate: float | None = None
+    gradient_norm: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """What a trial took.
+
+    Attributes:
+        load_seconds: reading the checkpoint.
+        tokenize_seconds: text to tokens, all three splits.
+        train_seconds: the training loop without evaluation (0 for a training-free method).
+        evaluate_seconds: tune evaluations and the final scoring of test.
+        train_examples_per_second: None for a training-free method.
+        test_examples_per_second: in the final scoring.
+        latency_p50_ms: median time for one example alone, tokenisation included.
+        latency_p95_ms: 95th percentile of the same.
+        peak_memory_bytes: most resident memory of the process during the trial.
+        peak_gpu_memory_bytes: None without a GPU.
+        trainable_parameters: parameters that receive gradients (or are fitted).
+        stored_parameters: parameters that are saved.
+        total_parameters: backbone included.
+        stored_bytes: size on disk of what is saved.
+        epochs: training epochs run.
+        truncated_share: share of test examples that did not fit `max_length`, 0 to 1.
+    """
+
+    __pydantic_config__: ClassVar = _AS_WRITTEN
+
+    load_seconds: Amount = 0.0
+    tokenize_seconds: Amount = 0.0
+    train_seconds: Amount = 0.0
+    evaluate_seconds: Amount = 0.0
+    train_examples_per_second: Amount | None = None
+    test_examples_per_second: Amount | None = None
+    latency_p50_ms: Amount | None = None
+    latency_p95_ms: Amount | None = None
+    peak_memory_bytes: Count = 0
+    peak_gpu_memory_bytes: Count | None = None
+    trainable_parameters: Count = 0
+    stored_parameters: Count = 0
+    total_parameters: Count = 0
+    stored_bytes: Count = 0
+    epochs: Amount = 0.0
+    truncated_share: Amount = 0.0
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What one (model, method, seed) gave.
+
+    Attributes:
+        model: the model as the user named it, or NO_MODEL.
+        name: the row's name in the experiment; usually the method.
+        method: the registered method.
+        seed: as asked for.
+        labels: label names in the order of the classifier's outputs.
+        status: complete, or failed with `error`.
+        hyperparameters: every field of the method, defaults included.
+        costs: time, memory, sizes.
+        events: alarms and decisions a reader must know: collapse, restart, truncation, ...
+        provenance: precision and how it was chosen, checkpoint hash, versions, timestamps.
+        error: the failure in words, or None.
+        curve: logged training moments.
+        predictions: one a test example, in the order of the test split.
+        temperature: what logits are divided by so that confidence is earned, fitted on tune; None in older records.
+        tune_predictions: one a tune example, without texts; empty in older records.
+    """
+
+    __pydantic_config__: ClassVar = _AS_WRITTEN
+
+    model: str
+    name: RowName
+    method: str
+    seed: SeedNumber
+    labels: Annotated[tuple[str, ...], Field(max_length=MOST_LABELS)]
+    status: Literal["complete", "failed"] = "complete"
+    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
+    costs: Costs = field(default_factory=Costs)
+    events: tuple[str, ...] = ()
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    error: str | None = None
+    curve: tuple[CurvePoint, ...] = ()
+    predictions: tuple[Prediction, ...] = ()
+    temperature: Temperature | None = None
+    tune_predictions: tuple[Prediction, ...] = ()
+
+    def write(self, folder: Path) -> None:
+        """Write predictions and curve, and record.json last: a folder with a record.json is whole.
+
+        It holds the SHA-256 of every other file of the folder, and a checksum of its own.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        write_jsonl(folder / "predictions.jsonl", (asdict(row) for row in self.predictions))
+        write_jsonl(folder / "curve.jsonl", (asdict(point) for point in self.curve))
+        if self.tune_predictions:
+            write_jsonl(folder / TUNE_FILE, (asdict(row) for row in self.tune_predictions))
+        head = asdict(replace(self, curve=(), predictions=(), tune_predictions=()))
+        del head["curve"], head["predictions"], head["tune_predictions"]
+        counts = {"version": RECORD_VERSION, "num_predictions": len(self.predictions)}
+        own = {*TRIAL_FILES, *_listed_files(folder / WRITTEN_FILE), *_listed_files(folder / RECORD_FILE)}
+        found = checksums(folder, leave_out=(RECORD_FILE, WRITTEN_FILE, CHECKPOINT_FOLDER))
+        files = {name: digest for name, digest in found.items() if name in own}
+        write_sealed_json(folder / RECORD_FILE, {**counts, **head, "files": files})
+        remove_files(folder, (WRITTEN_FILE,))
+
+    @classmethod
+    def read(cls, folder: Path) -> RunRecord:
+        """Read a record back.
+
+        Raises:
+            RunError: a file is missing, damaged, or of another version.
+        """
+        head = _read_head(folder)
+        files, expected = head.pop("files"), head.pop("num_predictions")
+        tune = (TUNE_FILE,) if TUNE_FILE in files else ()
+        if problem := damaged_file(folder, files, ("predictions.jsonl", "curve.jsonl", *tune)):
+            raise RunError(f"{problem}. {RUN_AGAIN}")
+        with well_formed(RunError, folder / RECORD_FILE, RUN_AGAIN):
+            record = _RECORD.validate_python(head)
+            _Provenance.model_validate(record.provenance)
+            if len(set(record.labels)) < len(record.labels):
+                raise ValueError("labels: one stands twice")
+        record = replace(
+            record,
+            predictions=tuple(_predictions(folder / "predictions.jsonl", record.labels, expected)),
+            curve=tuple(_rows(_POINT, folder / "curve.jsonl")),
+            tune_predictions=tuple(_predictions(folder / TUNE_FILE, record.labels)) if tune else (),
+        )
+        if record.status == "complete" and not record.predictions:
+            raise RunError(f"{folder}: a complete record without predictions. {RUN_AGAIN}")
+        return record
+
+
+class _Provenance(BaseModel):
+    """Of the provenance what others take from it."""
+
+    started: str = ""
+    wall_seconds: Amount = 0.0
+    precision: str = ""
+    precision_reason: str = ""
+    prompts: list[dict[str, Any]] = []
+
+
+_RECORD, _PREDICTION, _POINT = TypeAdapter(RunRecord), TypeAdapter(Prediction), TypeAdapter(CurvePoint)
+_FILES, _COUNT = TypeAdapter(dict[str, str]), TypeAdapter(Count)
+_NAME, _SEED = TypeAdapter(RowName), TypeAdapter(SeedNumber)
+
+
+def _rows(kind: TypeAdapter[Any], path: Path) -> Iterator[Any]:
+    """Read one object a line.
+
+    Raises:
+        RunError: the file is missing, or a line is damaged.
+    """
+    line = 0
+    try:
+        for number, row in json_lines(path):
+            line = number
+            yield kind.validate_python(row)
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read ({error.strerror}). {RUN_AGAIN}") from None
+    except ValidationError as error:
+        raise RunError(f"{path}, line {line}: damaged ({first_complaint(error)}). {RUN_AGAIN}") from None
+    except ValueError as error:
+        raise RunError(f"{path}: damaged ({error}). {RUN_AGAIN}") from None
+
+
+def _predictions(path: Path, labels: tuple[str, ...], expected: int | None = None) -> Iterator[Prediction]:
+    """Read predictions over a record's labels.
+
+    Raises:
+        RunError: the file is missing, a line is damaged, or there are not as many as expected.
+    """
+    known, number = set(labels), 0
+    for number, row in enumerate(_rows(_PREDICTION, path), start=1):
+        if row.probabilities.keys() != known or row.label not in known:
+            raise RunError(f"{path}: prediction {number} is over other labels than the record. {RUN_AGAIN}")
+        yield row
+    if expected not in (None, number):
+        raise RunError(f"{path}: {number} rows, {expected} expected. {RUN_AGAIN}")
+
+
+def _read_head(folder: Path) -> dict[str, Any]:
+    """Read record.json without what stands in other files.
+
+    Raises:
+        RunError: it is missing, damaged, or of another version.
+    """
+    path = folder / RECORD_FILE
+    content = _content(path)
+    found = _parsed(path, content)  # says it better where it is cut short
+    head: dict[str, Any] = found if isinstance(found, dict) else {}
+    version = head.pop("version", None)
+    if version != RECORD_VERSION:
+        problem = "damaged" if version is None else "written by another version of Entailor"
+        raise RunError(f"{path}: {problem}. Run the trial again")
+    check_seal(path, content, RUN_AGAIN)
+    with well_formed(RunError, path, RUN_AGAIN):
+        del head[SEAL_KEY]
+        head["files"] = _FILES.validate_python(head["files"])
+        head["num_predictions"] = _COUNT.validate_python(head["num_predictions"])
+        if outside := [name for name in head["files"] if not _is_inside(name)]:
+            raise ValueError(f"files: {outside[0][:80]!r} lies outside the trial's folder")
+    return head
+
+
+def _is_inside(name: str) -> bool:
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts and "\0" not in name
+
+
+def read_status(folder: Path) -> str:
+    """Return whether a trial is complete or failed, without reading its predictions.
+
+    Raises:
+        RunError: its record is missing, damaged, or of another version.
+    """
+    return str(_read_head(folder).get("status"))
+
+
+def check_trial_files(folder: Path, parts: Iterable[str] = ()) -> None:
+    """Hold files of a finished trial against the checksums of its record.
+
+    Args:
+        folder: the trial's.
+        parts: names of files and folders at its top; none means all.
+
+    Raises:
+        RunError: the record or a file is missing or damaged, or a file stands there that the trial did not write.
+    """
+    files = _read_head(folder)["files"]
+    wanted = set(parts)
+    names = [name for name in files if not wanted or name.partition("/")[0] in wanted]
+    if problem := damaged_file(folder, files, names):
+        raise RunError(f"{problem}. {RUN_AGAIN}")
+    for part in sorted(wanted):
+        for path in sorted((folder / part).rglob("*")):
+            if path.is_file() and path.relative_to(folder).as_posix() not in files:
+                raise RunError(f"{path}: was not written by this trial. Remove it, or run the trial again")
+
+
+def clear_trial(folder: Path) -> None:
+    """Remove what an unfinished or failed attempt wrote in a trial's folder, but for its checkpoints.
+
+    The record goes first: while it stands there, the folder counts as finished. Files of others stay; a folder of a
+    classifier that holds some, or whose list is lost, is kept under another name.
+
+    Raises:
+        RunError: the folder is reached through a link.
+    """
+    refuse_trial_links(folder)
+    if not folder.is_dir():
+        return
+    written = {name for file in (RECORD_FILE, WRITTEN_FILE) for name in _listed_files(folder / file)}
+    challenges = {f"challenges/{file.name}" for file in (folder / "challenges").glob("*.json")}
+    temporary = {file.name for file in folder.glob(".*.tmp") if TEMPORARY.fullmatch(file.name)}
+    remove_files(folder, (RECORD_FILE,))
+    remove_files(folder, sorted(written | challenges | temporary | set(TRIAL_FILES)))
+    for name in SAVED_FOLDERS:
+        remove_scratch(folder / scratch_name(name))
+        if (folder / name).exists():
+            taken = (folder / f"{name}.kept-{number}" for number in count(1))
+            (folder / name).rename(next(place for place in taken if not place.exists()))
+
+
+def refuse_trial_links(folder: Path) -> None:
+    """Refuse a trial folder, or a folder in it that is written to, that is a symbolic link.
+
+    Raises:
+        RunError: one is.
+    """
+    for place in (folder, *(folder / name for name in (CHECKPOINT_FOLDER, "challenges", *SAVED_FOLDERS))):
+        refuse_links(place)
+        if place.is_symlink():
+            raise RunError(f"{place}: a symbolic link, through which nothing is written or deleted. Remove the link")
+
+
+def _listed_files(path: Path) -> set[str]:
+    """Return the files a record, or the list of an unfinished trial, names; none where it is missing or damaged."""
+    try:
+        return set(read_sealed_json(path, RUN_AGAIN)["files"])
+    except (RunError, KeyError, TypeError):
+        return set()
+
+
+@contextmanager
+def saved_folder(trial: Path, name: str) -> Iterator[Path]:
+    """Give an empty folder that takes the place of ``trial/name`` when it is whole and its files are written down.
+
+    So an attempt that was broken off at any moment can be removed without touching what somebody else put there.
+    """
+    target, scratch = trial / name, trial / scratch_name(name)
+    remove_scratch(scratch)
+    scratch.mkdir(parents=True)
+    yield scratch
+    files = [(Path(name) / file.relative_to(scratch)).as_posix() for file in scratch.rglob("*") if file.is_file()]
+    listed = _listed_files(trial / WRITTEN_FILE)
+    write_sealed_json(trial / WRITTEN_FILE, {"files": sorted({*listed, *files})})
+    scratch.rename(target)
+
+
+def scratch_name(name: str) -> str:
+    """Return what a folder is called while it is filled."""
+    return f".{name}.unfinished"
+
+
+def _trial_order(record_file: Path) -> tuple[str, str, int]:
+    """Sort seed-10 behind seed-2."""
+    seed, row, model = (folder.name for folder in record_file.parents[:3])
+    number = seed.removeprefix("seed-")
+    return model, row, int(number) if number.isdecimal() else -1
+
+
+def folder_name(model: str) -> str:
+    """Return a model's name as one safe path component: ``org/name`` becomes ``org--name``.
+
+    What is no plain name, Hub id or package ends in a hash, so that two models never share a folder.
+    """
+    safe = re.sub(r"[^A-Za-z0-9._=-]+", "-", model.replace("/", "--")).strip(".-")
+    if _PLAIN_MODEL.fullmatch(model) and len(safe) <= MOST_NAME_CHARACTERS:
+        return safe
+    digest = hashlib.blake2b(model.encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
+    return f"{safe[-MOST_NAME_CHARACTERS:].lstrip('.-') or 'model'}-{digest}"
+
+
+# No two of these give the same name: '--' and 'pypi-' stand in none, so they stand for '/' and 'pypi:' alone.
+_WORD = r"[A-Za-z0-9](?:[A-Za-z0-9._]|-(?!-))*(?<![.-])"
+_PLAIN_MODEL = re.compile(rf"(?!pypi-)(?:pypi:{_WORD}==|{_WORD}/)?{_WORD}")
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`; on success it is flushed and renamed, on failure removed.
+
+    Raises:
+        RunError: `path` lies in a run folder, behind a symbolic link.
+    """
+    refuse_links(path.parent)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)  # mkstemp makes private files
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 text file atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors="surrogatepass", newline="\n")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON atomically; NaN and infinity are refused, since other readers cannot take them."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_sealed_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write JSON with a checksum of the file as its last key; :func:`read_sealed_json` takes it off again."""
+    text = json.dumps({**value, SEAL_KEY: BLANK_SEAL}, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_text(path, seal(text))
+
+
+def read_sealed_json(path: Path, remedy: str) -> dict[str, Any]:
+    """Read what :func:`write_sealed_json` wrote.
+
+    Raises:
+        RunError: the file is missing or damaged.
+    """
+    content = _content(path)
+    value = _parsed(path, content)
+    check_seal(path, content, remedy)
+    if not isinstance(value, dict):
+        raise RunError(f"{path}: damaged, a mapping was expected. {remedy}")
+    value.pop(SEAL_KEY, None)
+    return value
+
+
+def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write one JSON object a line, atomically."""
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", errors="surrogatepass") as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON.
+
+    Raises:
+        RunError: the file is missing or damaged.
+    """
+    return _parsed(path, _content(path))
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return read_bytes(path)
+    except FileNotFoundError:
+        raise RunError(f"{path}: no such file. Is this the folder of a finished run or trial?") from None
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read ({error.strerror}). {DELETE_IT}") from None
+
+
+def _parsed(path: Path, content: bytes) -> Any:
+    try:
+        return parse_json(content)
+    except ValueError as error:
+        raise RunError(f"{path}: cannot be read ({error}). {DELETE_IT}") from None

@@ -1,0 +1,140 @@
+"""The way back from a finished trial's folder to a classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from safetensors import SafetensorError
+
+from entailor.config.experiment import ModelSettings, PromptSettings, parse_settings
+from entailor.errors import ConfigError, RunError
+from entailor.methods import Classifier, Method, build_method
+from entailor.models.load import load_backbone, open_model
+from entailor.models.precision import PrecisionChoice
+from entailor.models.resolve.source import ModelFolder, resolve_model
+from entailor.runs.documents import well_formed
+from entailor.runs.record import MOST_LABELS, RECORD_FILE, RUN_AGAIN, RowName, SeedNumber, check_trial_files, read_json
+from entailor.tasks import Task
+
+CLASSIFIER_FILE = "classifier.json"
+CLASSIFIER_VERSION = 1
+FP32 = PrecisionChoice("fp32", "scores are computed in fp32")
+
+
+class SavedClassifier(BaseModel):
+    """The content of classifier.json: what a classifier is, but for what it learnt."""
+
+    model_config = ConfigDict(extra="allow", strict=True, protected_namespaces=())
+
+    version: Literal[1]
+    method: str
+    hyperparameters: dict[str, Any]
+    row: RowName
+    model: str
+    model_settings: dict[str, Any]
+    weights_sha256: str | None
+    model_files: dict[str, str] | None = None
+    date: Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$")] | None = None
+    seed: SeedNumber
+    labels: Annotated[list[str], Field(min_length=1, max_length=MOST_LABELS)]
+    is_pair: bool
+    prompt: dict[str, Any]
+    scoring_batch_tokens: Annotated[int, Field(ge=1, lt=1 << 63)]
+
+
+def read_saved(trial: Path) -> dict[str, Any]:
+    """Return the content of a trial's classifier.json; it holds what :class:`SavedClassifier` describes.
+
+    Raises:
+        RunError: it is missing, damaged or of another version.
+    """
+    path = trial / CLASSIFIER_FILE
+    saved = read_json(path)
+    if isinstance(saved, dict) and saved.get("version") != CLASSIFIER_VERSION:
+        raise RunError(f"{path}: written by another version of Entailor. Run the trial again")
+    with well_formed(RunError, path, RUN_AGAIN):
+        SavedClassifier.model_validate(saved)
+    return dict(saved)
+
+
+def learned_folder(method: Method) -> str:
+    """Return the name of the folder a method's classifier is saved in."""
+    return "model" if method.stores_whole_model else "adapter"
+
+
+def load_classifier(trial: str | Path, *, full_precision: bool = False, trust_remote_code: bool = False) -> Classifier:
+    """Load a finished trial's classifier, in evaluation mode.
+
+    Args:
+        trial: the folder ``runs/NAME/trials/MODEL/METHOD/seed-N``.
+        full_precision: leave the base model's weights as they are, also where they were quantised for training.
+        trust_remote_code: run code that comes with its checkpoint, where it was trained so. A run folder may come from
+            a stranger, so what stands in it does not decide this.
+
+    Raises:
+        RunError: not a trial's folder, a damaged one, or the base model is no longer the one it was trained on.
+    """
+    folder = Path(trial)
+    if (folder / RECORD_FILE).exists():
+        check_trial_files(folder, (CLASSIFIER_FILE, "adapter", "model"))
+    saved = read_saved(folder)
+    model, digest, seed = saved["model"], saved["weights_sha256"], saved["seed"]
+    try:
+        prompt = parse_settings(PromptSettings, saved["prompt"], where="prompt")
+        day = date.fromisoformat(saved["date"]) if saved.get("date") else date.today()
+        task = Task(tuple(saved["labels"]), saved["is_pair"], prompt, day)
+        settings = parse_settings(ModelSettings, saved["model_settings"], where="model")
+        method = build_method(saved["method"], saved["hyperparameters"])
+    except (ConfigError, ValueError) as error:
+        raise RunError(f"{folder / CLASSIFIER_FILE}: {error}. {RUN_AGAIN}") from None
+    if settings.trust_remote_code and not trust_remote_code:
+        raise RunError(
+            f"{folder}: trained with code that comes with {model}, which is run only when asked for by name. If you "
+            "trust it, add --trust-remote-code (in Python trust_remote_code=True)"
+        )
+    backbone = None
+    if method.stores_whole_model:
+        source = resolve_model(str(folder / "model"), remote_code=settings.trust_remote_code)
+        settings = settings.model_copy(update={"head": "checkpoint"})
+    elif method.needs_backbone:
+        source = open_model(model, settings, hash_again=True)
+        if source.weights_sha256 != digest:
+            raise RunError(
+                f"{folder}: trained on {model} with weights {str(digest)[:12]}..., but {source.path} now holds "
+                f"{source.weights_sha256[:12]}.... Give back the same checkpoint or train again"
+            )
+        _check_other_files(folder, source, saved.get("model_files") or source.files_sha256)
+    if full_precision:
+        settings = settings.model_copy(update={"load_in_4bit": False, "load_in_8bit": False})
+    if method.needs_backbone:
+        backbone = load_backbone(source, task, settings, FP32, seed, method.objective)
+    classifier = method.adapt(backbone, task, seed)
+    learned = folder / learned_folder(method)
+    try:
+        with well_formed(RunError, learned, f"Delete {folder} and run the trial again"):
+            classifier.load(learned)
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"{learned}: cannot be loaded ({error}). Delete {folder} and run the trial again") from None
+    if isinstance(classifier, torch.nn.Module):
+        classifier.eval()
+    return classifier
+
+
+def _check_other_files(trial: Path, source: ModelFolder, recorded: Mapping[str, str]) -> None:
+    """Hold configuration, tokenizer and code of a base model against those of the training.
+
+    Raises:
+        RunError: one of them is another file now.
+    """
+    now = source.files_sha256
+    odd = sorted(name for name in {*recorded, *now} if recorded.get(name) != now.get(name))
+    if odd:
+        raise RunError(
+            f"{trial}: trained on {source.name} with another {odd[0]} than {source.path} holds now. "
+            "Give back the same checkpoint or train again"
+        )

@@ -1,0 +1,1 @@
+"""The study itself: compare, plan, trials, hyperparameter search, learning curves, estimates."""

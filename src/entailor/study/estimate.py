@@ -1,0 +1,526 @@
+"""How long a run will take and how much memory it needs, by a short probe of each row; afterwards, how good that was.
+
+The probe loads the real model, takes a few real training steps and scores a few real batches; the rest is counting:
+epochs, evaluations, seeds, tuning budget, learning curve. Test is not read: its size is known, its lengths are taken
+from tune.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import json
+import math
+import statistics
+import tempfile
+import time
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from entailor.classifiers.base import Encoded, FitData, PromptedClassifier
+from entailor.config.experiment import BudgetSettings
+from entailor.data.example import Example, Split
+from entailor.engine.meter import peak_gpu_memory_bytes, peak_memory_bytes, reset_peak_memory
+from entailor.engine.probe import (
+    ScoringCost,
+    line,
+    probe_scoring,
+    probe_training,
+    run_without_gradients,
+    scoring_tokens,
+)
+from entailor.engine.scorer import collect_features
+from entailor.engine.trainer import Runtime, TrainingData, seed_everything
+from entailor.errors import EntailorError, RunError
+from entailor.methods import Classifier, FittedClassifier, TrainedMethod
+from entailor.models.load import load_backbone, open_model
+from entailor.models.memory import resident_bytes
+from entailor.runs.layout import RunFolder
+from entailor.runs.record import RunRecord, read_sealed_json, write_sealed_json
+from entailor.shipping.restoring import FP32
+from entailor.study.learning_curve import PointPlan
+from entailor.study.search import expected_share, is_tunable
+from entailor.study.trial import LATENCY_EXAMPLES, RELOAD_EXAMPLES, TrialPlan
+from entailor.tasks import Task
+
+FORECAST_VERSION = 3
+SAMPLE = 4096  # rows whose lengths stand for all, the longest among them: one long text makes the peak of a training
+FIT_ROWS, FIT_GROWTH = 48, 3  # a fit is tried on so many rows, then on three times as many, ...
+FIT_ALLOWANCE = 1.5  # seconds; a fit that would take longer is extrapolated from the two before
+SLOW_LOAD = 0.5  # seconds
+STEPS_ALLOWANCE = 2.0  # seconds of one row's timed steps
+SCORING_ALLOWANCE = 2.5  # seconds of its larger scoring batch
+
+
+@dataclass(frozen=True)
+class RowCost:
+    """What one trial of a row is expected to take, in seconds and bytes.
+
+    Attributes:
+        model: as the user named it.
+        method: the row's name.
+        key: hash of what the figures depend on.
+        load: reading and adapting the checkpoint, once.
+        tokenize: text of all three parts to tokens.
+        train: the whole training, or features and fit.
+        evaluate: all evaluations of tune.
+        test: scoring test once.
+        finish: saving, loading again and checking, timing single answers.
+        peak_memory_bytes: most memory resident at once.
+        base_memory_bytes: of it, what was resident before.
+        peak_gpu_memory_bytes: the same of the GPU, or None without one.
+        probe_seconds: what finding out took.
+        error: why it could not be found out, or None.
+    """
+
+    model: str
+    method: str
+    key: str
+    load: float = 0.0
+    tokenize: float = 0.0
+    train: float = 0.0
+    evaluate: float = 0.0
+    test: float = 0.0
+    finish: float = 0.0
+    peak_memory_bytes: int = 0
+    base_memory_bytes: int = 0
+    peak_gpu_memory_bytes: int | None = None
+    probe_seconds: float = 0.0
+    error: str | None = None
+
+    @property
+    def trial_seconds(self) -> float:
+        """One trial."""
+        return self.load + self.tokenize + self.train + self.evaluate + self.test + self.finish
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is left to do.
+
+    Attributes:
+        plans: every trial of the run.
+        left: those that are not complete.
+        points: points of learning curves that are not complete.
+        tuned: model and row of finished studies.
+        budget: of tuning.
+    """
+
+    plans: Sequence[TrialPlan]
+    left: Sequence[TrialPlan]
+    points: Sequence[PointPlan]
+    tuned: Set[tuple[str, str]]
+    budget: BudgetSettings
+
+
+def forecast_rows(
+    work: Work, task: Task, split: Split, earlier: Mapping[tuple[str, str], RowCost]
+) -> list[dict[str, Any]]:
+    """Return what each row with something left to do is expected to take.
+
+    Args:
+        work: what is left to do.
+        task: labels and input shape.
+        split: train and tune are sampled; of test only the size is looked at.
+        earlier: what was found out before, by model and row.
+
+    Returns:
+        One mapping a row: the fields of :class:`RowCost`, `trial_seconds`, `trials`, `tuning_seconds`,
+        `curve_seconds`, and `seconds` in all.
+    """
+    documents = []
+    first: dict[tuple[str, str], TrialPlan] = {}
+    for plan in work.plans:
+        first.setdefault((plan.model, plan.row), plan)
+    for name, plan in first.items():
+        trials = sum((one.model, one.row) == name for one in work.left)
+        points = [one for one in work.points if (one.plan.model, one.plan.row) == name]
+        if not trials and not points:
+            continue
+        cost = earlier.get(name)
+        if cost is None or cost.key != _key(plan, split) or cost.error:
+            cost = probe_row(plan, task, split)
+        tuning = 0.0 if name in work.tuned else _tuning_seconds(plan, work.budget, cost, len(split.train))
+        curve = sum(_point_seconds(point, cost, split) for point in points)
+        documents.append(
+            {
+                **asdict(cost),
+                "trial_seconds": cost.trial_seconds,
+                "trials": trials,
+                "tuning_seconds": tuning,
+                "curve_seconds": curve,
+                "seconds": trials * cost.trial_seconds + tuning + curve,
+            }
+        )
+    _start_from_here(documents)
+    return documents
+
+
+def _start_from_here(documents: Sequence[dict[str, Any]]) -> None:
+    """Count from what is resident now: trials start from there, with the libraries of all rows in memory."""
+    gc.collect()
+    reset_peak_memory()
+    resident = resident_bytes()
+    for document in (one for one in documents if one["error"] is None):
+        document["peak_memory_bytes"] += max(0, resident - document["base_memory_bytes"])
+        document["base_memory_bytes"] = resident
+
+
+def probe_row(plan: TrialPlan, task: Task, split: Split) -> RowCost:
+    """Find out what one trial of a row takes; an error is written down, for the trial will meet it and say more."""
+    begin, key = time.perf_counter(), _key(plan, split)
+    try:
+        cost = _Probe(plan, task, split, key).run()
+    except (EntailorError, MemoryError, RuntimeError, ValueError, LookupError) as error:
+        cost = RowCost(plan.model, plan.row, key, error=f"{type(error).__name__}: {error}")
+    if plan.method.needs_backbone:
+        gc.collect()  # a model is full of cycles, and the next row's memory is measured too
+    return RowCost(**{**asdict(cost), "probe_seconds": time.perf_counter() - begin})
+
+
+class _Probe:
+    """State of one row's probe; each method is one stage."""
+
+    def __init__(self, plan: TrialPlan, task: Task, split: Split, key: str) -> None:
+        self.plan, self.task, self.key = plan, replace(task, prompt=plan.prompt), key
+        self.split = split
+        self.sample = _of_all_lengths(split.train)
+        self.tune_sample = _of_all_lengths(split.tune)
+        self.peak = 0
+        self.prepare = 0.0  # seconds in front of the first scoring batch
+
+    def run(self) -> RowCost:
+        reset_peak_memory()
+        resident = resident_bytes()
+        seed_everything(self.plan.seed)
+        classifier, load = self._load()
+        begin = time.perf_counter()
+        if isinstance(classifier, PromptedClassifier):
+            classifier.demonstrate(self.split.train)
+        shown = time.perf_counter() - begin
+        begin = time.perf_counter()
+        sample = () if isinstance(classifier, PromptedClassifier) else self.sample  # train is asked nothing
+        train, tune = classifier.encode(sample), classifier.encode(self.tune_sample)
+        per_example = (time.perf_counter() - begin) / (len(sample) + len(self.tune_sample))
+        encoded = len(self.split.tune) + len(self.split.test) + (len(self.split.train) if sample else 0)
+        self._note_peak()
+        if isinstance(classifier, PromptedClassifier):
+            train_seconds, evaluate, scoring, tune = self._prompted(classifier, tune, shown)
+        elif isinstance(classifier, FittedClassifier):
+            train_seconds, evaluate, scoring = self._fitted(classifier, train, tune)
+        else:
+            train_seconds, evaluate, scoring = self._trained(classifier, train, tune)
+        latency = self._latency(classifier)
+        test_tokens, largest = self._scored(tune, len(self.split.test))
+        self.peak = max(self.peak, scoring.peak_bytes(largest))
+        save, token = self._save(classifier), scoring.token_seconds
+        again, _ = self._scored(tune, min(len(self.split.tune), RELOAD_EXAMPLES))
+        return RowCost(
+            model=self.plan.model,
+            method=self.plan.row,
+            key=self.key,
+            load=load,
+            tokenize=per_example * encoded,
+            train=train_seconds,
+            evaluate=evaluate,
+            test=test_tokens * token + self.prepare,
+            finish=save
+            + load
+            + latency * min(len(self.split.tune), LATENCY_EXAMPLES + 3)
+            + 2 * (again * token + self.prepare),
+            peak_memory_bytes=self.peak,
+            base_memory_bytes=resident,
+            peak_gpu_memory_bytes=peak_gpu_memory_bytes(),
+        )
+
+    def _load(self) -> tuple[Classifier, float]:
+        """Adapt; a first time that takes long may have gone into imports, and is taken again."""
+        begin = time.perf_counter()
+        classifier = self._adapt()
+        seconds = time.perf_counter() - begin
+        if seconds < SLOW_LOAD:
+            return classifier, seconds
+        del classifier
+        begin = time.perf_counter()
+        classifier = self._adapt()
+        return classifier, min(seconds, time.perf_counter() - begin)
+
+    def _adapt(self) -> Classifier:
+        plan, backbone = self.plan, None
+        if plan.method.needs_backbone:
+            folder = open_model(plan.model, plan.settings)
+            precision = plan.precision or FP32
+            backbone = load_backbone(folder, self.task, plan.settings, precision, plan.seed, plan.method.objective)
+        return plan.method.adapt(backbone, self.task, plan.seed)
+
+    def _note_peak(self) -> None:
+        self.peak = max(self.peak, peak_memory_bytes())
+
+    def _latency(self, classifier: Classifier) -> float:
+        """Return the seconds of one answer."""
+        run = run_without_gradients(classifier)
+        times = []
+        for example in (*self.tune_sample[:1], *self.tune_sample[:3]):
+            begin = time.perf_counter()
+            run(classifier.encode([example])[:1])
+            times.append(time.perf_counter() - begin)
+        return float(np.median(times[1:]))
+
+    def _trained(
+        self, classifier: Classifier, train: Sequence[Encoded], tune: Sequence[Encoded]
+    ) -> tuple[float, float, ScoringCost]:
+        method = self.plan.method
+        assert isinstance(method, TrainedMethod)
+        limit = self.plan.scoring_batch_tokens
+        scoring = probe_scoring(run_without_gradients(classifier), tune, limit, SCORING_ALLOWANCE)
+        few = [item for item in tune if item.row < 4]
+        data = TrainingData(
+            train,
+            np.array(self.task.targets(self.sample)),
+            few,
+            np.array(self.task.targets(self.tune_sample[:4])),
+        )
+        bf16 = self.plan.precision is not None and self.plan.precision.precision == "bf16"
+        runtime = Runtime(self.plan.seed, torch.bfloat16 if bf16 else None, limit)
+        inputs = round(len(self.split.train) * len(train) / len(self.sample))
+        cost = probe_training(classifier, method, data, runtime, inputs, STEPS_ALLOWANCE)
+        self.peak = max(self.peak, cost.peak_memory_bytes)
+        tokens, largest = self._scored(tune, len(self.split.tune))
+        self.peak = max(self.peak, scoring.peak_bytes(largest))
+        return (
+            cost.epoch_seconds * method.num_train_epochs,
+            cost.evaluations * tokens * scoring.token_seconds,
+            scoring,
+        )
+
+    def _fitted(
+        self, classifier: FittedClassifier, train: Sequence[Encoded], tune: Sequence[Encoded]
+    ) -> tuple[float, float, ScoringCost]:
+        limit = self.plan.scoring_batch_tokens
+
+        def run(members: Sequence[Encoded]) -> Any:
+            return classifier.features(classifier.collate(members))
+
+        scoring = probe_scoring(run, tune, limit, SCORING_ALLOWANCE)
+        tokens = [scoring_tokens(inputs, count, limit) for inputs, count in self._parts(train, tune)]
+        self.peak = max(self.peak, *(scoring.peak_bytes(largest) for _, largest in tokens))
+        few_tune = _spread(tune, FIT_ROWS * FIT_GROWTH)
+        fit_tune = self._features(classifier, few_tune, self.task.targets(self.tune_sample))
+        reset_peak_memory()
+        rows: list[int] = []
+        seconds: list[float] = []
+        count, spent = FIT_ROWS, 0.0
+        while not rows or (rows[-1] < len(train) and (len(rows) < 2 or FIT_GROWTH * spent <= FIT_ALLOWANCE)):
+            begin = time.perf_counter()
+            chosen = _spread(train, count)
+            fit_train = self._features(classifier, chosen, self.task.targets(self.sample))
+            fitting = time.perf_counter()
+            classifier.fit(fit_train, fit_tune)
+            rows.append(len(chosen))
+            seconds.append(time.perf_counter() - fitting)
+            count, spent = count * FIT_GROWTH, time.perf_counter() - begin
+        base, slope = line(rows[-2:], seconds[-2:])  # a fit grows faster than its rows
+        fit = base + slope * len(self.split.train)
+        self._note_peak()
+        return sum(total for total, _ in tokens) * scoring.token_seconds + fit, 0.0, scoring
+
+    def _prompted(
+        self, classifier: PromptedClassifier, tune: Sequence[Encoded], shown: float
+    ) -> tuple[float, float, ScoringCost, Sequence[Encoded]]:
+        """Count the choice of demonstrations, and tune where it is scored to calibrate; what is scored comes last."""
+        limit = self.plan.scoring_batch_tokens
+        begin = time.perf_counter()
+        with torch.inference_mode(), classifier.scoring(tune) as prepared:
+            self.prepare = time.perf_counter() - begin
+            scoring = probe_scoring(run_without_gradients(classifier), prepared, limit, SCORING_ALLOWANCE)
+        tokens, _ = self._scored(prepared, len(self.split.tune))
+        calibrating = tokens * scoring.token_seconds + self.prepare if classifier.needs_tune else 0.0
+        return 0.0, shown + calibrating, scoring, prepared
+
+    def _scored(self, inputs: Sequence[Encoded], examples: int) -> tuple[int, int]:
+        """Return tokens in all, and of the largest batch, of so many examples like those of the tune sample."""
+        count = math.ceil(examples * len(inputs) / len(self.tune_sample))
+        return scoring_tokens(inputs, count, self.plan.scoring_batch_tokens)
+
+    def _parts(self, train: Sequence[Encoded], tune: Sequence[Encoded]) -> list[tuple[Sequence[Encoded], int]]:
+        return [(train, len(self.split.train)), (tune, len(self.split.tune))]
+
+    def _features(self, classifier: FittedClassifier, inputs: Sequence[Encoded], targets: Sequence[int]) -> FitData:
+        chosen = [targets[item.row] for item in inputs]
+        return collect_features(classifier, inputs, chosen, self.plan.scoring_batch_tokens)
+
+    def _save(self, classifier: Classifier) -> float:
+        with tempfile.TemporaryDirectory() as place:
+            begin = time.perf_counter()
+            classifier.save(Path(place))
+            return time.perf_counter() - begin
+
+
+def _of_all_lengths(rows: Sequence[Example]) -> tuple[Example, ...]:
+    """Return all rows, or as many as are sampled, evenly spread over their lengths and the longest with them."""
+    if len(rows) <= SAMPLE:
+        return tuple(rows)
+    ordered = sorted(rows, key=lambda row: -len(row.text) - len(row.text_pair or ""))
+    return _spread(ordered, SAMPLE)
+
+
+def _spread(rows: Sequence[Any], count: int) -> tuple[Any, ...]:
+    """Return at most `count` rows, evenly spread."""
+    if len(rows) <= count:
+        return tuple(rows)
+    return tuple(rows[index * len(rows) // count] for index in range(count))
+
+
+def _tuning_seconds(plan: TrialPlan, budget: BudgetSettings, cost: RowCost, num_train: int) -> float:
+    if not budget.is_set or not is_tunable(plan.method) or cost.error:
+        return 0.0
+    method = plan.method
+    assert isinstance(method, TrainedMethod)
+    training = cost.train + cost.evaluate
+    start = cost.load + cost.tokenize
+    if budget.minutes is not None:
+        return 60 * budget.minutes
+    evaluations = max(1, math.ceil(method.num_train_epochs))
+    if budget.trials is not None:
+        return budget.trials * (start + expected_share(budget, budget.trials, evaluations) * training)
+    assert budget.examples is not None
+    trainings = budget.examples / (num_train * method.num_train_epochs)
+    begun = max(1, round(trainings / expected_share(budget, max(1, round(trainings)), evaluations)))
+    return begun * start + trainings * training
+
+
+def _point_seconds(point: PointPlan, cost: RowCost, split: Split) -> float:
+    """Scale a trial to a smaller sample; classifiers of a curve are not saved."""
+    rows = {name: len(part) for name, part in split.parts()}
+    left = (point.num_train + rows["tune"] + rows["test"]) / sum(rows.values())
+    train = cost.train * point.more_epochs * point.num_train / rows["train"]
+    return cost.load + cost.tokenize * left + train + cost.evaluate * point.more_epochs + cost.test
+
+
+def _key(plan: TrialPlan, split: Split) -> str:
+    """Return a hash of what a row's figures depend on."""
+    what = {
+        "method": [plan.method.name, plan.method.model_dump(mode="json")],
+        "model": [plan.model, plan.settings.model_dump(mode="json"), plan.scoring_batch_tokens],
+        "prompt": plan.prompt.model_dump(mode="json"),
+        "precision": plan.precision.precision if plan.precision else None,
+        "rows": {name: len(rows) for name, rows in split.parts()},
+        "threads": torch.get_num_threads(),
+    }
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+
+
+def forecast_trials(work: Work, task: Task, split: Split, folder: RunFolder) -> dict[str, Any]:
+    """Forecast what is left to do, keep it in forecast.json for the comparison with what comes, and return it.
+
+    Args:
+        work: what is left to do.
+        task: labels and input shape.
+        split: train and tune are sampled.
+        folder: where earlier forecasts stand; figures of rows that are unchanged are taken from there.
+
+    Returns:
+        `rows`, `seconds` and `peak_memory_bytes` of all, `probe_seconds`, and `ends`, the local time at the end.
+    """
+    earlier = _earlier(folder)
+    known = {(row["model"], row["method"]): _cost(row) for row in earlier}
+    begin = time.perf_counter()
+    rows = forecast_rows(work, task, split, known)
+    probed = time.perf_counter() - begin
+    now = datetime.now(UTC)
+    seconds = sum(row["seconds"] for row in rows)
+    names = {(row["model"], row["method"]) for row in rows}
+    kept = [row for row in earlier if (row["model"], row["method"]) not in names]
+    if rows:
+        document = {"version": FORECAST_VERSION, "made": now.isoformat(timespec="seconds"), "probe_seconds": probed}
+        write_sealed_json(folder.forecast_file, {**document, "rows": [*kept, *rows]})
+    return {
+        "rows": rows,
+        "seconds": seconds,
+        "peak_memory_bytes": max((row["peak_memory_bytes"] for row in rows), default=0),
+        "probe_seconds": probed,
+        "ends": (now + timedelta(seconds=seconds)).astimezone().isoformat(timespec="seconds"),
+    }
+
+
+def _earlier(folder: RunFolder) -> list[dict[str, Any]]:
+    """Return the rows of the forecast that stands in the folder; none where it is not there, not whole, or old."""
+    try:
+        found = read_sealed_json(folder.forecast_file, "")
+        rows: list[dict[str, Any]] = found["rows"] if found["version"] == FORECAST_VERSION else []
+        for row in rows:
+            _cost(row)
+    except (RunError, KeyError, TypeError, AttributeError):
+        return []
+    return rows
+
+
+def _cost(row: Mapping[str, Any]) -> RowCost:
+    return RowCost(**{name: row[name] for name in RowCost.__dataclass_fields__})
+
+
+def forecast_document(
+    folder: RunFolder, records: Iterable[RunRecord], tuning: Mapping[str, Any] | None
+) -> dict[str, Any] | None:
+    """Return what comparison.json holds under `forecast`: what was expected of each row, and what it took.
+
+    Args:
+        folder: the run folder.
+        records: every trial.
+        tuning: the studies, as comparison.json holds them.
+
+    Returns:
+        `probe_seconds` and `rows` with `model`, `method`, and for `trial_seconds`, `tuning_seconds` and
+        `peak_memory_bytes` each what was `forecast`, what was `measured` (None where there is nothing yet), and their
+        `ratio`; None where the folder has no forecast.
+    """
+    rows = _earlier(folder)
+    if not rows:
+        return None
+    complete: dict[tuple[str, str], list[RunRecord]] = {}
+    for record in records:
+        if record.status == "complete":
+            complete.setdefault((record.model, record.name), []).append(record)
+    spent = {
+        (one["model"], one["method"]): one["seconds"]
+        for one in (tuning or {"studies": []})["studies"]
+        if one["status"] == "finished"
+    }
+    documents = []
+    for row in rows:
+        key = row["model"], row["method"]
+        found = complete.get(key, [])
+        walls = [record.provenance["wall_seconds"] for record in found if "wall_seconds" in record.provenance]
+        peaks = [record.costs.peak_memory_bytes for record in found]
+        documents.append(
+            {
+                "model": row["model"],
+                "method": row["method"],
+                "error": row["error"],
+                "trial_seconds": _against(row["trial_seconds"], statistics.fmean(walls) if walls else None),
+                "tuning_seconds": _against(row["tuning_seconds"], spent.get(key)),
+                "peak_memory_bytes": _against(row["peak_memory_bytes"], max(peaks, default=None)),
+            }
+        )
+    pairs = [
+        (one["trial_seconds"]["forecast"] * len(complete[one["model"], one["method"]]), one)
+        for one in documents
+        if one["trial_seconds"]["measured"] is not None and not one["error"]
+    ]
+    measured = sum(one["trial_seconds"]["measured"] * len(complete[one["model"], one["method"]]) for _, one in pairs)
+    total = _against(sum(forecast for forecast, _ in pairs), measured if pairs else None)
+    return {
+        "probe_seconds": read_sealed_json(folder.forecast_file, "")["probe_seconds"],
+        "rows": documents,
+        "all_trials": total,
+    }
+
+
+def _against(forecast: float, measured: float | None) -> dict[str, float | None]:
+    return {"forecast": forecast, "measured": measured, "ratio": forecast / measured if measured else None}

@@ -1,0 +1,261 @@
+"""Challenge sets: labelled files every finished classifier is scored on, after everything is chosen.
+
+Nothing is trained or chosen here. Scores are kept in the trial's folder, so that the same file is scored once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import TypeAdapter
+
+from entailor.config.experiment import DataSettings
+from entailor.data.example import Example
+from entailor.data.files import is_file
+from entailor.data.readers import ReadOptions, iter_examples, read_examples
+from entailor.data.tables import open_table
+from entailor.engine.scorer import score
+from entailor.errors import DataError, EntailorError, LabelError, RunError
+from entailor.evaluation.external import compare_challenge
+from entailor.runs.documents import well_formed
+from entailor.runs.record import Prediction, RunRecord, folder_name, read_sealed_json, write_sealed_json
+from entailor.shipping.restoring import load_classifier, read_saved
+from entailor.tasks import Task
+
+CHALLENGE_VERSION = 1
+STAGE = "challenge"
+THREE_WAY = frozenset(("entailment", "neutral", "contradiction"))
+TWO_WAY = ("entailment", "not_entailment")
+# How people write the two labels of a two-way set, in lower case with underscores.
+YES = frozenset(("entailment", "entailed", "entails", "entail"))
+NO = frozenset(
+    (
+        "not_entailment",
+        "not_entailed",
+        "not_entail",
+        "non_entailment",
+        "non_entailed",
+        "no_entailment",
+        "nonentailment",
+        "notentailment",
+    )
+)
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How a classifier's labels answer a file's.
+
+    Attributes:
+        labels: the labels that are scored.
+        of_model: label of the classifier to the label its probability goes to.
+        of_file: label as read to the label it is scored as.
+        words: what a reader must know.
+    """
+
+    labels: tuple[str, ...]
+    of_model: Mapping[str, str]
+    of_file: Mapping[str, str]
+    words: str
+
+
+def scoring_for(labels: tuple[str, ...], found: Sequence[str], source: str) -> Scoring:
+    """Decide how classifiers with some labels are scored on a file with others.
+
+    Args:
+        labels: of the classifiers.
+        found: labels that stand in the file.
+        source: the file, for errors.
+
+    Raises:
+        LabelError: the two do not fit together.
+    """
+    known = {label: label for label in labels}
+    if known.keys() >= set(found):
+        return Scoring(labels, known, known, "labels as trained")
+    two_way = {label: side for label in found if (side := _side(label))}
+    if len(two_way) == len(found) and frozenset(labels) == THREE_WAY:
+        merged = {label: TWO_WAY[label != TWO_WAY[0]] for label in labels}
+        words = (
+            "two-way: the probabilities of neutral and contradiction are summed to not_entailment, and the larger of "
+            "the two sides is the answer"
+        )
+        return Scoring(TWO_WAY, merged, two_way, words)
+    sides = {side: label for label in labels if (side := _side(label))}
+    if len(sides) == 2 and len(labels) == 2:
+        of_file = {label: sides[side] for label in found if (side := _side(label) or _other_side(label))}
+        if len(of_file) == len(found):
+            gathered = "; neutral and contradiction count as not entailed" if set(found) - two_way.keys() else ""
+            return Scoring(labels, known, of_file, f"labels as trained, in another spelling{gathered}")
+    odd = next(label for label in found if label not in known)
+    raise LabelError(
+        f"label {odd!r}, expected {', '.join(map(repr, labels))}, or entailment and not_entailment",
+        path=source,
+        remedy="Map the labels with data.label_names, or leave the file out of --challenge",
+    )
+
+
+def _side(label: str) -> str | None:
+    plain = label.strip().casefold().replace("-", "_").replace(" ", "_")
+    return TWO_WAY[0] if plain in YES else TWO_WAY[1] if plain in NO else None
+
+
+def _other_side(label: str) -> str | None:
+    return TWO_WAY[1] if label in THREE_WAY else None
+
+
+def check_challenges(settings: DataSettings) -> None:
+    """Open every challenge file and find its columns, so that a wrong name is told before hours of training.
+
+    No row is looked at.
+
+    Raises:
+        DataError: a file is missing, of no known kind, or has no column of texts or labels.
+    """
+    for source in settings.challenge:
+        iter_examples(source, _options(source, settings))
+
+
+def known_challenges(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return the challenges of an earlier experiment and of this one, each once."""
+    both = [*((earlier.get("data") or {}).get("challenge") or ()), *now["data"]["challenge"]]
+    return list(dict.fromkeys(both))
+
+
+def score_challenges(
+    sources: Sequence[str],
+    settings: DataSettings,
+    records: Mapping[Path, RunRecord],
+    task: Task,
+    on_progress: Callable[[str, int, int, str], None],
+    note: Callable[[str], None],
+    *,
+    trust_remote_code: bool = False,
+) -> list[dict[str, Any]]:
+    """Score every complete trial on every challenge, and return what comparison.json holds of them.
+
+    Args:
+        sources: the files.
+        settings: how the experiment's files are read: columns and label names.
+        records: trials by folder.
+        task: of the classifiers.
+        on_progress: told the stage, trials done, trials in all, and the challenge.
+        note: told what could not be scored; such a challenge stands in the result with its error.
+        trust_remote_code: run code that comes with a base model, where it was trained so.
+    """
+    complete = {place: record for place, record in records.items() if record.status == "complete"}
+    found = []
+    for source in sources if complete else ():
+        try:
+            examples = read_examples(source, _options(source, settings)).examples
+            _check_shape(examples, task, source)
+            scoring = scoring_for(task.labels, list(dict.fromkeys(str(row.label) for row in examples)), source)
+        except EntailorError as error:
+            note(f"challenge left out: {error}")
+            found.append({"name": _name(source, sources), "source": source, "error": str(error), "rows": []})
+            continue
+        scored = []
+        for done, (place, record) in enumerate(complete.items()):
+            on_progress(STAGE, done, len(complete), _name(source, sources))
+            try:
+                scored.append(
+                    _score_trial(place, record, source, examples, scoring, trust_remote_code=trust_remote_code)
+                )
+            except EntailorError as error:
+                note(f"{_name(source, sources)}: {record.name}, seed {record.seed}, could not be scored: {error}")
+        found.append(compare_challenge(_name(source, sources), source, scoring.words, scored))
+    return found
+
+
+def _name(source: str, sources: Sequence[str]) -> str:
+    """Return a file's name without its endings; the whole path where two are called the same."""
+    short = {one: Path(one).name.split(".")[0] or one for one in sources}
+    return short[source] if list(short.values()).count(short[source]) == 1 else source
+
+
+def _options(source: str, settings: DataSettings) -> ReadOptions:
+    """Read a challenge as train is read; a mapping of columns it does not have is not asked of it."""
+    columns = settings.columns
+    options = ReadOptions(
+        label_names=settings.label_names,
+        split=None if is_file(source) else "test",
+        delimiter=settings.delimiter,
+        encoding=settings.encoding,
+        max_bytes=settings.max_bytes,
+        max_rows=settings.max_rows,
+    )
+    if columns and is_file(source) and not set(columns.values()) <= set(open_table(source, form=options.form).columns):
+        columns = {}
+    return replace(options, columns=columns)
+
+
+def _check_shape(examples: Sequence[Example], task: Task, source: str) -> None:
+    if task.is_pair != (examples[0].text_pair is not None):
+        expected, found = ("pairs", "single texts") if task.is_pair else ("single texts", "pairs")
+        raise DataError(
+            f"the classifiers were trained on {expected}, these are {found}",
+            path=source,
+            remedy="Leave the file out of --challenge, or give its columns the names that train has",
+        )
+
+
+def _score_trial(
+    place: Path,
+    record: RunRecord,
+    source: str,
+    examples: Sequence[Example],
+    scoring: Scoring,
+    *,
+    trust_remote_code: bool,
+) -> RunRecord:
+    """Return the trial's record with its predictions on the challenge in place of those on test."""
+    file = place / "challenges" / f"{folder_name(source)}.json"
+    fingerprint = _fingerprint(examples, scoring)
+    stored: dict[str, Any] = {}
+    with suppress(RunError):  # what is damaged is scored anew
+        stored = read_sealed_json(file, "Run the same command again") if file.exists() else {}
+    if (stored.get("version"), stored.get("fingerprint")) == (CHALLENGE_VERSION, fingerprint):
+        with well_formed(RunError, file, "Delete it and run the same command again"):
+            predictions = TypeAdapter(tuple[Prediction, ...]).validate_python(stored["predictions"])
+    else:
+        predictions = _predict(place, examples, scoring, trust_remote_code=trust_remote_code)
+        head = {"version": CHALLENGE_VERSION, "source": source, "fingerprint": fingerprint, "scoring": scoring.words}
+        write_sealed_json(file, {**head, "predictions": [asdict(row) for row in predictions]})
+    return replace(record, labels=scoring.labels, predictions=predictions, tune_predictions=())
+
+
+def _predict(
+    place: Path, examples: Sequence[Example], scoring: Scoring, *, trust_remote_code: bool
+) -> tuple[Prediction, ...]:
+    classifier = load_classifier(place, trust_remote_code=trust_remote_code)
+    tokens = read_saved(place)["scoring_batch_tokens"]
+    probabilities_EL = np.exp(score(classifier, classifier.encode(examples), tokens))
+    goes_to = [scoring.labels.index(scoring.of_model[label]) for label in classifier.task.labels]
+    summed_EL = np.zeros((len(examples), len(scoring.labels)))
+    for column, target in enumerate(goes_to):
+        summed_EL[:, target] += probabilities_EL[:, column]
+    return tuple(
+        Prediction(
+            id=row.id,
+            label=scoring.of_file[str(row.label)],
+            probabilities=dict(zip(scoring.labels, map(float, summed_L), strict=True)),
+            group=row.group,
+        )
+        for row, summed_L in zip(examples, summed_EL, strict=True)
+    )
+
+
+def _fingerprint(examples: Sequence[Example], scoring: Scoring) -> str:
+    """Return a hash of everything the scores follow from, but for the classifier."""
+    digest = hashlib.blake2b(digest_size=16)
+    for row in examples:
+        for value in (row.id, row.text, row.text_pair, row.label, row.group):
+            digest.update(b"\x00" if value is None else value.encode("utf-8", "surrogatepass") + b"\x01")
+    digest.update("\x00".join((*scoring.labels, *scoring.of_model, *scoring.of_model.values())).encode())
+    return digest.hexdigest()

@@ -1,0 +1,164 @@
+"""Learning curves: every row trained as well on nested samples of train, with the same tune and test.
+
+Runs the points and gathers what they gave; fits and predictions are evaluation's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from entailor.data.example import Split
+from entailor.data.stratify import nested_samples
+from entailor.engine.stopping import Surroundings
+from entailor.errors import RunError
+from entailor.evaluation.learning_curve import CurveRow, describe_curves
+from entailor.methods import Method, TrainedMethod
+from entailor.runs.layout import RunFolder
+from entailor.runs.record import RunRecord
+from entailor.study.test_access import Seal, choice_name
+from entailor.study.trial import Progress, TrialPlan, discard_leftovers, run_trial
+from entailor.tasks import Task
+
+# A handful of labels gives a handful of steps an epoch, too few to train anything. Small samples are passed over more
+# often, up to so many steps, but never for more steps than the row takes on the whole of train.
+LEAST_STEPS = 100
+
+
+@dataclass(frozen=True)
+class PointPlan:
+    """One point of a curve with one seed.
+
+    Attributes:
+        plan: what is trained.
+        num_train: on how many labels.
+        folder: where its record stands.
+        more_epochs: epochs by those of the row on the whole of train, 1 or more.
+    """
+
+    plan: TrialPlan
+    num_train: int
+    folder: Path
+    more_epochs: float = 1.0
+
+    @property
+    def title(self) -> str:
+        """What it is called while it runs."""
+        return f"{self.plan.row} on {self.num_train:,} labels, seed {self.plan.seed}"
+
+
+def plan_points(plans: Sequence[TrialPlan], sizes: Sequence[int], num_train: int, folder: RunFolder) -> list[PointPlan]:
+    """Return the points in the order they run, smallest samples first.
+
+    Sizes that train does not exceed are left out, and rows that are asked rather than trained.
+
+    Args:
+        plans: every trial of the run, its settings chosen.
+        sizes: numbers of labels.
+        num_train: rows of train, at which the trials themselves are the curve's last point.
+        folder: the run folder.
+    """
+    points = []
+    for size in sizes:
+        for plan in plans:
+            if size < num_train and is_learnt(plan.method):
+                place = folder.curve_point(plan.model, plan.row, size, plan.seed)
+                more = _more_epochs(plan.method, size, num_train)
+                method = plan.method
+                if isinstance(method, TrainedMethod):
+                    method = method.model_copy(update={"num_train_epochs": more * method.num_train_epochs})
+                points.append(PointPlan(replace(plan, method=method, keep=False), size, place, more))
+    return points
+
+
+def is_learnt(method: Method) -> bool:
+    """Tell whether a method is trained or fitted; one that asks a language model learns nothing from more labels."""
+    return isinstance(method, TrainedMethod) or method.objective == "classify"
+
+
+def _more_epochs(method: Method, size: int, num_train: int) -> float:
+    """Return how many times as many epochs a small sample gets, so that it is trained for enough steps."""
+    if not isinstance(method, TrainedMethod):
+        return 1.0
+    batch = method.per_device_train_batch_size * method.gradient_accumulation_steps
+    steps = method.num_train_epochs * size / batch
+    wanted = min(LEAST_STEPS, method.num_train_epochs * num_train / batch)
+    return max(1.0, math.ceil(10 * wanted / steps) / 10)
+
+
+Tell = tuple[Callable[[int, int, str], None], Progress, Callable[[RunRecord, bool], None]]
+
+
+def run_points(
+    points: Sequence[PointPlan],
+    task: Task,
+    split: Split,
+    seed: int,
+    tell: Tell,
+    surroundings: Surroundings | None = None,
+) -> None:
+    """Run the points that are not complete.
+
+    Args:
+        points: what to run.
+        task: labels and input shape.
+        split: the whole split; train is sampled.
+        seed: of the samples.
+        tell: told number, count and title of a point that begins; stages as in a trial; and a point's record with
+            whether it was there already.
+        surroundings: as for :func:`run_trial`.
+    """
+    begin, stage, finished = tell
+    samples = nested_samples(split.train, sorted({point.num_train for point in points}), seed)
+    for number, point in enumerate(points, start=1):
+        begin(number, len(points), point.title)
+        record = finished_point(point)
+        reused = record is not None
+        if record is None:
+            part = Split(samples[point.num_train], split.tune, split.test)
+            record = run_trial(point.plan, task, part, point.folder, stage, surroundings)
+        else:
+            discard_leftovers(point.folder)
+        finished(record, reused)
+
+
+def finished_point(point: PointPlan) -> RunRecord | None:
+    """Return a point's record where it is complete and was run with these settings."""
+    try:
+        record = RunRecord.read(point.folder)
+    except RunError:
+        return None
+    same = record.hyperparameters == point.plan.method.model_dump(mode="json")
+    return record if same and record.status == "complete" else None
+
+
+def curve_document(folder: RunFolder, whole: Iterable[RunRecord], num_train: int, seal: Seal) -> dict[str, Any] | None:
+    """Return what comparison.json holds under `learning_curve`, or None where the folder has no points.
+
+    Args:
+        folder: the run folder, whose points of all runs are shown.
+        whole: records of trials on the whole of train: each curve's last point.
+        num_train: rows of train.
+        seal: tells which points were added after results were known.
+    """
+    found = list(folder.curve_records())
+    if not found:
+        return None
+    rows: dict[tuple[str, str], dict[int, list[RunRecord]]] = {}
+    for size, record in [*found, *((num_train, record) for record in whole)]:
+        if record.status == "complete":
+            rows.setdefault((record.model, record.name), {}).setdefault(size, []).append(record)
+    failed = [
+        {"model": record.model, "method": record.name, "n": size, "seed": record.seed, "error": record.error or ""}
+        for size, record in found
+        if record.status != "complete"
+    ]
+    document = describe_curves([CurveRow(*key, sizes) for key, sizes in rows.items() if len(sizes) > 1])
+    for row in document["rows"]:
+        for point in row["points"]:
+            sampled = None if point["n"] == num_train else point["n"]
+            point["exploratory"] = seal.is_exploratory(choice_name(row["model"], row["method"], sampled))
+    return {**document, "failed": failed}

@@ -1,0 +1,241 @@
+"""From an experiment to the list of its trials: what each row is, what it runs on, and in which order.
+
+Plans only; nothing is trained here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from entailor.config.experiment import (
+    DEFAULT_METHODS,
+    Experiment,
+    ModelSettings,
+    PromptSettings,
+    Settings,
+    parse_settings,
+)
+from entailor.config.plain import shown
+from entailor.engine.scorer import usual_batch_tokens
+from entailor.errors import ConfigError, near_miss
+from entailor.methods import Method, TrainedMethod, build_method
+from entailor.methods.registry import ROW_KEYS
+from entailor.models.load import Family, bare_architecture, family_of, open_model, plan_model, read_config
+from entailor.models.memory_plan import expected_speed
+from entailor.models.precision import PrecisionChoice, choose_precision
+from entailor.models.sizes import required_size, text_size
+from entailor.runs.layout import RunFolder
+from entailor.runs.record import NO_MODEL, write_sealed_json
+from entailor.study.trial import TrialPlan
+from entailor.tasks import Task
+from entailor.tasks.templates import with_template_text
+
+ANY_SEED = (0,)  # of methods in which a seed changes nothing: one trial, whatever seeds the others have
+
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the table: a method, and what holds for it alone.
+
+    Attributes:
+        method: its settings.
+        models: the models it runs on.
+        model: how they are loaded.
+        prompt: how decoders are asked.
+        own: the keys among `models`, `model` and `prompt` that the row sets itself, as written.
+    """
+
+    method: Method
+    models: tuple[str, ...]
+    model: ModelSettings
+    prompt: PromptSettings
+    own: dict[str, Any]
+
+
+def build_row(name: str, settings: dict[str, Any], experiment: Experiment) -> Row:
+    """Lay a row's own settings over the experiment's.
+
+    Raises:
+        ConfigError: an unknown key, a value out of range, or a model the experiment does not list.
+    """
+    own = {key: settings[key] for key in ROW_KEYS[1:] if key in settings}
+    where = f"methods.{name}"
+    model = parse_settings(ModelSettings, _over(experiment.model, own.get("model"), f"{where}.model"), f"{where}.model")
+    prompt = _over(experiment.prompt, own.get("prompt"), f"{where}.prompt")
+    models = own.get("models", experiment.models)
+    if isinstance(models, str):
+        models = [part.strip() for part in models.split(",")]
+    if not isinstance(models, (list, tuple)) or not all(isinstance(one, str) for one in models):
+        raise ConfigError(f"{where}.models: names of models were expected, found {shown(models)}")
+    models = tuple(models)
+    if unknown := [one for one in models if one not in experiment.models]:
+        raise ConfigError(
+            f"{where}.models: {shown(unknown[0])} is none of the experiment's models ({', '.join(experiment.models)})."
+            f"{near_miss(unknown[0], experiment.models)}"
+        )
+    asked = with_template_text(parse_settings(PromptSettings, prompt, f"{where}.prompt"))
+    return Row(build_method(name, settings), models, model, asked, own)
+
+
+def _over(settings: Settings, own: Any, where: str) -> dict[str, Any]:
+    if own is not None and not isinstance(own, dict):
+        raise ConfigError(f"{where}: keys with values were expected, found {shown(own)}")
+    return {**settings.model_dump(), **(own or {})}
+
+
+def resolve(experiment: Experiment, rows: dict[str, Row]) -> dict[str, Any]:
+    """Return the experiment with every default written out, as experiment.yaml holds it."""
+    values = experiment.model_dump(mode="json")
+    values["prompt"] = with_template_text(experiment.prompt).model_dump(mode="json")
+    values["methods"] = {
+        name: {"method": row.method.name, **row.method.model_dump(mode="json"), **_written_out(row)}
+        for name, row in rows.items()
+    }
+    return values
+
+
+def _written_out(row: Row) -> dict[str, Any]:
+    own = dict(row.own)
+    if "prompt" in own and "template" in own["prompt"]:
+        own["prompt"] = {**own["prompt"], "template": row.prompt.template}
+    return own
+
+
+def plan_trials(
+    experiment: Experiment,
+    rows: dict[str, Row],
+    task: Task,
+    folder: RunFolder,
+    environment: dict[str, Any],
+    note: Note,
+) -> list[TrialPlan]:
+    """Return the trials in the order they run: baselines once, unseeded methods once a model, others once a seed.
+
+    Raises:
+        ConfigError: no method fits the data and the models.
+    """
+    if NO_MODEL in experiment.models:
+        raise ConfigError(f"models: {NO_MODEL!r} stands for no model. Write a folder of this name as ./{NO_MODEL}")
+    fitting = {name: row for name, row in rows.items() if task.is_pair or not row.method.needs_pair}
+    for name in [name for name in rows if name not in fitting]:
+        note(f"{name} is left out: it reads the second text of a pair, and the data have single texts")
+    if not fitting:
+        raise ConfigError("none of the chosen methods fits single texts. Choose others with --methods")
+    needed = [name for name in experiment.models if any(_runs_on(row, name) for row in fitting.values())]
+    choices, families = {}, {}
+    for name in needed:
+        choices[name], families[name] = open_for_run(name, experiment, folder, environment, note)
+    environment.setdefault("placement", {}).update(place_models(needed, families, fitting, task, note))
+    write_sealed_json(folder.environment_file, environment)
+    plans = []
+    for model in (NO_MODEL, *needed):
+        on_it = {name: row for name, row in fitting.items() if _runs_on(row, model)}
+        misfits = [name for name, row in on_it.items() if families.get(model, "encoder") not in row.method.families]
+        if misfits and model != NO_MODEL:
+            kind = "an encoder" if families[model] == "encoder" else "a decoder"
+            note(f"left out on {model}, {kind}: {', '.join(misfits)}")
+        usable = {name: row for name, row in on_it.items() if name not in misfits}
+        for name, reason in misfits_of(model, usable).items():
+            if set(rows) != set(DEFAULT_METHODS):
+                raise ConfigError(f"methods: {name} cannot work on {model}: {reason}. Take {name} out of methods")
+            misfits.append(name)
+            note(f"{name} is left out on {model}: {reason}")
+        for name, row in on_it.items():
+            if name not in misfits:
+                plans += _plans_of(name, row, model, choices.get(model), experiment)
+    if not plans:
+        raise ConfigError("none of the chosen methods fits the models. Choose others with --methods or --model")
+    return plans
+
+
+def place_models(
+    models: list[str], families: dict[str, Family], rows: dict[str, Row], task: Task, note: Note
+) -> dict[str, Any]:
+    """Plan the memory of each model in each way it is loaded; show the plans and return them for environment.json.
+
+    Raises:
+        ModelError: one cannot fit.
+    """
+    planned: dict[str, Any] = {}
+    for model in models:
+        ways: dict[str, list[str]] = {}
+        for name, row in rows.items():
+            if _runs_on(row, model) and families[model] in row.method.families:
+                ways.setdefault(f"{row.model!r} {row.method.objective}", []).append(name)
+        for names in ways.values():
+            row = rows[names[0]]
+            plan = plan_model(model, row.model, task, row.method.objective)
+            speed = expected_speed(plan)
+            note(f"memory of {model} for {', '.join(names)}: {plan}; {speed}")
+            planned.setdefault(model, []).append({"rows": names, **plan.as_record(), "speed": speed})
+    return planned
+
+
+def misfits_of(model: str, rows: dict[str, Row]) -> dict[str, str]:
+    """Return the rows that cannot work on a model's architecture, each with the reason."""
+    checked = {
+        name: row
+        for name, row in rows.items()
+        if row.method.objective == "classify" and type(row.method).misfit is not Method.misfit
+    }
+    if not checked:
+        return {}
+    architecture = bare_architecture(model, next(iter(checked.values())).model)
+    reasons = {name: row.method.misfit(architecture) for name, row in checked.items()}
+    return {name: reason for name, reason in reasons.items() if reason is not None}
+
+
+def _runs_on(row: Row, model: str) -> bool:
+    return model in row.models if row.method.needs_backbone else model == NO_MODEL
+
+
+def _plans_of(
+    name: str, row: Row, model: str, precision: PrecisionChoice | None, experiment: Experiment
+) -> list[TrialPlan]:
+    return [
+        TrialPlan(
+            row=name,
+            method=row.method,
+            model=model,
+            seed=seed,
+            settings=row.model,
+            prompt=row.prompt,
+            # what is not trained is computed in fp32, and its record shall say so
+            precision=precision if isinstance(row.method, TrainedMethod) else None,
+            restarts=experiment.restarts,
+            scoring_batch_tokens=experiment.scoring_batch_tokens or usual_batch_tokens(),
+            checkpoint_steps=experiment.checkpoint_steps,
+            checkpoint_minutes=experiment.checkpoint_minutes,
+        )
+        for seed in (experiment.seeds if row.method.is_seeded else ANY_SEED)
+    ]
+
+
+def open_for_run(
+    model: str, experiment: Experiment, folder: RunFolder, environment: dict[str, Any], note: Note
+) -> tuple[PrecisionChoice, Family]:
+    """Fetch a model, tell what it is, and measure once a run which arithmetic trains it fastest.
+
+    The choice is kept for every trial and every resumption.
+
+    Raises:
+        ModelError: the model cannot be had, or its configuration is not one of `transformers`.
+    """
+    known = environment["precision"]
+    if model not in known:
+        note(f"model {model}")
+    config = read_config(open_model(model, experiment.model), experiment.model)
+    if model not in known:
+        hidden = required_size(config, "hidden_size")
+        inner = text_size(config, "intermediate_size") or 4 * hidden
+        import torch
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        known[model] = asdict(choose_precision(experiment.model.precision, hidden, inner, device))
+        write_sealed_json(folder.environment_file, environment)
+        note(f"precision {known[model]['precision']}: {known[model]['reason']}")
+    return PrecisionChoice(**known[model]), family_of(config.model_type)

@@ -1,0 +1,505 @@
+"""Equal tuning: every row with a search space tries settings under one budget, on train and tune alone.
+
+Draws and pruning are optuna's; here stand the budget, the record of what was tried, and the choice. Test is no part of
+the split these functions work on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import TypeAdapter
+
+from entailor.config.experiment import BudgetSettings
+from entailor.data.example import Split
+from entailor.engine.stopping import Surroundings
+from entailor.engine.trainer import TrainingResult
+from entailor.errors import DivergedError, EntailorError, RunError, TrainingError
+from entailor.methods import Method, TrainedMethod
+from entailor.methods.base import Range
+from entailor.runs.documents import well_formed
+from entailor.runs.integrity import disk_trouble
+from entailor.runs.layout import RunFolder
+from entailor.runs.record import CurvePoint, read_sealed_json, write_sealed_json
+from entailor.runs.redaction import without_secrets
+from entailor.study.trial import Progress, TrialPlan, discard_leftovers, train_only
+from entailor.tasks import Task
+
+STUDY_FILE = "study.json"
+STUDY_VERSION = 2
+STUDY_KEYS = ("model", "method", "status", "budget", "search_space", "chosen", "best")
+STUDY_REMEDY = "Delete its folder and run again"
+SIMULATIONS = 20  # of a study, to forecast what pruning saves
+STARTUP_TRIALS = 5  # drawn evenly before the sampler has something to go by
+CRASHES = 3  # without a single success, after which no other setting is expected to help
+COMPLETE_EPOCHS = 1e-9  # what rounding may take off the last epoch
+
+Failure = Literal["diverged", "refused", "crashed"]
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One setting that was tried.
+
+    Attributes:
+        number: place in the study, from 0; the first is the row's own settings.
+        settings: the hyperparameters that were drawn.
+        state: complete; pruned (behind others at a rung); cut (the budget was used up); failed, with `error`.
+        tune_accuracy: of the best weights, 0 to 1; None where tune was never scored.
+        tune_loss: log loss of the same weights, nats.
+        evaluations: value by which trials are compared, after each evaluation of tune.
+        rungs: what the pruner wrote down.
+        examples_seen: training examples, with repetition.
+        epochs: epochs run.
+        seconds: all the trial took, loading included.
+        ended: UTC time.
+        error: what went wrong, or None.
+        failure: the kind of `error`: diverged (another setting may not); refused (whatever the setting); crashed (out
+            of memory, or an error of the model's own code); None without an error, and in older studies.
+    """
+
+    number: int
+    settings: dict[str, int | float]
+    state: Literal["complete", "pruned", "cut", "failed"]
+    tune_accuracy: float | None = None
+    tune_loss: float | None = None
+    evaluations: tuple[float, ...] = ()
+    rungs: Mapping[str, Any] | None = None
+    examples_seen: int = 0
+    epochs: float = 0.0
+    seconds: float = 0.0
+    ended: str = ""
+    error: str | None = None
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a row's budget gave.
+
+    Attributes:
+        model: as the user named it.
+        row: the row's name.
+        tried: every setting, in order.
+        best: number of the chosen one; None where none could be used, so that the row keeps its own settings.
+    """
+
+    model: str
+    row: str
+    tried: tuple[Tried, ...]
+    best: int | None
+
+    @property
+    def chosen(self) -> dict[str, float]:
+        """The chosen hyperparameters; empty where the row keeps its own."""
+        return {} if self.best is None else self.tried[self.best].settings
+
+
+def is_tunable(method: Method) -> bool:
+    """Tell whether a method is trained and says where its hyperparameters are searched."""
+    return isinstance(method, TrainedMethod) and bool(method.search_space())
+
+
+def tune_rows(
+    plans: Sequence[TrialPlan],
+    budget: BudgetSettings,
+    task: Task,
+    split: Split,
+    folder: RunFolder,
+    on_progress: Progress,
+    surroundings: Surroundings,
+) -> list[TrialPlan]:
+    """Spend the budget on each row that can be tuned; return the plans with the chosen settings.
+
+    A study that is finished is read from the run folder; one that was broken off goes on from the last checkpoint of
+    the setting that was being tried.
+
+    Args:
+        plans: every trial that will be run.
+        budget: what each row may spend.
+        task: labels and input shape.
+        split: its test is not looked at.
+        folder: where studies are kept.
+        on_progress: told how each training goes.
+        surroundings: who may stop it, and who is told a line for each setting that was tried.
+
+    Raises:
+        Stopped: somebody asked for it.
+    """
+    blind = replace(split, test=())
+    studies: dict[tuple[str, str], Study] = {}
+    chosen = []
+    for plan in plans:
+        if is_tunable(plan.method):
+            key = plan.model, plan.row
+            if key not in studies:
+                place = folder.study(plan.model, plan.row)
+                studies[key] = _Tuner(plan, budget, task, blind, place, on_progress, surroundings).run()
+            plan = with_settings(plan, studies[key].chosen)  # noqa: PLW2901 - the same plan, its settings chosen
+        chosen.append(plan)
+    return chosen
+
+
+def expected_share(budget: BudgetSettings, trials: int, evaluations: int) -> float:
+    """Return which share of all evaluations is run once the pruner has had its say, by trying it on random values.
+
+    Args:
+        budget: its pruner.
+        trials: settings that are tried.
+        evaluations: evaluations of tune in a whole training.
+    """
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    rng = random.Random(budget.tuning_seed)
+    run = 0
+    for _ in range(SIMULATIONS):
+        study = optuna.create_study(study_name="tuning", direction="maximize", pruner=_pruner(budget))
+        for _ in range(trials):
+            trial, value = study.ask(), rng.random()
+            for step in range(1, evaluations + 1):
+                trial.report(value, step)
+                run += 1
+                if trial.should_prune():
+                    break
+            study.tell(trial, value)
+    return run / (SIMULATIONS * trials * evaluations)
+
+
+def tuning_document(folder: RunFolder) -> dict[str, Any] | None:
+    """Return what comparison.json holds under `tuning`: every study of the folder, or None where there is none."""
+    studies = []
+    for file in sorted(folder.path.glob(f"tuning/*/*/{STUDY_FILE}")):
+        study = read_sealed_json(file, STUDY_REMEDY)
+        tried = _read_tried(file, study)
+        kept = [key for key in Tried.__dataclass_fields__ if key not in ("rungs", "evaluations")]
+        with well_formed(RunError, file, STUDY_REMEDY):
+            head = {key: study[key] for key in STUDY_KEYS}
+        studies.append(
+            {
+                **head,
+                "seconds": sum(one.seconds for one in tried),
+                "examples_seen": sum(one.examples_seen for one in tried),
+                "trials": [{key: asdict(one)[key] for key in kept} for one in tried],
+            }
+        )
+    return {"budget": studies[0]["budget"], "studies": studies} if studies else None
+
+
+def with_settings(plan: TrialPlan, settings: Mapping[str, float]) -> TrialPlan:
+    """Return a plan with other hyperparameters, checked as if the user had written them."""
+    if not settings:
+        return plan
+    return replace(plan, method=type(plan.method).model_validate({**plan.method.model_dump(), **settings}))
+
+
+def search_ranges(method: Method) -> dict[str, Range]:
+    """Return the search space, widened where the row's own settings lie outside it: they are tried first."""
+    ranges = {}
+    for name, found in method.search_space().items():
+        own = _own_value(method, name)
+        ranges[name] = replace(found, low=min(found.low, own), high=max(found.high, own))
+    return ranges
+
+
+def _own_value(method: Method, name: str) -> float:
+    """Return a row's own setting; a learning rate that is not given is the general one."""
+    value = getattr(method, name)
+    return float(getattr(method, "learning_rate") if value is None else value)  # noqa: B009 - trained methods have it
+
+
+class _Tuner:
+    """State of one row's study; each method is one stage."""
+
+    def __init__(
+        self,
+        plan: TrialPlan,
+        budget: BudgetSettings,
+        task: Task,
+        split: Split,
+        folder: Path,
+        on_progress: Progress,
+        surroundings: Surroundings,
+    ) -> None:
+        assert isinstance(plan.method, TrainedMethod)
+        self.plan, self.method = replace(plan, seed=budget.tuning_seed, restarts=0), plan.method
+        self.budget, self.task, self.split, self.folder = budget, task, split, folder
+        self.on_progress, self.surroundings = on_progress, surroundings
+        self.ranges = search_ranges(plan.method)
+        self.tried: list[Tried] = []
+
+    def run(self) -> Study:
+        finished = self._take_up()
+        while not finished and self._affordable():
+            self.tried.append(self._try())
+            self._write_study("running", None)
+            discard_leftovers(self.folder)
+            self.surroundings.note(self._words(self.tried[-1]))
+        discard_leftovers(self.folder)  # which a kill right after a study was written leaves behind
+        best = _best(self.tried, self.method.metric_for_best_model)
+        study = Study(self.plan.model, self.plan.row, tuple(self.tried), best)
+        if not finished:
+            self._write_study("finished", study)
+        if best is None:
+            self.surroundings.note(
+                f"tuning {self.plan.row} on {self.plan.model}: none of {len(self.tried)} settings could be used. See "
+                "the errors above; the row keeps its own settings"
+            )
+        return study
+
+    def _take_up(self) -> bool:
+        """Read what an earlier run tried under the same settings; tell whether its study was finished."""
+        try:
+            earlier = read_sealed_json(self.folder / STUDY_FILE, STUDY_REMEDY)
+            if earlier.get("version") == STUDY_VERSION and earlier.get("key") == self._key():
+                self.tried = _read_tried(self.folder / STUDY_FILE, earlier)
+                return bool(earlier.get("status") == "finished")
+        except RunError:
+            self.tried = []
+        discard_leftovers(self.folder)
+        self._write_study("running", None)
+        return False
+
+    def _write_study(self, status: str, study: Study | None) -> None:
+        document = {
+            "version": STUDY_VERSION,
+            "model": self.plan.model,
+            "method": self.plan.row,
+            "key": self._key(),
+            "status": status,
+            "written": _now(),
+            "budget": self.budget.model_dump(mode="json"),
+            "search_space": {name: asdict(found) for name, found in self.ranges.items()},
+            "best": study.best if study else None,
+            "chosen": study.chosen if study else {},
+            "trials": [asdict(one) for one in self.tried],
+        }
+        write_sealed_json(self.folder / STUDY_FILE, document)
+
+    def _key(self) -> str:
+        """Return a hash of all a study depends on; test is not among it."""
+        what = {
+            "budget": self.budget.model_dump(mode="json"),
+            "method": [self.method.name, self.method.model_dump(mode="json")],
+            "ranges": {name: asdict(found) for name, found in self.ranges.items()},
+            "model": [self.plan.model, self.plan.settings.model_dump(mode="json")],
+            "prompt": self.plan.prompt.model_dump(mode="json"),
+            "precision": self.plan.precision.precision if self.plan.precision else None,
+            "split": self.split.fingerprint(),
+        }
+        return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+
+    def _affordable(self) -> bool:
+        if not self.tried:
+            return True
+        if _hopeless(self.tried):
+            return False
+        if self.budget.trials is not None:
+            return len(self.tried) < self.budget.trials
+        return self._spent() + self._least_cost() <= self._limit()
+
+    def _limit(self) -> float:
+        return float(self.budget.examples or 60 * (self.budget.minutes or 0))
+
+    def _spent(self) -> float:
+        return sum(one.examples_seen if self.budget.examples else one.seconds for one in self.tried)
+
+    def _least_cost(self) -> float:
+        """Return what a trial costs up to its first evaluation, by those before."""
+        costs = [
+            (one.examples_seen if self.budget.examples else one.seconds) / len(one.evaluations)
+            for one in self.tried
+            if one.evaluations
+        ]
+        return min(costs, default=0.0)
+
+    def _try(self) -> Tried:
+        """Train one setting, as far as pruner and budget let it."""
+        from optuna.trial import TrialState
+
+        study = _optuna_study(self.budget, self.ranges, self.tried, self.method)
+        trial = study.ask(_distributions(self.ranges))
+        settings = {name: float(trial.params[name]) for name in self.ranges}
+        attempt = _Attempt(self, trial)
+        number, result, error, failure = len(self.tried), TrainingResult(), None, None
+        # the name keeps checkpoints of two settings apart, also where the same values are drawn twice
+        plan = replace(with_settings(self.plan, settings), row=f"{self.plan.row}, setting {number + 1}")
+        try:
+            rest = (attempt.on_progress, attempt.on_evaluation, self.surroundings)
+            result = train_only(plan, self.task, self.split, self.folder, *rest)
+        except Exception as raised:  # a model's own code can raise anything, and other settings may do without
+            if disk_trouble(raised):
+                raise
+            failure, error = _failure(raised), without_secrets(f"{type(raised).__name__}: {raised}")
+        told = study.tell(trial, state=TrialState.FAIL if failure else TrialState.PRUNED)
+        return Tried(
+            number=number,
+            settings=settings,
+            state="failed" if failure else attempt.state,
+            tune_accuracy=None if failure else result.best_accuracy,
+            tune_loss=None if failure else result.best_loss,
+            evaluations=tuple(attempt.evaluations),
+            rungs={key: value for key, value in told.system_attrs.items() if key != "fixed_params"},
+            examples_seen=attempt.examples_begun if failure else result.examples_seen,
+            epochs=attempt.epochs if failure else result.epochs,
+            # what an earlier sitting spent on this setting counts as well
+            seconds=max(time.perf_counter() - attempt.began, result.train_seconds + result.evaluate_seconds),
+            ended=_now(),
+            error=error,
+            failure=failure,
+        )
+
+    def _used_up(self, examples_seen: int, seconds: float, evaluations: int) -> bool:
+        """Tell whether training on to the next evaluation would go over the budget."""
+        if self.budget.trials is not None:
+            return False
+        cost = examples_seen if self.budget.examples else seconds
+        return self._spent() + cost * (1 + 1 / evaluations) > self._limit()
+
+    def _words(self, one: Tried) -> str:
+        settings = ", ".join(f"{key} {value:.2g}" for key, value in one.settings.items())
+        outcome = one.error or f"tune {100 * (one.tune_accuracy or 0):.1f} %"
+        state = {"pruned": f", stopped after {one.epochs:.3g} epochs", "cut": ", cut by the budget"}.get(one.state, "")
+        of = f" of {self.budget.trials}" if self.budget.trials else ""
+        place = f"{self.plan.row} on {self.plan.model}, {one.number + 1}{of}"
+        return f"tuning {place}: {settings}: {outcome}{state} ({one.seconds:.1f} s)"
+
+
+class _Attempt:
+    """One setting while it is trained: what was evaluated, and whether to go on."""
+
+    def __init__(self, tuner: _Tuner, trial: Any) -> None:
+        self.tuner, self.trial = tuner, trial
+        self.title = f"tuning {tuner.plan.row}, setting {len(tuner.tried) + 1}"
+        self.began = time.perf_counter()
+        self.state: Literal["complete", "pruned", "cut"] = "complete"
+        self.evaluations: list[float] = []
+        self.epochs = 0.0
+        method = tuner.method
+        self.step_examples = method.per_device_train_batch_size * method.gradient_accumulation_steps
+        self.examples_begun = self.step_examples  # a setting that fails has cost its failing step at least
+
+    def on_progress(self, stage: str, done: int, of: int, words: str) -> None:
+        if stage == "train":
+            self.examples_begun = (done + 1) * self.step_examples
+        self.tuner.on_progress(f"{self.title}: {stage}", done, of, words)
+
+    def on_evaluation(self, point: CurvePoint, examples_seen: int) -> bool:
+        method = self.tuner.method
+        self.epochs = point.epoch
+        self.evaluations.append(_value(method, point))
+        self.trial.report(self.evaluations[-1], len(self.evaluations))
+        behind = bool(self.trial.should_prune())  # asked at the last one as well: the pruner writes its rungs down
+        self.state = "complete"  # going on from a checkpoint repeats the evaluations before it, and the last decides
+        if point.epoch >= method.num_train_epochs - COMPLETE_EPOCHS:
+            return False
+        if behind:
+            self.state = "pruned"
+        elif self.tuner._used_up(examples_seen, time.perf_counter() - self.began, len(self.evaluations)):
+            self.state = "cut"
+        return self.state != "complete"
+
+
+def _failure(error: Exception) -> Failure:
+    """Return the kind of an error; what our own checks refuse is refused with every learning rate."""
+    if isinstance(error, DivergedError):
+        return "diverged"
+    return "refused" if isinstance(error, EntailorError) and not isinstance(error, TrainingError) else "crashed"
+
+
+def _hopeless(tried: Sequence[Tried]) -> bool:
+    """Tell whether the row fails for a reason that no other setting changes; its trials will say which."""
+    crashed = len(tried) >= CRASHES and all(one.failure == "crashed" for one in tried)
+    return crashed or tried[0].failure == "refused"
+
+
+def _value(method: TrainedMethod, point: CurvePoint) -> float:
+    """Return what trials are compared by; more is better."""
+    value = point.tune_accuracy if method.metric_for_best_model == "accuracy" else -(point.tune_loss or 0.0)
+    return float(value or 0.0)
+
+
+def _best(tried: Sequence[Tried], metric: str) -> int | None:
+    """Return the number of the best setting that was not given up; the earlier one on a tie."""
+
+    def merit(one: Tried) -> tuple[float, float]:
+        accuracy, loss = one.tune_accuracy or 0.0, one.tune_loss or 0.0
+        return (accuracy, -loss) if metric == "accuracy" else (-loss, accuracy)
+
+    usable = [one for one in tried if one.state in ("complete", "cut") and one.tune_accuracy is not None]
+    return max(usable, key=merit).number if usable else None
+
+
+def _distributions(ranges: Mapping[str, Range]) -> dict[str, Any]:
+    from optuna.distributions import FloatDistribution
+
+    return {name: FloatDistribution(one.low, one.high, log=one.log) for name, one in ranges.items()}
+
+
+def _optuna_study(
+    budget: BudgetSettings, ranges: Mapping[str, Range], tried: Sequence[Tried], method: TrainedMethod
+) -> Any:
+    """Return a study that stands where these trials left it.
+
+    It is made anew for each trial, with a seed of its own, so that a study that was broken off draws what it would have
+    drawn.
+    """
+    import optuna
+    from optuna.trial import TrialState, create_trial
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    seed = budget.tuning_seed + len(tried)
+    samplers: dict[str, Callable[[], Any]] = {
+        "tpe": lambda: optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTUP_TRIALS),
+        "random": lambda: optuna.samplers.RandomSampler(seed=seed),
+    }
+    study = optuna.create_study(
+        study_name="tuning",  # hyperband deals trials to its brackets by the name
+        direction="maximize",
+        sampler=samplers[budget.sampler](),
+        pruner=_pruner(budget),
+    )
+    states = {"complete": TrialState.COMPLETE, "failed": TrialState.FAIL}
+    for one in tried:
+        state = states.get(one.state, TrialState.PRUNED)
+        study.add_trial(
+            create_trial(
+                state=state,
+                value=max(one.evaluations) if state == TrialState.COMPLETE else None,
+                params=one.settings,
+                distributions=_distributions(ranges),
+                intermediate_values=dict(enumerate(one.evaluations, start=1)),
+                system_attrs=dict(one.rungs or {}),
+            )
+        )
+    if not tried:
+        study.enqueue_trial({name: _own_value(method, name) for name in ranges})
+    return study
+
+
+def _pruner(budget: BudgetSettings) -> Any:
+    """Return the pruner; its resource is evaluations of tune, one at least."""
+    from optuna import pruners
+
+    if budget.pruner == "none":
+        return pruners.NopPruner()
+    kind = pruners.HyperbandPruner if budget.pruner == "hyperband" else pruners.SuccessiveHalvingPruner
+    return kind(min_resource=1, reduction_factor=budget.reduction_factor)
+
+
+def _read_tried(path: Path, study: dict[str, Any]) -> list[Tried]:
+    with well_formed(RunError, path, STUDY_REMEDY):
+        tried: list[Tried] = TypeAdapter(list[Tried]).validate_python(study["trials"])
+    return tried
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

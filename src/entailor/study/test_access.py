@@ -1,0 +1,164 @@
+"""The seal on the test split: when it was read, with which choices made, and which of them came later.
+
+Written before the first trial is scored and after all tuning. A choice that is added once results of the same test
+split are known cannot be undone from having known them: it is exploratory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from entailor.data.example import Split
+from entailor.errors import RunError
+from entailor.runs.documents import well_formed
+from entailor.runs.record import RunRecord, read_sealed_json, write_sealed_json
+from entailor.study.trial import TrialPlan
+
+SEAL_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Seal:
+    """The content of test_reads.json, and where it stands.
+
+    Attributes:
+        path: the file.
+        test: number of test examples and the hash of their ids, texts and labels.
+        reads: one a time the test split was read with choices that had not been there before: `time`, `split` (its
+            hash), `choices` (what was chosen, by name, as a hash of its settings), `sha256` over all of it,
+            `exploratory`, and `results`, whether a trial of it was finished.
+    """
+
+    path: Path
+    test: Mapping[str, Any]
+    reads: tuple[Mapping[str, Any], ...]
+
+    def document(self) -> dict[str, Any]:
+        """Return what comparison.json shows."""
+        return {"test": dict(self.test), "reads": [dict(read) for read in self.reads]}
+
+    def is_exploratory(self, name: str) -> bool:
+        """Tell whether a choice was made after results of the test split were known; the latest read decides."""
+        found = [read["exploratory"] for read in self.reads if name in read["choices"]]
+        return bool(found and found[-1])
+
+    def with_results(self, record: RunRecord, num_train: int | None = None) -> Seal:
+        """Write down that results of the last read can be known, where a complete record is one of its choices.
+
+        Args:
+            record: of a trial or of a point of a learning curve.
+            num_train: the point's number of training labels; None for a trial.
+        """
+        if not self.reads or self.reads[-1]["results"] or not _is_result(self.reads[-1], _known([(num_train, record)])):
+            return self
+        seal = Seal(self.path, self.test, (*self.reads[:-1], {**self.reads[-1], "results": True}))
+        seal.write()
+        return seal
+
+    def write(self) -> None:
+        """Write the file."""
+        write_sealed_json(self.path, {"version": SEAL_VERSION, **self.document()})
+
+
+def choice_name(model: str, row: str, num_train: int | None = None) -> str:
+    """Return what a choice is called: model and row, and the size of a point on a learning curve."""
+    return f"{model} {row}" + (f" n={num_train}" if num_train is not None else "")
+
+
+def choice_of(plan: TrialPlan) -> str:
+    """Return a hash of the settings a plan is run with."""
+    return _settings_hash(plan.method.name, plan.method.model_dump(mode="json"))
+
+
+def open_seal(
+    path: Path, split: Split, choices: Mapping[str, str], earlier: Iterable[tuple[int | None, RunRecord]]
+) -> Seal:
+    """Write down that the test split is about to be read with these choices made.
+
+    A read that gave no result is replaced: nothing can have been learnt from it. Choices that were there before are no
+    new read. Seeds are no choice: a row is judged by all of them.
+
+    Args:
+        path: test_reads.json.
+        split: what will be read.
+        choices: name to hash, of every trial the run asks for.
+        earlier: number of training labels (None for a trial) and record of all that stands in the folder. A read whose
+            first result was written just before a kill is known by them; where the file is missing, the first read is
+            taken from them.
+    """
+    earlier = list(earlier)
+    found = _known(earlier)
+    test = {"examples": len(split.test), "sha256": _split_hash(Split((), (), split.test))}
+    reads = [
+        {**read, "results": True} for read in _earlier_reads(path, test) if read["results"] or _is_result(read, found)
+    ]
+    if not reads and found:
+        time = min(str(record.provenance.get("started", "")) for _, record in earlier if record.status == "complete")
+        reads = [_read(time, split, found, exploratory=False, results=True)]
+    known: dict[str, str] = {}
+    for read in reads:
+        known.update(read["choices"])
+    new = {name: settings for name, settings in choices.items() if known.get(name) != settings}
+    if new:
+        reads.append(_read(_now(), split, new, exploratory=bool(reads), results=False))
+    seal = Seal(path, test, tuple(reads))
+    seal.write()
+    return seal
+
+
+def _known(records: Iterable[tuple[int | None, RunRecord]]) -> dict[str, str]:
+    """Return a hash of the settings of every choice that has a result, by name."""
+    return {
+        choice_name(record.model, record.name, num_train): _settings_hash(record.method, record.hyperparameters)
+        for num_train, record in records
+        if record.status == "complete"
+    }
+
+
+def _is_result(read: Mapping[str, Any], known: Mapping[str, str]) -> bool:
+    return any(read["choices"].get(name) == settings for name, settings in known.items())
+
+
+def _read(time: str, split: Split, choices: Mapping[str, str], *, exploratory: bool, results: bool) -> dict[str, Any]:
+    what = {"time": time, "split": split.fingerprint(), "choices": dict(choices)}
+    return {**what, "sha256": _hash(what), "exploratory": exploratory, "results": results}
+
+
+def _earlier_reads(path: Path, test: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the reads of the same test split that are written down and whole."""
+    if not path.exists():
+        return []
+    found = read_sealed_json(path, "Give another --out")
+    with well_formed(RunError, path, "Give another --out"):
+        if found["version"] != SEAL_VERSION or found["test"] != test:
+            return []
+        reads: list[dict[str, Any]] = found["reads"]
+        for read in reads:
+            if read["sha256"] != _hash({key: read[key] for key in ("time", "split", "choices")}):
+                raise RunError(f"{path}: its content does not match its hash. Was it edited? Give another --out")
+            if not isinstance(read["choices"], dict):
+                raise TypeError("choices: a mapping was expected")
+            _ = read["exploratory"], read["results"]
+    return reads
+
+
+def _split_hash(split: Split) -> str:
+    return split.fingerprint()
+
+
+def _settings_hash(method: str, settings: Mapping[str, Any]) -> str:
+    return _hash({"method": method, **settings})
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,186 @@
+"""Is a run what it says? Every file against its checksum, the figures against the records, classifiers scored again."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from entailor.config.experiment import Priorities, parse_settings
+from entailor.config.overrides import read_sealed_yaml
+from entailor.data.example import Example
+from entailor.engine.scorer import score
+from entailor.errors import EntailorError, RunError
+from entailor.evaluation.comparison import compare_records
+from entailor.runs.documents import read_bytes, well_formed
+from entailor.runs.integrity import check_seal
+from entailor.runs.layout import RunFolder
+from entailor.runs.record import RECORD_FILE, Prediction, RunRecord, check_trial_files, read_sealed_json
+from entailor.shipping.restoring import load_classifier, read_saved
+from entailor.study.trial import SCORE_TOLERANCE
+
+SEALED_WHERE_THERE = (".entailor.json", "forecast.json", "tuning/*/*/study.json", "trials/*/*/*/challenges/*.json")
+
+Outcome = Literal["sound", "damaged", "differs", "not scored"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at.
+
+    Attributes:
+        what: a file or a trial.
+        outcome: sound; damaged: not what was written; differs: other scores or figures than recorded; not scored: the
+            classifier cannot be scored here, e.g. since its base model is another one now.
+        words: what was found.
+    """
+
+    what: str
+    outcome: Outcome
+    words: str
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was looked at, in order."""
+
+    checks: tuple[Check, ...]
+
+    @property
+    def sound(self) -> bool:
+        """Whether everything was looked at, and nothing is damaged or differs."""
+        return all(check.outcome == "sound" for check in self.checks)
+
+    def as_text(self) -> str:
+        """Return one line a check."""
+        return "\n".join(f"{check.outcome:10}  {check.what}: {check.words}" for check in self.checks)
+
+
+def verify(run: str | Path, *, sample: int = 64, trust_remote_code: bool = False) -> Verification:
+    """Check a run folder.
+
+    Args:
+        run: its path.
+        sample: test examples that each saved classifier scores again; drawn with a fixed seed.
+        trust_remote_code: run code that comes with a base model, where it was trained so.
+
+    Raises:
+        RunError: the folder holds no trials.
+    """
+    folder = RunFolder(run)
+    places = folder.trial_folders()
+    if not places:
+        raise RunError(f"{folder.path}: no finished trial in it. Is this the folder of a run?")
+    checks = list(_run_files(folder))
+    records = []
+    for place in places:
+        try:
+            check_trial_files(place)
+            records.append(RunRecord.read(place))
+        except RunError as error:
+            checks.append(Check(str(place.relative_to(folder.path)), "damaged", str(error)))
+            continue
+        checks.append(_scored_again(folder, place, records[-1], sample, trust_remote_code=trust_remote_code))
+    checks += [_file(place, lambda place=place: _read_point(place), folder.path) for place in folder.point_folders()]
+    if len(records) == len(places):
+        checks.append(_figures(folder, records))
+    return Verification(tuple(checks))
+
+
+def _run_files(folder: RunFolder) -> Iterator[Check]:
+    doctor = (folder.doctor_file,) if folder.doctor_file.exists() or _was_examined(folder) else ()
+    always = (folder.split_file, folder.environment_file, folder.comparison_file, folder.reads_file)
+    others = [path for pattern in SEALED_WHERE_THERE for path in sorted(folder.path.glob(pattern))]
+    for path in (*always, *doctor, *others):
+        yield _file(path, lambda path=path: read_sealed_json(path, "Run its command again"), folder.path)
+    yield _file(folder.experiment_file, lambda: read_sealed_yaml(folder.experiment_file, "Put a copy of it back"))
+    remedy = "Write it anew with `entailor report`"
+    yield _file(folder.report_file, lambda: check_seal(folder.report_file, read_bytes(folder.report_file), remedy))
+
+
+def _read_point(place: Path) -> None:
+    check_trial_files(place)
+    RunRecord.read(place)
+
+
+def _was_examined(folder: RunFolder) -> bool:
+    try:
+        return bool(read_sealed_yaml(folder.experiment_file, "").get("doctor"))
+    except RunError:
+        return False  # said of that file
+
+
+def _file(path: Path, read: Any, run: Path | None = None) -> Check:
+    what = path.name if run is None else path.relative_to(run).as_posix()
+    try:
+        read()
+    except (RunError, OSError) as error:
+        return Check(what, "damaged", str(error))
+    return Check(what, "sound", "its checksum fits")
+
+
+def _scored_again(folder: RunFolder, place: Path, record: RunRecord, sample: int, *, trust_remote_code: bool) -> Check:
+    what = str(place.relative_to(folder.path))
+    if record.status == "failed":
+        return Check(
+            what, "sound", "its files fit their checksums; the trial failed, so there is no classifier to score"
+        )
+    rows = list(record.predictions)
+    chosen = random.Random(0).sample(rows, min(sample, len(rows)))
+    try:
+        classifier = load_classifier(place, trust_remote_code=trust_remote_code)
+        limit = read_saved(place)["scoring_batch_tokens"]
+        examples = [Example(row.id, row.text, row.text_pair, row.label, row.group) for row in chosen]
+        logprobs_EL = score(classifier, classifier.encode(examples), limit)
+    except EntailorError as error:
+        return Check(what, "not scored", f"its files fit their checksums, but: {error}")
+    gap = _gap(chosen, np.exp(logprobs_EL), record.labels)
+    words = f"{len(chosen)} of {len(rows)} test examples scored again, probabilities within {gap:.1g}"
+    if gap > SCORE_TOLERANCE:
+        return Check(what, "differs", f"{words}; at most {SCORE_TOLERANCE:.0e} was expected")
+    return Check(what, "sound", words)
+
+
+def _gap(rows: Sequence[Prediction], probabilities_EL: Any, labels: Sequence[str]) -> float:
+    recorded_EL = np.array([[row.probabilities[label] for label in labels] for row in rows])
+    return float(np.abs(recorded_EL - probabilities_EL).max())
+
+
+def _figures(folder: RunFolder, records: Sequence[RunRecord]) -> Check:
+    """Compute comparison.json anew from the records."""
+    name = folder.comparison_file.name
+    again = "Run the same command again"
+    try:
+        held = read_sealed_json(folder.comparison_file, again)
+        priorities = _priorities(folder)
+        with well_formed(RunError, folder.comparison_file, again):
+            # what was known when a row was added stands in test_reads.json, not in the records
+            for row in held["rows"]:
+                exploratory = row.pop("exploratory", False)
+                if exploratory:
+                    held["sentence"] = held["sentence"].partition(f" {row['method']} is exploratory")[0]
+        with well_formed(RunError, folder.path / "trials", again):
+            ordered = sorted(records, key=lambda one: (one.model, one.name, one.seed))
+            anew = json.loads(json.dumps(compare_records(ordered, priorities=priorities)))
+    except EntailorError as error:
+        return Check("figures", "damaged", str(error))
+    if problem := _first_difference(anew, held):
+        return Check(
+            "figures", "differs", f"{name}: {problem} is not what the records give. Run the same command again"
+        )
+    return Check("figures", "sound", f"{name} is what the {len(records)} records give ({RECORD_FILE})")
+
+
+def _priorities(folder: RunFolder) -> Priorities:
+    values = read_sealed_yaml(folder.experiment_file, "Put a copy of it back")
+    with well_formed(RunError, folder.experiment_file, "Put a copy of it back"):
+        return parse_settings(Priorities, values.get("recommend") or {}, "recommend")
+
+
+def _first_difference(anew: Mapping[str, Any], held: Mapping[str, Any]) -> str | None:
+    return next((key for key, value in anew.items() if held.get(key) != value), None)

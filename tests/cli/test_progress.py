@@ -1,0 +1,93 @@
+"""What is shown while a run goes: bars on a terminal, plain lines elsewhere, nothing where quiet was asked for."""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+from dataclasses import replace
+
+import pytest
+
+from entailor.cli.progress import watch
+from entailor.runs.record import Costs, Prediction, RunRecord
+
+RIGHT = RunRecord(
+    "m",
+    "lora",
+    "lora",
+    0,
+    ("a", "b"),
+    costs=Costs(train_seconds=75),
+    events=("ALARM: [one] class", "C=1 chosen", "restart: again"),
+    predictions=(Prediction("1", "a", {"a": 0.9, "b": 0.1}), Prediction("2", "b", {"a": 0.9, "b": 0.1})),
+)
+FAILED = replace(RIGHT, status="failed", error="ModelError: [/red] no such thing", events=(), predictions=())
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def shown(monkeypatch: pytest.MonkeyPatch, stream: io.StringIO, *, quiet: bool = False) -> str:
+    """What a run of three trials writes to a stream, without the codes that move the cursor."""
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("TERM", "xterm")
+    with watch(quiet=quiet) as observer:
+        observer.note("reading [bold]a[/bold] file with [/] in its name")
+        observer.trial(1, 3, "lora [x], seed 0")
+        observer.stage("load", 0, 0, "")
+        for done in range(4):
+            observer.stage("train", done, 3, f"loss 0.{done}, tune [50 %]")
+        observer.stage("train", 0, 3, "again")
+        observer.stage("test", 1234, 2345, "")
+        observer.finished(RIGHT, False)
+        observer.trial(2, 3, "lora, seed 1")
+        observer.finished(RIGHT, True)
+        observer.trial(3, 3, "majority")
+        observer.finished(FAILED, False)
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
+
+
+def test_lines_where_nobody_watches(monkeypatch):
+    assert shown(monkeypatch, io.StringIO()).splitlines() == [
+        "reading [bold]a[/bold] file with [/] in its name",
+        "[1/3] lora [x], seed 0",
+        "    50.0 % of test right, trained in 75 s",
+        "    ALARM: [one] class",
+        "    restart: again",
+        "[2/3] lora, seed 1",
+        "    50.0 % of test right (already there)",
+        "    ALARM: [one] class",
+        "    restart: again",
+        "[3/3] majority",
+        "    failed: ModelError: [/red] no such thing",
+    ]
+
+
+def test_bars_on_a_terminal(monkeypatch):
+    text = shown(monkeypatch, Terminal())
+    assert "reading [bold]a[/bold] file with [/] in its name\n" in text
+    assert "lora [x], seed 0: 50.0 % of test right, trained in 75 s\n" in text
+    assert "  ALARM: [one] class\n" in text
+    assert "C=1 chosen" not in text
+    assert "lora, seed 1: 50.0 % of test right (already there)\n" in text
+    assert "majority: failed: ModelError: [/red] no such thing\n" in text
+    last = text.rstrip().splitlines()[-1]
+    assert last.startswith("trials")
+    assert "3/3" in last
+
+
+def test_nothing_when_quiet(monkeypatch):
+    assert shown(monkeypatch, Terminal(), quiet=True) == ""
+
+
+@pytest.mark.parametrize(("share", "said"), [(0.62, True), (0.1, True), (0.02, False), (0.0, False)])
+def test_truncation_of_many_texts_is_said_at_once(monkeypatch, share, said):
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    with watch(quiet=False) as observer:
+        observer.finished(replace(RIGHT, costs=Costs(truncated_share=share)), False)
+    assert (f"{100 * share:.1f} % of the test texts were truncated" in stream.getvalue()) == said

@@ -1,0 +1,144 @@
+"""The checks that count: labels, lengths, scripts, label names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from entailor.data.example import Example, Split
+from entailor.data.words import words_of
+from entailor.diagnostics.base import Diagnosis, Evidence, examine, registered_checks, shortened
+from entailor.diagnostics.scripts import main_script, mixed_word
+
+FindingsOf = Callable[..., dict[str, Diagnosis]]
+
+
+def singles(*rows: tuple[str, str], part: str = "train") -> tuple[Example, ...]:
+    return tuple(Example(f"{part}-{n}", text, None, label) for n, (text, label) in enumerate(rows))
+
+
+def test_a_check_is_one_file_that_registers_itself():
+    names = "artefacts imbalance label_names label_noise lengths near_duplicates repeated_rows scripts"
+    assert list(registered_checks()) == names.split()
+
+
+def test_few_rows_are_looked_at_as_far_as_they_go():
+    told: list[str] = []
+    split = Split(singles(("good text", "a"), ("bad text", "b")), (), ())
+    results = {one.name: one for one in examine(Evidence(split, ("a", "b"), is_pair=False), told.append)}
+    assert len(told) == len(results) == 8
+    assert "at least 60" in (results["label_noise"].outcome.skipped or "")
+    assert "at least 60" in (results["artefacts"].outcome.skipped or "")
+    assert results["near_duplicates"].outcome.skipped is None
+
+
+def test_imbalance_rare_labels_and_shift(findings_of: FindingsOf):
+    train = singles(*((f"text {n}", "a") for n in range(300)), *((f"other {n}", "b") for n in range(10)))
+    test = singles(*((f"new {n}", "b") for n in range(60)), part="test")
+    found = findings_of("imbalance", Split(train, (), test))
+    assert "'a' has 30.0 times the rows of 'b' in train (300 and 10)" in found["imbalance"].message
+    assert found["imbalance"].severity == "warning"
+    assert "'b'" in found["rare_labels"].message
+    assert "'a' is 97 % of train and 0 % of test" in found["label_shift"].message
+
+
+def test_balanced_labels_in_equal_proportions_are_no_finding(findings_of: FindingsOf, corpus: Split):
+    assert findings_of("imbalance", corpus) == {}
+
+
+def test_a_text_far_longer_than_the_rest_and_parts_of_other_length(findings_of: FindingsOf):
+    train = singles(("word " * 3000, "a"), *(("one two three", "ab"[n % 2]) for n in range(40)))
+    test = singles(*(("one two three four five six", "a") for _ in range(10)), part="test")
+    found = findings_of("lengths", Split(train, (), test))
+    assert found["long_texts"].ids == ("train-0",)
+    assert found["long_texts"].rows[0].note == "3,000 words"
+    assert found["length_shift"].message == "half of the first texts of test have at most 6 words, of train 3"
+
+
+@pytest.mark.parametrize(
+    ("text", "script"),
+    [
+        ("Hello", "Latin"),
+        ("Größe", "Latin"),
+        ("привет мир", "Cyrillic"),
+        ("سلام دنیا", "Arabic"),
+        ("日本語のテキスト", "Japanese or Chinese"),
+        ("हिन्दी पाठ", "Devanagari"),
+        ("12 :-)", ""),
+    ],
+)
+def test_the_script_of_a_text(text: str, script: str):
+    assert main_script(text) == script
+
+
+def test_look_alike_letters_in_one_word_are_found():
+    assert mixed_word("pаypal") is not None  # the first a is Cyrillic
+    assert mixed_word("paypal и банк") is None
+
+
+def test_rows_in_another_script_broken_characters_and_markup(findings_of: FindingsOf):
+    rows = [(f"a plain sentence {n}", "ab"[n % 2]) for n in range(200)]
+    rows += [("совсем другой язык", "a"), ("cafÃ© it is â€œniceâ€\x9d", "b"), ("bread &amp; butter<br/>", "a")]
+    found = findings_of("scripts", singles(*rows))
+    assert found["other_script"].ids == ("train-200",)
+    assert found["other_script"].rows[0].note == "Cyrillic"
+    assert found["broken_characters"].ids == ("train-201",)
+    assert found["markup"].ids == ("train-202",)
+    assert {one.severity for one in found.values()} == {"info"}
+
+
+def test_pairs_in_two_scripts(findings_of: FindingsOf):
+    rows = [Example(str(n), "a plain sentence", "обычное предложение", "ab"[n % 2]) for n in range(4)]
+    found = findings_of("scripts", tuple(rows))
+    assert found["pair_scripts"].severity == "warning"
+    assert len(found["pair_scripts"].ids) == 4
+
+
+def test_label_names_that_begin_alike_or_stand_in_the_texts(findings_of: FindingsOf):
+    rows = [(f"this is spam number {n}", "spam") if n % 2 else (f"a letter {n}", "spam not") for n in range(40)]
+    found = findings_of("label_names", singles(*rows))
+    assert "spam / spam not" in found["prefix_names"].message
+    assert "'spam' stands in 20 of 40 rows (50 %) of train, 20 of them labelled so" in found["label_in_text"].message
+
+
+def test_shown_texts_are_short_and_on_one_line():
+    assert shortened("a\n b") == "a b"
+    assert len(shortened("word " * 200)) <= 160
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Don't go, 3.5!", ["don", "'", "t", "go", ",", "3", ".", "5", "!"]),
+        ("می\u200cروم", ["میروم"]),
+        ("हिन्दी पाठ", ["हिन्दी", "पाठ"]),
+        ("caf\u0065\u0301 Größe", ["cafe\u0301", "größe"]),
+    ],
+)
+def test_words_keep_their_vowel_signs_and_lose_what_is_not_seen(text: str, words: list[str]):
+    assert words_of(text) == words
+
+
+def test_a_word_that_tells_the_label_is_no_warning_where_labels_are_about_words(findings_of: FindingsOf):
+    asked = {"who came": "human", "somebody ran": "human", "name them": "human"}
+    placed = {"where now": "place", "some town": "place", "which way": "place"}
+    rows = [(f"{words} {n}", label) for n in range(40) for words, label in {**asked, **placed}.items()]
+    findings = [
+        one
+        for one in registered_checks()["artefacts"][1](
+            Evidence(Split(singles(*rows), (), ()), ("human", "place"), False)
+        ).findings
+        if one.kind == "giveaway_word"
+    ]
+    assert findings
+    assert {one.severity for one in findings} == {"info"}
+    assert all("Fine where the word is what the label is about" in one.remedy for one in findings)
+
+
+def test_control_characters_are_found_and_shown_by_their_codes(findings_of: FindingsOf):
+    rows = [(f"a plain sentence {n}", "ab"[n % 2]) for n in range(20)]
+    found = findings_of("scripts", singles(*rows, ("ten \x80 today", "a"), ("\x1b[31mred", "b")))["control_characters"]
+    assert found.ids == ("train-20", "train-21")
+    assert "\x1b" not in found.rows[1].text
+    assert "--encoding cp1252" in found.remedy

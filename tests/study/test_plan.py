@@ -1,0 +1,110 @@
+"""Rows, models and seeds become trials: what runs on what, and encoders and decoders in one run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from entailor.config.experiment import Experiment, ModelSettings
+from entailor.errors import ConfigError
+from entailor.shipping.restoring import load_classifier
+from entailor.study.compare import Observer, compare
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> str:
+    return str(tmp_path / "runs" / "one")
+
+
+def test_families_stand_in_one_table(tiny_model, nli_files, out):
+    encoder, decoder = (str(tiny_model(kind)) for kind in ("bert", "llama"))
+    experiment = Experiment(
+        data=nli_files,
+        models=(encoder, decoder),
+        model=ModelSettings(precision="fp32"),
+        prompt={"template": "instruction"},
+        methods={
+            "lora": {"r": 2, "num_train_epochs": 1},
+            "words": {"method": "lora", "r": 2, "num_train_epochs": 1, "head": "verbalizer", "models": decoder},
+            "zero_shot": {"method": "in_context"},
+            "one_shot": {"method": "in_context", "num_fewshot": 1, "prompt": {"template": "gpt3"}},
+        },
+        seeds=2,
+        restarts=0,
+        forecast=False,
+        doctor=False,
+        out=out,
+    )
+    notes = []
+    run = compare(experiment, Observer(note=notes.append))
+    assert [record.error for record in run.records] == [None] * 9
+    rows = {(row["model"], row["method"]): row for row in run.summary["rows"]}
+    assert set(rows) == {
+        (encoder, "lora"),
+        (decoder, "lora"),
+        (decoder, "words"),
+        (decoder, "zero_shot"),
+        (decoder, "one_shot"),
+    }
+    assert f"left out on {encoder}, an encoder: zero_shot, one_shot" in notes
+    zero = rows[decoder, "zero_shot"]
+    assert (zero["num_seeds"], zero["train_seconds"], zero["trainable_parameters"]) == (1, 0, 0)
+    assert rows[decoder, "one_shot"]["num_seeds"] == 2
+    saved = json.loads((run.folder.trial(decoder, "one_shot", 1) / "classifier.json").read_text())
+    assert saved["prompt"]["template"] == "gpt3"
+    again = load_classifier(run.folder.trial(decoder, "one_shot", 1))
+    assert len(again.shots) == 1
+    record = next(record for record in run.records if record.name == "one_shot")
+    asked = record.provenance["prompts"]
+    assert [prompt["label"] for prompt in asked] == list(record.labels)
+    assert "".join(asked[1]["tokens"]).endswith("True, False or Neither?\nAnswer:")
+    assert asked[1]["slot"] == [" Neither"]
+
+
+def test_a_row_for_a_model_that_is_not_there(nli_experiment, out):
+    with pytest.raises(ConfigError, match=r"methods.lora.models: 'other' is none of the experiment's models"):
+        compare(nli_experiment.model_copy(update={"methods": {"lora": {"models": "other"}}, "out": out}))
+
+
+def test_rows_that_fit_no_model_are_an_error(nli_experiment, out):
+    with pytest.raises(ConfigError, match="none of the chosen methods fits the models"):
+        compare(nli_experiment.model_copy(update={"methods": {"in_context": {}}, "out": out}))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_methods_of_the_default_list_that_cannot_work_are_left_out_before_anything_trains(tmp_path, nli_files, out):
+    from tests.methods.architectures import make_model
+
+    from entailor.config.experiment import DEFAULT_METHODS
+    from entailor.errors import EntailorError
+
+    def plans(kind, methods=DEFAULT_METHODS):
+        folder = tmp_path / kind
+        model = (
+            str(folder) if folder.exists() else make_model(kind, folder, "decoder" if kind == "bloom" else "encoder")
+        )
+        notes = []
+
+        def stop(number, count, title):
+            raise EntailorError(f"{count} trials")  # planned, and nothing trained
+
+        settings = {"seeds": 1, "forecast": False, "doctor": False, "out": f"{out}-{kind}-{len(methods)}"}
+        experiment = Experiment(data=nli_files, models=(model,), methods={name: {} for name in methods}, **settings)
+        with pytest.raises(EntailorError) as found:
+            compare(experiment, Observer(note=notes.append, trial=stop))
+        return str(found.value), notes
+
+    found, notes = plans("bart")
+    assert found == "6 trials"
+    assert [note.partition(" is left out")[0] for note in notes if "is an encoder-decoder" in note] == [
+        "p_tuning",
+        "prefix_tuning",
+    ]
+    assert plans("bloom")[0] == "7 trials"
+    for name in ("p_tuning", "prefix_tuning"):
+        found, _ = plans("bart", ("majority", name))
+        assert f"methods: {name} cannot work on" in found
+        assert f"Take {name} out of methods" in found
+    assert plans("bart", ("majority", "lora"))[0] == "2 trials"
