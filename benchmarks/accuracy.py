@@ -35,7 +35,7 @@ def accuracies(options: Any, out: Path) -> dict[str, list[float]]:
     data = DataSettings(
         train=options.data,
         test=options.test,
-        tune_size=500,
+        validation_size=500,
         max_train_examples=options.rows,
         max_test_examples=options.test_rows,
     )
@@ -44,7 +44,7 @@ def accuracies(options: Any, out: Path) -> dict[str, list[float]]:
         model=ModelSettings(precision="fp32"),
         methods={name: {"num_train_epochs": options.epochs} for name in names},
         seeds=options.seeds,
-        forecast=False,
+        estimate=False,
         out=str(out),
     )
     rows = compare(experiment, Observer(note=print)).summary["rows"]

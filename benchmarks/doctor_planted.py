@@ -114,8 +114,8 @@ def edited(text: str, rng: random.Random) -> str:
     """Change one word: swap two letters, leave it out, swap it with the next, put one before it, or put another."""
     words = text.split()
     place = rng.randrange(len(words))
-    kind = rng.choice(("letters", "out", "next", "before", "other"))
-    if kind == "letters" and len(words[place]) > 2:
+    kind = rng.choice(("group", "out", "next", "before", "other"))
+    if kind == "group" and len(words[place]) > 2:
         at = rng.randrange(len(words[place]) - 1)
         word = words[place]
         words[place] = word[:at] + word[at + 1] + word[at] + word[at + 2 :]

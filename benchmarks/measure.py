@@ -25,7 +25,7 @@ LABELS = ("entailment", "neutral", "contradiction")
 def arguments(head: str, **extra: Any) -> argparse.Namespace:
     """Read the flags every benchmark has, and its own."""
     parser = argparse.ArgumentParser(description=head)
-    parser.add_argument("--data", help="pairs with three-way NLI labels, CSV or JSONL; default: the corpus that ships")
+    parser.add_argument("--data", help="pairs with three-way NLI labels, CSV or JSONL; default: the bundled data")
     parser.add_argument("--out", type=Path, help="JSON file to write; default: standard output only")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
@@ -53,7 +53,7 @@ def now() -> float:
 
 
 def read_rows(data: str | None, count: int) -> list[Example]:
-    """Return the first rows of a file, or of the corpus that ships."""
+    """Return the first rows of a file, or of the bundled data."""
     rows = read_examples(data).examples if data else load_data(DataSettings()).split.train
     return list(rows[:count])
 

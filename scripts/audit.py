@@ -43,7 +43,7 @@ def judge(found: Sequence[Mapping[str, Any]], words: str, *, required: bool) -> 
     """
     audited = [one for one in found if "skip_reason" not in one]
     lines = [
-        f"audit: {one['name']} {one['version']}: {flaw['id']}, mended in "
+        f"audit: {one['name']} {one['version']}: {flaw['id']}, fixed in "
         f"{', '.join(flaw['fix_versions']) or 'no version'}"
         for one in audited
         for flaw in one["vulns"]

@@ -19,7 +19,7 @@ from entailor.models.load import Backbone, Objective, load_backbone
 from entailor.models.precision import PrecisionChoice
 from entailor.models.resolve.source import resolve_model
 from entailor.runs.integrity import checksums
-from entailor.runs.record import RECORD_FILE, write_sealed_json
+from entailor.runs.record import RECORD_FILE, write_checked_json
 from entailor.study.compare import Comparison, compare
 from entailor.tasks import Task
 
@@ -269,7 +269,7 @@ def reseal(trial: Path, **changes: Any) -> None:
     head = {**json.loads((trial / RECORD_FILE).read_text(encoding="utf-8")), **changes}
     head["files"] = checksums(trial, leave_out=(RECORD_FILE,))
     del head["checksum"]
-    write_sealed_json(trial / RECORD_FILE, head)
+    write_checked_json(trial / RECORD_FILE, head)
 
 
 @pytest.fixture(scope="session")
@@ -301,7 +301,7 @@ def nli_experiment(tiny_model: Callable[[str], Path], nli_files: DataSettings) -
         },
         seeds=2,
         restarts=0,
-        forecast=False,
+        estimate=False,
         out="not to be used",
     )
 

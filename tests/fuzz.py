@@ -17,7 +17,7 @@ from tests import hostile
 
 from entailor.cli import app as cli
 from entailor.config.experiment import Experiment, ModelSettings, PromptSettings, parse_settings
-from entailor.config.overrides import apply_overrides, dump_sealed_yaml, read_sealed_yaml, read_yaml
+from entailor.config.overrides import apply_overrides, dump_checked_yaml, read_checked_yaml, read_yaml
 from entailor.data.example import Example
 from entailor.data.readers import ReadOptions, iter_examples, read_examples
 from entailor.errors import EntailorError
@@ -32,8 +32,8 @@ from entailor.runs.record import RunRecord, read_status
 from entailor.shipping.inference import find_trial, label_names_of_run
 from entailor.shipping.restoring import load_classifier
 from entailor.study.compare import Observer, check_same_experiment, earlier_records
-from entailor.study.search import tuning_document
-from entailor.study.test_access import open_seal
+from entailor.study.search import search_document
+from entailor.study.test_access import log_test_access
 from entailor.study.verification import verify
 from entailor.tasks import Task
 from entailor.tasks.templates import build_template
@@ -61,9 +61,9 @@ def configuration(data: bytes, folder: Path) -> None:
         build_method(name, settings)
     if len(data) % 8:  # writing takes longer than all the rest
         return
-    text = dump_sealed_yaml(experiment.model_dump(mode="json"))
+    text = dump_checked_yaml(experiment.model_dump(mode="json"))
     (folder / "b.yaml").write_text(text, encoding="utf-8", errors="surrogatepass", newline="\n")
-    read_sealed_yaml(folder / "b.yaml", "again")
+    read_checked_yaml(folder / "b.yaml", "again")
 
 
 def templates(data: bytes, folder: Path) -> None:
@@ -80,7 +80,7 @@ def sound_run() -> Path:
     run = hostile.run_copy(Path(tempfile.mkdtemp(prefix="fuzz-")))
     written = read_yaml(run / "experiment.yaml")
     kept = {key: written[key] for key in ("methods", "seeds", "models", "restarts", "doctor")}
-    data = {"challenge": [], "label_names": {"1": "a"}, "split_seed": 0}
+    data = {"external": [], "label_names": {"1": "a"}, "split_seed": 0}
     text = json.dumps(
         {**kept, "data": data, "recommend": {"ties": "cheapest"}, "budget": {}, "prompt": {}, "model": {}}
     )
@@ -140,8 +140,8 @@ def _read_run(run: Path, how: int) -> None:
         records = earlier_records(folder, Observer())
         check_same_experiment(folder, {"methods": {"majority": {}}}, {record.name for record in records.values()})
     elif how < 60:
-        open_seal(folder.reads_file, hostile.sound_split(), {"none majority": "x"}, ())
-        tuning_document(folder)
+        log_test_access(folder.test_access_file, hostile.sound_split(), {"none majority": "x"}, ())
+        search_document(folder)
     elif how < 130:
         read_status(trial)
         load_classifier(trial)

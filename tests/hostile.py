@@ -37,7 +37,7 @@ from entailor.config.experiment import DataSettings
 from entailor.data.example import Split
 from entailor.data.splits import load_data
 from entailor.report import plots
-from entailor.runs.integrity import BLANK_SEAL, checksums, seal
+from entailor.runs.integrity import BLANK_CHECKSUM, checksums, with_checksum
 
 MOST_CPU_SECONDS = 4  # of one command; a hostile one takes a fraction of a second
 MOST_WALL_SECONDS = 60  # of one command that waits instead of working; generous, since the machine may be busy
@@ -121,11 +121,11 @@ CONFIG_FILES: dict[str, str | bytes] = {
     "200,000 seeds": "seeds: [" + ", ".join(map(str, range(200_000))) + "]\n",
     "5,000 seeds": "seeds: [" + ", ".join(map(str, range(5_000))) + "]\n",
     "seed beyond": "seeds: [4294967296]\n",
-    "integer beyond": "data: {corpus_size: 1000000000000000}\n",
-    "not finite": "data: {tune_size: .nan, test_size: .inf}\n",
-    "overflowing float": "data: {tune_size: 1e999}\n",
+    "integer beyond": "data: {bundled_size: 1000000000000000}\n",
+    "not finite": "data: {validation_size: .nan, test_size: .inf}\n",
+    "overflowing float": "data: {validation_size: 1e999}\n",
     "null character in a path": 'data: {train: "a\\0b"}\n',
-    "null character in out": 'out: "a\\0b"\ndata: {tune: none.csv}\n',
+    "null character in out": 'out: "a\\0b"\ndata: {validation: none.csv}\n',
     "half a pair in a path": 'data: {train: "\\uD800"}\n',
     "half a pair in a key": '"\\uD800": 1\n',
     "character beyond Unicode": 'out: "\\UFFFFFFFF"\n',
@@ -255,7 +255,7 @@ def sound_run() -> Path:
         "methods": "majority,bag_of_words",
         "out": str(folder / "run"),
         "doctor": False,
-        "forecast": False,
+        "estimate": False,
     }
     compare(parse_settings(Experiment, settings))
     return folder
@@ -288,19 +288,19 @@ def over_run(run: Path) -> Sequence[Words]:
         ["predict", "--run", str(trial), "--input", source, "--output", str(run.parent / "out.csv")],
         ["predict", "--run", str(run), "--input", source, "--output", str(run.parent / "out.csv")],
         ["merge", "--run", str(trial), "--output", str(run.parent / "merged")],
-        ["compare", *again, "forecast=false"],
+        ["compare", *again, "estimate=false"],
     ]
 
 
 def write_sealed(file: Path, text: str) -> None:
     """Write a file with the checksum that fits; a stranger can do that too."""
     if file.name.endswith(".yaml"):
-        text = f"{text}# checksum {BLANK_SEAL}\n"
-    file.write_bytes(seal(text).encode("utf-8", "surrogatepass"))
+        text = f"{text}# checksum {BLANK_CHECKSUM}\n"
+    file.write_bytes(with_checksum(text).encode("utf-8", "surrogatepass"))
 
 
 def write_value(file: Path, value: Any) -> None:
-    write_sealed(file, json.dumps({**value, "checksum": BLANK_SEAL}) + "\n")
+    write_sealed(file, json.dumps({**value, "checksum": BLANK_CHECKSUM}) + "\n")
 
 
 def read_value(file: Path) -> Any:
@@ -320,14 +320,14 @@ RUN_FILES = (
     "environment.json",
     "split.json",
     "comparison.json",
-    "test_reads.json",
+    "test_access.json",
     "trials/none/majority/seed-0/record.json",
     "trials/none/majority/seed-0/classifier.json",
     "trials/none/majority/seed-0/predictions.jsonl",
     "trials/none/majority/seed-0/curve.jsonl",
     "trials/none/majority/seed-0/adapter/frequencies.json",
 )
-RUN_CODES = (0, 1, 2)  # not every command reads every file, and what is written anew is right again
+RUN_CODES = (0, 1, 2)  # not every command reads every file, and what is written again is right again
 
 
 def _in_place_of(name: str, make: Callable[[Path], Any]) -> Build:
@@ -372,7 +372,7 @@ def _changed(name: str, change: Callable[[Any], Any]) -> Build:
         value = read_value(run / name)
         replaced = change(value)
         file = run / name
-        if file.name in ("record.json", "comparison.json", "split.json", "environment.json", "test_reads.json"):
+        if file.name in ("record.json", "comparison.json", "split.json", "environment.json", "test_access.json"):
             write_value(file, value if replaced is None else replaced)
         else:
             file.write_text(json.dumps(value if replaced is None else replaced))
@@ -459,7 +459,7 @@ CHANGES: dict[str, Build] = {
     "data notes are numbers": _changed("environment.json", _set("data", to=3)),
     "parts are numbers": _changed("split.json", _set("train", to=5)),
     "ids are lists": _changed("split.json", lambda value: {**value, "fingerprint": "x", "train": [[1], [2]]}),
-    "reads are numbers": _changed("test_reads.json", _set("reads", to=[1])),
+    "reads are numbers": _changed("test_access.json", _set("reads", to=[1])),
     "a probability of text": _lines(_set(0, "probabilities", to={"a": "x", "b": 1})),
     "a probability of 7": _lines(_set(0, "probabilities", to={"a": 7, "b": -6})),
     "probabilities of other labels": _lines(_set(0, "probabilities", to={"x": 1.0})),
@@ -560,7 +560,7 @@ def over_model(model: Path, folder: Path) -> Sequence[Words]:
     """Every command that takes a model."""
     (folder / "train.csv").write_text(TRAIN_CSV)
     train = ["--train", str(folder / "train.csv")]
-    out = ["--out", str(folder / "run"), "doctor=false", "forecast=false"]
+    out = ["--out", str(folder / "run"), "doctor=false", "estimate=false"]
     return [
         ["compare", "--model", str(model), "--methods", "lora", *train, *out],
         ["models", "pull", str(model)],
@@ -583,7 +583,7 @@ def _template(text: str) -> Build:
     def build(folder: Path) -> Sequence[Words]:
         (folder / "train.csv").write_text(TRAIN_CSV)
         (folder / "a.yaml").write_text(json.dumps({"prompt": {"template": text}}))
-        out = ["--out", str(folder / "run"), "doctor=false", "forecast=false"]
+        out = ["--out", str(folder / "run"), "doctor=false", "estimate=false"]
         words = ["--config", str(folder / "a.yaml"), "--train", str(folder / "train.csv")]
         return [["compare", *words, "--methods", "in_context", "--model", str(folder / "none"), *out]]
 
@@ -648,7 +648,7 @@ def _model_pipe(folder: Path) -> Sequence[Words]:
     return over_model(folder / "model", folder)
 
 
-# Of families that others work on, and not yet right: who mends them moves them to CASES.
+# Of families that others work on, and not yet right: who fixes them moves them to CASES.
 PENDING: list[Case] = [
     Case("data", "gzip bomb", _data("a.csv.gz", _bomb(30_000_000)), (1, 2)),
     Case("model", "nested config", _model({"config.json": b"[" * 200_000})),

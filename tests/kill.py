@@ -33,12 +33,12 @@ GROUPS = {"tuning": "search", "trials": "trial", "curve": "curve point"}
 CHECKPOINT = re.compile(r"step-\d+.*\.safetensors")
 # Keys that hold or follow from a time, a size of memory, or a checksum over such.
 MACHINE = re.compile(
-    r"seconds|memory|latency|per_second|speed|started|ended|written|^time$|sha256$|checksum|^files$|placement|forecast"
+    r"seconds|memory|latency|per_second|speed|started|ended|written|^time$|sha256$|checksum|^files$|placement|estimate"
     r"|parts|command|threads|^reason$|precision_reason"
 )
 MEASURED = re.compile(r"<?[\d.,]+ (ms|s|min|h|[kMG]B)\b")  # in sentences
-TIMED = {"record.json", "comparison.json", "study.json", "test_reads.json", "environment.json", "doctor.json"}
-UNCOMPARED = {"forecast.json", "report.html", ".lock", ".lock.json"}  # the page is made from what is compared
+TIMED = {"record.json", "comparison.json", "study.json", "test_access.json", "environment.json", "doctor.json"}
+UNCOMPARED = {"estimate.json", "report.html", ".lock", ".lock.json"}  # the page is made from what is compared
 
 
 def environment() -> dict[str, str]:
@@ -78,7 +78,7 @@ class Events:
         except (TypeError, ValueError):
             return None
         group = f"{GROUPS[parts[0]]} " if parts[0] in GROUPS else ""
-        name = "external scores" if "challenges" in parts else parts[-1]
+        name = "external scores" if "external" in parts else parts[-1]
         return group + ("checkpoint" if CHECKPOINT.fullmatch(name) else name)
 
     def observer(self) -> Observer:

@@ -16,7 +16,7 @@ def test_a_finding_is_an_error():
     lines, code = audit.judge([SOUND, FLAWED, UNKNOWN], "", required=False)
     assert code == 1
     assert lines == [
-        "audit: b 2: CVE-1, mended in 3",
+        "audit: b 2: CVE-1, fixed in 3",
         "audit: 2 packages audited, 1 unknown to the service and not audited, 1 known vulnerabilities",
     ]
     assert audit.judge([SOUND], "", required=True) == (["audit: 1 packages audited, 0 known vulnerabilities"], 0)

@@ -13,7 +13,7 @@ from entailor.errors import RunError
 from entailor.evaluation.difference import diff_runs
 from entailor.report.html import write_report
 from entailor.runs.layout import RunFolder
-from entailor.runs.record import RunRecord, read_json, write_sealed_json, write_text
+from entailor.runs.record import RunRecord, read_json, write_checked_json, write_text
 from entailor.shipping.inference import find_trial
 from entailor.shipping.restoring import load_classifier
 from entailor.study.compare import Observer, compare
@@ -141,10 +141,10 @@ def test_what_tuning_curves_challenges_and_the_forecast_wrote_is_looked_at_too(e
     settings = {
         "out": str(run),
         "methods": {"lora": experiment.methods["lora"]},
-        "data": experiment.data.model_copy(update={"challenge": (str(tmp_path / "hard.csv"),)}),
+        "data": experiment.data.model_copy(update={"external": (str(tmp_path / "hard.csv"),)}),
         "budget": BudgetSettings(trials=1),
         "learning_curve": (20,),
-        "forecast": True,
+        "estimate": True,
     }
     again = experiment.model_copy(update=settings)
     compare(again)
@@ -157,7 +157,7 @@ def test_what_tuning_curves_challenges_and_the_forecast_wrote_is_looked_at_too(e
 
     assert damaged() == []
     patterns = (
-        "forecast.json",
+        "estimate.json",
         "tuning/*/*/study.json",
         "curve/**/predictions.jsonl",
         "trials/*/*/*/challenges/*.json",
@@ -169,9 +169,9 @@ def test_what_tuning_curves_challenges_and_the_forecast_wrote_is_looked_at_too(e
         assert file.read_bytes() != whole
         (found,) = damaged()
         assert found in (file.relative_to(run).as_posix(), file.parent.relative_to(run).as_posix())
-        if "challenges" not in pattern:
+        if "external" not in pattern:
             file.write_bytes(whole)
-    compare(again)  # what is damaged of a challenge is scored anew
+    compare(again)  # what is damaged of a challenge is scored again
     assert damaged() == []
 
 
@@ -228,7 +228,7 @@ def test_what_a_stranger_wrote_with_checksums_that_fit_is_refused_and_the_remedi
 
     def made_up(name: str, **changes: object) -> None:
         value = {key: one for key, one in read_json(run / name).items() if key != "checksum"}
-        write_sealed_json(run / name, {**value, **changes})
+        write_checked_json(run / name, {**value, **changes})
 
     made_up("comparison.json", rows=[{"model": "none", "method": "../../../x", "seeds": [0]}])
     with pytest.raises(RunError, match="can be neither a row nor a seed of a run"):
@@ -264,7 +264,7 @@ def test_a_run_whose_model_is_another_one_now_is_not_sound(tmp_path, tiny_model,
 
     model, out = tmp_path / "model", tmp_path / "run"
     shutil.copytree(tiny_model("bert"), model)
-    settings = {"seeds": 1, "forecast": False, "doctor": False, "out": str(out)}
+    settings = {"seeds": 1, "estimate": False, "doctor": False, "out": str(out)}
     compare(Experiment(data=nli_files, models=(str(model),), methods={"linear_probe": {}}, **settings))
     write_report(RunFolder(out))
     assert CliRunner().invoke(app, ["verify", "--run", str(out)]).exit_code == 0

@@ -49,7 +49,7 @@ def test_the_origin_is_as_it_was_run() -> None:
     assert {(loop.learning_rate, loop.head_learning_rate) for loop in loops} == {(2e-5, None)}
     shared = {(loop.num_train_epochs, loop.per_device_train_batch_size, loop.warmup_ratio) for loop in loops}
     assert shared == {(3, 8, 0)}
-    assert experiment.data.tune_split == experiment.data.test_split == "validation_matched"
+    assert experiment.data.validation_split == experiment.data.test_split == "validation_matched"
     lora = methods["lora"].model_dump()
     assert {key: lora[key] for key in ("r", "lora_alpha", "lora_dropout", "bias")} == {
         "r": 16,

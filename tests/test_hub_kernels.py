@@ -79,8 +79,8 @@ def test_no_command_uses_a_package_that_fetches_code(planted, tiny_model, tmp_pa
     train, test = (write_csv(tmp_path / f"{name}.csv", make_examples(24, seed=name)) for name in (1, 2))
     model = f"--model {tiny_model('bert')}"
     data = f"--train {train} --test {test} {model}"
-    settings = "methods.lora.num_train_epochs=1 methods.lora.r=2 data.tune_size=6 restarts=0"
-    short = "num_train_epochs=1 data.tune_size=6 --quiet"
+    settings = "methods.lora.num_train_epochs=1 methods.lora.r=2 data.validation_size=6 restarts=0"
+    short = "num_train_epochs=1 data.validation_size=6 --quiet"
     lines = {
         "compare": f"compare {data} --seeds 1 --out run methods=lora {settings} --quiet",
         "train": f"train {data} --method peft --out one {short}",

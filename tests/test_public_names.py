@@ -24,7 +24,7 @@ PUBLIC = {
     "Comparison": "entailor.study.compare",
     "DataSettings": "entailor.config.experiment",
     "EntailorError": "entailor.errors",
-    "Examination": "entailor.diagnostics.doctor",
+    "DoctorReport": "entailor.diagnostics.doctor",
     "Example": "entailor.data.example",
     "Experiment": "entailor.config.experiment",
     "MergeReport": "entailor.shipping.merging",
@@ -36,7 +36,7 @@ PUBLIC = {
     "compare": "entailor.study.compare",
     "diff_runs": "entailor.evaluation.difference",
     "evaluate": "entailor.shipping.inference",
-    "forecast": "entailor.study.compare",
+    "estimate": "entailor.study.compare",
     "load_classifier": "entailor.shipping.restoring",
     "merge": "entailor.shipping.merging",
     "predict": "entailor.shipping.inference",
@@ -96,7 +96,7 @@ def test_the_example_of_the_docstring_runs(
 
     def on_tiny(**values: object) -> Experiment:
         assert values.pop("seeds") == 3
-        return Experiment(**values, **small, forecast=False)
+        return Experiment(**values, **small, estimate=False)
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("entailor.config.experiment.Experiment", on_tiny)

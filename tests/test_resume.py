@@ -14,7 +14,7 @@ from tests.conftest import FP32, make_examples
 from entailor.config.experiment import ModelSettings
 from entailor.data.example import Split
 from entailor.engine.checkpoint import CheckpointStore
-from entailor.engine.stopping import Stopped, StopSwitch, Surroundings
+from entailor.engine.stopping import RunContext, Stopped, StopSwitch
 from entailor.methods import TrainedMethod, build_method, registered_methods
 from entailor.runs.integrity import checksums
 from entailor.runs.record import RunRecord
@@ -64,14 +64,14 @@ class BreakOff:
             assert self.stop.request(signal.SIGTERM)
 
     @property
-    def surroundings(self):
-        return Surroundings(self.stop, self.notes.append)
+    def run_context(self):
+        return RunContext(self.stop, self.notes.append)
 
 
 def broken_off(plan, task, folder, step):
     breaks = BreakOff(step)
     with pytest.raises(Stopped) as stopped:
-        run_trial(plan, task, SPLIT, folder, breaks, breaks.surroundings)
+        run_trial(plan, task, SPLIT, folder, breaks, breaks.run_context)
     assert stopped.value.signum == signal.SIGTERM
     assert f"step {step} of" in stopped.value.place
     assert "a checkpoint is written" in stopped.value.place
@@ -80,7 +80,7 @@ def broken_off(plan, task, folder, step):
 
 def gone_on(plan, task, folder):
     notes = []
-    record = run_trial(plan, task, SPLIT, folder, quiet, Surroundings(note=notes.append))
+    record = run_trial(plan, task, SPLIT, folder, quiet, RunContext(note=notes.append))
     assert record.status == "complete", record.error
     return record, notes
 
@@ -153,7 +153,7 @@ def test_a_restart_after_a_collapse_goes_on_as_well(plan, nli_task, tmp_path):
             really(stage, done, total, words)
 
     with pytest.raises(Stopped):
-        run_trial(chosen, nli_task, SPLIT, tmp_path / "broken", second_attempt, breaks.surroundings)
+        run_trial(chosen, nli_task, SPLIT, tmp_path / "broken", second_attempt, breaks.run_context)
     record, _ = gone_on(chosen, nli_task, tmp_path / "broken")
     assert record.provenance["seed_used"] == 1000
     assert without_times(record) == without_times(whole)
@@ -191,7 +191,7 @@ def test_a_second_attempt_goes_on_from_its_own_checkpoint(plan, nli_task, tmp_pa
             breaks(stage, done, total, words)
 
     with pytest.raises(Stopped):
-        run_trial(chosen, nli_task, SPLIT, tmp_path / "broken", second_attempt, breaks.surroundings)
+        run_trial(chosen, nli_task, SPLIT, tmp_path / "broken", second_attempt, breaks.run_context)
     steps = []
     notes = []
     run_trial(
@@ -200,7 +200,7 @@ def test_a_second_attempt_goes_on_from_its_own_checkpoint(plan, nli_task, tmp_pa
         SPLIT,
         tmp_path / "broken",
         lambda stage, done, *rest: steps.append(done) if stage == "train" else None,
-        Surroundings(note=notes.append),
+        RunContext(note=notes.append),
     )
     assert notes == ["row: goes on from the checkpoint at step 3"]
     assert steps[0] == 4  # of the second attempt; nothing of the first is done again
@@ -232,7 +232,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(damage, plan,
     content[len(content) // 2] ^= 1
     newest.write_bytes({"cut": content[:1000], "flip": content, "empty": b""}[damage])
     record, notes = gone_on(chosen, nli_task, tmp_path / "broken")
-    assert notes[0].startswith(f"checkpoint passed over: {newest}: damaged")
+    assert notes[0].startswith(f"checkpoint skipped: {newest}: damaged")
     assert "at step 5" in notes[1]
     whole = run_trial(chosen, nli_task, SPLIT, tmp_path / "whole", quiet)
     assert without_times(record) == without_times(whole)
@@ -281,7 +281,7 @@ def test_minutes_are_counted_by_a_clock_that_cannot_be_set_back(plan, nli_task, 
     breaks = BreakOff(9)
     with pytest.raises(Stopped):
         run_trial(
-            replace(plan("lora"), checkpoint_minutes=1), nli_task, SPLIT, tmp_path / "a", breaks, breaks.surroundings
+            replace(plan("lora"), checkpoint_minutes=1), nli_task, SPLIT, tmp_path / "a", breaks, breaks.run_context
         )
     assert len(list((tmp_path / "a" / "checkpoint").iterdir())) == 2
 

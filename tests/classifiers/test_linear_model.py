@@ -23,44 +23,44 @@ def probabilities(logits):
 @pytest.mark.parametrize("labels", [(0, 1), (0, 1, 2), (0, 1, 2, 3, 4, 5)], ids=len)
 @pytest.mark.parametrize("sparse", [False, True], ids=["dense", "sparse"])
 def test_it_gives_the_probabilities_of_scikit_learn(labels, sparse):
-    (train_x, train_y), (tune_x, tune_y) = blobs(labels), blobs(labels, seed=1)
+    (train_x, train_y), (validation_x, validation_y) = blobs(labels), blobs(labels, seed=1)
     wrap = csr_matrix if sparse else np.asarray
     model = LinearModel(len(labels))
-    model.fit((wrap(train_x), train_y), (wrap(tune_x), tune_y), [1.0], 300)
-    expected = LogisticRegression(C=1.0, max_iter=300).fit(train_x, train_y).predict_proba(tune_x)
-    np.testing.assert_allclose(probabilities(model.logits(wrap(tune_x))), expected, atol=1e-6)
+    model.fit((wrap(train_x), train_y), (wrap(validation_x), validation_y), [1.0], 300)
+    expected = LogisticRegression(C=1.0, max_iter=300).fit(train_x, train_y).predict_proba(validation_x)
+    np.testing.assert_allclose(probabilities(model.logits(wrap(validation_x))), expected, atol=1e-6)
     assert model.size == 6 * len(labels) + len(labels)
 
 
-def test_the_strength_with_the_least_log_loss_on_tune_is_kept():
+def test_the_strength_with_the_least_log_loss_on_validation_is_kept():
     # labels by chance: the more regularisation, the better
     rng = np.random.default_rng(0)
-    train, tune = ((rng.normal(size=(40, 6)), rng.integers(0, 2, 40)) for _ in range(2))
+    train, validation = ((rng.normal(size=(40, 6)), rng.integers(0, 2, 40)) for _ in range(2))
     model = LinearModel(2)
-    (event,) = model.fit(train, tune, [100.0, 0.001, 1.0], 300)
-    assert event.startswith("C=0.001 chosen on tune (log loss 0.6")
+    (event,) = model.fit(train, validation, [100.0, 0.001, 1.0], 300)
+    assert event.startswith("C=0.001 chosen on validation (log loss 0.6")
     only = LinearModel(2)
-    only.fit(train, tune, [0.001], 300)
+    only.fit(train, validation, [0.001], 300)
     np.testing.assert_array_equal(model.weight_FL, only.weight_FL)
 
 
 def test_a_label_missing_in_train_is_never_predicted():
-    (train_x, train_y), (tune_x, tune_y) = blobs((0, 2)), blobs((0, 1, 2), seed=1)
+    (train_x, train_y), (validation_x, validation_y) = blobs((0, 2)), blobs((0, 1, 2), seed=1)
     model = LinearModel(3)
-    model.fit((train_x, train_y), (tune_x, tune_y), [1.0], 300)
-    logits = model.logits(tune_x)
+    model.fit((train_x, train_y), (validation_x, validation_y), [1.0], 300)
+    logits = model.logits(validation_x)
     assert logits.shape == (40, 3)
     assert (logits[:, 1] == -10.0).all()
     assert set(logits.argmax(axis=1)) == {0, 2}
-    seen = tune_y != 1
-    assert (logits.argmax(axis=1) == tune_y)[seen].mean() > 0.9
+    seen = validation_y != 1
+    assert (logits.argmax(axis=1) == validation_y)[seen].mean() > 0.9
 
 
 def test_what_cannot_be_fitted_is_said_in_words():
     x, y = blobs((0, 1))
     with pytest.raises(MethodError, match="all training examples have the same label"):
         LinearModel(2).fit((x, np.zeros(40, dtype=int)), (x, y), [1.0], 300)
-    with pytest.raises(MethodError, match="tune has none of the labels that train has"):
+    with pytest.raises(MethodError, match="validation has none of the labels that train has"):
         LinearModel(3).fit((x, y), (x, np.full(40, 2)), [1.0], 300)
     with pytest.raises(MethodError, match="Give at least one value of C"):
         LinearModel(2).fit((x, y), (x, y), [], 300)

@@ -22,16 +22,16 @@ from entailor.cli import app as cli
 from entailor.config.experiment import Experiment
 from entailor.config.overrides import read_yaml
 from entailor.errors import RunError
-from entailor.runs.record import RunRecord, read_sealed_json
+from entailor.runs.record import RunRecord, read_checked_json
 from entailor.study.compare import Comparison
 
 ROOT = Path(__file__).parents[1].parent
-DATA = {"--config", "--train", "--tune", "--test", "--columns", "--delimiter", "--encoding", "--model", "--out"}
+DATA = {"--config", "--train", "--validation", "--test", "--columns", "--delimiter", "--encoding", "--model", "--out"}
 SIZES = {"--max-train-examples", "--max-test-examples"}
-PLAN = {"--learning-curve", "--forecast-only"}
+PLAN = {"--learning-curve", "--estimate-only"}
 VERBS = {
     (): {"--version", "--debug"},
-    ("compare",): {*DATA, *SIZES, *PLAN, "--methods", "--seeds", "--challenge", "--json", "--quiet"},
+    ("compare",): {*DATA, *SIZES, *PLAN, "--methods", "--seeds", "--external", "--json", "--quiet"},
     ("train",): {*DATA, *SIZES, "--method", "--seed", "--json", "--quiet"},
     ("merge",): {
         "--run",
@@ -124,8 +124,8 @@ def python(*words: object, **values: str) -> subprocess.CompletedProcess[str]:
 def words(nli_experiment: Experiment, tmp_path: Path) -> list[str]:
     """A comparison of a third of a second."""
     data = nli_experiment.data
-    files = ["--train", data.train, "--tune", data.tune, "--test", data.test]
-    return ["compare", *files, "--methods", "majority,bag_of_words", "--out", str(tmp_path / "run"), "forecast=false"]
+    files = ["--train", data.train, "--validation", data.validation, "--test", data.test]
+    return ["compare", *files, "--methods", "majority,bag_of_words", "--out", str(tmp_path / "run"), "estimate=false"]
 
 
 # --- the public surface
@@ -216,7 +216,7 @@ def test_compare_prints_a_table_where_nobody_watches(entailor_, words, tmp_path)
 
 def test_json_is_all_there_is_on_standard_output(entailor_, words, tmp_path):
     result = entailor_(*words, "--json")
-    assert json.loads(result.out) == read_sealed_json(tmp_path / "run" / "comparison.json", "")
+    assert json.loads(result.out) == read_checked_json(tmp_path / "run" / "comparison.json", "")
     assert "report: " in result.err
 
 
@@ -230,7 +230,7 @@ def test_quiet_is_silent(entailor_, words):
 def test_file_flags_and_words_go_over_each_other_in_this_order(entailor_, words, tmp_path):
     config = tmp_path / "run.yaml"
     config.write_text(
-        "seeds: 3\nrestarts: 7\ndata: {corpus_size: 150, max_train_examples: 40, max_test_examples: 12}\n"
+        "seeds: 3\nrestarts: 7\ndata: {bundled_size: 150, max_train_examples: 40, max_test_examples: 12}\n"
         "methods:\n  majority:\n  bag_of_words: {max_ngram: 3, min_df: 2}\n  lora:\n"
     )
     result = entailor_(
@@ -238,7 +238,7 @@ def test_file_flags_and_words_go_over_each_other_in_this_order(entailor_, words,
     )
     assert result.code == 0, result.err
     made = yaml.safe_load((tmp_path / "run" / "experiment.yaml").read_text())
-    assert made["data"]["corpus_size"] == 150
+    assert made["data"]["bundled_size"] == 150
     assert made["data"]["max_test_examples"] == 15
     assert made["data"]["max_train_examples"] == 30
     assert (made["seeds"], made["restarts"]) == ([0, 1, 2], 7)
@@ -251,7 +251,9 @@ def test_columns_are_mapped(entailor_, words, tmp_path, nli_split):
     for name, rows in nli_split.parts():
         lines = [f"{row.text}\t{row.text_pair}\t{row.label}" for row in rows]
         (tmp_path / f"{name}.tsv").write_text("\n".join(["eins\tzwei\tdrei", *lines]) + "\n")
-    words[1:7] = [word for name in ("train", "tune", "test") for word in (f"--{name}", str(tmp_path / f"{name}.tsv"))]
+    words[1:7] = [
+        word for name in ("train", "validation", "test") for word in (f"--{name}", str(tmp_path / f"{name}.tsv"))
+    ]
     refused = entailor_(*words)
     assert refused.code == 2
     assert "--columns premise=COL,hypothesis=COL,label=COL" in refused.err
@@ -478,7 +480,7 @@ def test_an_interrupted_run_says_how_to_go_on(entailor_, words, monkeypatch):
 
 def test_ctrl_c_from_outside(tmp_path, tiny_model, nli_files):
     """The process is stopped while it trains; what it had finished is not done again."""
-    files = ["--train", nli_files.train, "--tune", nli_files.tune, "--test", nli_files.test]
+    files = ["--train", nli_files.train, "--validation", nli_files.validation, "--test", nli_files.test]
     words = ["-m", "entailor", "compare", *files, "--model", tiny_model("bert")]
     words += ["--methods", "majority,lora", "--out", tmp_path / "run"]
     process = subprocess.Popen(
@@ -500,7 +502,7 @@ def test_ctrl_c_from_outside(tmp_path, tiny_model, nli_files):
     # whether a step was under way is chance
     asked = r"(stopping after this step, with a checkpoint; once more stops at once\n)?"
     assert re.fullmatch(rf"{asked}interrupted.*; the same command goes on where it stopped\n", err)
-    comparison = read_sealed_json(tmp_path / "run" / "comparison.json", "")
+    comparison = read_checked_json(tmp_path / "run" / "comparison.json", "")
     assert [row["method"] for row in comparison["rows"]] == ["majority"]
     assert (tmp_path / "run" / "report.html").exists()
 

@@ -40,7 +40,7 @@ def shown(monkeypatch: pytest.MonkeyPatch, stream: io.StringIO, *, quiet: bool =
         observer.trial(1, 3, "lora [x], seed 0")
         observer.stage("load", 0, 0, "")
         for done in range(4):
-            observer.stage("train", done, 3, f"loss 0.{done}, tune [50 %]")
+            observer.stage("train", done, 3, f"loss 0.{done}, validation [50 %]")
         observer.stage("train", 0, 3, "again")
         observer.stage("test", 1234, 2345, "")
         observer.finished(RIGHT, False)

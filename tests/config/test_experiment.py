@@ -74,14 +74,14 @@ def test_a_row_name_may_hold_dots():
 
 def test_sections_are_reached_by_their_path():
     made = experiment(
-        "data.tune_size=0.2",
+        "data.validation_size=0.2",
         "data.columns.premise=first",
         "data.columns={hypothesis: second}",
         "data.columns.label=gold",
         "data.label_names.0=yes",
         "model.max_length=64",
     )
-    assert made.data.tune_size == 0.2
+    assert made.data.validation_size == 0.2
     assert made.data.columns == {"hypothesis": "second", "label": "gold"}  # a later word goes over an earlier one
     assert made.data.label_names == {"0": "yes"}
     assert made.model.max_length == 64
@@ -98,10 +98,10 @@ def test_numbers_are_numbers_however_they_are_written(text, number):
 
 def test_scientific_numbers_in_a_yaml_file_are_numbers(tmp_path):
     file = tmp_path / "run.yaml"
-    file.write_text("methods:\n  lora:\n    learning_rate: 1e-4\ndata:\n  tune_size: 5e-2\n")
+    file.write_text("methods:\n  lora:\n    learning_rate: 1e-4\ndata:\n  validation_size: 5e-2\n")
     made = experiment(values=read_yaml(file))
     assert build_method("lora", made.methods["lora"]).learning_rate == 1e-4
-    assert made.data.tune_size == 0.05
+    assert made.data.validation_size == 0.05
 
 
 def test_lists():
@@ -133,7 +133,7 @@ def test_methods_can_be_chosen_by_a_word_and_keep_their_settings():
 
 def test_values_given_by_the_caller_are_left_alone():
     values = {"methods": {"lora": {"r": 8}}, "data": {"columns": {}}}
-    experiment("lora.r=4", "data.columns.label=x", "data.corpus_size=200", values=values)
+    experiment("lora.r=4", "data.columns.label=x", "data.bundled_size=200", values=values)
     assert values == {"methods": {"lora": {"r": 8}}, "data": {"columns": {}}}
 
 
@@ -145,8 +145,11 @@ def test_values_given_by_the_caller_are_left_alone():
         ("learning_rat=3", ["learning_rat: no key", "Did you mean 'learning_rate'?"]),
         ("seed=3", ["Did you mean 'seeds'?"]),
         ("model=org/name", ["Did you mean 'models'?"]),
-        ("tune_sise=0.2", ["tune_sise: no key", "Did you mean 'data.tune_size'?"]),
-        ("data.tune_sise=0.2", ["data.tune_sise: unknown key", "Did you mean 'tune_size'?", "corpus_size"]),
+        ("validation_sise=0.2", ["validation_sise: no key", "Did you mean 'data.validation_size'?"]),
+        (
+            "data.validation_sise=0.2",
+            ["data.validation_sise: unknown key", "Did you mean 'validation_size'?", "bundled_size"],
+        ),
         ("model.max_len=9", ["model.max_len: unknown key", "Did you mean 'max_length'?"]),
         ("lora.lora_alhpa=9", ["methods.lora.lora_alhpa: unknown key", "Did you mean 'lora_alpha'?"]),
         ("p_tuning.num_virtual_tokens=9", ["p_tuning.num_virtual_tokens: no key", "(lora, majority)"]),
@@ -177,9 +180,9 @@ def test_a_key_nothing_takes_is_never_passed_over(word, parts):
         ("lora.learning_rate=.inf", ["finite"]),
         ("lora.learning_rate=.nan", ["finite"]),
         ("lora.bias=some", ["'none', 'all' or 'lora_only'"]),
-        ("data.tune_size=0", ["data.tune_size: ", "greater than 0"]),
-        ("data.tune_size=abc", ["data.tune_size: ", "found 'abc'"]),
-        ("data.corpus_size=10", ["data.corpus_size: ", "120"]),
+        ("data.validation_size=0", ["data.validation_size: ", "greater than 0"]),
+        ("data.validation_size=abc", ["data.validation_size: ", "found 'abc'"]),
+        ("data.bundled_size=10", ["data.bundled_size: ", "120"]),
         ("data.labels=entailment", ["data.labels: ", "list"]),
         ("model.precision=fp16", ["model.precision: ", "'auto', 'fp32' or 'bf16'"]),
         ("seeds=0", ["seeds: at least one seed"]),
@@ -207,8 +210,8 @@ def test_a_field_of_several_types_complains_once():
 
 
 def test_all_complaints_come_at_once():
-    message = refusal("data.tune_size=abc", "seeds=0", "model.head=old")
-    assert [line.split(":")[0] for line in message.splitlines()] == ["data.tune_size", "model.head", "seeds"]
+    message = refusal("data.validation_size=abc", "seeds=0", "model.head=old")
+    assert [line.split(":")[0] for line in message.splitlines()] == ["data.validation_size", "model.head", "seeds"]
 
 
 def test_long_values_are_cut_in_messages():
@@ -221,14 +224,14 @@ def test_long_values_are_cut_in_messages():
 def test_a_yaml_file_goes_under_the_words(tmp_path):
     file = tmp_path / "run.yaml"
     file.write_text(
-        "out: runs/file\nseeds: 3\ndata: {tune_size: 0.3, test_size: 0.25}\nmethods:\n  lora: {r: 4, lora_alpha: 8}\n"
+        "out: runs/file\nseeds: 3\ndata: {validation_size: 0.3, test_size: 0.25}\nmethods:\n  lora: {r: 4, lora_alpha: 8}\n"
     )
     values = read_yaml(file)
     set_key(values, ["out"], "runs/flag")
     set_key(values, ["data", "test_size"], 0.15)
-    made = experiment("data.tune_size=0.4", "lora.r=2", values=values)
+    made = experiment("data.validation_size=0.4", "lora.r=2", values=values)
     assert (made.out, made.seeds) == ("runs/flag", (0, 1, 2))
-    assert (made.data.tune_size, made.data.test_size) == (0.4, 0.15)
+    assert (made.data.validation_size, made.data.test_size) == (0.4, 0.15)
     assert made.methods == {"lora": {"r": 2, "lora_alpha": 8}}
 
 
@@ -382,8 +385,8 @@ def test_the_schema_holds_every_key_of_every_method():
 
 
 def test_a_bare_key_of_a_section_goes_there():
-    made = experiment("methods=lora", "max_length=64", "tune_size=0.2", "chat=true")
-    assert (made.model.max_length, made.data.tune_size, made.prompt.chat) == (64, 0.2, True)
+    made = experiment("methods=lora", "max_length=64", "validation_size=0.2", "chat=true")
+    assert (made.model.max_length, made.data.validation_size, made.prompt.chat) == (64, 0.2, True)
 
 
 def test_a_row_sets_model_and_prompt_for_itself():
@@ -416,7 +419,7 @@ def test_priorities_are_reached_by_their_path():
         ("recommend.cheapest=price", "recommend.cheapest"),
         ("recommend.cheapest=memory,memory", "stands twice"),
         ("recommend.max_latncy_ms=3", "max_latency_ms"),
-        ("data.challenge=a.csv,a.csv", "stands twice"),
+        ("data.external=a.csv,a.csv", "stands twice"),
     ],
 )
 def test_priorities_and_challenges_that_cannot_be_used(word, said):
@@ -424,7 +427,7 @@ def test_priorities_and_challenges_that_cannot_be_used(word, said):
 
 
 def test_challenges_are_a_list_of_files():
-    assert experiment("data.challenge=a.csv,b.csv").data.challenge == ("a.csv", "b.csv")
+    assert experiment("data.external=a.csv,b.csv").data.external == ("a.csv", "b.csv")
 
 
 # --- what no setting can be
@@ -490,8 +493,8 @@ def test_what_is_no_text_file_is_refused_by_name(tmp_path, make, found):
         ("seeds=1001", "seeds: at most 1,000 seeds, found 1001"),
         ("seeds=[4294967296]", "seeds.0: Input should be less than 4294967296"),
         ("data.split_seed=-1", "data.split_seed: "),
-        ("budget.tuning_seed=4294967296", "budget.tuning_seed: "),
-        ("data.corpus_size=1000001", "data.corpus_size: "),
+        ("budget.search_seed=4294967296", "budget.search_seed: "),
+        ("data.bundled_size=1000001", "data.bundled_size: "),
         ("lora.r=100000000000000000000", "methods.lora.r: a number of at most"),
         ("lora.r=1000000", "methods.lora.r: "),
         ("data.train=a\0b", "data.train: a null character"),

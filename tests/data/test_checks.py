@@ -20,7 +20,7 @@ def singles(name: str, *rows: tuple[str, str]) -> tuple[Example, ...]:
 
 SOUND = Split(
     pairs("train", ("It rains.", "It is wet.", "yes"), ("It rains.", "It is dry.", "no")),
-    pairs("tune", ("It snows.", "It is cold.", "yes"), ("It snows.", "It is hot.", "no")),
+    pairs("validation", ("It snows.", "It is cold.", "yes"), ("It snows.", "It is hot.", "no")),
     pairs("test", ("It blows.", "Hats fly.", "yes"), ("It blows.", "It is calm.", "no")),
 )
 
@@ -37,7 +37,7 @@ def test_duplicates_across_parts_are_told_apart():
         ("It rains.", "Something else.", "no"),
         ("New.", "New too.", "yes"),
     )
-    findings = {finding.kind: finding for finding in check_split(Split(SOUND.train, SOUND.tune, test))}
+    findings = {finding.kind: finding for finding in check_split(Split(SOUND.train, SOUND.validation, test))}
     assert list(findings) == ["exact_duplicates", "near_duplicates", "shared_premises"]
     assert findings["exact_duplicates"].examples == ("test-0",)
     assert findings["near_duplicates"].examples == ("test-1",)
@@ -50,12 +50,12 @@ def test_duplicates_across_parts_are_told_apart():
 
 
 def test_a_test_file_that_is_the_train_file_is_an_error():
-    (finding, *_) = check_split(Split(SOUND.train, SOUND.tune, SOUND.train))
+    (finding, *_) = check_split(Split(SOUND.train, SOUND.validation, SOUND.train))
     assert (finding.kind, finding.severity) == ("exact_duplicates", "error")
 
 
-def test_a_duplicate_between_tune_and_test_is_found():
-    kinds = {finding.kind for finding in check_split(Split(SOUND.train, SOUND.tune, SOUND.tune))}
+def test_a_duplicate_between_validation_and_test_is_found():
+    kinds = {finding.kind for finding in check_split(Split(SOUND.train, SOUND.validation, SOUND.validation))}
     assert kinds == {"exact_duplicates", "shared_premises"}
 
 
@@ -88,11 +88,11 @@ def test_labels_that_differ_in_case_only():
 
 def test_leaks_are_dropped_from_train_only():
     train = pairs("train", ("A b.", "c", "x"), ("a B", "c!", "y"), ("a b", "d", "x"), ("e", "f", "y"))
-    tune, test = pairs("tune", ("a b", "C", "x")), pairs("test", ("e", "f", "y"), ("g", "h", "x"))
-    split, dropped = drop_leaks(Split(train, tune, test))
+    validation, test = pairs("validation", ("a b", "C", "x")), pairs("test", ("e", "f", "y"), ("g", "h", "x"))
+    split, dropped = drop_leaks(Split(train, validation, test))
     assert dropped == 3
     assert [row.id for row in split.train] == ["train-2"]
-    assert (split.tune, split.test) == (tune, test)
+    assert (split.validation, split.test) == (validation, test)
     kinds = {finding.kind for finding in check_split(split)}
     assert not kinds & {"exact_duplicates", "near_duplicates"}
 

@@ -1,4 +1,4 @@
-"""The corpus that ships: balance, determinism, hold-out, absence of artefacts, and labels checked a second way."""
+"""The bundled data: balance, determinism, hold-out, absence of artefacts, and labels checked a second way."""
 
 import os
 import re
@@ -204,9 +204,9 @@ def test_same_seed_same_list_and_other_seed_another(train_pool):
 def test_same_list_in_another_process_whatever_the_hash_seed():
     code = (
         "from entailor.data.corpus import generate_split;"
-        "print(generate_split(360, seed=3, tune_share=0.1, test_share=0.2).fingerprint())"
+        "print(generate_split(360, seed=3, validation_share=0.1, test_share=0.2).fingerprint())"
     )
-    expected = generate_split(360, seed=3, tune_share=0.1, test_share=0.2).fingerprint()
+    expected = generate_split(360, seed=3, validation_share=0.1, test_share=0.2).fingerprint()
     for hash_seed in ("1", "2"):
         environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join(sys.path)}
         run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
@@ -247,29 +247,29 @@ def test_test_pairs_use_no_content_word_of_training(train_pool, test_rows):
     assert len(test - SHARED) > 250
 
 
-@pytest.mark.parametrize(("tune", "test", "sizes"), [(0.1, 0.2, (420, 60, 120)), (91, 152, (357, 91, 152))])
-def test_split_sizes_balance_and_disjoint_premises(tune, test, sizes):
-    split = generate_split(600, seed=7, tune_share=tune, test_share=test)
-    assert (len(split.train), len(split.tune), len(split.test)) == sizes
+@pytest.mark.parametrize(("validation", "test", "sizes"), [(0.1, 0.2, (420, 60, 120)), (91, 152, (357, 91, 152))])
+def test_split_sizes_balance_and_disjoint_premises(validation, test, sizes):
+    split = generate_split(600, seed=7, validation_share=validation, test_share=test)
+    assert (len(split.train), len(split.validation), len(split.test)) == sizes
     premises = [{normalised(row.text) for row in rows} for _, rows in split.parts()]
     assert len(set.union(*premises)) == 600
     for _, rows in split.parts():
         assert max(label_counts(rows)) - min(label_counts(rows)) <= 1
-    seen = words([*split.train, *split.tune])
+    seen = words([*split.train, *split.validation])
     assert not (seen & words(list(split.test))) - SHARED
 
 
-@pytest.mark.parametrize(("tune", "test"), [(0.5, 0.5), (300, 300), (0, 0.2), (0.1, -1), (1.5, 0.1)])
-def test_a_split_that_cannot_be_made_is_an_error(tune, test):
+@pytest.mark.parametrize(("validation", "test"), [(0.5, 0.5), (300, 300), (0, 0.2), (0.1, -1), (1.5, 0.1)])
+def test_a_split_that_cannot_be_made_is_an_error(validation, test):
     with pytest.raises(ConfigError, match="size"):
-        generate_split(600, seed=0, tune_share=tune, test_share=test)
+        generate_split(600, seed=0, validation_share=validation, test_share=test)
 
 
 def test_no_pairs_and_an_unknown_part_are_errors():
     with pytest.raises(ConfigError, match="at least 1"):
         generate_pairs(0)
-    with pytest.raises(ConfigError, match="'tune' found, 'train' or 'test' expected"):
-        generate_pairs(10, part="tune")
+    with pytest.raises(ConfigError, match="'validation' found, 'train' or 'test' expected"):
+        generate_pairs(10, part="validation")
 
 
 # --- artefacts: what is not reasoning must not pay

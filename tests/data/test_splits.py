@@ -44,13 +44,13 @@ def premises(rows) -> set[str]:
 
 def test_parts_are_taken_from_train_by_label_and_premise(tmp_path):
     source = write(tmp_path, "train.jsonl", pair_rows(200))
-    data = load_data(DataSettings(train=source, tune_size=0.1, test_size=120))
+    data = load_data(DataSettings(train=source, validation_size=0.1, test_size=120))
     assert [len(rows) for _, rows in data.split.parts()] == [420, 60, 120]
     for _, rows in data.split.parts():
         assert len(set(Counter(row.label for row in rows).values())) == 1
     assert not premises(data.split.train) & premises(data.split.test)
-    assert not premises(data.split.train) & premises(data.split.tune)
-    assert not premises(data.split.tune) & premises(data.split.test)
+    assert not premises(data.split.train) & premises(data.split.validation)
+    assert not premises(data.split.validation) & premises(data.split.test)
     assert (data.labels, data.is_pair, data.findings) == (LABELS, True, ())
     assert data.fingerprint == data.split.fingerprint()
     assert any("600 rows" in note for note in data.notes)
@@ -91,28 +91,31 @@ def test_the_split_does_not_hang_on_the_hash_seed_of_the_process(tmp_path):
     assert len(seen) == 1
 
 
-def test_given_test_file_leaves_tune_to_be_taken_from_train(tmp_path):
+def test_given_test_file_leaves_validation_to_be_taken_from_train(tmp_path):
     train, test = write(tmp_path, "a.jsonl", pair_rows(50)), write(tmp_path, "b.jsonl", pair_rows(10, start=90))
-    data = load_data(DataSettings(train=train, test=test, tune_size=30))
+    data = load_data(DataSettings(train=train, test=test, validation_size=30))
     assert [len(rows) for _, rows in data.split.parts()] == [120, 30, 30]
-    assert any(note.startswith("tune (30 rows) taken from train") for note in data.notes)
-    all_given = load_data(DataSettings(train=train, test=test, tune=test))
-    assert all_given.split.tune == all_given.split.test
+    assert any(note.startswith("validation (30 rows) taken from train") for note in data.notes)
+    all_given = load_data(DataSettings(train=train, test=test, validation=test))
+    assert all_given.split.validation == all_given.split.test
     assert "exact_duplicates" in {finding.kind for finding in all_given.findings}
 
 
 def test_samples_are_in_proportion_and_noted(tmp_path):
     rows = [{"text": f"text {n}", "label": "b" if n % 4 else "a"} for n in range(400)]
     settings = DataSettings(
-        train=write(tmp_path, "a.jsonl", rows), max_train_examples=40, max_tune_examples=20, max_test_examples=10_000
+        train=write(tmp_path, "a.jsonl", rows),
+        max_train_examples=40,
+        max_validation_examples=20,
+        max_test_examples=10_000,
     )
     data = load_data(settings)
     assert Counter(row.label for row in data.split.train) == {"a": 10, "b": 30}
-    assert Counter(row.label for row in data.split.tune) == {"a": 5, "b": 15}
+    assert Counter(row.label for row in data.split.validation) == {"a": 5, "b": 15}
     assert len(data.split.test) == 80
     assert [note for note in data.notes if "a sample of" in note] == [
         "train: a sample of 40 of 280 rows, in the labels' proportions",
-        "tune: a sample of 20 of 40 rows, in the labels' proportions",
+        "validation: a sample of 20 of 40 rows, in the labels' proportions",
     ]
 
 
@@ -133,8 +136,8 @@ def test_the_order_of_labels(tmp_path, found, settings, labels):
 
 
 def test_leaks_are_dropped_when_asked_for(tmp_path):
-    train, tune = write(tmp_path, "a.jsonl", pair_rows(50)), write(tmp_path, "b.jsonl", pair_rows(5, start=80))
-    settings = DataSettings(train=train, tune=tune, test=write(tmp_path, "c.jsonl", pair_rows(5)))
+    train, validation = write(tmp_path, "a.jsonl", pair_rows(50)), write(tmp_path, "b.jsonl", pair_rows(5, start=80))
+    settings = DataSettings(train=train, validation=validation, test=write(tmp_path, "c.jsonl", pair_rows(5)))
     kept = load_data(settings)
     assert (len(kept.split.train), {finding.kind for finding in kept.findings}) == (
         150,
@@ -142,7 +145,7 @@ def test_leaks_are_dropped_when_asked_for(tmp_path):
     )
     data = load_data(settings.model_copy(update={"drop_leaks": True}))
     assert (len(data.split.train), data.findings) == (135, ())
-    assert "train: 15 rows dropped because their text also stands in tune or test" in data.notes
+    assert "train: 15 rows dropped because their text also stands in validation or test" in data.notes
 
 
 def test_rows_without_gold_are_noted(tmp_path):
@@ -154,31 +157,31 @@ def test_rows_without_gold_are_noted(tmp_path):
 
 def test_the_document_of_a_split():
     split = Split((Example("a", "x", None, "l"),), (), (Example("b", "y", None, "l"),))
-    expected = {"fingerprint": split.fingerprint(), "train": ["a"], "tune": [], "test": ["b"]}
+    expected = {"fingerprint": split.fingerprint(), "train": ["a"], "validation": [], "test": ["b"]}
     assert split_document(split) == expected
 
 
 def test_without_files_the_corpus_is_used(monkeypatch):
     asked = {}
 
-    def generate_split(size, seed, tune_share, test_share):
-        asked.update(size=size, seed=seed, tune_share=tune_share, test_share=test_share)
+    def generate_split(size, seed, validation_share, test_share):
+        asked.update(size=size, seed=seed, validation_share=validation_share, test_share=test_share)
         parts = [
             tuple(Example(f"{name}{n}{label}", f"{name} {n}", f"{label}", label) for n in range(4) for label in LABELS)
-            for name in ("train", "tune", "test")
+            for name in ("train", "validation", "test")
         ]
         return Split(*parts)
 
     corpus = types.ModuleType("entailor.data.corpus")
     corpus.generate_split = generate_split
     monkeypatch.setitem(sys.modules, "entailor.data.corpus", corpus)
-    data = load_data(DataSettings(corpus_size=200, split_seed=3, tune_size=50, max_test_examples=6))
-    assert asked == {"size": 200, "seed": 3, "tune_share": 0.25, "test_share": 0.2}
+    data = load_data(DataSettings(bundled_size=200, split_seed=3, validation_size=50, max_test_examples=6))
+    assert asked == {"size": 200, "seed": 3, "validation_share": 0.25, "test_share": 0.2}
     assert (len(data.split.train), len(data.split.test), data.labels) == (12, 6, LABELS)
     with pytest.raises(ConfigError, match=r"data\.test without data\.train"):
         load_data(DataSettings(test="a.csv"))
     with pytest.raises(ConfigError, match="no rows to train on"):
-        load_data(DataSettings(corpus_size=200, tune_size=0.5, test_size=0.5))
+        load_data(DataSettings(bundled_size=200, validation_size=0.5, test_size=0.5))
 
 
 def test_splits_of_a_data_set(monkeypatch, tmp_path):
@@ -193,7 +196,7 @@ def test_splits_of_a_data_set(monkeypatch, tmp_path):
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     data = load_data(
-        DataSettings(train="owner/nli", config_name="c", tune_split="validation_matched", test="owner/other")
+        DataSettings(train="owner/nli", config_name="c", validation_split="validation_matched", test="owner/other")
     )
     assert asked == [
         ("owner/nli", "c", "train"),
@@ -202,8 +205,8 @@ def test_splits_of_a_data_set(monkeypatch, tmp_path):
     ]
     assert [len(rows) for _, rows in data.split.parts()] == [90, 90, 90]
     source = write(tmp_path, "a.jsonl", pair_rows(30))
-    with pytest.raises(ConfigError, match=r"data\.tune_split: .* is a file"):
-        load_data(DataSettings(train=source, tune_split="validation"))
+    with pytest.raises(ConfigError, match=r"data\.validation_split: .* is a file"):
+        load_data(DataSettings(train=source, validation_split="validation"))
 
 
 # --- what cannot be split ---
@@ -237,10 +240,15 @@ def test_pairs_here_and_single_texts_there(tmp_path):
 @pytest.mark.parametrize(
     ("rows", "settings", "kind", "said"),
     [
-        (pair_rows(20), {"tune_size": 0.5, "test_size": 0.5}, DataError, "nothing is left to train on"),
-        (pair_rows(20), {"tune_size": 1, "test_size": 59}, DataError, "60 rows, of which test 59 and tune 1"),
-        (pair_rows(20), {"tune_size": 2.5}, ConfigError, r"data\.tune_size: 2\.5 is neither"),
-        (pair_rows(20), {"max_tune_examples": 2}, ConfigError, r"data\.max_tune_examples: 2 is less than the number"),
+        (pair_rows(20), {"validation_size": 0.5, "test_size": 0.5}, DataError, "nothing is left to train on"),
+        (pair_rows(20), {"validation_size": 1, "test_size": 59}, DataError, "60 rows, of which test 59 and tune 1"),
+        (pair_rows(20), {"validation_size": 2.5}, ConfigError, r"data\.validation_size: 2\.5 is neither"),
+        (
+            pair_rows(20),
+            {"max_validation_examples": 2},
+            ConfigError,
+            r"data\.max_validation_examples: 2 is less than the number",
+        ),
         (
             [{"premise": "One premise.", "hypothesis": f"h {n}", "label": "ab"[n % 2]} for n in range(40)],
             {},
@@ -264,7 +272,7 @@ def test_rare_labels_do_not_stop_the_split(tmp_path, count, with_test):
     have = {name: sum(row.label == "rare" for row in rows) for name, rows in data.split.parts()}
     assert (have["train"], sum(have.values())) == (1, count) if count < 3 or not with_test else have["train"] >= 1
     absent = [found for found in data.findings if found.kind == "absent_labels"]
-    assert len(absent) == (have["tune"] == 0) + (have["test"] == 0)
+    assert len(absent) == (have["validation"] == 0) + (have["test"] == 0)
 
 
 def test_labels_of_one_text_stay_in_train(tmp_path):
@@ -277,7 +285,7 @@ def test_labels_of_one_text_stay_in_train(tmp_path):
 def test_leaks_that_are_all_of_train(tmp_path):
     source = write(tmp_path, "a.jsonl", pair_rows(20))
     with pytest.raises(DataError, match="no labelled rows are left"):
-        load_data(DataSettings(train=source, tune=source, test=source, drop_leaks=True))
+        load_data(DataSettings(train=source, validation=source, test=source, drop_leaks=True))
 
 
 # --- properties ---
@@ -292,7 +300,7 @@ def test_split_off_keeps_groups_whole_and_every_label_in_train(data):
         Example(str(n), f"Group {group}" + "!" * (n % 3), str(n), label)
         for n, (group, label) in enumerate(zip(groups, labels, strict=True))
     )
-    sizes = {"test": data.draw(st.integers(2, 20)), "tune": data.draw(st.integers(2, 20))}
+    sizes = {"test": data.draw(st.integers(2, 20)), "validation": data.draw(st.integers(2, 20))}
     try:
         parts = split_off(rows, sizes, seed=0, source="rows")
     except DataError as error:
@@ -325,9 +333,9 @@ def test_single_rows_are_split_exactly_in_proportion():
     rng = np.random.default_rng(0)
     labels = rng.choice(["a", "b", "c"], 1000, p=[0.7, 0.2, 0.1])
     rows = tuple(Example(str(n), f"text {n}", None, str(label)) for n, label in enumerate(labels))
-    parts = split_off(rows, {"test": 200, "tune": 100}, seed=0, source="rows")
+    parts = split_off(rows, {"test": 200, "validation": 100}, seed=0, source="rows")
     whole = Counter(labels.tolist())
-    for name, size in (("test", 200), ("tune", 100)):
+    for name, size in (("test", 200), ("validation", 100)):
         assert len(parts[name]) == size
         for label, count in Counter(row.label for row in parts[name]).items():
             assert abs(count - size * whole[label] / 1000) <= 1
@@ -335,5 +343,5 @@ def test_single_rows_are_split_exactly_in_proportion():
 
 def test_few_large_groups_still_make_parts():
     rows = tuple(Example(str(n), f"group {n % 10}", str(n), "ab"[n // 10 % 2]) for n in range(1000))
-    parts = split_off(rows, {"test": 50, "tune": 50}, seed=0, source="rows")
-    assert [len(parts[name]) for name in ("train", "test", "tune")] == [800, 100, 100]
+    parts = split_off(rows, {"test": 50, "validation": 50}, seed=0, source="rows")
+    assert [len(parts[name]) for name in ("train", "test", "validation")] == [800, 100, 100]

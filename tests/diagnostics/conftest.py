@@ -1,4 +1,4 @@
-"""The corpus that ships, sound, and with mistakes planted in it."""
+"""The bundled data, sound, and with mistakes planted in it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Findings = dict[str, Diagnosis]
 @pytest.fixture(scope="session")
 def corpus() -> Split:
     """Nine hundred training pairs, 100 to tune on, 200 to test on."""
-    return generate_split(size=1200, seed=0, tune_share=100, test_share=200)
+    return generate_split(size=1200, seed=0, validation_share=100, test_share=200)
 
 
 @pytest.fixture(scope="session")
@@ -62,4 +62,4 @@ def with_edited_leak(corpus: Split) -> tuple[Split, set[str]]:
         replace(row, id=f"leak-{row.id}", text=edited(row.text, rng), text_pair=edited(row.text_pair or "", rng))
         for row in leaked
     )
-    return Split(corpus.train + rows, corpus.tune, corpus.test), {row.id for row in leaked}
+    return Split(corpus.train + rows, corpus.validation, corpus.test), {row.id for row in leaked}

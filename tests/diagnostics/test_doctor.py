@@ -43,7 +43,7 @@ def test_findings_come_with_rows_and_remedies_the_gravest_first(leaky_files: Dat
 
 def test_train_is_looked_at_whole(leaky_files: DataSettings):
     found = validate(DataSettings(train=leaky_files.train))
-    assert found.document()["sizes"] == {"train": 58, "tune": 0, "test": 0}
+    assert found.document()["sizes"] == {"train": 58, "validation": 0, "test": 0}
 
 
 def test_the_same_data_give_the_same_document(leaky_files: DataSettings):
@@ -84,7 +84,7 @@ def test_fail_on_takes_three_words():
 
 def test_a_run_leaves_doctor_json_and_the_report_shows_it(finished_run: Comparison):
     document = json.loads(finished_run.folder.doctor_file.read_text("utf-8"))
-    assert document["sizes"] == {"train": 48, "tune": 18, "test": 18}
+    assert document["sizes"] == {"train": 48, "validation": 18, "test": 18}
     assert document["fingerprint"] == json.loads(finished_run.folder.split_file.read_text("utf-8"))["fingerprint"]
     page = finished_run.folder.report_file.read_text("utf-8")
     assert '<h2 id="doctor">Data doctor</h2>' in page

@@ -1,4 +1,4 @@
-"""Mistakes planted in the corpus that ships: a leak, wrong labels, an artefact. Each is found."""
+"""Mistakes planted in the bundled data: a leak, wrong labels, an artefact. Each is found."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def relabelled(rows: tuple[Example, ...], share: float) -> tuple[tuple[Example, 
 
 def test_an_exact_leak_is_found(corpus: Split, findings_of: FindingsOf):
     leaked = corpus.test[:50]
-    split = Split(corpus.train + leaked, corpus.tune, corpus.test)
+    split = Split(corpus.train + leaked, corpus.validation, corpus.test)
     found = findings_of("repeated_rows", split)["exact_duplicates"]
     assert found.severity == "warning"
     assert found.message.startswith("50 of 200 rows (25 %) of test also stand in train, word for word")

@@ -84,8 +84,8 @@ class Session:
     toy: Toy = field(default_factory=Toy)
     said: list[tuple[int, int, str]] = field(default_factory=list)
 
-    def run(self, seed: int = 0, train_count: int = 32, tune_count: int = 12, **settings: Any) -> TrainingResult:
-        data = TrainingData(*toy_data(train_count), *toy_data(tune_count, seed=1))
+    def run(self, seed: int = 0, train_count: int = 32, validation_count: int = 12, **settings: Any) -> TrainingResult:
+        data = TrainingData(*toy_data(train_count), *toy_data(validation_count, seed=1))
         runtime = Runtime(seed, on_step=lambda *words: self.said.append(words))
         return train(self.toy, ToyMethod(**{"learning_rate": 0.05, **settings}), data, runtime)
 

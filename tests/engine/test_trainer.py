@@ -25,12 +25,12 @@ def teach_tiny(load_tiny, nli_task):
         classifier = method.adapt(load_tiny(kind, seed=seed), nli_task, seed)
         if prepare:
             prepare(classifier)
-        train_rows, tune_rows = make_examples(count, seed=1), make_examples(18, seed=2)
+        train_rows, search_candidates = make_examples(count, seed=1), make_examples(18, seed=2)
         data = TrainingData(
             classifier.encode(train_rows),
             np.array(nli_task.targets(train_rows)),
-            classifier.encode(tune_rows),
-            np.array(nli_task.targets(tune_rows)),
+            classifier.encode(search_candidates),
+            np.array(nli_task.targets(search_candidates)),
         )
         return classifier, train(classifier, method, data, Runtime(seed, autocast))
 
@@ -238,7 +238,9 @@ def test_rates_too_small_to_move_a_norm_are_no_mistake(teach_tiny):
     assert result.epochs == 1
 
 
-@pytest.mark.parametrize(("counts", "part"), [({"train_count": 0}, "training"), ({"tune_count": 0}, "tune")])
+@pytest.mark.parametrize(
+    ("counts", "part"), [({"train_count": 0}, "training"), ({"validation_count": 0}, "validation")]
+)
 def test_an_empty_split_is_named(counts, part, session):
     with pytest.raises(TrainingError, match=f"the {part} split is empty"):
         session.run(**counts)
@@ -262,7 +264,7 @@ def test_a_collapse_is_told_with_the_label(session):
     result = session.run(learning_rate=1e-12, num_train_epochs=2)
     assert result.collapsed
     assert result.events == [
-        f"collapse: after epoch {epoch}.00 nearly all of tune is predicted 'label0'" for epoch in (1, 2)
+        f"collapse: after epoch {epoch}.00 nearly all of validation is predicted 'label0'" for epoch in (1, 2)
     ]
 
 
@@ -271,7 +273,7 @@ def test_a_collapse_is_told_with_the_label(session):
 
 @pytest.fixture
 def scripted(monkeypatch, session):
-    """Return a function: tune results to come, as (right answers of 4, log loss), to what was kept."""
+    """Return a function: validation results to come, as (right answers of 4, log loss), to what was kept."""
     seen = []
 
     def run(script, **settings):
@@ -288,7 +290,7 @@ def scripted(monkeypatch, session):
             return logprobs
 
         monkeypatch.setattr(trainer, "score", fake_score)
-        result = session.run(tune_count=4, num_train_epochs=len(script), **settings)
+        result = session.run(validation_count=4, num_train_epochs=len(script), **settings)
         kept = [index for index, weights in enumerate(seen) if all(map(torch.equal, weights, session.toy.parameters()))]
         return result, kept
 
@@ -329,14 +331,14 @@ def test_evaluation_every_few_steps_and_once_at_the_end(session):
     result = session.run(
         eval_strategy="steps", eval_steps=3, num_train_epochs=2, per_device_train_batch_size=8, logging_steps=2
     )
-    assert [point.step for point in result.curve if point.tune_loss is not None] == [3, 6, 8]
+    assert [point.step for point in result.curve if point.validation_loss is not None] == [3, 6, 8]
     assert [point.step for point in result.curve if point.train_loss is not None] == [2, 3, 4, 6, 8]
 
 
 def test_the_curve_holds_what_a_reader_needs(session):
     result = session.run(num_train_epochs=2, per_device_train_batch_size=8, logging_steps=1, warmup_ratio=0.25)
     trained = [point for point in result.curve if point.train_loss is not None]
-    tuned = [point for point in result.curve if point.tune_loss is not None]
+    tuned = [point for point in result.curve if point.validation_loss is not None]
     assert [point.step for point in trained] == list(range(1, 9))
     assert [point.epoch for point in trained] == [step / 4 for step in range(1, 9)]
     assert trained[0].train_loss == pytest.approx(math.log(2))  # zero weights
@@ -345,7 +347,7 @@ def test_the_curve_holds_what_a_reader_needs(session):
     assert all(point.gradient_norm > 0 for point in trained)
     assert [(point.step, point.epoch) for point in tuned] == [(4, 1.0), (8, 2.0)]
     best = next(point for point in tuned if point.step == result.best_step)
-    assert (best.tune_loss, best.tune_accuracy) == (result.best_loss, result.best_accuracy)
+    assert (best.validation_loss, best.validation_accuracy) == (result.best_loss, result.best_accuracy)
     assert (result.examples_seen, result.epochs) == (64, 2.0)
     assert session.said[-1][:2] == (8, 8)
     assert session.said[-1][2].startswith("loss 0.")
@@ -378,7 +380,7 @@ def test_a_token_budget_bounds_every_batch_padding_included(session):
     assert max(len(rows) for rows in trained) > 2
     assert (
         sum(size <= 40 for size in sizes) >= len(sizes) - 3
-    )  # the three evaluations of tune have a budget of their own
+    )  # the three evaluations of validation have a budget of their own
 
 
 def test_a_large_batch_goes_through_in_parts_and_gives_the_same_weights(monkeypatch):

@@ -34,7 +34,7 @@ def test_one_row_a_model_and_method_with_means_over_seeds(record):
     assert majority["accuracy"]["std"] is None
     assert majority["examples_per_second"] is None
     assert found["num_test"] == 300
-    assert found["chance"] == pytest.approx(1 / 3)
+    assert found["majority_accuracy"] == pytest.approx(1 / 3)
     json.dumps(found, allow_nan=False)
 
 
@@ -45,9 +45,9 @@ def test_a_clear_winner_is_said(record):
     assert found["winner"]["tied_with"] == []
     assert winner["best"]
     assert winner["difference_to_best"] is None
-    assert winner["above_chance"]
+    assert winner["beats_majority"]
     assert not loser["best"]
-    assert not loser["cannot_tell_apart_from_best"]
+    assert not loser["tied_with_best"]
     difference = loser["difference_to_best"]
     assert difference["high"] < 0
     assert difference["p"] <= difference["p_holm"] < 0.001
@@ -73,14 +73,14 @@ def test_rows_that_cannot_be_told_apart_are_said(record):
         [{"model": "org/tiny", "method": "lora"}],
         [{"model": "org/tiny", "method": "full_finetuning"}],
     )
-    assert "cannot be told apart from" in found["sentence"]
-    assert [row["cannot_tell_apart_from_best"] for row in found["rows"]] == [False, True, False]
+    assert "does not differ significantly from" in found["sentence"]
+    assert [row["tied_with_best"] for row in found["rows"]] == [False, True, False]
 
 
 def test_a_winner_at_chance_is_not_praised(record):
     found = compare_records([record("a", accuracy=0.34), record("bb", accuracy=0.33)])
-    assert not any(row["above_chance"] for row in found["rows"])
-    assert found["sentence"].endswith("Yet it is not above chance.")
+    assert not any(row["beats_majority"] for row in found["rows"])
+    assert found["sentence"].endswith("Yet it is not better than the majority baseline.")
 
 
 def test_one_row_alone_claims_nothing(record):
@@ -108,7 +108,7 @@ def test_all_trials_failed(record):
     found = compare_records([replace(record(), status="failed", error="no room", predictions=())])
     assert found["rows"] == []
     assert found["winner"] is None
-    assert found["chance"] is None
+    assert found["majority_accuracy"] is None
     assert found["sentence"] == "No trial finished: 1 of 1 failed."
     json.dumps(found, allow_nan=False)
 
@@ -201,9 +201,9 @@ def test_every_two_rows_are_compared_and_grouped(record):
         [record("lora", accuracy=0.9), record("probe", accuracy=0.6), record("rand", accuracy=0.33)]
     )
     assert len(found["pairs"]) == 3
-    assert {row["letters"] for row in found["rows"]} == {"a", "b", "c"}
+    assert {row["group"] for row in found["rows"]} == {"a", "b", "c"}
     for pair in found["pairs"]:
-        assert pair["told_apart"] == (pair["p_holm"] < 0.05)
+        assert pair["significant"] == (pair["p_holm"] < 0.05)
         assert pair["a"]["method"] != pair["b"]["method"]
     assert found["detectable"]["pairs"] == 3
     assert 0 < found["detectable"]["one_pair"] < found["detectable"]["difference"] < 1
@@ -217,11 +217,11 @@ def test_seeds_widen_the_interval_and_the_worst_is_said(record):
 
 
 def test_shuffled_labels_are_not_above_chance(record):
-    """Rows that know nothing: each alone would be called above chance in 1 of 40, all together rarely any is."""
+    """Rows that know nothing: each alone would be called better than the majority baseline in 1 of 40, all together rarely any is."""
     called = 0
     for seed in range(15):
         rows = [record("row" * (i + 1), seed=seed, accuracy=1 / 3, n=150) for i in range(4)]
-        called += any(row["above_chance"] for row in compare_records(rows)["rows"])
+        called += any(row["beats_majority"] for row in compare_records(rows)["rows"])
     assert called <= 2
 
 

@@ -89,7 +89,7 @@ def test_among_all_pairs_a_false_difference_is_found_in_5_of_100_runs_at_most():
     runs, wrong = 150, 0
     for _ in range(runs):
         rows = simulated_rows(generator, layout)
-        wrong += any(one.told_apart for one in compare_all(dict(enumerate(rows)), draws=50).differences.values())
+        wrong += any(one.significant for one in compare_all(dict(enumerate(rows)), draws=50).differences.values())
     assert wrong / runs <= 0.05
 
 

@@ -39,7 +39,7 @@ def test_a_difference_is_the_same_from_both_sides():
     there, back = pairs.between("a", "b"), pairs.between("b", "a")
     assert (back.value, back.low, back.high) == (-there.value, -there.high, -there.low)
     assert (back.p, back.p_holm) == (there.p, there.p_holm)
-    assert not pairs.told_apart("a", "a")
+    assert not pairs.significant("a", "a")
 
 
 def test_the_same_classifier_under_two_names_is_never_told_apart():
@@ -60,7 +60,7 @@ def test_every_pair_is_corrected_for_all():
 def test_many_rows_can_still_be_told_apart():
     """Forty rows are 780 pairs: a p-value counted from 10,000 draws could never stay below 0.05 / 780."""
     rows = {i: Scored(right(0.9 if i else 0.2, 5, seed=i, examples=100)) for i in range(40)}
-    assert compare_all(rows, draws=50).told_apart(0, 1)
+    assert compare_all(rows, draws=50).significant(0, 1)
 
 
 def test_no_rows_and_one_row():
@@ -72,7 +72,7 @@ def test_letters_worked_by_hand():
     assert compact_letters("abc", set()) == {"a": "a", "b": "a", "c": "a"}
     assert compact_letters("abc", {("a", "c")}) == {"a": "a", "b": "ab", "c": "b"}
     assert compact_letters("abc", {("a", "b"), ("a", "c"), ("b", "c")}) == {"a": "a", "b": "b", "c": "c"}
-    # Piepho (2004): what is not told apart need not be a chain
+    # Piepho (2004): what is not significantly different need not be a chain
     assert compact_letters("abcd", {("a", "b"), ("c", "d")}) == {"a": "ab", "b": "cd", "c": "ac", "d": "bd"}
 
 

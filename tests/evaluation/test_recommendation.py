@@ -30,7 +30,7 @@ def like(other, name, **costs):
 
 @pytest.fixture
 def level(record):
-    """Two rows that cannot be told apart, the first more accurate by one example, and one that is worse."""
+    """Two rows that do not differ significantly, the first more accurate by one example, and one that is worse."""
     dear = priced(record, "dear", 0.8, stored_bytes=90_000)
     wrong = next(i for i, row in enumerate(dear.predictions) if row.predicted == row.label)
     spoilt = list(dear.predictions)
@@ -48,7 +48,10 @@ def picked(records, **priorities):
 def test_the_cheapest_of_those_that_cannot_be_told_apart(level):
     found = picked(level)
     assert found["method"] == "cheap"
-    assert found["sentence"] == "cheap is recommended: of 2 rows that cannot be told apart it is the smallest to store."
+    assert (
+        found["sentence"]
+        == "cheap is recommended: of 2 rows that do not differ significantly it is the smallest to store."
+    )
     assert [one["method"] for one in found["candidates"]] == ["dear", "cheap"]
     assert any(reason.startswith("It was −0.3 points from dear") for reason in found["reasons"])
     assert found["runner_up"]["method"] == "dear"
@@ -127,8 +130,8 @@ def test_a_row_at_chance_is_not_picked_beside_one_above_it(record):
     guess = answering(like(base, "guess", stored_bytes=1), {*range(0, 36, 3), 1, 2, 4, 34, 35})
     summary = compare_records([lora, guess])
     leader, other = summary["rows"]
-    assert leader["p_chance"] < 0.05 <= other["p_chance"]
-    assert other["cannot_tell_apart_from_best"]
+    assert leader["p_majority"] < 0.05 <= other["p_majority"]
+    assert other["tied_with_best"]
     assert summary["recommendation"]["method"] == "lora"
 
 
@@ -141,7 +144,7 @@ def test_a_row_that_reads_one_text_alone_is_no_good_news(level):
 
 def test_nothing_above_chance_is_said(record):
     found = picked([priced(record, "a", 0.34), priced(record, "bb", 0.33)])
-    assert any("No row is above chance" in reason for reason in found["reasons"])
+    assert any("No row is better than the majority baseline" in reason for reason in found["reasons"])
 
 
 def test_how_many_examples_would_decide(level):
@@ -165,7 +168,7 @@ def test_the_pareto_set_by_hand(record):
     assert [name for name, row in found.items() if row["pareto"]] == ["best", "good"]
     assert found["best"]["pareto_by"] == ["latency", "stored", "memory", "train_time"]
     assert found["good"]["pareto_by"] == ["train_time"]
-    assert found["guess"]["pareto_by"] == []  # at chance
+    assert found["guess"]["pareto_by"] == []  # no better than the majority baseline
 
 
 def test_equal_rows_are_both_in_the_pareto_set(level):

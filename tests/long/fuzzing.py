@@ -161,10 +161,10 @@ def makers() -> dict[str, Maker]:
     experiment = {
         "data": {
             "train": "a.csv",
-            "tune_size": 0.1,
+            "validation_size": 0.1,
             "columns": {"text": "t"},
             "labels": ["a", "b"],
-            "corpus_size": 200,
+            "bundled_size": 200,
         },
         "models": ["a/b"],
         "model": {"max_length": 64, "max_memory": {"0": "10GiB"}, "device_map": "auto"},
@@ -175,7 +175,14 @@ def makers() -> dict[str, Maker]:
         "seeds": [0, 1],
         "learning_curve": [20, 50],
     }
-    words = [b"lora.r=4", b"data.tune_size=0.2", b"seeds=3", b"methods=lora,majority", b"data.columns.text=x", b"out=r"]
+    words = [
+        b"lora.r=4",
+        b"data.validation_size=0.2",
+        b"seeds=3",
+        b"methods=lora,majority",
+        b"data.columns.text=x",
+        b"out=r",
+    ]
     template = b"{% for a in labels %}{{ a }} {% endfor %}{{ premise }} and {{ hypothesis }}: {{ label }}"
     line = [b"--run\0x\0--input\0y\0--output\0z.csv", b"a\0b", b"--methods\0lora\0lora.r=8", b"--json", b"--sample\03"]
 

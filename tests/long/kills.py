@@ -46,11 +46,11 @@ def make_experiment(folder: Path) -> Experiment:
     """A search of three settings, two seeds, one point of a curve for each row and seed, one external set."""
     from tests.conftest import make_examples, write_csv
 
-    parts = {"train": 36, "tune": 9, "test": 12, "further": 9}
+    parts = {"train": 36, "validation": 9, "test": 12, "further": 9}
     files = {name: write_csv(folder / f"{name}.csv", make_examples(n, seed=n)) for name, n in parts.items()}
     further = files.pop("further")
     return Experiment(
-        data=DataSettings(**files, challenge=(further,)),
+        data=DataSettings(**files, external=(further,)),
         models=(str(tiny_bert(folder / "model")),),
         model=ModelSettings(precision="fp32"),
         methods={"lora": LORA, "bag_of_words": {}},
@@ -60,7 +60,7 @@ def make_experiment(folder: Path) -> Experiment:
         checkpoint_steps=2,
         checkpoint_minutes=None,
         restarts=0,
-        forecast=False,
+        estimate=False,
         out="set by each run",
     )
 

@@ -68,6 +68,6 @@ def two_steps(name: str, model: str, **settings: Any) -> tuple[Any, Any]:
     method = build_method(name, {**(trained if name != "linear_probe" else {}), **settings})
     backbone = load_backbone(resolve_model(model), TASK, ModelSettings(max_length=128), FP32, 0)
     classifier = method.adapt(backbone, TASK, 0)
-    train_rows, tune_rows = (make_examples(8, seed=seed, labels=TASK.labels) for seed in (1, 2))
-    teach(method, classifier, train_rows, tune_rows)
+    train_rows, search_candidates = (make_examples(8, seed=seed, labels=TASK.labels) for seed in (1, 2))
+    teach(method, classifier, train_rows, search_candidates)
     return backbone, classifier

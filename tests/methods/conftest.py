@@ -25,24 +25,30 @@ def logprobs(classifier: Classifier, examples: Sequence[Example], max_tokens: in
 
 
 def teach(
-    method: Method, classifier: Classifier, train_rows: Sequence[Example], tune_rows: Sequence[Example], seed: int = 0
+    method: Method,
+    classifier: Classifier,
+    train_rows: Sequence[Example],
+    search_candidates: Sequence[Example],
+    seed: int = 0,
 ) -> TrainingResult | None:
     """Train, fit or show examples to a classifier, as a trial does."""
     if isinstance(classifier, PromptedClassifier):
         classifier.demonstrate(train_rows)
-        if classifier.needs_tune:
-            classifier.calibrate(logprobs(classifier, tune_rows), np.array(classifier.task.targets(tune_rows)))
+        if classifier.needs_validation:
+            classifier.calibrate(
+                logprobs(classifier, search_candidates), np.array(classifier.task.targets(search_candidates))
+            )
         return None
-    train_inputs, tune_inputs = classifier.encode(train_rows), classifier.encode(tune_rows)
-    train_targets, tune_targets = classifier.task.targets(train_rows), classifier.task.targets(tune_rows)
+    train_inputs, validation_inputs = classifier.encode(train_rows), classifier.encode(search_candidates)
+    train_targets, validation_targets = classifier.task.targets(train_rows), classifier.task.targets(search_candidates)
     if isinstance(classifier, FittedClassifier):
         classifier.fit(
             collect_features(classifier, train_inputs, train_targets, ALL_AT_ONCE),
-            collect_features(classifier, tune_inputs, tune_targets, ALL_AT_ONCE),
+            collect_features(classifier, validation_inputs, validation_targets, ALL_AT_ONCE),
         )
         return None
     assert isinstance(method, TrainedMethod)
-    data = TrainingData(train_inputs, np.array(train_targets), tune_inputs, np.array(tune_targets))
+    data = TrainingData(train_inputs, np.array(train_targets), validation_inputs, np.array(validation_targets))
     return train(classifier, method, data, Runtime(seed))
 
 

@@ -13,10 +13,10 @@ from entailor.tasks import Task
 TRAIN, TUNE, TEST = (make_examples(60, seed=seed) for seed in (1, 2, 3))
 
 
-def fitted(name, task, train=TRAIN, tune=TUNE, **settings):
+def fitted(name, task, train=TRAIN, validation=TUNE, **settings):
     method = build_method(name, settings)
     classifier = method.adapt(None, task, 0)
-    teach(method, classifier, train, tune)
+    teach(method, classifier, train, validation)
     return classifier
 
 
@@ -35,9 +35,9 @@ def swapped(rows):
 
 def test_hypothesis_only_reads_the_second_text_alone(nli_task):
     # the word that tells the label now stands in the first text
-    train, tune, test = swapped(TRAIN), swapped(TUNE), swapped(TEST)
-    assert accuracy(fitted("bag_of_words", nli_task, train, tune), test) >= 0.9
-    blind = fitted("hypothesis_only", nli_task, train, tune)
+    train, validation, test = swapped(TRAIN), swapped(TUNE), swapped(TEST)
+    assert accuracy(fitted("bag_of_words", nli_task, train, validation), test) >= 0.9
+    blind = fitted("hypothesis_only", nli_task, train, validation)
     assert accuracy(blind, test) < 0.6
     other_first = [Example(row.id, "something else", row.text_pair, row.label) for row in test]
     np.testing.assert_array_equal(logprobs(blind, other_first), logprobs(blind, test))

@@ -17,14 +17,14 @@ TRAIN, TUNE, TEST = (make_examples(count, seed=seed) for count, seed in ((30, 1)
 
 @pytest.fixture
 def asked(load_tiny, nli_task):
-    """Return a function: settings to a classifier that was shown train and calibrated on tune."""
+    """Return a function: settings to a classifier that was shown train and calibrated on validation."""
 
     def make(seed=0, kind="llama", train=TRAIN, **settings):
         method = build_method("in_context", settings)
         classifier = method.adapt(load_tiny(kind, nli_task, objective="language_model"), nli_task, seed)
         classifier.eval()
         classifier.demonstrate(train)
-        if classifier.needs_tune:
+        if classifier.needs_validation:
             classifier.calibrate(logprobs(classifier, TUNE), np.array(nli_task.targets(TUNE)))
         return classifier
 
@@ -155,7 +155,7 @@ def test_calibration_takes_off_one_bias_from_every_example(calibration, asked):
     assert np.ptp(centred[0]) > 1e-3
 
 
-def test_batch_calibration_evens_out_tune(asked):
+def test_batch_calibration_evens_out_validation(asked):
     classifier = asked(calibration="batch")
     means = np.exp(logprobs(asked(), TUNE)).mean(0)
     np.testing.assert_allclose(classifier.bias_L.numpy(), np.log(means), atol=1e-5)

@@ -59,8 +59,8 @@ def test_features_do_not_depend_on_the_batching(probe):
 def test_standardisation_is_folded_into_the_weights(probe):
     classifier, method = probe(), build_method("linear_probe", {"C": [0.1]})
     classifier.method = method
-    train, tune = make_examples(40, seed=1), make_examples(12, seed=2)
-    teach(method, classifier, train, tune)
+    train, validation = make_examples(40, seed=1), make_examples(12, seed=2)
+    teach(method, classifier, train, validation)
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 

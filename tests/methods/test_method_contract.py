@@ -282,8 +282,10 @@ def test_other_tasks_work_as_well(name, labels, pair, adapt, tmp_path):
             adapt(method, USUAL[name], task)
         return
     classifier = adapt(method, USUAL[name], task)
-    train_rows, tune_rows, test_rows = (make_examples(36, seed=seed, pair=pair, labels=labels) for seed in (1, 2, 3))
-    teach(method, classifier, train_rows, tune_rows)
+    train_rows, search_candidates, test_rows = (
+        make_examples(36, seed=seed, pair=pair, labels=labels) for seed in (1, 2, 3)
+    )
+    teach(method, classifier, train_rows, search_candidates)
     scores = logprobs(classifier, test_rows)
     assert scores.shape == (36, len(labels))
     np.testing.assert_allclose(np.exp(scores).sum(axis=1), 1.0)

@@ -74,7 +74,7 @@ def test_a_model_whose_sizes_lie_in_a_part_is_compared(gemma3, tmp_path, method)
     from entailor import Experiment, compare
 
     train, test = (write_csv(tmp_path / f"{n}.csv", make_examples(24, seed=n)) for n in (1, 2))
-    data = {"train": train, "test": test, "tune_size": 6}
+    data = {"train": train, "test": test, "validation_size": 6}
     methods = {method: {} if method == "linear_probe" else {"num_train_epochs": 1}}
     run = compare(
         Experiment(data=data, models=str(gemma3), methods=methods, seeds=1, out=str(tmp_path / "run"), doctor=False)

@@ -25,7 +25,7 @@ def test_usual_peft_without_a_task_type_leaves_the_head_frozen_and_unsaved(plain
     with torch.no_grad():
         before = model(input_ids=IDS).logits
     model.save_pretrained(tmp_path)
-    # in another process the head is made anew, by whatever seed
+    # in another process the head is made again, by whatever seed
     with quiet_libraries():
         again = PeftModel.from_pretrained(plain_encoder(seed=1), tmp_path).eval()
     with torch.no_grad():

@@ -19,7 +19,7 @@ def test_ours_says_model_precision_and_data_before_the_first_trial(nli_experimen
     before = " ".join(said[:first])
     assert "model " in before
     assert "precision fp32" in before
-    assert "train 48, tune 18, test 18" in before
+    assert "train 48, validation 18, test 18" in before
     assert "memory of " in before
     assert "in all" in before
     assert "tokens a second" in before

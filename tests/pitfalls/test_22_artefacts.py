@@ -32,5 +32,5 @@ def test_ours_has_the_baselines_in_every_comparison():
 
 
 def test_the_corpus_that_ships_gives_nothing_away():
-    found = validate(DataSettings(corpus_size=1200))
+    found = validate(DataSettings(bundled_size=1200))
     assert not {"hypothesis_only", "premise_only", "giveaway_word"} & {one.kind for one in found.findings}

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from entailor.config.overrides import dump_sealed_yaml
+from entailor.config.overrides import dump_checked_yaml
 from entailor.evaluation.comparison import compare_records
-from entailor.evaluation.external import compare_challenge
+from entailor.evaluation.external import compare_external
 from entailor.runs.layout import RunFolder
-from entailor.runs.record import NO_MODEL, Costs, CurvePoint, Prediction, RunRecord, write_sealed_json, write_text
+from entailor.runs.record import NO_MODEL, Costs, CurvePoint, Prediction, RunRecord, write_checked_json, write_text
 
 LABELS = ("entailment", "neutral", "contradiction")
 GROUPS = ("negation", "quantifiers", "numbers and comparatives", "time and place", "passives")
@@ -76,8 +76,8 @@ def make_record(row: tuple, seed: int, n: int, model: str = MODEL) -> RunRecord:
                 step=i * 8,
                 epoch=i / 10,
                 train_loss=loss,
-                tune_loss=loss + 0.04 if tuned else None,
-                tune_accuracy=float(0.33 + (accuracy - 0.33) * progress) if tuned else None,
+                validation_loss=loss + 0.04 if tuned else None,
+                validation_accuracy=float(0.33 + (accuracy - 0.33) * progress) if tuned else None,
             )
         )
     return RunRecord(
@@ -116,7 +116,7 @@ def make_challenges(records: list[RunRecord]) -> list[dict]:
     """Return one challenge that was scored, with hostile names, and one that could not be read."""
     scored = [replace(one, predictions=one.predictions[:120]) for one in records if one.status == "complete"]
     return [
-        compare_challenge("<b>hans</b>", "data/<b>hans</b>.jsonl", "labels as trained", scored),
+        compare_external("<b>hans</b>", "data/<b>hans</b>.jsonl", "labels as trained", scored),
         {"name": "gone", "source": "gone.csv", "error": "gone.csv: no such file", "rows": []},
     ]
 
@@ -126,10 +126,10 @@ def make_folder(path: Path, records: list[RunRecord]) -> RunFolder:
     folder = RunFolder(path)
     for record in records:
         record.write(folder.trial(record.model, record.name, record.seed))
-    write_sealed_json(folder.comparison_file, compare_records(records, extra={"challenges": make_challenges(records)}))
+    write_checked_json(folder.comparison_file, compare_records(records, extra={"external": make_challenges(records)}))
     values = {"models": [MODEL], "seeds": [0, 1], "note": "<script>alert(1)</script>"}
-    write_text(folder.experiment_file, dump_sealed_yaml(values))
-    write_sealed_json(
+    write_text(folder.experiment_file, dump_checked_yaml(values))
+    write_checked_json(
         folder.environment_file,
         {
             "versions": {"entailor": "0.1.0", "torch": "2.13.0", "transformers": "5.23.0"},
@@ -148,8 +148,9 @@ def make_folder(path: Path, records: list[RunRecord]) -> RunFolder:
         },
     )
     ids = [row.id for row in records[0].predictions]
-    write_sealed_json(
-        folder.split_file, {"train": [f"t{i}" for i in range(2100)], "tune": ids[:10], "test": ids, "hash": "ab12"}
+    write_checked_json(
+        folder.split_file,
+        {"train": [f"t{i}" for i in range(2100)], "validation": ids[:10], "test": ids, "hash": "ab12"},
     )
     return folder
 

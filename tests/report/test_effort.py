@@ -1,4 +1,4 @@
-"""Tuning, learning curves, the forecast and reads of test, as lines for a terminal and as sections of the page."""
+"""Tuning, learning curves, the estimate and reads of test, as lines for a terminal and as sections of the page."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from entailor.report.effort import budget_words, effort_lines, effort_section, forecast_lines
+from entailor.report.effort import budget_words, effort_lines, effort_section, estimate_lines
 from entailor.report.html import render
 
 NAME = "<b>lora</b>"
@@ -18,8 +18,8 @@ def tried(number: int, rate: float, state: str, accuracy: float | None, error: s
         "number": number,
         "settings": {"learning_rate": rate},
         "state": state,
-        "tune_accuracy": accuracy,
-        "tune_loss": None if accuracy is None else 1.0 - accuracy,
+        "validation_accuracy": accuracy,
+        "validation_loss": None if accuracy is None else 1.0 - accuracy,
         "examples_seen": 1000,
         "epochs": 1.0,
         "seconds": 12.0,
@@ -54,8 +54,8 @@ def full(comparison: dict[str, Any]) -> dict[str, Any]:
     law = {"a": 1.5, "b": 0.4, "c": 0.1, "r2": 0.98}
     curve_row = {**name, "points": points, "fit": law, "refused": None, "predicted": [told, far]}
     crossing = {**name, "over_model": row["model"], "over_method": "majority", "between": [50, 200], "at": 120}
-    pair = {"forecast": 10.0, "measured": 8.0, "ratio": 1.25}
-    forecast_row = {**name, "error": None, "trial_seconds": pair, "tuning_seconds": pair, "peak_memory_bytes": pair}
+    pair = {"estimate": 10.0, "measured": 8.0, "ratio": 1.25}
+    estimate_row = {**name, "error": None, "trial_seconds": pair, "tuning_seconds": pair, "peak_memory_bytes": pair}
     reads = [
         {"time": "2026-01-01T10:00:00+00:00", "choices": {"a": "1"}, "sha256": "f" * 64, "exploratory": False},
         {"time": "2026-01-02T10:00:00+00:00", "choices": {NAME: "2"}, "sha256": "e" * 64, "exploratory": True},
@@ -72,7 +72,7 @@ def full(comparison: dict[str, Any]) -> dict[str, Any]:
             "failed": [],
             "sentence": "lora, best at 1,000 labels: more labels are worth it.",
         },
-        "forecast": {"probe_seconds": 9.0, "rows": [forecast_row], "all_trials": pair},
+        "estimate": {"probe_seconds": 9.0, "rows": [estimate_row], "all_trials": pair},
         "test_reads": {"test": {"examples": 100, "sha256": "d" * 32}, "reads": reads},
     }
 
@@ -84,7 +84,7 @@ def test_a_comparison_without_any_of_it_shows_nothing(comparison):
 
 def test_lines_say_what_was_tried_what_more_labels_give_and_how_good_the_forecast_was(full):
     text = "\n".join(effort_lines(full))
-    assert "tuning, 3 trials a row, on tune alone:" in text
+    assert "tuning, 3 trials a row, on validation alone:" in text
     assert re.search(r"lora</b>\s+3\s+1\s+3.0 k\s+36 s\s+61.0 %\s+learning_rate 0.001", text)
     assert "64.0 % (60.0 to 68.0)" in text
     assert f"{NAME} overtakes majority at about 120 labels (between 50 and 200)" in text
@@ -97,7 +97,7 @@ def test_the_page_shows_every_trial_and_marks_what_was_stopped_chosen_and_explor
     page = render(name="run", comparison=full, records=records)
     assert "&lt;b&gt;lora&lt;/b&gt;" in page
     assert NAME not in page
-    for part in ('id="tuning"', 'id="learning-curve"', 'id="forecast"', 'id="test-reads"'):
+    for part in ('id="tuning"', 'id="learning-curve"', 'id="estimate"', 'id="test-reads"'):
         assert page.count(part) == 1
     assert 'href="#learning-curve"' in page
     assert "test was read more than once" in page
@@ -108,7 +108,7 @@ def test_the_page_shows_every_trial_and_marks_what_was_stopped_chosen_and_explor
     assert page.count('<span class="badge warn">exploratory</span>') >= 2
     assert "1.5 n<sup>−0.40</sup> + 0.100" in page
     assert "50: 40.0 % (exploratory)" in page
-    assert len(re.findall(r'aria-label="(Tune accuracy of every setting|Test accuracy by number)', page)) == 2
+    assert len(re.findall(r'aria-label="(Validation accuracy of every setting|Test accuracy by number)', page)) == 2
 
 
 def test_a_refused_prediction_gives_its_reason(full):
@@ -134,9 +134,9 @@ def test_a_forecast_names_what_could_not_be_found_out_and_the_day_it_ends():
     row |= {"curve_seconds": 30.0, "seconds": 210.0, "peak_memory_bytes": 10**9, "peak_gpu_memory_bytes": None}
     broken = {**row, "method": "full", "error": "ModelError: no such file"}
     expected = {"rows": [row, broken], "seconds": 100_000.0, "peak_memory_bytes": 10**9, "probe_seconds": 4.0}
-    lines = forecast_lines({**expected, "ends": "2026-01-02T11:30:00+00:00"})
+    lines = estimate_lines({**expected, "ends": "2026-01-02T11:30:00+00:00"})
     assert re.search(r"lora\s+3\s+60 s\s+–\s+30 s\s+4 min\s+1.0 GB", lines[1])
     assert lines[3] == "  full: ModelError: no such file"
     assert lines[-1] == (
-        "forecast: about 27.8 h, until 11:30 1 day later, with up to 1.0 GB of memory (measured in 4.0 s)"
+        "estimate: about 27.8 h, until 11:30 1 day later, with up to 1.0 GB of memory (measured in 4.0 s)"
     )

@@ -8,7 +8,7 @@ from entailor.errors import RunError
 from entailor.evaluation.comparison import compare_records
 from entailor.report.html import render, write_report
 from entailor.runs.layout import RunFolder
-from entailor.runs.record import Prediction, RunRecord, write_sealed_json
+from entailor.runs.record import Prediction, RunRecord, write_checked_json
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 
@@ -102,11 +102,11 @@ def test_every_section_is_there(parsed, comparison):
         "1.2 % of the test examples were longer",
         comparison["recommendation"]["sentence"],
         "What would change it",
-        "The rule: among the rows that cannot be told apart",
+        "The rule: among the rows that do not differ significantly",
         "Every two rows",
         "With 300 test examples a difference of",
-        "The temperature is fitted on tune and shown on test",
-        "Challenge sets",
+        "The temperature is fitted on validation and shown on test",
+        "External sets",
         "<b>hans</b>",
         "gone.csv: no such file",
     ):
@@ -131,7 +131,7 @@ def test_ten_trials_of_a_thousand_examples_stay_far_below_three_megabytes(tmp_pa
 
 def test_only_the_comparison_is_needed(tmp_path, records):
     folder = RunFolder(tmp_path / "bare")
-    write_sealed_json(folder.comparison_file, compare_records(records))
+    write_checked_json(folder.comparison_file, compare_records(records))
     words = Page(write_report(folder).read_text(encoding="utf-8")).words
     assert "Not recorded in this run folder." in words
     assert "Hardest examples" not in words
@@ -143,7 +143,7 @@ def test_no_comparison_says_the_next_step(tmp_path):
 
 
 def test_something_else_under_its_name_is_refused(tmp_path):
-    write_sealed_json(tmp_path / "comparison.json", {"rows": []})
+    write_checked_json(tmp_path / "comparison.json", {"rows": []})
     with pytest.raises(RunError, match="no comparison of trials"):
         write_report(RunFolder(tmp_path))
 
@@ -160,12 +160,12 @@ def test_the_cheapest_of_level_rows_is_recommended(records):
     small = replace(lora, name="small", costs=replace(lora.costs, train_seconds=3.0, stored_bytes=10))
     words = Page(render(name="x", comparison=compare_records([lora, small]), records=[lora, small])).words
     assert "level with best" in words
-    assert "small is recommended: of 2 rows that cannot be told apart it is the smallest to store." in words
+    assert "small is recommended: of 2 rows that do not differ significantly it is the smallest to store." in words
     assert "recommended" in words.split("All rows")[-1]
 
 
 def test_parts_a_comparison_does_not_hold_are_not_shown(comparison, records):
-    new = ("pairs", "detectable", "recommendation", "challenges")
+    new = ("pairs", "detectable", "recommendation", "external")
     rows = [
         {key: value for key, value in row.items() if key not in ("coverage", "calibrated")}
         for row in comparison["rows"]

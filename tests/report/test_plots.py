@@ -14,8 +14,8 @@ def figures(comparison, records):
     curves = [[record.curve for record in records if record.name == name] for name in names]
     return {
         "loss": plots.loss_by_epoch(names, curves),
-        "tune": plots.tune_accuracy_by_epoch(names, curves),
-        "forest": plots.accuracy_with_intervals(names, rows, comparison["chance"]),
+        "validation": plots.validation_accuracy_by_epoch(names, curves),
+        "forest": plots.accuracy_with_intervals(names, rows, comparison["majority_accuracy"]),
         "time": plots.accuracy_by_train_time(names, rows),
         "memory": plots.accuracy_by_memory(names, rows),
         "latency": plots.accuracy_by_latency(names, rows),
@@ -98,7 +98,7 @@ def test_letters_stand_beside_the_intervals(comparison, figures):
 
 def test_no_curves_no_plot():
     assert plots.loss_by_epoch(["majority"], [[()]]) is None
-    assert plots.tune_accuracy_by_epoch(["a"], [[(CurvePoint(1, 0.1, train_loss=1.0),)]]) is None
+    assert plots.validation_accuracy_by_epoch(["a"], [[(CurvePoint(1, 0.1, train_loss=1.0),)]]) is None
 
 
 def test_long_curves_are_thinned_and_keep_their_end():
@@ -113,10 +113,10 @@ def test_long_curves_are_thinned_and_keep_their_end():
 
 def test_seeds_are_averaged():
     one, two = (
-        (CurvePoint(1, 1.0, tune_loss=1.0),),
-        (CurvePoint(1, 1.0, tune_loss=2.0), CurvePoint(2, 2.0, tune_loss=0.5)),
+        (CurvePoint(1, 1.0, validation_loss=1.0),),
+        (CurvePoint(1, 1.0, validation_loss=2.0), CurvePoint(2, 2.0, validation_loss=0.5)),
     )
-    assert plots._mean_curve([one, two], "tune_loss") == [(1.0, 1.5), (2.0, 0.5)]
+    assert plots._mean_curve([one, two], "validation_loss") == [(1.0, 1.5), (2.0, 0.5)]
 
 
 def test_one_trained_row_alone_still_has_ticks(comparison):

@@ -121,9 +121,9 @@ def test_what_is_recommended_and_when_not_is_said(comparison):
 
 
 def test_challenges_are_told(records):
-    scored = {"name": "hans", "chance": 0.5, "scoring": "two-way: summed", "error": None}
+    scored = {"name": "hans", "majority_accuracy": 0.5, "scoring": "two-way: summed", "error": None}
     scored["rows"] = [{"method": "lora", "accuracy": {"mean": 0.61}}]
     gone = {"name": "gone", "error": "gone.csv: no such file", "rows": []}
-    text = tables.plain_table({**compare_records(records), "challenges": [scored, gone]})
+    text = tables.plain_table({**compare_records(records), "external": [scored, gone]})
     assert "challenge hans: best lora with 61.0 % (its most frequent label: 50.0 %)\n    two-way: summed" in text
     assert "challenge gone: left out: gone.csv: no such file" in text

@@ -158,7 +158,7 @@ def test_nothing_is_deleted_or_written_through_a_link(quick, mine, link):
     assert contents(mine) == before
 
 
-@pytest.mark.parametrize("name", ["adapter", "checkpoint", "challenges", "last_good"])
+@pytest.mark.parametrize("name", ["adapter", "checkpoint", "external", "last_good"])
 def test_a_link_inside_a_trial_is_refused(tmp_path, mine, name):
     trial = tmp_path / "trial"
     trial.mkdir()

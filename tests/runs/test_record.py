@@ -28,9 +28,9 @@ from entailor.runs.record import (
     atomic_path,
     folder_name,
     read_json,
+    write_checked_json,
     write_json,
     write_jsonl,
-    write_sealed_json,
     write_text,
 )
 
@@ -45,7 +45,7 @@ RECORD = RunRecord(
     costs=Costs(train_seconds=1.5, latency_p50_ms=None, trainable_parameters=12),
     events=("restart: once",),
     provenance={"precision": "fp32"},
-    curve=(CurvePoint(1, 0.5, train_loss=0.7), CurvePoint(2, 1.0, tune_loss=0.6, tune_accuracy=0.5)),
+    curve=(CurvePoint(1, 0.5, train_loss=0.7), CurvePoint(2, 1.0, validation_loss=0.6, validation_accuracy=0.5)),
     predictions=(
         Prediction("a", "yes", {"yes": 0.25, "no": 0.75}, "g", "a text", "another"),
         Prediction("b", "no", {"yes": 0.5, "no": 0.5}),
@@ -321,7 +321,7 @@ def test_no_seed_leads_out_of_the_run(seed):
 def rewritten(folder: Path, **changes: Any) -> None:
     """Change a record as a stranger can, with a checksum that fits."""
     head = json.loads((folder / "record.json").read_text())
-    write_sealed_json(folder / "record.json", {**head, **changes})
+    write_checked_json(folder / "record.json", {**head, **changes})
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from entailor.errors import ConfigError, DataError, LabelError, RunError
 from entailor.evaluation.calibration import apply_temperature
 from entailor.evaluation.metrics import evaluate_record
 from entailor.runs.layout import RunFolder
-from entailor.runs.record import RunRecord, read_json, write_json, write_sealed_json
+from entailor.runs.record import RunRecord, read_json, write_checked_json, write_json
 from entailor.shipping.inference import Confidence, evaluate, find_trial, label_names_of_run, predict
 from entailor.shipping.restoring import load_classifier
 from entailor.study.compare import Comparison, compare
@@ -381,7 +381,7 @@ def test_a_folder_that_is_no_run(tmp_path, nli_files):
 
 
 def test_a_run_without_a_complete_trial(tmp_path):
-    write_sealed_json(RunFolder(tmp_path).comparison_file, {"rows": [], "winner": None})
+    write_checked_json(RunFolder(tmp_path).comparison_file, {"rows": [], "winner": None})
     with pytest.raises(RunError, match="no trial of this run is complete"):
         find_trial(tmp_path)
 
@@ -389,7 +389,7 @@ def test_a_run_without_a_complete_trial(tmp_path):
 def test_a_run_none_of_whose_rows_is_within_the_limits(copy_of, finished_run):
     folder = RunFolder(copy_of("lora").parents[3])
     none = {"model": None, "method": None}
-    write_sealed_json(folder.comparison_file, {**finished_run.summary, "recommendation": none})
+    write_checked_json(folder.comparison_file, {**finished_run.summary, "recommendation": none})
     with pytest.raises(RunError, match=r"no row keeps within the limits of `recommend`.* Give a trial's folder"):
         find_trial(folder.path)
 
@@ -402,7 +402,7 @@ def test_the_first_seed_that_is_complete_stands_for_the_row(copy_of, finished_ru
     reseal(trial, status="failed", error="TrainingError: other scores")
     lora = {"model": record["model"], "method": "lora", "best": True, "seeds": [1]}
     picked = {"model": record["model"], "method": "lora"}
-    write_sealed_json(folder.comparison_file, {**finished_run.summary, "rows": [lora], "recommendation": picked})
+    write_checked_json(folder.comparison_file, {**finished_run.summary, "rows": [lora], "recommendation": picked})
     assert find_trial(folder.path) == trial.parent / "seed-1"
     with pytest.raises(RunError, match="was not finished, or failed"):
         find_trial(trial)

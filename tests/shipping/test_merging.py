@@ -70,7 +70,7 @@ def test_merging_what_was_trained_on_nf4_states_the_price(quantised_trial, tmp_p
 
 
 def test_a_file_can_be_scored_instead(lora_trial, nli_files, tmp_path, capsys, monkeypatch):
-    words = ["merge", "--run", str(lora_trial), "--output", str(tmp_path / "merged"), "--test", nli_files.tune]
+    words = ["merge", "--run", str(lora_trial), "--output", str(tmp_path / "merged"), "--test", nli_files.validation]
     monkeypatch.setattr("sys.argv", ["entailor", *words, "--json"])
     with pytest.raises(SystemExit) as ended:
         main()

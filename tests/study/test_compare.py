@@ -99,7 +99,7 @@ def without_times(summary: dict[str, Any]) -> dict[str, Any]:
     }
     # between equally good rows the quicker one is called the best, and its tests are the others' tests
     for row in rows.values():
-        for key in ("best", "difference_to_best", "cannot_tell_apart_from_best", "letters", "p_chance"):
+        for key in ("best", "difference_to_best", "tied_with_best", "group", "p_majority"):
             del row[key]
         for key in ("pareto", "pareto_by"):  # costs
             del row[key]
@@ -117,7 +117,7 @@ def test_the_run_folder_holds_what_was_promised(finished_run: Comparison, nli_ex
         "experiment.yaml",
         "environment.json",
         "split.json",
-        "test_reads.json",
+        "test_access.json",
         "trials",
         "comparison.json",
         "doctor.json",
@@ -137,7 +137,7 @@ def test_the_run_folder_holds_what_was_promised(finished_run: Comparison, nli_ex
     }
     for trial in trials:
         held = {path.name for path in (run / "trials" / trial).iterdir()}
-        tables = {"curve.jsonl", "predictions.jsonl", "tune_predictions.jsonl"}
+        tables = {"curve.jsonl", "predictions.jsonl", "validation_predictions.jsonl"}
         assert held == {"record.json", "classifier.json", "adapter", *tables}
     assert not [path for path in run.rglob("*") if path.name.endswith(".tmp")]
 
@@ -153,7 +153,7 @@ def test_comparison_json_holds_the_keys_other_tools_read(finished_run: Compariso
         for key in ("macro_f1", "train_seconds", "peak_memory_bytes", "trainable_parameters", "stored_bytes"):
             assert row[key] > 0, key
         assert (row["examples_per_second"] or 0) > 0 or row["method"] != "lora"
-    assert summary["sizes"] == {"train": 48, "tune": 18, "test": 18}
+    assert summary["sizes"] == {"train": 48, "validation": 18, "test": 18}
     assert summary["num_test"] == 18
     assert summary["labels"] == ["entailment", "neutral", "contradiction"]
     assert summary["failed"] == []
@@ -336,9 +336,9 @@ def test_a_failed_trial_is_recorded_the_others_go_on_and_it_is_tried_again(nli_e
     assert started == [("lora", 0)]
     # nothing of the row is complete, so its settings may be set right in the same folder
     methods["lora"] = {"target_modules": ["query"], "num_train_epochs": 1, "r": 2}
-    mended = compare(changed(experiment, methods=methods))
-    assert mended.summary["failed"] == []
-    assert {row["method"] for row in mended.summary["rows"]} == {"majority", "lora", "linear_probe"}
+    fixed = compare(changed(experiment, methods=methods))
+    assert fixed.summary["failed"] == []
+    assert {row["method"] for row in fixed.summary["rows"]} == {"majority", "lora", "linear_probe"}
 
 
 def test_an_unforeseen_error_is_recorded_with_its_traceback(quick, monkeypatch):

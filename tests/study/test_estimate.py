@@ -1,4 +1,4 @@
-"""The forecast: cheap, complete, harmless to what follows, and kept for the comparison with the truth.
+"""The estimate: cheap, complete, harmless to what follows, and kept for the comparison with the truth.
 
 How near it comes is measured (docs/guides/budgets.md), not asserted: other work on the machine would decide it.
 """
@@ -20,10 +20,10 @@ from entailor.config.experiment import BudgetSettings, Experiment
 from entailor.data.example import Split
 from entailor.engine.probe import ScoringCost, probe_scoring, scoring_tokens
 from entailor.methods import build_method
-from entailor.report.effort import effort_lines, forecast_lines
+from entailor.report.effort import effort_lines, estimate_lines
 from entailor.runs.record import write_text
-from entailor.study.compare import Comparison, Observer, compare, forecast
-from entailor.study.estimate import RowCost, Work, forecast_rows, probe_row
+from entailor.study.compare import Comparison, Observer, compare, estimate
+from entailor.study.estimate import RowCost, Work, estimate_rows, probe_row
 from entailor.study.trial import TrialPlan
 from entailor.tasks import Task
 
@@ -38,7 +38,7 @@ def plain_page(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def experiment(nli_experiment: Experiment, tmp_path: Path) -> Experiment:
     rows = {name: nli_experiment.methods[name] for name in ("bag_of_words", "linear_probe", "lora")}
-    return nli_experiment.model_copy(update={"methods": rows, "forecast": True, "out": str(tmp_path / "run")})
+    return nli_experiment.model_copy(update={"methods": rows, "estimate": True, "out": str(tmp_path / "run")})
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ def test_what_the_trial_will_fail_on_is_said(nli_experiment, nli_task, nli_split
 
 def test_test_is_not_looked_at(nli_experiment, nli_task, nli_split):
     blank = [replace(row, text="", text_pair="", label="entailment") for row in nli_split.test]
-    blind = Split(nli_split.train, nli_split.tune, tuple(blank))
+    blind = Split(nli_split.train, nli_split.validation, tuple(blank))
     plan = plan_of(nli_experiment, "bag_of_words")
     assert probe_row(plan, nli_task, blind).error is None
     assert probe_row(plan, nli_task, blind).key == probe_row(plan, nli_task, nli_split).key
@@ -202,21 +202,21 @@ def test_trials_tuning_and_curve_are_counted(nli_experiment, nli_task, nli_split
     plans = [bag, plan, replace(plan, seed=1)]
     budget = BudgetSettings(trials=4, pruner="none")
     work = Work(plans, plans, (), set(), budget)
-    rows = {row["method"]: row for row in forecast_rows(work, nli_task, nli_split, known)}
+    rows = {row["method"]: row for row in estimate_rows(work, nli_task, nli_split, known)}
     assert rows["bag_of_words"]["seconds"] == 2
     assert rows["lora"]["tuning_seconds"] == pytest.approx(4 * 13)
     assert rows["lora"]["seconds"] == pytest.approx(2 * 13 + 4 * 13)
     tuned = replace(work, left=plans[:2], tuned={(plan.model, "lora")})
-    rows = {row["method"]: row for row in forecast_rows(tuned, nli_task, nli_split, known)}
+    rows = {row["method"]: row for row in estimate_rows(tuned, nli_task, nli_split, known)}
     assert rows["lora"]["seconds"] == pytest.approx(13)
     minutes = replace(work, budget=BudgetSettings(minutes=3))
-    rows = {row["method"]: row for row in forecast_rows(minutes, nli_task, nli_split, known)}
+    rows = {row["method"]: row for row in estimate_rows(minutes, nli_task, nli_split, known)}
     assert (rows["lora"]["tuning_seconds"], rows["bag_of_words"]["tuning_seconds"]) == (180, 0)
-    assert forecast_rows(replace(work, left=()), nli_task, nli_split, known) == []
+    assert estimate_rows(replace(work, left=()), nli_task, nli_split, known) == []
 
 
 def test_the_forecast_alone_runs_nothing_and_the_run_does_not_measure_again(experiment, probed, tmp_path):
-    expected = forecast(experiment)
+    expected = estimate(experiment)
     assert probed == ["bag_of_words", "linear_probe", "lora"] or sorted(probed) == sorted(experiment.methods)
     assert {row["method"]: row["trials"] for row in expected["rows"]} == {
         "bag_of_words": 1,
@@ -225,27 +225,27 @@ def test_the_forecast_alone_runs_nothing_and_the_run_does_not_measure_again(expe
     }
     assert expected["seconds"] == pytest.approx(sum(row["seconds"] for row in expected["rows"]))
     assert not list(tmp_path.rglob("record.json"))
-    assert not (tmp_path / "run" / "test_reads.json").exists()
-    lines = forecast_lines(expected)
+    assert not (tmp_path / "run" / "test_access.json").exists()
+    lines = estimate_lines(expected)
     assert lines[0].split() == ["row", "trials", "one", "trial", "tuning", "curve", "in", "all", "memory"]
-    assert lines[-1].startswith("forecast: about ")
+    assert lines[-1].startswith("estimate: about ")
     probed.clear()
     seen: list[dict[str, Any]] = []
-    run = compare(experiment, Observer(forecast=seen.append))
+    run = compare(experiment, Observer(estimate=seen.append))
     assert probed == []
     assert seen[0]["seconds"] == pytest.approx(expected["seconds"])
     check_truth(run)
 
 
 def check_truth(run: Comparison) -> None:
-    found = run.summary["forecast"]
+    found = run.summary["estimate"]
     for row in found["rows"]:
         for key in ("trial_seconds", "peak_memory_bytes"):
-            assert row[key]["ratio"] == pytest.approx(row[key]["forecast"] / row[key]["measured"])
+            assert row[key]["ratio"] == pytest.approx(row[key]["estimate"] / row[key]["measured"])
     walls = [record.provenance["wall_seconds"] for record in run.records]
     assert found["all_trials"]["measured"] == pytest.approx(sum(walls))
-    assert json.loads((run.folder.path / "forecast.json").read_text())["rows"]
-    assert any(line.startswith("forecast against truth") for line in effort_lines(run.summary))
+    assert json.loads((run.folder.path / "estimate.json").read_text())["rows"]
+    assert any(line.startswith("estimate against truth") for line in effort_lines(run.summary))
 
 
 def test_a_forecast_changes_no_result(experiment, finished_run, tmp_path):
@@ -255,17 +255,17 @@ def test_a_forecast_changes_no_result(experiment, finished_run, tmp_path):
         assert (place / "predictions.jsonl").read_bytes() == (earlier / "predictions.jsonl").read_bytes()
 
 
-def test_what_is_complete_is_not_forecast(experiment, probed):
+def test_what_is_complete_is_not_estimate(experiment, probed):
     quick = experiment.model_copy(update={"methods": {"bag_of_words": {}}})
     compare(quick)
     probed.clear()
     seen: list[dict[str, Any]] = []
-    compare(quick, Observer(forecast=seen.append))
+    compare(quick, Observer(estimate=seen.append))
     assert probed == []
     assert (seen[0]["rows"], seen[0]["seconds"]) == ([], 0)
 
 
 def test_it_can_be_switched_off(experiment, probed):
-    off = experiment.model_copy(update={"methods": {"majority": {}}, "forecast": False})
-    assert compare(off).summary["forecast"] is None
+    off = experiment.model_copy(update={"methods": {"majority": {}}, "estimate": False})
+    assert compare(off).summary["estimate"] is None
     assert probed == []

@@ -1,4 +1,4 @@
-"""Challenge sets: scored by every finished classifier, never trained on, and two-way files by summing probabilities."""
+"""External sets: scored by every finished classifier, never trained on, and two-way files by summing probabilities."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def two_way(nli_split: Split, csv_of, tmp_path: Path) -> str:
 
 
 def challenged(experiment: Experiment, *sources: str) -> Experiment:
-    return experiment.model_copy(update={"data": experiment.data.model_copy(update={"challenge": sources})})
+    return experiment.model_copy(update={"data": experiment.data.model_copy(update={"external": sources})})
 
 
 def test_the_test_file_as_a_challenge_gives_the_figures_of_test(quick):
     summary = compare(challenged(quick, quick.data.test)).summary
-    (challenge,) = summary["challenges"]
+    (challenge,) = summary["external"]
     assert (challenge["name"], challenge["num_examples"], challenge["error"]) == ("test", 18, None)
     assert challenge["scoring"] == "labels as trained"
     test = {row["method"]: row for row in summary["rows"]}
@@ -57,12 +57,12 @@ def test_the_test_file_as_a_challenge_gives_the_figures_of_test(quick):
             assert row["accuracy"][key] == pytest.approx(same["accuracy"][key])
         assert row["groups"] == same["groups"]
         assert row["per_label"] == same["per_label"]
-        assert row["letters"]
+        assert row["group"]
 
 
 def test_a_two_way_set_is_scored_by_summing_neutral_and_contradiction(quick, two_way):
     run = compare(challenged(quick, two_way))
-    (challenge,) = run.summary["challenges"]
+    (challenge,) = run.summary["external"]
     assert challenge["labels"] == ["entailment", "not_entailment"]
     assert "the probabilities of neutral and contradiction are summed" in challenge["scoring"]
     record = next(record for record in run.records if record.name == "bag_of_words")
@@ -80,25 +80,25 @@ def test_a_two_way_set_is_scored_by_summing_neutral_and_contradiction(quick, two
 
 def test_a_finished_run_is_scored_and_not_trained_again(quick, two_way, monkeypatch):
     first = compare(quick)
-    assert first.summary["challenges"] == []
+    assert first.summary["external"] == []
     records = {path: path.stat().st_mtime_ns for path in first.folder.path.rglob("record.json")}
     monkeypatch.setattr(entailor.study.compare, "run_trial", lambda *_: pytest.fail("a trial was run again"))
     second = compare(challenged(quick, two_way))
-    assert [row["method"] for row in second.summary["challenges"][0]["rows"]]
+    assert [row["method"] for row in second.summary["external"][0]["rows"]]
     assert {path: path.stat().st_mtime_ns for path in records} == records
     assert second.summary["rows"] == first.summary["rows"]
     # and the same file is scored once; without the flag the run still holds it
     monkeypatch.setattr(entailor.study.external, "load_classifier", lambda *_: pytest.fail("scored again"))
     third = compare(quick)
-    assert third.summary["challenges"] == second.summary["challenges"]
-    assert json.loads(third.folder.comparison_file.read_text())["challenges"] == second.summary["challenges"]
+    assert third.summary["external"] == second.summary["external"]
+    assert json.loads(third.folder.comparison_file.read_text())["external"] == second.summary["external"]
 
 
 def test_a_changed_file_is_scored_again(quick, two_way, monkeypatch, nli_split, csv_of):
     compare(challenged(quick, two_way))
     labels = {"entailment": "entailment", "neutral": "not_entailment", "contradiction": "not_entailment"}
     csv_of(Path(two_way), [replace(row, label=labels[row.label]) for row in nli_split.test[:9]])
-    (challenge,) = compare(challenged(quick, two_way)).summary["challenges"]
+    (challenge,) = compare(challenged(quick, two_way)).summary["external"]
     assert challenge["num_examples"] == 9
 
 
@@ -107,7 +107,7 @@ def test_rows_are_read_after_everything_is_chosen(quick, two_way, monkeypatch):
     read, run = entailor.study.external.read_examples, entailor.study.compare.run_trial
 
     def reading(source: str, *rest: Any) -> Any:
-        order.append("challenge")
+        order.append("external")
         return read(source, *rest)
 
     def running(plan: Any, *rest: Any) -> RunRecord:
@@ -117,7 +117,7 @@ def test_rows_are_read_after_everything_is_chosen(quick, two_way, monkeypatch):
     monkeypatch.setattr(entailor.study.external, "read_examples", reading)
     monkeypatch.setattr(entailor.study.compare, "run_trial", running)
     compare(challenged(quick, two_way))
-    assert order == ["majority", "bag_of_words", "challenge"]
+    assert order == ["majority", "bag_of_words", "external"]
 
 
 def test_a_file_that_is_not_there_is_told_before_anything_is_run(quick, monkeypatch):
@@ -131,10 +131,10 @@ def test_a_file_that_does_not_fit_stops_nothing(quick, nli_split, csv_of, tmp_pa
     single = csv_of(tmp_path / "single.csv", [replace(row, text_pair=None) for row in nli_split.test])
     notes: list[str] = []
     summary = compare(challenged(quick, odd, single, quick.data.test), Observer(note=notes.append)).summary
-    assert [one["name"] for one in summary["challenges"]] == ["odd", "single", "test"]
-    assert "label 'maybe', expected 'entailment'" in summary["challenges"][0]["error"]
-    assert "trained on pairs, these are single texts" in summary["challenges"][1]["error"]
-    assert summary["challenges"][2]["rows"]
+    assert [one["name"] for one in summary["external"]] == ["odd", "single", "test"]
+    assert "label 'maybe', expected 'entailment'" in summary["external"][0]["error"]
+    assert "trained on pairs, these are single texts" in summary["external"][1]["error"]
+    assert summary["external"][2]["rows"]
     assert sum(note.startswith("challenge left out") for note in notes) == 2
 
 
@@ -144,14 +144,14 @@ def test_a_classifier_that_is_gone_is_left_out_with_a_note(quick, two_way):
     (run.folder.trial(record.model, "majority", 0) / "classifier.json").unlink()
     notes: list[str] = []
     summary = compare(challenged(quick, two_way), Observer(note=notes.append)).summary
-    assert [row["method"] for row in summary["challenges"][0]["rows"]] == ["bag_of_words"]
+    assert [row["method"] for row in summary["external"][0]["rows"]] == ["bag_of_words"]
     assert any("majority, seed 0, could not be scored" in note for note in notes)
 
 
 def test_every_seed_counts(nli_experiment, two_way, tmp_path):
     lora = {"lora": {"r": 2, "num_train_epochs": 1, "learning_rate": 0.03}}
     experiment = nli_experiment.model_copy(update={"methods": lora, "out": str(tmp_path / "run")})
-    (row,) = compare(challenged(experiment, two_way)).summary["challenges"][0]["rows"]
+    (row,) = compare(challenged(experiment, two_way)).summary["external"][0]["rows"]
     assert row["num_seeds"] == 2
     assert len(row["accuracy"]["per_seed"]) == 2
 
@@ -194,7 +194,7 @@ def test_columns_of_train_are_not_asked_of_a_file_that_has_others(quick, nli_spl
         path.write_text(path.read_text().replace("premise", "first").replace("hypothesis", "second"))
         renamed[name] = str(path)
     columns = {"premise": "first", "hypothesis": "second"}
-    data = quick.data.model_copy(update={**renamed, "columns": columns, "challenge": (quick.data.test,)})
-    (challenge,) = compare(quick.model_copy(update={"data": data})).summary["challenges"]
+    data = quick.data.model_copy(update={**renamed, "columns": columns, "external": (quick.data.test,)})
+    (challenge,) = compare(quick.model_copy(update={"data": data})).summary["external"]
     assert challenge["error"] is None
     assert challenge["num_examples"] == 18

@@ -33,7 +33,7 @@ def test_families_stand_in_one_table(tiny_model, nli_files, out):
         },
         seeds=2,
         restarts=0,
-        forecast=False,
+        estimate=False,
         doctor=False,
         out=out,
     )
@@ -90,7 +90,7 @@ def test_methods_of_the_default_list_that_cannot_work_are_left_out_before_anythi
         def stop(number, count, title):
             raise EntailorError(f"{count} trials")  # planned, and nothing trained
 
-        settings = {"seeds": 1, "forecast": False, "doctor": False, "out": f"{out}-{kind}-{len(methods)}"}
+        settings = {"seeds": 1, "estimate": False, "doctor": False, "out": f"{out}-{kind}-{len(methods)}"}
         experiment = Experiment(data=nli_files, models=(model,), methods={name: {} for name in methods}, **settings)
         with pytest.raises(EntailorError) as found:
             compare(experiment, Observer(note=notes.append, trial=stop))

@@ -12,14 +12,14 @@ import entailor.study.compare
 import entailor.study.search
 from entailor.config.experiment import BudgetSettings, Experiment, parse_settings
 from entailor.data.example import Split
-from entailor.engine.stopping import Stopped, StopSwitch, Surroundings
+from entailor.engine.stopping import RunContext, Stopped, StopSwitch
 from entailor.engine.trainer import TrainingResult
 from entailor.errors import ConfigError, DivergedError, MethodError, RunError, TrainingError
 from entailor.methods import build_method
 from entailor.runs.layout import RunFolder
-from entailor.runs.record import CurvePoint, RunRecord, read_sealed_json, write_sealed_json, write_text
+from entailor.runs.record import CurvePoint, RunRecord, read_checked_json, write_checked_json, write_text
 from entailor.study.compare import Observer, compare
-from entailor.study.search import expected_share, search_ranges, tune_rows, tuning_document, with_settings
+from entailor.study.search import expected_share, search_candidates, search_document, search_ranges, with_settings
 from entailor.study.trial import TrialPlan, train_only
 from entailor.tasks import Task
 
@@ -36,14 +36,14 @@ def plan(nli_experiment: Experiment) -> TrialPlan:
 
 
 @pytest.fixture
-def tune(plan: TrialPlan, nli_task: Task, nli_split: Split, tmp_path: Path) -> Any:
+def validation(plan: TrialPlan, nli_task: Task, nli_split: Split, tmp_path: Path) -> Any:
     """Return what tunes the plan, or others, in a folder of its own and gives the chosen plans."""
 
     def run(
-        budget: BudgetSettings, *plans: TrialPlan, around: Surroundings | None = None, stage: Any = lambda *what: None
+        budget: BudgetSettings, *plans: TrialPlan, around: RunContext | None = None, stage: Any = lambda *what: None
     ) -> list[TrialPlan]:
-        rest = (stage, around or Surroundings())
-        return tune_rows(plans or (plan,), budget, nli_task, nli_split, RunFolder(tmp_path), *rest)
+        rest = (stage, around or RunContext())
+        return search_candidates(plans or (plan,), budget, nli_task, nli_split, RunFolder(tmp_path), *rest)
 
     return run
 
@@ -62,7 +62,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, float]]:
 
 
 def study_of(folder: Path) -> dict[str, Any]:
-    document = tuning_document(RunFolder(folder))
+    document = search_document(RunFolder(folder))
     assert document is not None
     (study,) = document["studies"]
     return study
@@ -78,18 +78,18 @@ def test_a_budget_is_one_measure():
     assert BudgetSettings(minutes=0.5).is_set
 
 
-def test_every_row_with_a_search_space_tries_as_many_settings(tune, plan, tmp_path, counted):
+def test_every_row_with_a_search_space_tries_as_many_settings(validation, plan, tmp_path, counted):
     other = replace(plan, row="full", method=build_method("full_finetuning", {"num_train_epochs": 1}))
-    chosen = tune(BudgetSettings(trials=3), plan, replace(plan, seed=1), other)
+    chosen = validation(BudgetSettings(trials=3), plan, replace(plan, seed=1), other)
     assert len(counted) == 6  # both seeds of lora share one study
     assert chosen[0].method == chosen[1].method
     assert [one.seed for one in chosen] == [0, 1, 0]
-    document = tuning_document(RunFolder(tmp_path))
+    document = search_document(RunFolder(tmp_path))
     assert {study["method"]: len(study["trials"]) for study in document["studies"]} == {"lora": 3, "full": 3}
 
 
-def test_the_rows_own_settings_are_tried_first_and_the_others_lie_in_the_range(tune, plan, counted):
-    tune(BudgetSettings(trials=4))
+def test_the_rows_own_settings_are_tried_first_and_the_others_lie_in_the_range(validation, plan, counted):
+    validation(BudgetSettings(trials=4))
     rates = [settings["learning_rate"] for settings in counted]
     assert rates[0] == pytest.approx(plan.method.learning_rate)
     assert len(set(rates)) == 4
@@ -98,16 +98,16 @@ def test_the_rows_own_settings_are_tried_first_and_the_others_lie_in_the_range(t
     assert all(found.low <= rate <= found.high for rate in rates[1:])
 
 
-def test_the_best_on_tune_is_chosen(tune, tmp_path):
-    (chosen,) = tune(BudgetSettings(trials=4, pruner="none"))
+def test_the_best_on_validation_is_chosen(validation, tmp_path):
+    (chosen,) = validation(BudgetSettings(trials=4, pruner="none"))
     study = study_of(tmp_path)
-    best = max(study["trials"], key=lambda one: (one["tune_accuracy"], -one["tune_loss"]))
+    best = max(study["trials"], key=lambda one: (one["validation_accuracy"], -one["validation_loss"]))
     assert study["best"] == best["number"]
     assert chosen.method.learning_rate == best["settings"]["learning_rate"]
     assert {one["state"] for one in study["trials"]} == {"complete"}
 
 
-def test_settings_that_fall_behind_are_stopped_early(tune, plan, tmp_path, monkeypatch):
+def test_settings_that_fall_behind_are_stopped_early(validation, plan, tmp_path, monkeypatch):
     def learn_by_rate(
         plan: TrialPlan, task: Task, split: Any, folder: Path, on_progress: Any, on_evaluation: Any, around: Any
     ) -> TrainingResult:
@@ -116,13 +116,15 @@ def test_settings_that_fall_behind_are_stopped_early(tune, plan, tmp_path, monke
         result = TrainingResult(best_step=1, best_accuracy=accuracy, best_loss=1 - accuracy)
         for epoch in (1, 2, 3):
             result.examples_seen, result.epochs = 48 * epoch, float(epoch)
-            result.curve.append(CurvePoint(3 * epoch, epoch, tune_loss=1 - accuracy, tune_accuracy=accuracy))
+            result.curve.append(
+                CurvePoint(3 * epoch, epoch, validation_loss=1 - accuracy, validation_accuracy=accuracy)
+            )
             if on_evaluation(result.curve[-1], result.examples_seen):
                 break
         return result
 
     monkeypatch.setattr(entailor.study.search, "train_only", learn_by_rate)
-    tune(BudgetSettings(trials=9))
+    validation(BudgetSettings(trials=9))
     trials = study_of(tmp_path)["trials"]
     pruned = [one for one in trials if one["state"] == "pruned"]
     assert pruned
@@ -132,38 +134,38 @@ def test_settings_that_fall_behind_are_stopped_early(tune, plan, tmp_path, monke
     assert study_of(tmp_path)["best"] not in [one["number"] for one in pruned]
 
 
-def test_a_budget_of_examples_is_not_exceeded(tune, tmp_path):
-    tune(BudgetSettings(examples=400))
+def test_a_budget_of_examples_is_not_exceeded(validation, tmp_path):
+    validation(BudgetSettings(examples=400))
     study = study_of(tmp_path)
     assert 300 < study["examples_seen"] <= 400
     assert len(study["trials"]) > 2
 
 
-def test_a_budget_too_small_for_one_training_cuts_it_and_takes_what_there_is(tune, plan, tmp_path):
-    (chosen,) = tune(BudgetSettings(examples=60))
+def test_a_budget_too_small_for_one_training_cuts_it_and_takes_what_there_is(validation, plan, tmp_path):
+    (chosen,) = validation(BudgetSettings(examples=60))
     (only,) = study_of(tmp_path)["trials"]
     assert (only["state"], only["epochs"]) == ("cut", 1.0)
     assert chosen.method.learning_rate == pytest.approx(plan.method.learning_rate)
 
 
-def test_a_budget_of_minutes_ends(tune, tmp_path, monkeypatch):
+def test_a_budget_of_minutes_ends(validation, tmp_path, monkeypatch):
     clock = iter(range(0, 100_000, 10))  # ten seconds between any two looks at the clock
     monkeypatch.setattr(entailor.study.search.time, "perf_counter", lambda: float(next(clock)))
-    tune(BudgetSettings(minutes=4))
+    validation(BudgetSettings(minutes=4))
     study = study_of(tmp_path)
     assert len(study["trials"]) >= 1
     assert study["trials"][-1]["state"] in ("cut", "complete", "pruned")
 
 
-def test_random_draws_and_hyperband_work_as_well(tune, tmp_path, counted):
-    tune(BudgetSettings(trials=3, sampler="random", pruner="hyperband"))
+def test_random_draws_and_hyperband_work_as_well(validation, tmp_path, counted):
+    validation(BudgetSettings(trials=3, sampler="random", pruner="hyperband"))
     assert len(counted) == 3
 
 
 # --- test is out of reach
 
 
-def test_tuning_never_holds_the_test_split(tune, monkeypatch, nli_split):
+def test_tuning_never_holds_the_test_split(validation, monkeypatch, nli_split):
     seen: list[Split] = []
 
     def train(plan: TrialPlan, task: Task, split: Split, *rest: Any) -> Any:
@@ -171,9 +173,9 @@ def test_tuning_never_holds_the_test_split(tune, monkeypatch, nli_split):
         return train_only(plan, task, split, *rest)
 
     monkeypatch.setattr(entailor.study.search, "train_only", train)
-    tune(BudgetSettings(trials=2))
+    validation(BudgetSettings(trials=2))
     assert [split.test for split in seen] == [(), ()]
-    assert seen[0].tune == nli_split.tune
+    assert seen[0].validation == nli_split.validation
 
 
 def test_all_tuning_is_done_before_test_is_read(nli_experiment, tmp_path):
@@ -198,55 +200,55 @@ def test_all_tuning_is_done_before_test_is_read(nli_experiment, tmp_path):
 # --- going on
 
 
-def test_a_finished_study_is_not_redone(tune, counted, tmp_path):
-    first = tune(BudgetSettings(trials=3))
+def test_a_finished_study_is_not_redone(validation, counted, tmp_path):
+    first = validation(BudgetSettings(trials=3))
     before = study_of(tmp_path)
     counted.clear()
-    assert tune(BudgetSettings(trials=3)) == first
+    assert validation(BudgetSettings(trials=3)) == first
     assert counted == []
     assert study_of(tmp_path) == before
 
 
-def test_a_study_that_was_broken_off_goes_on_as_if_it_had_not_been(tune, counted, tmp_path):
+def test_a_study_that_was_broken_off_goes_on_as_if_it_had_not_been(validation, counted, tmp_path):
     def break_off(text: str) -> None:
         if ", 3 of 7" in text:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        tune(BudgetSettings(trials=7), around=Surroundings(note=break_off))
+        validation(BudgetSettings(trials=7), around=RunContext(note=break_off))
     assert study_of(tmp_path)["status"] == "running"
     assert len(counted) == 3
-    tune(BudgetSettings(trials=7))
+    validation(BudgetSettings(trials=7))
     assert len(counted) == 7
     rates, broken_off = [one["learning_rate"] for one in counted], study_of(tmp_path)
     (tmp_path / "tuning").rename(tmp_path / "aside")
     counted.clear()
-    tune(BudgetSettings(trials=7))
+    validation(BudgetSettings(trials=7))
     assert [one["learning_rate"] for one in counted] == rates
     whole = study_of(tmp_path)
-    kept = ("number", "settings", "state", "tune_accuracy", "tune_loss", "examples_seen", "epochs")
+    kept = ("number", "settings", "state", "validation_accuracy", "validation_loss", "examples_seen", "epochs")
     assert [[one[key] for key in kept] for one in whole["trials"]] == [
         [one[key] for key in kept] for one in broken_off["trials"]
     ]
 
 
-def test_a_study_of_other_settings_or_data_is_begun_anew(tune, plan, counted, tmp_path):
-    tune(BudgetSettings(trials=2))
-    tune(BudgetSettings(trials=3))
+def test_a_study_of_other_settings_or_data_is_begun_anew(validation, plan, counted, tmp_path):
+    validation(BudgetSettings(trials=2))
+    validation(BudgetSettings(trials=3))
     assert len(counted) == 5
-    tune(BudgetSettings(trials=3), with_settings(plan, {"learning_rate": 0.01}))
+    validation(BudgetSettings(trials=3), with_settings(plan, {"learning_rate": 0.01}))
     assert len(counted) == 8
 
 
-def test_a_damaged_study_is_begun_anew_or_named(tune, counted, tmp_path):
-    tune(BudgetSettings(trials=2))
+def test_a_damaged_study_is_begun_anew_or_named(validation, counted, tmp_path):
+    validation(BudgetSettings(trials=2))
     (place,) = tmp_path.glob("tuning/*/lora")
     write_text(place / "study.json", "{")
-    tune(BudgetSettings(trials=2))
+    validation(BudgetSettings(trials=2))
     assert len(counted) == 4
-    write_sealed_json(place / "study.json", {"trials": [{"number": 0}]})
+    write_checked_json(place / "study.json", {"trials": [{"number": 0}]})
     with pytest.raises(RunError, match=r"study\.json: not what Entailor writes"):
-        tuning_document(RunFolder(tmp_path))
+        search_document(RunFolder(tmp_path))
 
 
 def test_another_budget_is_refused_in_a_folder_with_results(nli_experiment, tmp_path):
@@ -259,14 +261,14 @@ def test_another_budget_is_refused_in_a_folder_with_results(nli_experiment, tmp_
 # --- failures
 
 
-def test_a_setting_that_diverges_is_recorded_and_the_others_go_on(tune, plan, tmp_path, monkeypatch):
+def test_a_setting_that_diverges_is_recorded_and_the_others_go_on(validation, plan, tmp_path, monkeypatch):
     def train(plan: TrialPlan, *rest: Any) -> Any:
         if plan.method.learning_rate < 0.02:
             raise DivergedError("step 3: loss nan")
         return train_only(plan, *rest)
 
     monkeypatch.setattr(entailor.study.search, "train_only", train)
-    (chosen,) = tune(BudgetSettings(trials=4))
+    (chosen,) = validation(BudgetSettings(trials=4))
     trials = study_of(tmp_path)["trials"]
     failed = [one for one in trials if one["state"] == "failed"]
     assert failed
@@ -275,12 +277,12 @@ def test_a_setting_that_diverges_is_recorded_and_the_others_go_on(tune, plan, tm
     assert chosen.method.learning_rate >= 0.02
 
 
-def test_a_row_that_no_setting_mends_keeps_its_own_and_costs_one_attempt(tune, plan, tmp_path, monkeypatch):
+def test_a_row_that_no_setting_mends_keeps_its_own_and_costs_one_attempt(validation, plan, tmp_path, monkeypatch):
     def train(*rest: Any) -> Any:
         raise MethodError("target_modules: nowhere")
 
     monkeypatch.setattr(entailor.study.search, "train_only", train)
-    assert tune(BudgetSettings(trials=5)) == [plan]
+    assert validation(BudgetSettings(trials=5)) == [plan]
     study = study_of(tmp_path)
     assert (len(study["trials"]), study["best"], study["chosen"]) == (1, None, {})
     assert study["trials"][0]["failure"] == "refused"
@@ -296,7 +298,7 @@ FAILURES = [
 
 
 @pytest.mark.parametrize(("error", "kind"), FAILURES, ids=lambda one: type(one).__name__)
-def test_a_first_setting_that_fails_does_not_end_the_search(tune, tmp_path, monkeypatch, error, kind):
+def test_a_first_setting_that_fails_does_not_end_the_search(validation, tmp_path, monkeypatch, error, kind):
     calls: list[int] = []
 
     def train(*rest: Any) -> Any:
@@ -306,20 +308,20 @@ def test_a_first_setting_that_fails_does_not_end_the_search(tune, tmp_path, monk
         return train_only(*rest)
 
     monkeypatch.setattr(entailor.study.search, "train_only", train)
-    tune(BudgetSettings(trials=3))
+    validation(BudgetSettings(trials=3))
     study = study_of(tmp_path)
     assert [one["state"] == "failed" for one in study["trials"]] == [True, False, False]
     assert study["trials"][0]["failure"] == kind
     assert study["best"] in (1, 2)
 
 
-def test_a_search_in_which_every_setting_diverges_spends_its_budget_and_ends(tune, plan, tmp_path, monkeypatch):
+def test_a_search_in_which_every_setting_diverges_spends_its_budget_and_ends(validation, plan, tmp_path, monkeypatch):
     def train(*rest: Any) -> Any:
         raise DivergedError("step 1: loss nan")
 
     monkeypatch.setattr(entailor.study.search, "train_only", train)
     notes: list[str] = []
-    assert tune(BudgetSettings(examples=100), around=Surroundings(note=notes.append)) == [plan]
+    assert validation(BudgetSettings(examples=100), around=RunContext(note=notes.append)) == [plan]
     study = study_of(tmp_path)
     assert 1 < len(study["trials"]) <= 100
     assert study["best"] is None
@@ -327,18 +329,18 @@ def test_a_search_in_which_every_setting_diverges_spends_its_budget_and_ends(tun
     assert "the row keeps its own settings" in notes[-1]
 
 
-def test_a_search_that_only_crashes_is_given_up_after_a_few(tune, tmp_path, monkeypatch):
+def test_a_search_that_only_crashes_is_given_up_after_a_few(validation, tmp_path, monkeypatch):
     def train(*rest: Any) -> Any:
         raise MemoryError
 
     monkeypatch.setattr(entailor.study.search, "train_only", train)
-    tune(BudgetSettings(trials=20))
+    validation(BudgetSettings(trials=20))
     assert len(study_of(tmp_path)["trials"]) == 3
 
 
-def test_a_real_divergence_in_the_first_setting_lets_the_others_be_tried(tune, plan, tmp_path):
+def test_a_real_divergence_in_the_first_setting_lets_the_others_be_tried(validation, plan, tmp_path):
     wild = with_settings(plan, {"learning_rate": 1e30})
-    tune(BudgetSettings(trials=4), wild)
+    validation(BudgetSettings(trials=4), wild)
     study = study_of(tmp_path)
     assert len(study["trials"]) == 4
     assert study["trials"][0]["failure"] == "diverged"
@@ -347,14 +349,14 @@ def test_a_real_divergence_in_the_first_setting_lets_the_others_be_tried(tune, p
 # --- files of others, and signals
 
 
-def test_a_search_touches_nothing_in_the_working_directory(tune, plan, tmp_path, monkeypatch):
+def test_a_search_touches_nothing_in_the_working_directory(validation, plan, tmp_path, monkeypatch):
     here = tmp_path / "here"
     (here / "checkpoint").mkdir(parents=True)
     own = [here / "checkpoint" / f"step-{number:09d}.safetensors" for number in (1, 2, 3)]
     for file in own:
         file.write_text("mine")
     monkeypatch.chdir(here)
-    tune(BudgetSettings(trials=2), replace(plan, checkpoint_steps=1))
+    validation(BudgetSettings(trials=2), replace(plan, checkpoint_steps=1))
     assert sorted(here.rglob("*")) == [here / "checkpoint", *own]
     assert not list((tmp_path / "tuning").rglob("step-*"))
 
@@ -367,7 +369,7 @@ def test_no_run_folder_is_not_the_working_directory(out):
 
 @pytest.mark.parametrize("budget", [{"trials": 4}, {"trials": 4, "pruner": "hyperband"}, {"examples": 300}], ids=str)
 @pytest.mark.parametrize("step", [4, 6, 9])
-def test_a_signal_during_a_setting_goes_on_from_its_checkpoint(budget, step, tune, tmp_path):
+def test_a_signal_during_a_setting_goes_on_from_its_checkpoint(budget, step, validation, tmp_path):
     stop, notes = StopSwitch(), []
 
     def ask(stage: str, done: int, *rest: Any) -> None:
@@ -375,13 +377,13 @@ def test_a_signal_during_a_setting_goes_on_from_its_checkpoint(budget, step, tun
             stop.request(15)
 
     with pytest.raises(Stopped, match=f"step {step} of 9, a checkpoint is written"):
-        tune(BudgetSettings(**budget), around=Surroundings(stop), stage=ask)
+        validation(BudgetSettings(**budget), around=RunContext(stop), stage=ask)
     assert len(study_of(tmp_path)["trials"]) == 1
-    tune(BudgetSettings(**budget), around=Surroundings(note=notes.append))
+    validation(BudgetSettings(**budget), around=RunContext(note=notes.append))
     assert notes[0] == f"lora, setting 2: goes on from the checkpoint at step {step}"
     broken_off = study_of(tmp_path)
     (tmp_path / "tuning").rename(tmp_path / "aside")
-    tune(BudgetSettings(**budget))
+    validation(BudgetSettings(**budget))
     times = ("seconds", "ended")
     assert [{key: one[key] for key in one if key not in times} for one in study_of(tmp_path)["trials"]] == [
         {key: one[key] for key in one if key not in times} for one in broken_off["trials"]
@@ -399,10 +401,10 @@ def test_the_expected_share_is_between_a_third_and_all():
     assert share == expected_share(BudgetSettings(trials=4), 4, 3)
 
 
-def test_records_and_files_agree(tune, tmp_path):
-    tune(BudgetSettings(trials=2))
+def test_records_and_files_agree(validation, tmp_path):
+    validation(BudgetSettings(trials=2))
     (file,) = tmp_path.glob("tuning/*/lora/study.json")
-    assert [row["number"] for row in read_sealed_json(file, "")["trials"]] == [0, 1]
+    assert [row["number"] for row in read_checked_json(file, "")["trials"]] == [0, 1]
     assert not list(tmp_path.rglob("*.tmp"))
     assert not list(tmp_path.rglob("record.json"))
     assert RunRecord  # nothing of a trial is written

@@ -18,7 +18,7 @@ from entailor.report.tables import plain_table
 from entailor.runs.layout import RunFolder
 from entailor.runs.record import write_text
 from entailor.study.compare import Comparison, Observer, compare
-from entailor.study.test_access import Seal, open_seal
+from entailor.study.test_access import AccessLog, log_test_access
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +43,7 @@ def late(run: Comparison) -> dict[str, bool]:
 
 def test_one_run_is_one_read_with_time_and_hashes(run, tmp_path, nli_split):
     first = run({"majority": {}, "bag_of_words": {}})
-    written = json.loads((tmp_path / "run" / "test_reads.json").read_text())
+    written = json.loads((tmp_path / "run" / "test_access.json").read_text())
     (read,) = written["reads"]
     assert written["test"]["examples"] == 18
     assert read["split"] == nli_split.fingerprint()
@@ -56,9 +56,9 @@ def test_one_run_is_one_read_with_time_and_hashes(run, tmp_path, nli_split):
 
 def test_the_same_command_again_is_no_new_read(run, tmp_path):
     run({"majority": {}})
-    before = (tmp_path / "run" / "test_reads.json").read_text()
+    before = (tmp_path / "run" / "test_access.json").read_text()
     run({"majority": {}})
-    assert (tmp_path / "run" / "test_reads.json").read_text() == before
+    assert (tmp_path / "run" / "test_access.json").read_text() == before
 
 
 def test_a_row_added_later_is_exploratory_in_file_table_and_lines(run):
@@ -93,7 +93,7 @@ def test_a_kill_between_the_first_record_and_the_marker_makes_nothing_explorator
 
     rows = {"majority": {}, "bag_of_words": {}}
     with monkeypatch.context() as patch:
-        patch.setattr(Seal, "with_results", killed)
+        patch.setattr(AccessLog, "with_results", killed)
         with pytest.raises(KeyboardInterrupt):
             run(rows)
     assert len(list((tmp_path / "run").rglob("record.json"))) == 1
@@ -111,7 +111,7 @@ def test_a_row_added_later_and_killed_before_its_marker_stays_exploratory(run, t
     run({"majority": {}})
     rows = {"bag_of_words": {}, "narrow": {"method": "bag_of_words", "max_ngram": 1}}
     with monkeypatch.context() as patch:
-        patch.setattr(Seal, "with_results", killed)
+        patch.setattr(AccessLog, "with_results", killed)
         with pytest.raises(KeyboardInterrupt):
             run(rows)
     again = run(rows)
@@ -125,17 +125,17 @@ def test_results_of_a_learning_curve_count_as_known(run, tmp_path, nli_experimen
     compare(nli_experiment.model_copy(update=changes))
     folder = RunFolder(tmp_path / "run")
     (point,) = folder.curve_records()
-    marker = json.loads(folder.reads_file.read_text())
-    (folder.reads_file).unlink()
+    marker = json.loads(folder.test_access_file.read_text())
+    (folder.test_access_file).unlink()
     split = Split((), (), ())
-    seal = open_seal(folder.reads_file, split, {"none bag_of_words n=24": "0"}, [point])
+    seal = log_test_access(folder.test_access_file, split, {"none bag_of_words n=24": "0"}, [point])
     assert seal.is_exploratory("none bag_of_words n=24")  # its result was there, with other settings
     assert set(marker["reads"][0]["choices"]) == {"none bag_of_words", "none bag_of_words n=24"}
 
 
 def test_records_without_a_marker_count_as_read(run, tmp_path):
     run({"majority": {}})
-    (tmp_path / "run" / "test_reads.json").unlink()
+    (tmp_path / "run" / "test_access.json").unlink()
     assert late(run({"majority": {}, "bag_of_words": {}})) == {"majority": False, "bag_of_words": True}
 
 
@@ -149,15 +149,15 @@ def test_removed_trials_do_not_make_test_unread(run, tmp_path):
 
 def test_an_edited_marker_is_refused(run, tmp_path):
     run({"majority": {}})
-    path = tmp_path / "run" / "test_reads.json"
+    path = tmp_path / "run" / "test_access.json"
     path.write_text(path.read_text().replace("none majority", "none bag_of_words"))
     with pytest.raises(RunError, match=r"test_reads\.json: damaged or changed by hand"):
         run({"bag_of_words": {}})
 
 
 def test_another_test_split_is_unread(tmp_path, nli_split: Split):
-    path = tmp_path / "test_reads.json"
-    seal = open_seal(path, nli_split, {"a": "1"}, [])
+    path = tmp_path / "test_access.json"
+    seal = log_test_access(path, nli_split, {"a": "1"}, [])
     replace(seal, reads=({**seal.reads[0], "results": True},)).write()
-    other = Split(nli_split.train, nli_split.tune, nli_split.test[:-1])
-    assert not open_seal(path, other, {"b": "1"}, []).is_exploratory("b")
+    other = Split(nli_split.train, nli_split.validation, nli_split.test[:-1])
+    assert not log_test_access(path, other, {"b": "1"}, []).is_exploratory("b")

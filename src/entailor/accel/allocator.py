@@ -1,7 +1,7 @@
 """Keeps freed memory in the process between the steps of a training, where the C library would give it back.
 
 glibc returns every block above 32 MiB to the system at once. The gradient of a word embedding is such a block: it was
-asked for anew each step, and each of its pages faulted in and zeroed by the kernel.
+asked for again each step, and each of its pages faulted in and zeroed by the kernel.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ def dropout_mask(shape: Sequence[int], p: float) -> Tensor:
         p: probability of a zero, at least 0 and below 1.
     """
     count = prod(shape)
-    # SFC64: about 0.4 ns a number; its state is made anew for each mask and kept nowhere
+    # SFC64: about 0.4 ns a number; its state is made again for each mask and kept nowhere
     seed = int(torch.empty((), dtype=torch.int64).random_(LARGEST_SEED))
     words = np.random.SFC64(seed).random_raw((count + 3) // 4)
     kept = kept_of(p)

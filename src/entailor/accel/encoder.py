@@ -1,6 +1,6 @@
 """Runs the layers of an encoder on tokens without padding, and the last one for the tokens somebody reads.
 
-Takes the layers of `transformers` apart by the names of their parts (bert and its kin, distilbert). Whether that gives
+Takes the layers of `transformers` apart by the names of their parts (bert and similar, distilbert). Whether that gives
 what the model itself gives is for the caller to check: see `methods/shortcut.py`.
 """
 

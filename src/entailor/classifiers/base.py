@@ -96,8 +96,8 @@ class FittedClassifier(Classifier):
         """Return what the fit needs of one batch: a matrix with one row an input, or a list."""
 
     @abstractmethod
-    def fit(self, train: FitData, tune: FitData) -> tuple[str, ...]:
-        """Fit on train, choosing on tune; return events worth recording."""
+    def fit(self, train: FitData, validation: FitData) -> tuple[str, ...]:
+        """Fit on train, choosing on validation; return events worth recording."""
 
 
 class PromptedClassifier(Classifier):
@@ -105,8 +105,8 @@ class PromptedClassifier(Classifier):
 
     @property
     @abstractmethod
-    def needs_tune(self) -> bool:
-        """Whether the tune split must be scored before :meth:`calibrate`."""
+    def needs_validation(self) -> bool:
+        """Whether the validation split must be scored before :meth:`calibrate`."""
 
     @abstractmethod
     def demonstrate(self, train: Sequence[Example]) -> tuple[str, ...]:
@@ -114,7 +114,7 @@ class PromptedClassifier(Classifier):
 
     @abstractmethod
     def calibrate(self, logprobs_EL: NDArray[np.float64], targets_E: NDArray[np.int64]) -> tuple[str, ...]:
-        """Fit what is taken off the scores, on tune; return events worth recording."""
+        """Fit what is taken off the scores, on validation; return events worth recording."""
 
 
 @dataclass(frozen=True)

@@ -31,15 +31,15 @@ class LinearModel:
     def fit(
         self,
         train: tuple[Any, NDArray[np.int64]],
-        tune: tuple[Any, NDArray[np.int64]],
+        validation: tuple[Any, NDArray[np.int64]],
         strengths: Sequence[float],
         max_iterations: int,
     ) -> tuple[str, ...]:
-        """Fit one model for each inverse regularisation strength and keep the one with the least log loss on tune.
+        """Fit one model for each inverse regularisation strength and keep the one with the least log loss on validation.
 
         Args:
             train: features (dense or sparse, one row an example) and targets.
-            tune: the same.
+            validation: the same.
             strengths: scikit-learn's C.
             max_iterations: of L-BFGS.
 
@@ -55,23 +55,23 @@ class LinearModel:
 
         if len(np.unique(train[1])) < 2:
             raise MethodError("all training examples have the same label, so there is nothing to tell apart")
-        known = np.isin(tune[1], train[1])
+        known = np.isin(validation[1], train[1])
         if not known.any():
-            raise MethodError("tune has none of the labels that train has, so nothing can be chosen on it")
+            raise MethodError("validation has none of the labels that train has, so nothing can be chosen on it")
         best: tuple[float, float, Any] | None = None
         for strength in strengths:
             model = LogisticRegression(C=strength, max_iter=max_iterations)
             with warnings.catch_warnings():
-                # a fit that stops early is still judged by its log loss on tune
+                # a fit that stops early is still judged by its log loss on validation
                 warnings.simplefilter("ignore", ConvergenceWarning)
                 model.fit(*train)
-            loss = log_loss(tune[1][known], model.predict_proba(tune[0][known]), labels=model.classes_)
+            loss = log_loss(validation[1][known], model.predict_proba(validation[0][known]), labels=model.classes_)
             if best is None or loss < best[0]:
                 best = (loss, strength, model)
         if best is None:
             raise MethodError("no regularisation strength to fit with. Give at least one value of C")
         self._take(best[2])
-        return (f"C={best[1]:g} chosen on tune (log loss {best[0]:.4f})",)
+        return (f"C={best[1]:g} chosen on validation (log loss {best[0]:.4f})",)
 
     def _take(self, model: Any) -> None:
         coefficients, intercepts = model.coef_, model.intercept_

@@ -17,12 +17,12 @@ import typer
 from entailor.cli.arguments import _experiment, _mapping
 from entailor.cli.options import (
     AsJson,
-    Challenge,
     Columns,
     Config,
     ConfigName,
     Delimiter,
     Encoding,
+    External,
     MaxTest,
     MaxTrain,
     Model,
@@ -35,7 +35,7 @@ from entailor.cli.options import (
     Test,
     Train,
     TrustCode,
-    Tune,
+    Validation,
 )
 from entailor.errors import ConfigError, EntailorError
 
@@ -79,7 +79,7 @@ def compare(
     overrides: Overrides = None,
     config: Config = None,
     train: Train = None,
-    tune: Tune = None,
+    validation: Validation = None,
     test: Test = None,
     columns: Columns = None,
     delimiter: Delimiter = None,
@@ -91,14 +91,14 @@ def compare(
     ] = None,
     seeds: Annotated[int | None, typer.Option("--seeds", help="Trials of each method with randomness in it.")] = None,
     out: Out = None,
-    challenge: Challenge = None,
+    challenge: External = None,
     max_train_examples: MaxTrain = None,
     max_test_examples: MaxTest = None,
     learning_curve: Annotated[
         str | None, typer.Option("--learning-curve", help="Train every row at these sizes as well: 50,200,1000.")
     ] = None,
-    forecast_only: Annotated[
-        bool, typer.Option("--forecast-only", help="Tell how long it would take and how much memory, and stop.")
+    estimate_only: Annotated[
+        bool, typer.Option("--estimate-only", help="Tell how long it would take and how much memory, and stop.")
     ] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -107,16 +107,16 @@ def compare(
 
     All are trained and tested on the same split; where the difference may be chance, the table says so. The same
     command goes on where it stopped. With budget.trials=8 (or budget.minutes, budget.examples) every row first chooses
-    its settings on tune, at equal effort.
+    its settings on validation, at equal effort.
     """
     flags = {
         "data.train": train,
-        "data.tune": tune,
+        "data.validation": validation,
         "data.test": test,
         "data.columns": _mapping(columns, "--columns"),
         "data.delimiter": delimiter,
         "data.encoding": encoding,
-        "data.challenge": challenge or None,
+        "data.external": challenge or None,
         "data.max_train_examples": max_train_examples,
         "data.max_test_examples": max_test_examples,
         "models": model,
@@ -126,8 +126,8 @@ def compare(
     }
     words = [*([f"methods={methods}"] if methods else []), *(overrides or [])]
     experiment = _experiment(config, flags, words)
-    if forecast_only:
-        _show_forecast(experiment, as_json=as_json, quiet=quiet)
+    if estimate_only:
+        _show_estimate(experiment, as_json=as_json, quiet=quiet)
         return
     result = _run_experiment(experiment, quiet=quiet)
     _show_comparison(result, as_json=as_json, quiet=quiet)
@@ -140,7 +140,7 @@ def train(
     overrides: Overrides = None,
     config: Config = None,
     train: Train = None,
-    tune: Tune = None,
+    validation: Validation = None,
     test: Test = None,
     columns: Columns = None,
     delimiter: Delimiter = None,
@@ -157,7 +157,7 @@ def train(
     """Train one classifier one way, and save it."""
     flags = {
         "data.train": train,
-        "data.tune": tune,
+        "data.validation": validation,
         "data.test": test,
         "data.columns": _mapping(columns, "--columns"),
         "data.delimiter": delimiter,
@@ -237,7 +237,7 @@ def predict(
         typer.Option("--min-confidence", help="Leave the label empty where its probability is below this."),
     ] = 0.0,
     calibrated: Annotated[
-        bool, typer.Option("--calibrated", help="State probabilities at the temperature fitted on tune.")
+        bool, typer.Option("--calibrated", help="State probabilities at the temperature fitted on validation.")
     ] = False,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
@@ -279,7 +279,9 @@ def validate(
     overrides: Overrides = None,
     config: Config = None,
     train: Train = None,
-    tune: Annotated[str | None, typer.Option("--tune", help="Looked at as well, and for rows of train.")] = None,
+    validation: Annotated[
+        str | None, typer.Option("--validation", help="Looked at as well, and for rows of train.")
+    ] = None,
     test: Annotated[str | None, typer.Option("--test", help="Looked at as well, and for rows of the others.")] = None,
     columns: Columns = None,
     delimiter: Delimiter = None,
@@ -309,14 +311,14 @@ def validate(
         raise ConfigError(f"--fail-on: {fail_on!r} found, expected one of {', '.join(failing)}")
     flags = {
         "data.train": train,
-        "data.tune": tune,
+        "data.validation": validation,
         "data.test": test,
         "data.columns": _mapping(columns, "--columns"),
         "data.delimiter": delimiter,
         "data.encoding": encoding,
     }
     experiment = _experiment(config, flags, overrides or [])
-    read = (config, experiment.data.train, experiment.data.tune, experiment.data.test, model)
+    read = (config, experiment.data.train, experiment.data.validation, experiment.data.test, model)
     if output is not None:
         check_output(output, read, overwrite=overwrite)
     found = validate_data(
@@ -363,7 +365,7 @@ def merge(
 
 @app.command()
 def report(run: Annotated[Path, typer.Option("--run", help="A run's folder.")]) -> None:
-    """Write report.html anew from the records of a run."""
+    """Write report.html again from the records of a run."""
     from entailor.report.html import write_report
     from entailor.runs.layout import RunFolder
 
@@ -464,7 +466,7 @@ def bench(
     methods: Annotated[
         str | None, typer.Option("--methods", help="Names with commas. Default: those trained on an encoder.")
     ] = None,
-    train: Annotated[str | None, typer.Option("--train", help="Labelled rows. Default: the corpus that ships.")] = None,
+    train: Annotated[str | None, typer.Option("--train", help="Labelled rows. Default: the bundled data.")] = None,
     seconds: Annotated[float, typer.Option("--seconds", help="Of each method in each precision.", min=0.01)] = 5.0,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -513,15 +515,15 @@ def _run_experiment(experiment: Experiment, *, quiet: bool) -> Comparison:
         raise typer.Exit(130) from None
 
 
-def _show_forecast(experiment: Experiment, *, as_json: bool, quiet: bool) -> None:
-    from entailor.report.effort import forecast_lines
-    from entailor.study.compare import Observer, forecast
+def _show_estimate(experiment: Experiment, *, as_json: bool, quiet: bool) -> None:
+    from entailor.report.effort import estimate_lines
+    from entailor.study.compare import Observer, estimate
 
-    expected = forecast(experiment, Observer() if quiet else Observer(note=_say))
+    expected = estimate(experiment, Observer() if quiet else Observer(note=_say))
     if as_json:
         _print(json.dumps(expected, indent=2))
     else:
-        _print("\n".join(forecast_lines(expected)) if expected["rows"] else "nothing is left to do")
+        _print("\n".join(estimate_lines(expected)) if expected["rows"] else "nothing is left to do")
 
 
 def _show_comparison(result: Comparison, *, as_json: bool, quiet: bool) -> None:

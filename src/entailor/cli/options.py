@@ -10,9 +10,11 @@ import typer
 Config = Annotated[Path | None, typer.Option("--config", help="Experiment in YAML; flags and key=value go over it.")]
 Train = Annotated[
     str | None,
-    typer.Option("--train", help="CSV, TSV, JSONL (.gz), Parquet, or a data set id. Default: the corpus that ships."),
+    typer.Option("--train", help="CSV, TSV, JSONL (.gz), Parquet, or a data set id. Default: the bundled data."),
 ]
-Tune = Annotated[str | None, typer.Option("--tune", help="Split for choosing and stopping. Default: taken from train.")]
+Validation = Annotated[
+    str | None, typer.Option("--validation", help="Split for choosing and stopping. Default: taken from train.")
+]
 Test = Annotated[str | None, typer.Option("--test", help="Split read once, at the end. Default: taken from train.")]
 Columns = Annotated[
     str | None,
@@ -30,13 +32,13 @@ Model = Annotated[
 Out = Annotated[str | None, typer.Option("--out", help="Run folder; the same command goes on where it stopped.")]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="KEY=VALUE", help="Any key, e.g. learning_rate=1e-4 lora.r=8 data.tune_size=500."),
+    typer.Argument(metavar="KEY=VALUE", help="Any key, e.g. learning_rate=1e-4 lora.r=8 data.validation_size=500."),
 ]
 MaxTrain = Annotated[int | None, typer.Option("--max-train-examples", help="Train on a stratified sample.")]
 MaxTest = Annotated[int | None, typer.Option("--max-test-examples", help="Test on a stratified sample.")]
-Challenge = Annotated[
+External = Annotated[
     list[str] | None,
-    typer.Option("--challenge", help="Labelled file every finished classifier is scored on; may be given again."),
+    typer.Option("--external", help="Labelled file every finished classifier is scored on; may be given again."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output that Entailor did not write.")]

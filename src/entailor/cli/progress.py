@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from entailor.report.effort import forecast_lines
+from entailor.report.effort import estimate_lines
 from entailor.report.tables import duration, percent
 from entailor.runs.record import RunRecord
 from entailor.study.compare import Observer
@@ -70,7 +70,7 @@ def _lines() -> Observer:
         warn=say,
         trial=lambda number, count, title: say(f"[{number}/{count}] {title}"),
         finished=finished,
-        forecast=lambda expected: say("\n".join(forecast_lines(expected))) if expected["rows"] else None,
+        estimate=lambda expected: say("\n".join(estimate_lines(expected))) if expected["rows"] else None,
     )
 
 
@@ -131,8 +131,8 @@ def _bars() -> Iterator[Observer]:
             number, count = trials_now
             bars.update(whole, completed=number, count=f"{number}/{count}", words="")
 
-        def forecast(expected: dict[str, Any]) -> None:
+        def estimate(expected: dict[str, Any]) -> None:
             if expected["rows"]:
-                say("\n".join(forecast_lines(expected)))
+                say("\n".join(estimate_lines(expected)))
 
-        yield Observer(note=say, warn=say, trial=begin, stage=step, finished=finished, forecast=forecast)
+        yield Observer(note=say, warn=say, trial=begin, stage=step, finished=finished, estimate=estimate)

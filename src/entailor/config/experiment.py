@@ -58,8 +58,8 @@ class DataSettings(Settings):
     """Where the labelled text comes from and how it is split."""
 
     train: str | None = None
-    """File, folder or glob of shards, or a Hugging Face data set id. None: the corpus that ships."""
-    tune: str | None = None
+    """File, folder or glob of shards, or a Hugging Face data set id. None: the bundled data."""
+    validation: str | None = None
     """File or data set for choosing settings and stopping. None: taken from train."""
     test: str | None = None
     """File or data set read once at the end. None: taken from train."""
@@ -67,7 +67,7 @@ class DataSettings(Settings):
     """Configuration of a Hugging Face data set."""
     train_split: str = "train"
     """Split of a Hugging Face data set used for training."""
-    tune_split: str | None = None
+    validation_split: str | None = None
     """Split of a Hugging Face data set used for tuning."""
     test_split: str | None = None
     """Split of a Hugging Face data set used for testing."""
@@ -89,31 +89,31 @@ class DataSettings(Settings):
     """Most different labels. None: 1,000, or 300 where they are numbers, or 20 where these have decimals."""
     no_gold: tuple[str, ...] | None = None
     """Labels that mean that a row has none. None: empty, -, -1 and nan, where they are at most 5 % of a file."""
-    tune_size: float = Field(default=0.1, gt=0)
-    """Share (below 1) or number of rows taken from train when there is no tune file."""
+    validation_size: float = Field(default=0.1, gt=0)
+    """Share (below 1) or number of rows taken from train when there is no validation file."""
     test_size: float = Field(default=0.2, gt=0)
     """Share (below 1) or number of rows taken from train when there is no test file."""
     split_seed: Seed = 0
     """Seed of the split and of the samples below; trials never change it."""
     max_train_examples: int | None = Field(default=None, ge=1)
     """Train on a stratified sample of this size."""
-    max_tune_examples: int | None = Field(default=None, ge=1)
+    max_validation_examples: int | None = Field(default=None, ge=1)
     """Tune on a stratified sample of this size."""
     max_test_examples: int | None = Field(default=None, ge=1)
     """Test on a stratified sample of this size."""
-    corpus_size: int = Field(default=3_000, ge=120, le=1_000_000)
-    """Number of pairs drawn from the corpus that ships, when no train file is given."""
-    challenge: tuple[str, ...] = ()
+    bundled_size: int = Field(default=3_000, ge=120, le=1_000_000)
+    """Number of pairs drawn from the bundled data, when no train file is given."""
+    external: tuple[str, ...] = ()
     """Labelled files scored by every finished classifier once everything is chosen; nothing is trained for them."""
     drop_leaks: bool = False
-    """Drop training rows whose text also stands in tune or test, instead of only reporting them."""
+    """Drop training rows whose text also stands in validation or test, instead of only reporting them."""
 
-    @field_validator("challenge", mode="before", json_schema_input_type=str | tuple[str, ...])
+    @field_validator("external", mode="before", json_schema_input_type=str | tuple[str, ...])
     @classmethod
     def _files_as_list(cls, value: object) -> object:
         return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
 
-    @field_validator("challenge")
+    @field_validator("external")
     @classmethod
     def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return _all_different(value)
@@ -229,7 +229,7 @@ class Priorities(Settings):
     max_train_seconds: float | None = Field(default=None, gt=0)
     """Most seconds of training."""
     ties: Literal["cheapest", "most_accurate"] = "cheapest"
-    """cheapest: costs decide among rows that cannot be told apart. most_accurate: the highest mean, at any cost."""
+    """cheapest: costs decide among rows that do not differ significantly. most_accurate: the highest mean, at any cost."""
     cheapest: tuple[CostName, ...] = COST_NAMES
     """Costs in the order they decide; one decides where it is at least 20 % higher. What is left out comes last."""
 
@@ -256,10 +256,10 @@ class BudgetSettings(Settings):
     sampler: Literal["tpe", "random"] = "tpe"
     """How settings are drawn after the row's own: by a tree of Parzen estimators, or evenly."""
     pruner: Literal["successive_halving", "hyperband", "none"] = "successive_halving"
-    """What stops trials that fall behind on tune."""
+    """What stops trials that fall behind on validation."""
     reduction_factor: int = Field(default=3, ge=2)
     """Of the trials that reach a rung of the pruner, one in so many goes on."""
-    tuning_seed: Seed = 7_919
+    search_seed: Seed = 7_919
     """Of the draws and of every tuning trial: none of the seeds that are tested, so that no lucky one is tuned for."""
 
     @model_validator(mode="after")
@@ -316,7 +316,7 @@ class Experiment(Settings):
     """Equal effort in choosing settings for every method that has a search space; none unless it is given."""
     learning_curve: tuple[PositiveInt, ...] = ()
     """Sizes of nested samples of train at which every row is trained as well, e.g. 50,200,1000."""
-    forecast: bool = True
+    estimate: bool = True
     """Measure before the run how long it will take and how much memory it needs; costs a few seconds a row."""
     restarts: int = Field(default=1, ge=0)
     """How often a collapsed training is started again with another seed (recorded as such)."""

@@ -27,7 +27,7 @@ from entailor.config.experiment import (
 from entailor.config.plain import short, shown
 from entailor.errors import ConfigError, RunError, near_miss
 from entailor.runs.documents import MOST_YAML_BYTES, PlainLoader, parse_yaml, read_bytes
-from entailor.runs.integrity import BLANK_SEAL, check_seal, seal
+from entailor.runs.integrity import BLANK_CHECKSUM, verify_checksum, with_checksum
 
 # YAML 1.1, which PyYAML reads, takes 1e-4 for text; YAML 1.2 and everybody else for a number.
 _SCIENTIFIC = ("tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789"))
@@ -101,12 +101,12 @@ def dump_yaml(values: Mapping[str, Any]) -> str:
     return yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False)
 
 
-def dump_sealed_yaml(values: Mapping[str, Any]) -> str:
-    """Return values as YAML with a checksum in a comment at the end, for :func:`read_sealed_yaml`."""
-    return seal(f"{dump_yaml(values)}# checksum {BLANK_SEAL}\n")
+def dump_checked_yaml(values: Mapping[str, Any]) -> str:
+    """Return values as YAML with a checksum in a comment at the end, for :func:`read_checked_yaml`."""
+    return with_checksum(f"{dump_yaml(values)}# checksum {BLANK_CHECKSUM}\n")
 
 
-def read_sealed_yaml(path: Path, remedy: str) -> dict[str, Any]:
+def read_checked_yaml(path: Path, remedy: str) -> dict[str, Any]:
     """Read a YAML mapping that a run wrote.
 
     Args:
@@ -118,7 +118,7 @@ def read_sealed_yaml(path: Path, remedy: str) -> dict[str, Any]:
     """
     try:
         content = read_bytes(path, MOST_YAML_BYTES)
-        check_seal(path, content, remedy)
+        verify_checksum(path, content, remedy)
         return _mapping(content, path)
     except OSError as error:
         raise RunError(f"{path}: cannot be read ({error.strerror}). {remedy}") from None
@@ -149,7 +149,7 @@ def apply_overrides(
 ) -> dict[str, Any]:
     """Lay ``key=value`` words over a mapping; values are read as YAML, but text where the field takes text.
 
-    A dotted key is a path (``data.tune_size=0.2``, ``methods.lora.r=8`` or, shorter, ``lora.r=8``). A bare key that
+    A dotted key is a path (``data.validation_size=0.2``, ``methods.lora.r=8`` or, shorter, ``lora.r=8``). A bare key that
     is no key of the experiment goes to every chosen method that has it (``learning_rate=1e-4``), else to the section
     that has it (``load_in_4bit=true``). ``methods=a,b`` chooses rows; those that are there keep their settings.
 

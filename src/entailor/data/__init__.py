@@ -1,1 +1,1 @@
-"""Labelled text in: reading files and data sets, checking them, splitting them, and the corpus that ships."""
+"""Labelled text in: reading files and data sets, checking them, splitting them, and the bundled data."""

@@ -24,7 +24,7 @@ FEW_SHARED_PREMISES = 0.01
 MOST_DUPLICATES = 0.5  # above this share, test is train over again
 NO_GOLD_LABEL = "no_gold_label"
 MANY_DROPPED, MOST_DROPPED = 0.01, 0.05  # shares of rows without a gold label
-PARTS = (("train", "test"), ("train", "tune"), ("tune", "test"))
+PARTS = (("train", "test"), ("train", "validation"), ("validation", "test"))
 
 Severity = Literal["info", "warning", "error"]
 Mask = npt.NDArray[np.bool_]
@@ -56,7 +56,7 @@ class Located:
 
     Attributes:
         finding: what was found.
-        part: train, tune or test.
+        part: train, validation or test.
         places: indices of the rows in their part.
     """
 
@@ -85,15 +85,15 @@ def locate_findings(split: Split) -> tuple[Located, ...]:
 
 
 def drop_leaks(split: Split) -> tuple[Split, int]:
-    """Leave out the training rows whose text also stands in tune or test, be it in other case or punctuation.
+    """Leave out the training rows whose text also stands in validation or test, be it in other case or punctuation.
 
     Returns:
         The split with what is left of train, and the number of rows left out.
     """
-    held_out = np.concatenate([text_keys(split.tune).row, text_keys(split.test).row])
+    held_out = np.concatenate([text_keys(split.validation).row, text_keys(split.test).row])
     leaks = is_among(text_keys(split.train).row, held_out)
     kept = tuple(row for row, leak in zip(split.train, leaks.tolist(), strict=True) if not leak)
-    return Split(kept, split.tune, split.test), int(leaks.sum())
+    return Split(kept, split.validation, split.test), int(leaks.sum())
 
 
 def _across(one: str, other: str, rows: Sequence[Example], ones: TextKeys, others: TextKeys) -> Iterator[Located]:
@@ -171,7 +171,7 @@ def _label_spelling(split: Split) -> Iterator[Finding]:
 
 def _absent_labels(split: Split) -> Iterator[Finding]:
     trained = dict.fromkeys(row.label for row in split.train if row.label is not None)
-    for part, rows in (("tune", split.tune), ("test", split.test)):
+    for part, rows in (("validation", split.validation), ("test", split.test)):
         have = {row.label for row in rows}
         absent = [label for label in trained if label not in have] if rows else []
         if absent:
@@ -188,7 +188,7 @@ def dropped_rows(
     """Say how many rows of a source were left out because their label means that they have none.
 
     Args:
-        part: train, tune or test.
+        part: train, validation or test.
         source: the file.
         no_gold: how these labels were written, and how often.
         rows_read: all rows of the source.

@@ -1,4 +1,4 @@
-"""The corpus that ships: English premise-hypothesis pairs whose labels follow from their construction.
+"""The bundled data: English premise-hypothesis pairs whose labels follow from their construction.
 
 This is the public face: drawing balanced lists and splits. Vocabulary, designs and phenomena stand in
 `corpus_lexicon`, `corpus_grid`, and `corpus_events` with `corpus_relations`.
@@ -60,28 +60,28 @@ def generate_pairs(size: int, seed: int = 0, part: Part = "train") -> list[Examp
     return _shuffled(list(_pairs(size, seed, part)), seed, part)
 
 
-def generate_split(size: int, seed: int, tune_share: float, test_share: float) -> Split:
-    """Return train, tune and test parts that share no premise; test shares no content word with the other two.
+def generate_split(size: int, seed: int, validation_share: float, test_share: float) -> Split:
+    """Return train, validation and test parts that share no premise; test shares no content word with the other two.
 
     Args:
         size: number of pairs in all three parts together.
         seed: of every choice made here.
-        tune_share: share of `size` below 1, or a number of pairs.
+        validation_share: share of `size` below 1, or a number of pairs.
         test_share: the same for test.
 
     Raises:
         ConfigError: a share is not positive, nothing is left for training, or the vocabulary is used up.
     """
-    num_tune, num_test = _count("tune_size", tune_share, size), _count("test_size", test_share, size)
-    if num_tune + num_test >= size:
+    num_validation, num_test = _count("validation_size", validation_share, size), _count("test_size", test_share, size)
+    if num_validation + num_test >= size:
         raise ConfigError(
-            f"corpus_size: {size} pairs, {num_tune} for tune and {num_test} for test, leave none for training. "
-            "Raise corpus_size or lower tune_size and test_size"
+            f"bundled_size: {size} pairs, {num_validation} for validation and {num_test} for test, leave none for training. "
+            "Raise bundled_size or lower validation_size and test_size"
         )
     pool = list(_pairs(size - num_test, seed, "train"))
     return Split(
-        train=tuple(_shuffled(pool[num_tune:], seed, "train")),
-        tune=tuple(_shuffled(pool[:num_tune], seed, "tune")),
+        train=tuple(_shuffled(pool[num_validation:], seed, "train")),
+        validation=tuple(_shuffled(pool[:num_validation], seed, "validation")),
         test=tuple(generate_pairs(num_test, seed, "test")),
     )
 
@@ -119,7 +119,7 @@ def _fresh_pair(name: str, draw: Draw, label: Label, part: Part, seen: set[str])
             seen.add(key)
             return Example(content_id(text, text_pair), text, text_pair, label, name)
     raise ConfigError(
-        f"corpus_size: the {part} vocabulary gives no more new pairs of {name!r} after {len(seen)} pairs in all. "
+        f"bundled_size: the {part} vocabulary gives no more new pairs of {name!r} after {len(seen)} pairs in all. "
         "Ask for fewer pairs"
     )
 

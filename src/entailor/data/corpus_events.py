@@ -1,4 +1,4 @@
-"""Phenomena of events in the corpus that ships: who did what to whom, and how surely.
+"""Phenomena of events in the bundled data: who did what to whom, and how surely.
 
 Each is one registered function from a vocabulary to a balanced grid. Reading conventions are in `corpus`.
 """

@@ -1,4 +1,4 @@
-"""The designs behind the corpus that ships: seeded draws, and grids of premises and hypotheses with derived labels.
+"""The designs behind the bundled data: seeded draws, and grids of premises and hypotheses with derived labels.
 
 A grid holds what each premise settles and what each hypothesis claims; labels are computed, never written down.
 Holds no vocabulary and no phenomenon: those are in `corpus_lexicon`, `corpus_events` and `corpus_relations`.

@@ -1,4 +1,4 @@
-"""The content words of the corpus that ships, in two vocabularies that share no word: one for training, one for test.
+"""The content words of the bundled data, in two vocabularies that share no word: one for training, one for test.
 
 Function words and the words that carry a phenomenon (quantifiers, implicative verbs, ...) are shared, so not here.
 """
@@ -176,7 +176,7 @@ TRAIN: Final = Lexicon(
         paint painted: wall fence bench shutter canoe
         wash washed: car van window carpet tent
         lock locked: gate shed garage chest
-        mend mended: roof pump bicycle saddle
+        fix fixed: roof pump bicycle saddle
         move moved: piano wardrobe sofa desk
         sign signed: contract petition lease
         copy copied: map recipe report

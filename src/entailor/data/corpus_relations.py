@@ -1,4 +1,4 @@
-"""Phenomena of sets, quantities and orders in the corpus that ships: who is included, how many, what comes first.
+"""Phenomena of sets, quantities and orders in the bundled data: who is included, how many, what comes first.
 
 Each is one registered function from a vocabulary to a balanced grid. Reading conventions are in `corpus`.
 """

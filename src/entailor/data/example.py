@@ -39,15 +39,15 @@ def content_id(text: str, text_pair: str | None) -> str:
 
 @dataclass(frozen=True)
 class Split:
-    """Train, tune and test. Tune chooses settings and stops training; test is read once, at the end."""
+    """Train, validation and test. Validation chooses settings and stops training; test is read once, at the end."""
 
     train: tuple[Example, ...]
-    tune: tuple[Example, ...]
+    validation: tuple[Example, ...]
     test: tuple[Example, ...]
 
     def parts(self) -> Iterator[tuple[str, Sequence[Example]]]:
-        """Yield ``("train", rows)``, ``("tune", rows)``, ``("test", rows)``."""
-        yield from (("train", self.train), ("tune", self.tune), ("test", self.test))
+        """Yield ``("train", rows)``, ``("validation", rows)``, ``("test", rows)``."""
+        yield from (("train", self.train), ("validation", self.validation), ("test", self.test))
 
     def fingerprint(self) -> str:
         """Return a hash of ids, texts and labels of all three parts, in order (32 hex digits)."""

@@ -1,4 +1,4 @@
-"""Train, tune and test from the user's files: read, split where a part is missing, sampled, checked and frozen.
+"""Train, validation and test from the user's files: read, split where a part is missing, sampled, checked and frozen.
 
 The only module that puts the data folder together; it knows nothing of tokens or models.
 """
@@ -27,7 +27,7 @@ class LoadedData:
     """A split that is ready to use, and what a reader of the results must know about it.
 
     Attributes:
-        split: train, tune and test.
+        split: train, validation and test.
         labels: label names in the order of the classifiers' outputs.
         is_pair: whether examples are pairs of texts.
         notes: what was read, dropped, split off and sampled.
@@ -49,7 +49,7 @@ def load_data(settings: DataSettings, *, whole: bool = False) -> LoadedData:
     """Read, split, sample and check the data of an experiment; the same settings and files give the same split.
 
     A part without a file is taken from train, in the proportions of the labels and so that no premise (or single
-    text) stands in two parts. Without any file the corpus that ships is used.
+    text) stands in two parts. Without any file the bundled data is used.
 
     Args:
         settings: where the data come from and how they are split.
@@ -57,7 +57,7 @@ def load_data(settings: DataSettings, *, whole: bool = False) -> LoadedData:
 
     Raises:
         DataError: a source or row cannot be read; one class only; pairs here and single texts there; too few rows.
-        LabelError: a label outside the label set, or in tune or test and not in train.
+        LabelError: a label outside the label set, or in validation or test and not in train.
         ConfigError: settings that do not go together.
     """
     reading: list[Finding] = []
@@ -67,7 +67,7 @@ def load_data(settings: DataSettings, *, whole: bool = False) -> LoadedData:
         split, notes, reading = _from_sources(settings, whole=whole)
     if settings.drop_leaks:
         split, dropped = drop_leaks(split)
-        notes.append(f"train: {dropped:,} rows dropped because their text also stands in tune or test")
+        notes.append(f"train: {dropped:,} rows dropped because their text also stands in validation or test")
     labels = _label_order(split, settings)
     split, sampling = _sampled(split, settings, len(labels))
     notes += sampling
@@ -84,7 +84,7 @@ def load_data(settings: DataSettings, *, whole: bool = False) -> LoadedData:
 
 
 def split_document(split: Split) -> dict[str, Any]:
-    """Return what ``split.json`` holds: the ids of train, tune and test, in order, and the hash of their content."""
+    """Return what ``split.json`` holds: the ids of train, validation and test, in order, and the hash of their content."""
     ids = {name: [row.id for row in rows] for name, rows in split.parts()}
     return {"fingerprint": split.fingerprint(), **ids}
 
@@ -95,17 +95,17 @@ def _in_words(labels: Sequence[str]) -> str:
 
 
 def _corpus(settings: DataSettings) -> tuple[Split, list[str]]:
-    given = [key for key in ("tune", "test") if getattr(settings, key) is not None]
+    given = [key for key in ("validation", "test") if getattr(settings, key) is not None]
     if given:
         raise ConfigError(f"data.{given[0]} without data.train. Give a train file too, or neither")
     from entailor.data.corpus import generate_split
 
-    size = settings.corpus_size
-    shares = [_row_count(settings, key, size) / size for key in ("tune_size", "test_size")]
+    size = settings.bundled_size
+    shares = [_row_count(settings, key, size) / size for key in ("validation_size", "test_size")]
     if sum(shares) >= 1:
-        raise ConfigError("data.tune_size and data.test_size leave no rows to train on. Make them smaller")
-    split = generate_split(size=size, seed=settings.split_seed, tune_share=shares[0], test_share=shares[1])
-    return split, [f"{size:,} pairs of the corpus that ships, seed {settings.split_seed}"]
+        raise ConfigError("data.validation_size and data.test_size leave no rows to train on. Make them smaller")
+    split = generate_split(size=size, seed=settings.split_seed, validation_share=shares[0], test_share=shares[1])
+    return split, [f"{size:,} pairs of the bundled data, seed {settings.split_seed}"]
 
 
 def _from_sources(settings: DataSettings, *, whole: bool) -> tuple[Split, list[str], list[Finding]]:
@@ -137,7 +137,7 @@ def _from_sources(settings: DataSettings, *, whole: bool) -> tuple[Split, list[s
         if (found := dropped_rows(name, sources[name][0], result.no_gold, result.rows_read, trained, settings))
     ]
     parts = {name: result.examples for name, result in results.items()}
-    missing = [name for name in ("test", "tune") if name not in parts]
+    missing = [name for name in ("test", "validation") if name not in parts]
     if whole:
         parts |= dict.fromkeys(missing, ())
     elif missing:
@@ -147,7 +147,7 @@ def _from_sources(settings: DataSettings, *, whole: bool) -> tuple[Split, list[s
         made = " and ".join(f"{name} ({len(parts[name]):,} rows)" for name in missing)
         kept = "premise" if "text_pair" in results["train"].columns else "text"
         notes.append(f"{made} taken from train with seed {settings.split_seed}; no {kept} stands in two of these parts")
-    return Split(parts["train"], parts["tune"], parts["test"]), notes, findings
+    return Split(parts["train"], parts["validation"], parts["test"]), notes, findings
 
 
 def _sources(settings: DataSettings) -> Iterator[tuple[str, tuple[str, str | None]]]:
@@ -155,7 +155,7 @@ def _sources(settings: DataSettings) -> Iterator[tuple[str, tuple[str, str | Non
     assert settings.train is not None
     on_hub = not is_file(settings.train)
     yield "train", (settings.train, settings.train_split if on_hub else None)
-    for name, usual in (("tune", "validation"), ("test", "test")):
+    for name, usual in (("validation"), ("test", "test")):
         source, split_name = getattr(settings, name), getattr(settings, f"{name}_split")
         if source is None and split_name is None:
             continue
@@ -226,7 +226,7 @@ def _sampled(split: Split, settings: DataSettings, num_labels: int) -> tuple[Spl
 
 
 def _label_order(split: Split, settings: DataSettings) -> tuple[str, ...]:
-    found = set(_labels_of(split.train, settings.train or "the corpus that ships"))
+    found = set(_labels_of(split.train, settings.train or "the bundled data"))
     if settings.labels is not None:
         unseen = [label for label in settings.labels if label not in found]
         if unseen:

@@ -89,7 +89,7 @@ def split_off(rows: Rows, sizes: Mapping[str, int], seed: int, source: str) -> d
         raise DataError(
             f"{len(rows):,} rows, of which {wanted} would be taken: nothing is left to train on",
             path=source,
-            remedy="Make data.tune_size and data.test_size smaller, or give files for them",
+            remedy="Make data.validation_size and data.test_size smaller, or give files for them",
         )
     names, labels = _label_codes(rows)
     counts = np.bincount(labels, minlength=len(names))
@@ -110,7 +110,7 @@ def split_off(rows: Rows, sizes: Mapping[str, int], seed: int, source: str) -> d
                 f"too few different texts: {name} gets no row, since rows with the same text (or premise) stay in one "
                 "part",
                 path=source,
-                remedy="Give files for tune and test, or add rows with other texts",
+                remedy="Give files for validation and test, or add rows with other texts",
             )
         parts[name] = tuple(compress(rows, inside.tolist()))
     return parts

@@ -131,7 +131,7 @@ class ShardedTable(Table):
 
 
 class CsvTable(Table):
-    """A CSV or TSV file with a header line; blank lines are passed over."""
+    """A CSV or TSV file with a header line; blank lines are skipped."""
 
     def __init__(self, path: Path, form: FileFormat, kind: str) -> None:
         # The limit belongs to the process; it is only ever raised, so that nobody else's files stop being readable.

@@ -31,7 +31,7 @@ class ShownRow:
     """One row a finding points at, its texts shortened.
 
     Attributes:
-        part: train, tune or test.
+        part: train, validation or test.
         id: the row's id.
         label: its label as given, or None.
         text: the text or premise.
@@ -105,7 +105,7 @@ class Evidence:
     """What a check may look at.
 
     Attributes:
-        split: the rows; tune and test may be empty.
+        split: the rows; validation and test may be empty.
         labels: label names in order.
         is_pair: whether examples are pairs of texts.
         seed: of folds, samples and planted mistakes.

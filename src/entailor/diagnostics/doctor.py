@@ -30,7 +30,7 @@ from entailor.models.load import Backbone, load_backbone, open_model
 from entailor.models.precision import PrecisionChoice
 from entailor.runs.layout import RunFolder
 from entailor.runs.outputs import output_file
-from entailor.runs.record import read_sealed_json, write_json, write_sealed_json
+from entailor.runs.record import read_checked_json, write_checked_json, write_json
 from entailor.tasks import Task
 
 VERSION = 1
@@ -39,7 +39,7 @@ Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Examination:
+class DoctorReport:
     """What the doctor found.
 
     Attributes:
@@ -102,13 +102,13 @@ def validate(
     model_settings: ModelSettings | None = None,
     prompt: PromptSettings | None = None,
     tell: Tell = lambda words: None,
-) -> Examination:
+) -> DoctorReport:
     """Look for mistakes in labelled data: leaks, repetitions, wrong labels, artefacts, broken texts.
 
-    Train is looked at whole: nothing is split off where there are no files for tune and test.
+    Train is looked at whole: nothing is split off where there are no files for validation and test.
 
     Args:
-        data: where the data come from. None: the corpus that ships.
+        data: where the data come from. None: the bundled data.
         model: a model whose tokenizer counts tokens, and whose features make wrong labels easier to find.
         model_settings: how it is loaded.
         prompt: how a decoder is asked; its label words are looked at.
@@ -134,14 +134,14 @@ def validate(
         features = encoder_features(backbone, model, task, evidence)
     except MethodError as error:
         reason = CheckResult("encoder_features", "features of the model", Outcome(skipped=str(error)))
-        return Examination((*examine(evidence, tell), *tokens, reason), loaded, model)
+        return DoctorReport((*examine(evidence, tell), *tokens, reason), loaded, model)
     seen = replace(evidence, encoder=features)
-    return Examination((*examine(seen, tell), *tokens), loaded, model)
+    return DoctorReport((*examine(seen, tell), *tokens), loaded, model)
 
 
-def examine_data(data: LoadedData, tell: Tell = lambda words: None) -> Examination:
+def examine_data(data: LoadedData, tell: Tell = lambda words: None) -> DoctorReport:
     """Run every check that needs no model over data that were read."""
-    return Examination(examine(Evidence(data.split, data.labels, data.is_pair, reading=data.reading), tell), data)
+    return DoctorReport(examine(Evidence(data.split, data.labels, data.is_pair, reading=data.reading), tell), data)
 
 
 def examine_run(folder: RunFolder, data: LoadedData, tell: Tell) -> None:
@@ -150,7 +150,7 @@ def examine_run(folder: RunFolder, data: LoadedData, tell: Tell) -> None:
         return
     tell("looking for mistakes in the data")
     found = examine_data(data)
-    write_sealed_json(folder.doctor_file, found.document())
+    write_checked_json(folder.doctor_file, found.document())
     for one in found.findings:
         if one.severity != "info" and one.check != "repeated_rows":
             tell(f"{one.severity}: {one.message}. {one.remedy}")
@@ -172,8 +172,8 @@ def encoder_features(backbone: Backbone, model: str, task: Task, evidence: Evide
 
 
 def _examined(folder: RunFolder) -> str | None:
-    """Return the fingerprint of the data that doctor.json is about; None where it is damaged, so it is made anew."""
+    """Return the fingerprint of the data that doctor.json is about; None where it is damaged, so it is made again."""
     try:
-        return str(read_sealed_json(folder.doctor_file, "It is made anew").get("fingerprint"))
+        return str(read_checked_json(folder.doctor_file, "It is made again").get("fingerprint"))
     except RunError:
         return None

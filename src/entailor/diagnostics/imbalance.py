@@ -17,7 +17,7 @@ SHIFT = 0.1  # of the total variation distance between two parts' label shares
 SURE = 0.001  # p-value below which a shift is no chance
 
 
-@check(NAME, "labels that are rare, or in other proportions in tune and test")
+@check(NAME, "labels that are rare, or in other proportions in validation and test")
 def imbalance(evidence: Evidence) -> Outcome:
     """Compare counts of labels within train and across parts."""
     found = {part: Counter(row.label for row in rows) for part, rows in evidence.split.parts() if rows}
@@ -47,7 +47,7 @@ def _across(counts: dict[str, dict[str, int]]) -> Iterator[Diagnosis]:
     from scipy.stats import chi2_contingency
 
     train = np.array(list(counts["train"].values()))
-    for part in ("tune", "test"):
+    for part in ("validation", "test"):
         if part not in counts:
             continue
         other = np.array(list(counts[part].values()))

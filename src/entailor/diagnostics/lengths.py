@@ -56,7 +56,7 @@ def _outliers(evidence: Evidence, field: str, counts: Integers) -> Iterator[Diag
 
 def _shifts(field: str, counts: dict[str, Integers]) -> Iterator[Diagnosis]:
     usual = max(1.0, float(np.median(counts["train"])))
-    for part in ("tune", "test"):
+    for part in ("validation", "test"):
         if part not in counts:
             continue
         there = max(1.0, float(np.median(counts[part])))

@@ -29,7 +29,7 @@ class _Rows:
     """All rows one behind the other."""
 
     rows: tuple[Example, ...]
-    parts: npt.NDArray[np.int64]  # 0 train, 1 tune, 2 test
+    parts: npt.NDArray[np.int64]  # 0 train, 1 validation, 2 test
     names: tuple[str, ...]
     row_keys: Keys
     premise_keys: Keys

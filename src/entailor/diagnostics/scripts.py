@@ -1,6 +1,6 @@
 """Scripts of the texts, words that mix scripts, and characters broken by a wrong encoding.
 
-Looks at Unicode alone. Languages of one script (English and German) are not told apart: on single sentences small
+Looks at Unicode alone. Languages of one script (English and German) do not differ significantly: on single sentences small
 identifiers are wrong more often than mixed languages occur.
 """
 

@@ -57,7 +57,7 @@ def truncation(encoder: TextEncoder | PromptEncoder, model: str, evidence: Evide
 
 
 def label_tokens(encoder: TextEncoder | PromptEncoder, model: str, labels: tuple[str, ...]) -> Outcome:
-    """Tokenise label words as they stand behind a space, and find those that cannot be told apart at once.
+    """Tokenise label words as they stand behind a space, and find those that do not differ significantly at once.
 
     Words are those of the template for decoders, the label names for encoders.
     """

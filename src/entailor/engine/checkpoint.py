@@ -54,7 +54,7 @@ class CheckpointStore:
 
     Args:
         folder: made when the first checkpoint is written.
-        note: told of every checkpoint that is passed over or cannot be written.
+        note: told of every checkpoint that is skipped or cannot be written.
     """
 
     def __init__(self, folder: Path, note: Callable[[str], None] = lambda text: None) -> None:
@@ -149,7 +149,7 @@ class CheckpointStore:
                     problem = "of other settings, data, model or versions"
             except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
                 problem = f"cannot be read ({error})"
-            self.note(f"checkpoint passed over: {path}: {problem}")
+            self.note(f"checkpoint skipped: {path}: {problem}")
         return None
 
     def clear(self) -> None:

@@ -1,4 +1,4 @@
-"""What training steps and scoring batches take, by a few of them at real lengths; for forecasts.
+"""What training steps and scoring batches take, by a few of them at real lengths; for estimates.
 
 Runs the very functions of the training loop and the classifier, on a few batches picked from those that would be run.
 """
@@ -41,7 +41,7 @@ class TrainingCost:
 
     Attributes:
         epoch_seconds: one pass over train.
-        evaluations: how often tune is scored in a whole training.
+        evaluations: how often validation is scored in a whole training.
         peak_memory_bytes: most memory resident at once, over a whole training.
     """
 
@@ -82,7 +82,7 @@ def probe_training(
     Args:
         classifier: of no use afterwards.
         method: batch sizes, epochs, evaluations.
-        data: a sample of train, and a few inputs of tune.
+        data: a sample of train, and a few inputs of validation.
         runtime: precision and seed.
         num_train: inputs of the whole of train.
         allowance: seconds after which no further step is begun, once two are timed.

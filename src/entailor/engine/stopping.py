@@ -68,7 +68,7 @@ class StopSwitch:
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class RunContext:
     """What a trial does not depend on.
 
     Attributes:

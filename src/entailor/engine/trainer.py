@@ -46,8 +46,8 @@ class TrainingData:
 
     train: Sequence[Encoded]
     train_targets: NDArray[np.int64]
-    tune: Sequence[Encoded]
-    tune_targets: NDArray[np.int64]
+    validation: Sequence[Encoded]
+    validation_targets: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,9 @@ class Runtime:
     Attributes:
         seed: of data order and dropout.
         autocast: bfloat16 to train in mixed precision, or None for fp32.
-        scoring_batch_tokens: tokens of one batch when scoring tune.
+        scoring_batch_tokens: tokens of one batch when scoring validation.
         on_step: called with steps done, steps in all, and a few words on how it goes.
-        on_evaluation: called with each evaluation of tune and the training examples seen so far; True stops training.
+        on_evaluation: called with each evaluation of validation and the training examples seen so far; True stops training.
         saving: checkpoints while it runs, and the one to go on from; None: no checkpoints.
     """
 
@@ -78,15 +78,15 @@ class TrainingResult:
     Attributes:
         curve: logged moments.
         best_step: step of the kept weights.
-        best_accuracy: tune accuracy of the kept weights, 0 to 1.
-        best_loss: tune log loss of the kept weights, nats.
+        best_accuracy: validation accuracy of the kept weights, 0 to 1.
+        best_loss: validation log loss of the kept weights, nats.
         collapsed: True where the kept weights predict one class only.
         events: alarms in words.
         train_seconds: the loop without evaluation.
-        evaluate_seconds: tune evaluations.
+        evaluate_seconds: validation evaluations.
         examples_seen: training inputs, with repetition.
         epochs: epochs run.
-        evaluated_after: training examples seen before each evaluation of tune.
+        evaluated_after: training examples seen before each evaluation of validation.
     """
 
     curve: list[CurvePoint] = field(default_factory=list)
@@ -110,7 +110,7 @@ def seed_everything(seed: int) -> None:
 
 
 def train(classifier: Classifier, method: TrainedMethod, data: TrainingData, runtime: Runtime) -> TrainingResult:
-    """Train in place and leave the best weights, by the tune split, in the classifier.
+    """Train in place and leave the best weights, by the validation split, in the classifier.
 
     Args:
         classifier: made by `method.adapt`; must be a torch module.
@@ -134,9 +134,9 @@ def single_steps(
     runtime: Runtime,
     groups: Iterable[list[list[int]]],
 ) -> Iterator[float]:
-    """Take one optimizer step on each group of batches and yield its seconds; for forecasts.
+    """Take one optimizer step on each group of batches and yield its seconds; for estimates.
 
-    After the first step tune is scored and the best weights are kept, as in a training, so that memory is as there.
+    After the first step validation is scored and the best weights are kept, as in a training, so that memory is as there.
 
     Args:
         classifier: of no use afterwards.
@@ -162,7 +162,7 @@ class Training:
     def __init__(self, classifier: Classifier, method: TrainedMethod, data: TrainingData, runtime: Runtime) -> None:
         if not isinstance(classifier, nn.Module):
             raise TrainingError(f"{method.name}: its classifier is not a torch module")
-        for part, inputs in (("training", data.train), ("tune", data.tune)):
+        for part, inputs in (("training", data.train), ("validation", data.validation)):
             if not inputs:
                 raise TrainingError(f"{method.name}: the {part} split is empty")
         self.classifier, self.module = classifier, classifier
@@ -215,7 +215,7 @@ class Training:
     def _tell_again(self) -> None:
         """Tell of the evaluations before a checkpoint, and so learn again whether the last one was to stop."""
         if self.runtime.on_evaluation:
-            points = [point for point in self.result.curve if point.tune_accuracy is not None]
+            points = [point for point in self.result.curve if point.validation_accuracy is not None]
             for point, seen in zip(points, self.result.evaluated_after, strict=True):
                 self.told_to_stop = self.runtime.on_evaluation(point, seen)
 
@@ -399,7 +399,7 @@ class Training:
     def _words(self) -> str:
         losses = [point.train_loss for point in self.result.curve if point.train_loss is not None]
         loss = f"loss {losses[-1]:.3f}" if losses else ""
-        tuned = f", tune {self.result.best_accuracy:.1%}" if self.result.best_step else ""
+        tuned = f", validation {self.result.best_accuracy:.1%}" if self.result.best_step else ""
         return f"{loss}{tuned}"
 
     def _log(self) -> None:
@@ -421,22 +421,24 @@ class Training:
         self._log()
         begin = time.perf_counter()
         try:
-            logprobs_EL = score(self.classifier, self.data.tune, self.runtime.scoring_batch_tokens)
+            logprobs_EL = score(self.classifier, self.data.validation, self.runtime.scoring_batch_tokens)
         except DivergedError:
-            raise self._diverged(f"step {self.step}: a score of tune is not finite. {self._remedy()}") from None
+            raise self._diverged(f"step {self.step}: a score of validation is not finite. {self._remedy()}") from None
         self.result.evaluate_seconds += time.perf_counter() - begin
-        gold_E = self.data.tune_targets
+        gold_E = self.data.validation_targets
         loss = float(-logprobs_EL[np.arange(len(gold_E)), gold_E].mean())
         predicted_E = logprobs_EL.argmax(axis=1)
         accuracy = float((predicted_E == gold_E).mean())
         self.evaluated_at = self.step
         epoch = self.step / self.steps_per_epoch
-        self.result.curve.append(CurvePoint(self.step, epoch, tune_loss=loss, tune_accuracy=accuracy))
+        self.result.curve.append(CurvePoint(self.step, epoch, validation_loss=loss, validation_accuracy=accuracy))
         self.result.evaluated_after.append(self.result.examples_seen)
         collapsed = is_collapsed(predicted_E, gold_E)
         if collapsed:
             label = self.classifier.task.labels[int(np.bincount(predicted_E).argmax())]
-            self.result.events.append(f"collapse: after epoch {epoch:.2f} nearly all of tune is predicted {label!r}")
+            self.result.events.append(
+                f"collapse: after epoch {epoch:.2f} nearly all of validation is predicted {label!r}"
+            )
         if self._is_better(accuracy, loss):
             self.best = [tensor.detach().clone() for tensor in self.trainable]
             self.result.best_step, self.result.collapsed = self.step, collapsed

@@ -1,6 +1,6 @@
 """How far stated confidence and observed accuracy lie apart, one number that brings them together, and abstaining.
 
-A temperature is fitted on tune and used on test; nothing here is ever fitted on test.
+A temperature is fitted on validation and used on test; nothing here is ever fitted on test.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def fit_temperature(probabilities_NL: npt.NDArray[np.float64], gold_N: npt.NDArr
     certainty.
 
     Args:
-        probabilities_NL: of the tune split, shape (N, number of labels).
+        probabilities_NL: of the validation split, shape (N, number of labels).
         gold_N: index of the gold label, shape (N,).
 
     Returns:

@@ -65,7 +65,7 @@ def compare_records(
     _mark_groups(rows, pairs)
     gold_N = next(iter(outcomes.values()))[0].gold_N if outcomes else np.array([], dtype=np.int64)
     chance = float(np.bincount(gold_N).max() / len(gold_N)) if len(gold_N) else None
-    _test_against_chance(rows, scored, gold_N)
+    _test_against_majority(rows, scored, gold_N)
     mark_pareto(rows)
     winner = _winner(rows)
     titles = row_titles(rows)
@@ -73,7 +73,7 @@ def compare_records(
         **(extra or {}),
         "labels": list((complete or records)[0].labels),
         "num_test": len(gold_N),
-        "chance": chance,
+        "majority_accuracy": chance,
         "rows": rows,
         "pairs": _pair_lines(pairs),
         "detectable": _detectable(pairs, len(gold_N)),
@@ -97,7 +97,7 @@ def hardest_examples(records: Sequence[RunRecord], n: int = 20) -> list[dict[str
     mean probability. Between examples equally often wrong, the one with the less probable gold label is harder.
 
     Args:
-        records: as for :func:`compare_records`; failed ones are passed over.
+        records: as for :func:`compare_records`; failed ones are skipped.
         n: at most so many.
 
     Returns:
@@ -337,20 +337,20 @@ def _calibration(records: Sequence[RunRecord], outcomes: Sequence[Outcome]) -> d
 
 
 def _mark_groups(rows: Sequence[dict[str, Any]], pairs: Pairs[RowKey]) -> None:
-    """Give every row `letters`, `best`, `difference_to_best` and `cannot_tell_apart_from_best`; best stands first."""
+    """Give every row `letters`, `best`, `difference_to_best` and `tied_with_best`; best stands first."""
     letters = pairs.letters
     for i, row in enumerate(rows):
         against = pairs.between(key_of(row), key_of(rows[0])) if i else None
         row["best"] = i == 0
-        row["letters"] = letters[key_of(row)]
+        row["group"] = letters[key_of(row)]
         row["difference_to_best"] = against and asdict(against)
-        row["cannot_tell_apart_from_best"] = against is not None and not against.told_apart
+        row["tied_with_best"] = against is not None and not against.significant
 
 
-def _test_against_chance(
+def _test_against_majority(
     rows: Sequence[dict[str, Any]], scored: Mapping[RowKey, Scored], gold_N: npt.NDArray[np.int64]
 ) -> None:
-    """Give every row `above_chance` and `p_chance`.
+    """Give every row `beats_majority` and `p_majority`.
 
     The classifier that would ship, the first seed's, is tested against naming the most frequent label of test (McNemar,
     exact; corrected for the number of rows).
@@ -361,8 +361,8 @@ def _test_against_chance(
     firsts = [scored[key_of(row)].correct_SN[0] for row in rows]
     found = [mcnemar_exact(first_N, always_N) for first_N in firsts]
     for row, first_N, p in zip(rows, firsts, holm(found), strict=True):
-        row["p_chance"] = p
-        row["above_chance"] = p < SIGNIFICANCE and bool(first_N.mean() > always_N.mean())
+        row["p_majority"] = p
+        row["beats_majority"] = p < SIGNIFICANCE and bool(first_N.mean() > always_N.mean())
 
 
 def _pair_lines(pairs: Pairs[RowKey]) -> list[dict[str, Any]]:
@@ -371,7 +371,7 @@ def _pair_lines(pairs: Pairs[RowKey]) -> list[dict[str, Any]]:
             "a": {"model": a[0], "method": a[1]},
             "b": {"model": b[0], "method": b[1]},
             **asdict(one),
-            "told_apart": one.told_apart,
+            "significant": one.significant,
         }
         for (a, b), one in pairs.differences.items()
     ]
@@ -396,7 +396,7 @@ def _winner(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     if not rows:
         return None
     best = rows[0]
-    tied = [row for row in rows if row["cannot_tell_apart_from_best"]]
+    tied = [row for row in rows if row["tied_with_best"]]
     return {
         "model": best["model"],
         "method": best["method"],
@@ -418,8 +418,8 @@ def _sentence(
     names = [row["method"] + (f" on {named[row['model']]}" if row["model"] in named else "") for row in tied]
     if names:
         listed = " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
-        standing = f"it cannot be told apart from {listed}"
+        standing = f"it does not differ significantly from {listed}"
     else:
-        standing = "every other row is worse beyond chance (p < 0.05, corrected for the number of pairs)"
-    chance = "" if best["above_chance"] else " Yet it is not above chance."
+        standing = "every other row is significantly worse (p < 0.05, corrected for the number of pairs)"
+    chance = "" if best["beats_majority"] else " Yet it is not better than the majority baseline."
     return f"{name} is best with {figure}; {standing}.{chance}"

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from entailor.config.overrides import read_sealed_yaml
+from entailor.config.overrides import read_checked_yaml
 from entailor.errors import RunError
 from entailor.runs.documents import well_formed
 from entailor.runs.layout import RunFolder
-from entailor.runs.record import RunRecord, read_sealed_json
+from entailor.runs.record import RunRecord, read_checked_json
 
 AGAIN = "Run its command again"
 MACHINE = ("python", "platform", "cpu", "cores", "threads", "gpus", "git_commit")
@@ -77,16 +77,16 @@ def diff_runs(first: str | Path, second: str | Path) -> RunDifference:
 
 
 def _split(folder: RunFolder) -> dict[str, Any]:
-    return read_sealed_json(folder.split_file, AGAIN)
+    return read_checked_json(folder.split_file, AGAIN)
 
 
 def _experiment(folder: RunFolder) -> dict[str, Any]:
-    values = read_sealed_yaml(folder.experiment_file, AGAIN)
+    values = read_checked_yaml(folder.experiment_file, AGAIN)
     return {key: value for key, value in values.items() if key not in CHANGES_NOTHING}
 
 
 def _environment(folder: RunFolder) -> dict[str, Any]:
-    environment = read_sealed_json(folder.environment_file, AGAIN)
+    environment = read_checked_json(folder.environment_file, AGAIN)
     with well_formed(RunError, folder.environment_file, AGAIN):
         found = environment.get("precision", {}).items()
         precision = {model: one.get("precision") for model, one in found if isinstance(one, dict)}
@@ -104,7 +104,7 @@ def _records(folder: RunFolder) -> dict[tuple[str, str, int], RunRecord]:
 def _data(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[str]:
     if first.get("fingerprint") == second.get("fingerprint"):
         return
-    for part in ("train", "tune", "test"):
+    for part in ("train", "validation", "test"):
         one, other = set(first.get(part, ())), set(second.get(part, ()))
         if one != other:
             yield f"{part}: {len(one - other):,} of {len(one):,} only in the first, {len(other - one):,} of " + (

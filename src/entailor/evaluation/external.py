@@ -1,4 +1,4 @@
-"""What one challenge set says of every row: accuracy with interval, groups, labels, and which rows differ.
+"""What one external test set says of every row: accuracy with interval, groups, labels, and which rows differ.
 
 Reads records whose predictions are those on the challenge. Nothing is chosen by it.
 """
@@ -19,7 +19,7 @@ from entailor.evaluation.statistics import accuracy_interval
 from entailor.runs.record import RunRecord
 
 
-def compare_challenge(name: str, source: str, scoring: str, records: Sequence[RunRecord]) -> dict[str, Any]:
+def compare_external(name: str, source: str, scoring: str, records: Sequence[RunRecord]) -> dict[str, Any]:
     """Return what comparison.json holds of a challenge.
 
     Args:
@@ -31,7 +31,7 @@ def compare_challenge(name: str, source: str, scoring: str, records: Sequence[Ru
     Returns:
         `name`, `source`, `scoring`, `error` (None), `labels`, `num_examples`, `chance` (share of its most frequent
         label), and `rows`, best first: `model`, `method`, `num_seeds`, `accuracy`, `letters` (rows that share one
-        cannot be told apart), `per_label`, `groups`.
+        do not differ significantly), `per_label`, `groups`.
     """
     seeds: dict[RowKey, list[RunRecord]] = {}
     for record in records:
@@ -56,7 +56,7 @@ def compare_challenge(name: str, source: str, scoring: str, records: Sequence[Ru
                     "worst": min(per_seed),
                     "per_seed": per_seed,
                 },
-                "letters": letters[key],
+                "group": letters[key],
                 "per_label": label_means([evaluate_record(record) for record in seeds[key]]),
                 "groups": accuracy_by_group(seeds[key], outcomes[key]),
             }
@@ -69,6 +69,6 @@ def compare_challenge(name: str, source: str, scoring: str, records: Sequence[Ru
         "error": None if rows else "no trial could be scored",
         "labels": list(records[0].labels) if records else [],
         "num_examples": len(gold_N),
-        "chance": float(np.bincount(gold_N).max() / len(gold_N)) if len(gold_N) else None,
+        "majority_accuracy": float(np.bincount(gold_N).max() / len(gold_N)) if len(gold_N) else None,
         "rows": rows,
     }

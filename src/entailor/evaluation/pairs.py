@@ -1,4 +1,4 @@
-"""Every row against every other on the same examples, and the groups of rows that cannot be told apart.
+"""Every row against every other on the same examples, and the groups of rows that do not differ significantly.
 
 Decides which test speaks for a pair; how the tests are made is statistics.py and bootstrap.py.
 """
@@ -50,8 +50,8 @@ class Difference:
     p_holm: float = 1.0
 
     @property
-    def told_apart(self) -> bool:
-        """Whether the rows differ beyond chance."""
+    def significant(self) -> bool:
+        """Whether the rows differ significantly."""
         return self.p_holm < SIGNIFICANCE
 
     def mirrored(self) -> Difference:
@@ -104,14 +104,14 @@ class Pairs(Generic[RowT]):
         found = self.differences.get((a, b))
         return found if found is not None else self.differences[b, a].mirrored()
 
-    def told_apart(self, a: RowT, b: RowT) -> bool:
-        """Return whether two rows differ beyond chance."""
-        return a != b and self.between(a, b).told_apart
+    def significant(self, a: RowT, b: RowT) -> bool:
+        """Return whether two rows differ significantly."""
+        return a != b and self.between(a, b).significant
 
     @property
     def letters(self) -> dict[RowT, str]:
-        """Return row to letters: rows that share one cannot be told apart."""
-        return compact_letters(self.rows, {pair for pair, one in self.differences.items() if one.told_apart})
+        """Return row to letters: rows that share one do not differ significantly."""
+        return compact_letters(self.rows, {pair for pair, one in self.differences.items() if one.significant})
 
 
 def compare_all(scored: Mapping[RowT, Scored], draws: int = BOOTSTRAP_DRAWS) -> Pairs[RowT]:
@@ -135,7 +135,7 @@ def compact_letters(rows: Sequence[RowT], differing: set[tuple[RowT, RowT]]) -> 
 
     Args:
         rows: best first; `a` goes to the first.
-        differing: pairs that can be told apart, in either order.
+        differing: pairs that differ significantly, in either order.
     """
     columns: list[set[RowT]] = [set(rows)]
     for a, b in differing:

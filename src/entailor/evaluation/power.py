@@ -21,7 +21,7 @@ def detectable_difference(n: int, discordant: float = USUAL_DISCORDANT, pairs: i
         pairs: number of pairs of rows, for which the level is corrected as in the first step of Holm's method.
 
     Returns:
-        A difference of shares, or None where even rows that never agree the other way round would not be told apart.
+        A difference of shares, or None where even rows that never agree the other way round would not be significantly different.
     """
     from scipy.optimize import brentq
 
@@ -53,7 +53,7 @@ def examples_needed(difference: float, discordant: float, pairs: int = 1) -> flo
     return ((level * math.sqrt(discordant) + power * math.sqrt(discordant - size**2)) / size) ** 2
 
 
-def foresight(num_test: int, num_rows: int, num_seeds: int) -> list[str]:
+def power_lines(num_test: int, num_rows: int, num_seeds: int) -> list[str]:
     """Return what test size and seeds can show, as sentences for before the run; none for one row alone.
 
     Args:
@@ -76,6 +76,6 @@ def foresight(num_test: int, num_rows: int, num_seeds: int) -> list[str]:
         )
     few = {
         1: "with one seed these classifiers are compared, not the methods: give --seeds 3 or more to hold their luck",
-        2: "two seeds say little of how far seeds differ, so that few rows will be told apart: give --seeds 3 or more",
+        2: "two seeds say little of how far seeds differ, so that few rows will be significantly different: give --seeds 3 or more",
     }
     return [said, few[num_seeds]] if num_seeds in few else [said]

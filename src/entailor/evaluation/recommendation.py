@@ -85,9 +85,9 @@ def recommend(
 ) -> dict[str, Any] | None:
     """Return the row to ship, with reasons in words.
 
-    Of the rows within the limits the most accurate leads. Those that cannot be told apart from it are candidates, if
+    Of the rows within the limits the most accurate leads. Those that does not differ significantly from it are candidates, if
     their difference's own 95 % interval holds 0 too (the correction for many pairs keeps from claiming differences,
-    and is no reason to give accuracy away), but for rows at chance where the leader is above it. Costs decide among
+    and is no reason to give accuracy away), but for rows no better than the majority baseline where the leader is above it. Costs decide among
     them in the order of `cheapest`: a row that costs clearly more (20 %) than the cheapest leaves; what remains is
     settled by accuracy.
 
@@ -141,16 +141,16 @@ def mark_pareto(rows: Sequence[dict[str, Any]]) -> None:
     """Give every row `pareto`, and `pareto_by`, the costs on whose front of accuracy against that cost alone it stands.
 
     A row is in the Pareto set when no other is at least as accurate and at most as costly in everything, and better in
-    something. Rows at chance are never in it: doing nothing is always cheapest.
+    something. Rows no better than the majority baseline are never in it: doing nothing is always cheapest.
     """
     for row in rows:
-        others = [other for other in rows if other is not row and other["above_chance"]]
+        others = [other for other in rows if other is not row and other["beats_majority"]]
         row["pareto_by"] = [
             cost.name
             for cost in COSTS
-            if row["above_chance"] and not any(_dominates(other, row, (cost,)) for other in others)
+            if row["beats_majority"] and not any(_dominates(other, row, (cost,)) for other in others)
         ]
-        row["pareto"] = row["above_chance"] and not any(_dominates(other, row, COSTS) for other in others)
+        row["pareto"] = row["beats_majority"] and not any(_dominates(other, row, COSTS) for other in others)
 
 
 def _dominates(a: Row, b: Row, costs: Sequence[Cost]) -> bool:
@@ -170,7 +170,7 @@ def _pick(rows: Sequence[Row], pairs: Pairs[RowKey], priorities: Priorities) -> 
         return None, []
     leader = within[0]
     candidates = [
-        row for row in within if _level(row, leader, pairs) and (row["above_chance"] or not leader["above_chance"])
+        row for row in within if _level(row, leader, pairs) and (row["beats_majority"] or not leader["beats_majority"])
     ]
     if priorities.ties == "most_accurate":
         return leader, candidates
@@ -184,7 +184,7 @@ def _level(row: Row, leader: Row, pairs: Pairs[RowKey]) -> bool:
     if row is leader:
         return True
     difference = pairs.between(key_of(row), key_of(leader))
-    return not difference.told_apart and difference.low <= 0 <= difference.high
+    return not difference.significant and difference.low <= 0 <= difference.high
 
 
 def _ordered(priorities: Priorities) -> list[Cost]:
@@ -214,14 +214,14 @@ def _why(pick: Row, candidates: Sequence[Row], titles: Mapping[RowKey, str], pri
     if len(candidates) == 1:
         return f"no other row{within} is level with it in accuracy"
     if priorities.ties == "most_accurate":
-        return f"it has the highest accuracy{within}, though {len(candidates) - 1} more cannot be told apart from it"
+        return f"it has the highest accuracy{within}, though {len(candidates) - 1} more does not differ significantly from it"
     deciding = _deciding(pick, candidates, priorities)
     if not deciding:
         return (
-            f"of {len(candidates)} rows{within} that cannot be told apart none costs clearly less, and it is the most "
+            f"of {len(candidates)} rows{within} that do not differ significantly none costs clearly less, and it is the most "
             "accurate of them"
         )
-    return f"of {len(candidates)} rows{within} that cannot be told apart it is the {' and the '.join(deciding)}"
+    return f"of {len(candidates)} rows{within} that do not differ significantly it is the {' and the '.join(deciding)}"
 
 
 def _deciding(pick: Row, candidates: Sequence[Row], priorities: Priorities) -> list[str]:
@@ -253,7 +253,7 @@ def _reasons(
     reasons = [f"{percent(accuracy['mean'])} of test are right (95 % interval {low} to {high}); {costs}."]
     others = [titles[key_of(row)] for row in candidates if row is not pick]
     if others:
-        reasons.append(f"Its accuracy cannot be told apart from that of {_listed(others)}.")
+        reasons.append(f"Its accuracy does not differ significantly from that of {_listed(others)}.")
     if pick is not leader:
         difference = pairs.between(key_of(pick), key_of(leader))
         reasons.append(
@@ -266,8 +266,8 @@ def _reasons(
             f"{ONE_TEXT_ALONE} never reads the first text and is level with the best: the labels can be guessed from "
             "the second text, or the other rows have learnt nothing more. Look at the data before shipping."
         )
-    if not pick["above_chance"]:
-        reasons.append("No row is above chance: there is nothing here worth shipping yet.")
+    if not pick["beats_majority"]:
+        reasons.append("No row is better than the majority baseline: there is nothing here worth shipping yet.")
     if beyond:
         reasons.append(f"Beyond a limit: {'; '.join(f'{titles[key]} ({why})' for key, why in beyond.items())}.")
     return reasons
@@ -279,9 +279,9 @@ def _runner_up(
     if second is None:
         return None
     difference = pairs.between(key_of(second), key_of(pick))
-    worse = "worse beyond chance" if difference.told_apart and difference.value < 0 else "not told apart"
-    if difference.told_apart and difference.value > 0:
-        worse = "better beyond chance, but dearer"
+    worse = "significantly worse" if difference.significant and difference.value < 0 else "not significantly different"
+    if difference.significant and difference.value > 0:
+        worse = "significantly better, but dearer"
     costs = ", ".join(cost.shown(value) for cost in COSTS if (value := cost.of(second)) is not None)
     return {
         "model": second["model"],
@@ -343,7 +343,7 @@ def _rule(priorities: Priorities) -> str:
         return f"{within}the highest mean accuracy."
     order = ", then ".join(name.replace("_", " ") for name in priorities.cheapest)
     return (
-        f"{within}among the rows that cannot be told apart from the most accurate one (and whose difference to it "
+        f"{within}among the rows that does not differ significantly from the most accurate one (and whose difference to it "
         f"has 0 in its own 95 % interval), the cheapest by {order}; a cost decides where it is at least 20 % higher."
     )
 

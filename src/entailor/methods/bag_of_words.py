@@ -41,7 +41,7 @@ class BagOfWords(Method, name="bag_of_words"):
     min_df: int = Field(default=1, ge=1)
     """Fewest training examples an n-gram must stand in."""
     C: tuple[PositiveFloat, ...] = Field(default=(0.1, 1.0, 10.0), min_length=1)
-    """Inverse regularisation strengths; the best on tune is kept."""
+    """Inverse regularisation strengths; the best on validation is kept."""
     max_iter: int = Field(default=300, ge=1)
     """Most iterations of L-BFGS."""
 
@@ -121,7 +121,7 @@ class BagOfWordsClassifier(FittedClassifier):
         parts = zip(self.vectorizers, columns, strict=True)
         return hstack([vectorizer.transform(texts) for vectorizer, texts in parts], format="csr")
 
-    def fit(self, train: FitData, tune: FitData) -> tuple[str, ...]:
+    def fit(self, train: FitData, validation: FitData) -> tuple[str, ...]:
         """Learn vocabulary, weights and the regularisation strength.
 
         Raises:
@@ -137,7 +137,7 @@ class BagOfWordsClassifier(FittedClassifier):
             ) from None
         return self.linear.fit(
             (self._transform(train.features), train.targets),
-            (self._transform(tune.features), tune.targets),
+            (self._transform(validation.features), validation.targets),
             self.method.C,
             self.method.max_iter,
         )

@@ -125,7 +125,7 @@ class TrainedMethod(Method):
     label_smoothing_factor: float = Field(default=0.0, ge=0, lt=1)
     """Share of each target spread over all labels."""
     eval_strategy: Literal["epoch", "steps"] = "epoch"
-    """When the tune split is scored."""
+    """When the validation split is scored."""
     eval_steps: int = Field(default=100, ge=1)
     """Steps between two evaluations under eval_strategy=steps."""
     logging_steps: int = Field(default=10, ge=1)

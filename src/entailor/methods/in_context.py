@@ -58,11 +58,11 @@ class InContext(Method, name="in_context"):
     """Frozen encoder that finds neighbours, for demonstrations=nearest."""
     calibration: Literal["none", "pmi", "contextual", "batch"] = "none"
     """Label bias that is subtracted. pmi: of the words behind the bare end of the prompt. contextual: behind texts that
-    say nothing. batch: the mean over the tune split, whose labels are not looked at."""
+    say nothing. batch: the mean over the validation split, whose labels are not looked at."""
     length_normalized: bool = False
     """Divide a word's log-probability by its number of tokens."""
     fit_temperature: bool = False
-    """Fit a softmax temperature on the tune split; changes probabilities, never the answer."""
+    """Fit a softmax temperature on the validation split; changes probabilities, never the answer."""
 
     def adapt(self, backbone: Backbone | None, task: Task, seed: int) -> InContextClassifier:
         """Return the classifier, still without demonstrations.
@@ -116,8 +116,8 @@ class InContextClassifier(TransformerClassifier, PromptedClassifier):
     # --- what is chosen from train and tune
 
     @property
-    def needs_tune(self) -> bool:
-        """Whether the tune split must be scored before `calibrate`."""
+    def needs_validation(self) -> bool:
+        """Whether the validation split must be scored before `calibrate`."""
         return self.method.calibration == "batch" or self.method.fit_temperature
 
     def demonstrate(self, train: Sequence[Example]) -> tuple[str, ...]:
@@ -141,17 +141,17 @@ class InContextClassifier(TransformerClassifier, PromptedClassifier):
         return self._what_was_chosen()
 
     def calibrate(self, logprobs_EL: NDArray[np.float64], targets_E: NDArray[np.int64]) -> tuple[str, ...]:
-        """Fit batch calibration (labels unseen) and temperature on the tune split.
+        """Fit batch calibration (labels unseen) and temperature on the validation split.
 
         Args:
-            logprobs_EL: label log-probabilities of the tune split, nothing taken off.
+            logprobs_EL: label log-probabilities of the validation split, nothing taken off.
             targets_E: its output indices; only the temperature looks at them.
         """
         if self.method.calibration == "batch":
             self.bias_L = torch.from_numpy(np.log(np.exp(logprobs_EL).mean(0))).float()
         if self.method.fit_temperature:
             self.temperature = best_temperature(logprobs_EL - self.bias_L.numpy(), targets_E)
-            return (f"temperature {self.temperature:.3g}, fitted on tune",)
+            return (f"temperature {self.temperature:.3g}, fitted on validation",)
         return ()
 
     def _drawn(self, train: Sequence[Example]) -> tuple[Example, ...]:

@@ -35,7 +35,7 @@ class LinearProbe(Method, name="linear_probe"):
     deterministic: ClassVar[bool] = True
 
     C: tuple[PositiveFloat, ...] = Field(default=(0.001, 0.01, 0.1, 1.0), min_length=1)
-    """Inverse regularisation strengths on standardised features; the best on tune is kept."""
+    """Inverse regularisation strengths on standardised features; the best on validation is kept."""
     max_iter: int = Field(default=300, ge=1)
     """Most iterations of L-BFGS."""
 
@@ -95,12 +95,12 @@ class LinearProbeClassifier(FittedClassifier):
         features_BF: NDArray[np.float32] = torch.cat(pooled, dim=1).cpu().numpy()
         return features_BF
 
-    def fit(self, train: FitData, tune: FitData) -> tuple[str, ...]:
+    def fit(self, train: FitData, validation: FitData) -> tuple[str, ...]:
         """Fit on standardised features, then fold the standardisation into the weights."""
         mean_F, scale_F = train.features.mean(0), train.features.std(0) + 1e-6
         events = self.linear.fit(
             ((train.features - mean_F) / scale_F, train.targets),
-            ((tune.features - mean_F) / scale_F, tune.targets),
+            ((validation.features - mean_F) / scale_F, validation.targets),
             self.method.C,
             self.method.max_iter,
         )

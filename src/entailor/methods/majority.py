@@ -61,7 +61,7 @@ class MajorityClassifier(FittedClassifier):
         """Return nothing an example."""
         return [None] * batch
 
-    def fit(self, train: FitData, tune: FitData) -> tuple[str, ...]:
+    def fit(self, train: FitData, validation: FitData) -> tuple[str, ...]:
         """Count the labels."""
         counts_L = np.bincount(train.targets, minlength=len(self.task.labels)) + 1.0
         self.log_frequencies_L = np.log(counts_L / counts_L.sum())

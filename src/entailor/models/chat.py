@@ -14,7 +14,7 @@ MARK = re.compile("\x00Aa<&'\"(\\d+)>\x00")  # changed by whatever changes case,
 MOST_FRAME = 100_000
 """Characters that a chat template writes around the texts."""
 _ADDRESS = " at 0x"  # of something in memory, printed: another text in every process
-_REMEDY = "Set prompt.chat=false, or mend the chat template of the model"
+_REMEDY = "Set prompt.chat=false, or fix the chat template of the model"
 
 
 class ChatFrame:

@@ -74,7 +74,7 @@ def reorder_head(model: Any, rows: list[int]) -> None:
 
 
 def reset_head(model: Any) -> list[str]:
-    """Initialise the head anew, in place, and return the names of its modules with parameters."""
+    """Initialise the head again, in place, and return the names of its modules with parameters."""
     deviation = getattr(model.config, "initializer_range", 0.02)
     names = []
     for name, module in head_modules(model).items():

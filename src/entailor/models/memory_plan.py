@@ -258,7 +258,7 @@ class _Sizes:
             owner = modules[name.rpartition(".")[0]]
             kind = self._kind(name, owner, output)
             if kind.endswith("-bit layers"):
-                # gpt2 and its kin store (in, out)
+                # gpt2 and similar store (in, out)
                 taken = quantized_bytes(tensor.shape if isinstance(owner, nn.Linear) else tensor.shape[::-1], settings)
                 largest = max(largest, tensor.numel() * stored_dtype.itemsize)
             else:
@@ -351,7 +351,7 @@ def _parts(sizes: _Sizes, device_map: Mapping[str, Any] | None, main: str) -> tu
 def expected_speed(plan: Placement) -> str:
     """Return in words how fast the model will run forward, from a measurement of one layer in its number of bits.
 
-    What stands on the disk is read anew for each batch, which no figure here covers.
+    What stands on the disk is read again for each batch, which no figure here covers.
     """
     if any(part.place == "disk" for part in plan.parts):
         return "what stands on the disk is read again for every batch: slow"

@@ -105,7 +105,7 @@ def _known_speeds(hidden_size: int, intermediate_size: int) -> tuple[float, floa
     key = f"{machine} {hidden_size}x{intermediate_size}"
     file = cache_folder() / SPEEDS_FILE
     known: dict[str, list[float]] = {}
-    with contextlib.suppress(RunError):  # missing the first time; a damaged one is written anew
+    with contextlib.suppress(RunError):  # missing the first time; a damaged one is written again
         known = read_json(file)
     if key not in known:
         known[key] = [measure_gflops(name, hidden_size, intermediate_size) for name in ("fp32", "bf16")]

@@ -28,7 +28,7 @@ from entailor.tasks.foreign import ForeignError, run_bounded
 MIN_ROOM = 8
 # Texts the tokenizer is given at once: what it returns is lists of Python numbers, nine times as large as what is kept.
 CHUNK = 4096
-# Data sets whose ids are kept: train, tune and test, with the room of each method, and for the linear probe each text
+# Data sets whose ids are kept: train, validation and test, with the room of each method, and for the linear probe each text
 # of a pair by itself.
 KEPT = 12
 KEPT_FROM = 64  # examples; answers to single ones shall not push out whole data sets
@@ -154,7 +154,7 @@ class TextEncoder:
                 yield from self._shorten(start + place, texts[place], pairs[place] if pairs else None, limit)
 
     def _whole(self, texts: list[str], pairs: list[str] | None) -> Any:
-        """Tokenise without truncation; texts that hold half a character or a control token are mended in place."""
+        """Tokenise without truncation; texts that hold half a character or a control token are fixed in place."""
         try:
             whole = self._call(texts, pairs)
         except (TypeError, UnicodeEncodeError):  # the tokenizer takes no half of a surrogate pair

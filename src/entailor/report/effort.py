@@ -1,4 +1,4 @@
-"""What choosing settings, more labels and the run itself took: tuning, learning curves, the forecast, reads of test.
+"""What choosing settings, more labels and the run itself took: tuning, learning curves, the estimate, reads of test.
 
 Only reads comparison.json; as lines for a terminal, and as a section of the page.
 """
@@ -15,10 +15,10 @@ from entailor.report import plots, tables
 from entailor.report.tables import align, count, duration, percent, size
 
 FORECAST_HEADINGS = ("  row", "trials", "one trial", "tuning", "curve", "in all", "memory")
-TRUTH_HEADINGS = ("  row", "one trial: forecast", "measured", "ratio", "memory: forecast", "measured", "ratio")
+TRUTH_HEADINGS = ("  row", "one trial: estimate", "measured", "ratio", "memory: estimate", "measured", "ratio")
 
 
-def forecast_lines(expected: Mapping[str, Any]) -> list[str]:
+def estimate_lines(expected: Mapping[str, Any]) -> list[str]:
     """Return what is expected of a run as aligned lines, and when it will end.
 
     Args:
@@ -36,7 +36,7 @@ def forecast_lines(expected: Mapping[str, Any]) -> list[str]:
     failed = [f"  {name}: {row['error']}" for name, row in zip(names, expected["rows"], strict=True) if row["error"]]
     ends = datetime.fromisoformat(expected["ends"])
     total = (
-        f"forecast: about {duration(expected['seconds'])}, until {ends:%H:%M}{_days(expected)}, with up to "
+        f"estimate: about {duration(expected['seconds'])}, until {ends:%H:%M}{_days(expected)}, with up to "
         f"{size(expected['peak_memory_bytes'])} of memory (measured in {duration(expected['probe_seconds'])})"
     )
     return [*align(lines, left={0}), *failed, total]
@@ -48,11 +48,11 @@ def _days(expected: Mapping[str, Any]) -> str:
 
 
 def effort_lines(comparison: Mapping[str, Any]) -> list[str]:
-    """Return tuning, learning curve, forecast against truth and later reads of test as lines, where they are there."""
+    """Return tuning, learning curve, estimate against truth and later reads of test as lines, where they are there."""
     return [
         *_tuning_lines(comparison.get("tuning")),
         *_curve_lines(comparison.get("learning_curve")),
-        *_truth_lines(comparison.get("forecast")),
+        *_truth_lines(comparison.get("estimate")),
         *_read_lines(comparison),
     ]
 
@@ -80,7 +80,7 @@ def settings_words(settings: Mapping[str, float]) -> str:
 def _tuning_lines(tuning: Mapping[str, Any] | None) -> list[str]:
     if not tuning:
         return []
-    lines: list[tuple[str, ...]] = [("  row", "tried", "stopped", "examples", "time", "tune", "chosen")]
+    lines: list[tuple[str, ...]] = [("  row", "tried", "stopped", "examples", "time", "validation", "chosen")]
     for name, study in zip(_names(tuning["studies"]), tuning["studies"], strict=True):
         trials = study["trials"]
         best = None if study["best"] is None else trials[study["best"]]
@@ -92,11 +92,11 @@ def _tuning_lines(tuning: Mapping[str, Any] | None) -> list[str]:
                 str(stopped),
                 count(study["examples_seen"]),
                 duration(study["seconds"]),
-                percent(best["tune_accuracy"]) if best else "–",
+                percent(best["validation_accuracy"]) if best else "–",
                 settings_words(study["chosen"]) or "its own settings",
             )
         )
-    return [f"tuning, {budget_words(tuning['budget'])} a row, on tune alone:", *align(lines, left={0, 6})]
+    return [f"tuning, {budget_words(tuning['budget'])} a row, on validation alone:", *align(lines, left={0, 6})]
 
 
 def _curve_lines(curve: Mapping[str, Any] | None) -> list[str]:
@@ -134,29 +134,29 @@ def crossing_words(curve: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _truth_lines(forecast: Mapping[str, Any] | None) -> list[str]:
-    if not forecast:
+def _truth_lines(estimate: Mapping[str, Any] | None) -> list[str]:
+    if not estimate:
         return []
     lines: list[tuple[str, ...]] = [TRUTH_HEADINGS]
-    for name, row in zip(_names(forecast["rows"]), forecast["rows"], strict=True):
+    for name, row in zip(_names(estimate["rows"]), estimate["rows"], strict=True):
         time, memory = row["trial_seconds"], row["peak_memory_bytes"]
         if time["measured"] is not None and not row["error"]:
             lines.append(
                 (
                     f"  {name}",
-                    duration(time["forecast"]),
+                    duration(time["estimate"]),
                     duration(time["measured"]),
                     f"{time['ratio']:.2f}" if time["ratio"] is not None else "–",
-                    size(memory["forecast"]),
+                    size(memory["estimate"]),
                     size(memory["measured"]),
                     f"{memory['ratio']:.2f}" if memory["ratio"] is not None else "–",
                 )
             )
     if len(lines) == 1:
         return []
-    whole = forecast["all_trials"]
-    total = f"  all trials: {duration(whole['forecast'])} expected, {duration(whole['measured'])} measured"
-    return ["forecast against truth:", *align(lines, left={0}), f"{total}, ratio {whole['ratio']:.2f}"]
+    whole = estimate["all_trials"]
+    total = f"  all trials: {duration(whole['estimate'])} expected, {duration(whole['measured'])} measured"
+    return ["estimate against truth:", *align(lines, left={0}), f"{total}, ratio {whole['ratio']:.2f}"]
 
 
 def _read_lines(comparison: Mapping[str, Any]) -> list[str]:
@@ -167,7 +167,7 @@ def _read_lines(comparison: Mapping[str, Any]) -> list[str]:
 
 
 def effort_section(comparison: Mapping[str, Any]) -> Any:
-    """Return the sections of the page about tuning, learning curves, reads of test and the forecast, as safe HTML."""
+    """Return the sections of the page about tuning, learning curves, reads of test and the estimate, as safe HTML."""
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
@@ -176,7 +176,7 @@ def effort_section(comparison: Mapping[str, Any]) -> Any:
     engine.filters.update({one.__name__: one for one in filters})
     template = engine.from_string(files("entailor.report").joinpath("effort.html.j2").read_text(encoding="utf-8"))
     tuning, curve = comparison.get("tuning"), comparison.get("learning_curve")
-    forecast = comparison.get("forecast")
+    estimate = comparison.get("estimate")
     page = template.render(
         tuning=tuning,
         studies=_named(tuning["studies"]) if tuning else [],
@@ -185,8 +185,8 @@ def effort_section(comparison: Mapping[str, Any]) -> Any:
         curves=_named(curve["rows"]) if curve else [],
         crossings=crossing_words(curve) if curve else [],
         curve_plot=_curve_plot(comparison, curve["rows"]) if curve else None,
-        forecast=forecast,
-        forecasts=_named(forecast["rows"]) if forecast else [],
+        estimate=estimate,
+        estimates=_named(estimate["rows"]) if estimate else [],
         reads=comparison.get("test_reads"),
     )
     return Markup(page)  # noqa: S704 - a template with escaping made it

@@ -17,10 +17,10 @@ from entailor.report import plots, sections, tables
 from entailor.report.doctor import doctor_section
 from entailor.report.effort import effort_section
 from entailor.runs.documents import read_bytes, well_formed
-from entailor.runs.integrity import BLANK_SEAL, check_seal, seal
+from entailor.runs.integrity import BLANK_CHECKSUM, verify_checksum, with_checksum
 from entailor.runs.layout import RunFolder
 from entailor.runs.ownership import is_run_folder
-from entailor.runs.record import NO_MODEL, RECORD_FILE, CurvePoint, RunRecord, read_sealed_json, write_text
+from entailor.runs.record import NO_MODEL, RECORD_FILE, CurvePoint, RunRecord, read_checked_json, write_text
 
 AGAIN = "Run the same command again: it redoes what is damaged"
 NUM_HARDEST = 20
@@ -57,7 +57,7 @@ def write_report(folder: RunFolder) -> Path:
             split=split,
             doctor=doctor,
         )
-    write_text(folder.report_file, seal(f"{page}\n<!-- checksum {BLANK_SEAL} -->\n"))
+    write_text(folder.report_file, with_checksum(f"{page}\n<!-- checksum {BLANK_CHECKSUM} -->\n"))
     return folder.report_file
 
 
@@ -69,7 +69,7 @@ def check_report_is_ours(folder: RunFolder) -> None:
     """
     if folder.report_file.exists() and not is_run_folder(folder.path):
         content = folder.report_file.read_bytes()
-        check_seal(folder.report_file, content, "Entailor did not write it: move it elsewhere, and run again")
+        verify_checksum(folder.report_file, content, "Entailor did not write it: move it elsewhere, and run again")
 
 
 def check_trials_are_there(folder: RunFolder, comparison: Mapping[str, Any]) -> None:
@@ -95,8 +95,8 @@ def read_comparison(path: Path) -> dict[str, Any]:
     Raises:
         RunError: it is missing, damaged, or something else.
     """
-    comparison = read_sealed_json(path, AGAIN)
-    needed = {"rows", "labels", "num_test", "chance", "sentence", "winner", "failed"}
+    comparison = read_checked_json(path, AGAIN)
+    needed = {"rows", "labels", "num_test", "majority_accuracy", "sentence", "winner", "failed"}
     if not needed <= comparison.keys():
         raise RunError(f"{path}: no comparison of trials. Delete it and run the same command again")
     return comparison
@@ -263,7 +263,7 @@ def _forest(comparison: Mapping[str, Any]) -> Any:
     if not comparison["rows"]:
         return None
     names = tables.row_names(comparison)
-    return _drawn(plots.accuracy_with_intervals(names, comparison["rows"], comparison["chance"]))
+    return _drawn(plots.accuracy_with_intervals(names, comparison["rows"], comparison["majority_accuracy"]))
 
 
 def _figures(comparison: Mapping[str, Any], records: Sequence[RunRecord]) -> list[dict[str, Any]]:
@@ -280,14 +280,14 @@ def _figures(comparison: Mapping[str, Any], records: Sequence[RunRecord]) -> lis
         for row in rows
     ]
     drawn = (
-        ("Loss by epoch", "thin: training, thick: tune", plots.loss_by_epoch(names, curves)),
-        ("Tune accuracy by epoch", "mean over seeds", plots.tune_accuracy_by_epoch(names, curves)),
+        ("Loss by epoch", "thin: training, thick: validation", plots.loss_by_epoch(names, curves)),
+        ("Validation accuracy by epoch", "mean over seeds", plots.validation_accuracy_by_epoch(names, curves)),
         ("Accuracy and training time", RINGS, plots.accuracy_by_train_time(names, rows)),
         ("Accuracy and memory", RINGS, plots.accuracy_by_memory(names, rows)),
         ("Accuracy and latency", RINGS, plots.accuracy_by_latency(names, rows)),
         ("Accuracy and stored size", RINGS, plots.accuracy_by_stored(names, rows)),
         ("Is the confidence earned?", "on the dotted line it is", plots.reliability(names, rows)),
-        ("After temperature scaling", "fitted on tune, shown on test", plots.reliability_calibrated(names, rows)),
+        ("After temperature scaling", "fitted on validation, shown on test", plots.reliability_calibrated(names, rows)),
         ("When the model may abstain", "to the right: fewer answers", plots.accuracy_by_coverage(names, rows)),
     )
     return [{"title": title, "note": note, "svg": _drawn(svg)} for title, note, svg in drawn if svg is not None]
@@ -296,10 +296,10 @@ def _figures(comparison: Mapping[str, Any], records: Sequence[RunRecord]) -> lis
 def _remarks(comparison: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return what the summary says besides the winner, as sentences."""
     remarks = []
-    if comparison["chance"] is not None:
-        above = sum(row["above_chance"] for row in rows)
+    if comparison["majority_accuracy"] is not None:
+        above = sum(row["beats_majority"] for row in rows)
         remarks.append(
-            f"Always naming the most frequent label would be right {tables.percent(comparison['chance'])} of the time; "
+            f"Always naming the most frequent label would be right {tables.percent(comparison['majority_accuracy'])} of the time; "
             f"{above} of {len(rows)} {'row is' if len(rows) == 1 else 'rows are'} above that."
         )
     return remarks
@@ -374,11 +374,11 @@ def _optional_words(value: object) -> str | None:
 
 def _split_sizes(split: Mapping[str, Any]) -> dict[str, int]:
     parts = split.get("ids", split)
-    return {part: len(parts[part]) for part in ("train", "tune", "test") if isinstance(parts.get(part), list)}
+    return {part: len(parts[part]) for part in ("train", "validation", "test") if isinstance(parts.get(part), list)}
 
 
 def _optional_json(path: Path) -> dict[str, Any] | None:
-    return read_sealed_json(path, AGAIN) if path.exists() else None
+    return read_checked_json(path, AGAIN) if path.exists() else None
 
 
 def _optional_text(path: Path) -> str | None:
@@ -388,5 +388,5 @@ def _optional_text(path: Path) -> str | None:
         content = read_bytes(path)
     except OSError as error:
         raise RunError(f"{path}: cannot be read ({error.strerror}). {AGAIN}") from None
-    check_seal(path, content, AGAIN)
+    verify_checksum(path, content, AGAIN)
     return content.decode("utf-8", "replace").rstrip().rpartition("\n")[0] + "\n"  # without the checksum

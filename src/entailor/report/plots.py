@@ -68,18 +68,20 @@ def loss_by_epoch(names: Sequence[str], curves: Sequence[Sequence[Sequence[Curve
         names: row names.
         curves: for each row, for each seed, its curve; the mean over seeds is drawn.
     """
-    return _curves("loss", "Loss by epoch", "loss (nats)", curves, ("train_loss", "tune_loss"), names)
+    return _curves("loss", "Loss by epoch", "loss (nats)", curves, ("train_loss", "validation_loss"), names)
 
 
-def tune_accuracy_by_epoch(names: Sequence[str], curves: Sequence[Sequence[Sequence[CurvePoint]]]) -> str | None:
-    """Return accuracy on the tune split by epoch, or None when it was never evaluated; arguments as above."""
-    return _curves("tune", "Tune accuracy by epoch", "tune accuracy (%)", curves, ("tune_accuracy",), names)
+def validation_accuracy_by_epoch(names: Sequence[str], curves: Sequence[Sequence[Sequence[CurvePoint]]]) -> str | None:
+    """Return accuracy on the validation split by epoch, or None when it was never evaluated; arguments as above."""
+    return _curves(
+        "validation", "Validation accuracy by epoch", "validation accuracy (%)", curves, ("validation_accuracy",), names
+    )
 
 
 def accuracy_with_intervals(names: Sequence[str], rows: Sequence[Mapping[str, Any]], chance: float | None) -> str:
     """Return each row's test accuracy with its interval, best on top, and the chance level (a forest plot).
 
-    Letters at the right edge: rows that share one cannot be told apart.
+    Letters at the right edge: rows that share one do not differ significantly.
     """
 
     def draw(axes: Axes) -> None:
@@ -88,7 +90,7 @@ def accuracy_with_intervals(names: Sequence[str], rows: Sequence[Mapping[str, An
             axes.plot([100 * accuracy["low"], 100 * accuracy["high"]], [i, i], color=look.colour, linewidth=1.6)
             axes.plot([100 * accuracy["mean"]], [i], color=look.colour, marker=look.marker, markersize=6)
             place = axes.get_yaxis_transform()
-            axes.text(1.015, i, row.get("letters", ""), transform=place, verticalalignment="center", color=INK)
+            axes.text(1.015, i, row.get("group", ""), transform=place, verticalalignment="center", color=INK)
         if chance is not None:
             axes.axvline(100 * chance, color=INK, linewidth=0.8, linestyle=(0, (2, 2)))
         axes.set_yticks(range(len(rows)), [_shortened(name) for name in names])
@@ -206,7 +208,7 @@ def accuracy_by_coverage(names: Sequence[str], rows: Sequence[Mapping[str, Any]]
 
 
 def tuning_trials(names: Sequence[str], looks: Sequence[int], studies: Sequence[Mapping[str, Any]]) -> str | None:
-    """Return tune accuracy by learning rate of every setting that was tried, or None where there is none.
+    """Return validation accuracy by learning rate of every setting that was tried, or None where there is none.
 
     Args:
         names: of the studies' rows.
@@ -214,7 +216,11 @@ def tuning_trials(names: Sequence[str], looks: Sequence[int], studies: Sequence[
         studies: as comparison.json holds them. Filled: trained to the end; hollow: stopped on the way; ringed: chosen.
     """
     shown = [
-        [one for one in study["trials"] if one["tune_accuracy"] is not None and "learning_rate" in one["settings"]]
+        [
+            one
+            for one in study["trials"]
+            if one["validation_accuracy"] is not None and "learning_rate" in one["settings"]
+        ]
         for study in studies
     ]
     if not any(shown):
@@ -223,15 +229,15 @@ def tuning_trials(names: Sequence[str], looks: Sequence[int], studies: Sequence[
     def draw(axes: Axes) -> None:
         for look, study, trials in zip(map(style, looks), studies, shown, strict=True):
             for one in trials:
-                x, y = one["settings"]["learning_rate"], 100 * one["tune_accuracy"]
+                x, y = one["settings"]["learning_rate"], 100 * one["validation_accuracy"]
                 face = look.colour if one["state"] == "complete" else "none"
                 axes.plot([x], [y], color=look.colour, marker=look.marker, markerfacecolor=face, linestyle="")
                 if one["number"] == study["best"]:
                     axes.plot([x], [y], color=INK, marker="o", markersize=12, markerfacecolor="none", linestyle="")
         axes.set_xscale("log")
-        axes.set(xlabel="learning rate, log scale", ylabel="tune accuracy (%)")
+        axes.set(xlabel="learning rate, log scale", ylabel="validation accuracy (%)")
 
-    return _draw("tuning", _described("Tune accuracy of every setting tried", names), draw)
+    return _draw("tuning", _described("Validation accuracy of every setting tried", names), draw)
 
 
 def learning_curves(names: Sequence[str], looks: Sequence[int], rows: Sequence[Mapping[str, Any]]) -> str | None:
@@ -306,7 +312,7 @@ def _curves(
     lines = [[_mean_curve(seeds, field) for field in fields] for seeds in curves]
     if not any(line for row in lines for line in row):
         return None
-    scale = 100 if fields == ("tune_accuracy",) else 1
+    scale = 100 if fields == ("validation_accuracy",) else 1
 
     def draw(axes: Axes) -> None:
         from matplotlib.ticker import MaxNLocator
@@ -315,7 +321,7 @@ def _curves(
             look = style(i)
             for field, points in zip(fields, row, strict=True):
                 x, y = [point[0] for point in points], [scale * point[1] for point in points]
-                tuned = field.startswith("tune")
+                tuned = field.startswith("validation")
                 axes.plot(
                     x,
                     y,

@@ -1,4 +1,4 @@
-"""What the parts of the page on decisions show: the recommendation, all pairs, calibration, challenge sets.
+"""What the parts of the page on decisions show: the recommendation, all pairs, calibration, external test set.
 
 Only arranges what stands in comparison.json, and passes over what does not.
 """
@@ -74,10 +74,10 @@ def calibrations(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def challenges(comparison: Mapping[str, Any], rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Return the challenge sets, each row with its look and its title, and the groups as lines."""
+    """Return the external test set, each row with its look and its title, and the groups as lines."""
     by_key = {(row["model"], row["method"]): row for row in rows}
     shown = []
-    for one in comparison.get("challenges", ()):
+    for one in comparison.get("external", ()):
         scored = [{**row, "of": by_key[row["model"], row["method"]]} for row in one["rows"]]
         groups = sorted(scored[0]["groups"].items(), key=lambda item: -item[1]["n"]) if scored else []
         shown.append(

@@ -48,15 +48,15 @@ def row_names(comparison: Mapping[str, Any]) -> list[str]:
 
 
 def mark(row: Mapping[str, Any]) -> str:
-    """Return ``*`` for the best row, ``=`` for a row that cannot be told apart from it, else a blank."""
+    """Return ``*`` for the best row, ``=`` for a row that does not differ significantly from it, else a blank."""
     if row["best"]:
         return "*"
-    return "=" if row["cannot_tell_apart_from_best"] else " "
+    return "=" if row["tied_with_best"] else " "
 
 
 HEADINGS = ("  method", "accuracy (95 %)", "same", "F1", "train", "memory", "params", "stored")
 LEGEND = (
-    "* best   = level with the best   same: rows that share a letter cannot be told apart   ° in the Pareto set   "
+    "* best   = level with the best   same: rows that share a letter do not differ significantly   ° in the Pareto set   "
     "F1: macro   memory: peak   params: trained"
 )
 
@@ -68,7 +68,7 @@ def _cells(comparison: Mapping[str, Any]) -> list[tuple[str, ...]]:
             "{mean:.1f} ({low:.1f}–{high:.1f})".format(
                 **{k: 100 * row["accuracy"][k] for k in ("mean", "low", "high")}
             ),
-            row["letters"] + ("°" if row["pareto"] else ""),
+            row["group"] + ("°" if row["pareto"] else ""),
             decimal(row["macro_f1"], 2),
             duration(row["train_seconds"] or None),
             size(memory(row)),
@@ -82,11 +82,13 @@ def _cells(comparison: Mapping[str, Any]) -> list[tuple[str, ...]]:
 def closing(comparison: Mapping[str, Any]) -> list[str]:
     """Return what is said below the rows: challenges, the test size's limit, what is recommended and when not."""
     lines = []
-    for one in comparison.get("challenges", ()):
+    for one in comparison.get("external", ()):
         if one["rows"]:
             best = one["rows"][0]
             figure = f"best {best['method']} with {percent(best['accuracy']['mean'])}"
-            lines.append(f"challenge {one['name']}: {figure} (its most frequent label: {percent(one['chance'])})")
+            lines.append(
+                f"challenge {one['name']}: {figure} (its most frequent label: {percent(one['majority_accuracy'])})"
+            )
             lines.append(f"    {one['scoring']}")
         else:
             lines.append(f"challenge {one['name']}: left out: {one['error']}")
@@ -123,7 +125,7 @@ def comparison_table(comparison: Mapping[str, Any]) -> Table:
     for heading in HEADINGS[1:]:
         table.add_column(heading, justify="right", no_wrap=heading != "same", overflow="fold")
     for row, cells in zip(comparison["rows"], _cells(comparison), strict=True):
-        style = "bold green" if row["best"] else "green" if row["cannot_tell_apart_from_best"] else ""
+        style = "bold green" if row["best"] else "green" if row["tied_with_best"] else ""
         table.add_row(*(Text(cell) for cell in cells), style=style)
     return table
 

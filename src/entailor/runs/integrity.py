@@ -15,8 +15,8 @@ from pathlib import Path
 from entailor.errors import RunError
 from entailor.runs.documents import open_regular
 
-BLANK_SEAL = "sha256:" + "0" * 64
-_SEAL = re.compile(rb"sha256:[0-9a-f]{64}")
+BLANK_CHECKSUM = "sha256:" + "0" * 64
+_CHECKSUM = re.compile(rb"sha256:[0-9a-f]{64}")
 # What a system says through libraries that keep no error number, such as safetensors.
 _DISK_WORDS = {
     errno.ENOSPC: ("os error 28", "No space left"),
@@ -80,30 +80,30 @@ def damaged_file(folder: Path, expected: Mapping[str, str], names: Iterable[str]
     return None
 
 
-def seal(text: str) -> str:
+def with_checksum(text: str) -> str:
     """Return a text with the blank seal in it filled in.
 
     Args:
-        text: holds `BLANK_SEAL` in its last line; what stands before it does not count.
+        text: holds `BLANK_CHECKSUM` in its last line; what stands before it does not count.
     """
-    head, blank, tail = text.rpartition(BLANK_SEAL)
+    head, blank, tail = text.rpartition(BLANK_CHECKSUM)
     if not blank:
         raise ValueError("no blank seal in the text")
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
     return f"{head}sha256:{digest}{tail}"
 
 
-def check_seal(path: Path, content: bytes, remedy: str) -> None:
+def verify_checksum(path: Path, content: bytes, remedy: str) -> None:
     """Hold a file's content against the seal it carries.
 
     Raises:
         RunError: there is no seal, or it is that of another content.
     """
-    found = next(reversed(list(_SEAL.finditer(content[-200:]))), None)
+    found = next(reversed(list(_CHECKSUM.finditer(content[-200:]))), None)
     if found is None:
         raise RunError(f"{path}: damaged, or cut short: its checksum is not there ({len(content):,} bytes). {remedy}")
     start = max(0, len(content) - 200) + found.start()
-    blank = content[:start] + BLANK_SEAL.encode() + content[start + len(BLANK_SEAL) :]
+    blank = content[:start] + BLANK_CHECKSUM.encode() + content[start + len(BLANK_CHECKSUM) :]
     if hashlib.sha256(blank).hexdigest() != found[0].decode().removeprefix("sha256:"):
         raise RunError(f"{path}: damaged or changed by hand: its checksum is that of another content. {remedy}")
 

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from entailor.errors import RunError
 from entailor.runs.ownership import MARKER_FILE
-from entailor.runs.record import _NAME, _SEED, RECORD_FILE, RunRecord, _trial_order, folder_name, write_sealed_json
+from entailor.runs.record import _NAME, _SEED, RECORD_FILE, RunRecord, _trial_order, folder_name, write_checked_json
 
 
 class RunFolder:
@@ -27,7 +27,7 @@ class RunFolder:
 
     def mark(self) -> None:
         """Write the marker, before any other file."""
-        write_sealed_json(self.marker_file, {"version": 1, "what": "the folder of an Entailor run"})
+        write_checked_json(self.marker_file, {"version": 1, "what": "the folder of an Entailor run"})
 
     @classmethod
     def of_trial(cls, trial: Path) -> RunFolder | None:
@@ -47,7 +47,7 @@ class RunFolder:
 
     @property
     def split_file(self) -> Path:
-        """Ids of train, tune and test with a hash."""
+        """Ids of train, validation and test with a hash."""
         return self.path / "split.json"
 
     @property
@@ -66,14 +66,14 @@ class RunFolder:
         return self.path / "report.html"
 
     @property
-    def reads_file(self) -> Path:
+    def test_access_file(self) -> Path:
         """When the test split was read, and with which choices made."""
-        return self.path / "test_reads.json"
+        return self.path / "test_access.json"
 
     @property
-    def forecast_file(self) -> Path:
+    def estimate_file(self) -> Path:
         """What was expected of each row's time and memory before it ran."""
-        return self.path / "forecast.json"
+        return self.path / "estimate.json"
 
     def study(self, model: str, name: str) -> Path:
         """Return the folder of the settings that were tried for a row."""

@@ -26,7 +26,7 @@ def check_output(output: str | Path, inputs: Iterable[Source], *, overwrite: boo
 
     Args:
         output: as the user named it.
-        inputs: files and folders the command reads; what is no path is passed over.
+        inputs: files and folders the command reads; what is no path is skipped.
         overwrite: whether a file that Entailor did not write may be replaced.
 
     Returns:

@@ -10,14 +10,14 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from entailor.errors import RunError
-from entailor.runs.integrity import check_seal
+from entailor.runs.integrity import verify_checksum
 
 MARKER_FILE = ".entailor.json"
 LOCK_FILE = ".lock"
 OWNER_FILE = ".lock.json"
 RUN_PARTS = ("trials", "tuning", "curve")
-SEALED_FILES = ("experiment.yaml", "environment.json", "split.json", "comparison.json", "test_reads.json")
-RUN_FILES = (*SEALED_FILES, MARKER_FILE, LOCK_FILE, OWNER_FILE, "doctor.json", "forecast.json", "report.html")
+SEALED_FILES = ("experiment.yaml", "environment.json", "split.json", "comparison.json", "test_access.json")
+RUN_FILES = (*SEALED_FILES, MARKER_FILE, LOCK_FILE, OWNER_FILE, "doctor.json", "estimate.json", "report.html")
 # Folders of before the marker, and copies without hidden files, are known by their checksums. One such file may have
 # been copied to a folder of the user's own.
 ENOUGH_SEALED = 2
@@ -54,7 +54,7 @@ def _is_sealed(path: Path) -> bool:
     if path.is_symlink() or not path.is_file():
         return False
     try:
-        check_seal(path, path.read_bytes(), "")
+        verify_checksum(path, path.read_bytes(), "")
     except (RunError, OSError):
         return False
     return True

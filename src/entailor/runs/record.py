@@ -22,14 +22,14 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from entailor.errors import RunError
 from entailor.runs.documents import first_complaint, json_lines, parse_json, read_bytes, well_formed
-from entailor.runs.integrity import BLANK_SEAL, check_seal, checksums, damaged_file, seal
+from entailor.runs.integrity import BLANK_CHECKSUM, checksums, damaged_file, verify_checksum, with_checksum
 from entailor.runs.ownership import refuse_links, remove_files, remove_scratch
 
 RECORD_FILE = "record.json"
-TUNE_FILE = "tune_predictions.jsonl"
+VALIDATION_FILE = "validation_predictions.jsonl"
 RECORD_VERSION = 2
 CHECKPOINT_FOLDER = "checkpoint"
-SEAL_KEY = "checksum"
+CHECKSUM_KEY = "checksum"
 RUN_AGAIN = "Delete the trial's folder and run the same command again"
 DELETE_IT = "Delete it and run the same command again"
 MOST_NAME_CHARACTERS = 100  # of a folder; file systems stop at 255 bytes
@@ -47,7 +47,15 @@ Temperature = Annotated[float, Field(ge=1e-3, le=1e6)]
 WRITTEN_FILE = ".written.json"  # what an unfinished trial has saved; its record says so in the end
 SAVED_FOLDERS = ("adapter", "model", "last_good")
 TRIAL_FILES = (
-    *(RECORD_FILE, WRITTEN_FILE, TUNE_FILE, "predictions.jsonl", "curve.jsonl", "classifier.json", "traceback.txt"),
+    *(
+        RECORD_FILE,
+        WRITTEN_FILE,
+        VALIDATION_FILE,
+        "predictions.jsonl",
+        "curve.jsonl",
+        "classifier.json",
+        "traceback.txt",
+    ),
     "last_good/classifier.json",
 )
 TEMPORARY = re.compile(rf"\.({'|'.join(map(re.escape, TRIAL_FILES))})\.[a-z0-9_]{{8}}\.tmp")
@@ -89,8 +97,8 @@ class CurvePoint:
         step: optimizer steps done.
         epoch: epochs done, fractional.
         train_loss: mean training loss since the last point, nats; None at an evaluation-only point.
-        tune_loss: log loss on the tune split, nats; None where it was not evaluated.
-        tune_accuracy: 0 to 1; None where it was not evaluated.
+        validation_loss: log loss on the validation split, nats; None where it was not evaluated.
+        validation_accuracy: 0 to 1; None where it was not evaluated.
         learning_rate: of the first parameter group.
         gradient_norm: before clipping, mean since the last point.
     """
@@ -100,8 +108,8 @@ class CurvePoint:
     step: Count
     epoch: float
     train_loss: float | None = None
-    tune_loss: float | None = None
-    tune_accuracy: float | None = None
+    validation_loss: float | None = None
+    validation_accuracy: float | None = None
     learning_rate: float | None = None
     gradient_norm: float | None = None
 
@@ -114,7 +122,7 @@ class Costs:
         load_seconds: reading the checkpoint.
         tokenize_seconds: text to tokens, all three splits.
         train_seconds: the training loop without evaluation (0 for a training-free method).
-        evaluate_seconds: tune evaluations and the final scoring of test.
+        evaluate_seconds: validation evaluations and the final scoring of test.
         train_examples_per_second: None for a training-free method.
         test_examples_per_second: in the final scoring.
         latency_p50_ms: median time for one example alone, tokenisation included.
@@ -167,8 +175,8 @@ class RunRecord:
         error: the failure in words, or None.
         curve: logged training moments.
         predictions: one a test example, in the order of the test split.
-        temperature: what logits are divided by so that confidence is earned, fitted on tune; None in older records.
-        tune_predictions: one a tune example, without texts; empty in older records.
+        temperature: what logits are divided by so that confidence is earned, fitted on validation; None in older records.
+        validation_predictions: one a validation example, without texts; empty in older records.
     """
 
     __pydantic_config__: ClassVar = _AS_WRITTEN
@@ -187,7 +195,7 @@ class RunRecord:
     curve: tuple[CurvePoint, ...] = ()
     predictions: tuple[Prediction, ...] = ()
     temperature: Temperature | None = None
-    tune_predictions: tuple[Prediction, ...] = ()
+    validation_predictions: tuple[Prediction, ...] = ()
 
     def write(self, folder: Path) -> None:
         """Write predictions and curve, and record.json last: a folder with a record.json is whole.
@@ -197,15 +205,15 @@ class RunRecord:
         folder.mkdir(parents=True, exist_ok=True)
         write_jsonl(folder / "predictions.jsonl", (asdict(row) for row in self.predictions))
         write_jsonl(folder / "curve.jsonl", (asdict(point) for point in self.curve))
-        if self.tune_predictions:
-            write_jsonl(folder / TUNE_FILE, (asdict(row) for row in self.tune_predictions))
-        head = asdict(replace(self, curve=(), predictions=(), tune_predictions=()))
-        del head["curve"], head["predictions"], head["tune_predictions"]
+        if self.validation_predictions:
+            write_jsonl(folder / VALIDATION_FILE, (asdict(row) for row in self.validation_predictions))
+        head = asdict(replace(self, curve=(), predictions=(), validation_predictions=()))
+        del head["curve"], head["predictions"], head["validation_predictions"]
         counts = {"version": RECORD_VERSION, "num_predictions": len(self.predictions)}
         own = {*TRIAL_FILES, *_listed_files(folder / WRITTEN_FILE), *_listed_files(folder / RECORD_FILE)}
         found = checksums(folder, leave_out=(RECORD_FILE, WRITTEN_FILE, CHECKPOINT_FOLDER))
         files = {name: digest for name, digest in found.items() if name in own}
-        write_sealed_json(folder / RECORD_FILE, {**counts, **head, "files": files})
+        write_checked_json(folder / RECORD_FILE, {**counts, **head, "files": files})
         remove_files(folder, (WRITTEN_FILE,))
 
     @classmethod
@@ -217,8 +225,8 @@ class RunRecord:
         """
         head = _read_head(folder)
         files, expected = head.pop("files"), head.pop("num_predictions")
-        tune = (TUNE_FILE,) if TUNE_FILE in files else ()
-        if problem := damaged_file(folder, files, ("predictions.jsonl", "curve.jsonl", *tune)):
+        validation = (VALIDATION_FILE,) if VALIDATION_FILE in files else ()
+        if problem := damaged_file(folder, files, ("predictions.jsonl", "curve.jsonl", *validation)):
             raise RunError(f"{problem}. {RUN_AGAIN}")
         with well_formed(RunError, folder / RECORD_FILE, RUN_AGAIN):
             record = _RECORD.validate_python(head)
@@ -229,7 +237,7 @@ class RunRecord:
             record,
             predictions=tuple(_predictions(folder / "predictions.jsonl", record.labels, expected)),
             curve=tuple(_rows(_POINT, folder / "curve.jsonl")),
-            tune_predictions=tuple(_predictions(folder / TUNE_FILE, record.labels)) if tune else (),
+            validation_predictions=tuple(_predictions(folder / VALIDATION_FILE, record.labels)) if validation else (),
         )
         if record.status == "complete" and not record.predictions:
             raise RunError(f"{folder}: a complete record without predictions. {RUN_AGAIN}")
@@ -299,9 +307,9 @@ def _read_head(folder: Path) -> dict[str, Any]:
     if version != RECORD_VERSION:
         problem = "damaged" if version is None else "written by another version of Entailor"
         raise RunError(f"{path}: {problem}. Run the trial again")
-    check_seal(path, content, RUN_AGAIN)
+    verify_checksum(path, content, RUN_AGAIN)
     with well_formed(RunError, path, RUN_AGAIN):
-        del head[SEAL_KEY]
+        del head[CHECKSUM_KEY]
         head["files"] = _FILES.validate_python(head["files"])
         head["num_predictions"] = _COUNT.validate_python(head["num_predictions"])
         if outside := [name for name in head["files"] if not _is_inside(name)]:
@@ -357,7 +365,7 @@ def clear_trial(folder: Path) -> None:
     if not folder.is_dir():
         return
     written = {name for file in (RECORD_FILE, WRITTEN_FILE) for name in _listed_files(folder / file)}
-    challenges = {f"challenges/{file.name}" for file in (folder / "challenges").glob("*.json")}
+    challenges = {f"challenges/{file.name}" for file in (folder / "external").glob("*.json")}
     temporary = {file.name for file in folder.glob(".*.tmp") if TEMPORARY.fullmatch(file.name)}
     remove_files(folder, (RECORD_FILE,))
     remove_files(folder, sorted(written | challenges | temporary | set(TRIAL_FILES)))
@@ -374,7 +382,7 @@ def refuse_trial_links(folder: Path) -> None:
     Raises:
         RunError: one is.
     """
-    for place in (folder, *(folder / name for name in (CHECKPOINT_FOLDER, "challenges", *SAVED_FOLDERS))):
+    for place in (folder, *(folder / name for name in (CHECKPOINT_FOLDER, "external", *SAVED_FOLDERS))):
         refuse_links(place)
         if place.is_symlink():
             raise RunError(f"{place}: a symbolic link, through which nothing is written or deleted. Remove the link")
@@ -383,7 +391,7 @@ def refuse_trial_links(folder: Path) -> None:
 def _listed_files(path: Path) -> set[str]:
     """Return the files a record, or the list of an unfinished trial, names; none where it is missing or damaged."""
     try:
-        return set(read_sealed_json(path, RUN_AGAIN)["files"])
+        return set(read_checked_json(path, RUN_AGAIN)["files"])
     except (RunError, KeyError, TypeError):
         return set()
 
@@ -400,7 +408,7 @@ def saved_folder(trial: Path, name: str) -> Iterator[Path]:
     yield scratch
     files = [(Path(name) / file.relative_to(scratch)).as_posix() for file in scratch.rglob("*") if file.is_file()]
     listed = _listed_files(trial / WRITTEN_FILE)
-    write_sealed_json(trial / WRITTEN_FILE, {"files": sorted({*listed, *files})})
+    write_checked_json(trial / WRITTEN_FILE, {"files": sorted({*listed, *files})})
     scratch.rename(target)
 
 
@@ -468,24 +476,24 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def write_sealed_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write JSON with a checksum of the file as its last key; :func:`read_sealed_json` takes it off again."""
-    text = json.dumps({**value, SEAL_KEY: BLANK_SEAL}, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    write_text(path, seal(text))
+def write_checked_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write JSON with a checksum of the file as its last key; :func:`read_checked_json` takes it off again."""
+    text = json.dumps({**value, CHECKSUM_KEY: BLANK_CHECKSUM}, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_text(path, with_checksum(text))
 
 
-def read_sealed_json(path: Path, remedy: str) -> dict[str, Any]:
-    """Read what :func:`write_sealed_json` wrote.
+def read_checked_json(path: Path, remedy: str) -> dict[str, Any]:
+    """Read what :func:`write_checked_json` wrote.
 
     Raises:
         RunError: the file is missing or damaged.
     """
     content = _content(path)
     value = _parsed(path, content)
-    check_seal(path, content, remedy)
+    verify_checksum(path, content, remedy)
     if not isinstance(value, dict):
         raise RunError(f"{path}: damaged, a mapping was expected. {remedy}")
-    value.pop(SEAL_KEY, None)
+    value.pop(CHECKSUM_KEY, None)
     return value
 
 

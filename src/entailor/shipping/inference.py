@@ -24,7 +24,7 @@ from entailor.methods import Classifier
 from entailor.runs.documents import well_formed
 from entailor.runs.layout import RunFolder
 from entailor.runs.outputs import check_output, output_file
-from entailor.runs.record import RECORD_FILE, Prediction, RunRecord, read_json, read_sealed_json, read_status
+from entailor.runs.record import RECORD_FILE, Prediction, RunRecord, read_checked_json, read_json, read_status
 from entailor.shipping.restoring import CLASSIFIER_FILE, load_classifier, read_saved
 
 CHUNK = 1024
@@ -38,7 +38,7 @@ class Confidence:
     """How sure a prediction must be to be made, and how its probability is stated.
 
     Attributes:
-        calibrated: state probabilities at the temperature that was fitted on tune.
+        calibrated: state probabilities at the temperature that was fitted on validation.
         minimum: below this probability of the most probable label the label is left empty, 0 to 1.
     """
 
@@ -86,7 +86,7 @@ def find_trial(run: str | Path) -> Path:
                 f"{folder}: neither a trial (runs/NAME/trials/MODEL/METHOD/seed-N) nor a run. "
                 "Give the folder that `entailor compare` or `entailor train` named"
             )
-        comparison = read_sealed_json(whole.comparison_file, "Run the same command again")
+        comparison = read_checked_json(whole.comparison_file, "Run the same command again")
         with well_formed(RunError, whole.comparison_file, "Run the same command again"):
             winner = whole.winner(comparison)
         if winner is None and comparison.get("rows"):

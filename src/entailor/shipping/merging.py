@@ -1,6 +1,6 @@
 """Writes a trained adapter into its base model in full precision, and holds the result against recorded scores.
 
-Merging into 4-bit weights would round the update away (peft#2321, #1043), so the base is read anew in full precision.
+Merging into 4-bit weights would round the update away (peft#2321, #1043), so the base is read again in full precision.
 For an adapter that was trained on 4-bit weights that is another base: what this costs is measured, and said.
 """
 
@@ -70,7 +70,7 @@ def merge(
     *,
     trust_remote_code: bool = False,
 ) -> MergeReport:
-    """Merge a trial's adapter into its base model in full precision, save that, and score it anew.
+    """Merge a trial's adapter into its base model in full precision, save that, and score it again.
 
     Args:
         run: a trial's folder, or a run's (its winner).
@@ -145,7 +145,7 @@ def _mergeable(classifier: Classifier, method: str) -> Any:
     configs = getattr(model, "peft_config", {}).values()
     if not configs or any(config.is_prompt_learning for config in configs):
         raise MethodError(
-            f"{method}: has no adapter that changes weights, so there is nothing to merge. LoRA and its kin can be "
+            f"{method}: has no adapter that changes weights, so there is nothing to merge. LoRA and similar can be "
             "merged; what full_finetuning saved is a whole checkpoint already (the trial's folder model/)"
         )
     if not hasattr(model.base_model, "merge_and_unload"):

@@ -14,14 +14,14 @@ from typing import Any
 from pydantic import BaseModel
 
 from entailor.config.experiment import Experiment, Priorities
-from entailor.config.overrides import dump_sealed_yaml, read_sealed_yaml
+from entailor.config.overrides import dump_checked_yaml, read_checked_yaml
 from entailor.config.plain import shown
 from entailor.data.splits import LoadedData, load_data, split_document
 from entailor.diagnostics.doctor import examine_run
-from entailor.engine.stopping import StopSwitch, Surroundings
+from entailor.engine.stopping import RunContext, StopSwitch
 from entailor.errors import RunError
 from entailor.evaluation.comparison import compare_records
-from entailor.evaluation.power import foresight
+from entailor.evaluation.power import power_lines
 from entailor.methods import TrainedMethod
 from entailor.models.precision import PrecisionChoice
 from entailor.report.html import write_report
@@ -31,17 +31,17 @@ from entailor.runs.integrity import disk_trouble
 from entailor.runs.layout import RunFolder
 from entailor.runs.lock import lock_run
 from entailor.runs.ownership import belongs_to_run
-from entailor.runs.record import NO_MODEL, RunRecord, clear_trial, read_sealed_json, write_sealed_json, write_text
-from entailor.study.estimate import Work, forecast_document, forecast_trials
-from entailor.study.external import check_challenges, known_challenges, score_challenges
+from entailor.runs.record import NO_MODEL, RunRecord, clear_trial, read_checked_json, write_checked_json, write_text
+from entailor.study.estimate import Work, estimate_document, estimate_trials
+from entailor.study.external import check_external, known_external, score_external
 from entailor.study.learning_curve import PointPlan, curve_document, finished_point, plan_points, run_points
 from entailor.study.plan import Row, build_row, plan_trials, resolve
-from entailor.study.search import tune_rows, tuning_document
-from entailor.study.test_access import Seal, choice_name, choice_of, open_seal
+from entailor.study.search import search_candidates, search_document
+from entailor.study.test_access import AccessLog, choice_name, choice_of, log_test_access
 from entailor.study.trial import TrialPlan, discard_leftovers, run_trial
 from entailor.tasks import Task
 
-REPORT_SECONDS = 30  # while trials run the page is drawn anew this often; comparison.json is right after each
+REPORT_SECONDS = 30  # while trials run the page is drawn again this often; comparison.json is right after each
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Observer:
         trial: number, count, title of the trial that begins.
         stage: stage, steps done, steps in all (0 where that is not known), a few words.
         finished: a trial's record, and whether it was there already.
-        forecast: what is expected of the run, before it begins; see :func:`forecast`.
+        estimate: what is expected of the run, before it begins; see :func:`estimate`.
     """
 
     note: Callable[[str], None] = lambda text: None
@@ -62,7 +62,7 @@ class Observer:
     trial: Callable[[int, int, str], None] = lambda number, count, title: None
     stage: Callable[[str, int, int, str], None] = lambda stage, done, total, words: None
     finished: Callable[[RunRecord, bool], None] = lambda record, reused: None
-    forecast: Callable[[dict[str, Any]], None] = lambda expected: None
+    estimate: Callable[[dict[str, Any]], None] = lambda expected: None
 
 
 @dataclass(frozen=True)
@@ -127,18 +127,18 @@ def _compare(
     check_same_experiment(folder, resolved, {record.name for record in records.values() if record.status == "complete"})
     data = load_data(experiment.data)
     task = Task(data.labels, data.is_pair)
-    check_challenges(experiment.data)
+    check_external(experiment.data)
     environment = prepare_folder(folder, resolved, data, observer, records)
     tell_of_data(experiment, data, folder, observer)
-    around = Surroundings(stop, observer.note)
+    around = RunContext(stop, observer.note)
     plans = plan_trials(experiment, rows, task, folder, environment, observer.note)
     foresee(experiment, plans, records, task, data, observer)
     if experiment.budget.is_set:
-        plans = tune_rows(plans, experiment.budget, task, data.split, folder, observer.stage, around)
+        plans = search_candidates(plans, experiment.budget, task, data.split, folder, observer.stage, around)
     points = plan_points(plans, experiment.learning_curve, len(data.split.train), folder)
     # from here on test is read: all that is chosen has been chosen, and the folder says when and what
     there = [*((None, record) for record in records.values()), *folder.curve_records()]
-    seal = open_seal(folder.reads_file, data.split, choices_made(plans, points), there)
+    seal = log_test_access(folder.test_access_file, data.split, choices_made(plans, points), there)
     places = [folder.trial(plan.model, plan.row, plan.seed) for plan in plans]
     finished = {place for place, plan in zip(places, plans, strict=True) if is_finished(records.get(place), plan)}
 
@@ -167,7 +167,7 @@ def _compare(
             for size, record in folder.curve_records():
                 seal = seal.with_results(record, size)
             summary = compared()
-        _challenge(folder, experiment, records, task, observer, summary)
+        _external(folder, experiment, records, task, observer, summary)
     except BaseException:  # the page is right however the run ends
         if summary:
             with suppress(OSError, RunError):  # a disk that is full has been said already
@@ -178,14 +178,14 @@ def _compare(
     return Comparison(folder, summary, tuple(records[place] for place in places))
 
 
-class _ForecastMade(Exception):
-    """Ends a run that was only to be forecast."""
+class _EstimateMade(Exception):
+    """Ends a run that was only to be estimate."""
 
 
-def forecast(experiment: Experiment, observer: Observer | None = None) -> dict[str, Any]:
+def estimate(experiment: Experiment, observer: Observer | None = None) -> dict[str, Any]:
     """Tell how long a run will take and how much memory it needs, and run nothing.
 
-    The run folder then holds the resolved experiment and forecast.json, and the run itself does not measure again.
+    The run folder then holds the resolved experiment and estimate.json, and the run itself does not measure again.
 
     Args:
         experiment: what would be run.
@@ -202,14 +202,14 @@ def forecast(experiment: Experiment, observer: Observer | None = None) -> dict[s
 
     def stop(expected: dict[str, Any]) -> None:
         made.append(expected)
-        raise _ForecastMade
+        raise _EstimateMade
 
-    with suppress(_ForecastMade):
-        compare(experiment.model_copy(update={"forecast": True}), replace(observer or Observer(), forecast=stop))
+    with suppress(_EstimateMade):
+        compare(experiment.model_copy(update={"estimate": True}), replace(observer or Observer(), estimate=stop))
     return made[0]
 
 
-def _challenge(
+def _external(
     folder: RunFolder,
     experiment: Experiment,
     records: dict[Path, RunRecord],
@@ -217,15 +217,15 @@ def _challenge(
     observer: Observer,
     summary: dict[str, Any],
 ) -> None:
-    """Score the challenge sets of all the folder's runs, and add what came out to the summary."""
-    written = read_sealed_yaml(folder.experiment_file, "Put a copy of it back")
+    """Score the external test set of all the folder's runs, and add what came out to the summary."""
+    written = read_checked_yaml(folder.experiment_file, "Put a copy of it back")
     with well_formed(RunError, folder.experiment_file, "Put a copy of it back"):
-        sources = written["data"]["challenge"]
+        sources = written["data"]["external"]
     if sources:
         asked = (sources, experiment.data, records, task, observer.stage, observer.note)
         trusted = experiment.model.trust_remote_code
-        summary["challenges"] = score_challenges(*asked, trust_remote_code=trusted)
-        write_sealed_json(folder.comparison_file, summary)
+        summary["external"] = score_external(*asked, trust_remote_code=trusted)
+        write_checked_json(folder.comparison_file, summary)
 
 
 def earlier_records(folder: RunFolder, observer: Observer) -> dict[Path, RunRecord]:
@@ -238,7 +238,7 @@ def earlier_records(folder: RunFolder, observer: Observer) -> dict[Path, RunReco
         try:
             records[place] = RunRecord.read(place)
         except RunError as error:
-            observer.note(f"passed over: {error}")
+            observer.note(f"skipped: {error}")
             clear_trial(place)
     return records if any(record.status == "complete" for record in records.values()) else {}
 
@@ -250,7 +250,7 @@ def refuse_inputs_in(folder: RunFolder, experiment: Experiment) -> None:
         RunError: one lies where the run writes.
     """
     data = experiment.data
-    for source in (data.train, data.tune, data.test, *data.challenge, *experiment.models):
+    for source in (data.train, data.validation, data.test, *data.external, *experiment.models):
         if source and belongs_to_run(Path(source).expanduser(), folder.path):
             raise RunError(
                 f"{source}: read by this run, and lies where it writes. Copy it elsewhere, or give another --out"
@@ -277,14 +277,14 @@ def check_same_experiment(folder: RunFolder, resolved: dict[str, Any], complete_
     """
     if not complete_rows:
         return
-    earlier = read_sealed_yaml(folder.experiment_file, "Put a copy of it back, or give another --out")
+    earlier = read_checked_yaml(folder.experiment_file, "Put a copy of it back, or give another --out")
     with well_formed(RunError, folder.experiment_file, "Put a copy of it back, or give another --out"):
         common = [name for name in earlier.get("methods", {}) if name in complete_rows & resolved["methods"].keys()]
         there, here = (
             {
                 **{key: values.get(key) for key in ("model", "prompt", "restarts", "budget")},
                 # nothing is trained for a challenge, so one may be added to a finished run
-                "data": {key: value for key, value in (values.get("data") or {}).items() if key != "challenge"},
+                "data": {key: value for key, value in (values.get("data") or {}).items() if key != "external"},
                 "methods": {name: values["methods"][name] for name in common},
             }
             for values in (earlier, resolved)
@@ -318,7 +318,7 @@ def prepare_folder(
         folder: the run folder.
         resolved: the experiment with every default written out.
         data: what was read.
-        observer: who is told of a file that is written anew because it is damaged.
+        observer: who is told of a file that is written again because it is damaged.
         records: of earlier trials; where there are none, what stands in the folder is replaced.
 
     Raises:
@@ -331,7 +331,7 @@ def prepare_folder(
         check_same_data(folder, split["fingerprint"], earlier, observer)
         environment["precision"] = earlier.get("precision") or _precision_in(records.values())
         environment["placement"] = earlier.get("placement", {})
-        written = read_sealed_yaml(folder.experiment_file, "Give another --out")
+        written = read_checked_yaml(folder.experiment_file, "Give another --out")
         with well_formed(RunError, folder.experiment_file, "Give another --out"):
             resolved = _with_earlier(written, resolved)
     elif earlier.get("model_settings") == resolved["model"]:
@@ -349,9 +349,9 @@ def prepare_folder(
         if not records:
             for failed in folder.trial_folders():
                 clear_trial(failed)
-        write_text(folder.experiment_file, dump_sealed_yaml(resolved))
-        write_sealed_json(folder.split_file, split)
-        write_sealed_json(folder.environment_file, environment)
+        write_text(folder.experiment_file, dump_checked_yaml(resolved))
+        write_checked_json(folder.split_file, split)
+        write_checked_json(folder.environment_file, environment)
     except OSError as error:
         problem = disk_trouble(error) or error.strerror
         raise RunError(f"{folder.path}: cannot be written: {problem}, or give another --out") from None
@@ -365,12 +365,12 @@ def check_same_data(folder: RunFolder, fingerprint: str, environment: dict[str, 
         RunError: the data have changed, or nothing tells whether they have.
     """
     try:
-        earlier = read_sealed_json(folder.split_file, "Give another --out").get("fingerprint")
+        earlier = read_checked_json(folder.split_file, "Give another --out").get("fingerprint")
     except RunError as error:
         earlier = environment.get("data", {}).get("fingerprint")
         if earlier is None:
             raise
-        observer.note(f"written anew: {error}")
+        observer.note(f"written again: {error}")
     if earlier != fingerprint:
         raise RunError(f"{folder.path}: the data have changed since its trials were run. Give another --out")
 
@@ -379,8 +379,8 @@ def _earlier_environment(folder: RunFolder, observer: Observer) -> dict[str, Any
     if not folder.environment_file.exists():
         return {}
     try:
-        found = read_sealed_json(folder.environment_file, "It is written anew")
-        with well_formed(RunError, folder.environment_file, "It is written anew"):
+        found = read_checked_json(folder.environment_file, "It is written again")
+        with well_formed(RunError, folder.environment_file, "It is written again"):
             _Environment.model_validate(found)
     except RunError as error:
         observer.note(str(error))
@@ -409,7 +409,7 @@ def _with_earlier(earlier: dict[str, Any], resolved: dict[str, Any]) -> dict[str
     """Add the rows, models and seeds the folder was run with before, so that experiment.yaml makes all it holds."""
     added = ("models", "seeds", "learning_curve")
     both = {key: list(dict.fromkeys([*earlier.get(key, ()), *resolved[key]])) for key in added}
-    data = {**resolved["data"], "challenge": known_challenges(earlier, resolved)}
+    data = {**resolved["data"], "external": known_external(earlier, resolved)}
     return {**resolved, **both, "data": data, "methods": {**earlier.get("methods", {}), **resolved["methods"]}}
 
 
@@ -435,12 +435,12 @@ def foresee(
     """Tell, before any trial, what the test split and the seeds can show, and how long the run will take."""
     seeds = Counter((plan.model, plan.row) for plan in plans if plan.method.is_seeded)
     num_rows = len({(plan.model, plan.row) for plan in plans})
-    for words in foresight(len(data.split.test), num_rows, max(seeds.values(), default=0)):
+    for words in power_lines(len(data.split.test), num_rows, max(seeds.values(), default=0)):
         observer.note(words)
-    if experiment.forecast:
+    if experiment.estimate:
         folder = RunFolder(experiment.out)
         work = work_left(experiment, plans, records, folder, len(data.split.train))
-        observer.forecast(forecast_trials(work, task, data.split, folder))
+        observer.estimate(estimate_trials(work, task, data.split, folder))
 
 
 def work_left(
@@ -448,7 +448,7 @@ def work_left(
 ) -> Work:
     """Return the trials, studies and points of learning curves that are not complete; `rows` are those of train."""
     done = {place for place, record in records.items() if record.status == "complete"}
-    studies = (tuning_document(folder) or {"studies": []})["studies"]
+    studies = (search_document(folder) or {"studies": []})["studies"]
     points = plan_points(plans, experiment.learning_curve, rows, folder)
     return Work(
         plans=plans,
@@ -480,21 +480,21 @@ def write_comparison(
     records: Iterable[RunRecord],
     data: LoadedData,
     environment: dict[str, Any],
-    seal: Seal,
+    seal: AccessLog,
     priorities: Priorities,
 ) -> dict[str, Any]:
     """Compare what there is and write comparison.json."""
-    tuning = tuning_document(folder)
+    tuning = search_document(folder)
     ordered = sorted(records, key=lambda one: (one.model, one.name, one.seed))
     extra = {
         "sizes": {name: len(rows) for name, rows in data.split.parts()},
         "precision": environment["precision"],
         "data": environment["data"],
-        "challenges": [],
+        "external": [],
         "test_reads": seal.document(),
         "tuning": tuning,
         "learning_curve": curve_document(folder, ordered, len(data.split.train), seal),
-        "forecast": forecast_document(folder, ordered, tuning),
+        "estimate": estimate_document(folder, ordered, tuning),
     }
     summary = compare_records(ordered, priorities=priorities, extra=extra)
     for row in summary["rows"]:  # what was known when a row was added is no part of its records
@@ -502,5 +502,5 @@ def write_comparison(
     if summary["rows"] and summary["rows"][0]["exploratory"]:
         name = summary["rows"][0]["method"]
         summary["sentence"] += f" {name} is exploratory: it was added when results on the same test split were known."
-    write_sealed_json(folder.comparison_file, summary)
+    write_checked_json(folder.comparison_file, summary)
     return summary

@@ -2,7 +2,7 @@
 
 The probe loads the real model, takes a few real training steps and scores a few real batches; the rest is counting:
 epochs, evaluations, seeds, tuning budget, learning curve. Test is not read: its size is known, its lengths are taken
-from tune.
+from validation.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from entailor.methods import Classifier, FittedClassifier, TrainedMethod
 from entailor.models.load import load_backbone, open_model
 from entailor.models.memory import resident_bytes
 from entailor.runs.layout import RunFolder
-from entailor.runs.record import RunRecord, read_sealed_json, write_sealed_json
+from entailor.runs.record import RunRecord, read_checked_json, write_checked_json
 from entailor.shipping.restoring import FP32
 from entailor.study.learning_curve import PointPlan
 from entailor.study.search import expected_share, is_tunable
@@ -69,7 +69,7 @@ class RowCost:
         load: reading and adapting the checkpoint, once.
         tokenize: text of all three parts to tokens.
         train: the whole training, or features and fit.
-        evaluate: all evaluations of tune.
+        evaluate: all evaluations of validation.
         test: scoring test once.
         finish: saving, loading again and checking, timing single answers.
         peak_memory_bytes: most memory resident at once.
@@ -119,7 +119,7 @@ class Work:
     budget: BudgetSettings
 
 
-def forecast_rows(
+def estimate_rows(
     work: Work, task: Task, split: Split, earlier: Mapping[tuple[str, str], RowCost]
 ) -> list[dict[str, Any]]:
     """Return what each row with something left to do is expected to take.
@@ -191,7 +191,7 @@ class _Probe:
         self.plan, self.task, self.key = plan, replace(task, prompt=plan.prompt), key
         self.split = split
         self.sample = _of_all_lengths(split.train)
-        self.tune_sample = _of_all_lengths(split.tune)
+        self.validation_sample = _of_all_lengths(split.validation)
         self.peak = 0
         self.prepare = 0.0  # seconds in front of the first scoring batch
 
@@ -206,21 +206,21 @@ class _Probe:
         shown = time.perf_counter() - begin
         begin = time.perf_counter()
         sample = () if isinstance(classifier, PromptedClassifier) else self.sample  # train is asked nothing
-        train, tune = classifier.encode(sample), classifier.encode(self.tune_sample)
-        per_example = (time.perf_counter() - begin) / (len(sample) + len(self.tune_sample))
-        encoded = len(self.split.tune) + len(self.split.test) + (len(self.split.train) if sample else 0)
+        train, validation = classifier.encode(sample), classifier.encode(self.validation_sample)
+        per_example = (time.perf_counter() - begin) / (len(sample) + len(self.validation_sample))
+        encoded = len(self.split.validation) + len(self.split.test) + (len(self.split.train) if sample else 0)
         self._note_peak()
         if isinstance(classifier, PromptedClassifier):
-            train_seconds, evaluate, scoring, tune = self._prompted(classifier, tune, shown)
+            train_seconds, evaluate, scoring, validation = self._prompted(classifier, validation, shown)
         elif isinstance(classifier, FittedClassifier):
-            train_seconds, evaluate, scoring = self._fitted(classifier, train, tune)
+            train_seconds, evaluate, scoring = self._fitted(classifier, train, validation)
         else:
-            train_seconds, evaluate, scoring = self._trained(classifier, train, tune)
+            train_seconds, evaluate, scoring = self._trained(classifier, train, validation)
         latency = self._latency(classifier)
-        test_tokens, largest = self._scored(tune, len(self.split.test))
+        test_tokens, largest = self._scored(validation, len(self.split.test))
         self.peak = max(self.peak, scoring.peak_bytes(largest))
         save, token = self._save(classifier), scoring.token_seconds
-        again, _ = self._scored(tune, min(len(self.split.tune), RELOAD_EXAMPLES))
+        again, _ = self._scored(validation, min(len(self.split.validation), RELOAD_EXAMPLES))
         return RowCost(
             model=self.plan.model,
             method=self.plan.row,
@@ -232,7 +232,7 @@ class _Probe:
             test=test_tokens * token + self.prepare,
             finish=save
             + load
-            + latency * min(len(self.split.tune), LATENCY_EXAMPLES + 3)
+            + latency * min(len(self.split.validation), LATENCY_EXAMPLES + 3)
             + 2 * (again * token + self.prepare),
             peak_memory_bytes=self.peak,
             base_memory_bytes=resident,
@@ -266,32 +266,32 @@ class _Probe:
         """Return the seconds of one answer."""
         run = run_without_gradients(classifier)
         times = []
-        for example in (*self.tune_sample[:1], *self.tune_sample[:3]):
+        for example in (*self.validation_sample[:1], *self.validation_sample[:3]):
             begin = time.perf_counter()
             run(classifier.encode([example])[:1])
             times.append(time.perf_counter() - begin)
         return float(np.median(times[1:]))
 
     def _trained(
-        self, classifier: Classifier, train: Sequence[Encoded], tune: Sequence[Encoded]
+        self, classifier: Classifier, train: Sequence[Encoded], validation: Sequence[Encoded]
     ) -> tuple[float, float, ScoringCost]:
         method = self.plan.method
         assert isinstance(method, TrainedMethod)
         limit = self.plan.scoring_batch_tokens
-        scoring = probe_scoring(run_without_gradients(classifier), tune, limit, SCORING_ALLOWANCE)
-        few = [item for item in tune if item.row < 4]
+        scoring = probe_scoring(run_without_gradients(classifier), validation, limit, SCORING_ALLOWANCE)
+        few = [item for item in validation if item.row < 4]
         data = TrainingData(
             train,
             np.array(self.task.targets(self.sample)),
             few,
-            np.array(self.task.targets(self.tune_sample[:4])),
+            np.array(self.task.targets(self.validation_sample[:4])),
         )
         bf16 = self.plan.precision is not None and self.plan.precision.precision == "bf16"
         runtime = Runtime(self.plan.seed, torch.bfloat16 if bf16 else None, limit)
         inputs = round(len(self.split.train) * len(train) / len(self.sample))
         cost = probe_training(classifier, method, data, runtime, inputs, STEPS_ALLOWANCE)
         self.peak = max(self.peak, cost.peak_memory_bytes)
-        tokens, largest = self._scored(tune, len(self.split.tune))
+        tokens, largest = self._scored(validation, len(self.split.validation))
         self.peak = max(self.peak, scoring.peak_bytes(largest))
         return (
             cost.epoch_seconds * method.num_train_epochs,
@@ -300,18 +300,18 @@ class _Probe:
         )
 
     def _fitted(
-        self, classifier: FittedClassifier, train: Sequence[Encoded], tune: Sequence[Encoded]
+        self, classifier: FittedClassifier, train: Sequence[Encoded], validation: Sequence[Encoded]
     ) -> tuple[float, float, ScoringCost]:
         limit = self.plan.scoring_batch_tokens
 
         def run(members: Sequence[Encoded]) -> Any:
             return classifier.features(classifier.collate(members))
 
-        scoring = probe_scoring(run, tune, limit, SCORING_ALLOWANCE)
-        tokens = [scoring_tokens(inputs, count, limit) for inputs, count in self._parts(train, tune)]
+        scoring = probe_scoring(run, validation, limit, SCORING_ALLOWANCE)
+        tokens = [scoring_tokens(inputs, count, limit) for inputs, count in self._parts(train, validation)]
         self.peak = max(self.peak, *(scoring.peak_bytes(largest) for _, largest in tokens))
-        few_tune = _spread(tune, FIT_ROWS * FIT_GROWTH)
-        fit_tune = self._features(classifier, few_tune, self.task.targets(self.tune_sample))
+        few_validation = _spread(validation, FIT_ROWS * FIT_GROWTH)
+        fit_validation = self._features(classifier, few_validation, self.task.targets(self.validation_sample))
         reset_peak_memory()
         rows: list[int] = []
         seconds: list[float] = []
@@ -321,7 +321,7 @@ class _Probe:
             chosen = _spread(train, count)
             fit_train = self._features(classifier, chosen, self.task.targets(self.sample))
             fitting = time.perf_counter()
-            classifier.fit(fit_train, fit_tune)
+            classifier.fit(fit_train, fit_validation)
             rows.append(len(chosen))
             seconds.append(time.perf_counter() - fitting)
             count, spent = count * FIT_GROWTH, time.perf_counter() - begin
@@ -331,25 +331,25 @@ class _Probe:
         return sum(total for total, _ in tokens) * scoring.token_seconds + fit, 0.0, scoring
 
     def _prompted(
-        self, classifier: PromptedClassifier, tune: Sequence[Encoded], shown: float
+        self, classifier: PromptedClassifier, validation: Sequence[Encoded], shown: float
     ) -> tuple[float, float, ScoringCost, Sequence[Encoded]]:
         """Count the choice of demonstrations, and tune where it is scored to calibrate; what is scored comes last."""
         limit = self.plan.scoring_batch_tokens
         begin = time.perf_counter()
-        with torch.inference_mode(), classifier.scoring(tune) as prepared:
+        with torch.inference_mode(), classifier.scoring(validation) as prepared:
             self.prepare = time.perf_counter() - begin
             scoring = probe_scoring(run_without_gradients(classifier), prepared, limit, SCORING_ALLOWANCE)
-        tokens, _ = self._scored(prepared, len(self.split.tune))
-        calibrating = tokens * scoring.token_seconds + self.prepare if classifier.needs_tune else 0.0
+        tokens, _ = self._scored(prepared, len(self.split.validation))
+        calibrating = tokens * scoring.token_seconds + self.prepare if classifier.needs_validation else 0.0
         return 0.0, shown + calibrating, scoring, prepared
 
     def _scored(self, inputs: Sequence[Encoded], examples: int) -> tuple[int, int]:
-        """Return tokens in all, and of the largest batch, of so many examples like those of the tune sample."""
-        count = math.ceil(examples * len(inputs) / len(self.tune_sample))
+        """Return tokens in all, and of the largest batch, of so many examples like those of the validation sample."""
+        count = math.ceil(examples * len(inputs) / len(self.validation_sample))
         return scoring_tokens(inputs, count, self.plan.scoring_batch_tokens)
 
-    def _parts(self, train: Sequence[Encoded], tune: Sequence[Encoded]) -> list[tuple[Sequence[Encoded], int]]:
-        return [(train, len(self.split.train)), (tune, len(self.split.tune))]
+    def _parts(self, train: Sequence[Encoded], validation: Sequence[Encoded]) -> list[tuple[Sequence[Encoded], int]]:
+        return [(train, len(self.split.train)), (validation, len(self.split.validation))]
 
     def _features(self, classifier: FittedClassifier, inputs: Sequence[Encoded], targets: Sequence[int]) -> FitData:
         chosen = [targets[item.row] for item in inputs]
@@ -398,7 +398,7 @@ def _tuning_seconds(plan: TrialPlan, budget: BudgetSettings, cost: RowCost, num_
 def _point_seconds(point: PointPlan, cost: RowCost, split: Split) -> float:
     """Scale a trial to a smaller sample; classifiers of a curve are not saved."""
     rows = {name: len(part) for name, part in split.parts()}
-    left = (point.num_train + rows["tune"] + rows["test"]) / sum(rows.values())
+    left = (point.num_train + rows["validation"] + rows["test"]) / sum(rows.values())
     train = cost.train * point.more_epochs * point.num_train / rows["train"]
     return cost.load + cost.tokenize * left + train + cost.evaluate * point.more_epochs + cost.test
 
@@ -416,14 +416,14 @@ def _key(plan: TrialPlan, split: Split) -> str:
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
 
 
-def forecast_trials(work: Work, task: Task, split: Split, folder: RunFolder) -> dict[str, Any]:
-    """Forecast what is left to do, keep it in forecast.json for the comparison with what comes, and return it.
+def estimate_trials(work: Work, task: Task, split: Split, folder: RunFolder) -> dict[str, Any]:
+    """Estimate what is left to do, keep it in estimate.json for the comparison with what comes, and return it.
 
     Args:
         work: what is left to do.
         task: labels and input shape.
         split: train and tune are sampled.
-        folder: where earlier forecasts stand; figures of rows that are unchanged are taken from there.
+        folder: where earlier estimates stand; figures of rows that are unchanged are taken from there.
 
     Returns:
         `rows`, `seconds` and `peak_memory_bytes` of all, `probe_seconds`, and `ends`, the local time at the end.
@@ -431,7 +431,7 @@ def forecast_trials(work: Work, task: Task, split: Split, folder: RunFolder) -> 
     earlier = _earlier(folder)
     known = {(row["model"], row["method"]): _cost(row) for row in earlier}
     begin = time.perf_counter()
-    rows = forecast_rows(work, task, split, known)
+    rows = estimate_rows(work, task, split, known)
     probed = time.perf_counter() - begin
     now = datetime.now(UTC)
     seconds = sum(row["seconds"] for row in rows)
@@ -439,7 +439,7 @@ def forecast_trials(work: Work, task: Task, split: Split, folder: RunFolder) -> 
     kept = [row for row in earlier if (row["model"], row["method"]) not in names]
     if rows:
         document = {"version": FORECAST_VERSION, "made": now.isoformat(timespec="seconds"), "probe_seconds": probed}
-        write_sealed_json(folder.forecast_file, {**document, "rows": [*kept, *rows]})
+        write_checked_json(folder.estimate_file, {**document, "rows": [*kept, *rows]})
     return {
         "rows": rows,
         "seconds": seconds,
@@ -450,9 +450,9 @@ def forecast_trials(work: Work, task: Task, split: Split, folder: RunFolder) -> 
 
 
 def _earlier(folder: RunFolder) -> list[dict[str, Any]]:
-    """Return the rows of the forecast that stands in the folder; none where it is not there, not whole, or old."""
+    """Return the rows of the estimate that stands in the folder; none where it is not there, not whole, or old."""
     try:
-        found = read_sealed_json(folder.forecast_file, "")
+        found = read_checked_json(folder.estimate_file, "")
         rows: list[dict[str, Any]] = found["rows"] if found["version"] == FORECAST_VERSION else []
         for row in rows:
             _cost(row)
@@ -465,10 +465,10 @@ def _cost(row: Mapping[str, Any]) -> RowCost:
     return RowCost(**{name: row[name] for name in RowCost.__dataclass_fields__})
 
 
-def forecast_document(
+def estimate_document(
     folder: RunFolder, records: Iterable[RunRecord], tuning: Mapping[str, Any] | None
 ) -> dict[str, Any] | None:
-    """Return what comparison.json holds under `forecast`: what was expected of each row, and what it took.
+    """Return what comparison.json holds under `estimate`: what was expected of each row, and what it took.
 
     Args:
         folder: the run folder.
@@ -477,8 +477,8 @@ def forecast_document(
 
     Returns:
         `probe_seconds` and `rows` with `model`, `method`, and for `trial_seconds`, `tuning_seconds` and
-        `peak_memory_bytes` each what was `forecast`, what was `measured` (None where there is nothing yet), and their
-        `ratio`; None where the folder has no forecast.
+        `peak_memory_bytes` each what was `estimate`, what was `measured` (None where there is nothing yet), and their
+        `ratio`; None where the folder has no estimate.
     """
     rows = _earlier(folder)
     if not rows:
@@ -509,18 +509,18 @@ def forecast_document(
             }
         )
     pairs = [
-        (one["trial_seconds"]["forecast"] * len(complete[one["model"], one["method"]]), one)
+        (one["trial_seconds"]["estimate"] * len(complete[one["model"], one["method"]]), one)
         for one in documents
         if one["trial_seconds"]["measured"] is not None and not one["error"]
     ]
     measured = sum(one["trial_seconds"]["measured"] * len(complete[one["model"], one["method"]]) for _, one in pairs)
-    total = _against(sum(forecast for forecast, _ in pairs), measured if pairs else None)
+    total = _against(sum(estimate for estimate, _ in pairs), measured if pairs else None)
     return {
-        "probe_seconds": read_sealed_json(folder.forecast_file, "")["probe_seconds"],
+        "probe_seconds": read_checked_json(folder.estimate_file, "")["probe_seconds"],
         "rows": documents,
         "all_trials": total,
     }
 
 
-def _against(forecast: float, measured: float | None) -> dict[str, float | None]:
-    return {"forecast": forecast, "measured": measured, "ratio": forecast / measured if measured else None}
+def _against(estimate: float, measured: float | None) -> dict[str, float | None]:
+    return {"estimate": estimate, "measured": measured, "ratio": estimate / measured if measured else None}

@@ -1,4 +1,4 @@
-"""Challenge sets: labelled files every finished classifier is scored on, after everything is chosen.
+"""External sets: labelled files every finished classifier is scored on, after everything is chosen.
 
 Nothing is trained or chosen here. Scores are kept in the trial's folder, so that the same file is scored once.
 """
@@ -22,14 +22,14 @@ from entailor.data.readers import ReadOptions, iter_examples, read_examples
 from entailor.data.tables import open_table
 from entailor.engine.scorer import score
 from entailor.errors import DataError, EntailorError, LabelError, RunError
-from entailor.evaluation.external import compare_challenge
+from entailor.evaluation.external import compare_external
 from entailor.runs.documents import well_formed
-from entailor.runs.record import Prediction, RunRecord, folder_name, read_sealed_json, write_sealed_json
+from entailor.runs.record import Prediction, RunRecord, folder_name, read_checked_json, write_checked_json
 from entailor.shipping.restoring import load_classifier, read_saved
 from entailor.tasks import Task
 
 CHALLENGE_VERSION = 1
-STAGE = "challenge"
+STAGE = "external"
 THREE_WAY = frozenset(("entailment", "neutral", "contradiction"))
 TWO_WAY = ("entailment", "not_entailment")
 # How people write the two labels of a two-way set, in lower case with underscores.
@@ -97,7 +97,7 @@ def scoring_for(labels: tuple[str, ...], found: Sequence[str], source: str) -> S
     raise LabelError(
         f"label {odd!r}, expected {', '.join(map(repr, labels))}, or entailment and not_entailment",
         path=source,
-        remedy="Map the labels with data.label_names, or leave the file out of --challenge",
+        remedy="Map the labels with data.label_names, or leave the file out of --external",
     )
 
 
@@ -110,7 +110,7 @@ def _other_side(label: str) -> str | None:
     return TWO_WAY[1] if label in THREE_WAY else None
 
 
-def check_challenges(settings: DataSettings) -> None:
+def check_external(settings: DataSettings) -> None:
     """Open every challenge file and find its columns, so that a wrong name is told before hours of training.
 
     No row is looked at.
@@ -118,17 +118,17 @@ def check_challenges(settings: DataSettings) -> None:
     Raises:
         DataError: a file is missing, of no known kind, or has no column of texts or labels.
     """
-    for source in settings.challenge:
+    for source in settings.external:
         iter_examples(source, _options(source, settings))
 
 
-def known_challenges(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def known_external(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Return the challenges of an earlier experiment and of this one, each once."""
-    both = [*((earlier.get("data") or {}).get("challenge") or ()), *now["data"]["challenge"]]
+    both = [*((earlier.get("data") or {}).get("external") or ()), *now["data"]["external"]]
     return list(dict.fromkeys(both))
 
 
-def score_challenges(
+def score_external(
     sources: Sequence[str],
     settings: DataSettings,
     records: Mapping[Path, RunRecord],
@@ -169,7 +169,7 @@ def score_challenges(
                 )
             except EntailorError as error:
                 note(f"{_name(source, sources)}: {record.name}, seed {record.seed}, could not be scored: {error}")
-        found.append(compare_challenge(_name(source, sources), source, scoring.words, scored))
+        found.append(compare_external(_name(source, sources), source, scoring.words, scored))
     return found
 
 
@@ -201,7 +201,7 @@ def _check_shape(examples: Sequence[Example], task: Task, source: str) -> None:
         raise DataError(
             f"the classifiers were trained on {expected}, these are {found}",
             path=source,
-            remedy="Leave the file out of --challenge, or give its columns the names that train has",
+            remedy="Leave the file out of --external, or give its columns the names that train has",
         )
 
 
@@ -215,19 +215,19 @@ def _score_trial(
     trust_remote_code: bool,
 ) -> RunRecord:
     """Return the trial's record with its predictions on the challenge in place of those on test."""
-    file = place / "challenges" / f"{folder_name(source)}.json"
+    file = place / "external" / f"{folder_name(source)}.json"
     fingerprint = _fingerprint(examples, scoring)
     stored: dict[str, Any] = {}
-    with suppress(RunError):  # what is damaged is scored anew
-        stored = read_sealed_json(file, "Run the same command again") if file.exists() else {}
+    with suppress(RunError):  # what is damaged is scored again
+        stored = read_checked_json(file, "Run the same command again") if file.exists() else {}
     if (stored.get("version"), stored.get("fingerprint")) == (CHALLENGE_VERSION, fingerprint):
         with well_formed(RunError, file, "Delete it and run the same command again"):
             predictions = TypeAdapter(tuple[Prediction, ...]).validate_python(stored["predictions"])
     else:
         predictions = _predict(place, examples, scoring, trust_remote_code=trust_remote_code)
         head = {"version": CHALLENGE_VERSION, "source": source, "fingerprint": fingerprint, "scoring": scoring.words}
-        write_sealed_json(file, {**head, "predictions": [asdict(row) for row in predictions]})
-    return replace(record, labels=scoring.labels, predictions=predictions, tune_predictions=())
+        write_checked_json(file, {**head, "predictions": [asdict(row) for row in predictions]})
+    return replace(record, labels=scoring.labels, predictions=predictions, validation_predictions=())
 
 
 def _predict(

@@ -1,4 +1,4 @@
-"""Learning curves: every row trained as well on nested samples of train, with the same tune and test.
+"""Learning curves: every row trained as well on nested samples of train, with the same validation and test.
 
 Runs the points and gathers what they gave; fits and predictions are evaluation's.
 """
@@ -13,17 +13,17 @@ from typing import Any
 
 from entailor.data.example import Split
 from entailor.data.stratify import nested_samples
-from entailor.engine.stopping import Surroundings
+from entailor.engine.stopping import RunContext
 from entailor.errors import RunError
 from entailor.evaluation.learning_curve import CurveRow, describe_curves
 from entailor.methods import Method, TrainedMethod
 from entailor.runs.layout import RunFolder
 from entailor.runs.record import RunRecord
-from entailor.study.test_access import Seal, choice_name
+from entailor.study.test_access import AccessLog, choice_name
 from entailor.study.trial import Progress, TrialPlan, discard_leftovers, run_trial
 from entailor.tasks import Task
 
-# A handful of labels gives a handful of steps an epoch, too few to train anything. Small samples are passed over more
+# A handful of labels gives a handful of steps an epoch, too few to train anything. Small samples are skipped more
 # often, up to so many steps, but never for more steps than the row takes on the whole of train.
 LEAST_STEPS = 100
 
@@ -98,7 +98,7 @@ def run_points(
     split: Split,
     seed: int,
     tell: Tell,
-    surroundings: Surroundings | None = None,
+    run_context: RunContext | None = None,
 ) -> None:
     """Run the points that are not complete.
 
@@ -109,7 +109,7 @@ def run_points(
         seed: of the samples.
         tell: told number, count and title of a point that begins; stages as in a trial; and a point's record with
             whether it was there already.
-        surroundings: as for :func:`run_trial`.
+        run_context: as for :func:`run_trial`.
     """
     begin, stage, finished = tell
     samples = nested_samples(split.train, sorted({point.num_train for point in points}), seed)
@@ -118,8 +118,8 @@ def run_points(
         record = finished_point(point)
         reused = record is not None
         if record is None:
-            part = Split(samples[point.num_train], split.tune, split.test)
-            record = run_trial(point.plan, task, part, point.folder, stage, surroundings)
+            part = Split(samples[point.num_train], split.validation, split.test)
+            record = run_trial(point.plan, task, part, point.folder, stage, run_context)
         else:
             discard_leftovers(point.folder)
         finished(record, reused)
@@ -135,7 +135,9 @@ def finished_point(point: PointPlan) -> RunRecord | None:
     return record if same and record.status == "complete" else None
 
 
-def curve_document(folder: RunFolder, whole: Iterable[RunRecord], num_train: int, seal: Seal) -> dict[str, Any] | None:
+def curve_document(
+    folder: RunFolder, whole: Iterable[RunRecord], num_train: int, seal: AccessLog
+) -> dict[str, Any] | None:
     """Return what comparison.json holds under `learning_curve`, or None where the folder has no points.
 
     Args:

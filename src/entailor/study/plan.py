@@ -27,7 +27,7 @@ from entailor.models.memory_plan import expected_speed
 from entailor.models.precision import PrecisionChoice, choose_precision
 from entailor.models.sizes import required_size, text_size
 from entailor.runs.layout import RunFolder
-from entailor.runs.record import NO_MODEL, write_sealed_json
+from entailor.runs.record import NO_MODEL, write_checked_json
 from entailor.study.trial import TrialPlan
 from entailor.tasks import Task
 from entailor.tasks.templates import with_template_text
@@ -130,7 +130,7 @@ def plan_trials(
     for name in needed:
         choices[name], families[name] = open_for_run(name, experiment, folder, environment, note)
     environment.setdefault("placement", {}).update(place_models(needed, families, fitting, task, note))
-    write_sealed_json(folder.environment_file, environment)
+    write_checked_json(folder.environment_file, environment)
     plans = []
     for model in (NO_MODEL, *needed):
         on_it = {name: row for name, row in fitting.items() if _runs_on(row, model)}
@@ -236,6 +236,6 @@ def open_for_run(
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
         known[model] = asdict(choose_precision(experiment.model.precision, hidden, inner, device))
-        write_sealed_json(folder.environment_file, environment)
+        write_checked_json(folder.environment_file, environment)
         note(f"precision {known[model]['precision']}: {known[model]['reason']}")
     return PrecisionChoice(**known[model]), family_of(config.model_type)

@@ -20,7 +20,7 @@ from pydantic import TypeAdapter
 
 from entailor.config.experiment import BudgetSettings
 from entailor.data.example import Split
-from entailor.engine.stopping import Surroundings
+from entailor.engine.stopping import RunContext
 from entailor.engine.trainer import TrainingResult
 from entailor.errors import DivergedError, EntailorError, RunError, TrainingError
 from entailor.methods import Method, TrainedMethod
@@ -28,7 +28,7 @@ from entailor.methods.base import Range
 from entailor.runs.documents import well_formed
 from entailor.runs.integrity import disk_trouble
 from entailor.runs.layout import RunFolder
-from entailor.runs.record import CurvePoint, read_sealed_json, write_sealed_json
+from entailor.runs.record import CurvePoint, read_checked_json, write_checked_json
 from entailor.runs.redaction import without_secrets
 from entailor.study.trial import Progress, TrialPlan, discard_leftovers, train_only
 from entailor.tasks import Task
@@ -37,7 +37,7 @@ STUDY_FILE = "study.json"
 STUDY_VERSION = 2
 STUDY_KEYS = ("model", "method", "status", "budget", "search_space", "chosen", "best")
 STUDY_REMEDY = "Delete its folder and run again"
-SIMULATIONS = 20  # of a study, to forecast what pruning saves
+SIMULATIONS = 20  # of a study, to estimate what pruning saves
 STARTUP_TRIALS = 5  # drawn evenly before the sampler has something to go by
 CRASHES = 3  # without a single success, after which no other setting is expected to help
 COMPLETE_EPOCHS = 1e-9  # what rounding may take off the last epoch
@@ -53,9 +53,9 @@ class Tried:
         number: place in the study, from 0; the first is the row's own settings.
         settings: the hyperparameters that were drawn.
         state: complete; pruned (behind others at a rung); cut (the budget was used up); failed, with `error`.
-        tune_accuracy: of the best weights, 0 to 1; None where tune was never scored.
-        tune_loss: log loss of the same weights, nats.
-        evaluations: value by which trials are compared, after each evaluation of tune.
+        validation_accuracy: of the best weights, 0 to 1; None where validation was never scored.
+        validation_loss: log loss of the same weights, nats.
+        evaluations: value by which trials are compared, after each evaluation of validation.
         rungs: what the pruner wrote down.
         examples_seen: training examples, with repetition.
         epochs: epochs run.
@@ -69,8 +69,8 @@ class Tried:
     number: int
     settings: dict[str, int | float]
     state: Literal["complete", "pruned", "cut", "failed"]
-    tune_accuracy: float | None = None
-    tune_loss: float | None = None
+    validation_accuracy: float | None = None
+    validation_loss: float | None = None
     evaluations: tuple[float, ...] = ()
     rungs: Mapping[str, Any] | None = None
     examples_seen: int = 0
@@ -108,14 +108,14 @@ def is_tunable(method: Method) -> bool:
     return isinstance(method, TrainedMethod) and bool(method.search_space())
 
 
-def tune_rows(
+def search_candidates(
     plans: Sequence[TrialPlan],
     budget: BudgetSettings,
     task: Task,
     split: Split,
     folder: RunFolder,
     on_progress: Progress,
-    surroundings: Surroundings,
+    run_context: RunContext,
 ) -> list[TrialPlan]:
     """Spend the budget on each row that can be tuned; return the plans with the chosen settings.
 
@@ -129,7 +129,7 @@ def tune_rows(
         split: its test is not looked at.
         folder: where studies are kept.
         on_progress: told how each training goes.
-        surroundings: who may stop it, and who is told a line for each setting that was tried.
+        run_context: who may stop it, and who is told a line for each setting that was tried.
 
     Raises:
         Stopped: somebody asked for it.
@@ -142,7 +142,7 @@ def tune_rows(
             key = plan.model, plan.row
             if key not in studies:
                 place = folder.study(plan.model, plan.row)
-                studies[key] = _Tuner(plan, budget, task, blind, place, on_progress, surroundings).run()
+                studies[key] = _Tuner(plan, budget, task, blind, place, on_progress, run_context).run()
             plan = with_settings(plan, studies[key].chosen)  # noqa: PLW2901 - the same plan, its settings chosen
         chosen.append(plan)
     return chosen
@@ -154,12 +154,12 @@ def expected_share(budget: BudgetSettings, trials: int, evaluations: int) -> flo
     Args:
         budget: its pruner.
         trials: settings that are tried.
-        evaluations: evaluations of tune in a whole training.
+        evaluations: evaluations of validation in a whole training.
     """
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    rng = random.Random(budget.tuning_seed)
+    rng = random.Random(budget.search_seed)
     run = 0
     for _ in range(SIMULATIONS):
         study = optuna.create_study(study_name="tuning", direction="maximize", pruner=_pruner(budget))
@@ -174,11 +174,11 @@ def expected_share(budget: BudgetSettings, trials: int, evaluations: int) -> flo
     return run / (SIMULATIONS * trials * evaluations)
 
 
-def tuning_document(folder: RunFolder) -> dict[str, Any] | None:
+def search_document(folder: RunFolder) -> dict[str, Any] | None:
     """Return what comparison.json holds under `tuning`: every study of the folder, or None where there is none."""
     studies = []
     for file in sorted(folder.path.glob(f"tuning/*/*/{STUDY_FILE}")):
-        study = read_sealed_json(file, STUDY_REMEDY)
+        study = read_checked_json(file, STUDY_REMEDY)
         tried = _read_tried(file, study)
         kept = [key for key in Tried.__dataclass_fields__ if key not in ("rungs", "evaluations")]
         with well_formed(RunError, file, STUDY_REMEDY):
@@ -227,12 +227,12 @@ class _Tuner:
         split: Split,
         folder: Path,
         on_progress: Progress,
-        surroundings: Surroundings,
+        run_context: RunContext,
     ) -> None:
         assert isinstance(plan.method, TrainedMethod)
-        self.plan, self.method = replace(plan, seed=budget.tuning_seed, restarts=0), plan.method
+        self.plan, self.method = replace(plan, seed=budget.search_seed, restarts=0), plan.method
         self.budget, self.task, self.split, self.folder = budget, task, split, folder
-        self.on_progress, self.surroundings = on_progress, surroundings
+        self.on_progress, self.run_context = on_progress, run_context
         self.ranges = search_ranges(plan.method)
         self.tried: list[Tried] = []
 
@@ -242,14 +242,14 @@ class _Tuner:
             self.tried.append(self._try())
             self._write_study("running", None)
             discard_leftovers(self.folder)
-            self.surroundings.note(self._words(self.tried[-1]))
+            self.run_context.note(self._words(self.tried[-1]))
         discard_leftovers(self.folder)  # which a kill right after a study was written leaves behind
         best = _best(self.tried, self.method.metric_for_best_model)
         study = Study(self.plan.model, self.plan.row, tuple(self.tried), best)
         if not finished:
             self._write_study("finished", study)
         if best is None:
-            self.surroundings.note(
+            self.run_context.note(
                 f"tuning {self.plan.row} on {self.plan.model}: none of {len(self.tried)} settings could be used. See "
                 "the errors above; the row keeps its own settings"
             )
@@ -258,7 +258,7 @@ class _Tuner:
     def _take_up(self) -> bool:
         """Read what an earlier run tried under the same settings; tell whether its study was finished."""
         try:
-            earlier = read_sealed_json(self.folder / STUDY_FILE, STUDY_REMEDY)
+            earlier = read_checked_json(self.folder / STUDY_FILE, STUDY_REMEDY)
             if earlier.get("version") == STUDY_VERSION and earlier.get("key") == self._key():
                 self.tried = _read_tried(self.folder / STUDY_FILE, earlier)
                 return bool(earlier.get("status") == "finished")
@@ -282,7 +282,7 @@ class _Tuner:
             "chosen": study.chosen if study else {},
             "trials": [asdict(one) for one in self.tried],
         }
-        write_sealed_json(self.folder / STUDY_FILE, document)
+        write_checked_json(self.folder / STUDY_FILE, document)
 
     def _key(self) -> str:
         """Return a hash of all a study depends on; test is not among it."""
@@ -333,7 +333,7 @@ class _Tuner:
         # the name keeps checkpoints of two settings apart, also where the same values are drawn twice
         plan = replace(with_settings(self.plan, settings), row=f"{self.plan.row}, setting {number + 1}")
         try:
-            rest = (attempt.on_progress, attempt.on_evaluation, self.surroundings)
+            rest = (attempt.on_progress, attempt.on_evaluation, self.run_context)
             result = train_only(plan, self.task, self.split, self.folder, *rest)
         except Exception as raised:  # a model's own code can raise anything, and other settings may do without
             if disk_trouble(raised):
@@ -344,8 +344,8 @@ class _Tuner:
             number=number,
             settings=settings,
             state="failed" if failure else attempt.state,
-            tune_accuracy=None if failure else result.best_accuracy,
-            tune_loss=None if failure else result.best_loss,
+            validation_accuracy=None if failure else result.best_accuracy,
+            validation_loss=None if failure else result.best_loss,
             evaluations=tuple(attempt.evaluations),
             rungs={key: value for key, value in told.system_attrs.items() if key != "fixed_params"},
             examples_seen=attempt.examples_begun if failure else result.examples_seen,
@@ -366,7 +366,7 @@ class _Tuner:
 
     def _words(self, one: Tried) -> str:
         settings = ", ".join(f"{key} {value:.2g}" for key, value in one.settings.items())
-        outcome = one.error or f"tune {100 * (one.tune_accuracy or 0):.1f} %"
+        outcome = one.error or f"validation {100 * (one.validation_accuracy or 0):.1f} %"
         state = {"pruned": f", stopped after {one.epochs:.3g} epochs", "cut": ", cut by the budget"}.get(one.state, "")
         of = f" of {self.budget.trials}" if self.budget.trials else ""
         place = f"{self.plan.row} on {self.plan.model}, {one.number + 1}{of}"
@@ -423,7 +423,7 @@ def _hopeless(tried: Sequence[Tried]) -> bool:
 
 def _value(method: TrainedMethod, point: CurvePoint) -> float:
     """Return what trials are compared by; more is better."""
-    value = point.tune_accuracy if method.metric_for_best_model == "accuracy" else -(point.tune_loss or 0.0)
+    value = point.validation_accuracy if method.metric_for_best_model == "accuracy" else -(point.validation_loss or 0.0)
     return float(value or 0.0)
 
 
@@ -431,10 +431,10 @@ def _best(tried: Sequence[Tried], metric: str) -> int | None:
     """Return the number of the best setting that was not given up; the earlier one on a tie."""
 
     def merit(one: Tried) -> tuple[float, float]:
-        accuracy, loss = one.tune_accuracy or 0.0, one.tune_loss or 0.0
+        accuracy, loss = one.validation_accuracy or 0.0, one.validation_loss or 0.0
         return (accuracy, -loss) if metric == "accuracy" else (-loss, accuracy)
 
-    usable = [one for one in tried if one.state in ("complete", "cut") and one.tune_accuracy is not None]
+    usable = [one for one in tried if one.state in ("complete", "cut") and one.validation_accuracy is not None]
     return max(usable, key=merit).number if usable else None
 
 
@@ -449,14 +449,14 @@ def _optuna_study(
 ) -> Any:
     """Return a study that stands where these trials left it.
 
-    It is made anew for each trial, with a seed of its own, so that a study that was broken off draws what it would have
+    It is made again for each trial, with a seed of its own, so that a study that was broken off draws what it would have
     drawn.
     """
     import optuna
     from optuna.trial import TrialState, create_trial
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    seed = budget.tuning_seed + len(tried)
+    seed = budget.search_seed + len(tried)
     samplers: dict[str, Callable[[], Any]] = {
         "tpe": lambda: optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTUP_TRIALS),
         "random": lambda: optuna.samplers.RandomSampler(seed=seed),
@@ -486,7 +486,7 @@ def _optuna_study(
 
 
 def _pruner(budget: BudgetSettings) -> Any:
-    """Return the pruner; its resource is evaluations of tune, one at least."""
+    """Return the pruner; its resource is evaluations of validation, one at least."""
     from optuna import pruners
 
     if budget.pruner == "none":

@@ -17,15 +17,15 @@ from typing import Any
 from entailor.data.example import Split
 from entailor.errors import RunError
 from entailor.runs.documents import well_formed
-from entailor.runs.record import RunRecord, read_sealed_json, write_sealed_json
+from entailor.runs.record import RunRecord, read_checked_json, write_checked_json
 from entailor.study.trial import TrialPlan
 
-SEAL_VERSION = 1
+ACCESS_LOG_VERSION = 1
 
 
 @dataclass(frozen=True)
-class Seal:
-    """The content of test_reads.json, and where it stands.
+class AccessLog:
+    """The content of test_access.json, and where it stands.
 
     Attributes:
         path: the file.
@@ -48,7 +48,7 @@ class Seal:
         found = [read["exploratory"] for read in self.reads if name in read["choices"]]
         return bool(found and found[-1])
 
-    def with_results(self, record: RunRecord, num_train: int | None = None) -> Seal:
+    def with_results(self, record: RunRecord, num_train: int | None = None) -> AccessLog:
         """Write down that results of the last read can be known, where a complete record is one of its choices.
 
         Args:
@@ -57,13 +57,13 @@ class Seal:
         """
         if not self.reads or self.reads[-1]["results"] or not _is_result(self.reads[-1], _known([(num_train, record)])):
             return self
-        seal = Seal(self.path, self.test, (*self.reads[:-1], {**self.reads[-1], "results": True}))
+        seal = AccessLog(self.path, self.test, (*self.reads[:-1], {**self.reads[-1], "results": True}))
         seal.write()
         return seal
 
     def write(self) -> None:
         """Write the file."""
-        write_sealed_json(self.path, {"version": SEAL_VERSION, **self.document()})
+        write_checked_json(self.path, {"version": ACCESS_LOG_VERSION, **self.document()})
 
 
 def choice_name(model: str, row: str, num_train: int | None = None) -> str:
@@ -76,16 +76,16 @@ def choice_of(plan: TrialPlan) -> str:
     return _settings_hash(plan.method.name, plan.method.model_dump(mode="json"))
 
 
-def open_seal(
+def log_test_access(
     path: Path, split: Split, choices: Mapping[str, str], earlier: Iterable[tuple[int | None, RunRecord]]
-) -> Seal:
+) -> AccessLog:
     """Write down that the test split is about to be read with these choices made.
 
     A read that gave no result is replaced: nothing can have been learnt from it. Choices that were there before are no
     new read. Seeds are no choice: a row is judged by all of them.
 
     Args:
-        path: test_reads.json.
+        path: test_access.json.
         split: what will be read.
         choices: name to hash, of every trial the run asks for.
         earlier: number of training labels (None for a trial) and record of all that stands in the folder. A read whose
@@ -107,7 +107,7 @@ def open_seal(
     new = {name: settings for name, settings in choices.items() if known.get(name) != settings}
     if new:
         reads.append(_read(_now(), split, new, exploratory=bool(reads), results=False))
-    seal = Seal(path, test, tuple(reads))
+    seal = AccessLog(path, test, tuple(reads))
     seal.write()
     return seal
 
@@ -134,9 +134,9 @@ def _earlier_reads(path: Path, test: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the reads of the same test split that are written down and whole."""
     if not path.exists():
         return []
-    found = read_sealed_json(path, "Give another --out")
+    found = read_checked_json(path, "Give another --out")
     with well_formed(RunError, path, "Give another --out"):
-        if found["version"] != SEAL_VERSION or found["test"] != test:
+        if found["version"] != ACCESS_LOG_VERSION or found["test"] != test:
             return []
         reads: list[dict[str, Any]] = found["reads"]
         for read in reads:

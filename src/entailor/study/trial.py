@@ -24,7 +24,7 @@ from entailor.engine.checkpoint import CheckpointStore, Saving, Snapshot
 from entailor.engine.memory import is_out_of_memory
 from entailor.engine.meter import Meter, peak_gpu_memory_bytes, peak_memory_bytes, reset_peak_memory
 from entailor.engine.scorer import collect_features, score
-from entailor.engine.stopping import Surroundings
+from entailor.engine.stopping import RunContext
 from entailor.engine.trainer import Runtime, TrainingData, TrainingResult, seed_everything, train
 from entailor.errors import DivergedError, EntailorError, MethodError, RunError, TrainingError
 from entailor.evaluation.calibration import fit_temperature
@@ -116,7 +116,7 @@ def run_trial(
     split: Split,
     folder: Path,
     on_progress: Progress,
-    surroundings: Surroundings | None = None,
+    run_context: RunContext | None = None,
 ) -> RunRecord:
     """Run one trial and write its folder; an error is recorded as a failed trial, not raised.
 
@@ -128,7 +128,7 @@ def run_trial(
         split: test is read once, after training is over.
         folder: the trial's folder; what an unfinished attempt left there is removed, but for its checkpoints.
         on_progress: called with the stage, steps done, steps in all (0 where that is not known), and a few words.
-        surroundings: who may stop it, and who is told of checkpoints.
+        run_context: who may stop it, and who is told of checkpoints.
 
     Returns:
         The record, complete or failed, as written.
@@ -139,7 +139,7 @@ def run_trial(
     """
     started, begin = datetime.now(UTC), time.monotonic()
     prompted = replace(task, prompt=plan.prompt)
-    trial = _Trial(plan, prompted, split, folder, on_progress, surroundings or Surroundings())
+    trial = _Trial(plan, prompted, split, folder, on_progress, run_context or RunContext())
     try:
         clear_trial(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -189,7 +189,7 @@ def train_only(
     folder: Path,
     on_progress: Progress,
     on_evaluation: Callable[[CurvePoint, int], bool],
-    surroundings: Surroundings | None = None,
+    run_context: RunContext | None = None,
 ) -> TrainingResult:
     """Adapt and train once, without restarts, and save nothing but checkpoints: how settings are tried.
 
@@ -202,11 +202,11 @@ def train_only(
         split: train and tune; its test is not looked at, and may be empty.
         folder: where its checkpoints are kept; they stay until the caller calls :func:`discard_leftovers`.
         on_progress: as for :func:`run_trial`.
-        on_evaluation: told of each evaluation of tune and the training examples seen so far; True stops training.
-        surroundings: as for :func:`run_trial`.
+        on_evaluation: told of each evaluation of validation and the training examples seen so far; True stops training.
+        run_context: as for :func:`run_trial`.
     """
     blind = replace(split, test=())
-    trial = _Trial(plan, replace(task, prompt=plan.prompt), blind, folder, on_progress, surroundings or Surroundings())
+    trial = _Trial(plan, replace(task, prompt=plan.prompt), blind, folder, on_progress, run_context or RunContext())
     trial.on_evaluation = on_evaluation
     trial._learn()
     return trial.training
@@ -241,11 +241,11 @@ class _Trial:
         split: Split,
         folder: Path,
         on_progress: Progress,
-        surroundings: Surroundings,
+        run_context: RunContext,
     ) -> None:
         self.plan, self.task, self.split, self.folder, self.on_progress = plan, task, split, folder, on_progress
-        self.surroundings = surroundings
-        self.store = CheckpointStore(folder / CHECKPOINT_FOLDER, surroundings.note)
+        self.run_context = run_context
+        self.store = CheckpointStore(folder / CHECKPOINT_FOLDER, run_context.note)
         self.classifier: Classifier | None = None
         self.would_fail_again = False
         self.meter = Meter()
@@ -264,7 +264,7 @@ class _Trial:
         self.events.extend(note for note in classifier.notes() if note not in self.events)
         saved = self.folder / learned_folder(self.plan.method)
         self._note_prompts(classifier)
-        tune_EL = self._score_tune(classifier)
+        validation_EL = self._score_validation(classifier)
         logprobs_EL = self._score_test(classifier)
         # the peak is read before the reload check, which holds a second model for a moment
         memory = peak_memory_bytes()
@@ -299,8 +299,8 @@ class _Trial:
             provenance=self.provenance,
             curve=tuple(self.training.curve),
             predictions=self._predictions(self.split.test, logprobs_EL, texts=True),
-            temperature=fit_temperature(np.exp(tune_EL), np.array(self.task.targets(self.split.tune))),
-            tune_predictions=self._predictions(self.split.tune, tune_EL, texts=False),
+            temperature=fit_temperature(np.exp(validation_EL), np.array(self.task.targets(self.split.validation))),
+            validation_predictions=self._predictions(self.split.validation, validation_EL, texts=False),
         )
 
     def failed(self, error: str) -> RunRecord:
@@ -332,7 +332,7 @@ class _Trial:
             self.training = TrainingResult(
                 train_seconds=context["train_seconds"], examples_seen=context["examples_seen"]
             )
-            self.surroundings.note(f"{self.plan.row}: goes on from the checkpoint at step {snapshot.step}")
+            self.run_context.note(f"{self.plan.row}: goes on from the checkpoint at step {snapshot.step}")
         for attempt in range(first, self.plan.restarts + 1):
             seed = self.plan.seed + attempt * RESTART_SEED_STEP
             classifier = self.classifier = self._adapt(seed)
@@ -372,7 +372,7 @@ class _Trial:
             },
             attempt=attempt,
             resume_from=resume_from,
-            stop=self.surroundings.stop,
+            stop=self.run_context.stop,
         )
 
     def _adapt(self, seed: int) -> Classifier:
@@ -422,8 +422,11 @@ class _Trial:
             self._demonstrate(classifier)
             return
         train_inputs = self._encode(classifier, self.split.train)
-        tune_inputs = self._encode(classifier, self.split.tune)
-        train_targets, tune_targets = self.task.targets(self.split.train), self.task.targets(self.split.tune)
+        validation_inputs = self._encode(classifier, self.split.validation)
+        train_targets, validation_targets = (
+            self.task.targets(self.split.train),
+            self.task.targets(self.split.validation),
+        )
         if isinstance(classifier, FittedClassifier):
             with self.meter.measure("train"):
                 limit = self.plan.scoring_batch_tokens
@@ -434,14 +437,14 @@ class _Trial:
                     limit,
                     lambda n, of: self.on_progress("features", n, of, ""),
                 )
-                tune_features = collect_features(classifier, tune_inputs, tune_targets, limit)
+                validation_features = collect_features(classifier, validation_inputs, validation_targets, limit)
                 self.on_progress("fit", 0, 0, "")
-                self.events.extend(classifier.fit(features, tune_features))
+                self.events.extend(classifier.fit(features, validation_features))
             return
         if not isinstance(self.plan.method, TrainedMethod):
             raise MethodError(f"{self.plan.method.name}: neither fitted nor trained")
         earlier = self.training
-        data = TrainingData(train_inputs, np.array(train_targets), tune_inputs, np.array(tune_targets))
+        data = TrainingData(train_inputs, np.array(train_targets), validation_inputs, np.array(validation_targets))
         runtime = Runtime(
             seed=seed,
             autocast=torch.bfloat16 if self.provenance.get("precision") == "bf16" else None,
@@ -459,24 +462,24 @@ class _Trial:
         self.provenance.update(best_step=self.training.best_step, seed_used=seed)
 
     def _demonstrate(self, classifier: PromptedClassifier) -> None:
-        """Choose demonstrations and calibrate; the time for scoring tune counts as evaluation."""
+        """Choose demonstrations and calibrate; the time for scoring validation counts as evaluation."""
         self.on_progress("demonstrations", 0, 0, "")
         with self.meter.measure("evaluate"):
             self.events.extend(classifier.demonstrate(self.split.train))
-        if not classifier.needs_tune:
+        if not classifier.needs_validation:
             return
-        inputs = self._encode(classifier, self.split.tune)
+        inputs = self._encode(classifier, self.split.validation)
         with self.meter.measure("evaluate"):
             limit = self.plan.scoring_batch_tokens
-            logprobs_EL = score(classifier, inputs, limit, lambda n, of: self.on_progress("tune", n, of, ""))
-            self.events.extend(classifier.calibrate(logprobs_EL, np.array(self.task.targets(self.split.tune))))
+            logprobs_EL = score(classifier, inputs, limit, lambda n, of: self.on_progress("validation", n, of, ""))
+            self.events.extend(classifier.calibrate(logprobs_EL, np.array(self.task.targets(self.split.validation))))
 
     def _note_prompts(self, classifier: Classifier) -> None:
-        """Keep the exact prompt of one tune example of each label, for the report."""
+        """Keep the exact prompt of one validation example of each label, for the report."""
         encoder = getattr(classifier, "text_encoder", None)
         if not isinstance(encoder, PromptEncoder):
             return
-        firsts = {row.label: row for row in reversed(self.split.tune)}
+        firsts = {row.label: row for row in reversed(self.split.validation)}
         examples = [firsts[label] for label in self.task.labels if label in firsts]
         items: Sequence[Any] = classifier.encode(examples)
         self.provenance["prompts"] = [
@@ -502,9 +505,9 @@ class _Trial:
         self.meter.seconds["evaluate"] += self.meter.seconds["test"]
         return logprobs_EL
 
-    def _score_tune(self, classifier: Classifier) -> NDArray[np.float64]:
-        """Score tune with the final classifier: calibration is fitted on it, never on test."""
-        inputs = self._encode(classifier, self.split.tune)
+    def _score_validation(self, classifier: Classifier) -> NDArray[np.float64]:
+        """Score validation with the final classifier: calibration is fitted on it, never on test."""
+        inputs = self._encode(classifier, self.split.validation)
         with self.meter.measure("evaluate"):
             return score(classifier, inputs, self.plan.scoring_batch_tokens)
 
@@ -524,8 +527,8 @@ class _Trial:
         )
 
     def _latency(self, classifier: Classifier) -> dict[str, float]:
-        """Time single examples of tune, text to logits, after three to warm up."""
-        examples = self.split.tune[: LATENCY_EXAMPLES + 3]
+        """Time single examples of validation, text to logits, after three to warm up."""
+        examples = self.split.validation[: LATENCY_EXAMPLES + 3]
         times = []
         with torch.inference_mode():
             for example in examples:
@@ -541,7 +544,7 @@ class _Trial:
         with saved_folder(self.folder, saved.name) as scratch:
             classifier.save(scratch)
         write_json(self.folder / CLASSIFIER_FILE, describe_classifier(self.plan, self.task, self.provenance))
-        sample = self.split.tune[:RELOAD_EXAMPLES]
+        sample = self.split.validation[:RELOAD_EXAMPLES]
         limit = self.plan.scoring_batch_tokens
         restored = load_classifier(self.folder, trust_remote_code=self.plan.settings.trust_remote_code)
         first = score(classifier, classifier.encode(sample), limit)

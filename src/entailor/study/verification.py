@@ -12,19 +12,19 @@ from typing import Any, Literal
 import numpy as np
 
 from entailor.config.experiment import Priorities, parse_settings
-from entailor.config.overrides import read_sealed_yaml
+from entailor.config.overrides import read_checked_yaml
 from entailor.data.example import Example
 from entailor.engine.scorer import score
 from entailor.errors import EntailorError, RunError
 from entailor.evaluation.comparison import compare_records
 from entailor.runs.documents import read_bytes, well_formed
-from entailor.runs.integrity import check_seal
+from entailor.runs.integrity import verify_checksum
 from entailor.runs.layout import RunFolder
-from entailor.runs.record import RECORD_FILE, Prediction, RunRecord, check_trial_files, read_sealed_json
+from entailor.runs.record import RECORD_FILE, Prediction, RunRecord, check_trial_files, read_checked_json
 from entailor.shipping.restoring import load_classifier, read_saved
 from entailor.study.trial import SCORE_TOLERANCE
 
-SEALED_WHERE_THERE = (".entailor.json", "forecast.json", "tuning/*/*/study.json", "trials/*/*/*/challenges/*.json")
+SEALED_WHERE_THERE = (".entailor.json", "estimate.json", "tuning/*/*/study.json", "trials/*/*/*/challenges/*.json")
 
 Outcome = Literal["sound", "damaged", "differs", "not scored"]
 
@@ -94,13 +94,13 @@ def verify(run: str | Path, *, sample: int = 64, trust_remote_code: bool = False
 
 def _run_files(folder: RunFolder) -> Iterator[Check]:
     doctor = (folder.doctor_file,) if folder.doctor_file.exists() or _was_examined(folder) else ()
-    always = (folder.split_file, folder.environment_file, folder.comparison_file, folder.reads_file)
+    always = (folder.split_file, folder.environment_file, folder.comparison_file, folder.test_access_file)
     others = [path for pattern in SEALED_WHERE_THERE for path in sorted(folder.path.glob(pattern))]
     for path in (*always, *doctor, *others):
-        yield _file(path, lambda path=path: read_sealed_json(path, "Run its command again"), folder.path)
-    yield _file(folder.experiment_file, lambda: read_sealed_yaml(folder.experiment_file, "Put a copy of it back"))
-    remedy = "Write it anew with `entailor report`"
-    yield _file(folder.report_file, lambda: check_seal(folder.report_file, read_bytes(folder.report_file), remedy))
+        yield _file(path, lambda path=path: read_checked_json(path, "Run its command again"), folder.path)
+    yield _file(folder.experiment_file, lambda: read_checked_yaml(folder.experiment_file, "Put a copy of it back"))
+    remedy = "Write it again with `entailor report`"
+    yield _file(folder.report_file, lambda: verify_checksum(folder.report_file, read_bytes(folder.report_file), remedy))
 
 
 def _read_point(place: Path) -> None:
@@ -110,7 +110,7 @@ def _read_point(place: Path) -> None:
 
 def _was_examined(folder: RunFolder) -> bool:
     try:
-        return bool(read_sealed_yaml(folder.experiment_file, "").get("doctor"))
+        return bool(read_checked_yaml(folder.experiment_file, "").get("doctor"))
     except RunError:
         return False  # said of that file
 
@@ -152,24 +152,24 @@ def _gap(rows: Sequence[Prediction], probabilities_EL: Any, labels: Sequence[str
 
 
 def _figures(folder: RunFolder, records: Sequence[RunRecord]) -> Check:
-    """Compute comparison.json anew from the records."""
+    """Compute comparison.json again from the records."""
     name = folder.comparison_file.name
     again = "Run the same command again"
     try:
-        held = read_sealed_json(folder.comparison_file, again)
+        held = read_checked_json(folder.comparison_file, again)
         priorities = _priorities(folder)
         with well_formed(RunError, folder.comparison_file, again):
-            # what was known when a row was added stands in test_reads.json, not in the records
+            # what was known when a row was added stands in test_access.json, not in the records
             for row in held["rows"]:
                 exploratory = row.pop("exploratory", False)
                 if exploratory:
                     held["sentence"] = held["sentence"].partition(f" {row['method']} is exploratory")[0]
         with well_formed(RunError, folder.path / "trials", again):
             ordered = sorted(records, key=lambda one: (one.model, one.name, one.seed))
-            anew = json.loads(json.dumps(compare_records(ordered, priorities=priorities)))
+            again = json.loads(json.dumps(compare_records(ordered, priorities=priorities)))
     except EntailorError as error:
         return Check("figures", "damaged", str(error))
-    if problem := _first_difference(anew, held):
+    if problem := _first_difference(again, held):
         return Check(
             "figures", "differs", f"{name}: {problem} is not what the records give. Run the same command again"
         )
@@ -177,10 +177,10 @@ def _figures(folder: RunFolder, records: Sequence[RunRecord]) -> Check:
 
 
 def _priorities(folder: RunFolder) -> Priorities:
-    values = read_sealed_yaml(folder.experiment_file, "Put a copy of it back")
+    values = read_checked_yaml(folder.experiment_file, "Put a copy of it back")
     with well_formed(RunError, folder.experiment_file, "Put a copy of it back"):
         return parse_settings(Priorities, values.get("recommend") or {}, "recommend")
 
 
-def _first_difference(anew: Mapping[str, Any], held: Mapping[str, Any]) -> str | None:
-    return next((key for key, value in anew.items() if held.get(key) != value), None)
+def _first_difference(again: Mapping[str, Any], held: Mapping[str, Any]) -> str | None:
+    return next((key for key, value in again.items() if held.get(key) != value), None)
