@@ -17,7 +17,7 @@ def main() -> None:
         assert name in METHODS
         contest = Contest(name, folder, rows)
         fitting = [item for item in contest.inputs if len(item) <= PADDED]  # the recipe cuts longer ones off
-        contest.rows = [rows[item.row] for item in fitting]
+        contest.rows = [rows[item.example_index] for item in fitting]
         contest.__post_init__()
         batches = contest.grouped_batches(options.steps)
         speeds = in_turn(

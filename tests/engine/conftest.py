@@ -43,7 +43,7 @@ class Toy(nn.Module, Classifier):
         raise NotImplementedError
 
     def collate(self, inputs: Sequence[Item]) -> Tensor:
-        self.batches.append([item.row for item in inputs])
+        self.batches.append([item.example_index for item in inputs])
         return torch.tensor([item.features for item in inputs])
 
     def logits(self, batch: Tensor) -> Tensor:

@@ -79,7 +79,7 @@ class Counter(FittedClassifier):
     task = Task(("a", "b"), is_pair=False)
 
     def features(self, batch):
-        return self.wrap([[item.row] for item in batch])
+        return self.wrap([[item.example_index] for item in batch])
 
     def collate(self, inputs):
         return inputs

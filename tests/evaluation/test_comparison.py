@@ -171,7 +171,7 @@ def test_hardest_examples_stand_hardest_first(record):
 def test_seeds_share_one_voice_in_hardest_examples(record):
     found = hardest_examples([record("lora", seed=seed, accuracy=0.5) for seed in range(4)], n=300)
     assert found
-    assert all(one["num_rows"] == 1 and 0 < one["wrong"] <= 1 and len(one["said"]) == 1 for one in found)
+    assert all(one["num_candidates"] == 1 and 0 < one["wrong"] <= 1 and len(one["said"]) == 1 for one in found)
 
 
 def test_perfect_rows_leave_no_hard_examples(record):

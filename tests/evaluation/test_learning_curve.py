@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from entailor.errors import RunError
-from entailor.evaluation.learning_curve import CurveRow, describe_curves, fit_power_law, fit_resampled
+from entailor.evaluation.learning_curve import CandidateCurve, describe_curves, fit_power_law, fit_resampled
 from entailor.runs.record import Prediction, RunRecord
 
 SIZES = (50, 100, 200, 400, 800)
@@ -19,11 +19,11 @@ def record(name: str, right: np.ndarray) -> RunRecord:
     return RunRecord("m", name, name, 0, ("a", "b"), predictions=predictions)
 
 
-def curve(name: str, errors: list[float], num_test: int = 2000, sizes: tuple[int, ...] = SIZES) -> CurveRow:
+def curve(name: str, errors: list[float], num_test: int = 2000, sizes: tuple[int, ...] = SIZES) -> CandidateCurve:
     """A row whose examples have a fixed difficulty, so that points of a curve share their mistakes."""
     difficulty = np.random.default_rng(1).permutation(num_test) / num_test
     found = {size: [record(name, difficulty >= error)] for size, error in zip(sizes, errors, strict=True)}
-    return CurveRow("m", name, found)
+    return CandidateCurve("m", name, found)
 
 
 def law(a: float, b: float, c: float) -> list[float]:

@@ -52,7 +52,7 @@ def test_the_cheapest_of_those_that_cannot_be_told_apart(level):
         found["sentence"]
         == "cheap is recommended: of 2 rows that do not differ significantly it is the smallest to store."
     )
-    assert [one["method"] for one in found["candidates"]] == ["dear", "cheap"]
+    assert [one["method"] for one in found["contenders"]] == ["dear", "cheap"]
     assert any(reason.startswith("It was −0.3 points from dear") for reason in found["reasons"])
     assert found["runner_up"]["method"] == "dear"
     assert "If accuracy alone counted, it would be dear." in found["changes"]

@@ -143,7 +143,7 @@ def test_settings_are_documented_and_have_defaults(name):
 def test_one_input_an_example_in_order(case, taught):
     classifier = taught(case).classifier
     inputs = classifier.encode(TEST)
-    assert [item.row for item in inputs] == list(range(len(TEST)))
+    assert [item.example_index for item in inputs] == list(range(len(TEST)))
     assert all(len(item) >= 1 for item in inputs)
     assert not any(item.truncated for item in inputs)
     assert len(classifier.encode([])) == 0

@@ -85,7 +85,7 @@ def test_pieces_of_a_large_data_set_are_put_together_in_order(windows, monkeypat
     monkeypatch.setattr(tokenizer_module, "CHUNK", 7)
     monkeypatch.setattr(tokenizer_module, "_kept", OrderedDict())
     assert encoder(max_length=40, windows=windows, stride=8).encode(rows) == whole
-    assert sorted({item.row for item in whole}) == list(range(KEPT_FROM))
+    assert sorted({item.example_index for item in whole}) == list(range(KEPT_FROM))
 
 
 def test_only_the_data_sets_seen_last_are_kept(monkeypatch):
@@ -196,7 +196,7 @@ def test_one_long_text_does_not_change_its_neighbours():
     text_encoder = encoder(max_length=16)
     rows = [Example("a", "w1", "w2"), Example("b", "w3 " * 99, "w4"), Example("c", "w5", "w6")]
     items = text_encoder.encode(rows)
-    assert [item.row for item in items] == [0, 1, 2]
+    assert [item.example_index for item in items] == [0, 1, 2]
     assert [item.truncated for item in items] == [False, True, False]
     assert items[2].input_ids == ids(text_encoder, "w5", "w6").input_ids
 
@@ -219,7 +219,7 @@ def test_windows_cover_the_whole_text_and_carry_its_row(kind, pair):
     text = [f"w{index}" for index in range(50)]
     rows = [Example("a", "w1", pair), Example("b", " ".join(text), pair), Example("c", "w2", pair)]
     items = text_encoder.encode(rows)
-    assert [item.row for item in items] == [0, *[1] * (len(items) - 2), 2]
+    assert [item.example_index for item in items] == [0, *[1] * (len(items) - 2), 2]
     parts = []
     for item in items[1:-1]:
         assert len(item) <= 20

@@ -28,11 +28,11 @@ def test_usual_overflowing_tokens_make_more_rows_than_labels():
 
 def test_ours_is_off_by_default_and_windows_carry_their_row(load_tiny, nli_task):
     plain = TransformerClassifier(load_tiny("bert", max_length=24), nli_task)
-    assert [item.row for item in plain.encode(ROWS)] == [0, 1, 2, 3]
+    assert [item.example_index for item in plain.encode(ROWS)] == [0, 1, 2, 3]
     windows = TransformerClassifier(load_tiny("bert", max_length=24, long_texts="windows", window_stride=4), nli_task)
     items = windows.encode(ROWS)
     assert len(items) > len(ROWS)
-    assert [item.row for item in items if item.row > 0] == [1, 2, 3]
+    assert [item.example_index for item in items if item.example_index > 0] == [1, 2, 3]
     scores = logprobs(windows, ROWS)
     assert scores.shape == (4, 3)
     np.testing.assert_allclose(scores[1:], logprobs(plain, ROWS)[1:], atol=1e-5)

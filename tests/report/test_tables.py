@@ -94,7 +94,7 @@ def test_a_comparison_without_rows_still_says_what_happened(records):
 def test_models_are_named_where_there_are_several(records):
     first = records[0]
     comparison = compare_records([first, replace(first, model="org/other")])
-    assert set(tables.row_names(comparison)) == {"full_finetuning · tiny-encoder", "full_finetuning · other"}
+    assert set(tables.candidate_names(comparison)) == {"full_finetuning · tiny-encoder", "full_finetuning · other"}
 
 
 def test_classification_report_says_undefined(records):

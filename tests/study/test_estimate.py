@@ -23,7 +23,7 @@ from entailor.methods import build_method
 from entailor.report.effort import effort_lines, estimate_lines
 from entailor.runs.record import write_text
 from entailor.study.compare import Comparison, Observer, compare, estimate
-from entailor.study.estimate import RowCost, Work, estimate_rows, probe_row
+from entailor.study.estimate import CandidateCost, Work, estimate_candidates, probe_candidate
 from entailor.study.trial import TrialPlan
 from entailor.tasks import Task
 
@@ -46,11 +46,11 @@ def probed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Rows that are probed, in order."""
     rows: list[str] = []
 
-    def counted(plan: TrialPlan, *rest: Any) -> RowCost:
+    def counted(plan: TrialPlan, *rest: Any) -> CandidateCost:
         rows.append(plan.row)
-        return probe_row(plan, *rest)
+        return probe_candidate(plan, *rest)
 
-    monkeypatch.setattr(entailor.study.estimate, "probe_row", counted)
+    monkeypatch.setattr(entailor.study.estimate, "probe_candidate", counted)
     return rows
 
 
@@ -65,7 +65,7 @@ def plan_of(nli_experiment: Experiment, name: str, **settings: Any) -> TrialPlan
 
 @pytest.mark.parametrize("name", ["majority", "bag_of_words", "linear_probe", "p_tuning", "lora", "full_finetuning"])
 def test_every_part_of_a_trial_is_found_out(nli_experiment, nli_task: Task, nli_split: Split, name):
-    cost = probe_row(plan_of(nli_experiment, name), nli_task, nli_split)
+    cost = probe_candidate(plan_of(nli_experiment, name), nli_task, nli_split)
     assert cost.error is None
     assert all(getattr(cost, part) > 0 for part in PARTS)
     assert (cost.evaluate > 0) == (name in ("p_tuning", "lora", "full_finetuning"))
@@ -75,7 +75,7 @@ def test_every_part_of_a_trial_is_found_out(nli_experiment, nli_task: Task, nli_
 
 def test_a_decoder_that_is_asked_has_no_training(nli_experiment, nli_task, nli_split, tiny_model):
     plan = replace(plan_of(nli_experiment, "in_context", num_fewshot=2), model=str(tiny_model("llama")))
-    cost = probe_row(plan, nli_task, nli_split)
+    cost = probe_candidate(plan, nli_task, nli_split)
     assert cost.error is None
     assert cost.train == 0
     assert min(cost.load, cost.tokenize, cost.evaluate, cost.test, cost.finish) > 0
@@ -85,7 +85,7 @@ def test_what_prompts_share_is_not_counted_for_each(nli_experiment, nli_task, nl
     monkeypatch.setattr("entailor.study.estimate.probe_scoring", lambda *what: ScoringCost(1.0, 0.0, 0))
     model = str(tiny_model("llama"))
     none, eight = (
-        probe_row(replace(plan_of(nli_experiment, "in_context", num_fewshot=shots), model=model), nli_task, nli_split)
+        probe_candidate(replace(plan_of(nli_experiment, "in_context", num_fewshot=shots), model=model), nli_task, nli_split)
         for shots in (0, 8)
     )
     assert eight.test == pytest.approx(none.test, rel=0.2)  # a second for each token of a row
@@ -94,7 +94,7 @@ def test_what_prompts_share_is_not_counted_for_each(nli_experiment, nli_task, nl
 def test_twice_the_epochs_take_twice_the_training(nli_experiment, nli_task, nli_split, monkeypatch):
     monkeypatch.setattr("entailor.engine.probe.single_steps", lambda *what: iter([0.5] * 10))
     once, twice = (
-        probe_row(plan_of(nli_experiment, "lora", r=2, num_train_epochs=epochs), nli_task, nli_split)
+        probe_candidate(plan_of(nli_experiment, "lora", r=2, num_train_epochs=epochs), nli_task, nli_split)
         for epochs in (1, 2)
     )
     assert once.train == pytest.approx(3 * 0.5)  # 48 rows in batches of 16
@@ -113,7 +113,7 @@ def test_the_longest_text_of_many_is_seen(nli_split, monkeypatch):
 
 
 def test_what_the_trial_will_fail_on_is_said(nli_experiment, nli_task, nli_split):
-    cost = probe_row(plan_of(nli_experiment, "lora", target_modules=["nowhere"]), nli_task, nli_split)
+    cost = probe_candidate(plan_of(nli_experiment, "lora", target_modules=["nowhere"]), nli_task, nli_split)
     assert "nowhere" in (cost.error or "")
     assert cost.trial_seconds == 0
 
@@ -122,8 +122,8 @@ def test_test_is_not_looked_at(nli_experiment, nli_task, nli_split):
     blank = [replace(row, text="", text_pair="", label="entailment") for row in nli_split.test]
     blind = Split(nli_split.train, nli_split.validation, tuple(blank))
     plan = plan_of(nli_experiment, "bag_of_words")
-    assert probe_row(plan, nli_task, blind).error is None
-    assert probe_row(plan, nli_task, blind).key == probe_row(plan, nli_task, nli_split).key
+    assert probe_candidate(plan, nli_task, blind).error is None
+    assert probe_candidate(plan, nli_task, blind).key == probe_candidate(plan, nli_task, nli_split).key
 
 
 # --- batches
@@ -141,7 +141,7 @@ def test_the_largest_batch_is_met_where_steps_are_slow(nli_experiment, nli_task,
     monkeypatch.setattr("entailor.study.estimate.STEPS_ALLOWANCE", 0.0)
     rows = list(nli_split.train)
     rows[5] = replace(rows[5], text="word " * 40)
-    probe_row(plan_of(nli_experiment, "lora", r=2), nli_task, replace(nli_split, train=tuple(rows)))
+    probe_candidate(plan_of(nli_experiment, "lora", r=2), nli_task, replace(nli_split, train=tuple(rows)))
     assert len(taken) == 2
     assert max(taken) > 40
 
@@ -196,23 +196,23 @@ def test_trials_tuning_and_curve_are_counted(nli_experiment, nli_task, nli_split
     bag = plan_of(nli_experiment, "bag_of_words")
     key = entailor.study.estimate._key(plan, nli_split)
     known = {
-        ("none", "bag_of_words"): RowCost("none", "bag_of_words", entailor.study.estimate._key(bag, nli_split), train=2)
+        ("none", "bag_of_words"): CandidateCost("none", "bag_of_words", entailor.study.estimate._key(bag, nli_split), train=2)
     }
-    known[plan.model, "lora"] = RowCost(plan.model, "lora", key, load=1, train=10, evaluate=2)
+    known[plan.model, "lora"] = CandidateCost(plan.model, "lora", key, load=1, train=10, evaluate=2)
     plans = [bag, plan, replace(plan, seed=1)]
     budget = BudgetSettings(trials=4, pruner="none")
     work = Work(plans, plans, (), set(), budget)
-    rows = {row["method"]: row for row in estimate_rows(work, nli_task, nli_split, known)}
+    rows = {row["method"]: row for row in estimate_candidates(work, nli_task, nli_split, known)}
     assert rows["bag_of_words"]["seconds"] == 2
     assert rows["lora"]["tuning_seconds"] == pytest.approx(4 * 13)
     assert rows["lora"]["seconds"] == pytest.approx(2 * 13 + 4 * 13)
     tuned = replace(work, left=plans[:2], tuned={(plan.model, "lora")})
-    rows = {row["method"]: row for row in estimate_rows(tuned, nli_task, nli_split, known)}
+    rows = {row["method"]: row for row in estimate_candidates(tuned, nli_task, nli_split, known)}
     assert rows["lora"]["seconds"] == pytest.approx(13)
     minutes = replace(work, budget=BudgetSettings(minutes=3))
-    rows = {row["method"]: row for row in estimate_rows(minutes, nli_task, nli_split, known)}
+    rows = {row["method"]: row for row in estimate_candidates(minutes, nli_task, nli_split, known)}
     assert (rows["lora"]["tuning_seconds"], rows["bag_of_words"]["tuning_seconds"]) == (180, 0)
-    assert estimate_rows(replace(work, left=()), nli_task, nli_split, known) == []
+    assert estimate_candidates(replace(work, left=()), nli_task, nli_split, known) == []
 
 
 def test_the_forecast_alone_runs_nothing_and_the_run_does_not_measure_again(experiment, probed, tmp_path):

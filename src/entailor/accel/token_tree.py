@@ -53,7 +53,7 @@ class PromptTree:
     def add(self, prompt: PromptIds) -> None:
         """Put in a prompt, and what comes before the last token of each of its label words."""
         end = self._walk(-1, prompt.input_ids)[-1]
-        self.rows.append(prompt.row)
+        self.rows.append(prompt.example_index)
         self.words.append(prompt.continuations)
         self.places.append([[end, *self._walk(end, word[:-1])] for word in prompt.continuations])
 

@@ -25,7 +25,7 @@ class Encoded(Protocol):
     """One input of a classifier; the engine looks at these three things only."""
 
     @property
-    def row(self) -> int:
+    def example_index(self) -> int:
         """Index of the example it belongs to; windows of one long text share it."""
         ...
 
@@ -73,7 +73,7 @@ class Classifier(ABC):
 
     def rows(self, inputs: Sequence[Any]) -> list[int]:
         """Return the index of the example that each row of a batch's logits belongs to."""
-        return [item.row for item in inputs]
+        return [item.example_index for item in inputs]
 
     @abstractmethod
     def save(self, folder: Path) -> None:

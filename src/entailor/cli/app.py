@@ -95,7 +95,7 @@ def compare(
     max_train_examples: MaxTrain = None,
     max_test_examples: MaxTest = None,
     learning_curve: Annotated[
-        str | None, typer.Option("--learning-curve", help="Train every row at these sizes as well: 50,200,1000.")
+        str | None, typer.Option("--learning-curve", help="Train every candidate at these sizes as well: 50,200,1000.")
     ] = None,
     estimate_only: Annotated[
         bool, typer.Option("--estimate-only", help="Tell how long it would take and how much memory, and stop.")
@@ -106,7 +106,7 @@ def compare(
     """Run several ways of adapting, and tell which wins.
 
     All are trained and tested on the same split; where the difference may be chance, the table says so. The same
-    command goes on where it stopped. With budget.trials=8 (or budget.minutes, budget.examples) every row first chooses
+    command goes on where it stopped. With budget.trials=8 (or budget.minutes, budget.examples) every candidate first chooses
     its settings on validation, at equal effort.
     """
     flags = {
@@ -242,7 +242,7 @@ def predict(
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write label probabilities for every row of a file."""
+    """Write label probabilities for every example of a file."""
     from entailor.data.readers import ReadOptions
     from entailor.shipping.inference import Confidence
     from entailor.shipping.inference import predict as predict_rows
@@ -271,7 +271,7 @@ def predict(
         )
     if not quiet:
         unsure = f"; the label is empty where its probability is below {min_confidence:g}" if min_confidence else ""
-        _say(f"{count:,} {'row' if count == 1 else 'rows'} written to {output}{unsure}")
+        _say(f"{count:,} {'example' if count == 1 else 'examples'} written to {output}{unsure}")
 
 
 @app.command()
@@ -280,9 +280,9 @@ def validate(
     config: Config = None,
     train: Train = None,
     validation: Annotated[
-        str | None, typer.Option("--validation", help="Looked at as well, and for rows of train.")
+        str | None, typer.Option("--validation", help="Looked at as well, and for examples of train.")
     ] = None,
-    test: Annotated[str | None, typer.Option("--test", help="Looked at as well, and for rows of the others.")] = None,
+    test: Annotated[str | None, typer.Option("--test", help="Looked at as well, and for examples of the others.")] = None,
     columns: Columns = None,
     delimiter: Delimiter = None,
     encoding: Encoding = None,
@@ -299,7 +299,7 @@ def validate(
 ) -> None:
     """Look for mistakes in labelled data.
 
-    Repeated rows and leaks between files, wrong and contradicting labels, labels given away by one text or a word,
+    Repeated examples and leaks between files, wrong and contradicting labels, labels given away by one text or a word,
     imbalance, lengths, scripts. Nothing is changed.
     """
     from entailor.diagnostics.doctor import validate as validate_data
@@ -466,7 +466,7 @@ def bench(
     methods: Annotated[
         str | None, typer.Option("--methods", help="Names with commas. Default: those trained on an encoder.")
     ] = None,
-    train: Annotated[str | None, typer.Option("--train", help="Labelled rows. Default: the bundled data.")] = None,
+    train: Annotated[str | None, typer.Option("--train", help="Labelled examples. Default: the bundled data.")] = None,
     seconds: Annotated[float, typer.Option("--seconds", help="Of each method in each precision.", min=0.01)] = 5.0,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -523,7 +523,7 @@ def _show_estimate(experiment: Experiment, *, as_json: bool, quiet: bool) -> Non
     if as_json:
         _print(json.dumps(expected, indent=2))
     else:
-        _print("\n".join(estimate_lines(expected)) if expected["rows"] else "nothing is left to do")
+        _print("\n".join(estimate_lines(expected)) if expected["candidates"] else "nothing is left to do")
 
 
 def _show_comparison(result: Comparison, *, as_json: bool, quiet: bool) -> None:
@@ -554,7 +554,7 @@ def _row_counter(*, quiet: bool) -> Iterator[Any]:
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     with Progress(
-        SpinnerColumn(), TextColumn("{task.completed:,} rows"), TimeElapsedColumn(), console=Console(stderr=True)
+        SpinnerColumn(), TextColumn("{task.completed:,} examples"), TimeElapsedColumn(), console=Console(stderr=True)
     ) as bar:
         task = bar.add_task("", total=None)
         yield lambda done: bar.update(task, completed=done)

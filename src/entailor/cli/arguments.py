@@ -28,11 +28,11 @@ def _experiment(config: Path | None, flags: dict[str, Any], words: list[str]) ->
 def _refuse_code_by_file(values: dict[str, Any], config: Path | None, words: list[str]) -> None:
     """A file may come from a stranger: the code of a checkpoint is run only where the command line says so."""
     methods = values.get("methods")
-    rows = list(methods.values()) if isinstance(methods, dict) else methods if isinstance(methods, list) else []
-    rows = [*rows, *(inner for row in rows if isinstance(row, dict) for inner in row.values())]  # `- name: settings`
+    settings = list(methods.values()) if isinstance(methods, dict) else methods if isinstance(methods, list) else []
+    settings = [*settings, *(inner for one in settings if isinstance(one, dict) for inner in one.values())]  # `- name: settings`
     asked = any(
         isinstance(one, dict) and isinstance(one.get("model"), dict) and one["model"].get("trust_remote_code")
-        for one in (values, *rows)
+        for one in (values, *settings)
     )
     said = [word.partition("=")[2] for word in words if word.startswith("model.trust_remote_code=")]
     if asked and said[-1:] != ["true"]:

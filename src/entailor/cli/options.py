@@ -49,4 +49,4 @@ TrustCode = Annotated[
     bool,
     typer.Option("--trust-remote-code", help="Run code that comes with the base model, where it was trained so."),
 ]
-Run = Annotated[Path, typer.Option("--run", help="A trial's folder, or a run's (its recommended row).")]
+Run = Annotated[Path, typer.Option("--run", help="A trial's folder, or a run's (its recommended candidate).")]

@@ -20,7 +20,7 @@ def watch(*, quiet: bool) -> Iterator[Observer]:
     """Give an observer that writes to standard error.
 
     Args:
-        quiet: show nothing but rows that are left out.
+        quiet: show nothing but candidates that are left out.
     """
     if quiet:
         yield Observer(warn=_say)
@@ -34,7 +34,7 @@ def watch(*, quiet: bool) -> Iterator[Observer]:
 def _outcome(record: RunRecord, reused: bool) -> str:
     if record.status == "failed":
         return f"failed: {record.error}"
-    right = sum(row.predicted == row.label for row in record.predictions)
+    right = sum(example.predicted == example.label for example in record.predictions)
     words = f"{percent(right / len(record.predictions))} of test right"
     if reused:
         return f"{words} (already there)"
@@ -70,7 +70,7 @@ def _lines() -> Observer:
         warn=say,
         trial=lambda number, count, title: say(f"[{number}/{count}] {title}"),
         finished=finished,
-        estimate=lambda expected: say("\n".join(estimate_lines(expected))) if expected["rows"] else None,
+        estimate=lambda expected: say("\n".join(estimate_lines(expected))) if expected["candidates"] else None,
     )
 
 
@@ -132,7 +132,7 @@ def _bars() -> Iterator[Observer]:
             bars.update(whole, completed=number, count=f"{number}/{count}", words="")
 
         def estimate(expected: dict[str, Any]) -> None:
-            if expected["rows"]:
+            if expected["candidates"]:
                 say("\n".join(estimate_lines(expected)))
 
         yield Observer(note=say, warn=say, trial=begin, stage=step, finished=finished, estimate=estimate)

@@ -78,7 +78,7 @@ class DataSettings(Settings):
     max_bytes: int = Field(default=1 << 30, ge=1)
     """Most bytes that a compressed file may unpack to."""
     max_rows: int = Field(default=10_000_000, ge=1)
-    """Most rows of one file or data set."""
+    """Most examples of one file or data set."""
     columns: dict[str, str] = Field(default_factory=dict)
     """Field to column: text, text_pair, label, id, group. What is not named is found by its usual names."""
     label_names: dict[str, str] = Field(default_factory=dict)
@@ -88,11 +88,11 @@ class DataSettings(Settings):
     max_labels: int | None = Field(default=None, ge=2)
     """Most different labels. None: 1,000, or 300 where they are numbers, or 20 where these have decimals."""
     no_gold: tuple[str, ...] | None = None
-    """Labels that mean that a row has none. None: empty, -, -1 and nan, where they are at most 5 % of a file."""
+    """Labels that mean that an example has none. None: empty, -, -1 and nan, where they are at most 5 % of a file."""
     validation_size: float = Field(default=0.1, gt=0)
-    """Share (below 1) or number of rows taken from train when there is no validation file."""
+    """Share (below 1) or number of examples taken from train when there is no validation file."""
     test_size: float = Field(default=0.2, gt=0)
-    """Share (below 1) or number of rows taken from train when there is no test file."""
+    """Share (below 1) or number of examples taken from train when there is no test file."""
     split_seed: Seed = 0
     """Seed of the split and of the samples below; trials never change it."""
     max_train_examples: int | None = Field(default=None, ge=1)
@@ -106,7 +106,7 @@ class DataSettings(Settings):
     external: tuple[str, ...] = ()
     """Labelled files scored by every finished classifier once everything is chosen; nothing is trained for them."""
     drop_leaks: bool = False
-    """Drop training rows whose text also stands in validation or test, instead of only reporting them."""
+    """Drop training examples whose text also stands in validation or test, instead of only reporting them."""
 
     @field_validator("external", mode="before", json_schema_input_type=str | tuple[str, ...])
     @classmethod
@@ -218,7 +218,7 @@ COST_NAMES: tuple[CostName, ...] = get_args(CostName)
 
 
 class Priorities(Settings):
-    """What counts when one row is recommended. Limits first, then accuracy, then costs among rows that are level."""
+    """What counts when one candidate is recommended. Limits first, then accuracy, then costs among candidates that are level."""
 
     max_latency_ms: float | None = Field(default=None, gt=0)
     """Most milliseconds for one answer (median)."""
@@ -229,7 +229,7 @@ class Priorities(Settings):
     max_train_seconds: float | None = Field(default=None, gt=0)
     """Most seconds of training."""
     ties: Literal["cheapest", "most_accurate"] = "cheapest"
-    """cheapest: costs decide among rows that do not differ significantly. most_accurate: the highest mean, at any cost."""
+    """cheapest: costs decide among candidates that do not differ significantly. most_accurate: the highest mean, at any cost."""
     cheapest: tuple[CostName, ...] = COST_NAMES
     """Costs in the order they decide; one decides where it is at least 20 % higher. What is left out comes last."""
 
@@ -248,13 +248,13 @@ class BudgetSettings(Settings):
     """How much every method with a search space may spend on choosing its settings; at most one of the first three."""
 
     trials: int | None = Field(default=None, ge=1)
-    """Settings each row tries."""
+    """Settings each candidate tries."""
     minutes: float | None = Field(default=None, gt=0)
-    """Minutes each row tries settings for; the last trial is cut at an evaluation."""
+    """Minutes each candidate tries settings for; the last trial is cut at an evaluation."""
     examples: int | None = Field(default=None, ge=1)
-    """Training examples, repetitions counted, each row may spend on trying settings."""
+    """Training examples, repetitions counted, each candidate may spend on trying settings."""
     sampler: Literal["tpe", "random"] = "tpe"
-    """How settings are drawn after the row's own: by a tree of Parzen estimators, or evenly."""
+    """How settings are drawn after the candidate's own: by a tree of Parzen estimators, or evenly."""
     pruner: Literal["successive_halving", "hyperband", "none"] = "successive_halving"
     """What stops trials that fall behind on validation."""
     reduction_factor: int = Field(default=3, ge=2)
@@ -302,10 +302,10 @@ class Experiment(Settings):
     prompt: PromptSettings = PromptSettings()
     """How decoders are asked."""
     methods: dict[str, dict[str, Any]] = Field(default_factory=lambda: methods_by_name(DEFAULT_METHODS))
-    """Row name to hyperparameters. The row name is the method, or the key ``method`` names it; the keys ``models``,
-    ``model`` and ``prompt`` choose models and change those settings for the row alone."""
+    """Candidate name to hyperparameters. The candidate name is the method, or the key ``method`` names it; the keys ``models``,
+    ``model`` and ``prompt`` choose models and change those settings for the candidate alone."""
     recommend: Priorities = Priorities()
-    """What counts when one row is recommended; may change from run to run, since nothing is trained for it."""
+    """What counts when one candidate is recommended; may change from run to run, since nothing is trained for it."""
     seeds: tuple[Seed, ...] = (0,)
     """One trial a seed, for every method with randomness in it. A number is so many seeds: 3 is 0, 1, 2."""
     out: str = "runs/default"
@@ -315,9 +315,9 @@ class Experiment(Settings):
     budget: BudgetSettings = BudgetSettings()
     """Equal effort in choosing settings for every method that has a search space; none unless it is given."""
     learning_curve: tuple[PositiveInt, ...] = ()
-    """Sizes of nested samples of train at which every row is trained as well, e.g. 50,200,1000."""
+    """Sizes of nested samples of train at which every candidate is trained as well, e.g. 50,200,1000."""
     estimate: bool = True
-    """Measure before the run how long it will take and how much memory it needs; costs a few seconds a row."""
+    """Measure before the run how long it will take and how much memory it needs; costs a few seconds a candidate."""
     restarts: int = Field(default=1, ge=0)
     """How often a collapsed training is started again with another seed (recorded as such)."""
     scoring_batch_tokens: int | None = Field(default=None, ge=16)
@@ -346,7 +346,7 @@ class Experiment(Settings):
             raise ValueError("at least one method is needed")
         for name in value:
             if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", name):
-                raise ValueError(f"{shown(name)} cannot be a row name: use letters, digits, '.', '_' and '-'")
+                raise ValueError(f"{shown(name)} cannot be a candidate name: use letters, digits, '.', '_' and '-'")
         return value
 
     @field_validator("models", mode="before", json_schema_input_type=str | tuple[str, ...])
@@ -411,7 +411,7 @@ def _all_different(values: tuple[ItemT, ...]) -> tuple[ItemT, ...]:
 
 
 def methods_by_name(value: object) -> dict[str, dict[str, Any]]:
-    """Return row name to settings for ``lora,p_tuning``, a list of names or one-key mappings, or a mapping.
+    """Return candidate name to settings for ``lora,p_tuning``, a list of names or one-key mappings, or a mapping.
 
     Raises:
         ValueError: it is none of these, or a name stands twice.

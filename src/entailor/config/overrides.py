@@ -151,15 +151,15 @@ def apply_overrides(
 
     A dotted key is a path (``data.validation_size=0.2``, ``methods.lora.r=8`` or, shorter, ``lora.r=8``). A bare key that
     is no key of the experiment goes to every chosen method that has it (``learning_rate=1e-4``), else to the section
-    that has it (``load_in_4bit=true``). ``methods=a,b`` chooses rows; those that are there keep their settings.
+    that has it (``load_in_4bit=true``). ``methods=a,b`` chooses candidates; those that are there keep their settings.
 
     Args:
         values: what the YAML file and the flags said.
         overrides: the words; a later one goes over an earlier one.
-        keys_of: the keys a row takes, by its name and its settings.
+        keys_of: the keys a candidate takes, by its name and its settings.
 
     Returns:
-        A mapping of its own, with ``methods`` as row name to settings.
+        A mapping of its own, with ``methods`` as candidate name to settings.
 
     Raises:
         ConfigError: a word without ``=``, a key nothing takes, or methods that are not names.
@@ -168,17 +168,17 @@ def apply_overrides(
     result = deepcopy(dict(values))
     chosen = [text for key, text in words if key == "methods"]
     try:
-        rows = methods_by_name(result.get("methods", DEFAULT_METHODS))
-        if chosen:  # of the rows that stand there those are picked, with their settings
+        candidates = methods_by_name(result.get("methods", DEFAULT_METHODS))
+        if chosen:  # of the candidates that stand there those are picked, with their settings
             named = methods_by_name(_parse_value(chosen[-1]))
-            rows = {name: settings or rows.get(name, {}) for name, settings in named.items()}
+            candidates = {name: settings or candidates.get(name, {}) for name, settings in named.items()}
     except ValueError as error:
         raise ConfigError(f"methods: {error}") from None
-    result["methods"] = rows
-    row_keys = {name: keys_of(name, settings) for name, settings in rows.items()}
+    result["methods"] = candidates
+    candidate_keys = {name: keys_of(name, settings) for name, settings in candidates.items()}
     for key, text in words:
         if key != "methods":
-            _apply(result, row_keys, key, text)
+            _apply(result, candidate_keys, key, text)
     return result
 
 
@@ -191,28 +191,28 @@ def _key_and_text(word: str) -> tuple[str, str]:
     return key, text
 
 
-def _apply(result: dict[str, Any], row_keys: Mapping[str, set[str]], key: str, text: str) -> None:
-    rows = result["methods"]
+def _apply(result: dict[str, Any], candidate_keys: Mapping[str, set[str]], key: str, text: str) -> None:
+    candidates = result["methods"]
     inside = key.removeprefix("methods.")
-    row = max((name for name in rows if inside.startswith(f"{name}.")), key=len, default=None)
+    candidate = max((name for name in candidates if inside.startswith(f"{name}.")), key=len, default=None)
     path = key.split(".")
-    takers = [name for name, keys in row_keys.items() if key in keys]
+    takers = [name for name, keys in candidate_keys.items() if key in keys]
     sections = [name for name, kind in SECTIONS.items() if key in kind.model_fields]
-    if row is not None:
-        set_key(rows[row], inside.removeprefix(f"{row}.").split("."), _parse_value(text))
+    if candidate is not None:
+        set_key(candidates[candidate], inside.removeprefix(f"{candidate}.").split("."), _parse_value(text))
     elif path[0] in SECTIONS and len(path) > 1:
         set_key(result, path, _value_of_field(SECTIONS[path[0]], path[1:], text))
     elif key in Experiment.model_fields and key not in SECTIONS:
         result[key] = _value_of_field(Experiment, path, text)
     elif takers:
         for name in takers:
-            rows[name][key] = _parse_value(text)
+            candidates[name][key] = _parse_value(text)
     elif len(sections) == 1:
         set_key(result, [sections[0], key], _value_of_field(SECTIONS[sections[0]], path, text))
     else:
-        known = {*Experiment.model_fields, *(own for keys in row_keys.values() for own in keys)} - SECTIONS.keys()
+        known = {*Experiment.model_fields, *(own for keys in candidate_keys.values() for own in keys)} - SECTIONS.keys()
         known |= {f"{section}.{name}" for section, kind in SECTIONS.items() for name in kind.model_fields}
-        chosen = ", ".join(rows)
+        chosen = ", ".join(candidates)
         raise ConfigError(
             f"{short(key)}: no key of the experiment or of a chosen method ({short(chosen, 400)})."
             f"{near_miss(key, known)}"

@@ -86,10 +86,10 @@ _OUTLINE.maxdict = _OUTLINE.maxlist = _OUTLINE.maxtuple = _OUTLINE.maxset = 20
 
 
 def share(count: int, total: int) -> str:
-    """Return ``50 of 1,000 rows (5 %)``; nothing but all is 100 %, and nothing but none is 0 %."""
+    """Return ``50 of 1,000 examples (5 %)``; nothing but all is 100 %, and nothing but none is 0 %."""
     percent = 100 * count / max(1, total)
     if percent >= 10:
         shown_ = f"{percent:.0f}" if count == total or percent < 99.5 else f"{min(percent, 99.9):.1f}"
     else:
         shown_ = "<0.1" if 0 < percent < 0.1 else f"{percent:.1f}".removesuffix(".0")
-    return f"{count:,} of {total:,} rows ({shown_} %)"
+    return f"{count:,} of {total:,} examples ({shown_} %)"

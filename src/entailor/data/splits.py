@@ -155,7 +155,7 @@ def _sources(settings: DataSettings) -> Iterator[tuple[str, tuple[str, str | Non
     assert settings.train is not None
     on_hub = not is_file(settings.train)
     yield "train", (settings.train, settings.train_split if on_hub else None)
-    for name, usual in (("validation"), ("test", "test")):
+    for name, usual in (("validation", "validation"), ("test", "test")):
         source, split_name = getattr(settings, name), getattr(settings, f"{name}_split")
         if source is None and split_name is None:
             continue

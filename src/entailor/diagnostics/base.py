@@ -27,7 +27,7 @@ SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
 
 
 @dataclass(frozen=True)
-class ShownRow:
+class ShownExample:
     """One row a finding points at, its texts shortened.
 
     Attributes:
@@ -67,7 +67,7 @@ class Diagnosis:
     severity: Severity
     message: str
     remedy: str
-    rows: tuple[ShownRow, ...] = ()
+    rows: tuple[ShownExample, ...] = ()
     ids: tuple[str, ...] = ()
     figures: Mapping[str, Any] = field(default_factory=dict)
 
@@ -181,10 +181,10 @@ def examine(evidence: Evidence, tell: Callable[[str], None] = lambda title: None
     return tuple(results)
 
 
-def shown(part: str, row: Example, note: str = "") -> ShownRow:
+def shown(part: str, row: Example, note: str = "") -> ShownExample:
     """Return a row as it is shown."""
     pair = None if row.text_pair is None else shortened(row.text_pair)
-    return ShownRow(part, row.id, row.label, shortened(row.text), pair, note)
+    return ShownExample(part, row.id, row.label, shortened(row.text), pair, note)
 
 
 def shortened(text: str) -> str:

@@ -16,7 +16,7 @@ from entailor.data.checks import FEW_SHARED_PREMISES, Severity
 from entailor.data.example import Example
 from entailor.data.text_keys import Keys, normalised, text_keys
 from entailor.data.words import Floats, Integers
-from entailor.diagnostics.base import MOST_SHOWN, Diagnosis, Evidence, Outcome, ShownRow, check, shown
+from entailor.diagnostics.base import MOST_SHOWN, Diagnosis, Evidence, Outcome, ShownExample, check, shown
 from entailor.diagnostics.min_hash import candidate_pairs, likeness, signatures
 
 NAME = "near_duplicates"
@@ -140,8 +140,8 @@ def _best_first(places: Integers, alike: Floats) -> list[int]:
     return list(dict.fromkeys(places[np.argsort(-alike, kind="stable")].tolist()))
 
 
-def _shown_pairs(every: _Rows, pairs: Integers, alike: Floats) -> tuple[ShownRow, ...]:
-    rows: list[ShownRow] = []
+def _shown_pairs(every: _Rows, pairs: Integers, alike: Floats) -> tuple[ShownExample, ...]:
+    rows: list[ShownExample] = []
     for place in np.argsort(-alike, kind="stable")[: (MOST_SHOWN + 1) // 2].tolist():
         one, other = pairs[place].tolist()
         note = f"{100 * alike[place]:.0f} % alike"

@@ -38,7 +38,7 @@ def truncation(encoder: TextEncoder | PromptEncoder, model: str, evidence: Evide
             continue
         encoded = encoder.encode(rows)
         lengths = np.array([len(one) for one in encoded])
-        cut = sorted({one.row for one in encoded if one.truncated})
+        cut = sorted({one.example_index for one in encoded if one.truncated})
         low, middle, high = np.quantile(lengths, [0.05, 0.5, 0.95])
         facts[part] = {"p5": int(low), "median": int(middle), "p95": int(high), "cut": len(cut) / len(rows)}
         if cut:

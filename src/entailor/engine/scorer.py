@@ -43,7 +43,7 @@ def score(
     """
     if isinstance(classifier, torch.nn.Module):
         classifier.eval()
-    num_rows = 1 + max((item.row for item in inputs), default=-1)
+    num_rows = 1 + max((item.example_index for item in inputs), default=-1)
     sums_EL = np.zeros((num_rows, len(classifier.task.labels)))
     counts_E = np.zeros(num_rows)
     done = 0

@@ -42,7 +42,7 @@ GRADIENT_STEPS = 4
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Encoded train and tune splits with their targets, one target an example (`Encoded.row` points to it)."""
+    """Encoded train and tune splits with their targets, one target an example (`Encoded.example_index` points to it)."""
 
     train: Sequence[Encoded]
     train_targets: NDArray[np.int64]
@@ -358,7 +358,7 @@ class Training:
 
     def _loss(self, batch: Sequence[int]) -> Tensor:
         members = [self.data.train[index] for index in batch]
-        targets_B = torch.from_numpy(self.data.train_targets[[item.row for item in members]])
+        targets_B = torch.from_numpy(self.data.train_targets[[item.example_index for item in members]])
         with torch.autocast(
             self.trainable[0].device.type, dtype=self.runtime.autocast, enabled=self.runtime.autocast is not None
         ):

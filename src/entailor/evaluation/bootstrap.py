@@ -1,6 +1,6 @@
 """Resampling: examples in pairs, and seeds above them, so that neither a lucky test set nor a lucky seed decides.
 
-Arrays of right and wrong go in, intervals and p-values come out; which rows are compared is decided in pairs.py.
+Arrays of right and wrong go in, intervals and p-values come out; which candidates are compared is decided in pairs.py.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Scored:
-    """Which test examples a row's classifiers get right.
+    """Which test examples a candidate's classifiers get right.
 
     Attributes:
         correct_SN: shape (seeds, examples).
@@ -44,7 +44,7 @@ class Scored:
 
 @dataclass(frozen=True)
 class SeedLuck:
-    """How far the accuracies of a row's seeds lie apart beyond what the finite test set explains.
+    """How far the accuracies of a candidate's seeds lie apart beyond what the finite test set explains.
 
     Attributes:
         variance: of the luck of one seed, without bias but for being cut at 0.
@@ -64,7 +64,7 @@ class SeedLuck:
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """The chance in a difference of two rows, or in one row's accuracy.
+    """The chance in a difference of two candidates, or in one candidate's accuracy.
 
     Attributes:
         variance: of the figure: examples and seeds together.
@@ -161,19 +161,19 @@ def hierarchical_bootstrap(
     intervals are widened as t does for so few seeds (Hesterberg 2015), and the p-value is that of t with
     Satterthwaite's degrees of freedom and the cautious estimate of luck. docs/decisions/0021 has the figures.
 
-    A row with one seed whose luck is not known is taken to have that of the other row.
+    A candidate with one seed whose luck is not known is taken to have that of the other candidate.
 
     Returns:
-        None where no row has two seeds, so that nothing is known of their luck.
+        None where no candidate has two seeds, so that nothing is known of their luck.
     """
     lucks = luck_of_both(a, b)
     if lucks == (None, None):
         return None
     generator = np.random.default_rng(seed)
     means = _example_draws(a.mean_N - b.mean_N, draws, generator)
-    for sign, row, luck in zip((1, -1), (a, b), lucks, strict=True):
+    for sign, candidate, luck in zip((1, -1), (a, b), lucks, strict=True):
         if luck is not None and luck.variance:
-            picked = generator.integers(0, luck.seeds, (draws, len(row.correct_SN)))
+            picked = generator.integers(0, luck.seeds, (draws, len(candidate.correct_SN)))
             means = means + sign * luck.deviations_S[picked].mean(axis=1)
     value = float(a.mean_N.mean() - b.mean_N.mean())
     spread = spread_of_difference(a, b)
@@ -183,7 +183,7 @@ def hierarchical_bootstrap(
 
 
 def luck_of_both(a: Scored, b: Scored) -> tuple[SeedLuck | None, SeedLuck | None]:
-    """Return the luck of both rows' seeds; a row with one seed that varies is given the other's."""
+    """Return the luck of both candidates' seeds; a candidate with one seed that varies is given the other's."""
     own_a, own_b = seed_luck(a.correct_SN), seed_luck(b.correct_SN)
     return (own_a or (own_b if a.varies else None), own_b or (own_a if b.varies else None))
 
@@ -192,26 +192,26 @@ def spread_of_difference(a: Scored, b: Scored, *, cautious: bool = False) -> Spr
     """Return the chance in a's accuracy minus b's: examples in pairs, and the seeds of both.
 
     Args:
-        a: one row.
+        a: one candidate.
         b: another, over the same examples.
         cautious: take the larger estimate of the seeds' luck, as tests do; intervals take the one without bias.
     """
-    parts = [(luck, 1 / len(row.correct_SN)) for luck, row in zip(luck_of_both(a, b), (a, b), strict=True)]
+    parts = [(luck, 1 / len(candidate.correct_SN)) for luck, candidate in zip(luck_of_both(a, b), (a, b), strict=True)]
     return _spread(a.mean_N - b.mean_N, parts, cautious=cautious)
 
 
-def spread_of_accuracy(row: Scored) -> Spread:
-    """Return the chance in a row's accuracy: examples, and seeds where there are several."""
-    return _spread(row.mean_N, [(seed_luck(row.correct_SN), 1 / len(row.correct_SN))], cautious=False)
+def spread_of_accuracy(candidate: Scored) -> Spread:
+    """Return the chance in a candidate's accuracy: examples, and seeds where there are several."""
+    return _spread(candidate.mean_N, [(seed_luck(candidate.correct_SN), 1 / len(candidate.correct_SN))], cautious=False)
 
 
 def _spread(value_N: Floats, parts: list[tuple[SeedLuck | None, float]], *, cautious: bool) -> Spread:
     n = len(value_N)
     examples = float(value_N.var(ddof=1)) / n if n > 1 else 0.0
-    # where two rows part on four examples of a thousand, these four are all that is known of the variance
+    # where two candidates part on four examples of a thousand, these four are all that is known of the variance
     _, counts = np.unique(np.round(value_N, 12), return_counts=True)
     variance, uncertainty = examples, examples**2 / max(1, n - int(counts.max()) - 1)
-    shares: dict[int, float] = {}  # one estimate that stands for both rows counts as one
+    shares: dict[int, float] = {}  # one estimate that stands for both candidates counts as one
     sources = {id(luck): luck for luck, _ in parts if luck is not None}
     for luck, share in parts:
         if luck is not None:

@@ -1,4 +1,4 @@
-"""The comparison of all trials of a run: one row a (model, row name), with costs, intervals, tests and what to ship.
+"""The comparison of all trials of a run: one candidate a (model, candidate name), with costs, intervals, tests and what to ship.
 
 The content of comparison.json is made here; how it is shown is the report's business.
 """
@@ -25,7 +25,7 @@ from entailor.evaluation.calibration import (
 from entailor.evaluation.metrics import Metrics, Outcome, calibrated, evaluate_record, log_loss, outcome
 from entailor.evaluation.pairs import SIGNIFICANCE, Pairs, compare_all
 from entailor.evaluation.power import POWER, detectable_difference
-from entailor.evaluation.recommendation import RowKey, key_of, mark_pareto, recommend
+from entailor.evaluation.recommendation import CandidateKey, key_of, mark_pareto, recommend
 from entailor.evaluation.statistics import accuracy_interval, holm, mcnemar_exact
 from entailor.runs.record import NO_MODEL, RunRecord
 
@@ -35,12 +35,12 @@ def compare_records(
 ) -> dict[str, Any]:
     """Return the content of comparison.json.
 
-    Rows stand best first. Figures are means over the seeds that finished, peaks of memory the highest of them. Every
-    two rows are tested on the same examples; p-values are corrected for the number of pairs (Holm).
+    Candidates stand best first. Figures are means over the seeds that finished, peaks of memory the highest of them. Every
+    two candidates are tested on the same examples; p-values are corrected for the number of pairs (Holm).
 
     Args:
         records: every trial, complete or failed; all complete ones over the same test examples and labels.
-        priorities: what counts when one row is recommended.
+        priorities: what counts when one candidate is recommended.
         extra: further top-level keys, e.g. the run's name; they do not replace those made here.
 
     Raises:
@@ -49,51 +49,56 @@ def compare_records(
     if not records:
         raise RunError("There is no trial to compare. Run `entailor compare` first")
     complete = _aligned([record for record in records if record.status == "complete"])
-    seeds: dict[RowKey, list[RunRecord]] = {}
+    seeds: dict[CandidateKey, list[RunRecord]] = {}
     for record in complete:
         seeds.setdefault((record.model, record.name), []).append(record)
-    outcomes = {key: [outcome(record) for record in row] for key, row in seeds.items()}
+    outcomes = {key: [outcome(record) for record in candidate] for key, candidate in seeds.items()}
     failed = [
         {"model": record.model, "method": record.name, "seed": record.seed, "error": record.error or "no reason given"}
         for record in records
         if record.status != "complete"
     ]
-    rows = [_row(row, outcomes[key], failed) for key, row in seeds.items()]
-    rows.sort(key=lambda row: (-row["accuracy"]["mean"], row["model"], row["method"]))  # measured times would differ
-    scored = {key_of(row): scored_row(seeds[key_of(row)], outcomes[key_of(row)]) for row in rows}
+    candidates = [_candidate(candidate, outcomes[key], failed) for key, candidate in seeds.items()]
+    candidates.sort(
+        key=lambda candidate: (-candidate["accuracy"]["mean"], candidate["model"], candidate["method"])
+    )  # measured times would differ
+    scored = {
+        key_of(candidate): scored_candidate(seeds[key_of(candidate)], outcomes[key_of(candidate)])
+        for candidate in candidates
+    }
     pairs = compare_all(scored)
-    _mark_groups(rows, pairs)
+    _mark_groups(candidates, pairs)
     gold_N = next(iter(outcomes.values()))[0].gold_N if outcomes else np.array([], dtype=np.int64)
     chance = float(np.bincount(gold_N).max() / len(gold_N)) if len(gold_N) else None
-    _test_against_majority(rows, scored, gold_N)
-    mark_pareto(rows)
-    winner = _winner(rows)
-    titles = row_titles(rows)
+    _test_against_majority(candidates, scored, gold_N)
+    mark_pareto(candidates)
+    winner = _winner(candidates)
+    titles = candidate_titles(candidates)
     return {
         **(extra or {}),
         "labels": list((complete or records)[0].labels),
         "num_test": len(gold_N),
         "majority_accuracy": chance,
-        "rows": rows,
+        "candidates": candidates,
         "pairs": _pair_lines(pairs),
         "detectable": _detectable(pairs, len(gold_N)),
         "winner": winner,
         "sentence": winner["sentence"] if winner else f"No trial finished: {len(failed)} of {len(failed)} failed.",
-        "recommendation": recommend(rows, pairs, titles, priorities or Priorities(), len(gold_N)),
+        "recommendation": recommend(candidates, pairs, titles, priorities or Priorities(), len(gold_N)),
         "failed": failed,
     }
 
 
-def scored_row(records: Sequence[RunRecord], outcomes: Sequence[Outcome]) -> Scored:
-    """Return which examples each seed of a row gets right, and whether seeds matter to it at all."""
+def scored_candidate(records: Sequence[RunRecord], outcomes: Sequence[Outcome]) -> Scored:
+    """Return which examples each seed of a candidate gets right, and whether seeds matter to it at all."""
     varies = not all(record.provenance.get("deterministic", False) for record in records)
     return Scored(np.array([result.correct_N for result in outcomes]), varies)
 
 
 def hardest_examples(records: Sequence[RunRecord], n: int = 20) -> list[dict[str, Any]]:
-    """Return the examples most rows got wrong, hardest first; examples no row got wrong are left out.
+    """Return the examples most candidates got wrong, hardest first; examples no candidate got wrong are left out.
 
-    A row with several seeds counts with the share of its seeds that were wrong, and says the label with the highest
+    A candidate with several seeds counts with the share of its seeds that were wrong, and says the label with the highest
     mean probability. Between examples equally often wrong, the one with the less probable gold label is harder.
 
     Args:
@@ -101,18 +106,22 @@ def hardest_examples(records: Sequence[RunRecord], n: int = 20) -> list[dict[str
         n: at most so many.
 
     Returns:
-        One mapping an example: `id`, `text`, `text_pair`, `group`, `gold`, `wrong` (sum over rows), `num_rows`, and
-        `said`, one of `model`, `method`, `label`, `probability`, `right` a row.
+        One mapping an example: `id`, `text`, `text_pair`, `group`, `gold`, `wrong` (sum over candidates), `num_candidates`, and
+        `said`, one of `model`, `method`, `label`, `probability`, `right` a candidate.
     """
     complete = _aligned([record for record in records if record.status == "complete"])
     if not complete:
         return []
-    seeds: dict[RowKey, list[Outcome]] = {}
+    seeds: dict[CandidateKey, list[Outcome]] = {}
     for record in complete:
         seeds.setdefault((record.model, record.name), []).append(outcome(record))
     gold_N = seeds[complete[0].model, complete[0].name][0].gold_N
-    means = {key: np.mean([result.probabilities_NL for result in row], axis=0) for key, row in seeds.items()}
-    wrong_N = np.sum([1 - np.mean([result.correct_N for result in row], axis=0) for row in seeds.values()], axis=0)
+    means = {
+        key: np.mean([result.probabilities_NL for result in candidate], axis=0) for key, candidate in seeds.items()
+    }
+    wrong_N = np.sum(
+        [1 - np.mean([result.correct_N for result in candidate], axis=0) for candidate in seeds.values()], axis=0
+    )
     gold_probability_N = np.mean([mean_NL[np.arange(len(gold_N)), gold_N] for mean_NL in means.values()], axis=0)
     order = [int(i) for i in np.lexsort((gold_probability_N, -np.round(wrong_N, 9)))[:n] if wrong_N[i] > 0]
     labels, examples = complete[0].labels, complete[0].predictions
@@ -124,7 +133,7 @@ def hardest_examples(records: Sequence[RunRecord], n: int = 20) -> list[dict[str
             "group": examples[i].group,
             "gold": examples[i].label,
             "wrong": float(wrong_N[i]),
-            "num_rows": len(seeds),
+            "num_candidates": len(seeds),
             "said": [
                 {
                     "model": model,
@@ -143,19 +152,21 @@ def hardest_examples(records: Sequence[RunRecord], n: int = 20) -> list[dict[str
 def short_model_names(models: Sequence[str]) -> dict[str, str]:
     """Return model to last path component without `pypi:` and version; the full names where two would be the same.
 
-    NO_MODEL, under which rows without a model stand, is left out.
+    NO_MODEL, under which candidates without a model stand, is left out.
     """
     unique = [model for model in dict.fromkeys(models) if model != NO_MODEL]
     short = {model: model.removeprefix("pypi:").split("==")[0].rstrip("/").split("/")[-1] or model for model in unique}
     return short if len(set(short.values())) == len(unique) else {model: model for model in unique}
 
 
-def row_titles(rows: Sequence[Mapping[str, Any]]) -> dict[RowKey, str]:
-    """Return what each row is called in a sentence: the method, and the model where there are several."""
-    short = short_model_names([row["model"] for row in rows])
+def candidate_titles(candidates: Sequence[Mapping[str, Any]]) -> dict[CandidateKey, str]:
+    """Return what each candidate is called in a sentence: the method, and the model where there are several."""
+    short = short_model_names([candidate["model"] for candidate in candidates])
     named = short if len(short) > 1 else {}
     return {
-        key_of(row): row["method"] + (f" on {named[row['model']]}" if row["model"] in named else "") for row in rows
+        key_of(candidate): candidate["method"]
+        + (f" on {named[candidate['model']]}" if candidate["model"] in named else "")
+        for candidate in candidates
     }
 
 
@@ -186,13 +197,13 @@ def _aligned(complete: Sequence[RunRecord]) -> list[RunRecord]:
                 f"{where} have different gold labels for example {differing!r} "
                 f"({own[differing]}; {gold[differing]}). Run both on the same test split"
             )
-        by_id = {row.id: row for row in record.predictions}
+        by_id = {one.id: one for one in record.predictions}
         aligned.append(replace(record, labels=first.labels, predictions=tuple(by_id[id_] for id_ in gold)))
     return aligned
 
 
 def _gold(record: RunRecord) -> dict[str, str]:
-    gold = {row.id: row.label for row in record.predictions}
+    gold = {one.id: one.label for one in record.predictions}
     if len(gold) != len(record.predictions):
         raise RunError(f"{_place(record)}: two test examples share an id. Give every example an id of its own")
     return gold
@@ -202,14 +213,14 @@ def _place(record: RunRecord) -> str:
     return f"{record.name} on {record.model}, seed {record.seed}"
 
 
-def _row(
+def _candidate(
     records: Sequence[RunRecord], outcomes: Sequence[Outcome], failed: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """Return everything about one (model, row name), still without its test against the best row."""
+    """Return everything about one (model, candidate name), still without its test against the best candidate."""
     first = records[0]
     metrics = [evaluate_record(record) for record in records]
     per_seed = [one.accuracy.value for one in metrics]
-    interval = accuracy_interval(scored_row(records, outcomes))
+    interval = accuracy_interval(scored_candidate(records, outcomes))
     return {
         "model": first.model,
         "method": first.name,
@@ -288,10 +299,10 @@ def label_means(metrics: Sequence[Metrics]) -> dict[str, dict[str, float | None]
 def accuracy_by_group(records: Sequence[RunRecord], outcomes: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
     """Return group to its number of examples and its accuracy with an interval, in order of first appearance."""
     members: dict[str, list[int]] = {}
-    for i, row in enumerate(records[0].predictions):
-        if row.group is not None:
-            members.setdefault(row.group, []).append(i)
-    whole = scored_row(records, outcomes)
+    for i, one in enumerate(records[0].predictions):
+        if one.group is not None:
+            members.setdefault(one.group, []).append(i)
+    whole = scored_candidate(records, outcomes)
     return {
         group: {
             "n": len(places),
@@ -336,36 +347,36 @@ def _calibration(records: Sequence[RunRecord], outcomes: Sequence[Outcome]) -> d
     }
 
 
-def _mark_groups(rows: Sequence[dict[str, Any]], pairs: Pairs[RowKey]) -> None:
-    """Give every row `letters`, `best`, `difference_to_best` and `tied_with_best`; best stands first."""
+def _mark_groups(candidates: Sequence[dict[str, Any]], pairs: Pairs[CandidateKey]) -> None:
+    """Give every candidate `letters`, `best`, `difference_to_best` and `tied_with_best`; best stands first."""
     letters = pairs.letters
-    for i, row in enumerate(rows):
-        against = pairs.between(key_of(row), key_of(rows[0])) if i else None
-        row["best"] = i == 0
-        row["group"] = letters[key_of(row)]
-        row["difference_to_best"] = against and asdict(against)
-        row["tied_with_best"] = against is not None and not against.significant
+    for i, candidate in enumerate(candidates):
+        against = pairs.between(key_of(candidate), key_of(candidates[0])) if i else None
+        candidate["best"] = i == 0
+        candidate["group"] = letters[key_of(candidate)]
+        candidate["difference_to_best"] = against and asdict(against)
+        candidate["tied_with_best"] = against is not None and not against.significant
 
 
 def _test_against_majority(
-    rows: Sequence[dict[str, Any]], scored: Mapping[RowKey, Scored], gold_N: npt.NDArray[np.int64]
+    candidates: Sequence[dict[str, Any]], scored: Mapping[CandidateKey, Scored], gold_N: npt.NDArray[np.int64]
 ) -> None:
-    """Give every row `beats_majority` and `p_majority`.
+    """Give every candidate `beats_majority` and `p_majority`.
 
     The classifier that would ship, the first seed's, is tested against naming the most frequent label of test (McNemar,
-    exact; corrected for the number of rows).
+    exact; corrected for the number of candidates).
     """
-    if not rows:
+    if not candidates:
         return
     always_N = gold_N == np.bincount(gold_N).argmax()
-    firsts = [scored[key_of(row)].correct_SN[0] for row in rows]
+    firsts = [scored[key_of(candidate)].correct_SN[0] for candidate in candidates]
     found = [mcnemar_exact(first_N, always_N) for first_N in firsts]
-    for row, first_N, p in zip(rows, firsts, holm(found), strict=True):
-        row["p_majority"] = p
-        row["beats_majority"] = p < SIGNIFICANCE and bool(first_N.mean() > always_N.mean())
+    for candidate, first_N, p in zip(candidates, firsts, holm(found), strict=True):
+        candidate["p_majority"] = p
+        candidate["beats_majority"] = p < SIGNIFICANCE and bool(first_N.mean() > always_N.mean())
 
 
-def _pair_lines(pairs: Pairs[RowKey]) -> list[dict[str, Any]]:
+def _pair_lines(pairs: Pairs[CandidateKey]) -> list[dict[str, Any]]:
     return [
         {
             "a": {"model": a[0], "method": a[1]},
@@ -377,8 +388,8 @@ def _pair_lines(pairs: Pairs[RowKey]) -> list[dict[str, Any]]:
     ]
 
 
-def _detectable(pairs: Pairs[RowKey], num_test: int) -> dict[str, Any] | None:
-    """Return the least difference this test size shows, at the rate at which the rows of this run disagree."""
+def _detectable(pairs: Pairs[CandidateKey], num_test: int) -> dict[str, Any] | None:
+    """Return the least difference this test size shows, at the rate at which the candidates of this run disagree."""
     if not pairs.differences:
         return None
     discordant = statistics.median(one.discordant for one in pairs.differences.values())
@@ -392,34 +403,39 @@ def _detectable(pairs: Pairs[RowKey], num_test: int) -> dict[str, Any] | None:
     }
 
 
-def _winner(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    if not rows:
+def _winner(candidates: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    if not candidates:
         return None
-    best = rows[0]
-    tied = [row for row in rows if row["tied_with_best"]]
+    best = candidates[0]
+    tied = [candidate for candidate in candidates if candidate["tied_with_best"]]
     return {
         "model": best["model"],
         "method": best["method"],
         "accuracy": {key: best["accuracy"][key] for key in ("mean", "low", "high")},
-        "tied_with": [{"model": row["model"], "method": row["method"]} for row in tied],
-        "sentence": _sentence(best, tied, len(rows), short_model_names([row["model"] for row in rows])),
+        "tied_with": [{"model": candidate["model"], "method": candidate["method"]} for candidate in tied],
+        "sentence": _sentence(
+            best, tied, len(candidates), short_model_names([candidate["model"] for candidate in candidates])
+        ),
     }
 
 
 def _sentence(
-    best: Mapping[str, Any], tied: Sequence[Mapping[str, Any]], num_rows: int, short: Mapping[str, str]
+    best: Mapping[str, Any], tied: Sequence[Mapping[str, Any]], num_candidates: int, short: Mapping[str, str]
 ) -> str:
     mean, low, high = (100 * best["accuracy"][key] for key in ("mean", "low", "high"))
     figure = f"{mean:.1f} % ({low:.1f} to {high:.1f})"
     name = best["method"] + (f" on {short[best['model']]}" if best["model"] in short else "")
-    if num_rows == 1:
+    if num_candidates == 1:
         return f"{name} reaches {figure}; there is nothing to compare it with."
     named = short if len(short) > 1 else {}
-    names = [row["method"] + (f" on {named[row['model']]}" if row["model"] in named else "") for row in tied]
+    names = [
+        candidate["method"] + (f" on {named[candidate['model']]}" if candidate["model"] in named else "")
+        for candidate in tied
+    ]
     if names:
         listed = " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
         standing = f"it does not differ significantly from {listed}"
     else:
-        standing = "every other row is significantly worse (p < 0.05, corrected for the number of pairs)"
+        standing = "every other candidate is significantly worse (p < 0.05, corrected for the number of pairs)"
     chance = "" if best["beats_majority"] else " Yet it is not better than the majority baseline."
     return f"{name} is best with {figure}; {standing}.{chance}"

@@ -136,8 +136,8 @@ def _trial(first: RunRecord, second: RunRecord) -> Iterator[str]:
     if first.status != second.status:
         yield f"{first.status} and {second.status}"
         return
-    by_id = {row.id: row for row in second.predictions}
-    common = [(row, by_id[row.id]) for row in first.predictions if row.id in by_id]
+    by_id = {one.id: one for one in second.predictions}
+    common = [(one, by_id[one.id]) for one in first.predictions if one.id in by_id]
     if len(common) < max(len(first.predictions), len(second.predictions)):
         yield f"{len(common):,} test examples in common, of {len(first.predictions):,} and {len(second.predictions):,}"
     flips = sum(one.predicted != other.predicted for one, other in common)

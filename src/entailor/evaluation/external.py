@@ -1,4 +1,4 @@
-"""What one external test set says of every row: accuracy with interval, groups, labels, and which rows differ.
+"""What one external test set says of every candidate: accuracy with interval, groups, labels, and which candidates differ.
 
 Reads records whose predictions are those on the challenge. Nothing is chosen by it.
 """
@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from entailor.evaluation.comparison import accuracy_by_group, label_means, scored_row
+from entailor.evaluation.comparison import accuracy_by_group, label_means, scored_candidate
 from entailor.evaluation.metrics import evaluate_record, outcome
 from entailor.evaluation.pairs import compare_all
-from entailor.evaluation.recommendation import RowKey
+from entailor.evaluation.recommendation import CandidateKey
 from entailor.evaluation.statistics import accuracy_interval
 from entailor.runs.record import RunRecord
 
@@ -30,21 +30,21 @@ def compare_external(name: str, source: str, scoring: str, records: Sequence[Run
 
     Returns:
         `name`, `source`, `scoring`, `error` (None), `labels`, `num_examples`, `chance` (share of its most frequent
-        label), and `rows`, best first: `model`, `method`, `num_seeds`, `accuracy`, `letters` (rows that share one
+        label), and `candidates`, best first: `model`, `method`, `num_seeds`, `accuracy`, `letters` (candidates that share one
         do not differ significantly), `per_label`, `groups`.
     """
-    seeds: dict[RowKey, list[RunRecord]] = {}
+    seeds: dict[CandidateKey, list[RunRecord]] = {}
     for record in records:
         seeds.setdefault((record.model, record.name), []).append(record)
-    outcomes = {key: [outcome(record) for record in row] for key, row in seeds.items()}
-    scored = {key: scored_row(row, outcomes[key]) for key, row in seeds.items()}
+    outcomes = {key: [outcome(record) for record in candidate] for key, candidate in seeds.items()}
+    scored = {key: scored_candidate(candidate, outcomes[key]) for key, candidate in seeds.items()}
     order = sorted(scored, key=lambda key: -float(scored[key].mean_N.mean()))
     letters = compare_all({key: scored[key] for key in order}).letters
-    rows = []
+    candidates = []
     for key in order:
         per_seed = [float(result.correct_N.mean()) for result in outcomes[key]]
         interval = accuracy_interval(scored[key])
-        rows.append(
+        candidates.append(
             {
                 "model": key[0],
                 "method": key[1],
@@ -66,9 +66,9 @@ def compare_external(name: str, source: str, scoring: str, records: Sequence[Run
         "name": name,
         "source": source,
         "scoring": scoring,
-        "error": None if rows else "no trial could be scored",
+        "error": None if candidates else "no trial could be scored",
         "labels": list(records[0].labels) if records else [],
         "num_examples": len(gold_N),
         "majority_accuracy": float(np.bincount(gold_N).max() / len(gold_N)) if len(gold_N) else None,
-        "rows": rows,
+        "candidates": candidates,
     }

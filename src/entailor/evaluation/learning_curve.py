@@ -1,4 +1,4 @@
-"""Accuracy by number of labels: a power law with its interval, which row is best where, and whether more labels pay.
+"""Accuracy by number of labels: a power law with its interval, which candidate is best where, and whether more labels pay.
 
 Error falls with the number of labels n about as a * n^-b + c (Hestness et al. 2017, section 3; Rosenfeld et al. 2020).
 A law fitted to a few noisy points says little, so every figure has a bootstrap interval, and a poor fit is refused.
@@ -34,8 +34,8 @@ Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class CurveRow:
-    """One row's records by number of training labels; all over the same test examples."""
+class CandidateCurve:
+    """One candidate's records by number of training labels; all over the same test examples."""
 
     model: str
     method: str
@@ -109,45 +109,52 @@ def fit_resampled(sizes: Sequence[int], errors_DN: Floats) -> list[PowerLaw]:
     return [PowerLaw(*map(float, law)) for law in laws_D3]
 
 
-def describe_curves(rows: Sequence[CurveRow]) -> dict[str, Any]:
-    """Return each row's points, fit and predictions, which row is best at each size, and where the lead changes.
+def describe_curves(candidates: Sequence[CandidateCurve]) -> dict[str, Any]:
+    """Return each candidate's points, fit and predictions, which candidate is best at each size, and where the lead changes.
 
     Args:
-        rows: at least two sizes each.
+        candidates: at least two sizes each.
 
     Raises:
         RunError: two points were tested on different examples.
     """
-    if not rows:
-        return {"rows": [], "num_test": 0, "best": [], "crossings": [], "sentence": "No curve has two sizes yet."}
-    correct = [{size: _correct(records, rows[0]) for size, records in sorted(row.sizes.items())} for row in rows]
+    if not candidates:
+        return {"candidates": [], "num_test": 0, "best": [], "crossings": [], "sentence": "No curve has two sizes yet."}
+    correct = [
+        {size: _correct(records, candidates[0]) for size, records in sorted(candidate.sizes.items())}
+        for candidate in candidates
+    ]
     num_test = next(iter(correct[0].values())).shape[1]
     drawn = _draws(correct, num_test)
     documents = [
-        _row_document(row, found, errors, num_test) for row, found, errors in zip(rows, correct, drawn, strict=True)
+        _row_document(candidate, found, errors, num_test)
+        for candidate, found, errors in zip(candidates, correct, drawn, strict=True)
     ]
-    names = _names(rows)
-    best = _best_by_size(rows, drawn)
+    names = _names(candidates)
+    best = _best_by_size(candidates, drawn)
     return {
         "num_test": num_test,
-        "rows": documents,
+        "candidates": documents,
         "best": best,
-        "crossings": _crossings(rows, correct, drawn),
+        "crossings": _crossings(candidates, correct, drawn),
         "sentence": _sentence(documents, names),
     }
 
 
-def _names(rows: Sequence[CurveRow]) -> list[str]:
-    short = short_model_names([row.model for row in rows])
-    return [row.method + (f" on {short[row.model]}" if len(short) > 1 and row.model in short else "") for row in rows]
+def _names(candidates: Sequence[CandidateCurve]) -> list[str]:
+    short = short_model_names([candidate.model for candidate in candidates])
+    return [
+        candidate.method + (f" on {short[candidate.model]}" if len(short) > 1 and candidate.model in short else "")
+        for candidate in candidates
+    ]
 
 
-def _correct(records: Sequence[RunRecord], first: CurveRow) -> Floats:
-    """Return right or wrong, (seeds, test examples), in the order of the first row's examples."""
-    ids = [row.id for row in next(iter(first.sizes.values()))[0].predictions]
+def _correct(records: Sequence[RunRecord], first: CandidateCurve) -> Floats:
+    """Return right or wrong, (seeds, test examples), in the order of the first candidate's examples."""
+    ids = [one.id for one in next(iter(first.sizes.values()))[0].predictions]
     lines = []
     for record in records:
-        right = {row.id: row.predicted == row.label for row in record.predictions}
+        right = {one.id: one.predicted == one.label for one in record.predictions}
         if right.keys() != set(ids):
             raise RunError(
                 f"{record.name} on {record.model}: a point of its learning curve was tested on other examples. "
@@ -162,9 +169,9 @@ def _draws(correct: Sequence[Mapping[int, Floats]], num_test: int) -> list[dict[
     rng = np.random.default_rng(SEED)
     weights_DN = rng.multinomial(num_test, np.full(num_test, 1 / num_test), size=DRAWS) / num_test
     drawn = []
-    for row in correct:
+    for candidate in correct:
         errors = {}
-        for size, right_SN in row.items():
+        for size, right_SN in candidate.items():
             by_seed_DS = 1 - weights_DN @ right_SN.T
             seeds = right_SN.shape[0]
             picked_DS = rng.integers(seeds, size=(DRAWS, seeds))
@@ -174,7 +181,7 @@ def _draws(correct: Sequence[Mapping[int, Floats]], num_test: int) -> list[dict[
 
 
 def _row_document(
-    row: CurveRow, correct: Mapping[int, Floats], drawn: Mapping[int, Floats], num_test: int
+    candidate: CandidateCurve, correct: Mapping[int, Floats], drawn: Mapping[int, Floats], num_test: int
 ) -> dict[str, Any]:
     points = []
     for size, right_SN in correct.items():
@@ -185,14 +192,14 @@ def _row_document(
                 "n": size,
                 "accuracy": {"mean": mean, "low": wilson.low, "high": wilson.high},
                 "per_seed": right_SN.mean(axis=1).tolist(),
-                "epochs": float(np.mean([record.costs.epochs for record in row.sizes[size]])),
-                "train_seconds": float(np.mean([record.costs.train_seconds for record in row.sizes[size]])),
+                "epochs": float(np.mean([record.costs.epochs for record in candidate.sizes[size]])),
+                "train_seconds": float(np.mean([record.costs.train_seconds for record in candidate.sizes[size]])),
             }
         )
     sizes = list(correct)
     errors = [1 - point["accuracy"]["mean"] for point in points]
     law, r2, refused = _checked_fit(sizes, errors)
-    document: dict[str, Any] = {"model": row.model, "method": row.method, "points": points}
+    document: dict[str, Any] = {"model": candidate.model, "method": candidate.method, "points": points}
     document |= {"fit": None, "refused": refused, "predicted": []}
     if law is None or refused:
         return document
@@ -243,32 +250,32 @@ def _prediction(law: PowerLaw, found: Sequence[PowerLaw], largest: int, factor: 
     }
 
 
-def _best_by_size(rows: Sequence[CurveRow], drawn: Sequence[Mapping[int, Floats]]) -> list[dict[str, Any]]:
-    """Return the best row at each size that all rows have, with the share of draws in which it is best."""
+def _best_by_size(candidates: Sequence[CandidateCurve], drawn: Sequence[Mapping[int, Floats]]) -> list[dict[str, Any]]:
+    """Return the best candidate at each size that all candidates have, with the share of draws in which it is best."""
     shared = sorted(set.intersection(*(set(errors) for errors in drawn)))
     best = []
     for size in shared:
         errors_RD = np.array([errors[size] for errors in drawn])
         place = int(errors_RD.mean(axis=1).argmin())
         first_D = errors_RD[place] <= errors_RD.min(axis=0)
-        one = {"n": size, "model": rows[place].model, "method": rows[place].method}
+        one = {"n": size, "model": candidates[place].model, "method": candidates[place].method}
         best.append({**one, "share_of_draws": float(first_D.mean())})
     return best
 
 
 def _crossings(
-    rows: Sequence[CurveRow], correct: Sequence[Mapping[int, Floats]], drawn: Sequence[Mapping[int, Floats]]
+    candidates: Sequence[CandidateCurve], correct: Sequence[Mapping[int, Floats]], drawn: Sequence[Mapping[int, Floats]]
 ) -> list[dict[str, Any]]:
-    """Return where one row overtakes another for good measure: behind at one size, ahead at a later one.
+    """Return where one candidate overtakes another for good measure: behind at one size, ahead at a later one.
 
     Both must hold in at least `SURE` of the draws, or the change of lead is noise. Between the last size behind and the
     first ahead the place is interpolated over log n.
     """
     found = []
-    for i, behind in enumerate(rows):
-        for j, ahead in enumerate(rows):
+    for i, behind in enumerate(candidates):
+        for j, ahead in enumerate(candidates):
             shared = sorted(set(drawn[i]) & set(drawn[j])) if i != j else []
-            # how often row i is behind, and ahead of, row j at each size
+            # how often candidate i is behind, and ahead of, candidate j at each size
             loses = [float((drawn[i][n] > drawn[j][n]).mean()) for n in shared]
             wins = [float((drawn[i][n] < drawn[j][n]).mean()) for n in shared]
             later = next((k for k in range(len(shared)) if wins[k] >= SURE), None)
@@ -286,15 +293,15 @@ def _crossings(
 
 
 def _sentence(documents: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
-    """Say of the row that is best at its largest size whether more labels are worth it."""
+    """Say of the candidate that is best at its largest size whether more labels are worth it."""
     place = max(range(len(documents)), key=lambda i: documents[i]["points"][-1]["accuracy"]["mean"])
-    row, name = documents[place], names[place]
-    last = row["points"][-1]
+    candidate, name = documents[place], names[place]
+    last = candidate["points"][-1]
     here = f"{name}, best at {last['n']:,} labels ({100 * last['accuracy']['mean']:.1f} %)"
-    if row["refused"]:
-        return f"{here}: what more labels would give is not predicted: {row['refused']}."
+    if candidate["refused"]:
+        return f"{here}: what more labels would give is not predicted: {candidate['refused']}."
     words = []
-    for one in row["predicted"]:
+    for one in candidate["predicted"]:
         if "refused" in one:
             words.append(f"{one['factor']} times as many cannot be said ({one['refused']})")
         else:
@@ -302,7 +309,7 @@ def _sentence(documents: Sequence[Mapping[str, Any]], names: Sequence[str]) -> s
                 f"{one['factor']} times as many ({one['n']:,}) would give {100 * one['accuracy']:.1f} % "
                 f"({100 * one['low']:.1f} to {100 * one['high']:.1f})"
             )
-    twice = row["predicted"][0]
+    twice = candidate["predicted"][0]
     if twice["gain_low"] > 0.01:
         verdict = "More labels are worth it"
     elif twice["gain_high"] < 0.01:

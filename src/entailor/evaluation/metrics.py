@@ -119,17 +119,17 @@ def outcome(record: RunRecord) -> Outcome:
     if not record.predictions:
         raise RunError(f"{place}: the record holds no predictions. Delete the trial's folder and run again")
     index = {label: i for i, label in enumerate(record.labels)}
-    for row in record.predictions:
-        if row.label not in index or row.probabilities.keys() != index.keys():
+    for one in record.predictions:
+        if one.label not in index or one.probabilities.keys() != index.keys():
             raise RunError(
-                f"{place}, example {row.id!r}: gold label {row.label!r} and probabilities for "
-                f"{', '.join(row.probabilities)} do not fit the labels {', '.join(record.labels)}. "
+                f"{place}, example {one.id!r}: gold label {one.label!r} and probabilities for "
+                f"{', '.join(one.probabilities)} do not fit the labels {', '.join(record.labels)}. "
                 "Delete the trial's folder and run again"
             )
-    probabilities_NL = np.array([[row.probabilities[label] for label in record.labels] for row in record.predictions])
+    probabilities_NL = np.array([[one.probabilities[label] for label in record.labels] for one in record.predictions])
     if not np.isfinite(probabilities_NL).all():
         raise RunError(f"{place}: probabilities that are no finite numbers. Delete the trial's folder and run again")
-    gold_N = np.array([index[row.label] for row in record.predictions])
+    gold_N = np.array([index[one.label] for one in record.predictions])
     return Outcome(gold_N, probabilities_NL.argmax(axis=1), probabilities_NL)
 
 
@@ -198,9 +198,9 @@ def _matthews(result: Outcome) -> float | None:
 
 def _groups(record: RunRecord, result: Outcome) -> dict[str, GroupMetrics]:
     members: dict[str, list[int]] = {}
-    for i, row in enumerate(record.predictions):
-        if row.group is not None:
-            members.setdefault(row.group, []).append(i)
+    for i, one in enumerate(record.predictions):
+        if one.group is not None:
+            members.setdefault(one.group, []).append(i)
     return {
         group: GroupMetrics(len(rows), wilson_interval(float(result.correct_N[rows].mean()), len(rows)))
         for group, rows in members.items()

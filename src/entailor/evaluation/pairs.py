@@ -1,4 +1,4 @@
-"""Every row against every other on the same examples, and the groups of rows that do not differ significantly.
+"""Every candidate against every other on the same examples, and the groups of candidates that do not differ significantly.
 
 Decides which test speaks for a pair; how the tests are made is statistics.py and bootstrap.py.
 """
@@ -18,12 +18,12 @@ from entailor.evaluation.statistics import holm, mcnemar_exact
 SIGNIFICANCE = 0.05
 EXACT, TWO_LEVELS = "McNemar, exact", "hierarchical bootstrap"
 
-RowT = TypeVar("RowT", bound=Hashable)
+CandidateT = TypeVar("CandidateT", bound=Hashable)
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Accuracy of one row minus that of another on the same examples.
+    """Accuracy of one candidate minus that of another on the same examples.
 
     Attributes:
         value: the difference, -1 to 1.
@@ -51,22 +51,22 @@ class Difference:
 
     @property
     def significant(self) -> bool:
-        """Whether the rows differ significantly."""
+        """Whether the candidates differ significantly."""
         return self.p_holm < SIGNIFICANCE
 
     def mirrored(self) -> Difference:
-        """Return the same difference with the rows exchanged."""
+        """Return the same difference with the candidates exchanged."""
         return replace(self, value=0.0 - self.value, low=0.0 - self.high, high=0.0 - self.low)
 
 
 def compare_scored(a: Scored, b: Scored, draws: int = BOOTSTRAP_DRAWS) -> Difference:
-    """Return the difference of two rows.
+    """Return the difference of two candidates.
 
     McNemar's exact test speaks where both have one trial, the hierarchical bootstrap where one has several. The
     interval is from the bootstrap in both cases.
 
     Args:
-        a: one row.
+        a: one candidate.
         b: another, over the same examples.
         draws: of the bootstrap.
     """
@@ -88,37 +88,37 @@ def compare_scored(a: Scored, b: Scored, draws: int = BOOTSTRAP_DRAWS) -> Differ
 
 
 @dataclass(frozen=True)
-class Pairs(Generic[RowT]):
-    """All differences between rows, corrected together.
+class Pairs(Generic[CandidateT]):
+    """All differences between candidates, corrected together.
 
     Attributes:
-        rows: in the order given.
-        differences: the first of two rows minus the second, for every two in the order of `rows`.
+        candidates: in the order given.
+        differences: the first of two candidates minus the second, for every two in the order of `candidates`.
     """
 
-    rows: tuple[RowT, ...]
-    differences: Mapping[tuple[RowT, RowT], Difference]
+    candidates: tuple[CandidateT, ...]
+    differences: Mapping[tuple[CandidateT, CandidateT], Difference]
 
-    def between(self, a: RowT, b: RowT) -> Difference:
+    def between(self, a: CandidateT, b: CandidateT) -> Difference:
         """Return a's accuracy minus b's."""
         found = self.differences.get((a, b))
         return found if found is not None else self.differences[b, a].mirrored()
 
-    def significant(self, a: RowT, b: RowT) -> bool:
-        """Return whether two rows differ significantly."""
+    def significant(self, a: CandidateT, b: CandidateT) -> bool:
+        """Return whether two candidates differ significantly."""
         return a != b and self.between(a, b).significant
 
     @property
-    def letters(self) -> dict[RowT, str]:
-        """Return row to letters: rows that share one do not differ significantly."""
-        return compact_letters(self.rows, {pair for pair, one in self.differences.items() if one.significant})
+    def letters(self) -> dict[CandidateT, str]:
+        """Return candidate to letters: candidates that share one do not differ significantly."""
+        return compact_letters(self.candidates, {pair for pair, one in self.differences.items() if one.significant})
 
 
-def compare_all(scored: Mapping[RowT, Scored], draws: int = BOOTSTRAP_DRAWS) -> Pairs[RowT]:
-    """Compare every two rows; p-values are corrected for the number of pairs (Holm 1979).
+def compare_all(scored: Mapping[CandidateT, Scored], draws: int = BOOTSTRAP_DRAWS) -> Pairs[CandidateT]:
+    """Compare every two candidates; p-values are corrected for the number of pairs (Holm 1979).
 
     Args:
-        scored: row to which examples its seeds get right, all over the same examples.
+        scored: candidate to which examples its seeds get right, all over the same examples.
         draws: of the bootstrap of a pair; they make intervals, and no p-value that is corrected.
     """
     both = list(combinations(scored, 2))
@@ -128,27 +128,32 @@ def compare_all(scored: Mapping[RowT, Scored], draws: int = BOOTSTRAP_DRAWS) -> 
     return Pairs(tuple(scored), differences)
 
 
-def compact_letters(rows: Sequence[RowT], differing: set[tuple[RowT, RowT]]) -> dict[RowT, str]:
-    """Return the compact letter display: two rows share a letter exactly when they are not in `differing`.
+def compact_letters(
+    candidates: Sequence[CandidateT], differing: set[tuple[CandidateT, CandidateT]]
+) -> dict[CandidateT, str]:
+    """Return the compact letter display: two candidates share a letter exactly when they are not in `differing`.
 
     Insert and absorb (Piepho 2004, An Algorithm for a Letter-Based Representation of All-Pairwise Comparisons).
 
     Args:
-        rows: best first; `a` goes to the first.
+        candidates: best first; `a` goes to the first.
         differing: pairs that differ significantly, in either order.
     """
-    columns: list[set[RowT]] = [set(rows)]
+    columns: list[set[CandidateT]] = [set(candidates)]
     for a, b in differing:
         parted = [column for column in columns if {a, b} <= column]
         split = [column for column in columns if column not in parted]
-        split += [column - {row} for column in parted for row in (a, b)]
+        split += [column - {candidate} for column in parted for candidate in (a, b)]
         columns = []
         for column in sorted(split, key=len, reverse=True):  # what lies within another column says nothing more
             if not any(column <= other for other in columns):
                 columns.append(column)
-    place = {row: i for i, row in enumerate(rows)}
-    columns.sort(key=lambda column: sorted(place[row] for row in column))
-    return {row: "".join(_letter(i) for i, column in enumerate(columns) if row in column) for row in rows}
+    place = {candidate: i for i, candidate in enumerate(candidates)}
+    columns.sort(key=lambda column: sorted(place[candidate] for candidate in column))
+    return {
+        candidate: "".join(_letter(i) for i, column in enumerate(columns) if candidate in column)
+        for candidate in candidates
+    }
 
 
 def _letter(index: int) -> str:

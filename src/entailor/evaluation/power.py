@@ -17,11 +17,11 @@ def detectable_difference(n: int, discordant: float = USUAL_DISCORDANT, pairs: i
 
     Args:
         n: test examples.
-        discordant: share of examples that one row gets right and the other wrong.
-        pairs: number of pairs of rows, for which the level is corrected as in the first step of Holm's method.
+        discordant: share of examples that one candidate gets right and the other wrong.
+        pairs: number of pairs of candidates, for which the level is corrected as in the first step of Holm's method.
 
     Returns:
-        A difference of shares, or None where even rows that never agree the other way round would not be significantly different.
+        A difference of shares, or None where even candidates that never agree the other way round would not be significantly different.
     """
     from scipy.optimize import brentq
 
@@ -38,12 +38,12 @@ def detectable_difference(n: int, discordant: float = USUAL_DISCORDANT, pairs: i
 
 
 def examples_needed(difference: float, discordant: float, pairs: int = 1) -> float:
-    """Return how many test examples tell two rows apart in 4 of 5 runs (Connor 1987); infinite for no difference.
+    """Return how many test examples tell two candidates apart in 4 of 5 runs (Connor 1987); infinite for no difference.
 
     Args:
         difference: of their accuracies, -1 to 1.
         discordant: share of examples that one gets right and the other wrong.
-        pairs: number of pairs of rows that are tested together.
+        pairs: number of pairs of candidates that are tested together.
     """
     size = min(abs(difference), discordant)
     if size == 0:
@@ -53,29 +53,29 @@ def examples_needed(difference: float, discordant: float, pairs: int = 1) -> flo
     return ((level * math.sqrt(discordant) + power * math.sqrt(discordant - size**2)) / size) ** 2
 
 
-def power_lines(num_test: int, num_rows: int, num_seeds: int) -> list[str]:
-    """Return what test size and seeds can show, as sentences for before the run; none for one row alone.
+def power_lines(num_test: int, num_candidates: int, num_seeds: int) -> list[str]:
+    """Return what test size and seeds can show, as sentences for before the run; none for one candidate alone.
 
     Args:
         num_test: test examples.
-        num_rows: rows that will be compared.
-        num_seeds: of the rows with the most of them.
+        num_candidates: candidates that will be compared.
+        num_seeds: of the candidates with the most of them.
     """
-    pairs = num_rows * (num_rows - 1) // 2
+    pairs = num_candidates * (num_candidates - 1) // 2
     if pairs == 0:
         return []
     shown = detectable_difference(num_test, pairs=pairs)
-    rows = f"{num_rows} rows" if num_rows > 2 else "two rows"
+    candidates = f"{num_candidates} rows" if num_candidates > 2 else "two rows"
     disagree = f"disagree on {USUAL_DISCORDANT:.0%} of the examples"
     if shown is None:
-        said = f"{num_test:,} test examples are too few to tell {rows} apart that {disagree}, however they differ"
+        said = f"{num_test:,} test examples are too few to tell {candidates} apart that {disagree}, however they differ"
     else:
         said = (
-            f"{num_test:,} test examples can tell {rows} apart that differ by about {100 * shown:.1f} points or more "
+            f"{num_test:,} test examples can tell {candidates} apart that differ by about {100 * shown:.1f} points or more "
             f"(in 4 of 5 runs, if they {disagree}; more where seeds differ)"
         )
     few = {
         1: "with one seed these classifiers are compared, not the methods: give --seeds 3 or more to hold their luck",
-        2: "two seeds say little of how far seeds differ, so that few rows will be significantly different: give --seeds 3 or more",
+        2: "two seeds say little of how far seeds differ, so that few candidates will be significantly different: give --seeds 3 or more",
     }
     return [said, few[num_seeds]] if num_seeds in few else [said]

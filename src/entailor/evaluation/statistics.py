@@ -62,18 +62,18 @@ def mcnemar_exact(correct_a_N: npt.NDArray[np.bool_], correct_b_N: npt.NDArray[n
     return float(binomtest(only_a, only_a + only_b, 0.5).pvalue)
 
 
-def accuracy_interval(row: Scored) -> Proportion:
-    """Return a row's mean accuracy with a 95 % interval that holds the chance of examples, and of seeds.
+def accuracy_interval(candidate: Scored) -> Proportion:
+    """Return a candidate's mean accuracy with a 95 % interval that holds the chance of examples, and of seeds.
 
     With one seed it is Wilson's. With several it is Wilson's with as many examples as would give the same variance,
     and with the quantile of t that so few seeds ask for, as surveys do it (Franco, Little, Louis, Slud 2019).
 
     Args:
-        row: which examples each seed gets right.
+        candidate: which examples each seed gets right.
     """
-    share, n = float(row.correct_SN.mean()), row.correct_SN.shape[1]
-    spread = spread_of_accuracy(row)
-    if len(row.correct_SN) < 2 or spread.variance <= 0:
+    share, n = float(candidate.correct_SN.mean()), candidate.correct_SN.shape[1]
+    spread = spread_of_accuracy(candidate)
+    if len(candidate.correct_SN) < 2 or spread.variance <= 0:
         return wilson_interval(share, n)
     # 1 - 1 / n: Wilson counts the variance over n, the spread over n - 1
     return _wilson(share, share * (1 - share) / (spread.variance * (1 - 1 / n)), spread.critical)

@@ -71,7 +71,7 @@ class HypothesisOnly(BagOfWords, name="hypothesis_only"):
 class Texts:
     """The texts of one example that are read."""
 
-    row: int
+    example_index: int
     texts: tuple[str, ...]
     truncated: bool = False
 

@@ -363,7 +363,7 @@ class InContextClassifier(TransformerClassifier, PromptedClassifier):
 
 
 def _rows(item: PromptIds | PromptTree) -> Sequence[int]:
-    return item.rows if isinstance(item, PromptTree) else (item.row,)
+    return item.rows if isinstance(item, PromptTree) else (item.example_index,)
 
 
 def best_temperature(logits_EL: NDArray[np.float64], targets_E: NDArray[np.int64]) -> float:

@@ -50,7 +50,7 @@ class LinearProbe(Method, name="linear_probe"):
 class ProbeInput:
     """The pair's tokens and, for pairs, each text's alone."""
 
-    row: int
+    example_index: int
     parts: tuple[TokenIds, ...]
     truncated: bool
 

@@ -35,7 +35,7 @@ class Majority(Method, name="majority"):
 class NoInput:
     """Stands for an example nothing is read of."""
 
-    row: int
+    example_index: int
     truncated: bool = False
 
     def __len__(self) -> int:

@@ -30,7 +30,7 @@ def _named_subclasses(kind: Any) -> Iterator[type[Method]]:
 
 
 ROW_KEYS = ("method", "models", "model", "prompt")
-"""Keys of a row that are not its method's: what the method is, and what holds for this row alone."""
+"""Keys of a candidate that are not its method's: what the method is, and what holds for this candidate alone."""
 
 
 def method_class(name: str, where: str) -> type[Method]:
@@ -47,20 +47,20 @@ def method_class(name: str, where: str) -> type[Method]:
     return known[name]
 
 
-def build_method(row: str, settings: Mapping[str, Any]) -> Method:
-    """Build one row's method from its settings; the key ``method`` names it where the row has a name of its own.
+def build_method(candidate: str, settings: Mapping[str, Any]) -> Method:
+    """Build one candidate's method from its settings; the key ``method`` names it where the candidate has a name of its own.
 
     Raises:
         ConfigError: no such method, an unknown key, or a value out of range.
     """
-    kind = method_class(short(str(settings.get("method", row))), f"methods.{row}")
+    kind = method_class(short(str(settings.get("method", candidate))), f"methods.{candidate}")
     values = {key: value for key, value in settings.items() if key not in ROW_KEYS}
-    return parse_settings(kind, values, where=f"methods.{row}")
+    return parse_settings(kind, values, where=f"methods.{candidate}")
 
 
-def known_keys(row: str, settings: Mapping[str, Any]) -> set[str]:
-    """Return the hyperparameters a row's method takes; an unknown method has none."""
-    kind = registered_methods().get(str(settings.get("method", row)))
+def known_keys(candidate: str, settings: Mapping[str, Any]) -> set[str]:
+    """Return the hyperparameters a candidate's method takes; an unknown method has none."""
+    kind = registered_methods().get(str(settings.get("method", candidate)))
     return set(kind.model_fields) if kind else set()
 
 
@@ -78,15 +78,15 @@ def experiment_schema() -> dict[str, Any]:
             "prompt": {"$ref": "#/$defs/PromptSettings"},
         }
         definitions[name] = own
-    rows = {
+    candidates = {
         "type": "object",
         "properties": {name: _or_nothing(name) for name in registered_methods()},
         "additionalProperties": {"anyOf": [{"$ref": f"#/$defs/{name}"} for name in registered_methods()]},
     }
     schema["properties"]["methods"] = {
-        "description": "Row name to hyperparameters; the row name is the method, or the key `method` names it. "
+        "description": "Candidate name to hyperparameters; the candidate name is the method, or the key `method` names it. "
         "Names alone, with commas or as a list, will do.",
-        "anyOf": [rows, {"type": "string"}, {"type": "array", "items": {"anyOf": [{"type": "string"}, rows]}}],
+        "anyOf": [candidates, {"type": "string"}, {"type": "array", "items": {"anyOf": [{"type": "string"}, candidates]}}],
     }
     return schema
 

@@ -25,7 +25,7 @@ class PromptIds:
     """One prompt, up to the label slot, and what may stand in the slot.
 
     Attributes:
-        row: index of the example it belongs to.
+        example_index: of the example it belongs to.
         input_ids: token ids of the prompt, no padding.
         continuations: token ids of each label's word behind this prompt; empty where no word is scored.
         truncated: whether text was cut off.
@@ -34,7 +34,7 @@ class PromptIds:
         token_type_ids: None; decoders have none.
     """
 
-    row: int
+    example_index: int
     input_ids: list[int]
     continuations: tuple[tuple[int, ...], ...]
     truncated: bool

@@ -40,13 +40,13 @@ class TokenIds:
     """One input of a model.
 
     Attributes:
-        row: index of the example it belongs to; several windows may share one.
+        example_index: of the example it belongs to; several windows may share one.
         input_ids: token ids of 32 bits, special tokens included, no padding.
         token_type_ids: of 8 bits, 0 for the first text, 1 for the second; None where the model has none.
         truncated: True where text was cut off.
     """
 
-    row: int
+    example_index: int
     input_ids: array[int]
     token_type_ids: array[int] | None
     truncated: bool

@@ -22,18 +22,27 @@ def estimate_lines(expected: Mapping[str, Any]) -> list[str]:
     """Return what is expected of a run as aligned lines, and when it will end.
 
     Args:
-        expected: `rows`, `seconds`, `peak_memory_bytes`, `probe_seconds` and `ends`, as the experiment gives them.
+        expected: `candidates`, `seconds`, `peak_memory_bytes`, `probe_seconds` and `ends`, as the experiment gives them.
     """
-    names = _names(expected["rows"])
+    names = _names(expected["candidates"])
     lines: list[tuple[str, ...]] = [FORECAST_HEADINGS]
-    for name, row in zip(names, expected["rows"], strict=True):
-        if row["error"]:
-            lines.append((f"  {name}", str(row["trials"]), *["?"] * 5))
+    for name, candidate in zip(names, expected["candidates"], strict=True):
+        if candidate["error"]:
+            lines.append((f"  {name}", str(candidate["trials"]), *["?"] * 5))
             continue
-        parts = (row["trial_seconds"], row["tuning_seconds"] or None, row["curve_seconds"] or None, row["seconds"])
-        memory = row["peak_gpu_memory_bytes"] or row["peak_memory_bytes"]
-        lines.append((f"  {name}", str(row["trials"]), *map(duration, parts), size(memory)))
-    failed = [f"  {name}: {row['error']}" for name, row in zip(names, expected["rows"], strict=True) if row["error"]]
+        parts = (
+            candidate["trial_seconds"],
+            candidate["tuning_seconds"] or None,
+            candidate["curve_seconds"] or None,
+            candidate["seconds"],
+        )
+        memory = candidate["peak_gpu_memory_bytes"] or candidate["peak_memory_bytes"]
+        lines.append((f"  {name}", str(candidate["trials"]), *map(duration, parts), size(memory)))
+    failed = [
+        f"  {name}: {candidate['error']}"
+        for name, candidate in zip(names, expected["candidates"], strict=True)
+        if candidate["error"]
+    ]
     ends = datetime.fromisoformat(expected["ends"])
     total = (
         f"estimate: about {duration(expected['seconds'])}, until {ends:%H:%M}{_days(expected)}, with up to "
@@ -57,10 +66,13 @@ def effort_lines(comparison: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    short = short_model_names([row["model"] for row in rows])
+def _names(candidates: Sequence[Mapping[str, Any]]) -> list[str]:
+    short = short_model_names([candidate["model"] for candidate in candidates])
     named = short if len(short) > 1 else {}
-    return [row["method"] + (f" · {named[row['model']]}" if row["model"] in named else "") for row in rows]
+    return [
+        candidate["method"] + (f" · {named[candidate['model']]}" if candidate["model"] in named else "")
+        for candidate in candidates
+    ]
 
 
 def budget_words(budget: Mapping[str, Any]) -> str:
@@ -96,17 +108,17 @@ def _tuning_lines(tuning: Mapping[str, Any] | None) -> list[str]:
                 settings_words(study["chosen"]) or "its own settings",
             )
         )
-    return [f"tuning, {budget_words(tuning['budget'])} a row, on validation alone:", *align(lines, left={0, 6})]
+    return [f"tuning, {budget_words(tuning['budget'])} a candidate, on validation alone:", *align(lines, left={0, 6})]
 
 
 def _curve_lines(curve: Mapping[str, Any] | None) -> list[str]:
-    if not curve or not curve["rows"]:
+    if not curve or not curve["candidates"]:
         return []
-    sizes = sorted({point["n"] for row in curve["rows"] for point in row["points"]})
+    sizes = sorted({point["n"] for candidate in curve["candidates"] for point in candidate["points"]})
     lines: list[tuple[str, ...]] = [("  row", *(f"{n:,}" for n in sizes), "twice as many", "ten times")]
-    for name, row in zip(_names(curve["rows"]), curve["rows"], strict=True):
-        found = {point["n"]: percent(point["accuracy"]["mean"]) for point in row["points"]}
-        lines.append((f"  {name}", *(found.get(n, "–") for n in sizes), *_predicted(row)))
+    for name, candidate in zip(_names(curve["candidates"]), curve["candidates"], strict=True):
+        found = {point["n"]: percent(point["accuracy"]["mean"]) for point in candidate["points"]}
+        lines.append((f"  {name}", *(found.get(n, "–") for n in sizes), *_predicted(candidate)))
     return [
         "accuracy by number of training labels:",
         *align(lines, left={0}),
@@ -115,8 +127,8 @@ def _curve_lines(curve: Mapping[str, Any] | None) -> list[str]:
     ]
 
 
-def _predicted(row: Mapping[str, Any]) -> tuple[str, str]:
-    told = {one["factor"]: one for one in row["predicted"] if "refused" not in one}
+def _predicted(candidate: Mapping[str, Any]) -> tuple[str, str]:
+    told = {one["factor"]: one for one in candidate["predicted"] if "refused" not in one}
 
     def words(factor: int) -> str:
         one = told.get(factor)
@@ -126,7 +138,7 @@ def _predicted(row: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def crossing_words(curve: Mapping[str, Any]) -> list[str]:
-    """Return one sentence a crossing: which row overtakes which, and at how many labels."""
+    """Return one sentence a crossing: which candidate overtakes which, and at how many labels."""
     return [
         f"{one['method']} overtakes {one['over_method']} at about {one['at']:,} labels "
         f"(between {one['between'][0]:,} and {one['between'][1]:,})"
@@ -138,9 +150,9 @@ def _truth_lines(estimate: Mapping[str, Any] | None) -> list[str]:
     if not estimate:
         return []
     lines: list[tuple[str, ...]] = [TRUTH_HEADINGS]
-    for name, row in zip(_names(estimate["rows"]), estimate["rows"], strict=True):
-        time, memory = row["trial_seconds"], row["peak_memory_bytes"]
-        if time["measured"] is not None and not row["error"]:
+    for name, candidate in zip(_names(estimate["candidates"]), estimate["candidates"], strict=True):
+        time, memory = candidate["trial_seconds"], candidate["peak_memory_bytes"]
+        if time["measured"] is not None and not candidate["error"]:
             lines.append(
                 (
                     f"  {name}",
@@ -160,7 +172,7 @@ def _truth_lines(estimate: Mapping[str, Any] | None) -> list[str]:
 
 
 def _read_lines(comparison: Mapping[str, Any]) -> list[str]:
-    late = [row["method"] for row in comparison["rows"] if row.get("exploratory")]
+    late = [candidate["method"] for candidate in comparison["candidates"] if candidate.get("exploratory")]
     if not late:
         return []
     return [f"exploratory, since test had been read before they were added: {', '.join(late)}"]
@@ -181,25 +193,27 @@ def effort_section(comparison: Mapping[str, Any]) -> Any:
         tuning=tuning,
         studies=_named(tuning["studies"]) if tuning else [],
         tuning_plot=_tuning_plot(comparison, tuning["studies"]) if tuning else None,
-        curve=curve if curve and curve["rows"] else None,
-        curves=_named(curve["rows"]) if curve else [],
+        curve=curve if curve and curve["candidates"] else None,
+        curves=_named(curve["candidates"]) if curve else [],
         crossings=crossing_words(curve) if curve else [],
-        curve_plot=_curve_plot(comparison, curve["rows"]) if curve else None,
+        curve_plot=_curve_plot(comparison, curve["candidates"]) if curve else None,
         estimate=estimate,
-        estimates=_named(estimate["rows"]) if estimate else [],
+        estimates=_named(estimate["candidates"]) if estimate else [],
         reads=comparison.get("test_reads"),
     )
     return Markup(page)  # noqa: S704 - a template with escaping made it
 
 
-def _named(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    return [{**row, "title": name} for name, row in zip(_names(rows), rows, strict=True)]
+def _named(candidates: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [{**candidate, "title": name} for name, candidate in zip(_names(candidates), candidates, strict=True)]
 
 
-def _looks(comparison: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[int]:
-    """Return where each row stands in the comparison; one that is not there (it failed) comes behind all others."""
-    places = {(row["model"], row["method"]): index for index, row in enumerate(comparison["rows"])}
-    return [places.get((row["model"], row["method"]), len(places)) for row in rows]
+def _looks(comparison: Mapping[str, Any], candidates: Sequence[Mapping[str, Any]]) -> list[int]:
+    """Return where each candidate stands in the comparison; one that is not there (it failed) comes behind all others."""
+    places = {
+        (candidate["model"], candidate["method"]): index for index, candidate in enumerate(comparison["candidates"])
+    }
+    return [places.get((candidate["model"], candidate["method"]), len(places)) for candidate in candidates]
 
 
 def _tuning_plot(comparison: Mapping[str, Any], studies: Sequence[Mapping[str, Any]]) -> Any:
@@ -209,8 +223,8 @@ def _tuning_plot(comparison: Mapping[str, Any], studies: Sequence[Mapping[str, A
     return Markup(drawn) if drawn else None  # noqa: S704 - matplotlib escapes the names in it
 
 
-def _curve_plot(comparison: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Any:
+def _curve_plot(comparison: Mapping[str, Any], candidates: Sequence[Mapping[str, Any]]) -> Any:
     from markupsafe import Markup
 
-    drawn = plots.learning_curves(_names(rows), _looks(comparison, rows), rows)
+    drawn = plots.learning_curves(_names(candidates), _looks(comparison, candidates), candidates)
     return Markup(drawn) if drawn else None  # noqa: S704 - matplotlib escapes the names in it

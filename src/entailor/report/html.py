@@ -80,9 +80,9 @@ def check_trials_are_there(folder: RunFolder, comparison: Mapping[str, Any]) -> 
     """
     if not (folder.path / "trials").is_dir():  # a comparison alone was handed on
         return
-    for row in comparison["rows"]:
-        for seed in row.get("seeds", ()):
-            place = folder.trial(row["model"], row["method"], seed)
+    for candidate in comparison["candidates"]:
+        for seed in candidate.get("seeds", ()):
+            place = folder.trial(candidate["model"], candidate["method"], seed)
             if not (place / RECORD_FILE).exists():
                 raise RunError(
                     f"{place}: {RECORD_FILE} is missing, which {folder.comparison_file.name} counts. {AGAIN}"
@@ -96,7 +96,7 @@ def read_comparison(path: Path) -> dict[str, Any]:
         RunError: it is missing, damaged, or something else.
     """
     comparison = read_checked_json(path, AGAIN)
-    needed = {"rows", "labels", "num_test", "majority_accuracy", "sentence", "winner", "failed"}
+    needed = {"candidates", "labels", "num_test", "majority_accuracy", "sentence", "winner", "failed"}
     if not needed <= comparison.keys():
         raise RunError(f"{path}: no comparison of trials. Delete it and run the same command again")
     return comparison
@@ -126,7 +126,7 @@ def render(
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = environment or {}
-    rows = _rows(comparison)
+    candidates = _candidates(comparison)
     engine = Environment(
         autoescape=True,
         undefined=StrictUndefined,
@@ -139,20 +139,20 @@ def render(
     page = template.render(
         name=name,
         comparison=comparison,
-        rows=rows,
-        swatches=[_drawn(plots.swatch(i)) for i in range(len(rows))],
+        candidates=candidates,
+        swatches=[_drawn(plots.swatch(i)) for i in range(len(candidates))],
         forest=_forest(comparison),
         figures=_figures(comparison, records),
-        remarks=_remarks(comparison, rows),
-        recommended=sections.recommended(comparison, rows),
-        matrix=sections.pair_matrix(comparison, rows),
-        calibrations=sections.calibrations(rows),
-        challenges=sections.challenges(comparison, rows),
+        remarks=_remarks(comparison, candidates),
+        recommended=sections.recommended(comparison, candidates),
+        matrix=sections.pair_matrix(comparison, candidates),
+        calibrations=sections.calibrations(candidates),
+        challenges=sections.challenges(comparison, candidates),
         limit=sections.limit_of_test(comparison),
         effort=effort_section(comparison),
-        groups=_groups(comparison["rows"]),
-        hardest=_hardest(records, rows),
-        prompts=_prompts(records, rows),
+        groups=_groups(comparison["candidates"]),
+        hardest=_hardest(records, candidates),
+        prompts=_prompts(records, candidates),
         no_model=NO_MODEL,
         parts=("premise", "hypothesis") if "entailment" in comparison["labels"] else ("first text", "second text"),
         data_notes=_data_notes(environment),
@@ -185,17 +185,20 @@ _FILTERS = (
 )
 
 
-def _prompts(records: Sequence[RunRecord], rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the prompts of every row that has some, of its first seed, in the order of the rows."""
+def _prompts(records: Sequence[RunRecord], candidates: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the prompts of every candidate that has some, of its first seed, in the order of the candidates."""
     found: dict[tuple[str, str], list[Any]] = {}
     for record in records:
         prompts = record.provenance.get("prompts")
         if prompts:
             found.setdefault((record.model, record.name), prompts)
     return [
-        {"title": row["title"], "examples": [_shown_prompt(one) for one in found[row["model"], row["method"]]]}
-        for row in rows
-        if (row["model"], row["method"]) in found
+        {
+            "title": candidate["title"],
+            "examples": [_shown_prompt(one) for one in found[candidate["model"], candidate["method"]]],
+        }
+        for candidate in candidates
+        if (candidate["model"], candidate["method"]) in found
     ]
 
 
@@ -215,20 +218,20 @@ def _drawn(svg: str) -> Any:
     return Markup(svg)  # noqa: S704
 
 
-def _rows(comparison: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the rows with what the template shows beside them: a title, and the confusions fit to be read."""
-    titles = tables.row_names(comparison)
+def _candidates(comparison: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the candidates with what the template shows beside them: a title, and the confusions fit to be read."""
+    titles = tables.candidate_names(comparison)
     return [
         {
-            **row,
+            **candidate,
             "index": index,
             "title": title,
-            "short_model": title.removeprefix(row["method"]).removeprefix(" · "),
-            "matrix": _matrix(comparison["labels"], row["confusion"]),
-            "confusions": _confusions(comparison["labels"], row["confusion"]),
-            "shown_groups": sorted(row["groups"].items(), key=lambda item: -item[1]["n"])[:MOST_GROUPS],
+            "short_model": title.removeprefix(candidate["method"]).removeprefix(" · "),
+            "matrix": _matrix(comparison["labels"], candidate["confusion"]),
+            "confusions": _confusions(comparison["labels"], candidate["confusion"]),
+            "shown_groups": sorted(candidate["groups"].items(), key=lambda item: -item[1]["n"])[:MOST_GROUPS],
         }
-        for index, (title, row) in enumerate(zip(titles, comparison["rows"], strict=True))
+        for index, (title, candidate) in enumerate(zip(titles, comparison["candidates"], strict=True))
     ]
 
 
@@ -260,72 +263,76 @@ def _confusions(labels: Sequence[str], confusion: Sequence[Sequence[int]]) -> li
 
 
 def _forest(comparison: Mapping[str, Any]) -> Any:
-    if not comparison["rows"]:
+    if not comparison["candidates"]:
         return None
-    names = tables.row_names(comparison)
-    return _drawn(plots.accuracy_with_intervals(names, comparison["rows"], comparison["majority_accuracy"]))
+    names = tables.candidate_names(comparison)
+    return _drawn(plots.accuracy_with_intervals(names, comparison["candidates"], comparison["majority_accuracy"]))
 
 
 def _figures(comparison: Mapping[str, Any], records: Sequence[RunRecord]) -> list[dict[str, Any]]:
-    rows = comparison["rows"]
-    if not rows:
+    candidates = comparison["candidates"]
+    if not candidates:
         return []
-    names = tables.row_names(comparison)
+    names = tables.candidate_names(comparison)
     curves: list[list[tuple[CurvePoint, ...]]] = [
         [
             record.curve
             for record in records
-            if (record.model, record.name) == (row["model"], row["method"]) and record.status == "complete"
+            if (record.model, record.name) == (candidate["model"], candidate["method"]) and record.status == "complete"
         ]
-        for row in rows
+        for candidate in candidates
     ]
     drawn = (
         ("Loss by epoch", "thin: training, thick: validation", plots.loss_by_epoch(names, curves)),
         ("Validation accuracy by epoch", "mean over seeds", plots.validation_accuracy_by_epoch(names, curves)),
-        ("Accuracy and training time", RINGS, plots.accuracy_by_train_time(names, rows)),
-        ("Accuracy and memory", RINGS, plots.accuracy_by_memory(names, rows)),
-        ("Accuracy and latency", RINGS, plots.accuracy_by_latency(names, rows)),
-        ("Accuracy and stored size", RINGS, plots.accuracy_by_stored(names, rows)),
-        ("Is the confidence earned?", "on the dotted line it is", plots.reliability(names, rows)),
-        ("After temperature scaling", "fitted on validation, shown on test", plots.reliability_calibrated(names, rows)),
-        ("When the model may abstain", "to the right: fewer answers", plots.accuracy_by_coverage(names, rows)),
+        ("Accuracy and training time", RINGS, plots.accuracy_by_train_time(names, candidates)),
+        ("Accuracy and memory", RINGS, plots.accuracy_by_memory(names, candidates)),
+        ("Accuracy and latency", RINGS, plots.accuracy_by_latency(names, candidates)),
+        ("Accuracy and stored size", RINGS, plots.accuracy_by_stored(names, candidates)),
+        ("Is the confidence earned?", "on the dotted line it is", plots.reliability(names, candidates)),
+        (
+            "After temperature scaling",
+            "fitted on validation, shown on test",
+            plots.reliability_calibrated(names, candidates),
+        ),
+        ("When the model may abstain", "to the right: fewer answers", plots.accuracy_by_coverage(names, candidates)),
     )
     return [{"title": title, "note": note, "svg": _drawn(svg)} for title, note, svg in drawn if svg is not None]
 
 
-def _remarks(comparison: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def _remarks(comparison: Mapping[str, Any], candidates: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return what the summary says besides the winner, as sentences."""
     remarks = []
     if comparison["majority_accuracy"] is not None:
-        above = sum(row["beats_majority"] for row in rows)
+        above = sum(candidate["beats_majority"] for candidate in candidates)
         remarks.append(
             f"Always naming the most frequent label would be right {tables.percent(comparison['majority_accuracy'])} of the time; "
-            f"{above} of {len(rows)} {'row is' if len(rows) == 1 else 'rows are'} above that."
+            f"{above} of {len(candidates)} {'candidate is' if len(candidates) == 1 else 'candidates are'} above that."
         )
     return remarks
 
 
-def _groups(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """Return accuracy by group and row, the largest groups first; None where examples have no groups."""
-    if not rows or not rows[0]["groups"]:
+def _groups(candidates: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Return accuracy by group and candidate, the largest groups first; None where examples have no groups."""
+    if not candidates or not candidates[0]["groups"]:
         return None
-    names = sorted(rows[0]["groups"], key=lambda name: -int(rows[0]["groups"][name]["n"]))
+    names = sorted(candidates[0]["groups"], key=lambda name: -int(candidates[0]["groups"][name]["n"]))
     return {
         "more": max(0, len(names) - MOST_GROUPS),
         "lines": [
             {
                 "name": name,
-                "n": rows[0]["groups"][name]["n"],
-                "accuracies": [row["groups"][name]["accuracy"]["value"] for row in rows],
+                "n": candidates[0]["groups"][name]["n"],
+                "accuracies": [candidate["groups"][name]["accuracy"]["value"] for candidate in candidates],
             }
             for name in names[:MOST_GROUPS]
         ],
     }
 
 
-def _hardest(records: Sequence[RunRecord], rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the hardest examples, with the rows that said each label gathered under it."""
-    by_key = {(row["model"], row["method"]): row for row in rows}
+def _hardest(records: Sequence[RunRecord], candidates: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the hardest examples, with the candidates that said each label gathered under it."""
+    by_key = {(candidate["model"], candidate["method"]): candidate for candidate in candidates}
     shown = [record for record in records if (record.model, record.name) in by_key]
     examples = hardest_examples(shown, NUM_HARDEST)
     for example in examples:

@@ -35,7 +35,7 @@ TICKS = (0.1, 1, 10, 60, 600, 3600, 36_000, 360_000)  # seconds
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """How one row is drawn in every plot."""
+    """How one candidate is drawn in every plot."""
 
     colour: str
     marker: str
@@ -43,12 +43,12 @@ class Style:
 
 
 def style(index: int) -> Style:
-    """Return the look of the row at a position of the comparison; looks differ up to row 32."""
+    """Return the look of the candidate at a position of the comparison; looks differ up to candidate 32."""
     return Style(PALETTE[index % 8], MARKERS[index % 8], DASHES[index // 8 % 4])
 
 
 def swatch(index: int) -> str:
-    """Return a row's line and marker as a small SVG for a legend."""
+    """Return a candidate's line and marker as a small SVG for a legend."""
 
     def draw(axes: Axes) -> None:
         look = style(index)
@@ -62,11 +62,11 @@ def swatch(index: int) -> str:
 
 
 def loss_by_epoch(names: Sequence[str], curves: Sequence[Sequence[Sequence[CurvePoint]]]) -> str | None:
-    """Return training loss (thin) and tune loss (with markers) by epoch, or None when no row was trained.
+    """Return training loss (thin) and tune loss (with markers) by epoch, or None when no candidate was trained.
 
     Args:
-        names: row names.
-        curves: for each row, for each seed, its curve; the mean over seeds is drawn.
+        names: candidate names.
+        curves: for each candidate, for each seed, its curve; the mean over seeds is drawn.
     """
     return _curves("loss", "Loss by epoch", "loss (nats)", curves, ("train_loss", "validation_loss"), names)
 
@@ -78,36 +78,36 @@ def validation_accuracy_by_epoch(names: Sequence[str], curves: Sequence[Sequence
     )
 
 
-def accuracy_with_intervals(names: Sequence[str], rows: Sequence[Mapping[str, Any]], chance: float | None) -> str:
-    """Return each row's test accuracy with its interval, best on top, and the chance level (a forest plot).
+def accuracy_with_intervals(names: Sequence[str], candidates: Sequence[Mapping[str, Any]], chance: float | None) -> str:
+    """Return each candidate's test accuracy with its interval, best on top, and the chance level (a forest plot).
 
-    Letters at the right edge: rows that share one do not differ significantly.
+    Letters at the right edge: candidates that share one do not differ significantly.
     """
 
     def draw(axes: Axes) -> None:
-        for i, row in enumerate(rows):
-            look, accuracy = style(i), row["accuracy"]
+        for i, candidate in enumerate(candidates):
+            look, accuracy = style(i), candidate["accuracy"]
             axes.plot([100 * accuracy["low"], 100 * accuracy["high"]], [i, i], color=look.colour, linewidth=1.6)
             axes.plot([100 * accuracy["mean"]], [i], color=look.colour, marker=look.marker, markersize=6)
             place = axes.get_yaxis_transform()
-            axes.text(1.015, i, row.get("group", ""), transform=place, verticalalignment="center", color=INK)
+            axes.text(1.015, i, candidate.get("group", ""), transform=place, verticalalignment="center", color=INK)
         if chance is not None:
             axes.axvline(100 * chance, color=INK, linewidth=0.8, linestyle=(0, (2, 2)))
-        axes.set_yticks(range(len(rows)), [_shortened(name) for name in names])
-        axes.set(ylim=(len(rows) - 0.4, -0.6), xlabel="test accuracy (%), 95 % interval")
+        axes.set_yticks(range(len(candidates)), [_shortened(name) for name in names])
+        axes.set(ylim=(len(candidates) - 0.4, -0.6), xlabel="test accuracy (%), 95 % interval")
         axes.grid(visible=False, axis="y")
 
-    return _draw("forest", "Test accuracy by row", draw, height=max(HEIGHT, 0.26 * len(rows) + 0.6))
+    return _draw("forest", "Test accuracy by row", draw, height=max(HEIGHT, 0.26 * len(candidates) + 0.6))
 
 
-def accuracy_by_train_time(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return test accuracy against training time on a log scale; training-free rows stand at the left edge."""
-    trained = [row["train_seconds"] for row in rows if row["train_seconds"]]
-    none = min(trained, default=1.0) / 4  # where rows without training stand
+def accuracy_by_train_time(names: Sequence[str], candidates: Sequence[Mapping[str, Any]]) -> str:
+    """Return test accuracy against training time on a log scale; training-free candidates stand at the left edge."""
+    trained = [candidate["train_seconds"] for candidate in candidates if candidate["train_seconds"]]
+    none = min(trained, default=1.0) / 4  # where candidates without training stand
 
     def draw(axes: Axes) -> None:
         axes.set_xscale("log")
-        _scatter(axes, rows, [row["train_seconds"] or none for row in rows], "train_time")
+        _scatter(axes, candidates, [candidate["train_seconds"] or none for candidate in candidates], "train_time")
         axes.set_xlim(none / 1.6, max(trained, default=1.0) * 1.8)
         low, high = axes.get_xlim()
         ticks = [(tick, duration(tick)) for tick in TICKS if low < tick < high and (tick > none * 2 or not free)]
@@ -118,58 +118,61 @@ def accuracy_by_train_time(names: Sequence[str], rows: Sequence[Mapping[str, Any
         axes.set_xticks([], minor=True)
         axes.set_xlabel("training time, log scale")
 
-    free = len(trained) < len(rows)
+    free = len(trained) < len(candidates)
     return _draw("time", _described("Test accuracy against training time", names), draw)
 
 
-def accuracy_by_memory(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
+def accuracy_by_memory(names: Sequence[str], candidates: Sequence[Mapping[str, Any]]) -> str:
     """Return test accuracy against peak memory, of the GPU where there is one, else of the process."""
 
     def draw(axes: Axes) -> None:
         from matplotlib.ticker import MaxNLocator
 
-        _scatter(axes, rows, [memory(row) or 0 for row in rows], "memory")
+        _scatter(axes, candidates, [memory(candidate) or 0 for candidate in candidates], "memory")
         axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.xaxis.set_major_formatter(lambda value, _: size(value))
-        axes.set_xlabel("peak memory" + (" of the GPU" if any(row["peak_gpu_memory_bytes"] for row in rows) else ""))
+        axes.set_xlabel(
+            "peak memory"
+            + (" of the GPU" if any(candidate["peak_gpu_memory_bytes"] for candidate in candidates) else "")
+        )
 
     return _draw("memory", _described("Test accuracy against peak memory", names), draw)
 
 
-def accuracy_by_latency(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str | None:
+def accuracy_by_latency(names: Sequence[str], candidates: Sequence[Mapping[str, Any]]) -> str | None:
     """Return test accuracy against the median time of one answer, or None where it was not measured."""
-    if any(row["latency_p50_ms"] is None for row in rows):
+    if any(candidate["latency_p50_ms"] is None for candidate in candidates):
         return None
 
     def draw(axes: Axes) -> None:
         axes.set_xscale("log")
-        _scatter(axes, rows, [max(row["latency_p50_ms"], 1e-3) for row in rows], "latency")
+        _scatter(axes, candidates, [max(candidate["latency_p50_ms"], 1e-3) for candidate in candidates], "latency")
         _log_ticks(axes, lambda value: f"{value:g} ms")
         axes.set_xlabel("one answer, median, log scale")
 
     return _draw("latency", _described("Test accuracy against the time of one answer", names), draw)
 
 
-def accuracy_by_stored(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
+def accuracy_by_stored(names: Sequence[str], candidates: Sequence[Mapping[str, Any]]) -> str:
     """Return test accuracy against the bytes that are saved, on a log scale."""
 
     def draw(axes: Axes) -> None:
         axes.set_xscale("log")
-        _scatter(axes, rows, [max(row["stored_bytes"] or 0, 1) for row in rows], "stored")
+        _scatter(axes, candidates, [max(candidate["stored_bytes"] or 0, 1) for candidate in candidates], "stored")
         _log_ticks(axes, size)
         axes.set_xlabel("stored, log scale")
 
     return _draw("stored", _described("Test accuracy against stored size", names), draw)
 
 
-def reliability(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
+def reliability(names: Sequence[str], candidates: Sequence[Mapping[str, Any]]) -> str:
     """Return accuracy against stated confidence; on the diagonal, confidence can be taken at its word."""
-    return _reliability("reliability", names, [row["reliability"] for row in rows])
+    return _reliability("reliability", names, [candidate["reliability"] for candidate in candidates])
 
 
-def reliability_calibrated(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str | None:
-    """Return the same after temperature scaling, or None where no row has a temperature."""
-    bins = [row["calibrated"]["reliability"] if row.get("calibrated") else [] for row in rows]
+def reliability_calibrated(names: Sequence[str], candidates: Sequence[Mapping[str, Any]]) -> str | None:
+    """Return the same after temperature scaling, or None where no candidate has a temperature."""
+    bins = [candidate["calibrated"]["reliability"] if candidate.get("calibrated") else [] for candidate in candidates]
     return _reliability("calibrated", names, bins) if any(bins) else None
 
 
@@ -189,16 +192,16 @@ def _reliability(key: str, names: Sequence[str], bins_of: Sequence[Sequence[Mapp
     return _draw(key, _described("Accuracy by confidence", names), draw)
 
 
-def accuracy_by_coverage(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str | None:
+def accuracy_by_coverage(names: Sequence[str], candidates: Sequence[Mapping[str, Any]]) -> str | None:
     """Return accuracy on the examples that are answered when the least sure ones are not, or None without them."""
-    if not all(row.get("coverage") for row in rows):
+    if not all(candidate.get("coverage") for candidate in candidates):
         return None
 
     def draw(axes: Axes) -> None:
-        for i, row in reversed(list(enumerate(rows))):
+        for i, candidate in reversed(list(enumerate(candidates))):
             look = style(i)
-            x = [100 * point["coverage"] for point in row["coverage"]]
-            y = [100 * point["accuracy"] for point in row["coverage"]]
+            x = [100 * point["coverage"] for point in candidate["coverage"]]
+            y = [100 * point["accuracy"] for point in candidate["coverage"]]
             line = axes.plot(x, y, color=look.colour, marker=look.marker, linestyle=look.dash, linewidth=1.2)[0]
             line.set(markersize=3.5, markevery=4)
         axes.set_xlim(102, 0)
@@ -211,8 +214,8 @@ def tuning_trials(names: Sequence[str], looks: Sequence[int], studies: Sequence[
     """Return validation accuracy by learning rate of every setting that was tried, or None where there is none.
 
     Args:
-        names: of the studies' rows.
-        looks: the place of each study's row in the comparison.
+        names: of the studies' candidates.
+        looks: the place of each study's candidate in the comparison.
         studies: as comparison.json holds them. Filled: trained to the end; hollow: stopped on the way; ringed: chosen.
     """
     shown = [
@@ -240,32 +243,32 @@ def tuning_trials(names: Sequence[str], looks: Sequence[int], studies: Sequence[
     return _draw("tuning", _described("Validation accuracy of every setting tried", names), draw)
 
 
-def learning_curves(names: Sequence[str], looks: Sequence[int], rows: Sequence[Mapping[str, Any]]) -> str | None:
+def learning_curves(names: Sequence[str], looks: Sequence[int], candidates: Sequence[Mapping[str, Any]]) -> str | None:
     """Return test accuracy by number of labels with intervals, and the fitted law up to ten times as many.
 
     Args:
-        names: of the rows.
-        looks: the place of each row in the comparison.
-        rows: of the learning curve, as comparison.json holds them.
+        names: of the candidates.
+        looks: the place of each candidate in the comparison.
+        candidates: of the learning curve, as comparison.json holds them.
     """
-    if not rows:
+    if not candidates:
         return None
 
     def draw(axes: Axes) -> None:
-        for look, row in zip(map(style, looks), rows, strict=True):
-            x = [point["n"] for point in row["points"]]
-            for point in row["points"]:
+        for look, candidate in zip(map(style, looks), candidates, strict=True):
+            x = [point["n"] for point in candidate["points"]]
+            for point in candidate["points"]:
                 ends = [100 * point["accuracy"]["low"], 100 * point["accuracy"]["high"]]
                 axes.plot([point["n"]] * 2, ends, color=look.colour, linewidth=1.0, alpha=0.5)
-            y = [100 * point["accuracy"]["mean"] for point in row["points"]]
+            y = [100 * point["accuracy"]["mean"] for point in candidate["points"]]
             axes.plot(x, y, color=look.colour, marker=look.marker, linestyle="-", markersize=5, linewidth=1.4)
-            told = [one for one in row["predicted"] if "refused" not in one]
+            told = [one for one in candidate["predicted"] if "refused" not in one]
             ahead = [(x[-1], y[-1]), *((one["n"], 100 * one["accuracy"]) for one in told)]
             axes.plot(*zip(*ahead, strict=True), color=look.colour, linestyle=(0, (2, 2)), linewidth=1.0)
             for one in told:
                 axes.plot([one["n"]] * 2, [100 * one["low"], 100 * one["high"]], color=look.colour, linewidth=1.0)
         axes.set_xscale("log")
-        ticks = sorted({point["n"] for row in rows for point in row["points"]})
+        ticks = sorted({point["n"] for candidate in candidates for point in candidate["points"]})
         axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
         axes.set_xticks([], minor=True)
         axes.set(xlabel="training labels, log scale", ylabel="test accuracy (%)")
@@ -273,14 +276,18 @@ def learning_curves(names: Sequence[str], looks: Sequence[int], rows: Sequence[M
     return _draw("curve", _described("Test accuracy by number of training labels", names), draw)
 
 
-def _scatter(axes: Axes, rows: Sequence[Mapping[str, Any]], x: Sequence[float], cost: str) -> None:
-    """Draw rows with their intervals; a ring marks those no other row beats in both accuracy and this cost."""
-    for i, row in reversed(list(enumerate(rows))):
-        look, accuracy = style(i), row["accuracy"]
+def _scatter(axes: Axes, candidates: Sequence[Mapping[str, Any]], x: Sequence[float], cost: str) -> None:
+    """Draw candidates with their intervals; a ring marks those no other candidate beats in both accuracy and this cost."""
+    for i, candidate in reversed(list(enumerate(candidates))):
+        look, accuracy = style(i), candidate["accuracy"]
         low, high = 100 * accuracy["low"], 100 * accuracy["high"]
         axes.plot([x[i], x[i]], [low, high], color=look.colour, linewidth=1.0, alpha=0.6)
         axes.plot([x[i]], [100 * accuracy["mean"]], color=look.colour, marker=look.marker, markersize=7, linestyle="")
-    front = sorted((x[i], 100 * row["accuracy"]["mean"]) for i, row in enumerate(rows) if cost in row["pareto_by"])
+    front = sorted(
+        (x[i], 100 * candidate["accuracy"]["mean"])
+        for i, candidate in enumerate(candidates)
+        if cost in candidate["pareto_by"]
+    )
     if front:
         across, up = zip(*front, strict=True)
         axes.plot(across, up, color=INK, linewidth=0.7, alpha=0.6, drawstyle="steps-post", zorder=1)
@@ -310,16 +317,16 @@ def _curves(
     names: Sequence[str],
 ) -> str | None:
     lines = [[_mean_curve(seeds, field) for field in fields] for seeds in curves]
-    if not any(line for row in lines for line in row):
+    if not any(line for candidate in lines for line in candidate):
         return None
     scale = 100 if fields == ("validation_accuracy",) else 1
 
     def draw(axes: Axes) -> None:
         from matplotlib.ticker import MaxNLocator
 
-        for i, row in reversed(list(enumerate(lines))):
+        for i, candidate in reversed(list(enumerate(lines))):
             look = style(i)
-            for field, points in zip(fields, row, strict=True):
+            for field, points in zip(fields, candidate, strict=True):
                 x, y = [point[0] for point in points], [scale * point[1] for point in points]
                 tuned = field.startswith("validation")
                 axes.plot(
@@ -367,7 +374,7 @@ def _draw(key: str, title: str, draw: Callable[[Axes], None], *, width: float = 
     settings = {
         "svg.fonttype": "none",
         "svg.hashsalt": key,
-        "text.parse_math": False,  # a row may be called a$b$
+        "text.parse_math": False,  # a candidate may be called a$b$
         "axes.unicode_minus": False,
         "font.size": FONT_SIZE,
         **{f"{part}.color": INK for part in ("text", "xtick", "ytick", "grid")},

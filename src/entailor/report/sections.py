@@ -12,16 +12,18 @@ SHOWN_COVERAGES = (1.0, 0.9, 0.8, 0.7, 0.5)
 MOST_ROWS = 16  # a larger matrix of pairs cannot be read; comparison.json holds it
 MOST_GROUPS = 20
 
-Row = Mapping[str, Any]
+Candidate = Mapping[str, Any]
 
 
-def recommended(comparison: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, Any] | None:
-    """Return the recommendation, with the row it names where there is one."""
+def recommended(comparison: Mapping[str, Any], candidates: Sequence[Candidate]) -> dict[str, Any] | None:
+    """Return the recommendation, with the candidate it names where there is one."""
     found = comparison.get("recommendation")
     if not found:
         return None
-    row = next((one for one in rows if (one["model"], one["method"]) == (found["model"], found["method"])), None)
-    return {**found, "row": row}
+    candidate = next(
+        (one for one in candidates if (one["model"], one["method"]) == (found["model"], found["method"])), None
+    )
+    return {**found, "candidate": candidate}
 
 
 def limit_of_test(comparison: Mapping[str, Any]) -> str | None:
@@ -29,7 +31,7 @@ def limit_of_test(comparison: Mapping[str, Any]) -> str | None:
     found = comparison.get("detectable")
     if not found:
         return None
-    disagree = f"rows of this run disagree on {100 * found['discordant']:.0f} % of the examples (median)"
+    disagree = f"candidates of this run disagree on {100 * found['discordant']:.0f} % of the examples (median)"
     if found["difference"] is None:
         return f"With {comparison['num_test']:,} test examples no difference can be shown: {disagree}."
     return (
@@ -39,9 +41,9 @@ def limit_of_test(comparison: Mapping[str, Any]) -> str | None:
     )
 
 
-def pair_matrix(comparison: Mapping[str, Any], rows: Sequence[Row]) -> list[dict[str, Any]] | None:
-    """Return for every row its difference to every other, or None where there are too few or too many rows."""
-    if not 2 < len(rows) <= MOST_ROWS or "pairs" not in comparison:
+def pair_matrix(comparison: Mapping[str, Any], candidates: Sequence[Candidate]) -> list[dict[str, Any]] | None:
+    """Return for every candidate its difference to every other, or None where there are too few or too many candidates."""
+    if not 2 < len(candidates) <= MOST_ROWS or "pairs" not in comparison:
         return None
     found: dict[tuple[str, str, str, str], dict[str, Any]] = {}
     for one in comparison["pairs"]:
@@ -50,43 +52,53 @@ def pair_matrix(comparison: Mapping[str, Any], rows: Sequence[Row]) -> list[dict
         found[*b, *a] = {**one, "value": -one["value"]}
     return [
         {
-            "row": row,
-            "cells": [found.get((row["model"], row["method"], other["model"], other["method"])) for other in rows],
+            "candidate": candidate,
+            "cells": [
+                found.get((candidate["model"], candidate["method"], other["model"], other["method"]))
+                for other in candidates
+            ],
         }
-        for row in rows
+        for candidate in candidates
     ]
 
 
-def calibrations(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Return a row's calibration and what it is right in when it answers some of the examples only."""
-    if not all(row.get("coverage") for row in rows):
+def calibrations(candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
+    """Return a candidate's calibration and what it is right in when it answers some of the examples only."""
+    if not all(candidate.get("coverage") for candidate in candidates):
         return []
     return [
         {
-            "row": row,
-            "calibrated": row.get("calibrated"),
+            "candidate": candidate,
+            "calibrated": candidate.get("calibrated"),
             "points": [
-                min(row["coverage"], key=lambda point: abs(point["coverage"] - wanted)) for wanted in SHOWN_COVERAGES
+                min(candidate["coverage"], key=lambda point: abs(point["coverage"] - wanted))
+                for wanted in SHOWN_COVERAGES
             ],
         }
-        for row in rows
+        for candidate in candidates
     ]
 
 
-def challenges(comparison: Mapping[str, Any], rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Return the external test set, each row with its look and its title, and the groups as lines."""
-    by_key = {(row["model"], row["method"]): row for row in rows}
+def challenges(comparison: Mapping[str, Any], candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
+    """Return the external test set, each candidate with its look and its title, and the groups as lines."""
+    by_key = {(candidate["model"], candidate["method"]): candidate for candidate in candidates}
     shown = []
     for one in comparison.get("external", ()):
-        scored = [{**row, "of": by_key[row["model"], row["method"]]} for row in one["rows"]]
+        scored = [
+            {**candidate, "of": by_key[candidate["model"], candidate["method"]]} for candidate in one["candidates"]
+        ]
         groups = sorted(scored[0]["groups"].items(), key=lambda item: -item[1]["n"]) if scored else []
         shown.append(
             {
                 **one,
-                "rows": scored,
+                "candidates": scored,
                 "more": max(0, len(groups) - MOST_GROUPS),
                 "lines": [
-                    {"name": name, "n": first["n"], "accuracies": [row["groups"][name]["accuracy"] for row in scored]}
+                    {
+                        "name": name,
+                        "n": first["n"],
+                        "accuracies": [candidate["groups"][name]["accuracy"] for candidate in scored],
+                    }
                     for name, first in groups[:MOST_GROUPS]
                 ],
             }

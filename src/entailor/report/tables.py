@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from entailor.evaluation.metrics import Metrics
 
 __all__ = [
+    "candidate_names",
     "classification_report_text",
     "comparison_table",
     "count",
@@ -34,29 +35,31 @@ __all__ = [
     "plain_table",
     "points",
     "rate",
-    "row_names",
     "size",
 ]
 
 
-def row_names(comparison: Mapping[str, Any]) -> list[str]:
-    """Return what each row is called: the method, and the model's short name where there are several models."""
-    rows = comparison["rows"]
-    short = short_model_names([row["model"] for row in rows])
+def candidate_names(comparison: Mapping[str, Any]) -> list[str]:
+    """Return what each candidate is called: the method, and the model's short name where there are several models."""
+    candidates = comparison["candidates"]
+    short = short_model_names([candidate["model"] for candidate in candidates])
     named = short if len(short) > 1 else {}
-    return [row["method"] + (f" · {named[row['model']]}" if row["model"] in named else "") for row in rows]
+    return [
+        candidate["method"] + (f" · {named[candidate['model']]}" if candidate["model"] in named else "")
+        for candidate in candidates
+    ]
 
 
-def mark(row: Mapping[str, Any]) -> str:
-    """Return ``*`` for the best row, ``=`` for a row that does not differ significantly from it, else a blank."""
-    if row["best"]:
+def mark(candidate: Mapping[str, Any]) -> str:
+    """Return ``*`` for the best candidate, ``=`` for a candidate that does not differ significantly from it, else a blank."""
+    if candidate["best"]:
         return "*"
-    return "=" if row["tied_with_best"] else " "
+    return "=" if candidate["tied_with_best"] else " "
 
 
 HEADINGS = ("  method", "accuracy (95 %)", "same", "F1", "train", "memory", "params", "stored")
 LEGEND = (
-    "* best   = level with the best   same: rows that share a letter do not differ significantly   ° in the Pareto set   "
+    "* best   = level with the best   same: candidates that share a letter do not differ significantly   ° in the Pareto set   "
     "F1: macro   memory: peak   params: trained"
 )
 
@@ -64,27 +67,27 @@ LEGEND = (
 def _cells(comparison: Mapping[str, Any]) -> list[tuple[str, ...]]:
     return [
         (
-            f"{mark(row)} {name}{' (exploratory)' if row.get('exploratory') else ''}",
+            f"{mark(candidate)} {name}{' (exploratory)' if candidate.get('exploratory') else ''}",
             "{mean:.1f} ({low:.1f}–{high:.1f})".format(
-                **{k: 100 * row["accuracy"][k] for k in ("mean", "low", "high")}
+                **{k: 100 * candidate["accuracy"][k] for k in ("mean", "low", "high")}
             ),
-            row["group"] + ("°" if row["pareto"] else ""),
-            decimal(row["macro_f1"], 2),
-            duration(row["train_seconds"] or None),
-            size(memory(row)),
-            count(row["trainable_parameters"]),
-            size(row["stored_bytes"]),
+            candidate["group"] + ("°" if candidate["pareto"] else ""),
+            decimal(candidate["macro_f1"], 2),
+            duration(candidate["train_seconds"] or None),
+            size(memory(candidate)),
+            count(candidate["trainable_parameters"]),
+            size(candidate["stored_bytes"]),
         )
-        for name, row in zip(row_names(comparison), comparison["rows"], strict=True)
+        for name, candidate in zip(candidate_names(comparison), comparison["candidates"], strict=True)
     ]
 
 
 def closing(comparison: Mapping[str, Any]) -> list[str]:
-    """Return what is said below the rows: challenges, the test size's limit, what is recommended and when not."""
+    """Return what is said below the candidates: challenges, the test size's limit, what is recommended and when not."""
     lines = []
     for one in comparison.get("external", ()):
-        if one["rows"]:
-            best = one["rows"][0]
+        if one["candidates"]:
+            best = one["candidates"][0]
             figure = f"best {best['method']} with {percent(best['accuracy']['mean'])}"
             lines.append(
                 f"challenge {one['name']}: {figure} (its most frequent label: {percent(one['majority_accuracy'])})"
@@ -108,7 +111,7 @@ def failures(comparison: Mapping[str, Any]) -> list[str]:
 
 
 def comparison_table(comparison: Mapping[str, Any]) -> Table:
-    """Return the rows of comparison.json for a terminal, best first; failed trials stand below.
+    """Return the candidates of comparison.json for a terminal, best first; failed trials stand below.
 
     Args:
         comparison: what :func:`entailor.evaluation.comparison.compare_records` returned.
@@ -124,16 +127,16 @@ def comparison_table(comparison: Mapping[str, Any]) -> Table:
     table.add_column(HEADINGS[0], overflow="fold")
     for heading in HEADINGS[1:]:
         table.add_column(heading, justify="right", no_wrap=heading != "same", overflow="fold")
-    for row, cells in zip(comparison["rows"], _cells(comparison), strict=True):
-        style = "bold green" if row["best"] else "green" if row["tied_with_best"] else ""
+    for candidate, cells in zip(comparison["candidates"], _cells(comparison), strict=True):
+        style = "bold green" if candidate["best"] else "green" if candidate["tied_with_best"] else ""
         table.add_row(*(Text(cell) for cell in cells), style=style)
     return table
 
 
 def plain_table(comparison: Mapping[str, Any]) -> str:
-    """Return the rows as lines of columns parted by two or more spaces, for logs and pipes; no colours, no wrapping."""
-    lines = align([HEADINGS, *_cells(comparison)], left={0}) if comparison["rows"] else []
-    legend = [LEGEND] if comparison["rows"] else []
+    """Return the candidates as lines of columns parted by two or more spaces, for logs and pipes; no colours, no wrapping."""
+    lines = align([HEADINGS, *_cells(comparison)], left={0}) if comparison["candidates"] else []
+    legend = [LEGEND] if comparison["candidates"] else []
     return "\n".join([*lines, *legend, *failures(comparison), *closing(comparison), comparison["sentence"]])
 
 
@@ -153,8 +156,8 @@ def classification_report_text(metrics: Metrics) -> str:
         ("calibration error", _defined(metrics.ece)),
     ]
     confusion = [("gold \\ predicted", *metrics.labels)]
-    for label, row in zip(metrics.labels, metrics.confusion, strict=True):
-        confusion.append((label, *map(str, row)))
+    for label, candidate in zip(metrics.labels, metrics.confusion, strict=True):
+        confusion.append((label, *map(str, candidate)))
     parts = (align(lines, left={0}), align(totals, left={0, 1}), align(confusion, left={0}))
     return "\n\n".join("\n".join(part) for part in parts)
 
@@ -163,15 +166,15 @@ def _defined(value: float | None) -> str:
     return "undefined" if value is None or math.isnan(value) else f"{value:.3f}"
 
 
-def align(rows: Sequence[Sequence[str]], left: set[int]) -> list[str]:
+def align(candidates: Sequence[Sequence[str]], left: set[int]) -> list[str]:
     """Pad cells to columns; wide (CJK) characters count as the two cells they take."""
     from rich.cells import cell_len
 
-    widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
+    widths = [max(map(cell_len, column)) for column in zip(*candidates, strict=True)]
     lines = []
-    for row in rows:
+    for candidate in candidates:
         padded = []
-        for i, cell in enumerate(row):
+        for i, cell in enumerate(candidate):
             space = " " * (widths[i] - cell_len(cell))
             padded.append(cell + space if i in left else space + cell)
         lines.append("  ".join(padded).rstrip())

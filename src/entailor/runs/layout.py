@@ -72,15 +72,15 @@ class RunFolder:
 
     @property
     def estimate_file(self) -> Path:
-        """What was expected of each row's time and memory before it ran."""
+        """What was expected of each candidate's time and memory before it ran."""
         return self.path / "estimate.json"
 
     def study(self, model: str, name: str) -> Path:
-        """Return the folder of the settings that were tried for a row."""
+        """Return the folder of the settings that were tried for a candidate."""
         return self.path / "tuning" / folder_name(model) / self._checked(_NAME, name)
 
     def curve_point(self, model: str, name: str, num_train: int, seed: int) -> Path:
-        """Return the folder of one point of a row's learning curve."""
+        """Return the folder of one point of a candidate's learning curve."""
         return self.path / "curve" / folder_name(model) / self._checked(_NAME, name) / f"n-{num_train}" / f"seed-{seed}"
 
     def trial(self, model: str, name: str, seed: int) -> Path:
@@ -98,27 +98,27 @@ class RunFolder:
         try:
             return str(kind.validate_python(part))
         except ValidationError:
-            problem = f"{str(part)[:80]!r} can be neither a row nor a seed of a run"
+            problem = f"{str(part)[:80]!r} can be neither a candidate nor a seed of a run"
             raise RunError(
                 f"{self.path}: {problem}. Do not use this folder; run the command with another --out"
             ) from None
 
     def trial_folders(self) -> list[Path]:
-        """Return the folders of finished trials, complete or failed, by model, row and seed."""
+        """Return the folders of finished trials, complete or failed, by model, candidate and seed."""
         return [file.parent for file in sorted(self.path.glob(f"trials/*/*/seed-*/{RECORD_FILE}"), key=_trial_order)]
 
     def records(self) -> Iterator[tuple[Path, RunRecord]]:
-        """Yield every finished trial's folder and record, by model, row and seed."""
+        """Yield every finished trial's folder and record, by model, candidate and seed."""
         for place in self.trial_folders():
             yield place, RunRecord.read(place)
 
     def point_folders(self) -> list[Path]:
-        """Return the folders of the points of learning curves, by model, row and seed."""
+        """Return the folders of the points of learning curves, by model, candidate and seed."""
         found = sorted(self.path.glob(f"curve/*/*/n-*/seed-*/{RECORD_FILE}"), key=_trial_order)
         return [file.parent for file in found]
 
     def curve_records(self) -> Iterator[tuple[int, RunRecord]]:
-        """Yield number of training labels and record of every whole point of a learning curve, by model and row."""
+        """Yield number of training labels and record of every whole point of a learning curve, by model and candidate."""
         for place in self.point_folders():
             size = place.parent.name.removeprefix("n-")
             with suppress(RunError):  # a damaged point is run again when its curve is asked for
@@ -126,19 +126,19 @@ class RunFolder:
                     yield int(size), RunRecord.read(place)
 
     def winner(self, comparison: Mapping[str, Any]) -> Path | None:
-        """Return the trial folder of the recommended row's first complete seed: seeds are not chosen by their score.
+        """Return the trial folder of the recommended candidate's first complete seed: seeds are not chosen by their score.
 
         Args:
             comparison: the content of comparison.json.
 
         Returns:
-            The folder, or None where no trial is complete or no row is within the limits of `recommend`.
+            The folder, or None where no trial is complete or no candidate is within the limits of `recommend`.
         """
-        rows = comparison.get("rows", ())
+        candidates = comparison.get("candidates", ())
         if "recommendation" in comparison:
             picked = comparison["recommendation"] or {}
             names = picked.get("model"), picked.get("method")
-            row = next((one for one in rows if (one["model"], one["method"]) == names), None)
-        else:  # a run folder from before rows were recommended
-            row = next((one for one in rows if one["best"]), None)
-        return self.trial(row["model"], row["method"], min(row["seeds"])) if row else None
+            candidate = next((one for one in candidates if (one["model"], one["method"]) == names), None)
+        else:  # a run folder from before candidates were recommended
+            candidate = next((one for one in candidates if one["best"]), None)
+        return self.trial(candidate["model"], candidate["method"], min(candidate["seeds"])) if candidate else None

@@ -33,12 +33,12 @@ CHECKSUM_KEY = "checksum"
 RUN_AGAIN = "Delete the trial's folder and run the same command again"
 DELETE_IT = "Delete it and run the same command again"
 MOST_NAME_CHARACTERS = 100  # of a folder; file systems stop at 255 bytes
-NO_MODEL = "none"  # the model of rows that read the texts alone
+NO_MODEL = "none"  # the model of candidates that read the texts alone
 MOST_LABELS = 5_000  # every two of them make a cell of the confusion matrix
 
 # Of what is read back. A record may come from a stranger, so its types and ranges are checked then.
 _AS_WRITTEN = ConfigDict(extra="forbid", allow_inf_nan=False)
-RowName = Annotated[str, Field(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]*\z", max_length=200)]
+CandidateName = Annotated[str, Field(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]*\z", max_length=200)]
 SeedNumber = Annotated[int, Field(ge=0, lt=1 << 63)]
 Probability = Annotated[float, Field(ge=0, le=1 + 1e-6)]
 Count = Annotated[int, Field(ge=0, lt=1 << 63)]
@@ -163,7 +163,7 @@ class RunRecord:
 
     Attributes:
         model: the model as the user named it, or NO_MODEL.
-        name: the row's name in the experiment; usually the method.
+        name: the candidate's name in the experiment; usually the method.
         method: the registered method.
         seed: as asked for.
         labels: label names in the order of the classifier's outputs.
@@ -182,7 +182,7 @@ class RunRecord:
     __pydantic_config__: ClassVar = _AS_WRITTEN
 
     model: str
-    name: RowName
+    name: CandidateName
     method: str
     seed: SeedNumber
     labels: Annotated[tuple[str, ...], Field(max_length=MOST_LABELS)]
@@ -256,7 +256,7 @@ class _Provenance(BaseModel):
 
 _RECORD, _PREDICTION, _POINT = TypeAdapter(RunRecord), TypeAdapter(Prediction), TypeAdapter(CurvePoint)
 _FILES, _COUNT = TypeAdapter(dict[str, str]), TypeAdapter(Count)
-_NAME, _SEED = TypeAdapter(RowName), TypeAdapter(SeedNumber)
+_NAME, _SEED = TypeAdapter(CandidateName), TypeAdapter(SeedNumber)
 
 
 def _rows(kind: TypeAdapter[Any], path: Path) -> Iterator[Any]:

@@ -57,7 +57,7 @@ class Confidence:
 
 @dataclass(frozen=True)
 class Answer:
-    """What is written for one row of the input.
+    """What is written for one example of the input.
 
     Attributes:
         line: where it stands: the line of a text file on which it begins, else the number of the record.
@@ -73,10 +73,10 @@ class Answer:
 
 
 def find_trial(run: str | Path) -> Path:
-    """Return a trial's folder; of a whole run, that of the recommended row.
+    """Return a trial's folder; of a whole run, that of the recommended candidate.
 
     Raises:
-        RunError: neither a complete trial nor a run with a recommended row.
+        RunError: neither a complete trial nor a run with a recommended candidate.
     """
     folder = Path(run)
     if not (folder / CLASSIFIER_FILE).exists():
@@ -89,9 +89,9 @@ def find_trial(run: str | Path) -> Path:
         comparison = read_checked_json(whole.comparison_file, "Run the same command again")
         with well_formed(RunError, whole.comparison_file, "Run the same command again"):
             winner = whole.winner(comparison)
-        if winner is None and comparison.get("rows"):
+        if winner is None and comparison.get("candidates"):
             raise RunError(
-                f"{folder}: no row keeps within the limits of `recommend`, so there is none to load. Give a trial's "
+                f"{folder}: no candidate keeps within the limits of `recommend`, so there is none to load. Give a trial's "
                 f"folder (under {folder / 'trials'}), or run `entailor compare` again with other limits"
             )
         if winner is None:
@@ -115,7 +115,7 @@ def evaluate(
     """Score a labelled file with a finished classifier.
 
     Args:
-        run: a trial's folder, or a run's (its recommended row).
+        run: a trial's folder, or a run's (its recommended candidate).
         test: a file or data set with gold labels.
         options: columns and label names; the label set is the classifier's. Without label names those of the run's
             experiment.yaml are taken.
@@ -139,13 +139,13 @@ def evaluate(
     probabilities_EL = _probabilities(classifier, examples, saved["scoring_batch_tokens"], on_progress)
     return RunRecord(
         model=saved["model"],
-        name=saved["row"],
+        name=saved["candidate"],
         method=saved["method"],
         seed=saved["seed"],
         labels=labels,
         predictions=tuple(
-            Prediction(row.id, str(row.label), dict(zip(labels, map(float, p), strict=True)), row.group)
-            for row, p in zip(examples, probabilities_EL, strict=True)
+            Prediction(example.id, str(example.label), dict(zip(labels, map(float, p), strict=True)), example.group)
+            for example, p in zip(examples, probabilities_EL, strict=True)
         ),
     )
 
@@ -179,21 +179,21 @@ def predict(  # noqa: PLR0913 - each is an option of the command
     overwrite: bool = False,
     note: Callable[[str], None] = lambda words: None,
 ) -> int:
-    """Write label probabilities for every row of a file, a thousand rows in memory at a time.
+    """Write label probabilities for every example of a file, a thousand examples in memory at a time.
 
     Args:
-        run: a trial's folder, or a run's (its recommended row).
+        run: a trial's folder, or a run's (its recommended candidate).
         source: a file or data set; labels are not needed.
         output: a .csv, .tsv or .jsonl file; written whole or not at all.
         options: columns.
-        on_progress: called with the rows done so far.
+        on_progress: called with the examples done so far.
         confidence: whether to abstain where the classifier is not sure, and whether to calibrate.
         trust_remote_code: run code that comes with the base model, where it was trained so.
         overwrite: replace an output that Entailor did not write.
         note: told of lines without a prediction.
 
     Returns:
-        The number of rows written.
+        The number of examples written.
 
     Raises:
         OutputError: the output is an input, or a file that Entailor did not write.

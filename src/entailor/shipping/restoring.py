@@ -18,7 +18,15 @@ from entailor.models.load import load_backbone, open_model
 from entailor.models.precision import PrecisionChoice
 from entailor.models.resolve.source import ModelFolder, resolve_model
 from entailor.runs.documents import well_formed
-from entailor.runs.record import MOST_LABELS, RECORD_FILE, RUN_AGAIN, RowName, SeedNumber, check_trial_files, read_json
+from entailor.runs.record import (
+    MOST_LABELS,
+    RECORD_FILE,
+    RUN_AGAIN,
+    CandidateName,
+    SeedNumber,
+    check_trial_files,
+    read_json,
+)
 from entailor.tasks import Task
 
 CLASSIFIER_FILE = "classifier.json"
@@ -34,7 +42,7 @@ class SavedClassifier(BaseModel):
     version: Literal[1]
     method: str
     hyperparameters: dict[str, Any]
-    row: RowName
+    candidate: CandidateName
     model: str
     model_settings: dict[str, Any]
     weights_sha256: str | None

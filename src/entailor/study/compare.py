@@ -35,7 +35,7 @@ from entailor.runs.record import NO_MODEL, RunRecord, clear_trial, read_checked_
 from entailor.study.estimate import Work, estimate_document, estimate_trials
 from entailor.study.external import check_external, known_external, score_external
 from entailor.study.learning_curve import PointPlan, curve_document, finished_point, plan_points, run_points
-from entailor.study.plan import Row, build_row, plan_trials, resolve
+from entailor.study.plan import Candidate, build_candidate, plan_trials, resolve
 from entailor.study.search import search_candidates, search_document
 from entailor.study.test_access import AccessLog, choice_name, choice_of, log_test_access
 from entailor.study.trial import TrialPlan, discard_leftovers, run_trial
@@ -82,7 +82,7 @@ class Comparison:
 
     @property
     def winner(self) -> Path | None:
-        """The trial folder of the recommended row's first complete seed; None where none is, or limits leave no row."""
+        """The trial folder of the recommended candidate's first complete seed; None where none is, or limits leave no candidate."""
         return self.folder.winner(self.summary)
 
 
@@ -101,11 +101,11 @@ def compare(experiment: Experiment, observer: Observer | None = None, stop: Stop
     """
     observer = observer or Observer()
     folder = RunFolder(experiment.out)
-    rows = {name: build_row(name, settings, experiment) for name, settings in experiment.methods.items()}
-    resolved = resolve(experiment, rows)
+    candidates = {name: build_candidate(name, settings, experiment) for name, settings in experiment.methods.items()}
+    resolved = resolve(experiment, candidates)
     with lock_run(folder.path):  # before anything in it is looked at
         try:
-            return _compare(experiment, rows, resolved, folder, observer, stop)
+            return _compare(experiment, candidates, resolved, folder, observer, stop)
         except OSError as error:
             if problem := disk_trouble(error):
                 raise RunError(
@@ -116,7 +116,7 @@ def compare(experiment: Experiment, observer: Observer | None = None, stop: Stop
 
 def _compare(
     experiment: Experiment,
-    rows: dict[str, Row],
+    candidates: dict[str, Candidate],
     resolved: dict[str, Any],
     folder: RunFolder,
     observer: Observer,
@@ -131,7 +131,7 @@ def _compare(
     environment = prepare_folder(folder, resolved, data, observer, records)
     tell_of_data(experiment, data, folder, observer)
     around = RunContext(stop, observer.note)
-    plans = plan_trials(experiment, rows, task, folder, environment, observer.note)
+    plans = plan_trials(experiment, candidates, task, folder, environment, observer.note)
     foresee(experiment, plans, records, task, data, observer)
     if experiment.budget.is_set:
         plans = search_candidates(plans, experiment.budget, task, data.split, folder, observer.stage, around)
@@ -139,7 +139,7 @@ def _compare(
     # from here on test is read: all that is chosen has been chosen, and the folder says when and what
     there = [*((None, record) for record in records.values()), *folder.curve_records()]
     seal = log_test_access(folder.test_access_file, data.split, choices_made(plans, points), there)
-    places = [folder.trial(plan.model, plan.row, plan.seed) for plan in plans]
+    places = [folder.trial(plan.model, plan.candidate, plan.seed) for plan in plans]
     finished = {place for place, plan in zip(places, plans, strict=True) if is_finished(records.get(place), plan)}
 
     def compared() -> dict[str, Any]:
@@ -192,7 +192,7 @@ def estimate(experiment: Experiment, observer: Observer | None = None) -> dict[s
         observer: who is told of the data and the models.
 
     Returns:
-        `rows`, one a row with something left to do; `seconds` and `peak_memory_bytes` of all; `probe_seconds`; and
+        `candidates`, one a candidate with something left to do; `seconds` and `peak_memory_bytes` of all; `probe_seconds`; and
         `ends`, the local time at which a run begun now would end.
 
     Raises:
@@ -258,28 +258,30 @@ def refuse_inputs_in(folder: RunFolder, experiment: Experiment) -> None:
 
 
 def trial_title(plan: TrialPlan, experiment: Experiment) -> str:
-    """Return what a trial is called while it runs: the row, and model and seed where there are several."""
+    """Return what a trial is called while it runs: the candidate, and model and seed where there are several."""
     model = f" on {plan.model}" if plan.model != NO_MODEL and len(experiment.models) > 1 else ""
     seed = f", seed {plan.seed}" if len(experiment.seeds) > 1 and plan.method.is_seeded else ""
-    return f"{plan.row}{model}{seed}"
+    return f"{plan.candidate}{model}{seed}"
 
 
-def check_same_experiment(folder: RunFolder, resolved: dict[str, Any], complete_rows: set[str]) -> None:
-    """Refuse a folder whose trials were run under other settings; further rows, models and seeds are welcome.
+def check_same_experiment(folder: RunFolder, resolved: dict[str, Any], complete_candidates: set[str]) -> None:
+    """Refuse a folder whose trials were run under other settings; further candidates, models and seeds are welcome.
 
     Args:
         folder: the run folder.
         resolved: the experiment with every default written out.
-        complete_rows: rows with a complete trial; the settings of others may change.
+        complete_candidates: candidates with a complete trial; the settings of others may change.
 
     Raises:
         RunError: the folder belongs to another experiment.
     """
-    if not complete_rows:
+    if not complete_candidates:
         return
     earlier = read_checked_yaml(folder.experiment_file, "Put a copy of it back, or give another --out")
     with well_formed(RunError, folder.experiment_file, "Put a copy of it back, or give another --out"):
-        common = [name for name in earlier.get("methods", {}) if name in complete_rows & resolved["methods"].keys()]
+        common = [
+            name for name in earlier.get("methods", {}) if name in complete_candidates & resolved["methods"].keys()
+        ]
         there, here = (
             {
                 **{key: values.get(key) for key in ("model", "prompt", "restarts", "budget")},
@@ -406,7 +408,7 @@ def _precision_in(records: Iterable[RunRecord]) -> dict[str, Any]:
 
 
 def _with_earlier(earlier: dict[str, Any], resolved: dict[str, Any]) -> dict[str, Any]:
-    """Add the rows, models and seeds the folder was run with before, so that experiment.yaml makes all it holds."""
+    """Add the candidates, models and seeds the folder was run with before, so that experiment.yaml makes all it holds."""
     added = ("models", "seeds", "learning_curve")
     both = {key: list(dict.fromkeys([*earlier.get(key, ()), *resolved[key]])) for key in added}
     data = {**resolved["data"], "external": known_external(earlier, resolved)}
@@ -433,9 +435,9 @@ def foresee(
     observer: Observer,
 ) -> None:
     """Tell, before any trial, what the test split and the seeds can show, and how long the run will take."""
-    seeds = Counter((plan.model, plan.row) for plan in plans if plan.method.is_seeded)
-    num_rows = len({(plan.model, plan.row) for plan in plans})
-    for words in power_lines(len(data.split.test), num_rows, max(seeds.values(), default=0)):
+    seeds = Counter((plan.model, plan.candidate) for plan in plans if plan.method.is_seeded)
+    num_candidates = len({(plan.model, plan.candidate) for plan in plans})
+    for words in power_lines(len(data.split.test), num_candidates, max(seeds.values(), default=0)):
         observer.note(words)
     if experiment.estimate:
         folder = RunFolder(experiment.out)
@@ -444,15 +446,19 @@ def foresee(
 
 
 def work_left(
-    experiment: Experiment, plans: Sequence[TrialPlan], records: Mapping[Path, RunRecord], folder: RunFolder, rows: int
+    experiment: Experiment,
+    plans: Sequence[TrialPlan],
+    records: Mapping[Path, RunRecord],
+    folder: RunFolder,
+    candidates: int,
 ) -> Work:
     """Return the trials, studies and points of learning curves that are not complete; `rows` are those of train."""
     done = {place for place, record in records.items() if record.status == "complete"}
     studies = (search_document(folder) or {"studies": []})["studies"]
-    points = plan_points(plans, experiment.learning_curve, rows, folder)
+    points = plan_points(plans, experiment.learning_curve, candidates, folder)
     return Work(
         plans=plans,
-        left=[plan for plan in plans if folder.trial(plan.model, plan.row, plan.seed) not in done],
+        left=[plan for plan in plans if folder.trial(plan.model, plan.candidate, plan.seed) not in done],
         points=[point for point in points if finished_point(point) is None],
         tuned={(study["model"], study["method"]) for study in studies if study["status"] == "finished"},
         budget=experiment.budget,
@@ -460,10 +466,10 @@ def work_left(
 
 
 def choices_made(plans: Iterable[TrialPlan], points: Iterable[PointPlan]) -> dict[str, str]:
-    """Return a hash of the settings of every row and every point of a learning curve, by name."""
-    made = {choice_name(plan.model, plan.row): choice_of(plan) for plan in plans}
+    """Return a hash of the settings of every candidate and every point of a learning curve, by name."""
+    made = {choice_name(plan.model, plan.candidate): choice_of(plan) for plan in plans}
     return made | {
-        choice_name(point.plan.model, point.plan.row, point.num_train): choice_of(point.plan) for point in points
+        choice_name(point.plan.model, point.plan.candidate, point.num_train): choice_of(point.plan) for point in points
     }
 
 
@@ -497,10 +503,10 @@ def write_comparison(
         "estimate": estimate_document(folder, ordered, tuning),
     }
     summary = compare_records(ordered, priorities=priorities, extra=extra)
-    for row in summary["rows"]:  # what was known when a row was added is no part of its records
-        row["exploratory"] = seal.is_exploratory(choice_name(row["model"], row["method"]))
-    if summary["rows"] and summary["rows"][0]["exploratory"]:
-        name = summary["rows"][0]["method"]
+    for candidate in summary["candidates"]:  # what was known when a candidate was added is no part of its records
+        candidate["exploratory"] = seal.is_exploratory(choice_name(candidate["model"], candidate["method"]))
+    if summary["candidates"] and summary["candidates"][0]["exploratory"]:
+        name = summary["candidates"][0]["method"]
         summary["sentence"] += f" {name} is exploratory: it was added when results on the same test split were known."
     write_checked_json(folder.comparison_file, summary)
     return summary

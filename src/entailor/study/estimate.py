@@ -1,4 +1,4 @@
-"""How long a run will take and how much memory it needs, by a short probe of each row; afterwards, how good that was.
+"""How long a run will take and how much memory it needs, by a short probe of each candidate; afterwards, how good that was.
 
 The probe loads the real model, takes a few real training steps and scores a few real batches; the rest is counting:
 epochs, evaluations, seeds, tuning budget, learning curve. Test is not read: its size is known, its lengths are taken
@@ -50,21 +50,23 @@ from entailor.study.trial import LATENCY_EXAMPLES, RELOAD_EXAMPLES, TrialPlan
 from entailor.tasks import Task
 
 FORECAST_VERSION = 3
-SAMPLE = 4096  # rows whose lengths stand for all, the longest among them: one long text makes the peak of a training
-FIT_ROWS, FIT_GROWTH = 48, 3  # a fit is tried on so many rows, then on three times as many, ...
+SAMPLE = (
+    4096  # examples whose lengths stand for all, the longest among them: one long text makes the peak of a training
+)
+FIT_EXAMPLES, FIT_GROWTH = 48, 3  # a fit is tried on so many examples, then on three times as many, ...
 FIT_ALLOWANCE = 1.5  # seconds; a fit that would take longer is extrapolated from the two before
 SLOW_LOAD = 0.5  # seconds
-STEPS_ALLOWANCE = 2.0  # seconds of one row's timed steps
+STEPS_ALLOWANCE = 2.0  # seconds of one candidate's timed steps
 SCORING_ALLOWANCE = 2.5  # seconds of its larger scoring batch
 
 
 @dataclass(frozen=True)
-class RowCost:
-    """What one trial of a row is expected to take, in seconds and bytes.
+class CandidateCost:
+    """What one trial of a candidate is expected to take, in seconds and bytes.
 
     Attributes:
         model: as the user named it.
-        method: the row's name.
+        method: the candidate's name.
         key: hash of what the figures depend on.
         load: reading and adapting the checkpoint, once.
         tokenize: text of all three parts to tokens.
@@ -108,7 +110,7 @@ class Work:
         plans: every trial of the run.
         left: those that are not complete.
         points: points of learning curves that are not complete.
-        tuned: model and row of finished studies.
+        tuned: model and candidate of finished studies.
         budget: of tuning.
     """
 
@@ -119,33 +121,33 @@ class Work:
     budget: BudgetSettings
 
 
-def estimate_rows(
-    work: Work, task: Task, split: Split, earlier: Mapping[tuple[str, str], RowCost]
+def estimate_candidates(
+    work: Work, task: Task, split: Split, earlier: Mapping[tuple[str, str], CandidateCost]
 ) -> list[dict[str, Any]]:
-    """Return what each row with something left to do is expected to take.
+    """Return what each candidate with something left to do is expected to take.
 
     Args:
         work: what is left to do.
         task: labels and input shape.
         split: train and tune are sampled; of test only the size is looked at.
-        earlier: what was found out before, by model and row.
+        earlier: what was found out before, by model and candidate.
 
     Returns:
-        One mapping a row: the fields of :class:`RowCost`, `trial_seconds`, `trials`, `tuning_seconds`,
+        One mapping a candidate: the fields of :class:`CandidateCost`, `trial_seconds`, `trials`, `tuning_seconds`,
         `curve_seconds`, and `seconds` in all.
     """
     documents = []
     first: dict[tuple[str, str], TrialPlan] = {}
     for plan in work.plans:
-        first.setdefault((plan.model, plan.row), plan)
+        first.setdefault((plan.model, plan.candidate), plan)
     for name, plan in first.items():
-        trials = sum((one.model, one.row) == name for one in work.left)
-        points = [one for one in work.points if (one.plan.model, one.plan.row) == name]
+        trials = sum((one.model, one.candidate) == name for one in work.left)
+        points = [one for one in work.points if (one.plan.model, one.plan.candidate) == name]
         if not trials and not points:
             continue
         cost = earlier.get(name)
         if cost is None or cost.key != _key(plan, split) or cost.error:
-            cost = probe_row(plan, task, split)
+            cost = probe_candidate(plan, task, split)
         tuning = 0.0 if name in work.tuned else _tuning_seconds(plan, work.budget, cost, len(split.train))
         curve = sum(_point_seconds(point, cost, split) for point in points)
         documents.append(
@@ -163,7 +165,7 @@ def estimate_rows(
 
 
 def _start_from_here(documents: Sequence[dict[str, Any]]) -> None:
-    """Count from what is resident now: trials start from there, with the libraries of all rows in memory."""
+    """Count from what is resident now: trials start from there, with the libraries of all candidates in memory."""
     gc.collect()
     reset_peak_memory()
     resident = resident_bytes()
@@ -172,20 +174,20 @@ def _start_from_here(documents: Sequence[dict[str, Any]]) -> None:
         document["base_memory_bytes"] = resident
 
 
-def probe_row(plan: TrialPlan, task: Task, split: Split) -> RowCost:
-    """Find out what one trial of a row takes; an error is written down, for the trial will meet it and say more."""
+def probe_candidate(plan: TrialPlan, task: Task, split: Split) -> CandidateCost:
+    """Find out what one trial of a candidate takes; an error is written down, for the trial will meet it and say more."""
     begin, key = time.perf_counter(), _key(plan, split)
     try:
         cost = _Probe(plan, task, split, key).run()
     except (EntailorError, MemoryError, RuntimeError, ValueError, LookupError) as error:
-        cost = RowCost(plan.model, plan.row, key, error=f"{type(error).__name__}: {error}")
+        cost = CandidateCost(plan.model, plan.candidate, key, error=f"{type(error).__name__}: {error}")
     if plan.method.needs_backbone:
-        gc.collect()  # a model is full of cycles, and the next row's memory is measured too
-    return RowCost(**{**asdict(cost), "probe_seconds": time.perf_counter() - begin})
+        gc.collect()  # a model is full of cycles, and the next candidate's memory is measured too
+    return CandidateCost(**{**asdict(cost), "probe_seconds": time.perf_counter() - begin})
 
 
 class _Probe:
-    """State of one row's probe; each method is one stage."""
+    """State of one candidate's probe; each method is one stage."""
 
     def __init__(self, plan: TrialPlan, task: Task, split: Split, key: str) -> None:
         self.plan, self.task, self.key = plan, replace(task, prompt=plan.prompt), key
@@ -195,7 +197,7 @@ class _Probe:
         self.peak = 0
         self.prepare = 0.0  # seconds in front of the first scoring batch
 
-    def run(self) -> RowCost:
+    def run(self) -> CandidateCost:
         reset_peak_memory()
         resident = resident_bytes()
         seed_everything(self.plan.seed)
@@ -221,9 +223,9 @@ class _Probe:
         self.peak = max(self.peak, scoring.peak_bytes(largest))
         save, token = self._save(classifier), scoring.token_seconds
         again, _ = self._scored(validation, min(len(self.split.validation), RELOAD_EXAMPLES))
-        return RowCost(
+        return CandidateCost(
             model=self.plan.model,
-            method=self.plan.row,
+            method=self.plan.candidate,
             key=self.key,
             load=load,
             tokenize=per_example * encoded,
@@ -279,7 +281,7 @@ class _Probe:
         assert isinstance(method, TrainedMethod)
         limit = self.plan.scoring_batch_tokens
         scoring = probe_scoring(run_without_gradients(classifier), validation, limit, SCORING_ALLOWANCE)
-        few = [item for item in validation if item.row < 4]
+        few = [item for item in validation if item.example_index < 4]
         data = TrainingData(
             train,
             np.array(self.task.targets(self.sample)),
@@ -310,22 +312,24 @@ class _Probe:
         scoring = probe_scoring(run, validation, limit, SCORING_ALLOWANCE)
         tokens = [scoring_tokens(inputs, count, limit) for inputs, count in self._parts(train, validation)]
         self.peak = max(self.peak, *(scoring.peak_bytes(largest) for _, largest in tokens))
-        few_validation = _spread(validation, FIT_ROWS * FIT_GROWTH)
+        few_validation = _spread(validation, FIT_EXAMPLES * FIT_GROWTH)
         fit_validation = self._features(classifier, few_validation, self.task.targets(self.validation_sample))
         reset_peak_memory()
-        rows: list[int] = []
+        examples: list[int] = []
         seconds: list[float] = []
-        count, spent = FIT_ROWS, 0.0
-        while not rows or (rows[-1] < len(train) and (len(rows) < 2 or FIT_GROWTH * spent <= FIT_ALLOWANCE)):
+        count, spent = FIT_EXAMPLES, 0.0
+        while not examples or (
+            examples[-1] < len(train) and (len(examples) < 2 or FIT_GROWTH * spent <= FIT_ALLOWANCE)
+        ):
             begin = time.perf_counter()
             chosen = _spread(train, count)
             fit_train = self._features(classifier, chosen, self.task.targets(self.sample))
             fitting = time.perf_counter()
             classifier.fit(fit_train, fit_validation)
-            rows.append(len(chosen))
+            examples.append(len(chosen))
             seconds.append(time.perf_counter() - fitting)
             count, spent = count * FIT_GROWTH, time.perf_counter() - begin
-        base, slope = line(rows[-2:], seconds[-2:])  # a fit grows faster than its rows
+        base, slope = line(examples[-2:], seconds[-2:])  # a fit grows faster than its examples
         fit = base + slope * len(self.split.train)
         self._note_peak()
         return sum(total for total, _ in tokens) * scoring.token_seconds + fit, 0.0, scoring
@@ -352,7 +356,7 @@ class _Probe:
         return [(train, len(self.split.train)), (validation, len(self.split.validation))]
 
     def _features(self, classifier: FittedClassifier, inputs: Sequence[Encoded], targets: Sequence[int]) -> FitData:
-        chosen = [targets[item.row] for item in inputs]
+        chosen = [targets[item.example_index] for item in inputs]
         return collect_features(classifier, inputs, chosen, self.plan.scoring_batch_tokens)
 
     def _save(self, classifier: Classifier) -> float:
@@ -362,22 +366,22 @@ class _Probe:
             return time.perf_counter() - begin
 
 
-def _of_all_lengths(rows: Sequence[Example]) -> tuple[Example, ...]:
-    """Return all rows, or as many as are sampled, evenly spread over their lengths and the longest with them."""
-    if len(rows) <= SAMPLE:
-        return tuple(rows)
-    ordered = sorted(rows, key=lambda row: -len(row.text) - len(row.text_pair or ""))
+def _of_all_lengths(examples: Sequence[Example]) -> tuple[Example, ...]:
+    """Return all examples, or as many as are sampled, evenly spread over their lengths and the longest with them."""
+    if len(examples) <= SAMPLE:
+        return tuple(examples)
+    ordered = sorted(examples, key=lambda example: -len(example.text) - len(example.text_pair or ""))
     return _spread(ordered, SAMPLE)
 
 
-def _spread(rows: Sequence[Any], count: int) -> tuple[Any, ...]:
-    """Return at most `count` rows, evenly spread."""
-    if len(rows) <= count:
-        return tuple(rows)
-    return tuple(rows[index * len(rows) // count] for index in range(count))
+def _spread(examples: Sequence[Any], count: int) -> tuple[Any, ...]:
+    """Return at most `count` examples, evenly spread."""
+    if len(examples) <= count:
+        return tuple(examples)
+    return tuple(examples[index * len(examples) // count] for index in range(count))
 
 
-def _tuning_seconds(plan: TrialPlan, budget: BudgetSettings, cost: RowCost, num_train: int) -> float:
+def _tuning_seconds(plan: TrialPlan, budget: BudgetSettings, cost: CandidateCost, num_train: int) -> float:
     if not budget.is_set or not is_tunable(plan.method) or cost.error:
         return 0.0
     method = plan.method
@@ -395,22 +399,22 @@ def _tuning_seconds(plan: TrialPlan, budget: BudgetSettings, cost: RowCost, num_
     return begun * start + trainings * training
 
 
-def _point_seconds(point: PointPlan, cost: RowCost, split: Split) -> float:
+def _point_seconds(point: PointPlan, cost: CandidateCost, split: Split) -> float:
     """Scale a trial to a smaller sample; classifiers of a curve are not saved."""
-    rows = {name: len(part) for name, part in split.parts()}
-    left = (point.num_train + rows["validation"] + rows["test"]) / sum(rows.values())
-    train = cost.train * point.more_epochs * point.num_train / rows["train"]
+    examples = {name: len(part) for name, part in split.parts()}
+    left = (point.num_train + examples["validation"] + examples["test"]) / sum(examples.values())
+    train = cost.train * point.more_epochs * point.num_train / examples["train"]
     return cost.load + cost.tokenize * left + train + cost.evaluate * point.more_epochs + cost.test
 
 
 def _key(plan: TrialPlan, split: Split) -> str:
-    """Return a hash of what a row's figures depend on."""
+    """Return a hash of what a candidate's figures depend on."""
     what = {
         "method": [plan.method.name, plan.method.model_dump(mode="json")],
         "model": [plan.model, plan.settings.model_dump(mode="json"), plan.scoring_batch_tokens],
         "prompt": plan.prompt.model_dump(mode="json"),
         "precision": plan.precision.precision if plan.precision else None,
-        "rows": {name: len(rows) for name, rows in split.parts()},
+        "examples": {name: len(examples) for name, examples in split.parts()},
         "threads": torch.get_num_threads(),
     }
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
@@ -423,52 +427,52 @@ def estimate_trials(work: Work, task: Task, split: Split, folder: RunFolder) -> 
         work: what is left to do.
         task: labels and input shape.
         split: train and tune are sampled.
-        folder: where earlier estimates stand; figures of rows that are unchanged are taken from there.
+        folder: where earlier estimates stand; figures of candidates that are unchanged are taken from there.
 
     Returns:
-        `rows`, `seconds` and `peak_memory_bytes` of all, `probe_seconds`, and `ends`, the local time at the end.
+        `candidates`, `seconds` and `peak_memory_bytes` of all, `probe_seconds`, and `ends`, the local time at the end.
     """
     earlier = _earlier(folder)
-    known = {(row["model"], row["method"]): _cost(row) for row in earlier}
+    known = {(candidate["model"], candidate["method"]): _cost(candidate) for candidate in earlier}
     begin = time.perf_counter()
-    rows = estimate_rows(work, task, split, known)
+    candidates = estimate_candidates(work, task, split, known)
     probed = time.perf_counter() - begin
     now = datetime.now(UTC)
-    seconds = sum(row["seconds"] for row in rows)
-    names = {(row["model"], row["method"]) for row in rows}
-    kept = [row for row in earlier if (row["model"], row["method"]) not in names]
-    if rows:
+    seconds = sum(candidate["seconds"] for candidate in candidates)
+    names = {(candidate["model"], candidate["method"]) for candidate in candidates}
+    kept = [candidate for candidate in earlier if (candidate["model"], candidate["method"]) not in names]
+    if candidates:
         document = {"version": FORECAST_VERSION, "made": now.isoformat(timespec="seconds"), "probe_seconds": probed}
-        write_checked_json(folder.estimate_file, {**document, "rows": [*kept, *rows]})
+        write_checked_json(folder.estimate_file, {**document, "candidates": [*kept, *candidates]})
     return {
-        "rows": rows,
+        "candidates": candidates,
         "seconds": seconds,
-        "peak_memory_bytes": max((row["peak_memory_bytes"] for row in rows), default=0),
+        "peak_memory_bytes": max((candidate["peak_memory_bytes"] for candidate in candidates), default=0),
         "probe_seconds": probed,
         "ends": (now + timedelta(seconds=seconds)).astimezone().isoformat(timespec="seconds"),
     }
 
 
 def _earlier(folder: RunFolder) -> list[dict[str, Any]]:
-    """Return the rows of the estimate that stands in the folder; none where it is not there, not whole, or old."""
+    """Return the candidates of the estimate that stands in the folder; none where it is not there, not whole, or old."""
     try:
         found = read_checked_json(folder.estimate_file, "")
-        rows: list[dict[str, Any]] = found["rows"] if found["version"] == FORECAST_VERSION else []
-        for row in rows:
-            _cost(row)
+        candidates: list[dict[str, Any]] = found["candidates"] if found["version"] == FORECAST_VERSION else []
+        for candidate in candidates:
+            _cost(candidate)
     except (RunError, KeyError, TypeError, AttributeError):
         return []
-    return rows
+    return candidates
 
 
-def _cost(row: Mapping[str, Any]) -> RowCost:
-    return RowCost(**{name: row[name] for name in RowCost.__dataclass_fields__})
+def _cost(candidate: Mapping[str, Any]) -> CandidateCost:
+    return CandidateCost(**{name: candidate[name] for name in CandidateCost.__dataclass_fields__})
 
 
 def estimate_document(
     folder: RunFolder, records: Iterable[RunRecord], tuning: Mapping[str, Any] | None
 ) -> dict[str, Any] | None:
-    """Return what comparison.json holds under `estimate`: what was expected of each row, and what it took.
+    """Return what comparison.json holds under `estimate`: what was expected of each candidate, and what it took.
 
     Args:
         folder: the run folder.
@@ -476,12 +480,12 @@ def estimate_document(
         tuning: the studies, as comparison.json holds them.
 
     Returns:
-        `probe_seconds` and `rows` with `model`, `method`, and for `trial_seconds`, `tuning_seconds` and
+        `probe_seconds` and `candidates` with `model`, `method`, and for `trial_seconds`, `tuning_seconds` and
         `peak_memory_bytes` each what was `estimate`, what was `measured` (None where there is nothing yet), and their
         `ratio`; None where the folder has no estimate.
     """
-    rows = _earlier(folder)
-    if not rows:
+    candidates = _earlier(folder)
+    if not candidates:
         return None
     complete: dict[tuple[str, str], list[RunRecord]] = {}
     for record in records:
@@ -493,19 +497,19 @@ def estimate_document(
         if one["status"] == "finished"
     }
     documents = []
-    for row in rows:
-        key = row["model"], row["method"]
+    for candidate in candidates:
+        key = candidate["model"], candidate["method"]
         found = complete.get(key, [])
         walls = [record.provenance["wall_seconds"] for record in found if "wall_seconds" in record.provenance]
         peaks = [record.costs.peak_memory_bytes for record in found]
         documents.append(
             {
-                "model": row["model"],
-                "method": row["method"],
-                "error": row["error"],
-                "trial_seconds": _against(row["trial_seconds"], statistics.fmean(walls) if walls else None),
-                "tuning_seconds": _against(row["tuning_seconds"], spent.get(key)),
-                "peak_memory_bytes": _against(row["peak_memory_bytes"], max(peaks, default=None)),
+                "model": candidate["model"],
+                "method": candidate["method"],
+                "error": candidate["error"],
+                "trial_seconds": _against(candidate["trial_seconds"], statistics.fmean(walls) if walls else None),
+                "tuning_seconds": _against(candidate["tuning_seconds"], spent.get(key)),
+                "peak_memory_bytes": _against(candidate["peak_memory_bytes"], max(peaks, default=None)),
             }
         )
     pairs = [
@@ -517,7 +521,7 @@ def estimate_document(
     total = _against(sum(estimate for estimate, _ in pairs), measured if pairs else None)
     return {
         "probe_seconds": read_checked_json(folder.estimate_file, "")["probe_seconds"],
-        "rows": documents,
+        "candidates": documents,
         "all_trials": total,
     }
 

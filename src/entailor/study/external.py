@@ -113,7 +113,7 @@ def _other_side(label: str) -> str | None:
 def check_external(settings: DataSettings) -> None:
     """Open every challenge file and find its columns, so that a wrong name is told before hours of training.
 
-    No row is looked at.
+    No candidate is looked at.
 
     Raises:
         DataError: a file is missing, of no known kind, or has no column of texts or labels.
@@ -155,10 +155,10 @@ def score_external(
         try:
             examples = read_examples(source, _options(source, settings)).examples
             _check_shape(examples, task, source)
-            scoring = scoring_for(task.labels, list(dict.fromkeys(str(row.label) for row in examples)), source)
+            scoring = scoring_for(task.labels, list(dict.fromkeys(str(one.label) for one in examples)), source)
         except EntailorError as error:
             note(f"challenge left out: {error}")
-            found.append({"name": _name(source, sources), "source": source, "error": str(error), "rows": []})
+            found.append({"name": _name(source, sources), "source": source, "error": str(error), "candidates": []})
             continue
         scored = []
         for done, (place, record) in enumerate(complete.items()):
@@ -180,7 +180,7 @@ def _name(source: str, sources: Sequence[str]) -> str:
 
 
 def _options(source: str, settings: DataSettings) -> ReadOptions:
-    """Read a challenge as train is read; a mapping of columns it does not have is not asked of it."""
+    """Read an external test set as train is read; a mapping of columns it does not have is not asked of it."""
     columns = settings.columns
     options = ReadOptions(
         label_names=settings.label_names,
@@ -226,7 +226,7 @@ def _score_trial(
     else:
         predictions = _predict(place, examples, scoring, trust_remote_code=trust_remote_code)
         head = {"version": CHALLENGE_VERSION, "source": source, "fingerprint": fingerprint, "scoring": scoring.words}
-        write_checked_json(file, {**head, "predictions": [asdict(row) for row in predictions]})
+        write_checked_json(file, {**head, "predictions": [asdict(candidate) for candidate in predictions]})
     return replace(record, labels=scoring.labels, predictions=predictions, validation_predictions=())
 
 
@@ -242,20 +242,20 @@ def _predict(
         summed_EL[:, target] += probabilities_EL[:, column]
     return tuple(
         Prediction(
-            id=row.id,
-            label=scoring.of_file[str(row.label)],
+            id=one.id,
+            label=scoring.of_file[str(one.label)],
             probabilities=dict(zip(scoring.labels, map(float, summed_L), strict=True)),
-            group=row.group,
+            group=one.group,
         )
-        for row, summed_L in zip(examples, summed_EL, strict=True)
+        for one, summed_L in zip(examples, summed_EL, strict=True)
     )
 
 
 def _fingerprint(examples: Sequence[Example], scoring: Scoring) -> str:
     """Return a hash of everything the scores follow from, but for the classifier."""
     digest = hashlib.blake2b(digest_size=16)
-    for row in examples:
-        for value in (row.id, row.text, row.text_pair, row.label, row.group):
+    for one in examples:
+        for value in (one.id, one.text, one.text_pair, one.label, one.group):
             digest.update(b"\x00" if value is None else value.encode("utf-8", "surrogatepass") + b"\x01")
     digest.update("\x00".join((*scoring.labels, *scoring.of_model, *scoring.of_model.values())).encode())
     return digest.hexdigest()

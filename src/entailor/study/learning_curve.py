@@ -15,7 +15,7 @@ from entailor.data.example import Split
 from entailor.data.stratify import nested_samples
 from entailor.engine.stopping import RunContext
 from entailor.errors import RunError
-from entailor.evaluation.learning_curve import CurveRow, describe_curves
+from entailor.evaluation.learning_curve import CandidateCurve, describe_curves
 from entailor.methods import Method, TrainedMethod
 from entailor.runs.layout import RunFolder
 from entailor.runs.record import RunRecord
@@ -47,13 +47,13 @@ class PointPlan:
     @property
     def title(self) -> str:
         """What it is called while it runs."""
-        return f"{self.plan.row} on {self.num_train:,} labels, seed {self.plan.seed}"
+        return f"{self.plan.candidate} on {self.num_train:,} labels, seed {self.plan.seed}"
 
 
 def plan_points(plans: Sequence[TrialPlan], sizes: Sequence[int], num_train: int, folder: RunFolder) -> list[PointPlan]:
     """Return the points in the order they run, smallest samples first.
 
-    Sizes that train does not exceed are left out, and rows that are asked rather than trained.
+    Sizes that train does not exceed are left out, and candidates that are asked rather than trained.
 
     Args:
         plans: every trial of the run, its settings chosen.
@@ -65,7 +65,7 @@ def plan_points(plans: Sequence[TrialPlan], sizes: Sequence[int], num_train: int
     for size in sizes:
         for plan in plans:
             if size < num_train and is_learnt(plan.method):
-                place = folder.curve_point(plan.model, plan.row, size, plan.seed)
+                place = folder.curve_point(plan.model, plan.candidate, size, plan.seed)
                 more = _more_epochs(plan.method, size, num_train)
                 method = plan.method
                 if isinstance(method, TrainedMethod):
@@ -149,18 +149,18 @@ def curve_document(
     found = list(folder.curve_records())
     if not found:
         return None
-    rows: dict[tuple[str, str], dict[int, list[RunRecord]]] = {}
+    candidates: dict[tuple[str, str], dict[int, list[RunRecord]]] = {}
     for size, record in [*found, *((num_train, record) for record in whole)]:
         if record.status == "complete":
-            rows.setdefault((record.model, record.name), {}).setdefault(size, []).append(record)
+            candidates.setdefault((record.model, record.name), {}).setdefault(size, []).append(record)
     failed = [
         {"model": record.model, "method": record.name, "n": size, "seed": record.seed, "error": record.error or ""}
         for size, record in found
         if record.status != "complete"
     ]
-    document = describe_curves([CurveRow(*key, sizes) for key, sizes in rows.items() if len(sizes) > 1])
-    for row in document["rows"]:
-        for point in row["points"]:
+    document = describe_curves([CandidateCurve(*key, sizes) for key, sizes in candidates.items() if len(sizes) > 1])
+    for candidate in document["candidates"]:
+        for point in candidate["points"]:
             sampled = None if point["n"] == num_train else point["n"]
-            point["exploratory"] = seal.is_exploratory(choice_name(row["model"], row["method"], sampled))
+            point["exploratory"] = seal.is_exploratory(choice_name(candidate["model"], candidate["method"], sampled))
     return {**document, "failed": failed}

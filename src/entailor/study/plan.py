@@ -1,4 +1,4 @@
-"""From an experiment to the list of its trials: what each row is, what it runs on, and in which order.
+"""From an experiment to the list of its trials: what each candidate is, what it runs on, and in which order.
 
 Plans only; nothing is trained here.
 """
@@ -38,15 +38,15 @@ Note = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Row:
-    """One row of the table: a method, and what holds for it alone.
+class Candidate:
+    """One candidate of the table: a method, and what holds for it alone.
 
     Attributes:
         method: its settings.
         models: the models it runs on.
         model: how they are loaded.
         prompt: how decoders are asked.
-        own: the keys among `models`, `model` and `prompt` that the row sets itself, as written.
+        own: the keys among `models`, `model` and `prompt` that the candidate sets itself, as written.
     """
 
     method: Method
@@ -56,8 +56,8 @@ class Row:
     own: dict[str, Any]
 
 
-def build_row(name: str, settings: dict[str, Any], experiment: Experiment) -> Row:
-    """Lay a row's own settings over the experiment's.
+def build_candidate(name: str, settings: dict[str, Any], experiment: Experiment) -> Candidate:
+    """Lay a candidate's own settings over the experiment's.
 
     Raises:
         ConfigError: an unknown key, a value out of range, or a model the experiment does not list.
@@ -78,7 +78,7 @@ def build_row(name: str, settings: dict[str, Any], experiment: Experiment) -> Ro
             f"{near_miss(unknown[0], experiment.models)}"
         )
     asked = with_template_text(parse_settings(PromptSettings, prompt, f"{where}.prompt"))
-    return Row(build_method(name, settings), models, model, asked, own)
+    return Candidate(build_method(name, settings), models, model, asked, own)
 
 
 def _over(settings: Settings, own: Any, where: str) -> dict[str, Any]:
@@ -87,27 +87,27 @@ def _over(settings: Settings, own: Any, where: str) -> dict[str, Any]:
     return {**settings.model_dump(), **(own or {})}
 
 
-def resolve(experiment: Experiment, rows: dict[str, Row]) -> dict[str, Any]:
+def resolve(experiment: Experiment, candidates: dict[str, Candidate]) -> dict[str, Any]:
     """Return the experiment with every default written out, as experiment.yaml holds it."""
     values = experiment.model_dump(mode="json")
     values["prompt"] = with_template_text(experiment.prompt).model_dump(mode="json")
     values["methods"] = {
-        name: {"method": row.method.name, **row.method.model_dump(mode="json"), **_written_out(row)}
-        for name, row in rows.items()
+        name: {"method": candidate.method.name, **candidate.method.model_dump(mode="json"), **_written_out(candidate)}
+        for name, candidate in candidates.items()
     }
     return values
 
 
-def _written_out(row: Row) -> dict[str, Any]:
-    own = dict(row.own)
+def _written_out(candidate: Candidate) -> dict[str, Any]:
+    own = dict(candidate.own)
     if "prompt" in own and "template" in own["prompt"]:
-        own["prompt"] = {**own["prompt"], "template": row.prompt.template}
+        own["prompt"] = {**own["prompt"], "template": candidate.prompt.template}
     return own
 
 
 def plan_trials(
     experiment: Experiment,
-    rows: dict[str, Row],
+    candidates: dict[str, Candidate],
     task: Task,
     folder: RunFolder,
     environment: dict[str, Any],
@@ -120,12 +120,14 @@ def plan_trials(
     """
     if NO_MODEL in experiment.models:
         raise ConfigError(f"models: {NO_MODEL!r} stands for no model. Write a folder of this name as ./{NO_MODEL}")
-    fitting = {name: row for name, row in rows.items() if task.is_pair or not row.method.needs_pair}
-    for name in [name for name in rows if name not in fitting]:
+    fitting = {
+        name: candidate for name, candidate in candidates.items() if task.is_pair or not candidate.method.needs_pair
+    }
+    for name in [name for name in candidates if name not in fitting]:
         note(f"{name} is left out: it reads the second text of a pair, and the data have single texts")
     if not fitting:
         raise ConfigError("none of the chosen methods fits single texts. Choose others with --methods")
-    needed = [name for name in experiment.models if any(_runs_on(row, name) for row in fitting.values())]
+    needed = [name for name in experiment.models if any(_runs_on(candidate, name) for candidate in fitting.values())]
     choices, families = {}, {}
     for name in needed:
         choices[name], families[name] = open_for_run(name, experiment, folder, environment, note)
@@ -133,27 +135,29 @@ def plan_trials(
     write_checked_json(folder.environment_file, environment)
     plans = []
     for model in (NO_MODEL, *needed):
-        on_it = {name: row for name, row in fitting.items() if _runs_on(row, model)}
-        misfits = [name for name, row in on_it.items() if families.get(model, "encoder") not in row.method.families]
+        on_it = {name: candidate for name, candidate in fitting.items() if _runs_on(candidate, model)}
+        misfits = [
+            name for name, candidate in on_it.items() if families.get(model, "encoder") not in candidate.method.families
+        ]
         if misfits and model != NO_MODEL:
             kind = "an encoder" if families[model] == "encoder" else "a decoder"
             note(f"left out on {model}, {kind}: {', '.join(misfits)}")
-        usable = {name: row for name, row in on_it.items() if name not in misfits}
+        usable = {name: candidate for name, candidate in on_it.items() if name not in misfits}
         for name, reason in misfits_of(model, usable).items():
-            if set(rows) != set(DEFAULT_METHODS):
+            if set(candidates) != set(DEFAULT_METHODS):
                 raise ConfigError(f"methods: {name} cannot work on {model}: {reason}. Take {name} out of methods")
             misfits.append(name)
             note(f"{name} is left out on {model}: {reason}")
-        for name, row in on_it.items():
+        for name, candidate in on_it.items():
             if name not in misfits:
-                plans += _plans_of(name, row, model, choices.get(model), experiment)
+                plans += _plans_of(name, candidate, model, choices.get(model), experiment)
     if not plans:
         raise ConfigError("none of the chosen methods fits the models. Choose others with --methods or --model")
     return plans
 
 
 def place_models(
-    models: list[str], families: dict[str, Family], rows: dict[str, Row], task: Task, note: Note
+    models: list[str], families: dict[str, Family], candidates: dict[str, Candidate], task: Task, note: Note
 ) -> dict[str, Any]:
     """Plan the memory of each model in each way it is loaded; show the plans and return them for environment.json.
 
@@ -163,55 +167,55 @@ def place_models(
     planned: dict[str, Any] = {}
     for model in models:
         ways: dict[str, list[str]] = {}
-        for name, row in rows.items():
-            if _runs_on(row, model) and families[model] in row.method.families:
-                ways.setdefault(f"{row.model!r} {row.method.objective}", []).append(name)
+        for name, candidate in candidates.items():
+            if _runs_on(candidate, model) and families[model] in candidate.method.families:
+                ways.setdefault(f"{candidate.model!r} {candidate.method.objective}", []).append(name)
         for names in ways.values():
-            row = rows[names[0]]
-            plan = plan_model(model, row.model, task, row.method.objective)
+            candidate = candidates[names[0]]
+            plan = plan_model(model, candidate.model, task, candidate.method.objective)
             speed = expected_speed(plan)
             note(f"memory of {model} for {', '.join(names)}: {plan}; {speed}")
-            planned.setdefault(model, []).append({"rows": names, **plan.as_record(), "speed": speed})
+            planned.setdefault(model, []).append({"candidates": names, **plan.as_record(), "speed": speed})
     return planned
 
 
-def misfits_of(model: str, rows: dict[str, Row]) -> dict[str, str]:
-    """Return the rows that cannot work on a model's architecture, each with the reason."""
+def misfits_of(model: str, candidates: dict[str, Candidate]) -> dict[str, str]:
+    """Return the candidates that cannot work on a model's architecture, each with the reason."""
     checked = {
-        name: row
-        for name, row in rows.items()
-        if row.method.objective == "classify" and type(row.method).misfit is not Method.misfit
+        name: candidate
+        for name, candidate in candidates.items()
+        if candidate.method.objective == "classify" and type(candidate.method).misfit is not Method.misfit
     }
     if not checked:
         return {}
     architecture = bare_architecture(model, next(iter(checked.values())).model)
-    reasons = {name: row.method.misfit(architecture) for name, row in checked.items()}
+    reasons = {name: candidate.method.misfit(architecture) for name, candidate in checked.items()}
     return {name: reason for name, reason in reasons.items() if reason is not None}
 
 
-def _runs_on(row: Row, model: str) -> bool:
-    return model in row.models if row.method.needs_backbone else model == NO_MODEL
+def _runs_on(candidate: Candidate, model: str) -> bool:
+    return model in candidate.models if candidate.method.needs_backbone else model == NO_MODEL
 
 
 def _plans_of(
-    name: str, row: Row, model: str, precision: PrecisionChoice | None, experiment: Experiment
+    name: str, candidate: Candidate, model: str, precision: PrecisionChoice | None, experiment: Experiment
 ) -> list[TrialPlan]:
     return [
         TrialPlan(
-            row=name,
-            method=row.method,
+            candidate=name,
+            method=candidate.method,
             model=model,
             seed=seed,
-            settings=row.model,
-            prompt=row.prompt,
+            settings=candidate.model,
+            prompt=candidate.prompt,
             # what is not trained is computed in fp32, and its record shall say so
-            precision=precision if isinstance(row.method, TrainedMethod) else None,
+            precision=precision if isinstance(candidate.method, TrainedMethod) else None,
             restarts=experiment.restarts,
             scoring_batch_tokens=experiment.scoring_batch_tokens or usual_batch_tokens(),
             checkpoint_steps=experiment.checkpoint_steps,
             checkpoint_minutes=experiment.checkpoint_minutes,
         )
-        for seed in (experiment.seeds if row.method.is_seeded else ANY_SEED)
+        for seed in (experiment.seeds if candidate.method.is_seeded else ANY_SEED)
     ]
 
 

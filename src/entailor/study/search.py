@@ -1,4 +1,4 @@
-"""Equal tuning: every row with a search space tries settings under one budget, on train and tune alone.
+"""Equal tuning: every candidate with a search space tries settings under one budget, on train and tune alone.
 
 Draws and pruning are optuna's; here stand the budget, the record of what was tried, and the choice. Test is no part of
 the split these functions work on.
@@ -50,7 +50,7 @@ class Tried:
     """One setting that was tried.
 
     Attributes:
-        number: place in the study, from 0; the first is the row's own settings.
+        number: place in the study, from 0; the first is the candidate's own settings.
         settings: the hyperparameters that were drawn.
         state: complete; pruned (behind others at a rung); cut (the budget was used up); failed, with `error`.
         validation_accuracy: of the best weights, 0 to 1; None where validation was never scored.
@@ -83,23 +83,23 @@ class Tried:
 
 @dataclass(frozen=True)
 class Study:
-    """What a row's budget gave.
+    """What a candidate's budget gave.
 
     Attributes:
         model: as the user named it.
-        row: the row's name.
+        candidate: the candidate's name.
         tried: every setting, in order.
-        best: number of the chosen one; None where none could be used, so that the row keeps its own settings.
+        best: number of the chosen one; None where none could be used, so that the candidate keeps its own settings.
     """
 
     model: str
-    row: str
+    candidate: str
     tried: tuple[Tried, ...]
     best: int | None
 
     @property
     def chosen(self) -> dict[str, float]:
-        """The chosen hyperparameters; empty where the row keeps its own."""
+        """The chosen hyperparameters; empty where the candidate keeps its own."""
         return {} if self.best is None else self.tried[self.best].settings
 
 
@@ -117,14 +117,14 @@ def search_candidates(
     on_progress: Progress,
     run_context: RunContext,
 ) -> list[TrialPlan]:
-    """Spend the budget on each row that can be tuned; return the plans with the chosen settings.
+    """Spend the budget on each candidate that can be tuned; return the plans with the chosen settings.
 
     A study that is finished is read from the run folder; one that was broken off goes on from the last checkpoint of
     the setting that was being tried.
 
     Args:
         plans: every trial that will be run.
-        budget: what each row may spend.
+        budget: what each candidate may spend.
         task: labels and input shape.
         split: its test is not looked at.
         folder: where studies are kept.
@@ -139,9 +139,9 @@ def search_candidates(
     chosen = []
     for plan in plans:
         if is_tunable(plan.method):
-            key = plan.model, plan.row
+            key = plan.model, plan.candidate
             if key not in studies:
-                place = folder.study(plan.model, plan.row)
+                place = folder.study(plan.model, plan.candidate)
                 studies[key] = _Tuner(plan, budget, task, blind, place, on_progress, run_context).run()
             plan = with_settings(plan, studies[key].chosen)  # noqa: PLW2901 - the same plan, its settings chosen
         chosen.append(plan)
@@ -202,7 +202,7 @@ def with_settings(plan: TrialPlan, settings: Mapping[str, float]) -> TrialPlan:
 
 
 def search_ranges(method: Method) -> dict[str, Range]:
-    """Return the search space, widened where the row's own settings lie outside it: they are tried first."""
+    """Return the search space, widened where the candidate's own settings lie outside it: they are tried first."""
     ranges = {}
     for name, found in method.search_space().items():
         own = _own_value(method, name)
@@ -211,13 +211,13 @@ def search_ranges(method: Method) -> dict[str, Range]:
 
 
 def _own_value(method: Method, name: str) -> float:
-    """Return a row's own setting; a learning rate that is not given is the general one."""
+    """Return a candidate's own setting; a learning rate that is not given is the general one."""
     value = getattr(method, name)
     return float(getattr(method, "learning_rate") if value is None else value)  # noqa: B009 - trained methods have it
 
 
 class _Tuner:
-    """State of one row's study; each method is one stage."""
+    """State of one candidate's study; each method is one stage."""
 
     def __init__(
         self,
@@ -245,13 +245,13 @@ class _Tuner:
             self.run_context.note(self._words(self.tried[-1]))
         discard_leftovers(self.folder)  # which a kill right after a study was written leaves behind
         best = _best(self.tried, self.method.metric_for_best_model)
-        study = Study(self.plan.model, self.plan.row, tuple(self.tried), best)
+        study = Study(self.plan.model, self.plan.candidate, tuple(self.tried), best)
         if not finished:
             self._write_study("finished", study)
         if best is None:
             self.run_context.note(
-                f"tuning {self.plan.row} on {self.plan.model}: none of {len(self.tried)} settings could be used. See "
-                "the errors above; the row keeps its own settings"
+                f"tuning {self.plan.candidate} on {self.plan.model}: none of {len(self.tried)} settings could be used. See "
+                "the errors above; the candidate keeps its own settings"
             )
         return study
 
@@ -272,7 +272,7 @@ class _Tuner:
         document = {
             "version": STUDY_VERSION,
             "model": self.plan.model,
-            "method": self.plan.row,
+            "method": self.plan.candidate,
             "key": self._key(),
             "status": status,
             "written": _now(),
@@ -331,7 +331,7 @@ class _Tuner:
         attempt = _Attempt(self, trial)
         number, result, error, failure = len(self.tried), TrainingResult(), None, None
         # the name keeps checkpoints of two settings apart, also where the same values are drawn twice
-        plan = replace(with_settings(self.plan, settings), row=f"{self.plan.row}, setting {number + 1}")
+        plan = replace(with_settings(self.plan, settings), candidate=f"{self.plan.candidate}, setting {number + 1}")
         try:
             rest = (attempt.on_progress, attempt.on_evaluation, self.run_context)
             result = train_only(plan, self.task, self.split, self.folder, *rest)
@@ -369,7 +369,7 @@ class _Tuner:
         outcome = one.error or f"validation {100 * (one.validation_accuracy or 0):.1f} %"
         state = {"pruned": f", stopped after {one.epochs:.3g} epochs", "cut": ", cut by the budget"}.get(one.state, "")
         of = f" of {self.budget.trials}" if self.budget.trials else ""
-        place = f"{self.plan.row} on {self.plan.model}, {one.number + 1}{of}"
+        place = f"{self.plan.candidate} on {self.plan.model}, {one.number + 1}{of}"
         return f"tuning {place}: {settings}: {outcome}{state} ({one.seconds:.1f} s)"
 
 
@@ -378,7 +378,7 @@ class _Attempt:
 
     def __init__(self, tuner: _Tuner, trial: Any) -> None:
         self.tuner, self.trial = tuner, trial
-        self.title = f"tuning {tuner.plan.row}, setting {len(tuner.tried) + 1}"
+        self.title = f"tuning {tuner.plan.candidate}, setting {len(tuner.tried) + 1}"
         self.began = time.perf_counter()
         self.state: Literal["complete", "pruned", "cut"] = "complete"
         self.evaluations: list[float] = []
@@ -416,7 +416,7 @@ def _failure(error: Exception) -> Failure:
 
 
 def _hopeless(tried: Sequence[Tried]) -> bool:
-    """Tell whether the row fails for a reason that no other setting changes; its trials will say which."""
+    """Tell whether the candidate fails for a reason that no other setting changes; its trials will say which."""
     crashed = len(tried) >= CRASHES and all(one.failure == "crashed" for one in tried)
     return crashed or tried[0].failure == "refused"
 

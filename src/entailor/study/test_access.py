@@ -66,9 +66,9 @@ class AccessLog:
         write_checked_json(self.path, {"version": ACCESS_LOG_VERSION, **self.document()})
 
 
-def choice_name(model: str, row: str, num_train: int | None = None) -> str:
-    """Return what a choice is called: model and row, and the size of a point on a learning curve."""
-    return f"{model} {row}" + (f" n={num_train}" if num_train is not None else "")
+def choice_name(model: str, candidate: str, num_train: int | None = None) -> str:
+    """Return what a choice is called: model and candidate, and the size of a point on a learning curve."""
+    return f"{model} {candidate}" + (f" n={num_train}" if num_train is not None else "")
 
 
 def choice_of(plan: TrialPlan) -> str:
@@ -82,7 +82,7 @@ def log_test_access(
     """Write down that the test split is about to be read with these choices made.
 
     A read that gave no result is replaced: nothing can have been learnt from it. Choices that were there before are no
-    new read. Seeds are no choice: a row is judged by all of them.
+    new read. Seeds are no choice: a candidate is judged by all of them.
 
     Args:
         path: test_access.json.

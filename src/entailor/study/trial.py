@@ -64,10 +64,10 @@ Progress = Callable[[str, int, int, str], None]
 
 @dataclass(frozen=True)
 class TrialPlan:
-    """What one trial is: a row of the experiment and a seed.
+    """What one trial is: a candidate of the experiment and a seed.
 
     Attributes:
-        row: the row's name.
+        candidate: its name.
         method: its settings.
         model: the model as the user named it, or "none" for methods without one.
         seed: of initialisation, data order and dropout.
@@ -81,7 +81,7 @@ class TrialPlan:
         checkpoint_minutes: minutes between two checkpoints, or None; changes no result.
     """
 
-    row: str
+    candidate: str
     method: Method
     model: str
     seed: int
@@ -97,7 +97,7 @@ class TrialPlan:
     def decisive(self) -> dict[str, Any]:
         """Return what decides the result: all but how often a training is saved."""
         return {
-            "row": self.row,
+            "candidate": self.candidate,
             "method": self.method.name,
             "hyperparameters": self.method.model_dump(mode="json"),
             "model": self.model,
@@ -221,7 +221,7 @@ def discard_leftovers(folder: Path) -> None:
 def _blank_record(plan: TrialPlan, task: Task, error: str | None = None) -> RunRecord:
     return RunRecord(
         model=plan.model,
-        name=plan.row,
+        name=plan.candidate,
         method=plan.method.name,
         seed=plan.seed,
         labels=task.labels,
@@ -332,7 +332,7 @@ class _Trial:
             self.training = TrainingResult(
                 train_seconds=context["train_seconds"], examples_seen=context["examples_seen"]
             )
-            self.run_context.note(f"{self.plan.row}: goes on from the checkpoint at step {snapshot.step}")
+            self.run_context.note(f"{self.plan.candidate}: goes on from the checkpoint at step {snapshot.step}")
         for attempt in range(first, self.plan.restarts + 1):
             seed = self.plan.seed + attempt * RESTART_SEED_STEP
             classifier = self.classifier = self._adapt(seed)
@@ -489,7 +489,9 @@ class _Trial:
 
     def _score_test(self, classifier: Classifier) -> NDArray[np.float64]:
         inputs = self._encode(classifier, self.split.test)
-        self.truncated_share = len({item.row for item in inputs if item.truncated}) / max(1, len(self.split.test))
+        self.truncated_share = len({item.example_index for item in inputs if item.truncated}) / max(
+            1, len(self.split.test)
+        )
         if self.truncated_share:
             longest = max(len(item) for item in inputs if item.truncated)
             self.events.append(
@@ -552,7 +554,7 @@ class _Trial:
         gap = float(np.abs(first - second).max())
         if gap > SCORE_TOLERANCE:
             raise TrainingError(
-                f"{self.plan.row}: the saved classifier gives other scores than the trained one (by {gap:.2g}). "
+                f"{self.plan.candidate}: the saved classifier gives other scores than the trained one (by {gap:.2g}). "
                 "Some trained tensor is not saved; please report this with the experiment.yaml"
             )
         self.provenance["reload_gap"] = gap
@@ -564,7 +566,7 @@ def describe_classifier(plan: TrialPlan, task: Task, provenance: dict[str, Any])
         "version": CLASSIFIER_VERSION,
         "method": plan.method.name,
         "hyperparameters": plan.method.model_dump(mode="json"),
-        "row": plan.row,
+        "candidate": plan.candidate,
         "model": plan.model,
         "model_settings": plan.settings.model_dump(mode="json"),
         "prompt": plan.prompt.model_dump(mode="json"),

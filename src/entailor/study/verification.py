@@ -130,24 +130,24 @@ def _scored_again(folder: RunFolder, place: Path, record: RunRecord, sample: int
         return Check(
             what, "sound", "its files fit their checksums; the trial failed, so there is no classifier to score"
         )
-    rows = list(record.predictions)
-    chosen = random.Random(0).sample(rows, min(sample, len(rows)))
+    recorded = list(record.predictions)
+    chosen = random.Random(0).sample(recorded, min(sample, len(recorded)))
     try:
         classifier = load_classifier(place, trust_remote_code=trust_remote_code)
         limit = read_saved(place)["scoring_batch_tokens"]
-        examples = [Example(row.id, row.text, row.text_pair, row.label, row.group) for row in chosen]
+        examples = [Example(one.id, one.text, one.text_pair, one.label, one.group) for one in chosen]
         logprobs_EL = score(classifier, classifier.encode(examples), limit)
     except EntailorError as error:
         return Check(what, "not scored", f"its files fit their checksums, but: {error}")
     gap = _gap(chosen, np.exp(logprobs_EL), record.labels)
-    words = f"{len(chosen)} of {len(rows)} test examples scored again, probabilities within {gap:.1g}"
+    words = f"{len(chosen)} of {len(recorded)} test examples scored again, probabilities within {gap:.1g}"
     if gap > SCORE_TOLERANCE:
         return Check(what, "differs", f"{words}; at most {SCORE_TOLERANCE:.0e} was expected")
     return Check(what, "sound", words)
 
 
-def _gap(rows: Sequence[Prediction], probabilities_EL: Any, labels: Sequence[str]) -> float:
-    recorded_EL = np.array([[row.probabilities[label] for label in labels] for row in rows])
+def _gap(examples: Sequence[Prediction], probabilities_EL: Any, labels: Sequence[str]) -> float:
+    recorded_EL = np.array([[example.probabilities[label] for label in labels] for example in examples])
     return float(np.abs(recorded_EL - probabilities_EL).max())
 
 
@@ -159,11 +159,11 @@ def _figures(folder: RunFolder, records: Sequence[RunRecord]) -> Check:
         held = read_checked_json(folder.comparison_file, again)
         priorities = _priorities(folder)
         with well_formed(RunError, folder.comparison_file, again):
-            # what was known when a row was added stands in test_access.json, not in the records
-            for row in held["rows"]:
-                exploratory = row.pop("exploratory", False)
+            # what was known when a candidate was added stands in test_access.json, not in the records
+            for candidate in held["candidates"]:
+                exploratory = candidate.pop("exploratory", False)
                 if exploratory:
-                    held["sentence"] = held["sentence"].partition(f" {row['method']} is exploratory")[0]
+                    held["sentence"] = held["sentence"].partition(f" {candidate['method']} is exploratory")[0]
         with well_formed(RunError, folder.path / "trials", again):
             ordered = sorted(records, key=lambda one: (one.model, one.name, one.seed))
             again = json.loads(json.dumps(compare_records(ordered, priorities=priorities)))
