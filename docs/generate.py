@@ -124,7 +124,8 @@ def config_page() -> str:
         "# Experiment keys",
         "Written by `docs/generate.py`; do not edit.",
         "An experiment is a YAML file given with `--config`, flags over it, and `key=value` words over both. A key of "
-        "a section is written with a dot on the command line: `data.validation_size=0.2`. A method's key may stand with the "
+        "a section is written with a dot on the command line: `data.validation_size=0.2`. A method's key may "
+        "stand with the "
         "row's name (`lora.r=8`) or alone (`learning_rate=1e-4`); alone it goes to every chosen method that has it, "
         "else to the section that has it "
         "(`load_in_4bit=true`). An "

@@ -124,7 +124,7 @@ def _put(run: Path, name: str, body: bytes) -> None:
             if isinstance(value, dict):
                 hostile.write_value(file, value)
     else:
-        hostile.seal_trial(trial)
+        hostile.sign_trial(trial)
 
 
 def _read_run(run: Path, how: int) -> None:

@@ -309,7 +309,7 @@ def read_value(file: Path) -> Any:
     return value
 
 
-def seal_trial(trial: Path) -> None:
+def sign_trial(trial: Path) -> None:
     """Let the record's checksums be those of the files that stand there."""
     head = read_value(trial / "record.json")
     write_value(trial / "record.json", {**head, "files": checksums(trial, leave_out=("record.json",))})
@@ -376,7 +376,7 @@ def _changed(name: str, change: Callable[[Any], Any]) -> Build:
             write_value(file, value if replaced is None else replaced)
         else:
             file.write_text(json.dumps(value if replaced is None else replaced))
-            seal_trial(first_trial(run))
+            sign_trial(first_trial(run))
         return over_run(run)
 
     return build
@@ -391,7 +391,7 @@ def _lines(change: Callable[[list[dict[str, Any]]], Any]) -> Build:
         rows = [json.loads(line) for line in file.read_text().splitlines()]
         change(rows)
         file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        seal_trial(first_trial(run))
+        sign_trial(first_trial(run))
         return over_run(run)
 
     return build
@@ -442,15 +442,15 @@ CHANGES: dict[str, Build] = {
     "prompt of numbers": _changed(CLASSIFIER, _set("prompt", to={"template": 3})),
     "frequencies are a list": _changed("trials/none/majority/seed-0/adapter/frequencies.json", lambda value: [1]),
     "frequencies of text": _changed("trials/none/majority/seed-0/adapter/frequencies.json", lambda value: {"a": "x"}),
-    "rows are text": _changed("comparison.json", _set("rows", to="many")),
-    "rows of numbers": _changed("comparison.json", _set("rows", to=[1, 2])),
-    "row outwards": _changed("comparison.json", _set("rows", 0, "method", to="../../x")),
-    "row is absolute": _changed("comparison.json", _set("rows", 0, "method", to="/etc")),
-    "seeds outwards": _changed("comparison.json", _set("rows", 0, "seeds", to=["../../x"])),
-    "seeds are a number": _changed("comparison.json", _set("rows", 0, "seeds", to=3)),
-    "a seed of 400 digits": _changed("comparison.json", _set("rows", 0, "seeds", to=[10**400])),
-    "confusion is empty": _changed("comparison.json", _set("rows", 0, "confusion", to=[])),
-    "accuracy is text": _changed("comparison.json", _set("rows", 0, "accuracy", to="good")),
+    "rows are text": _changed("comparison.json", _set("candidates", to="many")),
+    "rows of numbers": _changed("comparison.json", _set("candidates", to=[1, 2])),
+    "row outwards": _changed("comparison.json", _set("candidates", 0, "method", to="../../x")),
+    "row is absolute": _changed("comparison.json", _set("candidates", 0, "method", to="/etc")),
+    "seeds outwards": _changed("comparison.json", _set("candidates", 0, "seeds", to=["../../x"])),
+    "seeds are a number": _changed("comparison.json", _set("candidates", 0, "seeds", to=3)),
+    "a seed of 400 digits": _changed("comparison.json", _set("candidates", 0, "seeds", to=[10**400])),
+    "confusion is empty": _changed("comparison.json", _set("candidates", 0, "confusion", to=[])),
+    "accuracy is text": _changed("comparison.json", _set("candidates", 0, "accuracy", to="good")),
     "no recommendation": _changed("comparison.json", _set("recommendation", to=[1])),
     "labels are null": _changed("comparison.json", _set("labels", to=None)),
     "a count beyond": _changed("comparison.json", _set("num_test", to=10**400)),

@@ -56,7 +56,7 @@ def test_one_file_makes_a_method(
     assert done.returncode == 0, done.stderr
     comparison = json.loads(done.stdout)
     assert comparison["failed"] == []
-    row = next(row for row in comparison["rows"] if row["method"] == "bitfit")
+    row = next(row for row in comparison["candidates"] if row["method"] == "bitfit")
     assert row["hyperparameters"]["train_norms"] is True
     assert 0 < row["trainable_parameters"] < row["total_parameters"] / 2
 

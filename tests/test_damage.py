@@ -160,7 +160,7 @@ def test_what_tuning_curves_challenges_and_the_forecast_wrote_is_looked_at_too(e
         "estimate.json",
         "tuning/*/*/study.json",
         "curve/**/predictions.jsonl",
-        "trials/*/*/*/challenges/*.json",
+        "trials/*/*/*/external/*.json",
     )
     for pattern in patterns:
         (file,) = run.glob(pattern)
@@ -171,7 +171,7 @@ def test_what_tuning_curves_challenges_and_the_forecast_wrote_is_looked_at_too(e
         assert found in (file.relative_to(run).as_posix(), file.parent.relative_to(run).as_posix())
         if "external" not in pattern:
             file.write_bytes(whole)
-    compare(again)  # what is damaged of a challenge is scored again
+    compare(again)  # what is damaged of an external test set is scored again
     assert damaged() == []
 
 

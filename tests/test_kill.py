@@ -45,6 +45,6 @@ def test_a_signal_that_asks_is_obeyed_and_the_same_command_goes_on(runs, tmp_pat
 
 
 def test_the_comparison_of_outcomes_sees_a_changed_figure_and_a_missing_file():
-    one = {"a.json": {"rows": [{"accuracy": 0.5}]}, "b": "1"}
+    one = {"a.json": {"candidates": [{"accuracy": 0.5}]}, "b": "1"}
     assert differing(one, one) == []
-    assert len(differing(one, {"a.json": {"rows": [{"accuracy": 0.25}]}})) == 2
+    assert len(differing(one, {"a.json": {"candidates": [{"accuracy": 0.25}]}})) == 2

@@ -11,6 +11,7 @@ EntailorError
 │   └── DivergedError      a loss, a gradient or a score that is not finite
 ├── OutputError            a file or folder that may not be written
 └── RunError               a run folder that is missing, damaged or belongs to another experiment
+    └── VersionError       one that another release of Entailor wrote
 
 Every failure a user can cause or meet is one of these. Its text names the place, what was found, what was
 expected and the next step; the command line prints the text alone, and a traceback only with ``--debug``.
@@ -107,9 +108,40 @@ class RunError(EntailorError):
     """A run folder is missing, damaged or belongs to another experiment."""
 
 
+class VersionError(RunError):
+    """A run folder, or a file of it, was written by another release of Entailor."""
+
+    def __init__(self, path: object, version: object, expected: int) -> None:
+        earlier = isinstance(version, int) and version < expected
+        release = "Entailor 0.1, which still reads it" if earlier else "a later release of Entailor"
+        remedy = "pip install 'entailor<0.2'" if earlier else "pip install --upgrade entailor"
+        super().__init__(
+            f"{path}: version {str(version)[:20]} found, expected {expected}: written by {release} ({remedy}). To run "
+            "it again with this release give another --out"
+        )
+
+
+RENAMED = {
+    "tune": "validation",
+    "tune_split": "validation_split",
+    "tune_size": "validation_size",
+    "max_tune_examples": "max_validation_examples",
+    "tuning_seed": "search_seed",
+    "corpus_size": "bundled_size",
+    "challenge": "external",
+    "forecast": "estimate",
+    "forecast_only": "estimate_only",
+}
+"""Keys and flags of the first release, and what they are called now."""
+
+
 def near_miss(name: str, known: Iterable[str]) -> str:
-    """Return `` Did you mean 'x'?`` for the closest known name, or an empty string."""
+    """Return `` Did you mean 'x'?`` for the closest known name, its new name if it was renamed, or nothing."""
+    known = list(known)
+    renamed = RENAMED.get(name.rpartition(".")[2])
+    if renamed and any(one.rpartition(".")[2] == renamed for one in known):
+        return f" It was renamed: write {renamed!r} instead."
     if len(name) > MOST_NAME:  # is none of them, and comparing takes time in the square of its length
         return ""
-    close = get_close_matches(name, list(known), n=1, cutoff=0.6)
+    close = get_close_matches(name, known, n=1, cutoff=0.6)
     return f" Did you mean {close[0]!r}?" if close else ""

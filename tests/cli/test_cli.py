@@ -224,7 +224,7 @@ def test_quiet_is_silent(entailor_, words):
     result = entailor_(*words, "--quiet")
     assert result.err == ""
     assert "bag_of_words" in result.out
-    assert json.loads(entailor_(*words, "-q", "--json").out)["rows"]
+    assert json.loads(entailor_(*words, "-q", "--json").out)["candidates"]
 
 
 def test_file_flags_and_words_go_over_each_other_in_this_order(entailor_, words, tmp_path):
@@ -503,7 +503,7 @@ def test_ctrl_c_from_outside(tmp_path, tiny_model, nli_files):
     asked = r"(stopping after this step, with a checkpoint; once more stops at once\n)?"
     assert re.fullmatch(rf"{asked}interrupted.*; the same command goes on where it stopped\n", err)
     comparison = read_checked_json(tmp_path / "run" / "comparison.json", "")
-    assert [row["method"] for row in comparison["rows"]] == ["majority"]
+    assert [row["method"] for row in comparison["candidates"]] == ["majority"]
     assert (tmp_path / "run" / "report.html").exists()
 
 

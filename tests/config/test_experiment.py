@@ -224,7 +224,8 @@ def test_long_values_are_cut_in_messages():
 def test_a_yaml_file_goes_under_the_words(tmp_path):
     file = tmp_path / "run.yaml"
     file.write_text(
-        "out: runs/file\nseeds: 3\ndata: {validation_size: 0.3, test_size: 0.25}\nmethods:\n  lora: {r: 4, lora_alpha: 8}\n"
+        "out: runs/file\nseeds: 3\ndata: {validation_size: 0.3, test_size: 0.25}\nmethods:\n  lora: "
+        "{r: 4, lora_alpha: 8}\n"
     )
     values = read_yaml(file)
     set_key(values, ["out"], "runs/flag")

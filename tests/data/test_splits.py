@@ -54,7 +54,7 @@ def test_parts_are_taken_from_train_by_label_and_premise(tmp_path):
     assert (data.labels, data.is_pair, data.findings) == (LABELS, True, ())
     assert data.fingerprint == data.split.fingerprint()
     assert any("600 rows" in note for note in data.notes)
-    assert any("test (120 rows) and tune (60 rows) taken from train" in note for note in data.notes)
+    assert any("test (120 rows) and validation (60 rows) taken from train" in note for note in data.notes)
 
 
 def test_parts_keep_the_order_of_the_file(tmp_path):
@@ -241,7 +241,12 @@ def test_pairs_here_and_single_texts_there(tmp_path):
     ("rows", "settings", "kind", "said"),
     [
         (pair_rows(20), {"validation_size": 0.5, "test_size": 0.5}, DataError, "nothing is left to train on"),
-        (pair_rows(20), {"validation_size": 1, "test_size": 59}, DataError, "60 rows, of which test 59 and tune 1"),
+        (
+            pair_rows(20),
+            {"validation_size": 1, "test_size": 59},
+            DataError,
+            "60 rows, of which test 59 and validation 1",
+        ),
         (pair_rows(20), {"validation_size": 2.5}, ConfigError, r"data\.validation_size: 2\.5 is neither"),
         (
             pair_rows(20),

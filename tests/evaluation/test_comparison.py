@@ -21,8 +21,11 @@ def test_one_row_a_model_and_method_with_means_over_seeds(record):
     ]
     found = compare_records(records, extra={"name": "demo"})
     assert found["name"] == "demo"
-    assert [(row["model"], row["method"]) for row in found["rows"]] == [("org/tiny", "lora"), ("org/tiny", "majority")]
-    lora, majority = found["rows"]
+    assert [(row["model"], row["method"]) for row in found["candidates"]] == [
+        ("org/tiny", "lora"),
+        ("org/tiny", "majority"),
+    ]
+    lora, majority = found["candidates"]
     a, b = lora["accuracy"]["per_seed"]
     assert lora["num_seeds"] == 2
     assert lora["accuracy"]["mean"] == pytest.approx((a + b) / 2)
@@ -40,7 +43,7 @@ def test_one_row_a_model_and_method_with_means_over_seeds(record):
 
 def test_a_clear_winner_is_said(record):
     found = compare_records([record("majority", accuracy=0.35), record("lora", accuracy=0.9)])
-    winner, loser = found["rows"]
+    winner, loser = found["candidates"]
     assert found["winner"]["method"] == "lora"
     assert found["winner"]["tied_with"] == []
     assert winner["best"]
@@ -74,12 +77,12 @@ def test_rows_that_cannot_be_told_apart_are_said(record):
         [{"model": "org/tiny", "method": "full_finetuning"}],
     )
     assert "does not differ significantly from" in found["sentence"]
-    assert [row["tied_with_best"] for row in found["rows"]] == [False, True, False]
+    assert [row["tied_with_best"] for row in found["candidates"]] == [False, True, False]
 
 
 def test_a_winner_at_chance_is_not_praised(record):
     found = compare_records([record("a", accuracy=0.34), record("bb", accuracy=0.33)])
-    assert not any(row["beats_majority"] for row in found["rows"])
+    assert not any(row["beats_majority"] for row in found["candidates"])
     assert found["sentence"].endswith("Yet it is not better than the majority baseline.")
 
 
@@ -96,8 +99,8 @@ def test_failed_trials_are_kept_with_their_reasons(record):
     bad = replace(record("p_tuning"), status="failed", error="loss is not a number", predictions=())
     half = replace(record("lora", seed=1), status="failed", error="killed", predictions=())
     found = compare_records([record("lora"), bad, half])
-    assert [row["method"] for row in found["rows"]] == ["lora"]
-    assert found["rows"][0]["failed_seeds"] == [{"seed": 1, "error": "killed"}]
+    assert [row["method"] for row in found["candidates"]] == ["lora"]
+    assert found["candidates"][0]["failed_seeds"] == [{"seed": 1, "error": "killed"}]
     assert {(one["method"], one["error"]) for one in found["failed"]} == {
         ("p_tuning", "loss is not a number"),
         ("lora", "killed"),
@@ -106,7 +109,7 @@ def test_failed_trials_are_kept_with_their_reasons(record):
 
 def test_all_trials_failed(record):
     found = compare_records([replace(record(), status="failed", error="no room", predictions=())])
-    assert found["rows"] == []
+    assert found["candidates"] == []
     assert found["winner"] is None
     assert found["majority_accuracy"] is None
     assert found["sentence"] == "No trial finished: 1 of 1 failed."
@@ -127,7 +130,7 @@ def test_order_of_examples_and_labels_does_not_matter(record):
 
 def test_events_carry_their_seed(record):
     found = compare_records([record(seed=0), record(seed=1, events=("predictions collapsed to neutral",))])
-    assert found["rows"][0]["events"] == [{"seed": 1, "text": "predictions collapsed to neutral"}]
+    assert found["candidates"][0]["events"] == [{"seed": 1, "text": "predictions collapsed to neutral"}]
 
 
 @pytest.mark.parametrize(
@@ -201,7 +204,7 @@ def test_every_two_rows_are_compared_and_grouped(record):
         [record("lora", accuracy=0.9), record("probe", accuracy=0.6), record("rand", accuracy=0.33)]
     )
     assert len(found["pairs"]) == 3
-    assert {row["group"] for row in found["rows"]} == {"a", "b", "c"}
+    assert {row["group"] for row in found["candidates"]} == {"a", "b", "c"}
     for pair in found["pairs"]:
         assert pair["significant"] == (pair["p_holm"] < 0.05)
         assert pair["a"]["method"] != pair["b"]["method"]
@@ -211,28 +214,29 @@ def test_every_two_rows_are_compared_and_grouped(record):
 
 def test_seeds_widen_the_interval_and_the_worst_is_said(record):
     apart = compare_records([record(seed=seed, accuracy=share) for seed, share in enumerate((0.6, 0.75, 0.9))])
-    accuracy = apart["rows"][0]["accuracy"]
+    accuracy = apart["candidates"][0]["accuracy"]
     assert accuracy["worst"] == min(accuracy["per_seed"])
     assert accuracy["high"] - accuracy["low"] > 0.3
 
 
 def test_shuffled_labels_are_not_above_chance(record):
-    """Rows that know nothing: each alone would be called better than the majority baseline in 1 of 40, all together rarely any is."""
+    """Rows that know nothing: each alone would be called better than the majority baseline in 1 of 40, all together
+    rarely any is."""
     called = 0
     for seed in range(15):
         rows = [record("row" * (i + 1), seed=seed, accuracy=1 / 3, n=150) for i in range(4)]
-        called += any(row["beats_majority"] for row in compare_records(rows)["rows"])
+        called += any(row["beats_majority"] for row in compare_records(rows)["candidates"])
     assert called <= 2
 
 
 def test_calibrated_figures_stand_beside_the_raw_ones(record):
-    with_one = compare_records([record(temperature=0.3, seed=0), record(temperature=0.4, seed=1)])["rows"][0]
+    with_one = compare_records([record(temperature=0.3, seed=0), record(temperature=0.4, seed=1)])["candidates"][0]
     assert with_one["calibrated"]["temperatures"] == [0.3, 0.4]
     assert with_one["calibrated"]["ece"] != with_one["ece"]
     assert with_one["calibrated"]["log_loss"] != with_one["log_loss"]
     assert with_one["coverage"][0]["coverage"] == 1.0
     assert with_one["coverage"][0]["accuracy"] == pytest.approx(with_one["accuracy"]["mean"])
-    without = compare_records([record(seed=0), record(temperature=0.4, seed=1)])["rows"][0]
+    without = compare_records([record(seed=0), record(temperature=0.4, seed=1)])["candidates"][0]
     assert without["calibrated"] is None
     assert without["coverage"]
 
@@ -257,5 +261,5 @@ def test_equal_accuracies_stand_by_name_and_not_by_time(record, seconds, backwar
         for (model, name), spent in zip(places, seconds, strict=True)
     ]
     found = compare_records(rows[::-1] if backwards else rows)
-    assert [(row["model"], row["method"]) for row in found["rows"]] == places
+    assert [(row["model"], row["method"]) for row in found["candidates"]] == places
     assert (found["winner"]["model"], found["winner"]["method"]) == places[0]

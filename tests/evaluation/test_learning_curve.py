@@ -50,7 +50,7 @@ def test_many_curves_at_once_are_fitted_as_each_alone():
 
 def test_predictions_have_intervals_that_hold_the_truth():
     document = describe_curves([curve("one", law(1.5, 0.5, 0.1))])
-    (row,) = document["rows"]
+    (row,) = document["candidates"]
     assert row["refused"] is None
     assert row["fit"]["r2"] > 0.99
     for one in row["predicted"]:
@@ -77,7 +77,7 @@ def test_a_curve_that_is_level_at_its_end_says_so():
 )
 def test_a_poor_fit_is_refused_with_the_reason(errors, sizes, why):
     document = describe_curves([curve("one", errors, sizes=sizes)])
-    (row,) = document["rows"]
+    (row,) = document["candidates"]
     assert why in row["refused"]
     assert (row["fit"], row["predicted"]) == (None, [])
     assert "is not predicted" in document["sentence"]
@@ -85,7 +85,7 @@ def test_a_poor_fit_is_refused_with_the_reason(errors, sizes, why):
 
 def test_a_prediction_that_says_nothing_is_refused():
     noisy = curve("one", [0.62, 0.6, 0.5, 0.48, 0.44], num_test=40)
-    (row,) = describe_curves([noisy])["rows"]
+    (row,) = describe_curves([noisy])["candidates"]
     told = [one for one in row["predicted"] if "refused" not in one]
     assert row["refused"] or len(told) < 2
 
@@ -113,4 +113,4 @@ def test_points_over_other_examples_are_refused():
 
 
 def test_nothing_yet():
-    assert describe_curves([])["rows"] == []
+    assert describe_curves([])["candidates"] == []

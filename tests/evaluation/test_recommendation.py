@@ -129,7 +129,7 @@ def test_a_row_at_chance_is_not_picked_beside_one_above_it(record):
     lora = answering(base, {*range(0, 36, 3), 1, 2, 4, 5, 7, 8, 10, 11, 13})
     guess = answering(like(base, "guess", stored_bytes=1), {*range(0, 36, 3), 1, 2, 4, 34, 35})
     summary = compare_records([lora, guess])
-    leader, other = summary["rows"]
+    leader, other = summary["candidates"]
     assert leader["p_majority"] < 0.05 <= other["p_majority"]
     assert other["tied_with_best"]
     assert summary["recommendation"]["method"] == "lora"
@@ -164,7 +164,7 @@ def test_the_pareto_set_by_hand(record):
         priced(record, "beaten", 0.6, train_seconds=60.0),
         like(priced(record, "guess", 0.33), "guess", train_seconds=0.0, stored_bytes=0),
     ]
-    found = {row["method"]: row for row in compare_records(rows)["rows"]}
+    found = {row["method"]: row for row in compare_records(rows)["candidates"]}
     assert [name for name, row in found.items() if row["pareto"]] == ["best", "good"]
     assert found["best"]["pareto_by"] == ["latency", "stored", "memory", "train_time"]
     assert found["good"]["pareto_by"] == ["train_time"]
@@ -173,5 +173,5 @@ def test_the_pareto_set_by_hand(record):
 
 def test_equal_rows_are_both_in_the_pareto_set(level):
     dear = level[0]
-    rows = compare_records([dear, like(dear, "twin")])["rows"]
+    rows = compare_records([dear, like(dear, "twin")])["candidates"]
     assert [row["pareto"] for row in rows] == [True, True]

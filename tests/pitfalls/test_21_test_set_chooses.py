@@ -21,7 +21,7 @@ def test_ours_cannot_tell_guessing_from_guessing():
 
 
 def test_ours_gives_every_row_an_interval_and_a_paired_test(finished_run):
-    rows = finished_run.summary["rows"]
+    rows = finished_run.summary["candidates"]
     assert all(row["accuracy"]["low"] <= row["accuracy"]["mean"] <= row["accuracy"]["high"] for row in rows)
     assert all(0 <= row["difference_to_best"]["p_holm"] <= 1 for row in rows if not row["best"])
     assert any(row["tied_with_best"] for row in rows if not row["best"])

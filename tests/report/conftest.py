@@ -112,12 +112,12 @@ def make_record(row: tuple, seed: int, n: int, model: str = MODEL) -> RunRecord:
     )
 
 
-def make_challenges(records: list[RunRecord]) -> list[dict]:
-    """Return one challenge that was scored, with hostile names, and one that could not be read."""
+def make_external_test_sets(records: list[RunRecord]) -> list[dict]:
+    """Return one external test set that was scored, with hostile names, and one that could not be read."""
     scored = [replace(one, predictions=one.predictions[:120]) for one in records if one.status == "complete"]
     return [
         compare_external("<b>hans</b>", "data/<b>hans</b>.jsonl", "labels as trained", scored),
-        {"name": "gone", "source": "gone.csv", "error": "gone.csv: no such file", "rows": []},
+        {"name": "gone", "source": "gone.csv", "error": "gone.csv: no such file", "candidates": []},
     ]
 
 
@@ -126,7 +126,9 @@ def make_folder(path: Path, records: list[RunRecord]) -> RunFolder:
     folder = RunFolder(path)
     for record in records:
         record.write(folder.trial(record.model, record.name, record.seed))
-    write_checked_json(folder.comparison_file, compare_records(records, extra={"external": make_challenges(records)}))
+    write_checked_json(
+        folder.comparison_file, compare_records(records, extra={"external": make_external_test_sets(records)})
+    )
     values = {"models": [MODEL], "seeds": [0, 1], "note": "<script>alert(1)</script>"}
     write_text(folder.experiment_file, dump_checked_yaml(values))
     write_checked_json(

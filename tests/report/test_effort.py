@@ -31,7 +31,7 @@ def tried(number: int, rate: float, state: str, accuracy: float | None, error: s
 @pytest.fixture
 def full(comparison: dict[str, Any]) -> dict[str, Any]:
     """A comparison with everything this module shows."""
-    row = comparison["rows"][0]
+    row = comparison["candidates"][0]
     name = {"model": row["model"], "method": NAME}
     budget = {"trials": 3, "minutes": None, "examples": None, "pruner": "successive_halving"}
     trials = [
@@ -62,18 +62,18 @@ def full(comparison: dict[str, Any]) -> dict[str, Any]:
     ]
     return {
         **comparison,
-        "rows": [{**row, "method": NAME, "exploratory": True}, *comparison["rows"][1:]],
+        "candidates": [{**row, "method": NAME, "exploratory": True}, *comparison["candidates"][1:]],
         "tuning": {"budget": budget, "studies": [study]},
         "learning_curve": {
             "num_test": 100,
-            "rows": [curve_row],
+            "candidates": [curve_row],
             "best": [],
             "crossings": [crossing],
             "failed": [],
             "sentence": "lora, best at 1,000 labels: more labels are worth it.",
         },
-        "estimate": {"probe_seconds": 9.0, "rows": [estimate_row], "all_trials": pair},
-        "test_reads": {"test": {"examples": 100, "sha256": "d" * 32}, "reads": reads},
+        "estimate": {"probe_seconds": 9.0, "candidates": [estimate_row], "all_trials": pair},
+        "test_access": {"test": {"examples": 100, "sha256": "d" * 32}, "reads": reads},
     }
 
 
@@ -82,7 +82,7 @@ def test_a_comparison_without_any_of_it_shows_nothing(comparison):
     assert str(effort_section(comparison)).strip() == ""
 
 
-def test_lines_say_what_was_tried_what_more_labels_give_and_how_good_the_forecast_was(full):
+def test_lines_say_what_was_tried_what_more_labels_give_and_how_good_the_estimate_was(full):
     text = "\n".join(effort_lines(full))
     assert "tuning, 3 trials a row, on validation alone:" in text
     assert re.search(r"lora</b>\s+3\s+1\s+3.0 k\s+36 s\s+61.0 %\s+learning_rate 0.001", text)
@@ -112,7 +112,7 @@ def test_the_page_shows_every_trial_and_marks_what_was_stopped_chosen_and_explor
 
 
 def test_a_refused_prediction_gives_its_reason(full):
-    row = full["learning_curve"]["rows"][0]
+    row = full["learning_curve"]["candidates"][0]
     row |= {"fit": None, "predicted": [], "refused": "3 sizes; a fit needs 4"}
     assert "no prediction: 3 sizes; a fit needs 4" in str(effort_section(full))
 
@@ -129,11 +129,11 @@ def test_budgets_in_words(budget, words):
     assert budget_words(budget) == words
 
 
-def test_a_forecast_names_what_could_not_be_found_out_and_the_day_it_ends():
+def test_an_estimate_names_what_could_not_be_found_out_and_the_day_it_ends():
     row = {"model": "m", "method": "lora", "trials": 3, "error": None, "trial_seconds": 60.0, "tuning_seconds": 0.0}
     row |= {"curve_seconds": 30.0, "seconds": 210.0, "peak_memory_bytes": 10**9, "peak_gpu_memory_bytes": None}
     broken = {**row, "method": "full", "error": "ModelError: no such file"}
-    expected = {"rows": [row, broken], "seconds": 100_000.0, "peak_memory_bytes": 10**9, "probe_seconds": 4.0}
+    expected = {"candidates": [row, broken], "seconds": 100_000.0, "peak_memory_bytes": 10**9, "probe_seconds": 4.0}
     lines = estimate_lines({**expected, "ends": "2026-01-02T11:30:00+00:00"})
     assert re.search(r"lora\s+3\s+60 s\s+–\s+30 s\s+4 min\s+1.0 GB", lines[1])
     assert lines[3] == "  full: ModelError: no such file"

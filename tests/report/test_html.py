@@ -143,7 +143,7 @@ def test_no_comparison_says_the_next_step(tmp_path):
 
 
 def test_something_else_under_its_name_is_refused(tmp_path):
-    write_checked_json(tmp_path / "comparison.json", {"rows": []})
+    write_checked_json(tmp_path / "comparison.json", {"candidates": []})
     with pytest.raises(RunError, match="no comparison of trials"):
         write_report(RunFolder(tmp_path))
 
@@ -168,9 +168,9 @@ def test_parts_a_comparison_does_not_hold_are_not_shown(comparison, records):
     new = ("pairs", "detectable", "recommendation", "external")
     rows = [
         {key: value for key, value in row.items() if key not in ("coverage", "calibrated")}
-        for row in comparison["rows"]
+        for row in comparison["candidates"]
     ]
-    old = {**{key: value for key, value in comparison.items() if key not in new}, "rows": rows}
+    old = {**{key: value for key, value in comparison.items() if key not in new}, "candidates": rows}
     words = Page(render(name="x", comparison=old, records=records)).words
     assert comparison["sentence"] in words
     assert "What to ship" not in words

@@ -9,7 +9,7 @@ from entailor.runs.record import CurvePoint
 
 @pytest.fixture
 def figures(comparison, records):
-    rows = comparison["rows"]
+    rows = comparison["candidates"]
     names = [row["method"] for row in rows]
     curves = [[record.curve for record in records if record.name == name] for name in names]
     return {
@@ -44,7 +44,7 @@ def test_ids_do_not_clash_on_one_page(figures):
 
 
 def test_figures_are_the_same_each_time(comparison, figures):
-    rows = comparison["rows"]
+    rows = comparison["candidates"]
     assert plots.accuracy_by_memory([row["method"] for row in rows], rows) == figures["memory"]
 
 
@@ -72,28 +72,28 @@ def test_training_free_rows_have_a_place_on_the_time_axis(figures):
 
 def test_hostile_and_foreign_names_are_drawn_as_text(comparison):
     name = '<script>alert("x")</script> $\\frac$ 模型'
-    rows = comparison["rows"][:1]
+    rows = comparison["candidates"][:1]
     for svg in (plots.accuracy_with_intervals([name], rows, 0.3), plots.accuracy_by_memory([name], rows)):
         ET.fromstring(svg)
         assert "<script" not in svg
 
 
 def test_what_was_not_measured_is_not_drawn(comparison):
-    row = {**comparison["rows"][0], "latency_p50_ms": None, "calibrated": None, "coverage": []}
+    row = {**comparison["candidates"][0], "latency_p50_ms": None, "calibrated": None, "coverage": []}
     assert plots.accuracy_by_latency(["lora"], [row]) is None
     assert plots.reliability_calibrated(["lora"], [row]) is None
     assert plots.accuracy_by_coverage(["lora"], [row]) is None
 
 
 def test_rows_on_the_front_of_a_cost_are_ringed(comparison):
-    row = {**comparison["rows"][0], "pareto_by": ["memory"]}
+    row = {**comparison["candidates"][0], "pareto_by": ["memory"]}
     rings = [plots.accuracy_by_memory(["lora"], [{**row, "pareto_by": by}]) for by in (["memory"], ["latency"])]
     assert rings[0].count("<path") > rings[1].count("<path")
 
 
 def test_letters_stand_beside_the_intervals(comparison, figures):
-    for row in comparison["rows"]:
-        assert f">{row['letters']}</text>" in figures["forest"]
+    for row in comparison["candidates"]:
+        assert f">{row['group']}</text>" in figures["forest"]
 
 
 def test_no_curves_no_plot():
@@ -120,7 +120,7 @@ def test_seeds_are_averaged():
 
 
 def test_one_trained_row_alone_still_has_ticks(comparison):
-    row = {**comparison["rows"][0], "train_seconds": 30.0}
+    row = {**comparison["candidates"][0], "train_seconds": 30.0}
     assert "30 s" in plots.accuracy_by_train_time(["lora"], [row])
     free = {**row, "train_seconds": 0.0}
     assert "none" in plots.accuracy_by_train_time(["majority"], [free])

@@ -52,7 +52,7 @@ def printed(comparison, width):
 
 def test_terminal_table_marks_the_best_and_keeps_figures_whole_at_80_columns(comparison):
     text = printed(comparison, 80)
-    best = comparison["rows"][0]
+    best = comparison["candidates"][0]
     assert f"* {best['method']}" in text
     figure = f"{100 * best['accuracy']['mean']:.1f} ({100 * best['accuracy']['low']:.1f}–"
     assert figure in text
@@ -77,7 +77,7 @@ def test_names_with_brackets_are_text_and_no_markup(records):
 
 def test_plain_table_is_aligned_and_uncoloured(comparison):
     lines = tables.plain_table(comparison).splitlines()
-    table = lines[: len(comparison["rows"]) + 1]
+    table = lines[: len(comparison["candidates"]) + 1]
     assert len({len(line) for line in table}) == 1  # the last column is right-aligned
     assert "\x1b" not in "".join(lines)
     assert lines[-1] == comparison["sentence"]
@@ -108,9 +108,9 @@ def test_classification_report_says_undefined(records):
 
 def test_letters_and_the_pareto_set_are_marked(comparison):
     text = tables.plain_table(comparison)
-    for row in comparison["rows"]:
+    for row in comparison["candidates"]:
         line = next(line for line in text.splitlines() if line[2:].startswith(row["method"] + " "))
-        assert f" {row['letters']}{'°' if row['pareto'] else ' '}" in line + " "
+        assert f" {row['group']}{'°' if row['pareto'] else ' '}" in line + " "
 
 
 def test_what_is_recommended_and_when_not_is_said(comparison):
@@ -122,8 +122,10 @@ def test_what_is_recommended_and_when_not_is_said(comparison):
 
 def test_challenges_are_told(records):
     scored = {"name": "hans", "majority_accuracy": 0.5, "scoring": "two-way: summed", "error": None}
-    scored["rows"] = [{"method": "lora", "accuracy": {"mean": 0.61}}]
-    gone = {"name": "gone", "error": "gone.csv: no such file", "rows": []}
+    scored["candidates"] = [{"method": "lora", "accuracy": {"mean": 0.61}}]
+    gone = {"name": "gone", "error": "gone.csv: no such file", "candidates": []}
     text = tables.plain_table({**compare_records(records), "external": [scored, gone]})
-    assert "challenge hans: best lora with 61.0 % (its most frequent label: 50.0 %)\n    two-way: summed" in text
-    assert "challenge gone: left out: gone.csv: no such file" in text
+    assert (
+        "external test set hans: best lora with 61.0 % (its most frequent label: 50.0 %)\n    two-way: summed" in text
+    )
+    assert "external test set gone: left out: gone.csv: no such file" in text

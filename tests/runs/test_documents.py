@@ -102,7 +102,7 @@ def test_lines_are_bounded_and_named(tmp_path, monkeypatch):
 
 def test_what_is_not_well_formed_is_one_error_about_the_file():
     for act, found in (
-        (lambda: {}["rows"], "missing 'rows'"),
+        (lambda: {}["candidates"], "missing 'candidates'"),
         ([].pop, "pop from empty list"),
         (lambda: "x" + 1, "concatenate"),
         (lambda: int("x"), "invalid literal"),

@@ -296,10 +296,10 @@ def test_the_winner_is_the_first_complete_seed_of_the_best_row():
         {"model": "m", "method": "lora", "best": True, "seeds": [10, 2]},
         {"model": "none", "method": "majority", "best": False, "seeds": [0]},
     ]
-    assert folder.winner({"rows": rows}) == Path("runs/x/trials/m/lora/seed-2")
-    assert folder.winner({"rows": []}) is None
-    assert folder.winner({"rows": rows, "recommendation": {"model": None, "method": None}}) is None
-    assert folder.winner({"rows": [], "recommendation": None}) is None
+    assert folder.winner({"candidates": rows}) == Path("runs/x/trials/m/lora/seed-2")
+    assert folder.winner({"candidates": []}) is None
+    assert folder.winner({"candidates": rows, "recommendation": {"model": None, "method": None}}) is None
+    assert folder.winner({"candidates": [], "recommendation": None}) is None
 
 
 # --- of a stranger

@@ -282,7 +282,7 @@ def test_an_empty_input_is_an_error(lora, tmp_path):
 @pytest.mark.parametrize("row", ["majority", "hypothesis_only", "linear_probe"])
 def test_evaluation_agrees_with_the_comparison(finished_run, nli_files, row):
     record = evaluate(trial_of(finished_run, row), nli_files.test)
-    shown = next(one for one in finished_run.summary["rows"] if one["method"] == row)
+    shown = next(one for one in finished_run.summary["candidates"] if one["method"] == row)
     metrics = evaluate_record(record)
     assert metrics.accuracy.value == shown["accuracy"]["mean"]
     assert metrics.accuracy.low == pytest.approx(shown["accuracy"]["low"])
@@ -329,7 +329,7 @@ def test_the_label_names_of_the_run_are_known(nli_split: Split, nli_experiment: 
     values = {"data": data, "methods": {"bag_of_words": {}}, "out": str(tmp_path / "run")}
     run = compare(nli_experiment.model_copy(update=values))
     metrics = evaluate_record(evaluate(run.winner, files["test"]))
-    assert metrics.accuracy.value == run.summary["rows"][0]["accuracy"]["mean"]
+    assert metrics.accuracy.value == run.summary["candidates"][0]["accuracy"]["mean"]
     shutil.move(tmp_path / "run" / run.winner.relative_to(tmp_path / "run"), tmp_path / "shipped")
     shutil.rmtree(tmp_path / "run")
     with pytest.raises(LabelError, match="label '0'"):
@@ -381,7 +381,7 @@ def test_a_folder_that_is_no_run(tmp_path, nli_files):
 
 
 def test_a_run_without_a_complete_trial(tmp_path):
-    write_checked_json(RunFolder(tmp_path).comparison_file, {"rows": [], "winner": None})
+    write_checked_json(RunFolder(tmp_path).comparison_file, {"candidates": [], "winner": None})
     with pytest.raises(RunError, match="no trial of this run is complete"):
         find_trial(tmp_path)
 
@@ -390,7 +390,7 @@ def test_a_run_none_of_whose_rows_is_within_the_limits(copy_of, finished_run):
     folder = RunFolder(copy_of("lora").parents[3])
     none = {"model": None, "method": None}
     write_checked_json(folder.comparison_file, {**finished_run.summary, "recommendation": none})
-    with pytest.raises(RunError, match=r"no row keeps within the limits of `recommend`.* Give a trial's folder"):
+    with pytest.raises(RunError, match=r"no candidate keeps within the limits of `recommend`.* Give a trial's folder"):
         find_trial(folder.path)
 
 
@@ -402,7 +402,7 @@ def test_the_first_seed_that_is_complete_stands_for_the_row(copy_of, finished_ru
     reseal(trial, status="failed", error="TrainingError: other scores")
     lora = {"model": record["model"], "method": "lora", "best": True, "seeds": [1]}
     picked = {"model": record["model"], "method": "lora"}
-    write_checked_json(folder.comparison_file, {**finished_run.summary, "rows": [lora], "recommendation": picked})
+    write_checked_json(folder.comparison_file, {**finished_run.summary, "candidates": [lora], "recommendation": picked})
     assert find_trial(folder.path) == trial.parent / "seed-1"
     with pytest.raises(RunError, match="was not finished, or failed"):
         find_trial(trial)

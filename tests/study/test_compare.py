@@ -67,7 +67,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     trials: list[tuple[str, int]] = []
 
     def counted(plan: Any, *rest: Any) -> RunRecord:
-        trials.append((plan.row, plan.seed))
+        trials.append((plan.candidate, plan.seed))
         return run_trial(plan, *rest)
 
     monkeypatch.setattr(entailor.study.compare, "run_trial", counted)
@@ -95,7 +95,7 @@ def without_times(summary: dict[str, Any]) -> dict[str, Any]:
     """A summary with its rows by name and without what a clock or the memory of the process decides."""
     rows = {
         (row["model"], row["method"]): {key: value for key, value in row.items() if key not in TIMES}
-        for row in summary["rows"]
+        for row in summary["candidates"]
     }
     # between equally good rows the quicker one is called the best, and its tests are the others' tests
     for row in rows.values():
@@ -103,9 +103,9 @@ def without_times(summary: dict[str, Any]) -> dict[str, Any]:
             del row[key]
         for key in ("pareto", "pareto_by"):  # costs
             del row[key]
-    others = ("winner", "sentence", "precision", "rows", "pairs", "detectable", "recommendation", "test_reads")
+    others = ("winner", "sentence", "precision", "candidates", "pairs", "detectable", "recommendation", "test_access")
     kept = {key: value for key, value in summary.items() if key not in others}
-    return {**kept, "rows": rows}
+    return {**kept, "candidates": rows}
 
 
 # --- what a run leaves behind
@@ -146,8 +146,8 @@ def test_comparison_json_holds_the_keys_other_tools_read(finished_run: Compariso
     summary = json.loads(finished_run.folder.comparison_file.read_text())
     assert summary.pop("checksum").startswith("sha256:")
     assert summary == json.loads(json.dumps(finished_run.summary))
-    assert len(summary["rows"]) == 5
-    for row in summary["rows"]:
+    assert len(summary["candidates"]) == 5
+    for row in summary["candidates"]:
         assert set(row["accuracy"]) >= {"mean", "low", "high"}
         assert row["num_seeds"] == (2 if row["method"] == "lora" else 1)
         for key in ("macro_f1", "train_seconds", "peak_memory_bytes", "trainable_parameters", "stored_bytes"):
@@ -160,7 +160,7 @@ def test_comparison_json_holds_the_keys_other_tools_read(finished_run: Compariso
 
 
 def test_learnable_data_are_learnt(finished_run: Comparison):
-    accuracy = {row["method"]: row["accuracy"]["mean"] for row in finished_run.summary["rows"]}
+    accuracy = {row["method"]: row["accuracy"]["mean"] for row in finished_run.summary["candidates"]}
     assert accuracy["majority"] == pytest.approx(1 / 3)
     assert accuracy["bag_of_words"] > 0.9
     assert accuracy["hypothesis_only"] > 0.9  # the data are made so; with real ones this would be an artefact
@@ -219,7 +219,7 @@ def test_other_priorities_pick_another_row_and_train_nothing(quick, started):
     first = compare(quick)
     assert first.winner == first.folder.trial("none", "bag_of_words", 0)
     started.clear()
-    stored = {row["method"]: row["stored_bytes"] for row in first.summary["rows"]}
+    stored = {row["method"]: row["stored_bytes"] for row in first.summary["candidates"]}
     small = parse_settings(Priorities, {"max_stored_bytes": stored["majority"]})
     second = compare(changed(quick, recommend=small))
     assert started == []
@@ -268,7 +268,7 @@ def test_a_broken_off_run_goes_on_where_it_stopped(
     records = sorted(Path(out).rglob("record.json"))
     assert len(records) == done_before
     halfway = json.loads((Path(out) / "comparison.json").read_text())
-    assert sum(row["num_seeds"] for row in halfway["rows"]) == done_before
+    assert sum(row["num_seeds"] for row in halfway["candidates"]) == done_before
     assert (Path(out) / "report.html").exists()
     before = {path: path.stat().st_mtime_ns for path in records}
     started.clear()
@@ -276,7 +276,7 @@ def test_a_broken_off_run_goes_on_where_it_stopped(
     assert len(started) == 4 - done_before
     assert {path: path.stat().st_mtime_ns for path in records} == before
     whole = without_times(finished_run.summary)
-    whole["rows"] = {key: row for key, row in whole["rows"].items() if key[1] in rows}
+    whole["candidates"] = {key: row for key, row in whole["candidates"].items() if key[1] in rows}
     assert without_times(resumed.summary) == whole
 
 
@@ -328,7 +328,7 @@ def test_a_failed_trial_is_recorded_the_others_go_on_and_it_is_tried_again(nli_e
     assert (failed["method"], failed["seed"]) == ("lora", 0)
     assert "nowhere" in failed["error"]
     assert "target_modules" in failed["error"]
-    assert {row["method"] for row in run.summary["rows"]} == {"majority", "linear_probe"}
+    assert {row["method"] for row in run.summary["candidates"]} == {"majority", "linear_probe"}
     assert [record.status for record in run.records] == ["complete", "failed", "complete"]
     assert "nowhere" in run.folder.report_file.read_text()
     started.clear()
@@ -338,7 +338,7 @@ def test_a_failed_trial_is_recorded_the_others_go_on_and_it_is_tried_again(nli_e
     methods["lora"] = {"target_modules": ["query"], "num_train_epochs": 1, "r": 2}
     fixed = compare(changed(experiment, methods=methods))
     assert fixed.summary["failed"] == []
-    assert {row["method"] for row in fixed.summary["rows"]} == {"majority", "lora", "linear_probe"}
+    assert {row["method"] for row in fixed.summary["candidates"]} == {"majority", "lora", "linear_probe"}
 
 
 def test_an_unforeseen_error_is_recorded_with_its_traceback(quick, monkeypatch):
@@ -352,7 +352,7 @@ def test_an_unforeseen_error_is_recorded_with_its_traceback(quick, monkeypatch):
     details = run.folder.trial("none", "bag_of_words", 0) / "traceback.txt"
     assert str(details) in failed["error"]
     assert "in broken" in details.read_text()
-    assert [row["method"] for row in run.summary["rows"]] == ["majority"]
+    assert [row["method"] for row in run.summary["candidates"]] == ["majority"]
 
 
 def test_when_all_fail_there_is_a_report_and_the_settings_can_be_set_right(nli_experiment, out, real_page):
@@ -427,7 +427,7 @@ def test_methods_seeds_and_rows_can_be_added(nli_experiment, out, started):
     run = compare(changed(nli_experiment, methods={"majority": {}}, seeds=(0,), out=out))
     assert len(started) == 4
     assert len(run.records) == 1
-    rows = {row["method"]: row for row in run.summary["rows"]}
+    rows = {row["method"]: row for row in run.summary["candidates"]}
     assert rows.keys() == {"majority", "lora", "narrow"}
     assert rows["lora"]["seeds"] == [0, 2]
     assert rows["narrow"]["registered_method"] == "lora"
@@ -444,7 +444,7 @@ def test_a_damaged_trial_is_run_again_with_a_note(quick, started):
     notes: list[str] = []
     again = compare(quick, Observer(note=notes.append))
     assert started == [("bag_of_words", 0)]
-    assert again.summary["rows"][0]["accuracy"] == run.summary["rows"][0]["accuracy"]
+    assert again.summary["candidates"][0]["accuracy"] == run.summary["candidates"][0]["accuracy"]
     assert any(str(damaged) in note for note in notes)
 
 
@@ -474,7 +474,7 @@ def test_single_texts_leave_hypothesis_only_out_with_a_note(quick, nli_split, cs
     experiment = changed(quick, data=DataSettings(**files), methods={"hypothesis_only": {}, "bag_of_words": {}})
     notes: list[str] = []
     run = compare(experiment, Observer(note=notes.append))
-    assert [row["method"] for row in run.summary["rows"]] == ["bag_of_words"]
+    assert [row["method"] for row in run.summary["candidates"]] == ["bag_of_words"]
     assert [note for note in notes if note.startswith("hypothesis_only is left out")]
     with pytest.raises(ConfigError, match="none of the chosen methods"):
         compare(changed(experiment, methods={"hypothesis_only": {}}))
@@ -489,8 +489,8 @@ def test_two_labels(nli_experiment, nli_split, csv_of, tmp_path, out):
     run = compare(changed(nli_experiment, data=DataSettings(**files), methods=rows, seeds=(0,), out=out))
     assert run.summary["failed"] == []
     assert run.summary["labels"] == ["entailment", "neutral"]
-    assert run.summary["rows"][0]["accuracy"]["mean"] > 0.9
-    assert all(len(row["confusion"]) == 2 for row in run.summary["rows"])
+    assert run.summary["candidates"][0]["accuracy"]["mean"] > 0.9
+    assert all(len(row["confusion"]) == 2 for row in run.summary["candidates"])
 
 
 def test_a_model_called_none_is_refused(quick):
@@ -586,7 +586,7 @@ def labels_as_numbers(nli_split, tmp_path) -> DataSettings:
 
 def test_labels_and_columns_are_mapped_by_name(quick, labels_as_numbers, finished_run):
     run = compare(changed(quick, data=labels_as_numbers))
-    row = next(row for row in run.summary["rows"] if row["method"] == "bag_of_words")
-    earlier = next(row for row in finished_run.summary["rows"] if row["method"] == "bag_of_words")
+    row = next(row for row in run.summary["candidates"] if row["method"] == "bag_of_words")
+    earlier = next(row for row in finished_run.summary["candidates"] if row["method"] == "bag_of_words")
     assert row["accuracy"] == earlier["accuracy"]
     assert row["confusion"] == earlier["confusion"]

@@ -47,7 +47,7 @@ def probed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     rows: list[str] = []
 
     def counted(plan: TrialPlan, *rest: Any) -> CandidateCost:
-        rows.append(plan.row)
+        rows.append(plan.candidate)
         return probe_candidate(plan, *rest)
 
     monkeypatch.setattr(entailor.study.estimate, "probe_candidate", counted)
@@ -85,7 +85,9 @@ def test_what_prompts_share_is_not_counted_for_each(nli_experiment, nli_task, nl
     monkeypatch.setattr("entailor.study.estimate.probe_scoring", lambda *what: ScoringCost(1.0, 0.0, 0))
     model = str(tiny_model("llama"))
     none, eight = (
-        probe_candidate(replace(plan_of(nli_experiment, "in_context", num_fewshot=shots), model=model), nli_task, nli_split)
+        probe_candidate(
+            replace(plan_of(nli_experiment, "in_context", num_fewshot=shots), model=model), nli_task, nli_split
+        )
         for shots in (0, 8)
     )
     assert eight.test == pytest.approx(none.test, rel=0.2)  # a second for each token of a row
@@ -150,7 +152,7 @@ class Item:
     truncated = False
 
     def __init__(self, row: int, length: int) -> None:
-        self.row, self.length = row, length
+        self.candidate, self.length = row, length
 
     def __len__(self) -> int:
         return self.length
@@ -196,7 +198,9 @@ def test_trials_tuning_and_curve_are_counted(nli_experiment, nli_task, nli_split
     bag = plan_of(nli_experiment, "bag_of_words")
     key = entailor.study.estimate._key(plan, nli_split)
     known = {
-        ("none", "bag_of_words"): CandidateCost("none", "bag_of_words", entailor.study.estimate._key(bag, nli_split), train=2)
+        ("none", "bag_of_words"): CandidateCost(
+            "none", "bag_of_words", entailor.study.estimate._key(bag, nli_split), train=2
+        )
     }
     known[plan.model, "lora"] = CandidateCost(plan.model, "lora", key, load=1, train=10, evaluate=2)
     plans = [bag, plan, replace(plan, seed=1)]
@@ -218,12 +222,12 @@ def test_trials_tuning_and_curve_are_counted(nli_experiment, nli_task, nli_split
 def test_the_forecast_alone_runs_nothing_and_the_run_does_not_measure_again(experiment, probed, tmp_path):
     expected = estimate(experiment)
     assert probed == ["bag_of_words", "linear_probe", "lora"] or sorted(probed) == sorted(experiment.methods)
-    assert {row["method"]: row["trials"] for row in expected["rows"]} == {
+    assert {row["method"]: row["trials"] for row in expected["candidates"]} == {
         "bag_of_words": 1,
         "linear_probe": 1,
         "lora": 2,
     }
-    assert expected["seconds"] == pytest.approx(sum(row["seconds"] for row in expected["rows"]))
+    assert expected["seconds"] == pytest.approx(sum(row["seconds"] for row in expected["candidates"]))
     assert not list(tmp_path.rglob("record.json"))
     assert not (tmp_path / "run" / "test_access.json").exists()
     lines = estimate_lines(expected)
@@ -239,12 +243,12 @@ def test_the_forecast_alone_runs_nothing_and_the_run_does_not_measure_again(expe
 
 def check_truth(run: Comparison) -> None:
     found = run.summary["estimate"]
-    for row in found["rows"]:
+    for row in found["candidates"]:
         for key in ("trial_seconds", "peak_memory_bytes"):
             assert row[key]["ratio"] == pytest.approx(row[key]["estimate"] / row[key]["measured"])
     walls = [record.provenance["wall_seconds"] for record in run.records]
     assert found["all_trials"]["measured"] == pytest.approx(sum(walls))
-    assert json.loads((run.folder.path / "estimate.json").read_text())["rows"]
+    assert json.loads((run.folder.path / "estimate.json").read_text())["candidates"]
     assert any(line.startswith("estimate against truth") for line in effort_lines(run.summary))
 
 
@@ -262,7 +266,7 @@ def test_what_is_complete_is_not_estimate(experiment, probed):
     seen: list[dict[str, Any]] = []
     compare(quick, Observer(estimate=seen.append))
     assert probed == []
-    assert (seen[0]["rows"], seen[0]["seconds"]) == ([], 0)
+    assert (seen[0]["candidates"], seen[0]["seconds"]) == ([], 0)
 
 
 def test_it_can_be_switched_off(experiment, probed):

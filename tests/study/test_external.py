@@ -50,8 +50,8 @@ def test_the_test_file_as_a_challenge_gives_the_figures_of_test(quick):
     (challenge,) = summary["external"]
     assert (challenge["name"], challenge["num_examples"], challenge["error"]) == ("test", 18, None)
     assert challenge["scoring"] == "labels as trained"
-    test = {row["method"]: row for row in summary["rows"]}
-    for row in challenge["rows"]:
+    test = {row["method"]: row for row in summary["candidates"]}
+    for row in challenge["candidates"]:
         same = test[row["method"]]
         for key in ("mean", "low", "high", "worst"):
             assert row["accuracy"][key] == pytest.approx(same["accuracy"][key])
@@ -66,7 +66,7 @@ def test_a_two_way_set_is_scored_by_summing_neutral_and_contradiction(quick, two
     assert challenge["labels"] == ["entailment", "not_entailment"]
     assert "the probabilities of neutral and contradiction are summed" in challenge["scoring"]
     record = next(record for record in run.records if record.name == "bag_of_words")
-    stored = json.loads(next(run.folder.trial(record.model, record.name, 0).glob("challenges/*.json")).read_text())
+    stored = json.loads(next(run.folder.trial(record.model, record.name, 0).glob("external/*.json")).read_text())
     for row, found in zip(record.predictions, stored["predictions"], strict=True):
         summed = row.probabilities["neutral"] + row.probabilities["contradiction"]
         assert found["probabilities"]["not_entailment"] == pytest.approx(summed)
@@ -74,7 +74,7 @@ def test_a_two_way_set_is_scored_by_summing_neutral_and_contradiction(quick, two
     right = sum(
         (row["probabilities"]["entailment"] > 0.5) == (row["label"] == "entailment") for row in stored["predictions"]
     )
-    scored = next(row for row in challenge["rows"] if row["method"] == "bag_of_words")
+    scored = next(row for row in challenge["candidates"] if row["method"] == "bag_of_words")
     assert scored["accuracy"]["mean"] == pytest.approx(right / 18)
 
 
@@ -84,9 +84,9 @@ def test_a_finished_run_is_scored_and_not_trained_again(quick, two_way, monkeypa
     records = {path: path.stat().st_mtime_ns for path in first.folder.path.rglob("record.json")}
     monkeypatch.setattr(entailor.study.compare, "run_trial", lambda *_: pytest.fail("a trial was run again"))
     second = compare(challenged(quick, two_way))
-    assert [row["method"] for row in second.summary["external"][0]["rows"]]
+    assert [row["method"] for row in second.summary["external"][0]["candidates"]]
     assert {path: path.stat().st_mtime_ns for path in records} == records
-    assert second.summary["rows"] == first.summary["rows"]
+    assert second.summary["candidates"] == first.summary["candidates"]
     # and the same file is scored once; without the flag the run still holds it
     monkeypatch.setattr(entailor.study.external, "load_classifier", lambda *_: pytest.fail("scored again"))
     third = compare(quick)
@@ -111,7 +111,7 @@ def test_rows_are_read_after_everything_is_chosen(quick, two_way, monkeypatch):
         return read(source, *rest)
 
     def running(plan: Any, *rest: Any) -> RunRecord:
-        order.append(plan.row)
+        order.append(plan.candidate)
         return run(plan, *rest)
 
     monkeypatch.setattr(entailor.study.external, "read_examples", reading)
@@ -134,8 +134,8 @@ def test_a_file_that_does_not_fit_stops_nothing(quick, nli_split, csv_of, tmp_pa
     assert [one["name"] for one in summary["external"]] == ["odd", "single", "test"]
     assert "label 'maybe', expected 'entailment'" in summary["external"][0]["error"]
     assert "trained on pairs, these are single texts" in summary["external"][1]["error"]
-    assert summary["external"][2]["rows"]
-    assert sum(note.startswith("challenge left out") for note in notes) == 2
+    assert summary["external"][2]["candidates"]
+    assert sum(note.startswith("external test set left out") for note in notes) == 2
 
 
 def test_a_classifier_that_is_gone_is_left_out_with_a_note(quick, two_way):
@@ -144,14 +144,14 @@ def test_a_classifier_that_is_gone_is_left_out_with_a_note(quick, two_way):
     (run.folder.trial(record.model, "majority", 0) / "classifier.json").unlink()
     notes: list[str] = []
     summary = compare(challenged(quick, two_way), Observer(note=notes.append)).summary
-    assert [row["method"] for row in summary["external"][0]["rows"]] == ["bag_of_words"]
+    assert [row["method"] for row in summary["external"][0]["candidates"]] == ["bag_of_words"]
     assert any("majority, seed 0, could not be scored" in note for note in notes)
 
 
 def test_every_seed_counts(nli_experiment, two_way, tmp_path):
     lora = {"lora": {"r": 2, "num_train_epochs": 1, "learning_rate": 0.03}}
     experiment = nli_experiment.model_copy(update={"methods": lora, "out": str(tmp_path / "run")})
-    (row,) = compare(challenged(experiment, two_way)).summary["external"][0]["rows"]
+    (row,) = compare(challenged(experiment, two_way)).summary["external"][0]["candidates"]
     assert row["num_seeds"] == 2
     assert len(row["accuracy"]["per_seed"]) == 2
 

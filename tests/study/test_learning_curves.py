@@ -34,7 +34,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     points: list[tuple[str, int]] = []
 
     def counted(plan: Any, task: Any, split: Any, *rest: Any) -> Any:
-        points.append((plan.row, len(split.train)))
+        points.append((plan.candidate, len(split.train)))
         return run_trial(plan, task, split, *rest)
 
     monkeypatch.setattr(entailor.study.learning_curve, "run_trial", counted)
@@ -85,10 +85,10 @@ def test_small_samples_get_enough_steps_and_never_more_than_the_whole(tmp_path):
     lora = TrialPlan("lora", build_method("lora", {}), "m", 0, Experiment().model)
     bag = TrialPlan("bag", build_method("bag_of_words", {}), "none", 0, Experiment().model)
     points = plan_points([lora, bag], [50, 200, 2000, 9000], 9000, RunFolder(tmp_path))
-    assert [(point.plan.row, point.num_train) for point in points] == [
+    assert [(point.plan.candidate, point.num_train) for point in points] == [
         (row, size) for size in (50, 200, 2000) for row in ("lora", "bag")
     ]
-    by_size = {point.num_train: point.plan.method for point in points if point.plan.row == "lora"}
+    by_size = {point.num_train: point.plan.method for point in points if point.plan.candidate == "lora"}
     assert 50 * by_size[50].num_train_epochs / 16 >= LEAST_STEPS
     assert by_size[2000].num_train_epochs == lora.method.num_train_epochs
     (small,) = plan_points([lora], [50], 100, RunFolder(tmp_path))
@@ -99,7 +99,7 @@ def test_small_samples_get_enough_steps_and_never_more_than_the_whole(tmp_path):
 def test_what_is_asked_and_not_trained_has_no_curve(tmp_path):
     asked = TrialPlan("zero", build_method("in_context", {}), "m", 0, Experiment().model)
     tuned = TrialPlan("head", build_method("lora", {"head": "verbalizer"}), "m", 0, Experiment().model)
-    assert [point.plan.row for point in plan_points([asked, tuned], [50], 100, RunFolder(tmp_path))] == ["head"]
+    assert [point.plan.candidate for point in plan_points([asked, tuned], [50], 100, RunFolder(tmp_path))] == ["head"]
 
 
 # --- runs
@@ -109,13 +109,13 @@ def test_points_are_run_smallest_first_on_samples_and_save_no_classifier(run, ra
     done = run({"majority": {}, "bag_of_words": {}}, "24,12")
     assert ran == [("majority", 12), ("bag_of_words", 12), ("majority", 24), ("bag_of_words", 24)]
     curve = done.summary["learning_curve"]
-    assert {row["method"]: [point["n"] for point in row["points"]] for row in curve["rows"]} == {
+    assert {row["method"]: [point["n"] for point in row["points"]] for row in curve["candidates"]} == {
         "majority": [12, 24, 48],
         "bag_of_words": [12, 24, 48],
     }
     assert not list((tmp_path / "run" / "curve").rglob("adapter"))
-    whole = {row["method"]: row["accuracy"]["mean"] for row in done.summary["rows"]}
-    for row in curve["rows"]:
+    whole = {row["method"]: row["accuracy"]["mean"] for row in done.summary["candidates"]}
+    for row in curve["candidates"]:
         assert row["points"][-1]["accuracy"]["mean"] == whole[row["method"]]
         assert "3 sizes" in row["refused"]
     assert curve["num_test"] == 18
@@ -127,10 +127,10 @@ def test_points_that_are_there_are_not_run_again_and_sizes_may_be_added(run, ran
     ran.clear()
     again = run({"bag_of_words": {}}, [12, 24])
     assert ran == [("bag_of_words", 24)]
-    points = again.summary["learning_curve"]["rows"][0]["points"]
+    points = again.summary["learning_curve"]["candidates"][0]["points"]
     assert [(point["n"], point["exploratory"]) for point in points] == [(12, False), (24, True), (48, False)]
     kept = run({"bag_of_words": {}}, ())
-    assert [point["n"] for point in kept.summary["learning_curve"]["rows"][0]["points"]] == [12, 24, 48]
+    assert [point["n"] for point in kept.summary["learning_curve"]["candidates"][0]["points"]] == [12, 24, 48]
     assert "learning_curve:\n- 12\n- 24" in (tmp_path / "run" / "experiment.yaml").read_text()
 
 
@@ -174,13 +174,13 @@ def test_a_failed_point_is_named_and_tried_again(run, ran):
     (failed,) = done.summary["learning_curve"]["failed"] if done.summary["learning_curve"] else [None]
     assert (failed["method"], failed["n"]) == ("bag_of_words", 12)
     assert "min_df" in failed["error"]
-    assert done.summary["learning_curve"]["rows"] == []
+    assert done.summary["learning_curve"]["candidates"] == []
     run({"bag_of_words": {"min_df": 40}}, [12])
     assert len(ran) == 2
 
 
 def test_trained_points_are_trained(run):
     done = run({"lora": {"r": 2, "num_train_epochs": 2, "learning_rate": 0.03}}, [24])
-    small, whole = done.summary["learning_curve"]["rows"][0]["points"]
+    small, whole = done.summary["learning_curve"]["candidates"][0]["points"]
     assert small["epochs"] == 2 * whole["epochs"]
     assert small["train_seconds"] > 0

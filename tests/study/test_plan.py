@@ -40,7 +40,7 @@ def test_families_stand_in_one_table(tiny_model, nli_files, out):
     notes = []
     run = compare(experiment, Observer(note=notes.append))
     assert [record.error for record in run.records] == [None] * 9
-    rows = {(row["model"], row["method"]): row for row in run.summary["rows"]}
+    rows = {(row["model"], row["method"]): row for row in run.summary["candidates"]}
     assert set(rows) == {
         (encoder, "lora"),
         (decoder, "lora"),

@@ -79,7 +79,7 @@ def test_a_budget_is_one_measure():
 
 
 def test_every_row_with_a_search_space_tries_as_many_settings(validation, plan, tmp_path, counted):
-    other = replace(plan, row="full", method=build_method("full_finetuning", {"num_train_epochs": 1}))
+    other = replace(plan, candidate="full", method=build_method("full_finetuning", {"num_train_epochs": 1}))
     chosen = validation(BudgetSettings(trials=3), plan, replace(plan, seed=1), other)
     assert len(counted) == 6  # both seeds of lora share one study
     assert chosen[0].method == chosen[1].method
@@ -193,7 +193,7 @@ def test_all_tuning_is_done_before_test_is_read(nli_experiment, tmp_path):
     for study in run.summary["tuning"]["studies"]:
         record = next(record for record in run.records if record.name == study["method"])
         assert record.hyperparameters["learning_rate"] == study["chosen"]["learning_rate"]
-        (read,) = run.summary["test_reads"]["reads"]
+        (read,) = run.summary["test_access"]["reads"]
         assert all(one["ended"] <= read["time"] <= record.provenance["started"] for one in study["trials"])
 
 

@@ -38,7 +38,7 @@ def run(nli_experiment: Experiment, tmp_path: Path) -> Any:
 
 
 def late(run: Comparison) -> dict[str, bool]:
-    return {row["method"]: row["exploratory"] for row in run.summary["rows"]}
+    return {row["method"]: row["exploratory"] for row in run.summary["candidates"]}
 
 
 def test_one_run_is_one_read_with_time_and_hashes(run, tmp_path, nli_split):
@@ -65,7 +65,7 @@ def test_a_row_added_later_is_exploratory_in_file_table_and_lines(run):
     run({"majority": {}})
     second = run({"majority": {}, "narrow": {"method": "bag_of_words", "max_ngram": 1}})
     assert late(second) == {"majority": False, "narrow": True}
-    assert [read["exploratory"] for read in second.summary["test_reads"]["reads"]] == [False, True]
+    assert [read["exploratory"] for read in second.summary["test_access"]["reads"]] == [False, True]
     assert "narrow (exploratory)" in plain_table(second.summary)
     assert "majority (exploratory)" not in plain_table(second.summary)
     assert effort_lines(second.summary)[-1].endswith("they were added: narrow")
@@ -99,7 +99,7 @@ def test_a_kill_between_the_first_record_and_the_marker_makes_nothing_explorator
     assert len(list((tmp_path / "run").rglob("record.json"))) == 1
     again = run(rows)
     assert late(again) == {"majority": False, "bag_of_words": False}
-    (read,) = again.summary["test_reads"]["reads"]
+    (read,) = again.summary["test_access"]["reads"]
     assert (read["exploratory"], read["results"]) == (False, True)
     assert late(run({**rows, "narrow": {"method": "bag_of_words", "max_ngram": 1}}))["narrow"]
 
@@ -116,7 +116,7 @@ def test_a_row_added_later_and_killed_before_its_marker_stays_exploratory(run, t
             run(rows)
     again = run(rows)
     assert late(again) == {"majority": False, "bag_of_words": True, "narrow": True}
-    assert [read["exploratory"] for read in again.summary["test_reads"]["reads"]] == [False, True]
+    assert [read["exploratory"] for read in again.summary["test_access"]["reads"]] == [False, True]
 
 
 def test_results_of_a_learning_curve_count_as_known(run, tmp_path, nli_experiment):
@@ -151,7 +151,7 @@ def test_an_edited_marker_is_refused(run, tmp_path):
     run({"majority": {}})
     path = tmp_path / "run" / "test_access.json"
     path.write_text(path.read_text().replace("none majority", "none bag_of_words"))
-    with pytest.raises(RunError, match=r"test_reads\.json: damaged or changed by hand"):
+    with pytest.raises(RunError, match=r"test_access\.json: damaged or changed by hand"):
         run({"bag_of_words": {}})
 
 

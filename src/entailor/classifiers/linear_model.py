@@ -35,7 +35,7 @@ class LinearModel:
         strengths: Sequence[float],
         max_iterations: int,
     ) -> tuple[str, ...]:
-        """Fit one model for each inverse regularisation strength and keep the one with the least log loss on validation.
+        """Fit one model a regularisation strength; keep the one with the least log loss on validation.
 
         Args:
             train: features (dense or sparse, one row an example) and targets.

@@ -37,7 +37,7 @@ from entailor.cli.options import (
     TrustCode,
     Validation,
 )
-from entailor.errors import ConfigError, EntailorError
+from entailor.errors import RENAMED, ConfigError, EntailorError
 
 if TYPE_CHECKING:
     from entailor.config.experiment import Experiment
@@ -91,7 +91,7 @@ def compare(
     ] = None,
     seeds: Annotated[int | None, typer.Option("--seeds", help="Trials of each method with randomness in it.")] = None,
     out: Out = None,
-    challenge: External = None,
+    external: External = None,
     max_train_examples: MaxTrain = None,
     max_test_examples: MaxTest = None,
     learning_curve: Annotated[
@@ -106,7 +106,8 @@ def compare(
     """Run several ways of adapting, and tell which wins.
 
     All are trained and tested on the same split; where the difference may be chance, the table says so. The same
-    command goes on where it stopped. With budget.trials=8 (or budget.minutes, budget.examples) every candidate first chooses
+    command goes on where it stopped. With budget.trials=8 (or budget.minutes, budget.examples) every candidate first
+    chooses
     its settings on validation, at equal effort.
     """
     flags = {
@@ -116,7 +117,7 @@ def compare(
         "data.columns": _mapping(columns, "--columns"),
         "data.delimiter": delimiter,
         "data.encoding": encoding,
-        "data.external": challenge or None,
+        "data.external": external or None,
         "data.max_train_examples": max_train_examples,
         "data.max_test_examples": max_test_examples,
         "models": model,
@@ -282,7 +283,9 @@ def validate(
     validation: Annotated[
         str | None, typer.Option("--validation", help="Looked at as well, and for examples of train.")
     ] = None,
-    test: Annotated[str | None, typer.Option("--test", help="Looked at as well, and for examples of the others.")] = None,
+    test: Annotated[
+        str | None, typer.Option("--test", help="Looked at as well, and for examples of the others.")
+    ] = None,
     columns: Columns = None,
     delimiter: Delimiter = None,
     encoding: Encoding = None,
@@ -582,6 +585,10 @@ def main() -> None:
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
     try:
+        for word in arguments:
+            flag = word.partition("=")[0]
+            if flag.startswith("--") and (renamed := RENAMED.get(flag[2:].replace("-", "_"))):
+                raise ConfigError(f"{flag}: renamed. Write --{renamed.replace('_', '-')} instead")
         app(args=[word for word in arguments if word != "--debug"])
     except EntailorError as error:
         if debug:

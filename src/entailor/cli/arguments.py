@@ -29,7 +29,10 @@ def _refuse_code_by_file(values: dict[str, Any], config: Path | None, words: lis
     """A file may come from a stranger: the code of a checkpoint is run only where the command line says so."""
     methods = values.get("methods")
     settings = list(methods.values()) if isinstance(methods, dict) else methods if isinstance(methods, list) else []
-    settings = [*settings, *(inner for one in settings if isinstance(one, dict) for inner in one.values())]  # `- name: settings`
+    settings = [
+        *settings,
+        *(inner for one in settings if isinstance(one, dict) for inner in one.values()),
+    ]  # `- name: settings`
     asked = any(
         isinstance(one, dict) and isinstance(one.get("model"), dict) and one["model"].get("trust_remote_code")
         for one in (values, *settings)

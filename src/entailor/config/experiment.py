@@ -218,7 +218,7 @@ COST_NAMES: tuple[CostName, ...] = get_args(CostName)
 
 
 class Priorities(Settings):
-    """What counts when one candidate is recommended. Limits first, then accuracy, then costs among candidates that are level."""
+    """What counts when one candidate is recommended. Limits, then accuracy, then costs among equals."""
 
     max_latency_ms: float | None = Field(default=None, gt=0)
     """Most milliseconds for one answer (median)."""
@@ -229,7 +229,8 @@ class Priorities(Settings):
     max_train_seconds: float | None = Field(default=None, gt=0)
     """Most seconds of training."""
     ties: Literal["cheapest", "most_accurate"] = "cheapest"
-    """cheapest: costs decide among candidates that do not differ significantly. most_accurate: the highest mean, at any cost."""
+    """cheapest: costs decide among candidates that do not differ significantly. most_accurate: the highest mean, at
+    any cost."""
     cheapest: tuple[CostName, ...] = COST_NAMES
     """Costs in the order they decide; one decides where it is at least 20 % higher. What is left out comes last."""
 
@@ -302,7 +303,8 @@ class Experiment(Settings):
     prompt: PromptSettings = PromptSettings()
     """How decoders are asked."""
     methods: dict[str, dict[str, Any]] = Field(default_factory=lambda: methods_by_name(DEFAULT_METHODS))
-    """Candidate name to hyperparameters. The candidate name is the method, or the key ``method`` names it; the keys ``models``,
+    """Candidate name to hyperparameters. The candidate name is the method, or the key ``method`` names it; the keys
+    ``models``,
     ``model`` and ``prompt`` choose models and change those settings for the candidate alone."""
     recommend: Priorities = Priorities()
     """What counts when one candidate is recommended; may change from run to run, since nothing is trained for it."""

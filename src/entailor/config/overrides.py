@@ -149,7 +149,8 @@ def apply_overrides(
 ) -> dict[str, Any]:
     """Lay ``key=value`` words over a mapping; values are read as YAML, but text where the field takes text.
 
-    A dotted key is a path (``data.validation_size=0.2``, ``methods.lora.r=8`` or, shorter, ``lora.r=8``). A bare key that
+    A dotted key is a path (``data.validation_size=0.2``, ``methods.lora.r=8`` or, shorter, ``lora.r=8``). A bare key
+    that
     is no key of the experiment goes to every chosen method that has it (``learning_rate=1e-4``), else to the section
     that has it (``load_in_4bit=true``). ``methods=a,b`` chooses candidates; those that are there keep their settings.
 

@@ -1,4 +1,4 @@
-"""What is wrong with a split: rows that leak from test into train, labels that contradict each other, empty texts.
+"""What is wrong with a split: examples that leak from test into train, labels that contradict each other, empty texts.
 
 Looks at texts and labels only; whether a file can be read at all is for `readers`.
 """
@@ -39,7 +39,7 @@ class Finding:
             label_spelling, absent_labels or no_gold_label.
         severity: info, warning or error.
         message: what was found, with counts.
-        examples: ids of a few rows it was found in.
+        examples: ids of a few examples it was found in.
         remedy: the next step.
     """
 
@@ -52,12 +52,12 @@ class Finding:
 
 @dataclass(frozen=True)
 class Located:
-    """A finding with all the rows it was found in: ids alone do not say which part they stand in.
+    """A finding with all the examples it was found in: ids alone do not say which part they stand in.
 
     Attributes:
         finding: what was found.
         part: train, validation or test.
-        places: indices of the rows in their part.
+        places: indices of the examples in their part.
     """
 
     finding: Finding
@@ -71,7 +71,7 @@ def check_split(split: Split) -> tuple[Finding, ...]:
 
 
 def locate_findings(split: Split) -> tuple[Located, ...]:
-    """Return what `check_split` does, each finding with all its rows."""
+    """Return what `check_split` does, each finding with all its examples."""
     keys = {name: text_keys(rows) for name, rows in split.parts()}
     rows = dict(split.parts())
     findings: list[Located] = []
@@ -85,10 +85,10 @@ def locate_findings(split: Split) -> tuple[Located, ...]:
 
 
 def drop_leaks(split: Split) -> tuple[Split, int]:
-    """Leave out the training rows whose text also stands in validation or test, be it in other case or punctuation.
+    """Leave out the training examples whose text also stands in validation or test, be it in other case or punctuation.
 
     Returns:
-        The split with what is left of train, and the number of rows left out.
+        The split with what is left of train, and the number of examples left out.
     """
     held_out = np.concatenate([text_keys(split.validation).row, text_keys(split.test).row])
     leaks = is_among(text_keys(split.train).row, held_out)
@@ -97,7 +97,7 @@ def drop_leaks(split: Split) -> tuple[Split, int]:
 
 
 def _across(one: str, other: str, rows: Sequence[Example], ones: TextKeys, others: TextKeys) -> Iterator[Located]:
-    """Find rows of `other` that `one` has too: each kind of likeness only among rows that have the looser one."""
+    """Find examples of `other` that `one` has too: each kind of likeness among those that have the looser one."""
     premise = is_among(others.premise, ones.premise)
     either = _among(premise, others.row, ones.row)
     exact = _among(either, others.exact, ones.exact)
@@ -141,7 +141,7 @@ def _within_train(rows: Sequence[Example], keys: TextKeys) -> Iterator[Located]:
     again[order[1:][same]] = True
     again &= ~conflicting
     if again.any():
-        message = f"{_share(again)} of train repeat an earlier row, label included"
+        message = f"{_share(again)} of train repeat an earlier example, label included"
         remedy = "They count twice; leave them out if unwanted"
         yield _located(Finding("repeated_rows", "info", message, _some_ids(rows, again), remedy), "train", again)
 
@@ -154,7 +154,7 @@ def _empty_texts(split: Split, keys: Mapping[str, TextKeys]) -> Iterator[Located
             empty[place] = not row.text.strip() or (row.text_pair is not None and not row.text_pair.strip())
         if empty.any():
             message = f"{_share(empty)} of {name} have an empty text"
-            remedy = "Fill them in or leave the rows out"
+            remedy = "Fill them in or leave the examples out"
             yield _located(Finding("empty_texts", "warning", message, _some_ids(rows, empty), remedy), name, empty)
 
 
@@ -175,7 +175,7 @@ def _absent_labels(split: Split) -> Iterator[Finding]:
         have = {row.label for row in rows}
         absent = [label for label in trained if label not in have] if rows else []
         if absent:
-            message = f"no row of {part} has the label {listed(absent)}, so {part} says nothing about it"
+            message = f"no example of {part} has the label {listed(absent)}, so {part} says nothing about it"
             severity: Severity = "warning" if part == "test" else "info"
             yield Finding(
                 "absent_labels", severity, message, (), f"Label more of them, or give a {part} file that has some"
@@ -185,13 +185,13 @@ def _absent_labels(split: Split) -> Iterator[Finding]:
 def dropped_rows(
     part: str, source: str, no_gold: Mapping[str, int], rows_read: int, labels: Sequence[str], settings: DataSettings
 ) -> Finding | None:
-    """Say how many rows of a source were left out because their label means that they have none.
+    """Say how many examples of a source were left out because their label means that they have none.
 
     Args:
         part: train, validation or test.
         source: the file.
         no_gold: how these labels were written, and how often.
-        rows_read: all rows of the source.
+        rows_read: all examples of the source.
         labels: the labels of train.
         settings: what the user said of labels.
 

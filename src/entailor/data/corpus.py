@@ -14,7 +14,7 @@ Reading conventions:
 - "Not as tall as" means shorter. Opposites such as hot and cold exclude each other and leave room between them.
 - What a premise does not settle is neutral, however likely it may seem.
 
-Test pairs use content words that training pairs never use. In training and tune pairs the words are shared, the
+Test pairs use content words that training pairs never use. In training and validation pairs the words are shared, the
 premises are not: no premise stands twice in one list or split.
 """
 
@@ -75,7 +75,8 @@ def generate_split(size: int, seed: int, validation_share: float, test_share: fl
     num_validation, num_test = _count("validation_size", validation_share, size), _count("test_size", test_share, size)
     if num_validation + num_test >= size:
         raise ConfigError(
-            f"bundled_size: {size} pairs, {num_validation} for validation and {num_test} for test, leave none for training. "
+            f"bundled_size: {size} pairs, {num_validation} for validation and {num_test} for test, leave none "
+            f"for training. "
             "Raise bundled_size or lower validation_size and test_size"
         )
     pool = list(_pairs(size - num_test, seed, "train"))

@@ -33,7 +33,7 @@ class LoadedData:
         notes: what was read, dropped, split off and sampled.
         findings: what the checks say of the split.
         fingerprint: hash of ids, texts and labels (32 hex digits).
-        reading: those of `findings` that concern rows which were left out, and so are not in the split.
+        reading: those of `findings` that concern examples which were left out, and so are not in the split.
     """
 
     split: Split
@@ -56,7 +56,8 @@ def load_data(settings: DataSettings, *, whole: bool = False) -> LoadedData:
         whole: leave train as it is; a part without a file stays empty.
 
     Raises:
-        DataError: a source or row cannot be read; one class only; pairs here and single texts there; too few rows.
+        DataError: a source or example cannot be read; one class only; pairs here and single texts there; too few
+        examples.
         LabelError: a label outside the label set, or in validation or test and not in train.
         ConfigError: settings that do not go together.
     """
@@ -67,7 +68,7 @@ def load_data(settings: DataSettings, *, whole: bool = False) -> LoadedData:
         split, notes, reading = _from_sources(settings, whole=whole)
     if settings.drop_leaks:
         split, dropped = drop_leaks(split)
-        notes.append(f"train: {dropped:,} rows dropped because their text also stands in validation or test")
+        notes.append(f"train: {dropped:,} examples dropped because their text also stands in validation or test")
     labels = _label_order(split, settings)
     split, sampling = _sampled(split, settings, len(labels))
     notes += sampling
@@ -84,7 +85,7 @@ def load_data(settings: DataSettings, *, whole: bool = False) -> LoadedData:
 
 
 def split_document(split: Split) -> dict[str, Any]:
-    """Return what ``split.json`` holds: the ids of train, validation and test, in order, and the hash of their content."""
+    """Return what ``split.json`` holds: ids of train, validation and test in order, and the hash of their content."""
     ids = {name: [row.id for row in rows] for name, rows in split.parts()}
     return {"fingerprint": split.fingerprint(), **ids}
 
@@ -103,7 +104,7 @@ def _corpus(settings: DataSettings) -> tuple[Split, list[str]]:
     size = settings.bundled_size
     shares = [_row_count(settings, key, size) / size for key in ("validation_size", "test_size")]
     if sum(shares) >= 1:
-        raise ConfigError("data.validation_size and data.test_size leave no rows to train on. Make them smaller")
+        raise ConfigError("data.validation_size and data.test_size leave no examples to train on. Make them smaller")
     split = generate_split(size=size, seed=settings.split_seed, validation_share=shares[0], test_share=shares[1])
     return split, [f"{size:,} pairs of the bundled data, seed {settings.split_seed}"]
 
@@ -144,7 +145,7 @@ def _from_sources(settings: DataSettings, *, whole: bool) -> tuple[Split, list[s
         total = len(parts["train"])
         sizes = {name: _row_count(settings, f"{name}_size", total) for name in missing}
         parts |= split_off(parts["train"], sizes, settings.split_seed, sources["train"][0])
-        made = " and ".join(f"{name} ({len(parts[name]):,} rows)" for name in missing)
+        made = " and ".join(f"{name} ({len(parts[name]):,} examples)" for name in missing)
         kept = "premise" if "text_pair" in results["train"].columns else "text"
         notes.append(f"{made} taken from train with seed {settings.split_seed}; no {kept} stands in two of these parts")
     return Split(parts["train"], parts["validation"], parts["test"]), notes, findings
@@ -171,7 +172,7 @@ def _sources(settings: DataSettings) -> Iterator[tuple[str, tuple[str, str | Non
 def _labels_of(rows: Sequence[Example], source: str) -> tuple[str, ...]:
     labels = tuple(dict.fromkeys(row.label for row in rows if row.label is not None))
     if len(labels) < 2:
-        found = f"every row has the label {labels[0]!r}" if labels else "no labelled rows are left"
+        found = f"every example has the label {labels[0]!r}" if labels else "no labelled examples are left"
         raise DataError(
             f"{found}, expected at least two classes",
             path=source,
@@ -185,7 +186,7 @@ def _check_classes(labels: Sequence[str], num_rows: int, source: str, settings: 
     most = settings.max_labels or most_labels(labels, num_rows)
     if len(labels) > most and settings.labels is None:
         raise LabelError(
-            f"{len(labels):,} different labels in {num_rows:,} rows ({listed(labels[:3])}, ...): this looks like "
+            f"{len(labels):,} different labels in {num_rows:,} examples ({listed(labels[:3])}, ...): this looks like "
             f"numbers, ids or free text, not classes; expected at most {most:,}",
             path=source,
             remedy="Map another column with --columns label=COL, or write ranges of the numbers as labels; if these "
@@ -207,7 +208,7 @@ def _check_same_shape(results: Mapping[str, ReadResult], sources: Mapping[str, t
 
 def _notes(name: str, source: str, result: ReadResult) -> Iterator[str]:
     columns = ", ".join(f"{field}={column}" for field, column in result.columns.items())
-    yield f"{name}: {result.rows_read:,} rows of {source} ({columns})"
+    yield f"{name}: {result.rows_read:,} examples of {source} ({columns})"
     yield from result.notes
 
 
@@ -221,7 +222,9 @@ def _sampled(split: Split, settings: DataSettings, num_labels: int) -> tuple[Spl
             raise ConfigError(f"data.{key}: {size} is less than the number of labels. Give at least {num_labels}")
         parts[name] = tuple(rows) if size is None else sample(tuple(rows), size, (settings.split_seed, 1, number))
         if len(parts[name]) < len(rows):
-            notes.append(f"{name}: a sample of {len(parts[name]):,} of {len(rows):,} rows, in the labels' proportions")
+            notes.append(
+                f"{name}: a sample of {len(parts[name]):,} of {len(rows):,} examples, in the labels' proportions"
+            )
     return Split(**parts), notes
 
 
@@ -232,7 +235,7 @@ def _label_order(split: Split, settings: DataSettings) -> tuple[str, ...]:
         if unseen:
             seen = list_word("labels", (label for label in settings.labels if label in found))
             raise LabelError(
-                f"no row of train has the label {listed(unseen)}, which data.labels names",
+                f"no example of train has the label {listed(unseen)}, which data.labels names",
                 path=settings.train,
                 remedy=f"Leave it out: {seen}",
             )
@@ -244,8 +247,8 @@ def _label_order(split: Split, settings: DataSettings) -> tuple[str, ...]:
 
 
 def _row_count(settings: DataSettings, key: str, total: int) -> int:
-    """Return a size as a number of rows: below 1 it is a share."""
+    """Return a size as a number of examples: below 1 it is a share."""
     size = getattr(settings, key)
     if size >= 1 and size != int(size):
-        raise ConfigError(f"data.{key}: {size} is neither a share below 1 nor a whole number of rows")
+        raise ConfigError(f"data.{key}: {size} is neither a share below 1 nor a whole number of examples")
     return int(size) if size >= 1 else max(1, round(size * total))

@@ -1,6 +1,6 @@
-"""Which rows go to which part: in the labels' proportions, whole premises together, the same for the same seed.
+"""Which examples go to which part: in the labels' proportions, whole premises together, the same for the same seed.
 
-Works on rows in memory; where they come from and what the user asked for is `splits`.
+Works on examples in memory; where they come from and what the user asked for is `splits`.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ Rows = tuple[Example, ...]
 
 
 def sample(rows: Rows, size: int, seed: Sequence[int]) -> Rows:
-    """Draw `size` rows in the labels' proportions, at least one of each label; they keep their order.
+    """Draw `size` examples in the labels' proportions, at least one of each label; they keep their order.
 
     Args:
-        rows: labelled rows.
-        size: number of rows, at least the number of labels; more than there are means all.
+        rows: labelled examples.
+        size: number of examples, at least the number of labels; more than there are means all.
         seed: what the draw depends on.
     """
     if size >= len(rows):
@@ -47,12 +47,12 @@ def nested_samples(rows: Rows, sizes: Sequence[int], seed: int) -> dict[int, Row
     """Draw samples of which each holds all smaller ones, in the labels' proportions, at least one of each label.
 
     Args:
-        rows: labelled rows.
-        sizes: numbers of rows, at least the number of labels; more than there are means all.
+        rows: labelled examples.
+        sizes: numbers of examples, at least the number of labels; more than there are means all.
         seed: what the draw depends on.
 
     Returns:
-        Size to rows, which keep their order.
+        Size to examples, which keep their order.
     """
     _, labels = _label_codes(rows)
     rng = np.random.default_rng((seed, 1))
@@ -67,13 +67,13 @@ def nested_samples(rows: Rows, sizes: Sequence[int], seed: int) -> dict[int, Row
 
 
 def split_off(rows: Rows, sizes: Mapping[str, int], seed: int, source: str) -> dict[str, Rows]:
-    """Take parts from training rows, in the labels' proportions, so that no premise stands in two parts.
+    """Take parts from training examples, in the labels' proportions, so that no premise stands in two parts.
 
     Premises (or single texts) that differ in case, punctuation or spaces only count as one.
 
     Args:
-        rows: labelled rows.
-        sizes: part to number of rows; met within `SIZE_TOLERANCE` unless premises carry many rows each.
+        rows: labelled examples.
+        sizes: part to number of examples; met within `SIZE_TOLERANCE` unless premises carry many examples each.
         seed: what the draw depends on.
         source: the file, for errors.
 
@@ -82,12 +82,12 @@ def split_off(rows: Rows, sizes: Mapping[str, int], seed: int, source: str) -> d
         may be missing from the others.
 
     Raises:
-        DataError: too few rows or different premises.
+        DataError: too few examples or different premises.
     """
     if sum(sizes.values()) >= len(rows):
         wanted = " and ".join(f"{name} {size:,}" for name, size in sizes.items())
         raise DataError(
-            f"{len(rows):,} rows, of which {wanted} would be taken: nothing is left to train on",
+            f"{len(rows):,} examples, of which {wanted} would be taken: nothing is left to train on",
             path=source,
             remedy="Make data.validation_size and data.test_size smaller, or give files for them",
         )
@@ -107,10 +107,11 @@ def split_off(rows: Rows, sizes: Mapping[str, int], seed: int, source: str) -> d
         inside = part == place
         if not inside.any():
             raise DataError(
-                f"too few different texts: {name} gets no row, since rows with the same text (or premise) stay in one "
+                f"too few different texts: {name} gets no example, since examples with the same text (or "
+                f"premise) stay in one "
                 "part",
                 path=source,
-                remedy="Give files for validation and test, or add rows with other texts",
+                remedy="Give files for validation and test, or add examples with other texts",
             )
         parts[name] = tuple(compress(rows, inside.tolist()))
     return parts
@@ -129,7 +130,7 @@ def _label_codes(rows: Sequence[Example]) -> tuple[list[str], Integers]:
 
 
 def _groups(keys: Integers) -> Integers:
-    """Number rows by key in order of first appearance: keys are hashes and differ from process to process."""
+    """Number examples by key in order of first appearance: keys are hashes and differ from process to process."""
     _, first, group = np.unique(keys, return_index=True, return_inverse=True)
     numbers: Integers = np.argsort(np.argsort(first))[group]
     return numbers
@@ -139,12 +140,12 @@ def _shares(counts: Integers, size: int, at_most: Integers) -> Integers:
     """Divide `size` among labels in proportion to `counts` (largest remainders), one each where there is one.
 
     Args:
-        counts: rows of each label. Shape (L,).
-        size: rows wanted in all; where it is below L, the result sums to L.
-        at_most: rows that may be taken of each label. Shape (L,).
+        counts: examples of each label. Shape (L,).
+        size: examples wanted in all; where it is below L, the result sums to L.
+        at_most: examples that may be taken of each label. Shape (L,).
 
     Returns:
-        Rows to take of each label. Shape (L,).
+        Examples to take of each label. Shape (L,).
     """
     exact = size * counts / counts.sum()
     least = np.minimum(1, at_most)
@@ -163,13 +164,13 @@ def _assign(group: Integers, labels: Integers, rooms: Sequence[Integers], rng: n
     """Give whole groups to parts until each label's room there is full.
 
     Args:
-        group: group of each row, from 0. Shape (N,).
-        labels: label code of each row. Shape (N,).
-        rooms: for each part, rows wanted of each label. Shape (L,) each.
+        group: group of each example, from 0. Shape (N,).
+        labels: label code of each example. Shape (N,).
+        rooms: for each part, examples wanted of each label. Shape (L,) each.
         rng: decides the order in which groups are looked at.
 
     Returns:
-        Part of each row: 0 stays in train, 1 is the first of `rooms`, and so on. Shape (N,).
+        Part of each example: 0 stays in train, 1 is the first of `rooms`, and so on. Shape (N,).
     """
     members = np.argsort(group, kind="stable")
     bounds = np.searchsorted(group[members], np.arange(group.max() + 2)).tolist()
@@ -209,7 +210,7 @@ def _fits(codes: Sequence[int], room: Sequence[int], *, exactly: bool) -> bool:
 
 
 def _is_full(room: Sequence[int], wanted: Integers) -> bool:
-    """Tell whether a part has nearly all its rows, and some of each label."""
+    """Tell whether a part has nearly all its examples, and some of each label."""
     return sum(room) <= SIZE_TOLERANCE * wanted.sum() and all(
         free < size or not size for free, size in zip(room, wanted, strict=True)
     )

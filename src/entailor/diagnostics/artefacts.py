@@ -34,10 +34,10 @@ class TellingWord:
     Attributes:
         words: the n-gram.
         label: the label it goes with.
-        count: rows it stands in.
+        count: examples it stands in.
         share: of these, the share with the label.
-        coverage: share of the label's rows it stands in.
-        z: how many standard errors `share` is above the label's share of all rows.
+        coverage: share of the label's examples it stands in.
+        z: how many standard errors `share` is above the label's share of all examples.
     """
 
     words: str
@@ -53,7 +53,7 @@ def artefacts(evidence: Evidence) -> Outcome:
     """Cross-validate classifiers that see too little to understand, and look for words that go with a label."""
     places = evidence.fitted_rows()
     if len(places) < FEWEST_ROWS:
-        return Outcome(skipped=f"{len(places)} training rows, at least {FEWEST_ROWS} are needed")
+        return Outcome(skipped=f"{len(places)} training examples, at least {FEWEST_ROWS} are needed")
     rows = [evidence.split.train[place] for place in places.tolist()]
     targets = evidence.targets(places.tolist())
     field = "text_pair" if evidence.is_pair else "text"
@@ -99,7 +99,7 @@ def _shortcut_finding(kind: str, held: Held, telling: Sequence[TellingWord]) -> 
         for label in dict.fromkeys(one.label for one in telling)
     )
     message = (
-        f"a classifier that {_SEES[kind]} is right on {100 * held.accuracy:.1f} % of held-out rows "
+        f"a classifier that {_SEES[kind]} is right on {100 * held.accuracy:.1f} % of held-out examples "
         f"(95 % interval {100 * held.low:.1f} to {100 * held.high:.1f}; the most frequent label: "
         f"{100 * held.majority:.1f} %)" + (f". Most telling: {words}" if words else "")
     )
@@ -121,8 +121,8 @@ def _giveaways(
             continue  # a longer n-gram around the word that tells
         has = [row for row in rows if one.words in ngrams(words_of(getattr(row, field) or ""))]
         message = (
-            f"{one.words!r} gives the label away: of {one.count:,} rows with it {100 * one.share:.0f} % are "
-            f"{one.label!r}, and it stands in {100 * one.coverage:.0f} % of the rows of {one.label!r}"
+            f"{one.words!r} gives the label away: of {one.count:,} examples with it {100 * one.share:.0f} % are "
+            f"{one.label!r}, and it stands in {100 * one.coverage:.0f} % of the examples of {one.label!r}"
         )
         remedy = "Find out where it comes from; take it out of the texts, or balance it over the labels"
         if not is_pair:
@@ -142,7 +142,8 @@ def _giveaways(
 def telling_words(texts: Sequence[str], targets: Integers, labels: Sequence[str]) -> tuple[TellingWord, ...]:
     """Return, label by label, the n-grams that go with it more than chance allows, the surest first.
 
-    Under the null hypothesis a row with the n-gram has the label as often as any row. Kept is what is beyond chance
+    Under the null hypothesis an example with the n-gram has the label as often as any example. Kept is what is
+    beyond chance
     when all n-grams and labels are counted as tries.
     """
     from scipy.stats import norm

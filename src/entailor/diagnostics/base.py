@@ -28,15 +28,15 @@ SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
 
 @dataclass(frozen=True)
 class ShownExample:
-    """One row a finding points at, its texts shortened.
+    """One example a finding points at, its texts shortened.
 
     Attributes:
         part: train, validation or test.
-        id: the row's id.
+        id: the example's id.
         label: its label as given, or None.
         text: the text or premise.
         text_pair: the hypothesis, or None.
-        note: what is special about this row, in a few words.
+        note: what is special about this example, in a few words.
     """
 
     part: str
@@ -57,8 +57,8 @@ class Diagnosis:
         severity: error, warning or info.
         message: what was found, with counts.
         remedy: the next step.
-        rows: a few rows it was found in.
-        ids: every row it was found in, the most telling first; empty where it concerns no rows in particular.
+        examples: a few examples it was found in.
+        ids: every example it was found in, the most telling first; empty where it concerns no examples in particular.
         figures: the numbers behind the message.
     """
 
@@ -89,7 +89,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class EncoderFeatures:
-    """Features of a frozen encoder, one row a training example that cross-validated checks look at.
+    """Features of a frozen encoder, one example a training example that cross-validated checks look at.
 
     Attributes:
         model: the model they come from.
@@ -105,12 +105,12 @@ class Evidence:
     """What a check may look at.
 
     Attributes:
-        split: the rows; validation and test may be empty.
+        split: the examples; validation and test may be empty.
         labels: label names in order.
         is_pair: whether examples are pairs of texts.
         seed: of folds, samples and planted mistakes.
         encoder: features of a model, where one was given.
-        reading: what was found when the rows were read, of rows that are not in the split.
+        reading: what was found when the examples were read, of examples that are not in the split.
     """
 
     split: Split
@@ -121,14 +121,14 @@ class Evidence:
     reading: tuple[Finding, ...] = ()
 
     def fitted_rows(self) -> Integers:
-        """Return which training rows cross-validated checks look at: all, or a sample of 12,000, in order."""
+        """Return which training examples cross-validated checks look at: all, or a sample of 12,000, in order."""
         count = len(self.split.train)
         if count <= MOST_FITTED:
             return np.arange(count)
         return np.sort(np.random.default_rng((self.seed, 1)).choice(count, MOST_FITTED, replace=False))
 
     def targets(self, rows: Iterable[int]) -> Integers:
-        """Return label codes of training rows."""
+        """Return label codes of training examples."""
         codes: dict[str | None, int] = {label: code for code, label in enumerate(self.labels)}
         return np.array([codes[self.split.train[row].label] for row in rows], np.int64)
 
@@ -182,7 +182,7 @@ def examine(evidence: Evidence, tell: Callable[[str], None] = lambda title: None
 
 
 def shown(part: str, row: Example, note: str = "") -> ShownExample:
-    """Return a row as it is shown."""
+    """Return an example as it is shown."""
     pair = None if row.text_pair is None else shortened(row.text_pair)
     return ShownExample(part, row.id, row.label, shortened(row.text), pair, note)
 

@@ -1,4 +1,4 @@
-"""Out-of-fold probabilities of a logistic regression, and what an accuracy on N rows can show."""
+"""Out-of-fold probabilities of a logistic regression, and what an accuracy on N examples can show."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ FEWEST_ROWS = 60  # below this, five folds say nothing
 
 @dataclass(frozen=True)
 class Held:
-    """Accuracy on rows that were held out, against naming the most frequent label.
+    """Accuracy on examples that were held out, against naming the most frequent label.
 
     Attributes:
-        accuracy: share of rows that are right.
+        accuracy: share of examples that are right.
         low: lower end of the 95 % interval (Wilson).
         high: upper end.
         majority: share of the most frequent label.
@@ -38,13 +38,13 @@ class Held:
 
 
 def out_of_fold(features: Any, targets: Integers, groups: Integers, num_labels: int, *, seed: int, C: float) -> Floats:
-    """Return each row's probabilities from a fit on the folds it does not stand in. Shape (N, L).
+    """Return each example's probabilities from a fit on the folds it does not stand in. Shape (N, L).
 
     Args:
-        features: sparse or dense, one row an example.
+        features: sparse or dense, one example an example.
         targets: label codes. Shape (N,).
-        groups: rows of one group stand in one fold, so that no text is learned and asked. Shape (N,).
-        num_labels: L; a label that a fold's training rows lack gets probability 0 there.
+        groups: examples of one group stand in one fold, so that no text is learned and asked. Shape (N,).
+        num_labels: L; a label that a fold's training examples lack gets probability 0 there.
         seed: of the folds.
         C: inverse regularisation strength.
     """
@@ -90,7 +90,7 @@ def held_out_accuracy(probabilities: Floats, targets: Integers) -> Held:
 
 
 def _folds(groups: Integers, seed: int) -> Integers:
-    """Deal whole groups in random order to folds, each to the one with the fewest rows."""
+    """Deal whole groups in random order to folds, each to the one with the fewest examples."""
     _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     order = np.random.default_rng((seed, 2)).permutation(len(sizes))
     order = order[np.argsort(-sizes[order], kind="stable")]

@@ -115,7 +115,7 @@ def validate(
         tell: called with a few words on what is being done.
 
     Raises:
-        DataError: a source, column or row cannot be read.
+        DataError: a source, column or example cannot be read.
         ConfigError: the prompt cannot be used.
         ModelError: the model cannot be found or loaded.
     """
@@ -130,7 +130,7 @@ def validate(
     evidence = Evidence(loaded.split, loaded.labels, loaded.is_pair, reading=loaded.reading)
     tokens = token_checks(backbone.text_encoder, model, evidence)
     try:
-        tell(f"reading the rows with {model}")
+        tell(f"reading the examples with {model}")
         features = encoder_features(backbone, model, task, evidence)
     except MethodError as error:
         reason = CheckResult("encoder_features", "features of the model", Outcome(skipped=str(error)))
@@ -157,7 +157,7 @@ def examine_run(folder: RunFolder, data: LoadedData, tell: Tell) -> None:
 
 
 def encoder_features(backbone: Backbone, model: str, task: Task, evidence: Evidence) -> EncoderFeatures:
-    """Return the features a linear probe reads of the training rows.
+    """Return the features a linear probe reads of the training examples.
 
     Raises:
         MethodError: a linear probe cannot read this model.

@@ -31,14 +31,15 @@ def _within(counts: dict[str, int]) -> Iterator[Diagnosis]:
     ratio = counts[most] / max(1, counts[least])
     if ratio >= RATIO_INFO:
         message = (
-            f"{most!r} has {ratio:.1f} times the rows of {least!r} in train ({counts[most]:,} and {counts[least]:,})"
+            f"{most!r} has {ratio:.1f} times the examples of {least!r} in train ({counts[most]:,} and "
+            f"{counts[least]:,})"
         )
         remedy = "Read macro F1 and MCC beside accuracy: naming the most frequent label alone already scores well"
         severity: Severity = "warning" if ratio >= RATIO_WARNING else "info"
         yield Diagnosis(NAME, "imbalance", severity, message, remedy, figures={"ratio": ratio})
     rare = [label for label, count in counts.items() if count < FEW_ROWS]
     if rare:
-        message = f"fewer than {FEW_ROWS} rows of train have the label {listed(rare)}"
+        message = f"fewer than {FEW_ROWS} examples of train have the label {listed(rare)}"
         remedy = "Label more of them, or merge the label into another with data.label_names"
         yield Diagnosis(NAME, "rare_labels", "warning", message, remedy, figures={"labels": rare})
 

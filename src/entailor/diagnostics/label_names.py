@@ -42,7 +42,7 @@ def _prefixes(labels: tuple[str, ...]) -> Iterator[Diagnosis]:
 
 
 def _in_texts(evidence: Evidence) -> Iterator[Diagnosis]:
-    """Find labels whose own name stands in their rows and in hardly any other: the answer is in the question."""
+    """Find labels whose own name stands in their examples and in hardly any other: the answer is in the question."""
     rows = evidence.split.train
     spaced = [f" {' '.join(words_of(f'{row.text} {row.text_pair or str()}'))} " for row in rows]
     for label in evidence.labels:

@@ -29,10 +29,10 @@ STRENGTH_WORDS, STRENGTH_ENCODER, STRENGTH_WEIGHTS = 1.0, 0.0003, 1.0
 
 @check(NAME, "labels that look wrong")
 def label_noise(evidence: Evidence) -> Outcome:
-    """Rank training rows by how little their label agrees with out-of-fold predictions, and say what that is worth."""
+    """Rank training examples by how little their label agrees with out-of-fold predictions."""
     places = evidence.fitted_rows()
     if len(places) < FEWEST_ROWS:
-        return Outcome(skipped=f"{len(places)} training rows, at least {FEWEST_ROWS} are needed")
+        return Outcome(skipped=f"{len(places)} training examples, at least {FEWEST_ROWS} are needed")
     rows = [evidence.split.train[place] for place in places.tolist()]
     targets = evidence.targets(places.tolist())
     groups = group_codes(normalised_keys([row.text for row in rows]))
@@ -55,7 +55,7 @@ def label_noise(evidence: Evidence) -> Outcome:
     if not telling:
         message += ". That is too little to find wrong labels by"
         remedy = "Do not act on these candidates" + (
-            "" if evidence.encoder else ". Give --model, so that the rows are read by an encoder"
+            "" if evidence.encoder else ". Give --model, so that the examples are read by an encoder"
         )
     notes = [
         f"{evidence.labels[int(probabilities[at].argmax())]} expected "
@@ -76,7 +76,7 @@ def label_noise(evidence: Evidence) -> Outcome:
 
 
 def noise_candidates(targets: Integers, probabilities: Floats) -> list[int]:
-    """Return the rows whose label is likely wrong, the likeliest first.
+    """Return the examples whose label is likely wrong, the likeliest first.
 
     Args:
         targets: label codes. Shape (N,).

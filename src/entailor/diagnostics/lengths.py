@@ -48,7 +48,7 @@ def _outliers(evidence: Evidence, field: str, counts: Integers) -> Iterator[Diag
         far = far[np.argsort(-counts[far], kind="stable")]
         rows = evidence.split.train
         message = f"the {FIELDS[field]} of {share(len(far), len(rows))} of train is longer than {limit:,.0f} words"
-        remedy = "Look whether several rows ran into one (a quote that is never closed), and cut what is not needed"
+        remedy = "Look whether several examples ran into one (a quote that is never closed), and cut what is not needed"
         some = tuple(shown("train", rows[at], f"{counts[at]:,} words") for at in far[:MOST_SHOWN].tolist())
         ids = tuple(rows[at].id for at in far.tolist())
         yield Diagnosis(NAME, "long_texts", "info", message, remedy, some, ids)

@@ -73,7 +73,7 @@ def signatures(texts: Sequence[str], seed: int) -> Hashes:
 
 
 def _windows(codes: Hashes) -> Hashes:
-    """Return one hash for every five characters in a row."""
+    """Return one hash for every five characters in an example."""
     mixed = np.zeros(len(codes) - SHINGLE + 1, np.uint64)
     for offset in range(SHINGLE):
         mixed = (mixed + codes[offset : offset + len(mixed)] + np.uint64(1)) * _PRIME

@@ -1,4 +1,4 @@
-"""Rows that nearly repeat another one: a word changed, a typo, a word more. Within train and across parts.
+"""Examples that nearly repeat another one: a word changed, a typo, a word more. Within train and across parts.
 
 What is equal but for case, punctuation and spaces is for `split_checks`.
 """
@@ -26,7 +26,7 @@ ALIKE = 0.55  # of the 5-grams of each text; one word changed in ten leaves abou
 
 @dataclass(frozen=True)
 class _Rows:
-    """All rows one behind the other."""
+    """All examples one behind the other."""
 
     rows: tuple[Example, ...]
     parts: npt.NDArray[np.int64]  # 0 train, 1 validation, 2 test
@@ -35,9 +35,9 @@ class _Rows:
     premise_keys: Keys
 
 
-@check(NAME, "rows and premises that nearly repeat another, within train and across parts")
+@check(NAME, "examples and premises that nearly repeat another, within train and across parts")
 def near_duplicates(evidence: Evidence) -> Outcome:
-    """Find pairs of rows whose texts are alike, each with its counterpart."""
+    """Find pairs of examples whose texts are alike, each with its counterpart."""
     parts, sampled = _looked_at(evidence)
     rows = tuple(row for _, some in parts for row in some)
     part_of = np.repeat(np.arange(len(parts)), [len(some) for _, some in parts])
@@ -56,19 +56,21 @@ def near_duplicates(evidence: Evidence) -> Outcome:
         alike = np.minimum(likeness(firsts, pairs), likeness(seconds, pairs))
         findings = (*_row_findings(every, pairs, alike), *_premise_findings(every, premise_pairs, premise_alike))
     if sampled:
-        findings = tuple(replace(one, message=f"{one.message} (in a sample of {len(rows):,} rows)") for one in findings)
+        findings = tuple(
+            replace(one, message=f"{one.message} (in a sample of {len(rows):,} examples)") for one in findings
+        )
     return Outcome(findings)
 
 
 def _looked_at(evidence: Evidence) -> tuple[list[tuple[str, Sequence[Example]]], bool]:
-    """Return the parts, or samples of them where all rows together are too many; and whether these are samples."""
+    """Return the parts, or samples of them where all examples together are too many; and whether these are samples."""
     parts = list(evidence.split.parts())
     if sum(len(rows) for _, rows in parts) <= MOST_ROWS:
         return parts, False
     rng = np.random.default_rng((evidence.seed, 5))
     sampled: list[tuple[str, Sequence[Example]]] = []
     room = MOST_ROWS
-    for name, rows in reversed(parts):  # test and tune first: what of them stands in train matters most
+    for name, rows in reversed(parts):  # test and validation first: what of them stands in train matters most
         count = min(len(rows), room if name == "train" else MOST_ROWS // 5)
         places = np.sort(rng.choice(len(rows), count, replace=False)).tolist()
         sampled.append((name, [rows[place] for place in places]))
@@ -95,7 +97,7 @@ def _row_finding(every: _Rows, pairs: Integers, alike: Floats, parts: tuple[int,
     ids = tuple(every.rows[place].id for place in others)
     label = "the same label" if agrees else "another label"
     if first == second:
-        message = f"{counted} of {first} nearly repeat an earlier row, under {label}"
+        message = f"{counted} of {first} nearly repeat an earlier example, under {label}"
         remedy = (
             "They count nearly twice; leave them out if unwanted"
             if agrees
@@ -103,7 +105,7 @@ def _row_finding(every: _Rows, pairs: Integers, alike: Floats, parts: tuple[int,
         )
         kind = "near_duplicates_within" if agrees else "near_duplicates_other_label"
         return Diagnosis(NAME, kind, "info", message, remedy, rows, ids, {"pairs": len(pairs)})
-    message = f"{counted} of {second} nearly repeat a row of {first}, under {label}"
+    message = f"{counted} of {second} nearly repeat an example of {first}, under {label}"
     if agrees:
         message += f": scores on {second} come out too high"
     trained = tuple(dict.fromkeys(every.rows[place].id for place in pairs[:, 0].tolist()))
@@ -136,7 +138,7 @@ def _premise_findings(every: _Rows, pairs: Integers, alike: Floats) -> Iterator[
 
 
 def _best_first(places: Integers, alike: Floats) -> list[int]:
-    """Return different rows, the most alike first."""
+    """Return different examples, the most alike first."""
     return list(dict.fromkeys(places[np.argsort(-alike, kind="stable")].tolist()))
 
 

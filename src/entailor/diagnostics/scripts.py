@@ -1,6 +1,7 @@
 """Scripts of the texts, words that mix scripts, and characters broken by a wrong encoding.
 
-Looks at Unicode alone. Languages of one script (English and German) do not differ significantly: on single sentences small
+Looks at Unicode alone. Languages of one script (English and German) do not differ significantly: on single sentences
+small
 identifiers are wrong more often than mixed languages occur.
 """
 
@@ -31,7 +32,7 @@ WORDS = re.compile(r"[^\W\d_]{2,}")
 
 @check(NAME, "other scripts than usual, words of mixed scripts, broken characters, markup")
 def scripts(evidence: Evidence) -> Outcome:
-    """Count letters by script and find rows that are unlike the rest."""
+    """Count letters by script and find examples that are unlike the rest."""
     places = [(part, row) for part, rows in evidence.split.parts() for row in rows]
     texts = [f"{row.text} {row.text_pair or ''}" for _, row in places]
     main = [main_script(text) for text in texts]
@@ -104,7 +105,7 @@ def _pair_scripts(places: Sequence[tuple[str, Example]]) -> Iterator[Diagnosis]:
         [differ(row) for _, row in places],
         "pair_scripts",
         "have a first and a second text in different scripts",
-        "Fine for a task across languages; else look whether columns or rows were mixed up",
+        "Fine for a task across languages; else look whether columns or examples were mixed up",
     )
 
 

@@ -1,4 +1,4 @@
-"""Repeated, contradicting and empty rows: what `compare` checks in every split, with the rows shown."""
+"""Repeated, contradicting and empty examples: what `compare` checks in every split, with the examples shown."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ NAME = "repeated_rows"
 
 @check(NAME, "the same text twice, in one part or in two; contradicting labels; empty texts")
 def split_checks(evidence: Evidence) -> Outcome:
-    """Run `check_split` and show the rows its findings name."""
+    """Run `check_split` and show the examples its findings name."""
     parts = dict(evidence.split.parts())
     findings = []
     for one in (*map(Located, evidence.reading), *locate_findings(evidence.split)):

@@ -24,7 +24,7 @@ from entailor.engine.stopping import StopSwitch
 from entailor.runs.integrity import disk_trouble, file_sha256
 from entailor.runs.ownership import refuse_links, remove_files
 
-CHECKPOINT_VERSION = 2
+CHECKPOINT_VERSION = 3
 KEPT = 2
 _NAME = re.compile(r"step-(?P<step>\d{9,})(?:-attempt-(?P<attempt>\d+))?-(?P<sha256>[0-9a-f]{64})\.safetensors")
 _TEMPORARY = re.compile(r"\.step-\d{9,}\.tmp")

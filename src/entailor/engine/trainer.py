@@ -42,7 +42,7 @@ GRADIENT_STEPS = 4
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Encoded train and tune splits with their targets, one target an example (`Encoded.example_index` points to it)."""
+    """Encoded train and validation splits, and one target an example (`Encoded.example_index` points to it)."""
 
     train: Sequence[Encoded]
     train_targets: NDArray[np.int64]
@@ -59,7 +59,8 @@ class Runtime:
         autocast: bfloat16 to train in mixed precision, or None for fp32.
         scoring_batch_tokens: tokens of one batch when scoring validation.
         on_step: called with steps done, steps in all, and a few words on how it goes.
-        on_evaluation: called with each evaluation of validation and the training examples seen so far; True stops training.
+        on_evaluation: called with each evaluation of validation and the training examples seen so far; True stops
+        training.
         saving: checkpoints while it runs, and the one to go on from; None: no checkpoints.
     """
 
@@ -115,7 +116,7 @@ def train(classifier: Classifier, method: TrainedMethod, data: TrainingData, run
     Args:
         classifier: made by `method.adapt`; must be a torch module.
         method: hyperparameters and parameter groups.
-        data: encoded train and tune splits.
+        data: encoded train and validation splits.
         runtime: seed, precision, progress.
 
     Raises:
@@ -136,7 +137,8 @@ def single_steps(
 ) -> Iterator[float]:
     """Take one optimizer step on each group of batches and yield its seconds; for estimates.
 
-    After the first step validation is scored and the best weights are kept, as in a training, so that memory is as there.
+    After the first step validation is scored and the best weights are kept, as in a training, so that memory is as
+    there.
 
     Args:
         classifier: of no use afterwards.

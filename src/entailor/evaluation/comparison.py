@@ -1,4 +1,4 @@
-"""The comparison of all trials of a run: one candidate a (model, candidate name), with costs, intervals, tests and what to ship.
+"""The comparison of all trials of a run: candidates with costs, intervals and tests, and what to ship.
 
 The content of comparison.json is made here; how it is shown is the report's business.
 """
@@ -35,7 +35,8 @@ def compare_records(
 ) -> dict[str, Any]:
     """Return the content of comparison.json.
 
-    Candidates stand best first. Figures are means over the seeds that finished, peaks of memory the highest of them. Every
+    Candidates stand best first. Figures are means over the seeds that finished, peaks of memory the highest of them.
+    Every
     two candidates are tested on the same examples; p-values are corrected for the number of pairs (Holm).
 
     Args:
@@ -98,7 +99,8 @@ def scored_candidate(records: Sequence[RunRecord], outcomes: Sequence[Outcome]) 
 def hardest_examples(records: Sequence[RunRecord], n: int = 20) -> list[dict[str, Any]]:
     """Return the examples most candidates got wrong, hardest first; examples no candidate got wrong are left out.
 
-    A candidate with several seeds counts with the share of its seeds that were wrong, and says the label with the highest
+    A candidate with several seeds counts with the share of its seeds that were wrong, and says the label with the
+    highest
     mean probability. Between examples equally often wrong, the one with the less probable gold label is harder.
 
     Args:
@@ -106,7 +108,8 @@ def hardest_examples(records: Sequence[RunRecord], n: int = 20) -> list[dict[str
         n: at most so many.
 
     Returns:
-        One mapping an example: `id`, `text`, `text_pair`, `group`, `gold`, `wrong` (sum over candidates), `num_candidates`, and
+        One mapping an example: `id`, `text`, `text_pair`, `group`, `gold`, `wrong` (sum over candidates),
+        `num_candidates`, and
         `said`, one of `model`, `method`, `label`, `probability`, `right` a candidate.
     """
     complete = _aligned([record for record in records if record.status == "complete"])

@@ -65,6 +65,8 @@ def diff_runs(first: str | Path, second: str | Path) -> RunDifference:
         RunError: a folder is no run, or a file in it is missing or damaged.
     """
     folders = RunFolder(first), RunFolder(second)
+    for one in folders:
+        one.check_version()
     splits, experiments = [_split(one) for one in folders], [_experiment(one) for one in folders]
     environments, records = [_environment(one) for one in folders], [_records(one) for one in folders]
     with well_formed(RunError, folders[0].path / f"... or {folders[1].path}", AGAIN):

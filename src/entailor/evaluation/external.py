@@ -1,6 +1,6 @@
-"""What one external test set says of every candidate: accuracy with interval, groups, labels, and which candidates differ.
+"""What one external test set says of every candidate: accuracy, groups, labels, and which of them differ.
 
-Reads records whose predictions are those on the challenge. Nothing is chosen by it.
+Reads records whose predictions are those on the external test set. Nothing is chosen by it.
 """
 
 from __future__ import annotations
@@ -20,17 +20,18 @@ from entailor.runs.record import RunRecord
 
 
 def compare_external(name: str, source: str, scoring: str, records: Sequence[RunRecord]) -> dict[str, Any]:
-    """Return what comparison.json holds of a challenge.
+    """Return what comparison.json holds of an external test set.
 
     Args:
-        name: of the challenge.
+        name: of the external test set.
         source: its file.
         scoring: how the classifiers' labels answered the file's, in words.
-        records: complete trials with predictions on the challenge, all over the same examples.
+        records: complete trials with predictions on the external test set, all over the same examples.
 
     Returns:
         `name`, `source`, `scoring`, `error` (None), `labels`, `num_examples`, `chance` (share of its most frequent
-        label), and `candidates`, best first: `model`, `method`, `num_seeds`, `accuracy`, `letters` (candidates that share one
+        label), and `candidates`, best first: `model`, `method`, `num_seeds`, `accuracy`, `letters` (candidates that
+        share one
         do not differ significantly), `per_label`, `groups`.
     """
     seeds: dict[CandidateKey, list[RunRecord]] = {}

@@ -1,4 +1,4 @@
-"""Accuracy by number of labels: a power law with its interval, which candidate is best where, and whether more labels pay.
+"""Accuracy by number of labels: a power law with its interval, the best candidate, and whether more labels pay.
 
 Error falls with the number of labels n about as a * n^-b + c (Hestness et al. 2017, section 3; Rosenfeld et al. 2020).
 A law fitted to a few noisy points says little, so every figure has a bootstrap interval, and a poor fit is refused.
@@ -110,7 +110,7 @@ def fit_resampled(sizes: Sequence[int], errors_DN: Floats) -> list[PowerLaw]:
 
 
 def describe_curves(candidates: Sequence[CandidateCurve]) -> dict[str, Any]:
-    """Return each candidate's points, fit and predictions, which candidate is best at each size, and where the lead changes.
+    """Return each candidate's points, fit and predictions, the best at each size, and where the lead changes.
 
     Args:
         candidates: at least two sizes each.

@@ -1,4 +1,4 @@
-"""Every candidate against every other on the same examples, and the groups of candidates that do not differ significantly.
+"""Every candidate against every other on the same examples, and groups without a significant difference.
 
 Decides which test speaks for a pair; how the tests are made is statistics.py and bootstrap.py.
 """

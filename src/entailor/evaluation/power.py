@@ -21,7 +21,8 @@ def detectable_difference(n: int, discordant: float = USUAL_DISCORDANT, pairs: i
         pairs: number of pairs of candidates, for which the level is corrected as in the first step of Holm's method.
 
     Returns:
-        A difference of shares, or None where even candidates that never agree the other way round would not be significantly different.
+        A difference of shares, or None where even candidates that never agree the other way round would not be
+        significantly different.
     """
     from scipy.optimize import brentq
 
@@ -38,7 +39,7 @@ def detectable_difference(n: int, discordant: float = USUAL_DISCORDANT, pairs: i
 
 
 def examples_needed(difference: float, discordant: float, pairs: int = 1) -> float:
-    """Return how many test examples tell two candidates apart in 4 of 5 runs (Connor 1987); infinite for no difference.
+    """Return how many test examples show a difference in 4 of 5 runs (Connor 1987); infinite for none.
 
     Args:
         difference: of their accuracies, -1 to 1.
@@ -65,17 +66,22 @@ def power_lines(num_test: int, num_candidates: int, num_seeds: int) -> list[str]
     if pairs == 0:
         return []
     shown = detectable_difference(num_test, pairs=pairs)
-    candidates = f"{num_candidates} rows" if num_candidates > 2 else "two rows"
+    candidates = f"{num_candidates} candidates" if num_candidates > 2 else "two candidates"
     disagree = f"disagree on {USUAL_DISCORDANT:.0%} of the examples"
     if shown is None:
-        said = f"{num_test:,} test examples are too few to tell {candidates} apart that {disagree}, however they differ"
+        said = (
+            f"{num_test:,} test examples are too few to show a difference between {candidates} that "
+            f"{disagree}, however they differ"
+        )
     else:
         said = (
-            f"{num_test:,} test examples can tell {candidates} apart that differ by about {100 * shown:.1f} points or more "
+            f"{num_test:,} test examples can show a difference between {candidates} of about {100 * shown:.1f} "
+            f"points or more "
             f"(in 4 of 5 runs, if they {disagree}; more where seeds differ)"
         )
     few = {
         1: "with one seed these classifiers are compared, not the methods: give --seeds 3 or more to hold their luck",
-        2: "two seeds say little of how far seeds differ, so that few candidates will be significantly different: give --seeds 3 or more",
+        2: "two seeds say little of how far seeds differ, so that few candidates will be significantly "
+        "different: give --seeds 3 or more",
     }
     return [said, few[num_seeds]] if num_seeds in few else [said]

@@ -89,10 +89,13 @@ def recommend(
 ) -> dict[str, Any] | None:
     """Return the candidate to ship, with reasons in words.
 
-    Of the candidates within the limits the most accurate leads. Those that does not differ significantly from it are contenders, if
+    Of the candidates within the limits the most accurate leads. Those that do not differ significantly from it are
+    contenders, if
     their difference's own 95 % interval holds 0 too (the correction for many pairs keeps from claiming differences,
-    and is no reason to give accuracy away), but for candidates no better than the majority baseline where the leader is above it. Costs decide among
-    them in the order of `cheapest`: a candidate that costs clearly more (20 %) than the cheapest leaves; what remains is
+    and is no reason to give accuracy away), but for candidates no better than the majority baseline where the leader
+    is above it. Costs decide among
+    them in the order of `cheapest`: a candidate that costs clearly more (20 %) than the cheapest leaves; what
+    remains is
     settled by accuracy.
 
     Args:
@@ -142,9 +145,10 @@ def recommend(
 
 
 def mark_pareto(candidates: Sequence[dict[str, Any]]) -> None:
-    """Give every candidate `pareto`, and `pareto_by`, the costs on whose front of accuracy against that cost alone it stands.
+    """Give every candidate `pareto`, and `pareto_by`: the costs against which alone it is on the front.
 
-    A candidate is in the Pareto set when no other is at least as accurate and at most as costly in everything, and better in
+    A candidate is in the Pareto set when no other is at least as accurate and at most as costly in everything, and
+    better in
     something. Candidates no better than the majority baseline are never in it: doing nothing is always cheapest.
     """
     for candidate in candidates:
@@ -226,14 +230,15 @@ def _why(
     if len(contenders) == 1:
         return f"no other candidate{within} is level with it in accuracy"
     if priorities.ties == "most_accurate":
-        return f"it has the highest accuracy{within}, though {len(contenders) - 1} more does not differ significantly from it"
+        return f"it has the highest accuracy{within}, though {len(contenders) - 1} more do not differ significantly from it"
     deciding = _deciding(pick, contenders, priorities)
     if not deciding:
         return (
-            f"of {len(contenders)} candidates{within} that do not differ significantly none costs clearly less, and it is the most "
-            "accurate of them"
+            f"of {len(contenders)} candidates{within} that do not differ significantly none costs clearly less, "
+            "and it is the most accurate of them"
         )
-    return f"of {len(contenders)} candidates{within} that do not differ significantly it is the {' and the '.join(deciding)}"
+    reasons = " and the ".join(deciding)
+    return f"of {len(contenders)} candidates{within} that do not differ significantly it is the {reasons}"
 
 
 def _deciding(pick: Candidate, contenders: Sequence[Candidate], priorities: Priorities) -> list[str]:
@@ -359,7 +364,8 @@ def _rule(priorities: Priorities) -> str:
         return f"{within}the highest mean accuracy."
     order = ", then ".join(name.replace("_", " ") for name in priorities.cheapest)
     return (
-        f"{within}among the candidates that does not differ significantly from the most accurate one (and whose difference to it "
+        f"{within}among the candidates that do not differ significantly from the most accurate one (and whose "
+        f"difference to it "
         f"has 0 in its own 95 % interval), the cheapest by {order}; a cost decides where it is at least 20 % higher."
     )
 

@@ -113,7 +113,7 @@ class InContextClassifier(TransformerClassifier, PromptedClassifier):
         self.prefix: SharedPrefix | None = None
         self._proven: dict[str, bool] = {}
 
-    # --- what is chosen from train and tune
+    # --- what is chosen from train and validation
 
     @property
     def needs_validation(self) -> bool:

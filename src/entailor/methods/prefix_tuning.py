@@ -19,7 +19,7 @@ from entailor.methods.base import AdapterMethod, HeadLearningRate, LearningRate,
 from entailor.models.load import Backbone
 from entailor.tasks import Task
 
-# What the key and value projections are called: bert's kin, distilbert, deberta, mpnet, llama and similar.
+# What the key and value projections are called: bert and models like it, distilbert, deberta, mpnet, llama and similar.
 PROJECTIONS = (("key", "value"), ("k_lin", "v_lin"), ("key_proj", "value_proj"), ("k", "v"), ("k_proj", "v_proj"))
 # One projection for query, key and value, in this order: modernbert, gpt2.
 FUSED_PROJECTIONS = ("Wqkv", "c_attn")

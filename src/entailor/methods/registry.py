@@ -48,7 +48,7 @@ def method_class(name: str, where: str) -> type[Method]:
 
 
 def build_method(candidate: str, settings: Mapping[str, Any]) -> Method:
-    """Build one candidate's method from its settings; the key ``method`` names it where the candidate has a name of its own.
+    """Build a candidate's method from its settings; the key ``method`` names it where the two names differ.
 
     Raises:
         ConfigError: no such method, an unknown key, or a value out of range.
@@ -84,9 +84,14 @@ def experiment_schema() -> dict[str, Any]:
         "additionalProperties": {"anyOf": [{"$ref": f"#/$defs/{name}"} for name in registered_methods()]},
     }
     schema["properties"]["methods"] = {
-        "description": "Candidate name to hyperparameters; the candidate name is the method, or the key `method` names it. "
+        "description": "Candidate name to hyperparameters; the candidate name is the method, or the key "
+        "`method` names it. "
         "Names alone, with commas or as a list, will do.",
-        "anyOf": [candidates, {"type": "string"}, {"type": "array", "items": {"anyOf": [{"type": "string"}, candidates]}}],
+        "anyOf": [
+            candidates,
+            {"type": "string"},
+            {"type": "array", "items": {"anyOf": [{"type": "string"}, candidates]}},
+        ],
     }
     return schema
 

@@ -28,7 +28,8 @@ from entailor.tasks.foreign import ForeignError, run_bounded
 MIN_ROOM = 8
 # Texts the tokenizer is given at once: what it returns is lists of Python numbers, nine times as large as what is kept.
 CHUNK = 4096
-# Data sets whose ids are kept: train, validation and test, with the room of each method, and for the linear probe each text
+# Data sets whose ids are kept: train, validation and test, with the room of each method, and for the linear probe
+# each text
 # of a pair by itself.
 KEPT = 12
 KEPT_FROM = 64  # examples; answers to single ones shall not push out whole data sets

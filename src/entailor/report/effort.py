@@ -14,18 +14,19 @@ from entailor.evaluation.comparison import short_model_names
 from entailor.report import plots, tables
 from entailor.report.tables import align, count, duration, percent, size
 
-FORECAST_HEADINGS = ("  row", "trials", "one trial", "tuning", "curve", "in all", "memory")
-TRUTH_HEADINGS = ("  row", "one trial: estimate", "measured", "ratio", "memory: estimate", "measured", "ratio")
+ESTIMATE_HEADINGS = ("  candidate", "trials", "one trial", "tuning", "curve", "in all", "memory")
+TRUTH_HEADINGS = ("  candidate", "one trial: estimate", "measured", "ratio", "memory: estimate", "measured", "ratio")
 
 
 def estimate_lines(expected: Mapping[str, Any]) -> list[str]:
     """Return what is expected of a run as aligned lines, and when it will end.
 
     Args:
-        expected: `candidates`, `seconds`, `peak_memory_bytes`, `probe_seconds` and `ends`, as the experiment gives them.
+        expected: `candidates`, `seconds`, `peak_memory_bytes`, `probe_seconds` and `ends`, as the experiment gives
+        them.
     """
     names = _names(expected["candidates"])
-    lines: list[tuple[str, ...]] = [FORECAST_HEADINGS]
+    lines: list[tuple[str, ...]] = [ESTIMATE_HEADINGS]
     for name, candidate in zip(names, expected["candidates"], strict=True):
         if candidate["error"]:
             lines.append((f"  {name}", str(candidate["trials"]), *["?"] * 5))
@@ -92,7 +93,7 @@ def settings_words(settings: Mapping[str, float]) -> str:
 def _tuning_lines(tuning: Mapping[str, Any] | None) -> list[str]:
     if not tuning:
         return []
-    lines: list[tuple[str, ...]] = [("  row", "tried", "stopped", "examples", "time", "validation", "chosen")]
+    lines: list[tuple[str, ...]] = [("  candidate", "tried", "stopped", "examples", "time", "validation", "chosen")]
     for name, study in zip(_names(tuning["studies"]), tuning["studies"], strict=True):
         trials = study["trials"]
         best = None if study["best"] is None else trials[study["best"]]
@@ -115,7 +116,7 @@ def _curve_lines(curve: Mapping[str, Any] | None) -> list[str]:
     if not curve or not curve["candidates"]:
         return []
     sizes = sorted({point["n"] for candidate in curve["candidates"] for point in candidate["points"]})
-    lines: list[tuple[str, ...]] = [("  row", *(f"{n:,}" for n in sizes), "twice as many", "ten times")]
+    lines: list[tuple[str, ...]] = [("  candidate", *(f"{n:,}" for n in sizes), "twice as many", "ten times")]
     for name, candidate in zip(_names(curve["candidates"]), curve["candidates"], strict=True):
         found = {point["n"]: percent(point["accuracy"]["mean"]) for point in candidate["points"]}
         lines.append((f"  {name}", *(found.get(n, "–") for n in sizes), *_predicted(candidate)))
@@ -199,7 +200,7 @@ def effort_section(comparison: Mapping[str, Any]) -> Any:
         curve_plot=_curve_plot(comparison, curve["candidates"]) if curve else None,
         estimate=estimate,
         estimates=_named(estimate["candidates"]) if estimate else [],
-        reads=comparison.get("test_reads"),
+        reads=comparison.get("test_access"),
     )
     return Markup(page)  # noqa: S704 - a template with escaping made it
 
@@ -209,7 +210,7 @@ def _named(candidates: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _looks(comparison: Mapping[str, Any], candidates: Sequence[Mapping[str, Any]]) -> list[int]:
-    """Return where each candidate stands in the comparison; one that is not there (it failed) comes behind all others."""
+    """Return where each candidate stands in the comparison; one that failed comes behind all others."""
     places = {
         (candidate["model"], candidate["method"]): index for index, candidate in enumerate(comparison["candidates"])
     }

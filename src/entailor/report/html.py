@@ -40,6 +40,7 @@ def write_report(folder: RunFolder) -> Path:
     Raises:
         RunError: comparison.json or a trial is missing, damaged or of another version.
     """
+    folder.check_version()
     comparison = read_comparison(folder.comparison_file)
     check_report_is_ours(folder)
     with well_formed(RunError, folder.comparison_file, AGAIN):
@@ -147,7 +148,7 @@ def render(
         recommended=sections.recommended(comparison, candidates),
         matrix=sections.pair_matrix(comparison, candidates),
         calibrations=sections.calibrations(candidates),
-        challenges=sections.challenges(comparison, candidates),
+        external=sections.external(comparison, candidates),
         limit=sections.limit_of_test(comparison),
         effort=effort_section(comparison),
         groups=_groups(comparison["candidates"]),
@@ -306,7 +307,8 @@ def _remarks(comparison: Mapping[str, Any], candidates: Sequence[Mapping[str, An
     if comparison["majority_accuracy"] is not None:
         above = sum(candidate["beats_majority"] for candidate in candidates)
         remarks.append(
-            f"Always naming the most frequent label would be right {tables.percent(comparison['majority_accuracy'])} of the time; "
+            f"Always naming the most frequent label would be right "
+            f"{tables.percent(comparison['majority_accuracy'])} of the time; "
             f"{above} of {len(candidates)} {'candidate is' if len(candidates) == 1 else 'candidates are'} above that."
         )
     return remarks

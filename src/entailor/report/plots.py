@@ -62,7 +62,7 @@ def swatch(index: int) -> str:
 
 
 def loss_by_epoch(names: Sequence[str], curves: Sequence[Sequence[Sequence[CurvePoint]]]) -> str | None:
-    """Return training loss (thin) and tune loss (with markers) by epoch, or None when no candidate was trained.
+    """Return training loss (thin) and validation loss (with markers) by epoch, or None when no candidate was trained.
 
     Args:
         names: candidate names.
@@ -97,7 +97,7 @@ def accuracy_with_intervals(names: Sequence[str], candidates: Sequence[Mapping[s
         axes.set(ylim=(len(candidates) - 0.4, -0.6), xlabel="test accuracy (%), 95 % interval")
         axes.grid(visible=False, axis="y")
 
-    return _draw("forest", "Test accuracy by row", draw, height=max(HEIGHT, 0.26 * len(candidates) + 0.6))
+    return _draw("forest", "Test accuracy by candidate", draw, height=max(HEIGHT, 0.26 * len(candidates) + 0.6))
 
 
 def accuracy_by_train_time(names: Sequence[str], candidates: Sequence[Mapping[str, Any]]) -> str:
@@ -277,7 +277,7 @@ def learning_curves(names: Sequence[str], looks: Sequence[int], candidates: Sequ
 
 
 def _scatter(axes: Axes, candidates: Sequence[Mapping[str, Any]], x: Sequence[float], cost: str) -> None:
-    """Draw candidates with their intervals; a ring marks those no other candidate beats in both accuracy and this cost."""
+    """Draw candidates with their intervals; a ring marks those no other beats in accuracy and this cost."""
     for i, candidate in reversed(list(enumerate(candidates))):
         look, accuracy = style(i), candidate["accuracy"]
         low, high = 100 * accuracy["low"], 100 * accuracy["high"]

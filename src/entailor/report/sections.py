@@ -42,7 +42,7 @@ def limit_of_test(comparison: Mapping[str, Any]) -> str | None:
 
 
 def pair_matrix(comparison: Mapping[str, Any], candidates: Sequence[Candidate]) -> list[dict[str, Any]] | None:
-    """Return for every candidate its difference to every other, or None where there are too few or too many candidates."""
+    """Return for every candidate its difference to every other; None for too few or too many."""
     if not 2 < len(candidates) <= MOST_ROWS or "pairs" not in comparison:
         return None
     found: dict[tuple[str, str, str, str], dict[str, Any]] = {}
@@ -79,7 +79,7 @@ def calibrations(candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
     ]
 
 
-def challenges(comparison: Mapping[str, Any], candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
+def external(comparison: Mapping[str, Any], candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
     """Return the external test set, each candidate with its look and its title, and the groups as lines."""
     by_key = {(candidate["model"], candidate["method"]): candidate for candidate in candidates}
     shown = []

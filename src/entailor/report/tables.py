@@ -51,15 +51,16 @@ def candidate_names(comparison: Mapping[str, Any]) -> list[str]:
 
 
 def mark(candidate: Mapping[str, Any]) -> str:
-    """Return ``*`` for the best candidate, ``=`` for a candidate that does not differ significantly from it, else a blank."""
+    """Return ``*`` for the best candidate, ``=`` for one without a significant difference from it, else a blank."""
     if candidate["best"]:
         return "*"
     return "=" if candidate["tied_with_best"] else " "
 
 
-HEADINGS = ("  method", "accuracy (95 %)", "same", "F1", "train", "memory", "params", "stored")
+HEADINGS = ("  method", "accuracy (95 %)", "group", "F1", "train", "memory", "params", "stored")
 LEGEND = (
-    "* best   = level with the best   same: candidates that share a letter do not differ significantly   ° in the Pareto set   "
+    "* best   = level with the best   same: candidates that share a letter do not differ significantly   ° in "
+    "the Pareto set   "
     "F1: macro   memory: peak   params: trained"
 )
 
@@ -83,18 +84,19 @@ def _cells(comparison: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 
 def closing(comparison: Mapping[str, Any]) -> list[str]:
-    """Return what is said below the candidates: challenges, the test size's limit, what is recommended and when not."""
+    """Return what is said below the candidates: external test sets, the power of the test, what is recommended."""
     lines = []
     for one in comparison.get("external", ()):
         if one["candidates"]:
             best = one["candidates"][0]
             figure = f"best {best['method']} with {percent(best['accuracy']['mean'])}"
             lines.append(
-                f"challenge {one['name']}: {figure} (its most frequent label: {percent(one['majority_accuracy'])})"
+                f"external test set {one['name']}: {figure} (its most frequent label: "
+                f"{percent(one['majority_accuracy'])})"
             )
             lines.append(f"    {one['scoring']}")
         else:
-            lines.append(f"challenge {one['name']}: left out: {one['error']}")
+            lines.append(f"external test set {one['name']}: left out: {one['error']}")
     recommended = comparison.get("recommendation")
     if recommended:
         lines += [recommended["sentence"], *recommended["changes"]]
@@ -126,7 +128,7 @@ def comparison_table(comparison: Mapping[str, Any]) -> Table:
     table.show_edge = table.pad_edge = False
     table.add_column(HEADINGS[0], overflow="fold")
     for heading in HEADINGS[1:]:
-        table.add_column(heading, justify="right", no_wrap=heading != "same", overflow="fold")
+        table.add_column(heading, justify="right", no_wrap=heading != "group", overflow="fold")
     for candidate, cells in zip(comparison["candidates"], _cells(comparison), strict=True):
         style = "bold green" if candidate["best"] else "green" if candidate["tied_with_best"] else ""
         table.add_row(*(Text(cell) for cell in cells), style=style)
@@ -134,7 +136,7 @@ def comparison_table(comparison: Mapping[str, Any]) -> Table:
 
 
 def plain_table(comparison: Mapping[str, Any]) -> str:
-    """Return the candidates as lines of columns parted by two or more spaces, for logs and pipes; no colours, no wrapping."""
+    """Return the candidates as lines of columns parted by two or more spaces, for logs and pipes."""
     lines = align([HEADINGS, *_cells(comparison)], left={0}) if comparison["candidates"] else []
     legend = [LEGEND] if comparison["candidates"] else []
     return "\n".join([*lines, *legend, *failures(comparison), *closing(comparison), comparison["sentence"]])

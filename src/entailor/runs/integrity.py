@@ -1,6 +1,7 @@
-"""What keeps files of a run whole: checksums, seals that a file carries in itself, and words for a disk that fails.
+"""What keeps files of a run whole: checksums, checksums that a file carries in itself, and words for a disk that fails.
 
-A seal is ``sha256:`` and 64 hex digits in the last line of a text file, computed over the file with zeros in their
+Such a checksum is ``sha256:`` and 64 hex digits in the last line of a text file, computed over the file with zeros
+in their
 place. File and checksum are so written in one rename, and a kill between two files cannot set them at odds.
 """
 
@@ -81,23 +82,23 @@ def damaged_file(folder: Path, expected: Mapping[str, str], names: Iterable[str]
 
 
 def with_checksum(text: str) -> str:
-    """Return a text with the blank seal in it filled in.
+    """Return a text with the blank checksum in it filled in.
 
     Args:
         text: holds `BLANK_CHECKSUM` in its last line; what stands before it does not count.
     """
     head, blank, tail = text.rpartition(BLANK_CHECKSUM)
     if not blank:
-        raise ValueError("no blank seal in the text")
+        raise ValueError("no blank checksum in the text")
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
     return f"{head}sha256:{digest}{tail}"
 
 
 def verify_checksum(path: Path, content: bytes, remedy: str) -> None:
-    """Hold a file's content against the seal it carries.
+    """Hold a file's content against the checksum it carries.
 
     Raises:
-        RunError: there is no seal, or it is that of another content.
+        RunError: there is no checksum, or it is that of another content.
     """
     found = next(reversed(list(_CHECKSUM.finditer(content[-200:]))), None)
     if found is None:

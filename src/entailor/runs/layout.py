@@ -9,9 +9,20 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from entailor.errors import RunError
+from entailor.errors import RunError, VersionError
 from entailor.runs.ownership import MARKER_FILE
-from entailor.runs.record import _NAME, _SEED, RECORD_FILE, RunRecord, _trial_order, folder_name, write_checked_json
+from entailor.runs.record import (
+    _NAME,
+    _SEED,
+    RECORD_FILE,
+    RunRecord,
+    _trial_order,
+    folder_name,
+    read_json,
+    write_checked_json,
+)
+
+RUN_VERSION = 2
 
 
 class RunFolder:
@@ -27,7 +38,21 @@ class RunFolder:
 
     def mark(self) -> None:
         """Write the marker, before any other file."""
-        write_checked_json(self.marker_file, {"version": 1, "what": "the folder of an Entailor run"})
+        write_checked_json(self.marker_file, {"version": RUN_VERSION, "what": "the folder of an Entailor run"})
+
+    def check_version(self) -> None:
+        """Refuse the folder of another release before anything in it is read or written.
+
+        Raises:
+            VersionError: another release wrote it.
+        """
+        version: Any = None
+        with suppress(RunError, AttributeError):
+            version = read_json(self.marker_file).get("version")
+        if isinstance(version, int) and version != RUN_VERSION:
+            raise VersionError(self.path, version, RUN_VERSION)
+        if (self.path / "test_reads.json").is_file():  # version 1 had no marker, and this name for the log of test
+            raise VersionError(self.path, 1, RUN_VERSION)
 
     @classmethod
     def of_trial(cls, trial: Path) -> RunFolder | None:
@@ -118,7 +143,7 @@ class RunFolder:
         return [file.parent for file in found]
 
     def curve_records(self) -> Iterator[tuple[int, RunRecord]]:
-        """Yield number of training labels and record of every whole point of a learning curve, by model and candidate."""
+        """Yield number of labels and record of every whole point of a learning curve, by model and candidate."""
         for place in self.point_folders():
             size = place.parent.name.removeprefix("n-")
             with suppress(RunError):  # a damaged point is run again when its curve is asked for
@@ -126,7 +151,7 @@ class RunFolder:
                     yield int(size), RunRecord.read(place)
 
     def winner(self, comparison: Mapping[str, Any]) -> Path | None:
-        """Return the trial folder of the recommended candidate's first complete seed: seeds are not chosen by their score.
+        """Return the folder of the recommended candidate's first complete seed: no seed is chosen by its score.
 
         Args:
             comparison: the content of comparison.json.

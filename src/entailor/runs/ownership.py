@@ -16,16 +16,19 @@ MARKER_FILE = ".entailor.json"
 LOCK_FILE = ".lock"
 OWNER_FILE = ".lock.json"
 RUN_PARTS = ("trials", "tuning", "curve")
-SEALED_FILES = ("experiment.yaml", "environment.json", "split.json", "comparison.json", "test_access.json")
-RUN_FILES = (*SEALED_FILES, MARKER_FILE, LOCK_FILE, OWNER_FILE, "doctor.json", "estimate.json", "report.html")
+CHECKED_FILES = ("experiment.yaml", "environment.json", "split.json", "comparison.json", "test_access.json")
+RUN_FILES = (*CHECKED_FILES, MARKER_FILE, LOCK_FILE, OWNER_FILE, "doctor.json", "estimate.json", "report.html")
 # Folders of before the marker, and copies without hidden files, are known by their checksums. One such file may have
 # been copied to a folder of the user's own.
-ENOUGH_SEALED = 2
+ENOUGH_CHECKED = 2
 
 
 def is_run_folder(folder: Path) -> bool:
     """Tell whether a run wrote this folder: it has the marker, or several files that carry Entailor's checksum."""
-    return _is_sealed(folder / MARKER_FILE) or sum(_is_sealed(folder / name) for name in SEALED_FILES) >= ENOUGH_SEALED
+    return (
+        _has_checksum(folder / MARKER_FILE)
+        or sum(_has_checksum(folder / name) for name in CHECKED_FILES) >= ENOUGH_CHECKED
+    )
 
 
 def check_run_folder(folder: Path) -> None:
@@ -50,7 +53,7 @@ def _is_lock(path: Path) -> bool:
     return path.name == OWNER_FILE or (path.name == LOCK_FILE and path.stat().st_size == 0)
 
 
-def _is_sealed(path: Path) -> bool:
+def _has_checksum(path: Path) -> bool:
     if path.is_symlink() or not path.is_file():
         return False
     try:

@@ -20,14 +20,14 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from entailor.errors import RunError
+from entailor.errors import RunError, VersionError
 from entailor.runs.documents import first_complaint, json_lines, parse_json, read_bytes, well_formed
 from entailor.runs.integrity import BLANK_CHECKSUM, checksums, damaged_file, verify_checksum, with_checksum
 from entailor.runs.ownership import refuse_links, remove_files, remove_scratch
 
 RECORD_FILE = "record.json"
 VALIDATION_FILE = "validation_predictions.jsonl"
-RECORD_VERSION = 2
+RECORD_VERSION = 3
 CHECKPOINT_FOLDER = "checkpoint"
 CHECKSUM_KEY = "checksum"
 RUN_AGAIN = "Delete the trial's folder and run the same command again"
@@ -175,7 +175,8 @@ class RunRecord:
         error: the failure in words, or None.
         curve: logged training moments.
         predictions: one a test example, in the order of the test split.
-        temperature: what logits are divided by so that confidence is earned, fitted on validation; None in older records.
+        temperature: what logits are divided by so that confidence is earned, fitted on validation; None in older
+        records.
         validation_predictions: one a validation example, without texts; empty in older records.
     """
 
@@ -305,8 +306,9 @@ def _read_head(folder: Path) -> dict[str, Any]:
     head: dict[str, Any] = found if isinstance(found, dict) else {}
     version = head.pop("version", None)
     if version != RECORD_VERSION:
-        problem = "damaged" if version is None else "written by another version of Entailor"
-        raise RunError(f"{path}: {problem}. Run the trial again")
+        if isinstance(version, int):
+            raise VersionError(path, version, RECORD_VERSION)
+        raise RunError(f"{path}: damaged. Run the trial again")
     verify_checksum(path, content, RUN_AGAIN)
     with well_formed(RunError, path, RUN_AGAIN):
         del head[CHECKSUM_KEY]
@@ -365,10 +367,10 @@ def clear_trial(folder: Path) -> None:
     if not folder.is_dir():
         return
     written = {name for file in (RECORD_FILE, WRITTEN_FILE) for name in _listed_files(folder / file)}
-    challenges = {f"challenges/{file.name}" for file in (folder / "external").glob("*.json")}
+    external = {f"external/{file.name}" for file in (folder / "external").glob("*.json")}
     temporary = {file.name for file in folder.glob(".*.tmp") if TEMPORARY.fullmatch(file.name)}
     remove_files(folder, (RECORD_FILE,))
-    remove_files(folder, sorted(written | challenges | temporary | set(TRIAL_FILES)))
+    remove_files(folder, sorted(written | external | temporary | set(TRIAL_FILES)))
     for name in SAVED_FOLDERS:
         remove_scratch(folder / scratch_name(name))
         if (folder / name).exists():

@@ -81,6 +81,7 @@ def find_trial(run: str | Path) -> Path:
     folder = Path(run)
     if not (folder / CLASSIFIER_FILE).exists():
         whole = RunFolder(folder)
+        whole.check_version()
         if not whole.comparison_file.exists():
             raise RunError(
                 f"{folder}: neither a trial (runs/NAME/trials/MODEL/METHOD/seed-N) nor a run. "
@@ -91,7 +92,8 @@ def find_trial(run: str | Path) -> Path:
             winner = whole.winner(comparison)
         if winner is None and comparison.get("candidates"):
             raise RunError(
-                f"{folder}: no candidate keeps within the limits of `recommend`, so there is none to load. Give a trial's "
+                f"{folder}: no candidate keeps within the limits of `recommend`, so there is none to load. Give "
+                f"a trial's "
                 f"folder (under {folder / 'trials'}), or run `entailor compare` again with other limits"
             )
         if winner is None:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 
 from entailor.config.experiment import ModelSettings, PromptSettings, parse_settings
-from entailor.errors import ConfigError, RunError
+from entailor.errors import ConfigError, RunError, VersionError
 from entailor.methods import Classifier, Method, build_method
 from entailor.models.load import load_backbone, open_model
 from entailor.models.precision import PrecisionChoice
@@ -30,7 +30,7 @@ from entailor.runs.record import (
 from entailor.tasks import Task
 
 CLASSIFIER_FILE = "classifier.json"
-CLASSIFIER_VERSION = 1
+CLASSIFIER_VERSION = 2
 FP32 = PrecisionChoice("fp32", "scores are computed in fp32")
 
 
@@ -39,7 +39,7 @@ class SavedClassifier(BaseModel):
 
     model_config = ConfigDict(extra="allow", strict=True, protected_namespaces=())
 
-    version: Literal[1]
+    version: Literal[2]
     method: str
     hyperparameters: dict[str, Any]
     candidate: CandidateName
@@ -63,8 +63,8 @@ def read_saved(trial: Path) -> dict[str, Any]:
     """
     path = trial / CLASSIFIER_FILE
     saved = read_json(path)
-    if isinstance(saved, dict) and saved.get("version") != CLASSIFIER_VERSION:
-        raise RunError(f"{path}: written by another version of Entailor. Run the trial again")
+    if isinstance(saved, dict) and isinstance(version := saved.get("version"), int) and version != CLASSIFIER_VERSION:
+        raise VersionError(path, version, CLASSIFIER_VERSION)
     with well_formed(RunError, path, RUN_AGAIN):
         SavedClassifier.model_validate(saved)
     return dict(saved)

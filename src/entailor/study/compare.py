@@ -19,7 +19,7 @@ from entailor.config.plain import shown
 from entailor.data.splits import LoadedData, load_data, split_document
 from entailor.diagnostics.doctor import examine_run
 from entailor.engine.stopping import RunContext, StopSwitch
-from entailor.errors import RunError
+from entailor.errors import RunError, VersionError
 from entailor.evaluation.comparison import compare_records
 from entailor.evaluation.power import power_lines
 from entailor.methods import TrainedMethod
@@ -28,7 +28,7 @@ from entailor.report.html import write_report
 from entailor.runs.documents import well_formed
 from entailor.runs.environment import describe_environment
 from entailor.runs.integrity import disk_trouble
-from entailor.runs.layout import RunFolder
+from entailor.runs.layout import RUN_VERSION, RunFolder
 from entailor.runs.lock import lock_run
 from entailor.runs.ownership import belongs_to_run
 from entailor.runs.record import NO_MODEL, RunRecord, clear_trial, read_checked_json, write_checked_json, write_text
@@ -82,7 +82,7 @@ class Comparison:
 
     @property
     def winner(self) -> Path | None:
-        """The trial folder of the recommended candidate's first complete seed; None where none is, or limits leave no candidate."""
+        """The trial folder of the recommended candidate's first complete seed; None where there is none."""
         return self.folder.winner(self.summary)
 
 
@@ -122,6 +122,7 @@ def _compare(
     observer: Observer,
     stop: StopSwitch | None,
 ) -> Comparison:
+    folder.check_version()
     refuse_inputs_in(folder, experiment)
     records = earlier_records(folder, observer)
     check_same_experiment(folder, resolved, {record.name for record in records.values() if record.status == "complete"})
@@ -138,12 +139,12 @@ def _compare(
     points = plan_points(plans, experiment.learning_curve, len(data.split.train), folder)
     # from here on test is read: all that is chosen has been chosen, and the folder says when and what
     there = [*((None, record) for record in records.values()), *folder.curve_records()]
-    seal = log_test_access(folder.test_access_file, data.split, choices_made(plans, points), there)
+    log = log_test_access(folder.test_access_file, data.split, choices_made(plans, points), there)
     places = [folder.trial(plan.model, plan.candidate, plan.seed) for plan in plans]
     finished = {place for place, plan in zip(places, plans, strict=True) if is_finished(records.get(place), plan)}
 
     def compared() -> dict[str, Any]:
-        return write_comparison(folder, records.values(), data, environment, seal, experiment.recommend)
+        return write_comparison(folder, records.values(), data, environment, log, experiment.recommend)
 
     summary: dict[str, Any] = {}
     drawn = time.monotonic()
@@ -154,7 +155,7 @@ def _compare(
                 records[place] = run_trial(plan, task, data.split, place, observer.stage, around)
             else:
                 discard_leftovers(place)  # which a kill between a record and the end of its trial leaves behind
-            seal = seal.with_results(records[place])
+            log = log.with_results(records[place])
             if place not in finished or number == len(plans):
                 summary = compared()
             if summary and time.monotonic() - drawn > REPORT_SECONDS:
@@ -165,7 +166,7 @@ def _compare(
             tell = (observer.trial, observer.stage, observer.finished)
             run_points(points, task, data.split, experiment.data.split_seed, tell, around)
             for size, record in folder.curve_records():
-                seal = seal.with_results(record, size)
+                log = log.with_results(record, size)
             summary = compared()
         _external(folder, experiment, records, task, observer, summary)
     except BaseException:  # the page is right however the run ends
@@ -192,7 +193,8 @@ def estimate(experiment: Experiment, observer: Observer | None = None) -> dict[s
         observer: who is told of the data and the models.
 
     Returns:
-        `candidates`, one a candidate with something left to do; `seconds` and `peak_memory_bytes` of all; `probe_seconds`; and
+        `candidates`, one a candidate with something left to do; `seconds` and `peak_memory_bytes` of all;
+        `probe_seconds`; and
         `ends`, the local time at which a run begun now would end.
 
     Raises:
@@ -237,6 +239,8 @@ def earlier_records(folder: RunFolder, observer: Observer) -> dict[Path, RunReco
     for place in folder.trial_folders():
         try:
             records[place] = RunRecord.read(place)
+        except VersionError:
+            raise
         except RunError as error:
             observer.note(f"skipped: {error}")
             clear_trial(place)
@@ -285,7 +289,7 @@ def check_same_experiment(folder: RunFolder, resolved: dict[str, Any], complete_
         there, here = (
             {
                 **{key: values.get(key) for key in ("model", "prompt", "restarts", "budget")},
-                # nothing is trained for a challenge, so one may be added to a finished run
+                # nothing is trained for an external test set, so one may be added to a finished run
                 "data": {key: value for key, value in (values.get("data") or {}).items() if key != "external"},
                 "methods": {name: values["methods"][name] for name in common},
             }
@@ -408,7 +412,7 @@ def _precision_in(records: Iterable[RunRecord]) -> dict[str, Any]:
 
 
 def _with_earlier(earlier: dict[str, Any], resolved: dict[str, Any]) -> dict[str, Any]:
-    """Add the candidates, models and seeds the folder was run with before, so that experiment.yaml makes all it holds."""
+    """Add candidates, models and seeds the folder was run with before: experiment.yaml makes all it holds."""
     added = ("models", "seeds", "learning_curve")
     both = {key: list(dict.fromkeys([*earlier.get(key, ()), *resolved[key]])) for key in added}
     data = {**resolved["data"], "external": known_external(earlier, resolved)}
@@ -486,7 +490,7 @@ def write_comparison(
     records: Iterable[RunRecord],
     data: LoadedData,
     environment: dict[str, Any],
-    seal: AccessLog,
+    log: AccessLog,
     priorities: Priorities,
 ) -> dict[str, Any]:
     """Compare what there is and write comparison.json."""
@@ -497,14 +501,14 @@ def write_comparison(
         "precision": environment["precision"],
         "data": environment["data"],
         "external": [],
-        "test_reads": seal.document(),
+        "test_access": log.document(),
         "tuning": tuning,
-        "learning_curve": curve_document(folder, ordered, len(data.split.train), seal),
+        "learning_curve": curve_document(folder, ordered, len(data.split.train), log),
         "estimate": estimate_document(folder, ordered, tuning),
     }
-    summary = compare_records(ordered, priorities=priorities, extra=extra)
+    summary = {"version": RUN_VERSION, **compare_records(ordered, priorities=priorities, extra=extra)}
     for candidate in summary["candidates"]:  # what was known when a candidate was added is no part of its records
-        candidate["exploratory"] = seal.is_exploratory(choice_name(candidate["model"], candidate["method"]))
+        candidate["exploratory"] = log.is_exploratory(choice_name(candidate["model"], candidate["method"]))
     if summary["candidates"] and summary["candidates"][0]["exploratory"]:
         name = summary["candidates"][0]["method"]
         summary["sentence"] += f" {name} is exploratory: it was added when results on the same test split were known."

@@ -1,4 +1,4 @@
-"""How long a run will take and how much memory it needs, by a short probe of each candidate; afterwards, how good that was.
+"""How long a run will take and how much memory it needs, by a short probe of each candidate; then how good that was.
 
 The probe loads the real model, takes a few real training steps and scores a few real batches; the rest is counting:
 epochs, evaluations, seeds, tuning budget, learning curve. Test is not read: its size is known, its lengths are taken
@@ -49,7 +49,7 @@ from entailor.study.search import expected_share, is_tunable
 from entailor.study.trial import LATENCY_EXAMPLES, RELOAD_EXAMPLES, TrialPlan
 from entailor.tasks import Task
 
-FORECAST_VERSION = 3
+ESTIMATE_VERSION = 4
 SAMPLE = (
     4096  # examples whose lengths stand for all, the longest among them: one long text makes the peak of a training
 )
@@ -129,7 +129,7 @@ def estimate_candidates(
     Args:
         work: what is left to do.
         task: labels and input shape.
-        split: train and tune are sampled; of test only the size is looked at.
+        split: train and validation are sampled; of test only the size is looked at.
         earlier: what was found out before, by model and candidate.
 
     Returns:
@@ -175,7 +175,7 @@ def _start_from_here(documents: Sequence[dict[str, Any]]) -> None:
 
 
 def probe_candidate(plan: TrialPlan, task: Task, split: Split) -> CandidateCost:
-    """Find out what one trial of a candidate takes; an error is written down, for the trial will meet it and say more."""
+    """Find out what one trial takes; an error is written down, for the trial will meet it and say more."""
     begin, key = time.perf_counter(), _key(plan, split)
     try:
         cost = _Probe(plan, task, split, key).run()
@@ -337,7 +337,7 @@ class _Probe:
     def _prompted(
         self, classifier: PromptedClassifier, validation: Sequence[Encoded], shown: float
     ) -> tuple[float, float, ScoringCost, Sequence[Encoded]]:
-        """Count the choice of demonstrations, and tune where it is scored to calibrate; what is scored comes last."""
+        """Count the choice of demonstrations, and validation where it calibrates; what is scored comes last."""
         limit = self.plan.scoring_batch_tokens
         begin = time.perf_counter()
         with torch.inference_mode(), classifier.scoring(validation) as prepared:
@@ -426,7 +426,7 @@ def estimate_trials(work: Work, task: Task, split: Split, folder: RunFolder) -> 
     Args:
         work: what is left to do.
         task: labels and input shape.
-        split: train and tune are sampled.
+        split: train and validation are sampled.
         folder: where earlier estimates stand; figures of candidates that are unchanged are taken from there.
 
     Returns:
@@ -442,7 +442,7 @@ def estimate_trials(work: Work, task: Task, split: Split, folder: RunFolder) -> 
     names = {(candidate["model"], candidate["method"]) for candidate in candidates}
     kept = [candidate for candidate in earlier if (candidate["model"], candidate["method"]) not in names]
     if candidates:
-        document = {"version": FORECAST_VERSION, "made": now.isoformat(timespec="seconds"), "probe_seconds": probed}
+        document = {"version": ESTIMATE_VERSION, "made": now.isoformat(timespec="seconds"), "probe_seconds": probed}
         write_checked_json(folder.estimate_file, {**document, "candidates": [*kept, *candidates]})
     return {
         "candidates": candidates,
@@ -454,10 +454,10 @@ def estimate_trials(work: Work, task: Task, split: Split, folder: RunFolder) -> 
 
 
 def _earlier(folder: RunFolder) -> list[dict[str, Any]]:
-    """Return the candidates of the estimate that stands in the folder; none where it is not there, not whole, or old."""
+    """Return the candidates of the estimate in the folder; none where it is missing, damaged or old."""
     try:
         found = read_checked_json(folder.estimate_file, "")
-        candidates: list[dict[str, Any]] = found["candidates"] if found["version"] == FORECAST_VERSION else []
+        candidates: list[dict[str, Any]] = found["candidates"] if found["version"] == ESTIMATE_VERSION else []
         for candidate in candidates:
             _cost(candidate)
     except (RunError, KeyError, TypeError, AttributeError):

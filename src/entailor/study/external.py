@@ -28,7 +28,7 @@ from entailor.runs.record import Prediction, RunRecord, folder_name, read_checke
 from entailor.shipping.restoring import load_classifier, read_saved
 from entailor.tasks import Task
 
-CHALLENGE_VERSION = 1
+EXTERNAL_VERSION = 2
 STAGE = "external"
 THREE_WAY = frozenset(("entailment", "neutral", "contradiction"))
 TWO_WAY = ("entailment", "not_entailment")
@@ -111,7 +111,7 @@ def _other_side(label: str) -> str | None:
 
 
 def check_external(settings: DataSettings) -> None:
-    """Open every challenge file and find its columns, so that a wrong name is told before hours of training.
+    """Open every external test set file and find its columns, so that a wrong name is told before hours of training.
 
     No candidate is looked at.
 
@@ -123,7 +123,7 @@ def check_external(settings: DataSettings) -> None:
 
 
 def known_external(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Return the challenges of an earlier experiment and of this one, each once."""
+    """Return the external test sets of an earlier experiment and of this one, each once."""
     both = [*((earlier.get("data") or {}).get("external") or ()), *now["data"]["external"]]
     return list(dict.fromkeys(both))
 
@@ -138,15 +138,15 @@ def score_external(
     *,
     trust_remote_code: bool = False,
 ) -> list[dict[str, Any]]:
-    """Score every complete trial on every challenge, and return what comparison.json holds of them.
+    """Score every complete trial on every external test set, and return what comparison.json holds of them.
 
     Args:
         sources: the files.
         settings: how the experiment's files are read: columns and label names.
         records: trials by folder.
         task: of the classifiers.
-        on_progress: told the stage, trials done, trials in all, and the challenge.
-        note: told what could not be scored; such a challenge stands in the result with its error.
+        on_progress: told the stage, trials done, trials in all, and the external test set.
+        note: told what could not be scored; such a set stands in the result with its error.
         trust_remote_code: run code that comes with a base model, where it was trained so.
     """
     complete = {place: record for place, record in records.items() if record.status == "complete"}
@@ -157,7 +157,7 @@ def score_external(
             _check_shape(examples, task, source)
             scoring = scoring_for(task.labels, list(dict.fromkeys(str(one.label) for one in examples)), source)
         except EntailorError as error:
-            note(f"challenge left out: {error}")
+            note(f"external test set left out: {error}")
             found.append({"name": _name(source, sources), "source": source, "error": str(error), "candidates": []})
             continue
         scored = []
@@ -214,18 +214,18 @@ def _score_trial(
     *,
     trust_remote_code: bool,
 ) -> RunRecord:
-    """Return the trial's record with its predictions on the challenge in place of those on test."""
+    """Return the trial's record with its predictions on the external test set in place of those on test."""
     file = place / "external" / f"{folder_name(source)}.json"
     fingerprint = _fingerprint(examples, scoring)
     stored: dict[str, Any] = {}
     with suppress(RunError):  # what is damaged is scored again
         stored = read_checked_json(file, "Run the same command again") if file.exists() else {}
-    if (stored.get("version"), stored.get("fingerprint")) == (CHALLENGE_VERSION, fingerprint):
+    if (stored.get("version"), stored.get("fingerprint")) == (EXTERNAL_VERSION, fingerprint):
         with well_formed(RunError, file, "Delete it and run the same command again"):
             predictions = TypeAdapter(tuple[Prediction, ...]).validate_python(stored["predictions"])
     else:
         predictions = _predict(place, examples, scoring, trust_remote_code=trust_remote_code)
-        head = {"version": CHALLENGE_VERSION, "source": source, "fingerprint": fingerprint, "scoring": scoring.words}
+        head = {"version": EXTERNAL_VERSION, "source": source, "fingerprint": fingerprint, "scoring": scoring.words}
         write_checked_json(file, {**head, "predictions": [asdict(candidate) for candidate in predictions]})
     return replace(record, labels=scoring.labels, predictions=predictions, validation_predictions=())
 

@@ -136,7 +136,7 @@ def finished_point(point: PointPlan) -> RunRecord | None:
 
 
 def curve_document(
-    folder: RunFolder, whole: Iterable[RunRecord], num_train: int, seal: AccessLog
+    folder: RunFolder, whole: Iterable[RunRecord], num_train: int, log: AccessLog
 ) -> dict[str, Any] | None:
     """Return what comparison.json holds under `learning_curve`, or None where the folder has no points.
 
@@ -144,7 +144,7 @@ def curve_document(
         folder: the run folder, whose points of all runs are shown.
         whole: records of trials on the whole of train: each curve's last point.
         num_train: rows of train.
-        seal: tells which points were added after results were known.
+        log: tells which points were added after results were known.
     """
     found = list(folder.curve_records())
     if not found:
@@ -162,5 +162,5 @@ def curve_document(
     for candidate in document["candidates"]:
         for point in candidate["points"]:
             sampled = None if point["n"] == num_train else point["n"]
-            point["exploratory"] = seal.is_exploratory(choice_name(candidate["model"], candidate["method"], sampled))
+            point["exploratory"] = log.is_exploratory(choice_name(candidate["model"], candidate["method"], sampled))
     return {**document, "failed": failed}

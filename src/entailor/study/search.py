@@ -1,4 +1,4 @@
-"""Equal tuning: every candidate with a search space tries settings under one budget, on train and tune alone.
+"""Equal tuning: every candidate with a search space tries settings under one budget, on train and validation alone.
 
 Draws and pruning are optuna's; here stand the budget, the record of what was tried, and the choice. Test is no part of
 the split these functions work on.
@@ -34,7 +34,7 @@ from entailor.study.trial import Progress, TrialPlan, discard_leftovers, train_o
 from entailor.tasks import Task
 
 STUDY_FILE = "study.json"
-STUDY_VERSION = 2
+STUDY_VERSION = 3
 STUDY_KEYS = ("model", "method", "status", "budget", "search_space", "chosen", "best")
 STUDY_REMEDY = "Delete its folder and run again"
 SIMULATIONS = 20  # of a study, to estimate what pruning saves
@@ -250,7 +250,8 @@ class _Tuner:
             self._write_study("finished", study)
         if best is None:
             self.run_context.note(
-                f"tuning {self.plan.candidate} on {self.plan.model}: none of {len(self.tried)} settings could be used. See "
+                f"tuning {self.plan.candidate} on {self.plan.model}: none of {len(self.tried)} settings could "
+                f"be used. See "
                 "the errors above; the candidate keeps its own settings"
             )
         return study
@@ -449,7 +450,8 @@ def _optuna_study(
 ) -> Any:
     """Return a study that stands where these trials left it.
 
-    It is made again for each trial, with a seed of its own, so that a study that was broken off draws what it would have
+    It is made again for each trial, with a seed of its own, so that a study that was broken off draws what it would
+    have
     drawn.
     """
     import optuna

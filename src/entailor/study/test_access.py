@@ -1,4 +1,4 @@
-"""The seal on the test split: when it was read, with which choices made, and which of them came later.
+"""The log of accesses to the test split: when it was read, with which choices made, and which of them came later.
 
 Written before the first trial is scored and after all tuning. A choice that is added once results of the same test
 split are known cannot be undone from having known them: it is exploratory.
@@ -20,7 +20,7 @@ from entailor.runs.documents import well_formed
 from entailor.runs.record import RunRecord, read_checked_json, write_checked_json
 from entailor.study.trial import TrialPlan
 
-ACCESS_LOG_VERSION = 1
+ACCESS_LOG_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,9 @@ class AccessLog:
         """
         if not self.reads or self.reads[-1]["results"] or not _is_result(self.reads[-1], _known([(num_train, record)])):
             return self
-        seal = AccessLog(self.path, self.test, (*self.reads[:-1], {**self.reads[-1], "results": True}))
-        seal.write()
-        return seal
+        log = AccessLog(self.path, self.test, (*self.reads[:-1], {**self.reads[-1], "results": True}))
+        log.write()
+        return log
 
     def write(self) -> None:
         """Write the file."""
@@ -107,9 +107,9 @@ def log_test_access(
     new = {name: settings for name, settings in choices.items() if known.get(name) != settings}
     if new:
         reads.append(_read(_now(), split, new, exploratory=bool(reads), results=False))
-    seal = AccessLog(path, test, tuple(reads))
-    seal.write()
-    return seal
+    log = AccessLog(path, test, tuple(reads))
+    log.write()
+    return log
 
 
 def _known(records: Iterable[tuple[int | None, RunRecord]]) -> dict[str, str]:

@@ -199,7 +199,7 @@ def train_only(
     Args:
         plan: what to try.
         task: labels and input shape.
-        split: train and tune; its test is not looked at, and may be empty.
+        split: train and validation; its test is not looked at, and may be empty.
         folder: where its checkpoints are kept; they stay until the caller calls :func:`discard_leftovers`.
         on_progress: as for :func:`run_trial`.
         on_evaluation: told of each evaluation of validation and the training examples seen so far; True stops training.

@@ -24,7 +24,7 @@ from entailor.runs.record import RECORD_FILE, Prediction, RunRecord, check_trial
 from entailor.shipping.restoring import load_classifier, read_saved
 from entailor.study.trial import SCORE_TOLERANCE
 
-SEALED_WHERE_THERE = (".entailor.json", "estimate.json", "tuning/*/*/study.json", "trials/*/*/*/challenges/*.json")
+CHECKED_WHERE_THERE = (".entailor.json", "estimate.json", "tuning/*/*/study.json", "trials/*/*/*/external/*.json")
 
 Outcome = Literal["sound", "damaged", "differs", "not scored"]
 
@@ -73,6 +73,7 @@ def verify(run: str | Path, *, sample: int = 64, trust_remote_code: bool = False
         RunError: the folder holds no trials.
     """
     folder = RunFolder(run)
+    folder.check_version()
     places = folder.trial_folders()
     if not places:
         raise RunError(f"{folder.path}: no finished trial in it. Is this the folder of a run?")
@@ -95,7 +96,7 @@ def verify(run: str | Path, *, sample: int = 64, trust_remote_code: bool = False
 def _run_files(folder: RunFolder) -> Iterator[Check]:
     doctor = (folder.doctor_file,) if folder.doctor_file.exists() or _was_examined(folder) else ()
     always = (folder.split_file, folder.environment_file, folder.comparison_file, folder.test_access_file)
-    others = [path for pattern in SEALED_WHERE_THERE for path in sorted(folder.path.glob(pattern))]
+    others = [path for pattern in CHECKED_WHERE_THERE for path in sorted(folder.path.glob(pattern))]
     for path in (*always, *doctor, *others):
         yield _file(path, lambda path=path: read_checked_json(path, "Run its command again"), folder.path)
     yield _file(folder.experiment_file, lambda: read_checked_yaml(folder.experiment_file, "Put a copy of it back"))
