@@ -20,7 +20,7 @@ from entailor.data.example import Split
 ROOT = Path(__file__).parent.parent
 PUBLIC = {
     "BudgetSettings": "entailor.config.experiment",
-    "Classifier": "entailor.methods.base",
+    "Classifier": "entailor.classifiers.base",
     "Comparison": "entailor.study.compare",
     "DataSettings": "entailor.config.experiment",
     "EntailorError": "entailor.errors",
