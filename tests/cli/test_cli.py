@@ -9,7 +9,6 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -494,7 +493,6 @@ def test_ctrl_c_from_outside(tmp_path, tiny_model, nli_files):
     for line in process.stderr:
         if line.startswith("[2/2] lora"):
             break
-    time.sleep(0.5)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 130

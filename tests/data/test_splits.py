@@ -222,9 +222,7 @@ def test_one_class_only(tmp_path):
 def test_a_label_that_train_does_not_have(tmp_path, settings):
     train = write(tmp_path, "a.jsonl", pair_rows(20, LABELS[:2]))
     test = write(tmp_path, "b.jsonl", pair_rows(2))
-    with pytest.raises(
-        LabelError, match=r"b\.jsonl, example 3.*'contradiction', expected one of 'entailment', 'neutral'"
-    ):
+    with pytest.raises(LabelError, match=r"b\.jsonl, row 3.*'contradiction', expected one of 'entailment', 'neutral'"):
         load_data(DataSettings(train=train, test=test, **settings))
     with pytest.raises(LabelError, match="no example of train has the label 'contradiction'"):
         load_data(DataSettings(train=train, labels=LABELS))
