@@ -113,11 +113,10 @@ class VersionError(RunError):
 
     def __init__(self, path: object, version: object, expected: int) -> None:
         earlier = isinstance(version, int) and version < expected
-        release = "Entailor 0.1, which still reads it" if earlier else "a later release of Entailor"
-        remedy = "pip install 'entailor<0.2'" if earlier else "pip install --upgrade entailor"
+        release = "Entailor 0.1" if earlier else "a later release of Entailor"
         super().__init__(
-            f"{path}: version {str(version)[:20]} found, expected {expected}: written by {release} ({remedy}). To run "
-            "it again with this release give another --out"
+            f"{path}: version {str(version)[:20]} found, expected {expected}: written by {release}, which reads it. "
+            "Use that release, or give another --out to run it again with this one"
         )
 
 

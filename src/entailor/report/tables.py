@@ -59,7 +59,7 @@ def mark(candidate: Mapping[str, Any]) -> str:
 
 HEADINGS = ("  method", "accuracy (95 %)", "group", "F1", "train", "memory", "params", "stored")
 LEGEND = (
-    "* best   = level with the best   same: candidates that share a letter do not differ significantly   ° in "
+    "* best   = level with the best   group: candidates that share a letter do not differ significantly   ° in "
     "the Pareto set   "
     "F1: macro   memory: peak   params: trained"
 )
