@@ -103,7 +103,10 @@ def _shortcut_finding(kind: str, held: Held, telling: Sequence[TellingWord]) -> 
         f"(95 % interval {100 * held.low:.1f} to {100 * held.high:.1f}; the most frequent label: "
         f"{100 * held.majority:.1f} %)" + (f". Most telling: {words}" if words else "")
     )
-    remedy = "Compare results with this figure, not with the most frequent label; keep hypothesis_only and bag_of_words among the methods"
+    remedy = (
+        "Compare results with this figure, not with the most frequent label; keep hypothesis_only and bag_of_words "
+        "among the methods"
+    )
     figures = {**asdict(held), "telling": [asdict(one) for one in telling]}
     severity: Severity = "warning" if held.low > held.majority + GAIN else "info"
     yield Diagnosis(NAME, kind, severity, message, remedy, figures=figures)
