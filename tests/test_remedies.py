@@ -124,8 +124,8 @@ def test_quiet_commands_say_what_is_dropped(tmp_path: Path):
     source = file_of(tmp_path / "a.csv", TRAIN * 5 + ["-1"] * 2)
     run = ["compare", "--train", source, "--methods", "majority", "--out", str(tmp_path / "run"), "-q", "doctor=false"]
     done = CliRunner().invoke(app, run)
-    assert "2 of 202 rows (1 %) of train" in done.stderr
-    assert "2 of 202 rows (1 %) of train" in CliRunner().invoke(app, ["validate", "--train", source, "-q"]).stdout
+    assert "2 of 202 examples (1 %) of train" in done.stderr
+    assert "2 of 202 examples (1 %) of train" in CliRunner().invoke(app, ["validate", "--train", source, "-q"]).stdout
 
 
 def test_minus_one_is_a_class_where_labels_name_it(tmp_path: Path):
@@ -210,7 +210,7 @@ def test_a_finding_in_all_rows_has_all_ids_and_plain_percent(tmp_path: Path):
     source = file_of(tmp_path / "a.csv", TRAIN)
     (found,) = [one for one in validate(DataSettings(train=source, test=source)).findings if "exact" in one.kind]
     assert (len(found.rows), len(found.ids)) == (5, 40)
-    assert found.message.startswith("40 of 40 rows (100 %) of test")
+    assert found.message.startswith("40 of 40 examples (100 %) of test")
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def _lines(document: Mapping[str, Any]) -> Iterator[str]:
         yield ""
         yield f"{found['severity']}: {found['message']}."
         yield f"    {found['remedy']}."
-        yield from map(_row_line, found["candidates"][:MOST_ROWS_IN_TEXT])
+        yield from map(_row_line, found["rows"][:MOST_ROWS_IN_TEXT])
     quiet = [one["title"] for one in document["checks"] if not one["findings"] and not one["skipped"]]
     if quiet:
         yield ""
