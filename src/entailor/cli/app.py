@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
-from entailor.cli.arguments import _experiment, _mapping, refuse_old_flags
+from entailor.cli.arguments import _experiment, _label_settings, _mapping, refuse_old_flags
 from entailor.cli.options import (
     AsJson,
     Columns,
@@ -23,9 +23,11 @@ from entailor.cli.options import (
     Delimiter,
     Encoding,
     External,
+    LabelNames,
     MaxTest,
     MaxTrain,
     Model,
+    NoGold,
     Out,
     Overrides,
     Overwrite,
@@ -185,10 +187,8 @@ def evaluate(
     columns: Columns = None,
     delimiter: Delimiter = None,
     encoding: Encoding = None,
-    label_names: Annotated[
-        str | None,
-        typer.Option("--label-names", help="Labels as written: 0=entailment,1=neutral. Default: as the run read them."),
-    ] = None,
+    label_names: LabelNames = None,
+    no_gold: NoGold = None,
     config_name: ConfigName = None,
     split: SplitName = None,
     trust_remote_code: TrustCode = False,
@@ -206,16 +206,18 @@ def evaluate(
     from entailor.report.tables import classification_report_text
     from entailor.shipping.inference import evaluate as evaluate_run
 
+    names, none = _label_settings(label_names, no_gold)
     options = ReadOptions(
         columns=_mapping(columns, "--columns") or {},
-        label_names=_mapping(label_names, "--label-names") or {},
+        label_names=names,
+        no_gold=none,
         config_name=config_name,
         split=split,
         delimiter=delimiter,
         encoding=encoding,
     )
     with _row_counter(quiet=quiet) as show:
-        record = evaluate_run(run, test, options, show, trust_remote_code=trust_remote_code)
+        record = evaluate_run(run, test, options, show, trust_remote_code=trust_remote_code, note=_say)
     metrics = evaluate_record(record)
     _print(
         json.dumps(asdict(metrics), indent=2, ensure_ascii=False) if as_json else classification_report_text(metrics)
@@ -349,6 +351,8 @@ def merge(
     columns: Columns = None,
     delimiter: Delimiter = None,
     encoding: Encoding = None,
+    label_names: LabelNames = None,
+    no_gold: NoGold = None,
     trust_remote_code: TrustCode = False,
     as_json: AsJson = False,
 ) -> None:
@@ -361,8 +365,15 @@ def merge(
     from entailor.data.readers import ReadOptions
     from entailor.shipping.merging import merge as merge_run
 
-    options = ReadOptions(columns=_mapping(columns, "--columns") or {}, delimiter=delimiter, encoding=encoding)
-    merged = merge_run(run, output, test, options, trust_remote_code=trust_remote_code)
+    names, none = _label_settings(label_names, no_gold)
+    options = ReadOptions(
+        columns=_mapping(columns, "--columns") or {},
+        label_names=names,
+        no_gold=none,
+        delimiter=delimiter,
+        encoding=encoding,
+    )
+    merged = merge_run(run, output, test, options, trust_remote_code=trust_remote_code, note=_say)
     _print(json.dumps(asdict(merged), indent=2, ensure_ascii=False) if as_json else str(merged))
 
 

@@ -5,18 +5,18 @@ The only module that puts the data folder together; it knows nothing of tokens o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from entailor.config.experiment import DataSettings
-from entailor.data.checks import Finding, check_split, drop_leaks, dropped_rows
+from entailor.data.checks import Finding, GoldWords, check_split, drop_leaks, dropped_rows
 from entailor.data.example import Example, Split
 from entailor.data.files import is_file
 from entailor.data.labels import MOST_LISTED, list_word, listed, most_labels
 from entailor.data.readers import ReadOptions, ReadResult, read_examples
 from entailor.data.stratify import Rows, sample, split_off
-from entailor.errors import ConfigError, DataError, LabelError
+from entailor.errors import ConfigError, DataError, LabelError, near_miss
 
 NLI_LABELS = ("entailment", "neutral", "contradiction")
 TWO_WAY_LABELS = ("entailment", "not_entailment")
@@ -132,11 +132,8 @@ def _from_sources(settings: DataSettings, *, whole: bool) -> tuple[Split, list[s
             options = replace(options, labels=tuple(label for label in settings.labels or trained if label in trained))
     _check_same_shape(results, sources)
     notes = [note for name, result in results.items() for note in _notes(name, sources[name][0], result)]
-    findings = [
-        found
-        for name, result in results.items()
-        if (found := dropped_rows(name, sources[name][0], result.no_gold, result.rows_read, trained, settings))
-    ]
+    findings = list(_dropped(results, sources, trained, settings))
+    notes += unused_names(settings.label_names, results.values(), "data.label_names", trained)
     parts = {name: result.examples for name, result in results.items()}
     missing = [name for name in ("test", "validation") if name not in parts]
     if whole:
@@ -149,6 +146,39 @@ def _from_sources(settings: DataSettings, *, whole: bool) -> tuple[Split, list[s
         kept = "premise" if "text_pair" in results["train"].columns else "text"
         notes.append(f"{made} taken from train with seed {settings.split_seed}; no {kept} stands in two of these parts")
     return Split(parts["train"], parts["validation"], parts["test"]), notes, findings
+
+
+def _dropped(
+    results: Mapping[str, ReadResult],
+    sources: Mapping[str, tuple[str, str | None]],
+    trained: Sequence[str],
+    settings: DataSettings,
+) -> Iterator[Finding]:
+    """Say of every part what was left out of it; a label that train has not can be mapped, but not added."""
+    everywhere = tuple(marker for result in results.values() for marker in result.no_gold)
+    words = GoldWords(settings.labels or trained, settings.label_names, settings.no_gold or (), everywhere)
+    for name, result in results.items():
+        extends = set(result.no_gold) <= set(results["train"].no_gold)
+        found = dropped_rows(name, sources[name][0], result.no_gold, result.rows_read, replace(words, extends=extends))
+        if found:
+            yield found
+
+
+def unused_names(
+    label_names: Mapping[str, str], results: Iterable[ReadResult], key: str, labels: Sequence[str]
+) -> Iterator[str]:
+    """Say which labels are mapped that no example has: a mapping with a slip of the pen does nothing.
+
+    Args:
+        label_names: label as written to label name.
+        results: all that was read with it.
+        key: what the mapping is called.
+        labels: those that were read.
+    """
+    seen = frozenset[str]().union(*(result.mapped for result in results))
+    if unused := [written for written in label_names if written not in seen]:
+        hint = near_miss(unused[0], labels) if len(unused) == 1 else ""
+        yield f"{key}: no example has the label {listed(unused)}, so mapping it does nothing.{hint}"
 
 
 def _sources(settings: DataSettings) -> Iterator[tuple[str, tuple[str, str | None]]]:

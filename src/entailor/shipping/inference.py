@@ -15,8 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from entailor.config.overrides import read_yaml
+from entailor.data.checks import GoldWords, dropped_rows
 from entailor.data.example import Example
+from entailor.data.labels import NO_GOLD
 from entailor.data.readers import NumberedRow, NumberedRows, ReadOptions, read_examples
+from entailor.data.splits import unused_names
 from entailor.engine.scorer import score
 from entailor.errors import ConfigError, DataError, RunError
 from entailor.evaluation.calibration import apply_temperature
@@ -113,30 +116,31 @@ def evaluate(
     on_progress: Callable[[int], None] | None = None,
     *,
     trust_remote_code: bool = False,
+    note: Callable[[str], None] = lambda words: None,
 ) -> RunRecord:
     """Score a labelled file with a finished classifier.
 
     Args:
         run: a trial's folder, or a run's (its recommended candidate).
         test: a file or data set with gold labels.
-        options: columns and label names; the label set is the classifier's. Without label names those of the run's
-            experiment.yaml are taken.
+        options: columns and label names; the label set is the classifier's. Label names and labels that mean "none"
+            are taken from the run's experiment.yaml where they are not given.
         on_progress: called with the inputs done so far.
         trust_remote_code: run code that comes with the base model, where it was trained so.
+        note: told of examples without a gold label, which are left out, and of mapped labels that no example has.
 
     Returns:
         A record with one prediction an example, for :func:`entailor.evaluation.metrics.evaluate_record`.
 
     Raises:
         DataError: the file cannot be read or its shape is another one.
-        LabelError: a label the classifier does not know.
+        LabelError: a label the classifier does not know, or so many examples without a gold label that they may well
+            be a class.
         RunError: there is no such trial, or it is damaged.
     """
     trial, classifier, saved = _open(run, trust_remote_code=trust_remote_code)
     labels = classifier.task.labels
-    options = options or ReadOptions()
-    names = options.label_names or label_names_of_run(trial)
-    examples = read_examples(test, replace(options, labels=labels, label_names=names)).examples
+    examples = read_labelled(trial, test, options, labels, note)
     _check_shape(classifier, examples[0], test)
     probabilities_EL = _probabilities(classifier, examples, saved["scoring_batch_tokens"], on_progress)
     return RunRecord(
@@ -158,15 +162,50 @@ def _open(run: str | Path, *, trust_remote_code: bool) -> tuple[Path, Classifier
     return trial, load_classifier(trial, trust_remote_code=trust_remote_code), read_saved(trial)
 
 
-def label_names_of_run(trial: Path) -> dict[str, str]:
-    """Return how labels were written in the files of the run a trial stands in; none for a trial moved elsewhere."""
+def read_labelled(
+    trial: Path, source: str, options: ReadOptions | None, labels: tuple[str, ...], note: Callable[[str], None]
+) -> tuple[Example, ...]:
+    """Return the examples of a file that a classifier is to be scored on.
+
+    Args:
+        trial: of the classifier.
+        source: a file or data set with gold labels.
+        options: as for :func:`evaluate`.
+        labels: of the classifier.
+        note: as for :func:`evaluate`.
+
+    Raises:
+        DataError: the file cannot be read.
+        LabelError: as for :func:`evaluate`.
+    """
+    given = options or ReadOptions()
+    names_of_run, none_of_run = label_words_of_run(trial)
+    names = given.label_names or names_of_run
+    no_gold = none_of_run if given.no_gold is None else given.no_gold
+    read = replace(given, labels=labels, label_names=names, no_gold=no_gold, flags=True)
+    result = read_examples(source, read)
+    usual = [marker for marker in NO_GOLD if marker and marker not in labels and no_gold is None]
+    words = GoldWords(labels, names, no_gold or (), usual, flags=True)
+    if found := dropped_rows("test", source, result.no_gold, result.rows_read, words):
+        note(f"{found.severity}: {found.message}. {found.remedy}")
+    for unused in unused_names(given.label_names, [result], "--label-names", labels):
+        note(unused)
+    return result.examples
+
+
+def label_words_of_run(trial: Path) -> tuple[dict[str, str], tuple[str, ...] | None]:
+    """Return how labels were written in the files of the run a trial stands in, and which of them mean none.
+
+    Nothing is known of a trial that was moved elsewhere.
+    """
     run = RunFolder.of_trial(trial)
     if run is None or not run.experiment_file.exists():
-        return {}
+        return {}, None
     file = run.experiment_file
     with well_formed(RunError, file, "Give the labels with --label-names, or put a copy of the file back"):
         data = read_yaml(file).get("data") or {}
-        return {str(written): str(name) for written, name in (data.get("label_names") or {}).items()}
+        names = {str(written): str(name) for written, name in (data.get("label_names") or {}).items()}
+        return names, None if data.get("no_gold") is None else tuple(map(str, data["no_gold"]))
 
 
 def predict(  # noqa: PLR0913 - each is an option of the command

@@ -41,6 +41,9 @@ from entailor.study.test_access import AccessLog, choice_name, choice_of, log_te
 from entailor.study.trial import TrialPlan, discard_leftovers, run_trial
 from entailor.tasks import Task
 
+HOW_FILES_ARE_READ = frozenset(
+    ("external", "label_names", "no_gold", "delimiter", "encoding", "max_bytes", "max_rows", "max_labels")
+)
 REPORT_SECONDS = 30  # while trials run the page is drawn again this often; comparison.json is right after each
 
 
@@ -224,7 +227,7 @@ def _external(
     with well_formed(RunError, folder.experiment_file, "Put a copy of it back"):
         sources = written["data"]["external"]
     if sources:
-        asked = (sources, experiment.data, records, task, observer.stage, observer.note)
+        asked = (sources, experiment.data, records, task, observer.stage, observer.warn)
         trusted = experiment.model.trust_remote_code
         summary["external"] = score_external(*asked, trust_remote_code=trusted)
         write_checked_json(folder.comparison_file, summary)
@@ -289,8 +292,11 @@ def check_same_experiment(folder: RunFolder, resolved: dict[str, Any], complete_
         there, here = (
             {
                 **{key: values.get(key) for key in ("model", "prompt", "restarts", "budget")},
-                # nothing is trained for an external test set, so one may be added to a finished run
-                "data": {key: value for key, value in (values.get("data") or {}).items() if key != "external"},
+                # Nothing is trained for an external test set, so one may be added to a finished run; how files are
+                # read may change with it, for the split is compared by its content.
+                "data": {
+                    key: value for key, value in (values.get("data") or {}).items() if key not in HOW_FILES_ARE_READ
+                },
                 "methods": {name: values["methods"][name] for name in common},
             }
             for values in (earlier, resolved)
