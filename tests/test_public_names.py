@@ -31,6 +31,7 @@ PUBLIC = {
     "Method": "entailor.methods.base",
     "ModelSettings": "entailor.config.experiment",
     "Observer": "entailor.study.compare",
+    "Predictor": "entailor.shipping.predictor",
     "RunRecord": "entailor.runs.record",
     "Split": "entailor.data.example",
     "compare": "entailor.study.compare",

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from entailor.runs.record import RunRecord
     from entailor.shipping.inference import evaluate, predict
     from entailor.shipping.merging import MergeReport, merge
+    from entailor.shipping.predictor import Predictor
     from entailor.shipping.restoring import load_classifier
     from entailor.study.compare import Comparison, Observer, compare, estimate
     from entailor.study.verification import verify
@@ -45,6 +46,7 @@ _HOMES = {
     "Method": "entailor.methods",
     "ModelSettings": "entailor.config.experiment",
     "Observer": "entailor.study.compare",
+    "Predictor": "entailor.shipping.predictor",
     "RunRecord": "entailor.runs.record",
     "Split": "entailor.data.example",
     "compare": "entailor.study.compare",
@@ -71,6 +73,7 @@ __all__ = [
     "Method",
     "ModelSettings",
     "Observer",
+    "Predictor",
     "RunRecord",
     "Split",
     "compare",
