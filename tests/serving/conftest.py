@@ -31,8 +31,10 @@ class LengthScorer:
         self.batches: list[int] = []
         self.gate = threading.Event()
         self.gate.set()
+        self.entered = threading.Event()
 
     def probabilities(self, examples, on_progress=None):
+        self.entered.set()
         assert self.gate.wait(60)
         self.batches.append(len(examples))
         if any("explode" in example.text for example in examples):

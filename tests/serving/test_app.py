@@ -98,8 +98,7 @@ def test_a_full_queue_is_429_with_retry_after_and_those_taken_are_answered(start
     queue = client.app.state.batcher.queue
     with ThreadPoolExecutor(2) as pool:
         running = pool.submit(ask, client, ["one"])
-        while scorer.batches or not client.app.state.batcher.alive or len(queue):
-            pass
+        assert scorer.entered.wait(60)
         waiting = pool.submit(ask, client, ["one", "one two", "one", "one two"])
         while len(queue) < 4 and not waiting.done():
             pass
