@@ -38,6 +38,7 @@ PUBLIC = {
     "diff_runs": "entailor.evaluation.difference",
     "evaluate": "entailor.shipping.inference",
     "estimate": "entailor.study.compare",
+    "export": "entailor.shipping.export",
     "load_classifier": "entailor.shipping.restoring",
     "merge": "entailor.shipping.merging",
     "predict": "entailor.shipping.inference",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from entailor.evaluation.difference import diff_runs
     from entailor.methods import Classifier, Method
     from entailor.runs.record import RunRecord
+    from entailor.shipping.export import export
     from entailor.shipping.inference import evaluate, predict
     from entailor.shipping.merging import MergeReport, merge
     from entailor.shipping.predictor import Predictor
@@ -53,6 +54,7 @@ _HOMES = {
     "diff_runs": "entailor.evaluation.difference",
     "evaluate": "entailor.shipping.inference",
     "estimate": "entailor.study.compare",
+    "export": "entailor.shipping.export",
     "load_classifier": "entailor.shipping.restoring",
     "merge": "entailor.shipping.merging",
     "predict": "entailor.shipping.inference",
@@ -80,6 +82,7 @@ __all__ = [
     "diff_runs",
     "estimate",
     "evaluate",
+    "export",
     "load_classifier",
     "merge",
     "predict",

@@ -37,6 +37,7 @@ from entailor.cli.options import (
     TrustCode,
     Validation,
 )
+from entailor.cli.serve import serve
 from entailor.errors import RENAMED, ConfigError, EntailorError
 
 if TYPE_CHECKING:
@@ -367,62 +368,48 @@ def merge(
 
 
 @app.command()
-def serve(
-    classifiers: Annotated[
-        list[str],
-        typer.Argument(metavar="[NAME=]FOLDER...", help="A run (its recommended candidate), a trial or an export."),
+def export(
+    run: Run,
+    formats: Annotated[
+        str,
+        typer.Option("--format", help="transformers, adapter, sklearn, onnx, onnx-int8; several with commas."),
     ],
-    host: Annotated[str, typer.Option("--host", help="Address to bind; 0.0.0.0 is every one.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", help="0 takes any free one.")] = 8000,
-    token_file: Annotated[
-        Path | None,
-        typer.Option("--token-file", help="Holds the bearer token. Default: the variable ENTAILOR_SERVE_TOKEN."),
-    ] = None,
-    wait_ms: Annotated[float, typer.Option("--wait-ms", help="How long an input waits for others to join it.")] = 2.0,
-    batch_tokens: Annotated[int, typer.Option("--batch-tokens", help="Gather inputs up to about so many.")] = 2048,
-    max_queue: Annotated[int, typer.Option("--max-queue", help="Inputs that may wait; then requests get 429.")] = 1024,
-    max_inputs: Annotated[int, typer.Option("--max-inputs", help="Inputs of a request.")] = 256,
-    max_characters: Annotated[int, typer.Option("--max-characters", help="Of one text.")] = 20_000,
-    max_body_bytes: Annotated[int, typer.Option("--max-body-bytes", help="Of a request.")] = 4 << 20,
-    models_folder: Annotated[
-        Path | None,
-        typer.Option("--models-folder", help="Requests may load classifiers below it. Needs a token."),
-    ] = None,
+    out: Annotated[Path, typer.Option("--out", help="A new folder; with several formats one folder each in it.")],
+    margin: Annotated[
+        float, typer.Option("--margin", help="Accuracy a format that rounds weights may lose, as a share.")
+    ] = 0.01,
     trust_remote_code: TrustCode = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Serve finished classifiers over HTTP.
+    """Export a finished classifier, and prove the export.
 
-    Several at once, each under its folder's name or NAME. The page at / tries texts, /docs shows the interface. Needs
-    pip install 'entailor[serve]'.
+    Every recorded test example is scored again by the exported folder alone, in a process without Entailor. What
+    answers otherwise is kept in a folder that ends in .rejected, with the reason, and the command exits with 1.
     """
-    try:
-        from entailor.serving.server import serve as run_server
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in ("fastapi", "starlette", "uvicorn", "prometheus_client"):
-            raise
-        raise ConfigError(f"{error.name} is not installed. Run: pip install 'entailor[serve]'") from None
-    from entailor.serving.registry import name_and_path
-    from entailor.serving.settings import ServerSettings, read_token
+    from dataclasses import asdict
 
-    named = [name_and_path(word) for word in classifiers]
-    for name, _ in named:
-        if sum(name == other for other, _ in named) > 1:
-            raise ConfigError(f"two classifiers would be called {name!r}. Give names: NAME=FOLDER")
-    settings = ServerSettings(
-        host=host,
-        port=port,
-        token=read_token(token_file),
-        wait_ms=wait_ms,
-        batch_tokens=batch_tokens,
-        max_queue=max_queue,
-        max_inputs=max_inputs,
-        max_characters=max_characters,
-        max_body_bytes=max_body_bytes,
-        models_folder=models_folder,
+    from entailor.shipping.export import export as export_run
+
+    names = [name.strip() for name in formats.split(",") if name.strip()]
+    reports = export_run(
+        run,
+        names,
+        out,
+        margin=margin,
+        trust_remote_code=trust_remote_code,
+        note=lambda text: None if quiet else _say(text),
     )
-    if settings.token is None and not settings.is_local:
-        _say(f"anybody who reaches {host} can ask: there is no token. Give one with --token-file")
-    run_server(dict(named), settings, trust_remote_code=trust_remote_code)
+    if as_json:
+        _print(json.dumps([asdict(one) for one in reports], indent=2, default=str))
+    else:
+        for one in reports:
+            _print(str(one))
+    if not all(one.proof.passed for one in reports):
+        raise typer.Exit(1)
+
+
+app.command()(serve)
 
 
 @app.command()

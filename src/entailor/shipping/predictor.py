@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from threading import Lock
 from typing import Any, Protocol, Self
@@ -14,14 +15,24 @@ from numpy.typing import NDArray
 
 from entailor.data.columns import find_columns
 from entailor.data.example import Example
-from entailor.engine.scorer import score
+from entailor.engine.scorer import log_softmax, score
 from entailor.errors import ConfigError, DataError, RunError
 from entailor.evaluation.calibration import apply_temperature
 from entailor.methods import Classifier
+from entailor.models.resolve.source import resolve_model
+from entailor.runs.documents import well_formed
 from entailor.runs.record import RECORD_FILE, read_json
+from entailor.shipping.manifest import MANIFEST_FILE, read_manifest
 from entailor.shipping.restoring import find_trial, load_classifier, read_saved
 
 Progress = Callable[[int], None]
+RUNTIMES = {
+    "transformers": "torch_runtime",
+    "adapter": "torch_runtime",
+    "sklearn": "linear_runtime",
+    "onnx": "onnx_runtime",
+    "onnx-int8": "onnx_runtime",
+}
 
 
 @dataclass(frozen=True)
@@ -62,6 +73,20 @@ class ClassifierScorer:
         return np.exp(score(self.classifier, self.classifier.encode(examples), self.batch_tokens, count))
 
 
+class RuntimeScorer:
+    """The runtime of an exported format."""
+
+    def __init__(self, runtime: Any) -> None:
+        self.runtime = runtime
+
+    def probabilities(self, examples: Sequence[Example], on_progress: Progress | None = None) -> NDArray[np.float64]:
+        """Return probabilities_EL."""
+        logits_EL = self.runtime.logits([(one.text, one.text_pair) for one in examples])
+        if on_progress:
+            on_progress(len(examples))
+        return np.exp(log_softmax(np.asarray(logits_EL, dtype=np.float64)))
+
+
 class Predictor:
     """A finished classifier. Calls from several threads are answered one after the other.
 
@@ -99,8 +124,10 @@ class Predictor:
             trust_remote_code: run code that comes with the base model, where it was trained so.
 
         Raises:
-            RunError: there is no such trial, or it is damaged.
+            RunError: there is no such trial or export, or it is damaged.
         """
+        if (Path(path) / MANIFEST_FILE).is_file():
+            return cls._of_export(Path(path))
         trial = find_trial(path)
         saved = read_saved(trial)
         classifier = load_classifier(trial, trust_remote_code=trust_remote_code)
@@ -112,6 +139,31 @@ class Predictor:
             temperature=_temperature(trial),
             place=trial,
             base_model=saved["model"],
+        )
+
+    @classmethod
+    def _of_export(cls, folder: Path) -> Self:
+        """Load an exported folder by Entailor's own runtime of its format; its predict.py may be a stranger's."""
+        manifest = read_manifest(folder)
+        module = import_module(f"entailor.shipping.runtimes.{RUNTIMES[manifest.format]}")
+        base = None
+        if manifest.format == "adapter" and manifest.base_model is not None:
+            found = resolve_model(manifest.base_model.name, revision=manifest.base_model.revision)
+            if found.weights_sha256 != manifest.base_model.weights_sha256:
+                raise RunError(
+                    f"{folder}: made for other weights of {found.name} than {found.path} holds. Give back the same "
+                    "checkpoint, or export again"
+                )
+            base = str(found.path)
+        with well_formed(RunError, folder, "Export it again"):
+            runtime = module.Runtime(folder, base)
+        return cls(
+            RuntimeScorer(runtime),
+            manifest.labels,
+            is_pair=manifest.is_pair,
+            name=manifest.name,
+            temperature=manifest.temperature,
+            place=folder,
         )
 
     def predict(self, inputs: Any, *, calibrated: bool = False, min_confidence: float | None = None) -> list[Answer]:
