@@ -169,7 +169,7 @@ def test_logs_and_figures_hold_no_text(start):
 
 
 def test_classifiers_are_loaded_and_unloaded_while_the_server_runs(start, registry, finished_run):
-    folder = finished_run.folder.root
+    folder = finished_run.folder.path
     client = start(token=TOKEN, models_folder=folder.parent)
     client.headers["Authorization"] = f"Bearer {TOKEN}"
     loaded = client.post("/v1/models", json={"name": "mine", "path": folder.name})

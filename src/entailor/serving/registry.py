@@ -111,7 +111,7 @@ def path_below(path: str, folder: Path) -> Path:
     Raises:
         ConfigError: it leads outside.
     """
-    found = (folder / path).resolve()
+    found = (folder / path.replace("\0", "/")).resolve()
     if "\0" in path or not found.is_relative_to(folder.resolve()):
         raise ConfigError("the path leads out of the folder from which classifiers may be loaded (--models-folder)")
     return found
