@@ -49,6 +49,11 @@ class LengthScorer:
         return np.array(rows)
 
 
+@pytest.fixture(scope="session", name="make_predictor")
+def _make_predictor() -> Callable[..., Predictor]:
+    return make_predictor
+
+
 def make_predictor(*, is_pair: bool = False, temperature: float | None = 2.0) -> Predictor:
     return Predictor(
         LengthScorer(),

@@ -187,7 +187,7 @@ def _add_classify(app: FastAPI, registry: Registry, batcher: Batcher, settings: 
         request.state.facts = {"model": served.name, "inputs": len(asked.inputs)}
         examples = checked_examples(asked, served, settings)
         try:
-            future = batcher.submit(served.lane, [Job(served.name, example) for example in examples])
+            future = batcher.submit(served.lane, [Job(served.model, example) for example in examples])
         except QueueFullError as full:
             raise RefusedError(429, "queue_full", str(full), full.retry_after) from None
         except ClosedError:

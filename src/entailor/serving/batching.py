@@ -14,7 +14,7 @@ from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass, field
 from threading import Condition, Thread
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,11 +32,11 @@ class Job:
     """One input for one classifier.
 
     Attributes:
-        model: name of the classifier among those of its lane.
+        model: which classifier of its lane; whatever the lane tells them apart by.
         example: the input.
     """
 
-    model: str
+    model: Any
     example: Example
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import gc
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
+from typing import Any
+from weakref import WeakSet
 
 from entailor.errors import ConfigError, RunError
+from entailor.serving.adapters import AdapterLane, AdapterScorer, NotSharedError, ProofFailedError
 from entailor.serving.batching import Lane
 from entailor.serving.lanes import PredictorLane
-from entailor.shipping.predictor import Predictor
+from entailor.shipping.predictor import ClassifierScorer, Predictor
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 
@@ -25,11 +29,13 @@ class Served:
         name: by which requests call it.
         predictor: labels, shape, temperature.
         lane: where its inputs are batched.
+        model: which classifier of the lane.
     """
 
     name: str
     predictor: Predictor
     lane: Lane
+    model: Any = None
 
 
 class Registry:
@@ -42,6 +48,7 @@ class Registry:
     def __init__(self, *, trust_remote_code: bool = False) -> None:
         self.trust_remote_code = trust_remote_code
         self._served: dict[str, Served] = {}
+        self._bases: WeakSet[AdapterLane] = WeakSet()  # a base goes with the last classifier over it
         self._changing = Lock()
 
     def __iter__(self) -> Iterator[Served]:
@@ -65,10 +72,40 @@ class Registry:
         with self._one_at_a_time(name):
             if name in self._served:
                 raise ConfigError(f"{name!r} is served already. Unload it first, or give another name (NAME=PATH)")
-            predictor = Predictor.load(path, trust_remote_code=self.trust_remote_code)
-            served = Served(name, predictor, PredictorLane(predictor))
+            predictor = self._read(path)
+            try:
+                served = self._share(name, predictor)
+            except ProofFailedError:
+                served, predictor = None, self._read(path)
+            if served is None:
+                served = Served(name, predictor, PredictorLane(predictor))
+            gc.collect()  # models are full of cycles, and another copy of the base may be in one
             self._served[name] = served
         return served
+
+    def _read(self, path: str | Path) -> Predictor:
+        return Predictor.load(path, trust_remote_code=self.trust_remote_code)
+
+    def _share(self, name: str, predictor: Predictor) -> Served | None:
+        """Return the classifier over a base that is loaded already, or as the first over its own; None: by itself."""
+        scorer = predictor.scorer
+        if not isinstance(scorer, ClassifierScorer):
+            return None
+        for lane in [*self._bases, None]:
+            try:
+                if lane is None:
+                    lane = AdapterLane(scorer.classifier, scorer.batch_tokens)  # noqa: PLW2901
+                    adapter = lane.begin()
+                    self._bases.add(lane)
+                else:
+                    adapter = lane.add(scorer.classifier)
+            except NotSharedError as error:
+                if lane is None and isinstance(error, ProofFailedError):
+                    raise
+                continue
+            predictor.scorer = AdapterScorer(lane, adapter)  # what was loaded with it is freed
+            return Served(name, predictor, lane, adapter)
+        return None
 
     def unload(self, name: str) -> bool:
         """Stop serving a classifier; what was accepted for it is still answered. False where there is none."""
