@@ -14,8 +14,7 @@ from entailor.evaluation.difference import diff_runs
 from entailor.report.html import write_report
 from entailor.runs.layout import RunFolder
 from entailor.runs.record import RunRecord, read_json, write_checked_json, write_text
-from entailor.shipping.inference import find_trial
-from entailor.shipping.restoring import load_classifier
+from entailor.shipping.restoring import find_trial, load_classifier
 from entailor.study.compare import Observer, compare
 from entailor.study.verification import verify
 

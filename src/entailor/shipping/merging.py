@@ -25,8 +25,8 @@ from entailor.methods import Classifier
 from entailor.models.load import quiet_libraries
 from entailor.runs.outputs import output_folder
 from entailor.runs.record import RUN_AGAIN, RunRecord, write_json
-from entailor.shipping.inference import find_trial, read_labelled
-from entailor.shipping.restoring import CLASSIFIER_FILE, load_classifier, read_saved
+from entailor.shipping.inference import read_labelled
+from entailor.shipping.restoring import CLASSIFIER_FILE, find_trial, load_classifier, read_saved
 
 MERGE_FILE = "merge.json"
 PROBABILITY_TOLERANCE = 1e-3

@@ -18,6 +18,7 @@ from entailor.models.load import load_backbone, open_model
 from entailor.models.precision import PrecisionChoice
 from entailor.models.resolve.source import ModelFolder, resolve_model
 from entailor.runs.documents import well_formed
+from entailor.runs.layout import RunFolder
 from entailor.runs.record import (
     MOST_LABELS,
     RECORD_FILE,
@@ -25,7 +26,9 @@ from entailor.runs.record import (
     CandidateName,
     SeedNumber,
     check_trial_files,
+    read_checked_json,
     read_json,
+    read_status,
 )
 from entailor.tasks import Task
 
@@ -68,6 +71,40 @@ def read_saved(trial: Path) -> dict[str, Any]:
     with well_formed(RunError, path, RUN_AGAIN):
         SavedClassifier.model_validate(saved)
     return dict(saved)
+
+
+def find_trial(run: str | Path) -> Path:
+    """Return a trial's folder; of a whole run, that of the recommended candidate.
+
+    Raises:
+        RunError: neither a complete trial nor a run with a recommended candidate.
+    """
+    folder = Path(run)
+    if not (folder / CLASSIFIER_FILE).exists():
+        whole = RunFolder(folder)
+        whole.check_version()
+        if not whole.comparison_file.exists():
+            raise RunError(
+                f"{folder}: neither a trial (runs/NAME/trials/MODEL/METHOD/seed-N) nor a run. "
+                "Give the folder that `entailor compare` or `entailor train` named"
+            )
+        comparison = read_checked_json(whole.comparison_file, "Run the same command again")
+        with well_formed(RunError, whole.comparison_file, "Run the same command again"):
+            winner = whole.winner(comparison)
+        if winner is None and comparison.get("candidates"):
+            raise RunError(
+                f"{folder}: no candidate keeps within the limits of `recommend`, so there is none to load. Give "
+                f"a trial's "
+                f"folder (under {folder / 'trials'}), or run `entailor compare` again with other limits"
+            )
+        if winner is None:
+            raise RunError(f"{folder}: no trial of this run is complete, so there is no winner to load")
+        folder = winner
+    if not (folder / CLASSIFIER_FILE).exists():
+        raise RunError(f"{folder}: its saved classifier is gone. Delete the folder and run the same command again")
+    if not (folder / RECORD_FILE).exists() or read_status(folder) != "complete":
+        raise RunError(f"{folder}: this trial was not finished, or failed. Run the same command again")
+    return folder
 
 
 def learned_folder(method: Method) -> str:
