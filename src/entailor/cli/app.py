@@ -10,11 +10,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from entailor.cli.arguments import _experiment, _mapping
+from entailor.cli.export import export
 from entailor.cli.options import (
     AsJson,
     Columns,
@@ -37,6 +38,8 @@ from entailor.cli.options import (
     TrustCode,
     Validation,
 )
+from entailor.cli.output import print_result as _print
+from entailor.cli.output import remark as _say
 from entailor.errors import RENAMED, ConfigError, EntailorError
 
 if TYPE_CHECKING:
@@ -366,46 +369,7 @@ def merge(
     _print(json.dumps(asdict(merged), indent=2, ensure_ascii=False) if as_json else str(merged))
 
 
-@app.command()
-def export(
-    run: Run,
-    formats: Annotated[
-        str,
-        typer.Option("--format", help="transformers, adapter, sklearn, onnx, onnx-int8; several with commas."),
-    ],
-    out: Annotated[Path, typer.Option("--out", help="A new folder; with several formats one folder each in it.")],
-    margin: Annotated[
-        float, typer.Option("--margin", help="Accuracy a format that rounds weights may lose, as a share.")
-    ] = 0.01,
-    trust_remote_code: TrustCode = False,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
-) -> None:
-    """Export a finished classifier, and prove the export.
-
-    Every recorded test example is scored again by the exported folder alone, in a process without Entailor. What
-    answers otherwise is kept in a folder that ends in .rejected, with the reason, and the command exits with 1.
-    """
-    from dataclasses import asdict
-
-    from entailor.shipping.export import export as export_run
-
-    names = [name.strip() for name in formats.split(",") if name.strip()]
-    reports = export_run(
-        run,
-        names,
-        out,
-        margin=margin,
-        trust_remote_code=trust_remote_code,
-        note=lambda text: None if quiet else _say(text),
-    )
-    if as_json:
-        _print(json.dumps([asdict(one) for one in reports], indent=2, default=str))
-    else:
-        for one in reports:
-            _print(str(one))
-    if not all(one.proof.passed for one in reports):
-        raise typer.Exit(1)
+app.command()(export)
 
 
 @app.command()
@@ -603,23 +567,6 @@ def _row_counter(*, quiet: bool) -> Iterator[Any]:
     ) as bar:
         task = bar.add_task("", total=None)
         yield lambda done: bar.update(task, completed=done)
-
-
-def _print(text: str) -> None:
-    """Write a result to standard output, at once, so that a closed pipe is met here."""
-    _write(sys.stdout, text)
-    sys.stdout.flush()
-
-
-def _say(text: str) -> None:
-    """Write a remark to standard error, where it does not disturb a pipe."""
-    _write(sys.stderr, text)
-
-
-def _write(stream: TextIO, text: str) -> None:
-    """Write a line; a character that the stream cannot encode, as names from a stranger's run hold, as an escape."""
-    encoding = stream.encoding or "utf-8"
-    stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
 
 
 def main() -> None:
