@@ -48,6 +48,7 @@ class Runtime:
             self.model = PeftModel.from_pretrained(model, str(folder))
         else:
             self.model = kind.from_pretrained(str(folder), **options)
+        self.model.config.pad_token_id = self.settings["pad"]  # transformers takes no batch without one
         self.model.eval()
 
     def tokenize(self, text: str, pair: str | None = None) -> list[list[int]]:
