@@ -74,8 +74,8 @@ def model_card(values: Mapping[str, Any], record: RunRecord, proof: Proof) -> st
         "## Proof",
         "",
         f"Every recorded test example was scored again by this folder's own `predict.py`: {len(proof.flips)} labels "
-        f"changed, the largest change of a log-probability is {proof.largest_change:.2g}; at most {proof.loss_bound:.2%}"
-        " of accuracy is lost (95 %). `verification.json` has the rest.",
+        f"changed, the largest change of a log-probability is {proof.largest_change:.2g}; at most "
+        f"{proof.loss_bound:.2%} of accuracy is lost (95 %). `verification.json` has the rest.",
         "",
         "## Limits",
         "",

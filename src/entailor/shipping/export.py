@@ -254,15 +254,35 @@ def scratch_beside(target: Path) -> Iterator[Path]:
 def _export_one(source: Source, name: str, target: Path, margin: float, note: Note, ask: Ask) -> ExportReport:
     note(f"writing {name}")
     with scratch_beside(target) as scratch:
-        variant, proof = "", None
+        variant = ""
         if name == "onnx-int8":
-            variant, proof = onnx_export.write_smallest(source, scratch, margin, note, ask)
+            variant, proof = _smallest(source, scratch, margin, note, ask)
         else:
             write_format(source, name, scratch)
             note(f"proving {name}")
             proof = prove(source, name, scratch, margin, ask)
         final = finish(source, name, scratch, target, proof)
     return ExportReport(name, final, proof, variant)
+
+
+def _smallest(source: Source, folder: Path, margin: float, note: Note, ask: Ask) -> tuple[str, Proof]:
+    """Write the smallest int8 form that passes the proof, or the last one tried; return its name and its proof."""
+    write_format(source, "onnx", folder)
+    model = folder / onnx_export.MODEL_FILE
+    whole = model.rename(folder.with_name(f"{folder.name}.onnx"))  # beside it: all in the folder is released
+    tried = 0
+    try:
+        for variant, settings in onnx_export.variants(whole):
+            tried += 1
+            note(f"proving onnx-int8, {variant}")
+            onnx_export.quantise(whole, model, settings)
+            write_manifest(folder, source.manifest("onnx-int8"))
+            proof = prove(source, "onnx-int8", folder, margin, ask)
+            if proof.passed:
+                return variant, proof
+    finally:
+        whole.unlink()
+    return f"none of {tried} ways passed", proof
 
 
 def write_format(source: Source, name: str, folder: Path) -> None:

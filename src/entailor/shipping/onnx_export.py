@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from entailor.errors import ConfigError, RunError
 from entailor.models.load import quiet_libraries
 from entailor.shipping.formats import write_script
 from entailor.shipping.runtimes import onnx_runtime
-from entailor.shipping.verification import Proof
 
 MODEL_FILE = "model.onnx"
 NEEDED = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "onnx-int8": ("onnx", "onnxscript", "onnxruntime")}
@@ -127,7 +126,8 @@ def check_shapes(file: Path, model: nn.Module, names: tuple[str, ...], max_lengt
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    vocabulary = model.model.config.vocab_size  # type: ignore[union-attr]
+    inner: Any = model.model
+    vocabulary = int(inner.config.vocab_size)
     for batch, length in ((1, 1), (1, max_length), (7, min(33, max_length))):
         inputs = _made_up(names, batch, length, vocabulary)
         with torch.inference_mode():
@@ -140,35 +140,6 @@ def check_shapes(file: Path, model: nn.Module, names: tuple[str, ...], max_lengt
         gap = float(np.abs(np.asarray(found) - expected).max()) if found.shape == expected.shape else float("inf")
         if gap > CLOSE * max(1.0, float(np.abs(expected).max())):
             raise RunError(f"onnx: on {batch} x {length} tokens logits differ by {gap:.3g} from torch's")
-
-
-def write_smallest(
-    source: Any, folder: Path, margin: float, note: Callable[[str], None], ask: Callable[..., Any]
-) -> tuple[str, Proof]:
-    """Write the smallest int8 form that passes the proof; where none does, the last one tried.
-
-    Returns:
-        What it is, in words, and its proof.
-    """
-    from entailor.shipping.export import prove, write_format
-    from entailor.shipping.manifest import write_manifest
-
-    write_format(source, "onnx", folder)
-    whole = folder.with_name(folder.name + "-fp32")  # beside it, in nobody's way
-    (folder / MODEL_FILE).rename(whole)
-    tried = 0
-    try:
-        for variant, settings in _variants(whole):
-            tried += 1
-            note(f"proving onnx-int8, {variant}")
-            quantise(whole, folder / MODEL_FILE, settings)
-            write_manifest(folder, source.manifest("onnx-int8"))
-            proof = prove(source, "onnx-int8", folder, margin, ask)
-            if proof.passed:
-                return variant, proof
-    finally:
-        whole.unlink()
-    return f"none of {tried} ways passed", proof
 
 
 def quantise(whole: Path, target: Path, settings: dict[str, Any]) -> None:
@@ -186,7 +157,7 @@ def quantise(whole: Path, target: Path, settings: dict[str, Any]) -> None:
         root.setLevel(before)
 
 
-def _variants(whole: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def variants(whole: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Give ways to quantise, the smallest first; the head stays as it is in all of them."""
     import onnx
     from onnxruntime.quantization import QuantType

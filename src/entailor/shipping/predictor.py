@@ -19,6 +19,7 @@ from entailor.engine.scorer import log_softmax, score
 from entailor.errors import ConfigError, DataError, RunError
 from entailor.evaluation.calibration import apply_temperature
 from entailor.methods import Classifier
+from entailor.models.load import quiet_libraries
 from entailor.models.resolve.source import resolve_model
 from entailor.runs.documents import well_formed
 from entailor.runs.record import RECORD_FILE, read_json
@@ -155,7 +156,7 @@ class Predictor:
                     "checkpoint, or export again"
                 )
             base = str(found.path)
-        with well_formed(RunError, folder, "Export it again"):
+        with well_formed(RunError, folder, "Export it again"), quiet_libraries():
             runtime = module.Runtime(folder, base)
         return cls(
             RuntimeScorer(runtime),

@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 
 from entailor.engine.scorer import log_softmax
 from entailor.evaluation.calibration import expected_calibration_error, fit_temperature
+from entailor.models.load import quiet_libraries
 from entailor.runs.record import read_json, write_json
 from entailor.shipping import prover
 
-EXACT = 1e-3
-"""Most by which a log-probability may change where weights and arithmetic are the same: rounding stays below 1e-4."""
+EXACT = 1e-4
+"""Most by which a log-probability may change where weights and arithmetic are the same; rounding stays below."""
 ALONE = 64
 """Inputs asked one by one."""
 CONFIDENT_Z = 1.6449
@@ -148,7 +149,8 @@ def ask_here(folder: Path, job: dict[str, Any]) -> dict[str, Any]:
     """Return what an export answers, asked in this process: the same questions, for many exports one after another."""
     try:
         module = prover.load_runtime(folder)
-        runtime = module.Runtime(folder, job["base"])
+        with quiet_libraries():
+            runtime = module.Runtime(folder, job["base"])
         found = prover.answers(runtime, job)
         if job["pipeline"]:
             found["pipeline"] = prover.through_pipeline(folder, job, runtime.labels)

@@ -62,7 +62,8 @@ class Runtime:
         self.labels: list[str] = self.manifest["labels"]
         self.settings: dict[str, Any] = self.manifest["input"]
         tensors = read_tensors(folder / "linear.safetensors")
-        self.weight, self.bias = tensors.get("weight"), tensors["bias"]
+        self.weight: Any = tensors.get("weight")
+        self.bias: Any = tensors["bias"]
         self.blocks: list[tuple[dict[str, int], Any]] = []
         if self.settings["fields"]:
             for one in json.loads((folder / "vocabulary.json").read_text(encoding="utf-8")):
@@ -108,7 +109,9 @@ def main(runtime: type[Any] = Runtime) -> None:
         logits = loaded.logits([(row["text"], row.get("text_pair"))])[0] / (scale or 1.0)
         shares = np.exp(logits - logits.max())
         said = dict(zip(loaded.labels, (shares / shares.sum()).tolist(), strict=True))
-        print(json.dumps({"label": max(said, key=said.get), "probabilities": said}, ensure_ascii=False))
+        print(
+            json.dumps({"label": max(said, key=lambda label: said[label]), "probabilities": said}, ensure_ascii=False)
+        )
 
 
 if __name__ == "__main__":

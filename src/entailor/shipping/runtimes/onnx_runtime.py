@@ -73,7 +73,9 @@ def main(runtime: type[Any] = Runtime) -> None:
         logits = loaded.logits([(row["text"], row.get("text_pair"))])[0] / (scale or 1.0)
         shares = np.exp(logits - logits.max())
         said = dict(zip(loaded.labels, (shares / shares.sum()).tolist(), strict=True))
-        print(json.dumps({"label": max(said, key=said.get), "probabilities": said}, ensure_ascii=False))
+        print(
+            json.dumps({"label": max(said, key=lambda label: said[label]), "probabilities": said}, ensure_ascii=False)
+        )
 
 
 if __name__ == "__main__":

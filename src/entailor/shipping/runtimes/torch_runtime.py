@@ -48,6 +48,7 @@ class Runtime:
             self.model = PeftModel.from_pretrained(model, str(folder))
         else:
             self.model = kind.from_pretrained(str(folder), **options)
+        self.model.config.pad_token_id = self.settings["pad"]  # transformers takes no batch without one
         self.model.eval()
 
     def tokenize(self, text: str, pair: str | None = None) -> list[list[int]]:
@@ -111,7 +112,9 @@ def main(runtime: type[Any] = Runtime) -> None:
         logits = loaded.logits([(row["text"], row.get("text_pair"))])[0] / (scale or 1.0)
         shares = np.exp(logits - logits.max())
         said = dict(zip(loaded.labels, (shares / shares.sum()).tolist(), strict=True))
-        print(json.dumps({"label": max(said, key=said.get), "probabilities": said}, ensure_ascii=False))
+        print(
+            json.dumps({"label": max(said, key=lambda label: said[label]), "probabilities": said}, ensure_ascii=False)
+        )
 
 
 if __name__ == "__main__":
