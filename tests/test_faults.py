@@ -28,7 +28,8 @@ import entailor.study.trial
 from entailor.config.experiment import ModelSettings
 from entailor.engine.memory import is_out_of_memory
 from entailor.engine.scorer import score
-from entailor.engine.trainer import Runtime, TrainingData, train
+from entailor.engine.trainer import train
+from entailor.engine.training import Runtime, TrainingData
 from entailor.errors import DivergedError, RunError, TrainingError
 from entailor.methods import build_method
 from entailor.runs.integrity import disk_trouble

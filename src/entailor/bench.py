@@ -21,7 +21,8 @@ from entailor.data.example import Example
 from entailor.data.readers import read_examples
 from entailor.engine.meter import peak_memory_bytes, reset_peak_memory
 from entailor.engine.scorer import score, usual_batch_tokens
-from entailor.engine.trainer import Runtime, TrainingData, train
+from entailor.engine.trainer import train
+from entailor.engine.training import Runtime, TrainingData
 from entailor.errors import ConfigError
 from entailor.methods import TrainedMethod, build_method
 from entailor.models.load import load_backbone, open_model

@@ -14,7 +14,8 @@ import pytest
 from entailor.classifiers.base import PromptedClassifier
 from entailor.data.example import Example
 from entailor.engine.scorer import collect_features, score
-from entailor.engine.trainer import Runtime, TrainingData, TrainingResult, train
+from entailor.engine.trainer import train
+from entailor.engine.training import Runtime, TrainingData, TrainingResult
 from entailor.methods import Classifier, FittedClassifier, Method, TrainedMethod
 
 ALL_AT_ONCE = 10**6

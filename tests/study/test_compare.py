@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+import entailor.engine.trainer
 import entailor.study.compare
 from entailor.classifiers.transformer import TransformerClassifier
 from entailor.config.experiment import DataSettings, Experiment, Priorities, parse_settings
@@ -531,7 +532,7 @@ def test_the_test_split_is_read_once_and_after_training(nli_experiment, out, mon
     for kind in (TransformerClassifier, BagOfWordsClassifier):
         watch(kind, "encode", encoded)
     watch(BagOfWordsClassifier, "fit", lambda *rest: "trained")
-    monkeypatch.setattr(entailor.study.trial, "train", tell_after(entailor.study.trial.train, events))
+    monkeypatch.setattr(entailor.engine.trainer, "train", tell_after(entailor.engine.trainer.train, events))
     compare(changed(nli_experiment, methods={row: nli_experiment.methods[row]}, seeds=(0,), out=out))
     assert events == ["trained", "test is read"]
 

@@ -13,7 +13,7 @@ import entailor.study.search
 from entailor.config.experiment import BudgetSettings, Experiment, parse_settings
 from entailor.data.example import Split
 from entailor.engine.stopping import RunContext, Stopped, StopSwitch
-from entailor.engine.trainer import TrainingResult
+from entailor.engine.training import TrainingResult
 from entailor.errors import ConfigError, DivergedError, MethodError, RunError, TrainingError
 from entailor.methods import build_method
 from entailor.runs.layout import RunFolder

@@ -7,17 +7,16 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 
 from entailor.config.experiment import ModelSettings, PromptSettings, parse_settings
 from entailor.errors import ConfigError, RunError, VersionError
 from entailor.methods import Classifier, Method, build_method
-from entailor.models.load import load_backbone, open_model
 from entailor.models.precision import PrecisionChoice
 from entailor.models.resolve.source import ModelFolder, resolve_model
 from entailor.runs.documents import well_formed
+from entailor.runs.environment import loaded_torch
 from entailor.runs.layout import RunFolder
 from entailor.runs.record import (
     MOST_LABELS,
@@ -143,6 +142,8 @@ def load_classifier(trial: str | Path, *, full_precision: bool = False, trust_re
             "trust it, add --trust-remote-code (in Python trust_remote_code=True)"
         )
     backbone = None
+    if method.needs_backbone:
+        from entailor.models.load import load_backbone, open_model
     if method.stores_whole_model:
         source = resolve_model(str(folder / "model"), remote_code=settings.trust_remote_code)
         settings = settings.model_copy(update={"head": "checkpoint"})
@@ -165,7 +166,7 @@ def load_classifier(trial: str | Path, *, full_precision: bool = False, trust_re
             classifier.load(learned)
     except (OSError, SafetensorError) as error:
         raise RunError(f"{learned}: cannot be loaded ({error}). Delete {folder} and run the trial again") from None
-    if isinstance(classifier, torch.nn.Module):
+    if (torch := loaded_torch()) and isinstance(classifier, torch.nn.Module):
         classifier.eval()
     return classifier
 

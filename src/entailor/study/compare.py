@@ -132,7 +132,8 @@ def _compare(
     data = load_data(experiment.data)
     task = Task(data.labels, data.is_pair)
     check_external(experiment.data)
-    environment = prepare_folder(folder, resolved, data, observer, records)
+    needs_models = any(candidate.method.needs_backbone for candidate in candidates.values())
+    environment = prepare_folder(folder, resolved, data, observer, records, needs_models=needs_models)
     tell_of_data(experiment, data, folder, observer)
     around = RunContext(stop, observer.note)
     plans = plan_trials(experiment, candidates, task, folder, environment, observer.note)
@@ -323,6 +324,8 @@ def prepare_folder(
     data: LoadedData,
     observer: Observer,
     records: dict[Path, RunRecord],
+    *,
+    needs_models: bool = True,
 ) -> dict[str, Any]:
     """Write experiment, split and environment; return the environment, keeping choices an earlier run measured.
 
@@ -332,12 +335,13 @@ def prepare_folder(
         data: what was read.
         observer: who is told of a file that is written again because it is damaged.
         records: of earlier trials; where there are none, what stands in the folder is replaced.
+        needs_models: whether a candidate runs on a model.
 
     Raises:
         RunError: the data have changed since the folder's trials were run, or it cannot be written.
     """
     split = split_document(data.split)
-    environment = {**describe_environment(), "precision": {}}
+    environment = {**describe_environment(models=needs_models), "precision": {}}
     earlier = _earlier_environment(folder, observer)
     if records:
         check_same_data(folder, split["fingerprint"], earlier, observer)
