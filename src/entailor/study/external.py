@@ -16,6 +16,7 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from entailor.config.experiment import DataSettings
+from entailor.data.bundled import PREFIX, located
 from entailor.data.example import Example
 from entailor.data.files import is_file
 from entailor.data.readers import ReadOptions, iter_examples, read_examples
@@ -119,7 +120,8 @@ def check_external(settings: DataSettings) -> None:
         DataError: a file is missing, of no known kind, or has no column of texts or labels.
     """
     for source in settings.external:
-        iter_examples(source, _options(source, settings))
+        file = located(source)
+        iter_examples(file, _options(file, settings))
 
 
 def known_external(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -153,7 +155,8 @@ def score_external(
     found = []
     for source in sources if complete else ():
         try:
-            examples = read_examples(source, _options(source, settings)).examples
+            file = located(source)
+            examples = read_examples(file, _options(file, settings)).examples
             _check_shape(examples, task, source)
             scoring = scoring_for(task.labels, list(dict.fromkeys(str(one.label) for one in examples)), source)
         except EntailorError as error:
@@ -175,7 +178,7 @@ def score_external(
 
 def _name(source: str, sources: Sequence[str]) -> str:
     """Return a file's name without its endings; the whole path where two are called the same."""
-    short = {one: Path(one).name.split(".")[0] or one for one in sources}
+    short = {one: Path(one.removeprefix(PREFIX)).name.split(".")[0] or one for one in sources}
     return short[source] if list(short.values()).count(short[source]) == 1 else source
 
 
