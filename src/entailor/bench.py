@@ -124,10 +124,7 @@ def bench(
     for method in built:
         if not isinstance(method, TrainedMethod):
             raise ConfigError(f"bench: {method.name} is not trained by gradients. Choose from: {_trained()}")
-    if train_file:
-        rows = read_examples(train_file).examples[:ROWS]
-    else:
-        rows = load_data(DataSettings()).split.train[:ROWS]
+    rows = read_examples(train_file).examples[:ROWS] if train_file else load_data(DataSettings()).split.train[:ROWS]
     labels = tuple(sorted({str(row.label) for row in rows}))
     task, folder = Task(labels, rows[0].text_pair is not None), open_model(model, ModelSettings())
     say("matrix products and memory")

@@ -59,7 +59,7 @@ class DataSettings(Settings):
 
     train: str | None = None
     """File, folder or glob of shards, a Hugging Face data set id, or bundled:film, bundled:amazon, bundled:nyt or
-    bundled:tweets. None: bundled:film, 500 of it to train on and 1,000 to test on, and the others as external test sets."""
+    bundled:tweets. None: bundled:film, 500 of it to train on, 1,000 to test on; the others are external test sets."""
     validation: str | None = None
     """File or data set for choosing settings and stopping. None: taken from train."""
     test: str | None = None

@@ -1,7 +1,7 @@
 """A logistic regression on the mean of static token vectors: no transformer runs, so it is quick on any machine.
 
 Arora et al. 2017, section 1 (averaged word vectors as a baseline that is hard to beat); for pairs u, v, |u - v| and
-u * v (Conneau et al. 2017, section 3). The usual table is WordLlama's: 32,000 tokens of 256 numbers, trained to average.
+u * v (Conneau et al. 2017, section 3). The usual table is WordLlama's: 32,000 tokens of 256 numbers.
 """
 
 from __future__ import annotations

@@ -152,9 +152,7 @@ def _read(address: str, most: int) -> tuple[bytes, str, str]:
     import requests
 
     verify = _pip_settings().get("cert") or True
-    with requests.get(
-        address, headers={"Accept": ACCEPTED}, timeout=SECONDS, stream=True, verify=verify
-    ) as answer:
+    with requests.get(address, headers={"Accept": ACCEPTED}, timeout=SECONDS, stream=True, verify=verify) as answer:
         answer.raise_for_status()
         content = bytearray()
         for part in answer.iter_content(2**16):
