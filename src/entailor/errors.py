@@ -6,6 +6,7 @@ EntailorError
 │   └── LabelError         a label outside the task's label set
 ├── ModelError             a checkpoint that cannot be found, fetched or trusted
 │   └── HeadMismatchError  a checkpoint whose own head names other labels
+├── DownloadError          a file that the package index does not give
 ├── MethodError            a method that does not fit the model or the task
 ├── TrainingError          training that went wrong in a way that must not pass silently
 │   └── DivergedError      a loss, a gradient or a score that is not finite
@@ -79,6 +80,10 @@ class HeadMismatchError(ModelError):
     """A checkpoint carries a classification head for other labels."""
 
 
+class DownloadError(EntailorError):
+    """A file of a release cannot be fetched from the package index, or is not the one expected."""
+
+
 class MethodError(EntailorError):
     """A method does not fit the model or the task."""
 
@@ -126,7 +131,6 @@ RENAMED = {
     "tune_size": "validation_size",
     "max_tune_examples": "max_validation_examples",
     "tuning_seed": "search_seed",
-    "corpus_size": "bundled_size",
     "challenge": "external",
     "forecast": "estimate",
     "forecast_only": "estimate_only",

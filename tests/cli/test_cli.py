@@ -230,7 +230,7 @@ def test_quiet_is_silent(entailor_, words):
 def test_file_flags_and_words_go_over_each_other_in_this_order(entailor_, words, tmp_path):
     config = tmp_path / "run.yaml"
     config.write_text(
-        "seeds: 3\nrestarts: 7\ndata: {bundled_size: 150, max_train_examples: 40, max_test_examples: 12}\n"
+        "seeds: 3\nrestarts: 7\ndata: {split_seed: 5, max_train_examples: 40, max_test_examples: 12}\n"
         "methods:\n  majority:\n  bag_of_words: {max_ngram: 3, min_df: 2}\n  lora:\n"
     )
     result = entailor_(
@@ -238,7 +238,7 @@ def test_file_flags_and_words_go_over_each_other_in_this_order(entailor_, words,
     )
     assert result.code == 0, result.err
     made = yaml.safe_load((tmp_path / "run" / "experiment.yaml").read_text())
-    assert made["data"]["bundled_size"] == 150
+    assert made["data"]["split_seed"] == 5
     assert made["data"]["max_test_examples"] == 15
     assert made["data"]["max_train_examples"] == 30
     assert (made["seeds"], made["restarts"]) == ([0, 1, 2], 7)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from entailor.config.experiment import DataSettings
+from entailor.data.bundled import located, with_bundled
 from entailor.data.checks import Finding, GoldWords, check_split, drop_leaks, dropped_rows
 from entailor.data.example import Example, Split
 from entailor.data.files import is_file
@@ -49,7 +50,7 @@ def load_data(settings: DataSettings, *, whole: bool = False) -> LoadedData:
     """Read, split, sample and check the data of an experiment; the same settings and files give the same split.
 
     A part without a file is taken from train, in the proportions of the labels and so that no premise (or single
-    text) stands in two parts. Without any file the bundled data is used.
+    text) stands in two parts. Without any file the bundled data is used (:mod:`entailor.data.bundled`).
 
     Args:
         settings: where the data come from and how they are split.
@@ -61,11 +62,8 @@ def load_data(settings: DataSettings, *, whole: bool = False) -> LoadedData:
         LabelError: a label outside the label set, or in validation or test and not in train.
         ConfigError: settings that do not go together.
     """
-    reading: list[Finding] = []
-    if settings.train is None:
-        split, notes = _corpus(settings)
-    else:
-        split, notes, reading = _from_sources(settings, whole=whole)
+    settings = with_bundled(settings)
+    split, notes, reading = _from_sources(settings, whole=whole)
     if settings.drop_leaks:
         split, dropped = drop_leaks(split)
         notes.append(f"train: {dropped:,} examples dropped because their text also stands in validation or test")
@@ -93,20 +91,6 @@ def split_document(split: Split) -> dict[str, Any]:
 def _in_words(labels: Sequence[str]) -> str:
     more = len(labels) - MOST_LISTED
     return ", ".join(labels[:MOST_LISTED]) + (f" and {more:,} more" if more > 0 else "")
-
-
-def _corpus(settings: DataSettings) -> tuple[Split, list[str]]:
-    given = [key for key in ("validation", "test") if getattr(settings, key) is not None]
-    if given:
-        raise ConfigError(f"data.{given[0]} without data.train. Give a train file too, or neither")
-    from entailor.data.corpus import generate_split
-
-    size = settings.bundled_size
-    shares = [_row_count(settings, key, size) / size for key in ("validation_size", "test_size")]
-    if sum(shares) >= 1:
-        raise ConfigError("data.validation_size and data.test_size leave no examples to train on. Make them smaller")
-    split = generate_split(size=size, seed=settings.split_seed, validation_share=shares[0], test_share=shares[1])
-    return split, [f"{size:,} pairs of the bundled data, seed {settings.split_seed}"]
 
 
 def _from_sources(settings: DataSettings, *, whole: bool) -> tuple[Split, list[str], list[Finding]]:
@@ -184,13 +168,14 @@ def unused_names(
 def _sources(settings: DataSettings) -> Iterator[tuple[str, tuple[str, str | None]]]:
     """Say where each part is read from: part, and source with the split of a data set."""
     assert settings.train is not None
-    on_hub = not is_file(settings.train)
-    yield "train", (settings.train, settings.train_split if on_hub else None)
+    train = located(settings.train)
+    on_hub = not is_file(train)
+    yield "train", (train, settings.train_split if on_hub else None)
     for name, usual in (("validation", "validation"), ("test", "test")):
         source, split_name = getattr(settings, name), getattr(settings, f"{name}_split")
         if source is None and split_name is None:
             continue
-        source = source or settings.train
+        source = located(source) if source else train
         if is_file(source):
             if split_name is not None:
                 raise ConfigError(f"data.{name}_split: {source} is a file and has no splits. Give data.{name} alone")

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from entailor.config.experiment import Experiment, Priorities
 from entailor.config.overrides import dump_checked_yaml, read_checked_yaml
 from entailor.config.plain import shown
+from entailor.data.bundled import with_bundled
 from entailor.data.splits import LoadedData, load_data, split_document
 from entailor.diagnostics.doctor import examine_run
 from entailor.engine.stopping import RunContext, StopSwitch
@@ -103,6 +104,7 @@ def compare(experiment: Experiment, observer: Observer | None = None, stop: Stop
         Stopped: `stop` was asked to.
     """
     observer = observer or Observer()
+    experiment = experiment.model_copy(update={"data": with_bundled(experiment.data)})
     folder = RunFolder(experiment.out)
     candidates = {name: build_candidate(name, settings, experiment) for name, settings in experiment.methods.items()}
     resolved = resolve(experiment, candidates)

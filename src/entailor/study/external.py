@@ -16,6 +16,7 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from entailor.config.experiment import DataSettings
+from entailor.data.bundled import PREFIX, located
 from entailor.data.checks import GoldWords, dropped_rows
 from entailor.data.example import Example
 from entailor.data.files import is_file
@@ -121,7 +122,8 @@ def check_external(settings: DataSettings) -> None:
         DataError: a file is missing, of no known kind, or has no column of texts or labels.
     """
     for source in settings.external:
-        iter_examples(source, _options(source, settings, ()))
+        file = located(source)
+        iter_examples(file, _options(file, settings, ()))
 
 
 def known_external(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -155,7 +157,8 @@ def score_external(
     found = []
     for source in sources if complete else ():
         try:
-            result = read_examples(source, _options(source, settings, task.labels))
+            file = located(source)
+            result = read_examples(file, _options(file, settings, task.labels))
             examples = result.examples
             _tell_of_dropped(source, result, settings, task.labels, note)
             _check_shape(examples, task, source)
@@ -179,7 +182,7 @@ def score_external(
 
 def _name(source: str, sources: Sequence[str]) -> str:
     """Return a file's name without its endings; the whole path where two are called the same."""
-    short = {one: Path(one).name.split(".")[0] or one for one in sources}
+    short = {one: Path(one.removeprefix(PREFIX)).name.split(".")[0] or one for one in sources}
     return short[source] if list(short.values()).count(short[source]) == 1 else source
 
 
