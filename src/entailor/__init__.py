@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     from entailor.diagnostics.doctor import DoctorReport, validate
     from entailor.errors import EntailorError
     from entailor.evaluation.difference import diff_runs
+    from entailor.events import Event, Observer
     from entailor.methods import Classifier, Method
     from entailor.runs.record import RunRecord
     from entailor.shipping.inference import evaluate, predict
     from entailor.shipping.merging import MergeReport, merge
     from entailor.shipping.restoring import load_classifier
-    from entailor.study.compare import Comparison, Observer, compare, estimate
+    from entailor.study.compare import Comparison, compare, estimate
     from entailor.study.verification import verify
 
 __version__ = "0.1.0"
@@ -38,13 +39,14 @@ _HOMES = {
     "Comparison": "entailor.study.compare",
     "DataSettings": "entailor.config.experiment",
     "EntailorError": "entailor.errors",
+    "Event": "entailor.events",
     "DoctorReport": "entailor.diagnostics.doctor",
     "Example": "entailor.data.example",
     "Experiment": "entailor.config.experiment",
     "MergeReport": "entailor.shipping.merging",
     "Method": "entailor.methods",
     "ModelSettings": "entailor.config.experiment",
-    "Observer": "entailor.study.compare",
+    "Observer": "entailor.events",
     "RunRecord": "entailor.runs.record",
     "Split": "entailor.data.example",
     "compare": "entailor.study.compare",
@@ -65,6 +67,7 @@ __all__ = [
     "DataSettings",
     "DoctorReport",
     "EntailorError",
+    "Event",
     "Example",
     "Experiment",
     "MergeReport",

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
+from itertools import count, islice
 from statistics import median
 from typing import Any
 
@@ -19,9 +19,10 @@ from entailor.config.experiment import ModelSettings
 from entailor.data.corpus import generate_split
 from entailor.data.example import Example
 from entailor.data.readers import read_examples
+from entailor.engine.batching import BatchLimit, training_batches
 from entailor.engine.meter import peak_memory_bytes, reset_peak_memory
 from entailor.engine.scorer import score, usual_batch_tokens
-from entailor.engine.trainer import Runtime, TrainingData, train
+from entailor.engine.trainer import Runtime, TrainingData, single_steps
 from entailor.errors import ConfigError
 from entailor.methods import TrainedMethod, build_method
 from entailor.models.load import load_backbone, open_model
@@ -91,10 +92,6 @@ class BenchResult:
     tokens_per_example: float
     methods: tuple[MethodSpeed, ...]
     fastest_precision: dict[str, Precision]
-
-
-class _Enough(Exception):
-    """The time for one method is over."""
 
 
 def bench(
@@ -185,27 +182,26 @@ def measure_method(
     backbone = load_backbone(folder, task, ModelSettings(head="new"), choice, seed=0)
     classifier = method.adapt(backbone, task, seed=0)
     inputs = classifier.encode(rows)
-    marks: list[tuple[int, float]] = []
-
-    def watch(step: int, total: int, words: str) -> None:
-        marks.append((step, time.perf_counter()))
-        if len(marks) > WARM_UP_STEPS and marks[-1][1] - marks[WARM_UP_STEPS - 1][1] >= seconds:
-            raise _Enough
-
     targets = np.array(task.targets(rows))
     data = TrainingData(inputs, targets, inputs[:2], targets[:2])
-    endless = method.model_copy(update={"num_train_epochs": 1e6, "eval_strategy": "steps", "eval_steps": 10**9})
     autocast = torch.bfloat16 if precision == "bf16" else None
-    with suppress(_Enough):
-        train(classifier, endless, data, Runtime(seed=0, autocast=autocast, on_step=watch))
-    steps, taken = marks[-1][0] - marks[WARM_UP_STEPS - 1][0], marks[-1][1] - marks[WARM_UP_STEPS - 1][1]
+    limit = BatchLimit(examples=method.per_device_train_batch_size)
+    lengths, rng = [len(item) for item in inputs], np.random.default_rng(0)
+    epochs = (training_batches(lengths, limit, rng, by_length=method.group_by_length) for _ in count())
+    groups = ([batch] for epoch in epochs for batch in epoch)
+    steps = single_steps(classifier, method, data, Runtime(seed=0, autocast=autocast), groups)
+    taken: list[float] = []
+    for spent in islice(steps, WARM_UP_STEPS, None):
+        taken.append(spent)
+        if sum(taken) >= seconds:
+            break
     begin = time.perf_counter()
     sample = inputs[: max(8, len(inputs) // 4)]
     score(classifier, sample, usual_batch_tokens())
     speed = MethodSpeed(
         method=method.name,
         precision=precision,
-        train_examples_per_second=steps * method.per_device_train_batch_size / taken,
+        train_examples_per_second=len(taken) * method.per_device_train_batch_size / sum(taken),
         score_examples_per_second=len(sample) / (time.perf_counter() - begin),
         peak_memory_bytes=peak_memory_bytes(),
     )

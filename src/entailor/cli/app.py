@@ -519,10 +519,11 @@ def _run_experiment(experiment: Experiment, *, quiet: bool) -> Comparison:
 
 
 def _show_estimate(experiment: Experiment, *, as_json: bool, quiet: bool) -> None:
+    from entailor.cli.progress import notes
     from entailor.report.effort import estimate_lines
-    from entailor.study.compare import Observer, estimate
+    from entailor.study.compare import estimate
 
-    expected = estimate(experiment, Observer() if quiet else Observer(note=_say))
+    expected = estimate(experiment, notes(quiet=quiet))
     if as_json:
         _print(json.dumps(expected, indent=2))
     else:

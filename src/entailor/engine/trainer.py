@@ -29,6 +29,7 @@ from entailor.engine.scorer import score
 from entailor.engine.stopping import Stopped
 from entailor.engine.training_state import capture, restore
 from entailor.errors import DivergedError, TrainingError
+from entailor.events import SILENT, Event, Observer
 from entailor.methods.base import TrainedMethod
 from entailor.runs.record import CurvePoint
 
@@ -58,17 +59,17 @@ class Runtime:
         seed: of data order and dropout.
         autocast: bfloat16 to train in mixed precision, or None for fp32.
         scoring_batch_tokens: tokens of one batch when scoring validation.
-        on_step: called with steps done, steps in all, and a few words on how it goes.
-        on_evaluation: called with each evaluation of validation and the training examples seen so far; True stops
-        training.
+        observer: told of each step, as the stage `train`.
+        is_enough: asked after each evaluation of validation, with the training examples seen so far; True stops
+            training.
         saving: checkpoints while it runs, and the one to go on from; None: no checkpoints.
     """
 
     seed: int
     autocast: torch.dtype | None = None
     scoring_batch_tokens: int = SCORING_TOKENS
-    on_step: Callable[[int, int, str], None] | None = None
-    on_evaluation: Callable[[CurvePoint, int], bool] | None = None
+    observer: Observer = SILENT
+    is_enough: Callable[[CurvePoint, int], bool] | None = None
     saving: Saving | None = None
 
 
@@ -82,7 +83,7 @@ class TrainingResult:
         best_accuracy: validation accuracy of the kept weights, 0 to 1.
         best_loss: validation log loss of the kept weights, nats.
         collapsed: True where the kept weights predict one class only.
-        events: alarms in words.
+        events: what happened that changes how the figures are read.
         train_seconds: the loop without evaluation.
         evaluate_seconds: validation evaluations.
         examples_seen: training inputs, with repetition.
@@ -95,7 +96,7 @@ class TrainingResult:
     best_accuracy: float = 0.0
     best_loss: float = math.inf
     collapsed: bool = False
-    events: list[str] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
     train_seconds: float = 0.0
     evaluate_seconds: float = 0.0
     examples_seen: int = 0
@@ -216,10 +217,10 @@ class Training:
 
     def _tell_again(self) -> None:
         """Tell of the evaluations before a checkpoint, and so learn again whether the last one was to stop."""
-        if self.runtime.on_evaluation:
+        if self.runtime.is_enough:
             points = [point for point in self.result.curve if point.validation_accuracy is not None]
             for point, seen in zip(points, self.result.evaluated_after, strict=True):
-                self.told_to_stop = self.runtime.on_evaluation(point, seen)
+                self.told_to_stop = self.runtime.is_enough(point, seen)
 
     def _all_epochs(self) -> None:
         while self.step < self.total_steps and not self._stopped_early():
@@ -337,10 +338,11 @@ class Training:
                 "gradient_checkpointing=true, or take a smaller model or a method that trains less"
             )
         self.most_examples = (tried + 1) // 2
-        self.result.events.append(
+        text = (
             f"step {self.step + 1}: out of memory with {tried} examples at a time; from here on {self.most_examples}, "
             "the gradient still averaged over the same examples"
         )
+        self.result.events.append(Event("smaller_parts", text=text))
 
     def _diverged(self, problem: str) -> DivergedError:
         """Put the best weights so far into the classifier, or leave those before this step; both are good."""
@@ -395,8 +397,7 @@ class Training:
             self._log()
         if self.method.eval_strategy == "steps" and self.step % self.method.eval_steps == 0:
             self._evaluate()
-        if self.runtime.on_step:
-            self.runtime.on_step(self.step, self.total_steps, self._words())
+        self.runtime.observer.stage("train", self.step, self.total_steps, self._words())
 
     def _words(self) -> str:
         losses = [point.train_loss for point in self.result.curve if point.train_loss is not None]
@@ -438,9 +439,8 @@ class Training:
         collapsed = is_collapsed(predicted_E, gold_E)
         if collapsed:
             label = self.classifier.task.labels[int(np.bincount(predicted_E).argmax())]
-            self.result.events.append(
-                f"collapse: after epoch {epoch:.2f} nearly all of validation is predicted {label!r}"
-            )
+            text = f"collapse: after epoch {epoch:.2f} nearly all of validation is predicted {label!r}"
+            self.result.events.append(Event("collapse", text=text))
         if self._is_better(accuracy, loss):
             self.best = [tensor.detach().clone() for tensor in self.trainable]
             self.result.best_step, self.result.collapsed = self.step, collapsed
@@ -448,8 +448,8 @@ class Training:
             self.stale_evaluations = 0
         else:
             self.stale_evaluations += 1
-        if self.runtime.on_evaluation:
-            self.told_to_stop = self.runtime.on_evaluation(self.result.curve[-1], self.result.examples_seen)
+        if self.runtime.is_enough:
+            self.told_to_stop = self.runtime.is_enough(self.result.curve[-1], self.result.examples_seen)
 
     def _is_better(self, accuracy: float, loss: float) -> bool:
         if not self.best or self.method.metric_for_best_model == "loss":
@@ -466,7 +466,8 @@ class Training:
                 tensor.copy_(best)
         self.module.eval()
         if self._stopped_early() and self.step < self.total_steps:
-            self.result.events.append(f"stopped early at step {self.step} of {self.total_steps}")
+            text = f"stopped early at step {self.step} of {self.total_steps}"
+            self.result.events.append(Event("early_stop", text=text))
 
 
 def is_collapsed(predicted_E: NDArray[np.int64], gold_E: NDArray[np.int64]) -> bool:

@@ -20,6 +20,7 @@ from entailor.data.readers import NumberedRow, NumberedRows, ReadOptions, read_e
 from entailor.engine.scorer import score
 from entailor.errors import ConfigError, DataError, RunError
 from entailor.evaluation.calibration import apply_temperature
+from entailor.events import SILENT, Observer
 from entailor.methods import Classifier
 from entailor.runs.documents import well_formed
 from entailor.runs.layout import RunFolder
@@ -260,8 +261,8 @@ def _probabilities(
     classifier: Classifier, examples: Sequence[Example], tokens: int, on_progress: Callable[[int], None] | None = None
 ) -> NDArray[np.float64]:
     """Return probabilities_EL."""
-    count = (lambda done, of: on_progress(done)) if on_progress else None
-    return np.exp(score(classifier, classifier.encode(examples), tokens, count))
+    observer = Observer(lambda event: on_progress(event.data.done)) if on_progress else SILENT
+    return np.exp(score(classifier, classifier.encode(examples), tokens, observer))
 
 
 def _check_shape(classifier: Classifier, example: Example, source: str) -> None:
