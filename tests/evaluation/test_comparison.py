@@ -56,7 +56,7 @@ def test_a_clear_winner_is_said(record):
     assert difference["high"] < 0
     assert difference["p"] <= difference["p_holm"] < 0.001
     assert "lora on tiny is best with" in found["sentence"]
-    assert "every other row is worse" in found["sentence"]
+    assert "every other candidate is significantly worse" in found["sentence"]
 
 
 def test_rows_that_cannot_be_told_apart_are_said(record):

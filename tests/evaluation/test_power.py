@@ -27,7 +27,7 @@ def test_what_cannot_be_shown_is_none():
 
 def test_it_is_said_before_the_run():
     said, seeds = power_lines(1000, 8, 1)
-    assert said.startswith("1,000 test examples can tell 8 rows apart that differ by about 5.6 points or more")
+    assert said.startswith("1,000 test examples can show a difference between 8 candidates of about 5.6 points or more")
     assert "not the methods: give --seeds 3" in seeds
     assert "two seeds say little" in power_lines(1000, 8, 2)[1]
     assert len(power_lines(1000, 8, 3)) == 1

@@ -234,7 +234,9 @@ def test_other_priorities_pick_another_row_and_train_nothing(quick, started):
 def test_what_the_test_split_can_show_is_said_before_the_first_trial(quick, started):
     said: list[str] = []
     compare(quick, listener(note=said.append, trial=lambda number, count, title: said.append(f"trial {number}")))
-    place = next(i for i, text in enumerate(said) if text.startswith("18 test examples are too few to tell two rows"))
+    place = next(
+        i for i, text in enumerate(said) if text.startswith("18 test examples are too few to tell two candidates")
+    )
     assert place < said.index("trial 1")
 
 
@@ -469,7 +471,7 @@ def test_a_place_that_cannot_be_written_is_named(quick, tmp_path):
 
 def test_single_texts_leave_hypothesis_only_out_with_a_note(quick, nli_split, csv_of, tmp_path, started):
     def single(rows: tuple[Example, ...]) -> list[Example]:
-        return [Example(row.id, f"{row.text} {row.text_pair}", None, row.label, row.group) for row in rows]
+        return [Example(row.id, f"{candidate.text} {candidate.text_pair}", None, row.label, row.group) for row in rows]
 
     files = {name: csv_of(tmp_path / f"{name}.csv", single(rows)) for name, rows in nli_split.parts()}
     experiment = changed(quick, data=DataSettings(**files), methods={"hypothesis_only": {}, "bag_of_words": {}})
@@ -508,7 +510,7 @@ def test_bad_data_are_met_before_the_folder_is_made(quick, tmp_path):
 # --- how it is done
 
 
-@pytest.mark.parametrize("row", ["lora", "bag_of_words"])
+@pytest.mark.parametrize("candidate", ["lora", "bag_of_words"])
 def test_the_test_split_is_read_once_and_after_training(nli_experiment, out, monkeypatch, nli_split, row):
     test_ids = {example.id for example in nli_split.test}
     events: list[str] = []

@@ -16,7 +16,7 @@ from entailor.data.example import Split
 from entailor.errors import RunError
 from entailor.events import SILENT, Observer
 from entailor.report.effort import effort_lines
-from entailor.report.tables import plain_table
+from entailor.report.tables import headline, plain_table
 from entailor.runs.layout import RunFolder
 from entailor.runs.record import write_text
 from entailor.study.compare import Comparison, compare
@@ -71,7 +71,7 @@ def test_a_row_added_later_is_exploratory_in_file_table_and_lines(run):
     assert "narrow (exploratory)" in plain_table(second.summary)
     assert "majority (exploratory)" not in plain_table(second.summary)
     assert effort_lines(second.summary)[-1].endswith("they were added: narrow")
-    assert "narrow is exploratory" in second.summary["sentence"]
+    assert "narrow is exploratory" in headline(second.summary)
     assert late(run({"majority": {}})) == {"majority": False, "narrow": True}
 
 

@@ -361,7 +361,7 @@ def _calibration(records: Sequence[RunRecord], outcomes: Sequence[Outcome]) -> d
 
 
 def _mark_groups(candidates: Sequence[dict[str, Any]], pairs: Pairs[CandidateKey]) -> None:
-    """Give every candidate `letters`, `best`, `difference_to_best` and `tied_with_best`; best stands first."""
+    """Give every candidate `group`, `best`, `difference_to_best` and `tied_with_best`; best stands first."""
     letters = pairs.letters
     for i, candidate in enumerate(candidates):
         against = pairs.between(key_of(candidate), key_of(candidates[0])) if i else None

@@ -230,7 +230,7 @@ def _why(
     if len(contenders) == 1:
         return f"no other candidate{within} is level with it in accuracy"
     if priorities.ties == "most_accurate":
-        return f"it has the highest accuracy{within}, though {len(contenders) - 1} more do not differ significantly from it"
+        return f"it has the highest accuracy{within}, though {len(contenders) - 1} more do not differ significantly"
     deciding = _deciding(pick, contenders, priorities)
     if not deciding:
         return (
