@@ -240,7 +240,7 @@ def test_pairs_here_and_single_texts_there(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("examples", "settings", "kind", "said"),
+    ("rows", "settings", "kind", "said"),
     [
         (pair_rows(20), {"validation_size": 0.5, "test_size": 0.5}, DataError, "nothing is left to train on"),
         (

@@ -94,7 +94,7 @@ def test_features_of_an_encoder_that_knows_more_find_more(corpus: Split, finding
 def test_a_marker_in_the_hypotheses_of_one_label_is_found(corpus: Split, findings_of: FindingsOf):
     rng = random.Random(0)
     marked = tuple(
-        replace(row, text_pair=f"{example.text_pair} Indeed.") if row.label == "neutral" and rng.random() < 0.6 else row
+        replace(row, text_pair=f"{row.text_pair} Indeed.") if row.label == "neutral" and rng.random() < 0.6 else row
         for row in corpus.train
     )
     found = findings_of("artefacts", marked)

@@ -31,6 +31,6 @@ def test_it_is_said_before_the_run():
     assert "not the methods: give --seeds 3" in seeds
     assert "two seeds say little" in power_lines(1000, 8, 2)[1]
     assert len(power_lines(1000, 8, 3)) == 1
-    assert "too few to tell two rows apart" in power_lines(18, 2, 3)[0]
+    assert "too few to show a difference between two candidates" in power_lines(18, 2, 3)[0]
     assert power_lines(1000, 1, 1) == []
     assert len(power_lines(1000, 2, 0)) == 1  # deterministic rows have no luck

@@ -90,7 +90,7 @@ def test_every_section_is_there(parsed, comparison):
         "Always naming the most frequent label would be right 33.3 %",
         "out of memory: 9.1 GB needed",
         "predictions collapsed to one label",
-        "12 candidates without a gold label were dropped.",
+        "12 rows without a gold label were dropped.",
         "warning: 3 candidates of train stand in test. Drop them",
         "2,100 train",
         "entailor compare --seeds 2",

@@ -235,7 +235,9 @@ def test_what_the_test_split_can_show_is_said_before_the_first_trial(quick, star
     said: list[str] = []
     compare(quick, listener(note=said.append, trial=lambda number, count, title: said.append(f"trial {number}")))
     place = next(
-        i for i, text in enumerate(said) if text.startswith("18 test examples are too few to tell two candidates")
+        i
+        for i, text in enumerate(said)
+        if text.startswith("18 test examples are too few to show a difference between two candidates")
     )
     assert place < said.index("trial 1")
 
@@ -471,7 +473,7 @@ def test_a_place_that_cannot_be_written_is_named(quick, tmp_path):
 
 def test_single_texts_leave_hypothesis_only_out_with_a_note(quick, nli_split, csv_of, tmp_path, started):
     def single(rows: tuple[Example, ...]) -> list[Example]:
-        return [Example(row.id, f"{candidate.text} {candidate.text_pair}", None, row.label, row.group) for row in rows]
+        return [Example(row.id, f"{row.text} {row.text_pair}", None, row.label, row.group) for row in rows]
 
     files = {name: csv_of(tmp_path / f"{name}.csv", single(rows)) for name, rows in nli_split.parts()}
     experiment = changed(quick, data=DataSettings(**files), methods={"hypothesis_only": {}, "bag_of_words": {}})
