@@ -512,7 +512,7 @@ def test_bad_data_are_met_before_the_folder_is_made(quick, tmp_path):
 # --- how it is done
 
 
-@pytest.mark.parametrize("candidate", ["lora", "bag_of_words"])
+@pytest.mark.parametrize("row", ["lora", "bag_of_words"])
 def test_the_test_split_is_read_once_and_after_training(nli_experiment, out, monkeypatch, nli_split, row):
     test_ids = {example.id for example in nli_split.test}
     events: list[str] = []
