@@ -328,7 +328,7 @@ def test_a_search_in_which_every_setting_diverges_spends_its_budget_and_ends(val
     assert 1 < len(study["trials"]) <= 100
     assert study["best"] is None
     assert "none of" in notes[-1]
-    assert "the row keeps its own settings" in notes[-1]
+    assert "the candidate keeps its own settings" in notes[-1]
 
 
 def test_a_search_that_only_crashes_is_given_up_after_a_few(validation, tmp_path, monkeypatch):

@@ -275,7 +275,7 @@ def test_truncation_is_counted_and_said(run, nli_split):
     record = run("lora", split=with_long_texts(nli_split), settings={"max_length": 40}, **FAST)
     assert record.costs.truncated_share == pytest.approx(6 / 18)
     (event,) = [event for event in record.events if event.kind == "truncation"]
-    assert event.startswith("33.3% of test was truncated to 40 tokens, longest text first")
+    assert event.text.startswith("33.3% of test was truncated to 40 tokens, longest text first")
     assert run("lora", **FAST).costs.truncated_share == 0
 
 
