@@ -47,7 +47,9 @@ def accuracies(options: Any, out: Path) -> dict[str, list[float]]:
         estimate=False,
         out=str(out),
     )
-    rows = compare(experiment, Observer(note=print)).summary["rows"]
+    rows = compare(experiment, Observer(lambda event: print(event.text) if event.kind == "note" else None)).summary[
+        "rows"
+    ]
     return {row["method"]: row["accuracy"]["per_seed"] for row in rows}
 
 

@@ -19,6 +19,7 @@ from torch import nn
 from entailor.config.experiment import DEFAULT_MODEL, ModelSettings
 from entailor.data.example import Example
 from entailor.engine import trainer as loop
+from entailor.events import Observer
 from entailor.methods import build_method
 from entailor.models.load import load_backbone, open_model, quiet_libraries
 from entailor.models.precision import PrecisionChoice
@@ -130,7 +131,7 @@ class Contest:
         clock: dict[int, float] = {}
         method = self.method.model_copy(update={"logging_steps": 1} if not self.dropout else {"logging_steps": 10**6})
         data = loop.TrainingData(self.inputs, self.targets, self.inputs[:8], self.targets[:8])
-        runtime = loop.Runtime(0, on_step=lambda step, total, words: clock.setdefault(step, now()))
+        runtime = loop.Runtime(0, observer=Observer(lambda event: clock.setdefault(event.data.done, now())))
         planned = loop.training_batches
         loop.training_batches = lambda *args, **settings: batches  # type: ignore[assignment]
         try:

@@ -22,6 +22,7 @@ from entailor.data.example import Example
 from entailor.data.readers import ReadOptions, iter_examples, read_examples
 from entailor.errors import EntailorError
 from entailor.evaluation.difference import diff_runs
+from entailor.events import SILENT
 from entailor.methods import build_method
 from entailor.methods.registry import known_keys
 from entailor.models.load import load_backbone, open_model, plan_model
@@ -31,7 +32,7 @@ from entailor.runs.layout import RunFolder
 from entailor.runs.record import RunRecord, read_status
 from entailor.shipping.inference import label_words_of_run
 from entailor.shipping.restoring import find_trial, load_classifier
-from entailor.study.compare import Observer, check_same_experiment, earlier_records
+from entailor.study.prepare import check_same_experiment, earlier_records
 from entailor.study.search import search_document
 from entailor.study.test_access import log_test_access
 from entailor.study.verification import verify
@@ -137,7 +138,7 @@ def _read_run(run: Path, how: int) -> None:
     elif how < 12:
         diff_runs(run, hostile.sound_run() / "run")
     elif how < 40:
-        records = earlier_records(folder, Observer())
+        records = earlier_records(folder, SILENT)
         check_same_experiment(folder, {"methods": {"majority": {}}}, {record.name for record in records.values()})
     elif how < 60:
         log_test_access(folder.test_access_file, hostile.sound_split(), {"none majority": "x"}, ())

@@ -22,11 +22,14 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from tests.observers import listener
+
 import entailor.study.compare
 from entailor.config.experiment import Experiment
 from entailor.engine.stopping import Stopped, stop_on_signals
+from entailor.events import Observer
 from entailor.runs.integrity import file_sha256
-from entailor.study.compare import Observer, compare
+from entailor.study.compare import compare
 
 SRC = Path(__file__).parent.parent / "src"
 GROUPS = {"tuning": "search", "trials": "trial", "curve": "curve point"}
@@ -91,7 +94,7 @@ class Events:
                 self.where = "search trial"
             self.happened(f"{self.where}: {name.rpartition(': ')[2]}")
 
-        return Observer(
+        return listener(
             trial=trial, stage=stage, finished=lambda record, reused: self.happened(f"{self.where} finished")
         )
 

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from tests.observers import listener
 
 from entailor import bench as module
 from entailor.bench import bench, bench_text
@@ -19,7 +20,11 @@ def _small(monkeypatch):
 def test_every_method_is_measured_in_both_precisions(tiny_model, nli_split, csv_of, tmp_path):
     said, path = [], csv_of(tmp_path / "train.csv", nli_split.train)
     result = bench(
-        str(tiny_model("bert")), ("lora", "p_tuning"), train_file=path, seconds=0.05, on_progress=said.append
+        str(tiny_model("bert")),
+        ("lora", "p_tuning"),
+        train_file=path,
+        seconds=0.05,
+        observer=listener(note=said.append),
     )
     assert [(one.method, one.precision) for one in result.methods] == [
         (name, precision) for name in ("lora", "p_tuning") for precision in ("fp32", "bf16")

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from tests.observers import listener
 
 import entailor.study.compare
 from entailor.config.experiment import BudgetSettings
@@ -15,7 +16,7 @@ from entailor.report.html import write_report
 from entailor.runs.layout import RunFolder
 from entailor.runs.record import RunRecord, read_json, write_checked_json, write_text
 from entailor.shipping.restoring import find_trial, load_classifier
-from entailor.study.compare import Observer, compare
+from entailor.study.compare import compare
 from entailor.study.verification import verify
 
 DAMAGES = ("cut", "empty", "flip", "delete")
@@ -82,7 +83,7 @@ def test_every_file_that_is_damaged_is_named_and_no_figure_is_wrong(how, sound, 
         notes: list[str] = []
         again = experiment.model_copy(update={"out": str(run)})
         try:
-            compare(again, Observer(note=notes.append))
+            compare(again, listener(note=notes.append))
         except RunError as error:
             said = str(error)
         else:
@@ -240,7 +241,7 @@ def test_what_a_stranger_wrote_with_checksums_that_fit_is_refused_and_the_remedi
 
     notes: list[str] = []
     made_up("environment.json", precision=[1])
-    compare(again, Observer(note=notes.append))
+    compare(again, listener(note=notes.append))
     assert any("environment.json: not what Entailor writes" in note for note in notes)
     made_up("trials/none/majority/seed-0/record.json", costs=[])
     with pytest.raises(RunError, match=r"record\.json: not what Entailor writes.*Delete the trial's folder"):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from tests.conftest import FP32, make_examples
+from tests.observers import listener
 
 from entailor.config.experiment import ModelSettings
 from entailor.data.example import Split
@@ -34,10 +35,6 @@ FAST = {
 TRAINED = [name for name, kind in registered_methods().items() if issubclass(kind, TrainedMethod)]
 SPLIT = Split(*(tuple(make_examples(count, seed=count)) for count in (40, 9, 6)))
 LAST_STEP = 10
-
-
-def quiet(*said):
-    pass
 
 
 @pytest.fixture
@@ -65,13 +62,13 @@ class BreakOff:
 
     @property
     def run_context(self):
-        return RunContext(self.stop, self.notes.append)
+        return RunContext(listener(note=self.notes.append, stage=self), self.stop)
 
 
 def broken_off(plan, task, folder, step):
     breaks = BreakOff(step)
     with pytest.raises(Stopped) as stopped:
-        run_trial(plan, task, SPLIT, folder, breaks, breaks.run_context)
+        run_trial(plan, task, SPLIT, folder, breaks.run_context)
     assert stopped.value.signum == signal.SIGTERM
     assert f"step {step} of" in stopped.value.place
     assert "a checkpoint is written" in stopped.value.place
@@ -80,7 +77,7 @@ def broken_off(plan, task, folder, step):
 
 def gone_on(plan, task, folder):
     notes = []
-    record = run_trial(plan, task, SPLIT, folder, quiet, RunContext(note=notes.append))
+    record = run_trial(plan, task, SPLIT, folder, RunContext(listener(note=notes.append)))
     assert record.status == "complete", record.error
     return record, notes
 
@@ -102,7 +99,7 @@ def learned(folder):
 @pytest.mark.parametrize("name", TRAINED)
 def test_every_trained_method_goes_on_to_the_bit(name, plan, nli_task, tmp_path):
     chosen = plan(name)
-    whole = run_trial(chosen, nli_task, SPLIT, tmp_path / "whole", quiet)
+    whole = run_trial(chosen, nli_task, SPLIT, tmp_path / "whole")
     assert whole.status == "complete", whole.error
     for step in (3, 7):
         broken_off(chosen, nli_task, tmp_path / "broken", step)
@@ -120,7 +117,7 @@ def test_every_trained_method_goes_on_to_the_bit(name, plan, nli_task, tmp_path)
 def test_lora_on_a_model_in_four_bits_goes_on_to_the_bit(kind, plan, nli_task, tmp_path, tiny_model):
     settings = ModelSettings(load_in_4bit=True)
     chosen = replace(plan("lora"), settings=settings, model=str(tiny_model(kind)))
-    whole = run_trial(chosen, nli_task, SPLIT, tmp_path / "whole", quiet)
+    whole = run_trial(chosen, nli_task, SPLIT, tmp_path / "whole")
     assert whole.status == "complete", whole.error
     broken_off(chosen, nli_task, tmp_path / "broken", 6)
     record, notes = gone_on(chosen, nli_task, tmp_path / "broken")
@@ -134,7 +131,7 @@ def test_lora_on_a_model_in_four_bits_goes_on_to_the_bit(kind, plan, nli_task, t
 def test_any_step_will_do(settings, step, plan, nli_task, tmp_path):
     chosen = plan("lora", **settings)
     last = 8 if settings.get("num_train_epochs") else LAST_STEP
-    whole = run_trial(chosen, nli_task, SPLIT, tmp_path / "whole", quiet)
+    whole = run_trial(chosen, nli_task, SPLIT, tmp_path / "whole")
     broken_off(chosen, nli_task, tmp_path / "broken", min(step, last))
     record, _ = gone_on(chosen, nli_task, tmp_path / "broken")
     assert without_times(record) == without_times(whole)
@@ -143,7 +140,7 @@ def test_any_step_will_do(settings, step, plan, nli_task, tmp_path):
 
 def test_a_restart_after_a_collapse_goes_on_as_well(plan, nli_task, tmp_path):
     chosen = replace(plan("full_finetuning", learning_rate=1e-9), restarts=1)
-    whole = run_trial(chosen, nli_task, SPLIT, tmp_path / "whole", quiet)
+    whole = run_trial(chosen, nli_task, SPLIT, tmp_path / "whole")
     breaks = BreakOff(4)
     really, calls = breaks.__call__, []
 
@@ -153,7 +150,7 @@ def test_a_restart_after_a_collapse_goes_on_as_well(plan, nli_task, tmp_path):
             really(stage, done, total, words)
 
     with pytest.raises(Stopped):
-        run_trial(chosen, nli_task, SPLIT, tmp_path / "broken", second_attempt, breaks.run_context)
+        run_trial(chosen, nli_task, SPLIT, tmp_path / "broken", RunContext(listener(stage=second_attempt), breaks.stop))
     record, _ = gone_on(chosen, nli_task, tmp_path / "broken")
     assert record.provenance["seed_used"] == 1000
     assert without_times(record) == without_times(whole)
@@ -162,7 +159,7 @@ def test_a_restart_after_a_collapse_goes_on_as_well(plan, nli_task, tmp_path):
 def test_checkpoints_change_nothing_and_the_last_two_stay(plan, nli_task, tmp_path):
     chosen = plan("lora")
     often = replace(chosen, checkpoint_steps=1)
-    whole = run_trial(chosen, nli_task, SPLIT, tmp_path / "whole", quiet)
+    whole = run_trial(chosen, nli_task, SPLIT, tmp_path / "whole")
     broken_off(often, nli_task, tmp_path / "broken", 6)
     names = sorted(path.name for path in (tmp_path / "broken" / "checkpoint").iterdir())
     assert [name[:14] for name in names] == ["step-000000005", "step-000000006"]
@@ -191,7 +188,7 @@ def test_a_second_attempt_goes_on_from_its_own_checkpoint(plan, nli_task, tmp_pa
             breaks(stage, done, total, words)
 
     with pytest.raises(Stopped):
-        run_trial(chosen, nli_task, SPLIT, tmp_path / "broken", second_attempt, breaks.run_context)
+        run_trial(chosen, nli_task, SPLIT, tmp_path / "broken", RunContext(listener(stage=second_attempt), breaks.stop))
     steps = []
     notes = []
     run_trial(
@@ -199,8 +196,9 @@ def test_a_second_attempt_goes_on_from_its_own_checkpoint(plan, nli_task, tmp_pa
         nli_task,
         SPLIT,
         tmp_path / "broken",
-        lambda stage, done, *rest: steps.append(done) if stage == "train" else None,
-        RunContext(note=notes.append),
+        RunContext(
+            listener(note=notes.append, stage=lambda name, done, *rest: steps.append(done) if name == "train" else None)
+        ),
     )
     assert notes == ["row: goes on from the checkpoint at step 3"]
     assert steps[0] == 4  # of the second attempt; nothing of the first is done again
@@ -234,7 +232,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(damage, plan,
     record, notes = gone_on(chosen, nli_task, tmp_path / "broken")
     assert notes[0].startswith(f"checkpoint skipped: {newest}: damaged")
     assert "at step 5" in notes[1]
-    whole = run_trial(chosen, nli_task, SPLIT, tmp_path / "whole", quiet)
+    whole = run_trial(chosen, nli_task, SPLIT, tmp_path / "whole")
     assert without_times(record) == without_times(whole)
 
 
@@ -280,9 +278,7 @@ def test_minutes_are_counted_by_a_clock_that_cannot_be_set_back(plan, nli_task, 
     monkeypatch.setattr(checkpoint.time, "monotonic", lambda: float(next(times)))
     breaks = BreakOff(9)
     with pytest.raises(Stopped):
-        run_trial(
-            replace(plan("lora"), checkpoint_minutes=1), nli_task, SPLIT, tmp_path / "a", breaks, breaks.run_context
-        )
+        run_trial(replace(plan("lora"), checkpoint_minutes=1), nli_task, SPLIT, tmp_path / "a", breaks.run_context)
     assert len(list((tmp_path / "a" / "checkpoint").iterdir())) == 2
 
 

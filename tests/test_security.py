@@ -45,7 +45,7 @@ def base(tiny_model, tmp_path):
 def trial(base, nli_task, tmp_path):
     settings = {"r": 2, "num_train_epochs": 1}
     plan = TrialPlan("row", build_method("lora", settings), str(base), 0, ModelSettings(), FP32)
-    assert run_trial(plan, nli_task, SPLIT, tmp_path / "trial", lambda *said: None).status == "complete"
+    assert run_trial(plan, nli_task, SPLIT, tmp_path / "trial").status == "complete"
     return tmp_path / "trial"
 
 
@@ -154,7 +154,7 @@ def test_no_file_of_a_run_holds_a_secret(tiny_model, nli_task, tmp_path, monkeyp
 
     monkeypatch.setattr(Lora, "adapt", leak)
     plan = TrialPlan("row", build_method("lora", {}), str(tiny_model("bert")), 0, ModelSettings(), FP32)
-    record = run_trial(plan, nli_task, SPLIT, tmp_path / "trial", lambda *said: None)
+    record = run_trial(plan, nli_task, SPLIT, tmp_path / "trial")
     assert HIDDEN in record.error
     files = [path for path in (tmp_path / "trial").rglob("*") if path.is_file()]
     assert "traceback.txt" in {path.name for path in files}

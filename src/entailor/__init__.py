@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from entailor.diagnostics.doctor import DoctorReport, validate
     from entailor.errors import EntailorError
     from entailor.evaluation.difference import diff_runs
+    from entailor.events import Event, Observer
     from entailor.methods import Classifier, Method
     from entailor.runs.record import RunRecord
     from entailor.shipping.export import export
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from entailor.shipping.merging import MergeReport, merge
     from entailor.shipping.predictor import Predictor
     from entailor.shipping.restoring import load_classifier
-    from entailor.study.compare import Comparison, Observer, compare, estimate
+    from entailor.study.compare import Comparison, compare, estimate
     from entailor.study.verification import verify
 
 __version__ = "0.2.0"
@@ -40,13 +41,14 @@ _HOMES = {
     "Comparison": "entailor.study.compare",
     "DataSettings": "entailor.config.experiment",
     "EntailorError": "entailor.errors",
+    "Event": "entailor.events",
     "DoctorReport": "entailor.diagnostics.doctor",
     "Example": "entailor.data.example",
     "Experiment": "entailor.config.experiment",
     "MergeReport": "entailor.shipping.merging",
     "Method": "entailor.methods",
     "ModelSettings": "entailor.config.experiment",
-    "Observer": "entailor.study.compare",
+    "Observer": "entailor.events",
     "Predictor": "entailor.shipping.predictor",
     "RunRecord": "entailor.runs.record",
     "Split": "entailor.data.example",
@@ -69,6 +71,7 @@ __all__ = [
     "DataSettings",
     "DoctorReport",
     "EntailorError",
+    "Event",
     "Example",
     "Experiment",
     "MergeReport",

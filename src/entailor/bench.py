@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
+from itertools import count, islice
 from statistics import median
 from typing import Any
 
@@ -19,11 +19,13 @@ from entailor.config.experiment import DataSettings, ModelSettings
 from entailor.data.example import Example
 from entailor.data.readers import read_examples
 from entailor.data.splits import load_data
+from entailor.engine.batching import BatchLimit, training_batches
 from entailor.engine.meter import peak_memory_bytes, reset_peak_memory
 from entailor.engine.scorer import score, usual_batch_tokens
-from entailor.engine.trainer import train
+from entailor.engine.trainer import single_steps
 from entailor.engine.training import Runtime, TrainingData
 from entailor.errors import ConfigError
+from entailor.events import SILENT, Observer
 from entailor.methods import TrainedMethod, build_method
 from entailor.models.load import load_backbone, open_model
 from entailor.models.precision import Precision, PrecisionChoice
@@ -94,17 +96,13 @@ class BenchResult:
     fastest_precision: dict[str, Precision]
 
 
-class _Enough(Exception):
-    """The time for one method is over."""
-
-
 def bench(
     model: str,
     methods: Sequence[str] = DEFAULT_METHODS,
     *,
     train_file: str | None = None,
     seconds: float = 5.0,
-    on_progress: Callable[[str], None] | None = None,
+    observer: Observer = SILENT,
 ) -> BenchResult:
     """Measure this machine with a model; about `seconds` for each method and precision, and the time to load.
 
@@ -113,14 +111,13 @@ def bench(
         methods: names of methods that are trained by gradients.
         train_file: labelled rows to train on; None: the bundled data.
         seconds: of training, for each method and precision.
-        on_progress: called with what is being measured.
+        observer: told what is being measured.
 
     Raises:
         ConfigError: a method is not known, or not trained by gradients.
         ModelError: the model cannot be found or loaded.
         DataError: the file cannot be read.
     """
-    say = on_progress or (lambda text: None)
     built = [build_method(name, {}) for name in methods]
     for method in built:
         if not isinstance(method, TrainedMethod):
@@ -128,12 +125,12 @@ def bench(
     rows = read_examples(train_file).examples[:ROWS] if train_file else load_data(DataSettings()).split.train[:ROWS]
     labels = tuple(sorted({str(row.label) for row in rows}))
     task, folder = Task(labels, rows[0].text_pair is not None), open_model(model, ModelSettings())
-    say("matrix products and memory")
+    observer.note("measuring matrix products and memory")
     machine = measure_machine()
     speeds, tokens = [], 0.0
     for method in built:
         for precision in ("fp32", "bf16"):
-            say(f"{method.name} in {precision}")
+            observer.note(f"measuring {method.name} in {precision}")
             speed, tokens = measure_method(method, precision, folder, task, rows, seconds)
             speeds.append(speed)
     fastest = {
@@ -183,27 +180,26 @@ def measure_method(
     backbone = load_backbone(folder, task, ModelSettings(head="new"), choice, seed=0)
     classifier = method.adapt(backbone, task, seed=0)
     inputs = classifier.encode(rows)
-    marks: list[tuple[int, float]] = []
-
-    def watch(step: int, total: int, words: str) -> None:
-        marks.append((step, time.perf_counter()))
-        if len(marks) > WARM_UP_STEPS and marks[-1][1] - marks[WARM_UP_STEPS - 1][1] >= seconds:
-            raise _Enough
-
     targets = np.array(task.targets(rows))
     data = TrainingData(inputs, targets, inputs[:2], targets[:2])
-    endless = method.model_copy(update={"num_train_epochs": 1e6, "eval_strategy": "steps", "eval_steps": 10**9})
     autocast = torch.bfloat16 if precision == "bf16" else None
-    with suppress(_Enough):
-        train(classifier, endless, data, Runtime(seed=0, autocast=autocast, on_step=watch))
-    steps, taken = marks[-1][0] - marks[WARM_UP_STEPS - 1][0], marks[-1][1] - marks[WARM_UP_STEPS - 1][1]
+    limit = BatchLimit(examples=method.per_device_train_batch_size)
+    lengths, rng = [len(item) for item in inputs], np.random.default_rng(0)
+    epochs = (training_batches(lengths, limit, rng, by_length=method.group_by_length) for _ in count())
+    groups = ([batch] for epoch in epochs for batch in epoch)
+    steps = single_steps(classifier, method, data, Runtime(seed=0, autocast=autocast), groups)
+    taken: list[float] = []
+    for spent in islice(steps, WARM_UP_STEPS, None):
+        taken.append(spent)
+        if sum(taken) >= seconds:
+            break
     begin = time.perf_counter()
     sample = inputs[: max(8, len(inputs) // 4)]
     score(classifier, sample, usual_batch_tokens())
     speed = MethodSpeed(
         method=method.name,
         precision=precision,
-        train_examples_per_second=steps * method.per_device_train_batch_size / taken,
+        train_examples_per_second=len(taken) * method.per_device_train_batch_size / sum(taken),
         score_examples_per_second=len(sample) / (time.perf_counter() - begin),
         peak_memory_bytes=peak_memory_bytes(),
     )

@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 
 from entailor.cli.progress import watch
+from entailor.events import Event
 from entailor.runs.record import Costs, Prediction, RunRecord
 
 RIGHT = RunRecord(
@@ -19,7 +20,11 @@ RIGHT = RunRecord(
     0,
     ("a", "b"),
     costs=Costs(train_seconds=75),
-    events=("ALARM: [one] class", "C=1 chosen", "restart: again"),
+    events=(
+        Event("one_class", "warning", "ALARM: [one] class"),
+        Event("note", text="C=1 chosen"),
+        Event("restart", "warning", "restart: again"),
+    ),
     predictions=(Prediction("1", "a", {"a": 0.9, "b": 0.1}), Prediction("2", "b", {"a": 0.9, "b": 0.1})),
 )
 FAILED = replace(RIGHT, status="failed", error="ModelError: [/red] no such thing", events=(), predictions=())
@@ -43,11 +48,11 @@ def shown(monkeypatch: pytest.MonkeyPatch, stream: io.StringIO, *, quiet: bool =
             observer.stage("train", done, 3, f"loss 0.{done}, validation [50 %]")
         observer.stage("train", 0, 3, "again")
         observer.stage("test", 1234, 2345, "")
-        observer.finished(RIGHT, False)
+        observer.finished(RIGHT, reused=False)
         observer.trial(2, 3, "lora, seed 1")
-        observer.finished(RIGHT, True)
+        observer.finished(RIGHT, reused=True)
         observer.trial(3, 3, "majority")
-        observer.finished(FAILED, False)
+        observer.finished(FAILED, reused=False)
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
 
 
@@ -89,5 +94,5 @@ def test_truncation_of_many_texts_is_said_at_once(monkeypatch, share, said):
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
     with watch(quiet=False) as observer:
-        observer.finished(replace(RIGHT, costs=Costs(truncated_share=share)), False)
+        observer.finished(replace(RIGHT, costs=Costs(truncated_share=share)), reused=False)
     assert (f"{100 * share:.1f} % of the test texts were truncated" in stream.getvalue()) == said

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.observers import listener
 from typer.testing import CliRunner
 
 from entailor import DataSettings, ModelSettings, validate
@@ -30,7 +31,7 @@ def leaky_files(tmp_path: Path, csv_of: CsvOf, nli_split) -> DataSettings:
 
 def test_findings_come_with_rows_and_remedies_the_gravest_first(leaky_files: DataSettings):
     told: list[str] = []
-    found = validate(leaky_files, tell=told.append)
+    found = validate(leaky_files, observer=listener(note=told.append))
     kinds = {one.kind: one for one in found.findings}
     assert kinds["exact_duplicates"].severity == "warning"
     assert len(kinds["exact_duplicates"].examples) == 5

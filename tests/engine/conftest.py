@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.observers import listener
 from torch import Tensor, nn
 
 from entailor.engine.trainer import train
@@ -87,7 +88,7 @@ class Session:
 
     def run(self, seed: int = 0, train_count: int = 32, validation_count: int = 12, **settings: Any) -> TrainingResult:
         data = TrainingData(*toy_data(train_count), *toy_data(validation_count, seed=1))
-        runtime = Runtime(seed, on_step=lambda *words: self.said.append(words))
+        runtime = Runtime(seed, observer=listener(stage=lambda stage, *words: self.said.append(words)))
         return train(self.toy, ToyMethod(**{"learning_rate": 0.05, **settings}), data, runtime)
 
 

@@ -4,6 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.engine.conftest import Item, Toy, toy_data
+from tests.observers import listener
 
 from entailor.engine.scorer import collect_features, log_softmax, score
 from entailor.errors import TrainingError
@@ -63,7 +64,7 @@ def test_large_logits_do_not_overflow():
 def test_progress_and_evaluation_mode(toy):
     said = []
     toy.train()
-    score(toy, toy_data(20)[0], 50, lambda done, of: said.append((done, of)))
+    score(toy, toy_data(20)[0], 50, listener(stage=lambda stage, done, of, text: said.append((done, of))))
     assert not toy.training
     assert said[-1] == (20, 20)
     assert [done for done, _ in said] == sorted(done for done, _ in said)
@@ -95,7 +96,7 @@ def test_features_come_back_in_the_order_of_the_inputs(wrap):
     items, targets = toy_data(20)
     counter, said = Counter(), []
     counter.wrap = wrap
-    data = collect_features(counter, items, targets, 50, lambda done, of: said.append(done))
+    data = collect_features(counter, items, targets, 50, listener(stage=lambda stage, done, *rest: said.append(done)))
     assert [int(row[0]) for row in data.features] == list(range(20))
     assert isinstance(data.features, list if wrap is list else np.ndarray)
     assert data.targets.tolist() == targets.tolist()

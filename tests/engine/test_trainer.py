@@ -264,7 +264,7 @@ def test_a_collapse_is_told_with_the_label(session):
     session.toy.layer.bias.data[0] = 1.0
     result = session.run(learning_rate=1e-12, num_train_epochs=2)
     assert result.collapsed
-    assert result.events == [
+    assert [event.text for event in result.events] == [
         f"collapse: after epoch {epoch}.00 nearly all of validation is predicted 'label0'" for epoch in (1, 2)
     ]
 
@@ -316,13 +316,13 @@ def test_the_loss_may_choose(scripted):
 def test_training_stops_early_when_nothing_improves(scripted):
     result, kept = scripted([(2, 0.6), (4, 0.3), (3, 0.4), (3, 0.5), (4, 0.1)], early_stopping_patience=2)
     assert (kept, result.epochs) == ([1], 4)
-    assert result.events[-1] == "stopped early at step 8 of 10"
+    assert result.events[-1].text == "stopped early at step 8 of 10"
 
 
 def test_the_last_evaluation_is_no_early_stop(scripted):
     result, kept = scripted([(4, 0.3), (3, 0.4)], early_stopping_patience=1)
     assert (kept, result.epochs) == ([0], 2)
-    assert not any("stopped" in event for event in result.events)
+    assert not any(event.kind == "early_stop" for event in result.events)
 
 
 # the loop's settings

@@ -6,6 +6,7 @@ import pytest
 
 from entailor.errors import RunError
 from entailor.evaluation.comparison import compare_records, hardest_examples, short_model_names
+from entailor.events import Event
 from entailor.runs.record import Costs
 
 
@@ -129,8 +130,12 @@ def test_order_of_examples_and_labels_does_not_matter(record):
 
 
 def test_events_carry_their_seed(record):
-    found = compare_records([record(seed=0), record(seed=1, events=("predictions collapsed to neutral",))])
-    assert found["candidates"][0]["events"] == [{"seed": 1, "text": "predictions collapsed to neutral"}]
+    found = compare_records(
+        [record(seed=0), record(seed=1, events=(Event("collapse", text="predictions collapsed to neutral"),))]
+    )
+    assert found["candidates"][0]["events"] == [
+        {"seed": 1, "kind": "collapse", "severity": "info", "text": "predictions collapsed to neutral"}
+    ]
 
 
 @pytest.mark.parametrize(

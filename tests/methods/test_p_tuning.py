@@ -238,7 +238,7 @@ def test_a_saved_trial_loads_in_a_fresh_process(pooling, tiny_model, nli_task, f
     method = build_method("p_tuning", {**FAST, "pooling": pooling})
     plan = TrialPlan("row", method, str(tiny_model("bert")), 0, ModelSettings(precision="fp32"), restarts=0)
     split = Split(tuple(make_examples(40, seed=1)), tuple(make_examples(9, seed=2)), tuple(ROWS))
-    record = run_trial(plan, nli_task, split, tmp_path / "trial", lambda *said: None)
+    record = run_trial(plan, nli_task, split, tmp_path / "trial")
     assert record.status == "complete", record.error
     assert record.costs.stored_parameters < record.costs.trainable_parameters
     scores = logprobs(load_classifier(tmp_path / "trial"), ROWS)

@@ -30,7 +30,7 @@ def test_ours_starts_again_with_another_seed_and_then_raises_the_alarm(nli_exper
     rows = {"full_finetuning": {"learning_rate": 1e-9, "num_train_epochs": 1}}
     changed = {"methods": rows, "restarts": 1, "seeds": (0,), "out": str(tmp_path / "run")}
     (record,) = compare(nli_experiment.model_copy(update=changed)).records
-    events = " ".join(record.events)
+    events = " ".join(event.text for event in record.events)
     assert "restart: the training with seed 0 collapsed; again with another seed" in events
     assert "ALARM" in events
     assert record.hyperparameters["warmup_ratio"] > 0

@@ -5,11 +5,12 @@ import signal
 import pytest
 import torch
 from tests.conftest import FP32, make_examples
+from tests.observers import listener
 
 from entailor import compare
 from entailor.config.experiment import ModelSettings
 from entailor.data.example import Split
-from entailor.engine.stopping import RunContext, Stopped, StopSwitch
+from entailor.engine.stopping import UNATTENDED, RunContext, Stopped, StopSwitch
 from entailor.methods import build_method
 from entailor.runs.integrity import checksums
 from entailor.study.trial import TrialPlan, run_trial
@@ -65,12 +66,12 @@ def test_ours_broken_off_in_the_middle_ends_with_the_same_weights_to_the_bit(nli
         if stage == "train" and done == 7:
             stop.request(signal.SIGTERM)
 
-    def trained(folder, progress=lambda *said: None, run_context=None):
-        run_trial(plan, nli_task, split, folder, progress, run_context)
+    def trained(folder, run_context=UNATTENDED):
+        run_trial(plan, nli_task, split, folder, run_context)
         return {name: value for name, value in checksums(folder).items() if name != "record.json"}  # it holds times
 
     stop = StopSwitch()
     with pytest.raises(Stopped, match="step 7 of 20"):
-        trained(tmp_path / "parts", until_step_7, RunContext(stop))
+        trained(tmp_path / "parts", RunContext(listener(stage=until_step_7), stop))
     assert not (tmp_path / "parts" / "record.json").exists()
     assert trained(tmp_path / "parts") == trained(tmp_path / "whole")

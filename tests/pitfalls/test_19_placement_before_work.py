@@ -3,15 +3,16 @@
 import json
 
 import pytest
+from tests.observers import listener
 
-from entailor import Observer, compare
+from entailor import compare
 from entailor.errors import ModelError
 from entailor.models import memory_plan as placement
 
 
 def test_ours_says_model_precision_and_data_before_the_first_trial(nli_experiment, tmp_path):
     said: list[str] = []
-    observer = Observer(note=said.append, trial=lambda number, count, title: said.append(f"TRIAL {title}"))
+    observer = listener(note=said.append, trial=lambda number, count, title: said.append(f"TRIAL {title}"))
     rows = {"majority": {}, "linear_probe": {"C": [1.0]}}
     out = tmp_path / "run"
     compare(nli_experiment.model_copy(update={"methods": rows, "out": str(out)}), observer)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.kill import environment
+from tests.observers import listener
 
 import entailor.study.compare
 from entailor.data.readers import ReadOptions
@@ -355,7 +356,7 @@ def single(nli_experiment, nli_split, csv_of, tmp_path_factory):
 def test_predictions_carry_the_line_of_the_input(single, tmp_path, name, text, lines, blank):
     (tmp_path / name).write_text(text)
     notes: list[str] = []
-    assert predict(single, str(tmp_path / name), tmp_path / "out.jsonl", note=notes.append) == 2
+    assert predict(single, str(tmp_path / name), tmp_path / "out.jsonl", observer=listener(note=notes.append)) == 2
     found = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [row["line"] for row in found] == lines
     assert notes == ([f"{blank} blank lines of the input have no prediction; go by the column `line`"] if blank else [])
@@ -364,7 +365,7 @@ def test_predictions_carry_the_line_of_the_input(single, tmp_path, name, text, l
 def test_a_null_text_keeps_its_place_without_an_answer(single, tmp_path):
     (tmp_path / "in.jsonl").write_text('{"text": "w0"}\n{"text": null}\n{"text": "w1"}\n')
     notes: list[str] = []
-    predict(single, str(tmp_path / "in.jsonl"), tmp_path / "out.csv", note=notes.append)
+    predict(single, str(tmp_path / "in.jsonl"), tmp_path / "out.csv", observer=listener(note=notes.append))
     rows = [line.split(",") for line in (tmp_path / "out.csv").read_text().splitlines()[1:]]
     assert [row[0] for row in rows] == ["1", "2", "3"]
     assert [bool(row[2]) for row in rows] == [True, False, True]

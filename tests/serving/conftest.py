@@ -33,7 +33,7 @@ class LengthScorer:
         self.gate.set()
         self.entered = threading.Event()
 
-    def probabilities(self, examples, on_progress=None):
+    def probabilities(self, examples, observer=None):
         self.entered.set()
         assert self.gate.wait(60)
         self.batches.append(len(examples))

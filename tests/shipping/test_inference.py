@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.conftest import reseal
+from tests.observers import listener
 
 import entailor.shipping.inference
 from entailor.config.experiment import DataSettings, Experiment
@@ -166,7 +167,15 @@ def test_rows_stream_through_in_chunks(lora, nli_files, tmp_path, monkeypatch):
     predict(lora, nli_files.test, tmp_path / "whole.jsonl")
     monkeypatch.setattr(entailor.shipping.inference, "CHUNK", 5)
     told: list[int] = []
-    assert predict(lora, nli_files.test, tmp_path / "chunks.jsonl", on_progress=told.append) == 18
+    assert (
+        predict(
+            lora,
+            nli_files.test,
+            tmp_path / "chunks.jsonl",
+            observer=listener(stage=lambda name, done, total, text: told.append(done)),
+        )
+        == 18
+    )
     assert told == [5, 10, 15, 18]
     whole, chunks = (read_predictions(tmp_path / f"{name}.jsonl") for name in ("whole", "chunks"))
     assert list(whole) == list(chunks)
@@ -200,7 +209,7 @@ def test_no_more_than_a_chunk_is_held(finished_run, monkeypatch, tmp_path, nli_s
         trial_of(finished_run, "majority"),
         "x",
         tmp_path / "out.csv",
-        on_progress=lambda done: ahead.append(len(read) - done),
+        observer=listener(stage=lambda name, done, total, text: ahead.append(len(read) - done)),
     )
     assert ahead == [0] * 6
 
@@ -294,7 +303,7 @@ def test_evaluation_agrees_with_the_comparison(finished_run, nli_files, row):
 
 def test_evaluation_tells_how_far_it_is(lora, nli_files):
     told: list[int] = []
-    evaluate(lora, nli_files.test, on_progress=told.append)
+    evaluate(lora, nli_files.test, observer=listener(stage=lambda name, done, total, text: told.append(done)))
     assert told == sorted(told)
     assert told[-1] == 18
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.observers import listener
 
 import entailor.engine.probe
 import entailor.study.compare
@@ -22,7 +23,7 @@ from entailor.engine.probe import ScoringCost, probe_scoring, scoring_tokens
 from entailor.methods import build_method
 from entailor.report.effort import effort_lines, estimate_lines
 from entailor.runs.record import write_text
-from entailor.study.compare import Comparison, Observer, compare, estimate
+from entailor.study.compare import Comparison, compare, estimate
 from entailor.study.estimate import CandidateCost, Work, estimate_candidates, probe_candidate
 from entailor.study.trial import TrialPlan
 from entailor.tasks import Task
@@ -235,7 +236,7 @@ def test_the_forecast_alone_runs_nothing_and_the_run_does_not_measure_again(expe
     assert lines[-1].startswith("estimate: about ")
     probed.clear()
     seen: list[dict[str, Any]] = []
-    run = compare(experiment, Observer(estimate=seen.append))
+    run = compare(experiment, listener(estimate=seen.append))
     assert probed == []
     assert seen[0]["seconds"] == pytest.approx(expected["seconds"])
     check_truth(run)
@@ -264,7 +265,7 @@ def test_what_is_complete_is_not_estimate(experiment, probed):
     compare(quick)
     probed.clear()
     seen: list[dict[str, Any]] = []
-    compare(quick, Observer(estimate=seen.append))
+    compare(quick, listener(estimate=seen.append))
     assert probed == []
     assert (seen[0]["candidates"], seen[0]["seconds"]) == ([], 0)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.observers import listener
 
 import entailor.study.compare
 import entailor.study.learning_curve
@@ -14,11 +15,12 @@ from entailor.config.experiment import Experiment
 from entailor.data.example import Example
 from entailor.data.stratify import nested_samples
 from entailor.engine.stopping import Stopped, StopSwitch
+from entailor.events import SILENT, Observer
 from entailor.methods import build_method
 from entailor.report.effort import effort_lines
 from entailor.runs.layout import RunFolder
 from entailor.runs.record import write_text
-from entailor.study.compare import Comparison, Observer, compare
+from entailor.study.compare import Comparison, compare
 from entailor.study.learning_curve import LEAST_STEPS, plan_points
 from entailor.study.trial import TrialPlan, run_trial
 
@@ -43,7 +45,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
 
 @pytest.fixture
 def run(nli_experiment: Experiment, tmp_path: Path) -> Any:
-    def go(rows: dict[str, dict[str, Any]], sizes: object, observer: Observer | None = None) -> Comparison:
+    def go(rows: dict[str, dict[str, Any]], sizes: object, observer: Observer = SILENT) -> Comparison:
         values = nli_experiment.model_dump()
         values |= {"methods": rows, "seeds": (0,), "out": str(tmp_path / "run"), "learning_curve": sizes}
         return compare(Experiment.model_validate(values), observer)
@@ -140,7 +142,7 @@ def test_a_curve_that_was_broken_off_goes_on(run, ran):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run({"bag_of_words": {}}, [12, 24], Observer(trial=stop))
+        run({"bag_of_words": {}}, [12, 24], listener(trial=stop))
     run({"bag_of_words": {}}, [12, 24])
     assert ran == [("bag_of_words", 12), ("bag_of_words", 24)]
 
@@ -157,10 +159,10 @@ def test_a_signal_in_a_point_ends_with_a_checkpoint_and_the_point_goes_on(nli_ex
     def go(name: str, **more: Any) -> Comparison:
         return compare(Experiment.model_validate(values | {"out": str(tmp_path / name)}), **more)
 
-    watch = Observer(trial=lambda number, count, name: title.append(name), stage=ask)
+    watch = listener(trial=lambda number, count, name: title.append(name), stage=ask)
     with pytest.raises(Stopped, match=r"step 2 of .* a checkpoint is written"):
         go("broken", observer=watch, stop=stop)
-    go("broken", observer=Observer(note=notes.append))
+    go("broken", observer=listener(note=notes.append))
     go("whole")
     assert "lora: goes on from the checkpoint at step 2" in notes
     (one,), (other,) = (list(RunFolder(tmp_path / name).curve_records()) for name in ("broken", "whole"))

@@ -6,11 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
+from tests.observers import listener
 
 from entailor.config.experiment import Experiment, ModelSettings
 from entailor.errors import ConfigError
 from entailor.shipping.restoring import load_classifier
-from entailor.study.compare import Observer, compare
+from entailor.study.compare import compare
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def test_families_stand_in_one_table(tiny_model, nli_files, out):
         out=out,
     )
     notes = []
-    run = compare(experiment, Observer(note=notes.append))
+    run = compare(experiment, listener(note=notes.append))
     assert [record.error for record in run.records] == [None] * 9
     rows = {(row["model"], row["method"]): row for row in run.summary["candidates"]}
     assert set(rows) == {
@@ -93,7 +94,7 @@ def test_methods_of_the_default_list_that_cannot_work_are_left_out_before_anythi
         settings = {"seeds": 1, "estimate": False, "doctor": False, "out": f"{out}-{kind}-{len(methods)}"}
         experiment = Experiment(data=nli_files, models=(model,), methods={name: {} for name in methods}, **settings)
         with pytest.raises(EntailorError) as found:
-            compare(experiment, Observer(note=notes.append, trial=stop))
+            compare(experiment, listener(note=notes.append, trial=stop))
         return str(found.value), notes
 
     found, notes = plans("bart")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.observers import listener
 
 import entailor.study.compare
 import entailor.study.search
@@ -18,7 +19,7 @@ from entailor.errors import ConfigError, DivergedError, MethodError, RunError, T
 from entailor.methods import build_method
 from entailor.runs.layout import RunFolder
 from entailor.runs.record import CurvePoint, RunRecord, read_checked_json, write_checked_json, write_text
-from entailor.study.compare import Observer, compare
+from entailor.study.compare import compare
 from entailor.study.search import expected_share, search_candidates, search_document, search_ranges, with_settings
 from entailor.study.trial import TrialPlan, train_only
 from entailor.tasks import Task
@@ -40,10 +41,11 @@ def validation(plan: TrialPlan, nli_task: Task, nli_split: Split, tmp_path: Path
     """Return what tunes the plan, or others, in a folder of its own and gives the chosen plans."""
 
     def run(
-        budget: BudgetSettings, *plans: TrialPlan, around: RunContext | None = None, stage: Any = lambda *what: None
+        budget: BudgetSettings,
+        *plans: TrialPlan,
+        around: RunContext = RunContext(),  # noqa: B008 - frozen
     ) -> list[TrialPlan]:
-        rest = (stage, around or RunContext())
-        return search_candidates(plans or (plan,), budget, nli_task, nli_split, RunFolder(tmp_path), *rest)
+        return search_candidates(plans or (plan,), budget, nli_task, nli_split, RunFolder(tmp_path), around)
 
     return run
 
@@ -109,7 +111,7 @@ def test_the_best_on_validation_is_chosen(validation, tmp_path):
 
 def test_settings_that_fall_behind_are_stopped_early(validation, plan, tmp_path, monkeypatch):
     def learn_by_rate(
-        plan: TrialPlan, task: Task, split: Any, folder: Path, on_progress: Any, on_evaluation: Any, around: Any
+        plan: TrialPlan, task: Task, split: Any, folder: Path, is_enough: Any, around: Any
     ) -> TrainingResult:
         """A training whose accuracy is decided by its learning rate: noise as a model learns nothing in nine steps."""
         accuracy = min(0.9, 0.3 + 20 * plan.method.learning_rate)
@@ -119,7 +121,7 @@ def test_settings_that_fall_behind_are_stopped_early(validation, plan, tmp_path,
             result.curve.append(
                 CurvePoint(3 * epoch, epoch, validation_loss=1 - accuracy, validation_accuracy=accuracy)
             )
-            if on_evaluation(result.curve[-1], result.examples_seen):
+            if is_enough(result.curve[-1], result.examples_seen):
                 break
         return result
 
@@ -184,7 +186,7 @@ def test_all_tuning_is_done_before_test_is_read(nli_experiment, tmp_path):
     experiment = nli_experiment.model_copy(
         update={"methods": rows, "budget": BudgetSettings(trials=2), "seeds": (0,), "out": str(tmp_path / "run")}
     )
-    run = compare(experiment, Observer(stage=lambda stage, *rest: stages.append(stage)))
+    run = compare(experiment, listener(stage=lambda stage, *rest: stages.append(stage)))
     tuned = [place for place, stage in enumerate(stages) if stage.startswith("tuning")]
     tested = [place for place, stage in enumerate(stages) if stage == "test"]
     assert tuned
@@ -215,7 +217,7 @@ def test_a_study_that_was_broken_off_goes_on_as_if_it_had_not_been(validation, c
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        validation(BudgetSettings(trials=7), around=RunContext(note=break_off))
+        validation(BudgetSettings(trials=7), around=RunContext(listener(note=break_off)))
     assert study_of(tmp_path)["status"] == "running"
     assert len(counted) == 3
     validation(BudgetSettings(trials=7))
@@ -321,7 +323,7 @@ def test_a_search_in_which_every_setting_diverges_spends_its_budget_and_ends(val
 
     monkeypatch.setattr(entailor.study.search, "train_only", train)
     notes: list[str] = []
-    assert validation(BudgetSettings(examples=100), around=RunContext(note=notes.append)) == [plan]
+    assert validation(BudgetSettings(examples=100), around=RunContext(listener(note=notes.append))) == [plan]
     study = study_of(tmp_path)
     assert 1 < len(study["trials"]) <= 100
     assert study["best"] is None
@@ -377,9 +379,9 @@ def test_a_signal_during_a_setting_goes_on_from_its_checkpoint(budget, step, val
             stop.request(15)
 
     with pytest.raises(Stopped, match=f"step {step} of 9, a checkpoint is written"):
-        validation(BudgetSettings(**budget), around=RunContext(stop), stage=ask)
+        validation(BudgetSettings(**budget), around=RunContext(listener(stage=ask), stop))
     assert len(study_of(tmp_path)["trials"]) == 1
-    validation(BudgetSettings(**budget), around=RunContext(note=notes.append))
+    validation(BudgetSettings(**budget), around=RunContext(listener(note=notes.append)))
     assert notes[0] == f"lora, setting 2: goes on from the checkpoint at step {step}"
     broken_off = study_of(tmp_path)
     (tmp_path / "tuning").rename(tmp_path / "aside")

@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.observers import listener
 
 import entailor.study.compare
 from entailor.config.experiment import Experiment
 from entailor.data.example import Split
 from entailor.errors import RunError
+from entailor.events import SILENT, Observer
 from entailor.report.effort import effort_lines
-from entailor.report.tables import plain_table
+from entailor.report.tables import headline, plain_table
 from entailor.runs.layout import RunFolder
 from entailor.runs.record import write_text
-from entailor.study.compare import Comparison, Observer, compare
+from entailor.study.compare import Comparison, compare
 from entailor.study.test_access import AccessLog, log_test_access
 
 
@@ -30,7 +32,7 @@ def plain_page(monkeypatch: pytest.MonkeyPatch) -> None:
 def run(nli_experiment: Experiment, tmp_path: Path) -> Any:
     """Return what compares some rows in one folder."""
 
-    def go(rows: dict[str, dict[str, Any]], observer: Observer | None = None) -> Comparison:
+    def go(rows: dict[str, dict[str, Any]], observer: Observer = SILENT) -> Comparison:
         changes = {"methods": rows, "seeds": (0,), "out": str(tmp_path / "run")}
         return compare(nli_experiment.model_copy(update=changes), observer)
 
@@ -69,7 +71,7 @@ def test_a_row_added_later_is_exploratory_in_file_table_and_lines(run):
     assert "narrow (exploratory)" in plain_table(second.summary)
     assert "majority (exploratory)" not in plain_table(second.summary)
     assert effort_lines(second.summary)[-1].endswith("they were added: narrow")
-    assert "narrow is exploratory" in second.summary["sentence"]
+    assert "narrow is exploratory" in headline(second.summary)
     assert late(run({"majority": {}})) == {"majority": False, "narrow": True}
 
 
@@ -83,7 +85,7 @@ def test_a_run_that_was_broken_off_before_any_result_read_nothing(run):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run({"majority": {}}, Observer(trial=stop))
+        run({"majority": {}}, listener(trial=stop))
     assert late(run({"bag_of_words": {}})) == {"bag_of_words": False}
 
 

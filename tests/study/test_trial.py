@@ -7,12 +7,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tests.conftest import make_examples, reseal
+from tests.observers import listener
 
 from entailor.classifiers.transformer import WEIGHTS_FILE, TransformerClassifier
 from entailor.config.experiment import ModelSettings
 from entailor.data.example import Example, Split
 from entailor.engine.scorer import score
+from entailor.engine.stopping import RunContext
 from entailor.errors import MethodError, RunError
+from entailor.events import SILENT
 from entailor.methods import build_method, registered_methods
 from entailor.methods.full_finetuning import FullFinetuning
 from entailor.models.precision import PrecisionChoice
@@ -24,19 +27,15 @@ from entailor.tasks import Task
 FAST = {"num_train_epochs": 1, "per_device_train_batch_size": 8}
 
 
-def quiet(*said):
-    pass
-
-
 @pytest.fixture
 def run(tiny_model, nli_task, nli_split, tmp_path):
     """Return a function: a method and its settings to the record of a trial in tmp_path/"trial"."""
 
-    def make(name="lora", *, seed=0, restarts=0, model=None, split=nli_split, on_progress=quiet, task=nli_task, **more):
+    def make(name="lora", *, seed=0, restarts=0, model=None, split=nli_split, observer=SILENT, task=nli_task, **more):
         settings, method = more.pop("settings", {}), build_method(name, more)
         folder = model or (str(tiny_model("bert")) if method.needs_backbone else NO_MODEL)
         plan = TrialPlan("row", method, folder, seed, ModelSettings(precision="fp32", **settings), restarts=restarts)
-        return run_trial(plan, task, split, tmp_path / "trial", on_progress)
+        return run_trial(plan, task, split, tmp_path / "trial", RunContext(observer))
 
     return make
 
@@ -110,7 +109,7 @@ def test_what_an_unfinished_attempt_left_is_removed(run, tmp_path):
 
 def test_progress_names_the_stages(run):
     said = []
-    run("lora", on_progress=lambda *words: said.append(words), **FAST)
+    run("lora", observer=listener(stage=lambda *words: said.append(words)), **FAST)
     stages = list(dict.fromkeys(words[0] for words in said))
     assert stages == ["load", "tokenize", "train", "test", "save"]
     assert ("train", 6, 6) in [words[:3] for words in said]
@@ -230,11 +229,13 @@ def test_a_collapse_is_started_again_and_both_are_recorded(run):
     record = run("full_finetuning", learning_rate=1e-9, restarts=1, **FAST)
     assert record.status == "complete"
     collapses = [
-        event for event in record.events if event.startswith("collapse: after epoch 1.00 nearly all of validation")
+        event for event in record.events if event.text.startswith("collapse: after epoch 1.00 nearly all of validation")
     ]
     assert len(collapses) == 2
-    assert "restart: the training with seed 0 collapsed; again with another seed" in record.events
-    assert record.events[-1].startswith("ALARM: the classifier predicts one class. Try another learning_rate")
+    assert "restart: the training with seed 0 collapsed; again with another seed" in [
+        event.text for event in record.events
+    ]
+    assert record.events[-1].text.startswith("ALARM: the classifier predicts one class. Try another learning_rate")
     assert (record.seed, record.provenance["seed_used"]) == (0, 1000)
     assert record.costs.epochs == 1
     assert record.costs.train_examples_per_second < 2 * 48 / record.costs.train_seconds * 1.01
@@ -254,14 +255,14 @@ def test_a_restart_that_helps_ends_the_alarm(run, monkeypatch):
     monkeypatch.setattr(trainer, "train", collapses_once)
     record = run("lora", restarts=3, **FAST)
     assert seeds == [0, 1000]
-    assert [event for event in record.events if event.startswith("restart")]
-    assert not [event for event in record.events if event.startswith("ALARM")]
+    assert [event for event in record.events if event.kind == "restart"]
+    assert not [event for event in record.events if event.kind == "one_class"]
 
 
 def test_without_restarts_there_is_the_alarm_alone(run):
     record = run("full_finetuning", learning_rate=1e-9, **FAST)
-    assert not [event for event in record.events if event.startswith("restart")]
-    assert [event for event in record.events if event.startswith("ALARM")]
+    assert not [event for event in record.events if event.kind == "restart"]
+    assert [event for event in record.events if event.kind == "one_class"]
     assert record.provenance["seed_used"] == 0
 
 
@@ -273,8 +274,8 @@ def with_long_texts(split):
 def test_truncation_is_counted_and_said(run, nli_split):
     record = run("lora", split=with_long_texts(nli_split), settings={"max_length": 40}, **FAST)
     assert record.costs.truncated_share == pytest.approx(6 / 18)
-    (event,) = [event for event in record.events if "truncated" in event]
-    assert event.startswith("33.3% of test was truncated to 40 tokens, longest text first")
+    (event,) = [event for event in record.events if event.kind == "truncation"]
+    assert event.text.startswith("33.3% of test was truncated to 40 tokens, longest text first")
     assert run("lora", **FAST).costs.truncated_share == 0
 
 
@@ -294,7 +295,7 @@ def test_the_checkpoints_own_head_is_told_once_even_after_a_restart(run, tmp_pat
     base.mkdir()
     classifier.save(base)
     record = run("full_finetuning", model=str(base), learning_rate=1e-9, restarts=1, **FAST)
-    assert len([event for event in record.events if "own head is kept" in event]) == 1
+    assert len([event for event in record.events if "own head is kept" in event.text]) == 1
 
 
 @pytest.mark.parametrize("name", ["lora", "prefix_tuning", "full_finetuning"])
@@ -303,7 +304,7 @@ def test_training_in_bf16_is_scored_and_loaded_in_fp32(kind, name, tiny_model, n
     plan = TrialPlan(
         "row", build_method(name, FAST), str(tiny_model(kind)), 0, ModelSettings(), PrecisionChoice("bf16", "asked for")
     )
-    record = run_trial(plan, nli_task, nli_split, tmp_path / "trial", quiet)
+    record = run_trial(plan, nli_task, nli_split, tmp_path / "trial")
     assert record.status == "complete", record.error
     assert (record.provenance["precision"], record.provenance["precision_reason"]) == ("bf16", "asked for")
     assert record.provenance["reload_gap"] <= 1e-5

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from entailor.config.experiment import Experiment
 
 
-def _experiment(config: Path | None, flags: dict[str, Any], words: list[str]) -> Experiment:
+def read_experiment(config: Path | None, flags: dict[str, Any], words: list[str]) -> Experiment:
     """Lay file, flags and key=value over each other, in this order."""
     from entailor.config.experiment import Experiment, parse_settings
     from entailor.config.overrides import apply_overrides, read_yaml, set_key
@@ -46,19 +46,19 @@ def _refuse_code_by_file(values: dict[str, Any], config: Path | None, words: lis
         )
 
 
-def _label_settings(label_names: str | None, no_gold: str | None) -> tuple[dict[str, str], tuple[str, ...] | None]:
+def label_settings(label_names: str | None, no_gold: str | None) -> tuple[dict[str, str], tuple[str, ...] | None]:
     """Read ``a=b,c=d`` and ``a,b``, or the same as YAML, which can hold every label: ``{"a,b": c}`` and ``["a,b"]``."""
     words = []
     if label_names is not None:
-        names = label_names if label_names.startswith("{") else json.dumps(_mapping(label_names, "--label-names"))
+        names = label_names if label_names.startswith("{") else json.dumps(mapping(label_names, "--label-names"))
         words.append(f"data.label_names={names}")
     if no_gold is not None:
         words.append(f"data.no_gold={no_gold if no_gold.startswith('[') else json.dumps(no_gold.split(','))}")
-    data = _experiment(None, {}, words).data
+    data = read_experiment(None, {}, words).data
     return data.label_names, data.no_gold
 
 
-def _mapping(text: str | None, flag: str) -> dict[str, str] | None:
+def mapping(text: str | None, flag: str) -> dict[str, str] | None:
     """Read ``a=b,c=d``."""
     if text is None:
         return None

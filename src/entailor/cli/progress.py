@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from rich.markup import escape
+
+from entailor.cli.output import remark
+from entailor.events import Event, Observer, StageProgress, TrialFinished, TrialStarted
 from entailor.report.effort import estimate_lines
 from entailor.report.tables import duration, percent
 from entailor.runs.record import RunRecord
-from entailor.study.compare import Observer
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 TRUNCATION_ALARM = 0.1  # share of test texts from which on truncation is said at once and not in the report alone
 
@@ -23,12 +29,43 @@ def watch(*, quiet: bool) -> Iterator[Observer]:
         quiet: show nothing but candidates that are left out.
     """
     if quiet:
-        yield Observer(warn=_say)
+        yield Observer(lambda event: remark(event.text) if event.severity == "warning" else None)
     elif sys.stderr.isatty():
         with _bars() as observer:
             yield observer
     else:
         yield _lines()
+
+
+@contextmanager
+def counting(*, quiet: bool) -> Iterator[Observer]:
+    """Give an observer that writes remarks and, on a terminal, how many examples are done.
+
+    Args:
+        quiet: show nothing but warnings.
+    """
+    if quiet or not sys.stderr.isatty():
+        yield notes(quiet=quiet)
+        return
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.completed:,} examples"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("", total=None)
+
+        def show(event: Event) -> None:
+            if isinstance(event.data, StageProgress):
+                bar.update(task, completed=event.data.done)
+            elif event.data is None:
+                bar.console.print(escape(event.text), highlight=False, soft_wrap=True)
+
+        yield Observer(show)
+
+
+def notes(*, quiet: bool) -> Observer:
+    """Give an observer that writes remarks and no progress, for work that runs no trial."""
+    return Observer(lambda event: remark(event.text) if event.severity == "warning" or not quiet else None)
 
 
 def _outcome(record: RunRecord, reused: bool) -> str:
@@ -43,7 +80,7 @@ def _outcome(record: RunRecord, reused: bool) -> str:
 
 def _alarms(record: RunRecord) -> list[str]:
     """Return what changes how a trial's accuracy is read, one line each."""
-    alarms = [event for event in record.events if event.startswith(("ALARM", "restart"))]
+    alarms = [event.text for event in record.events if event.severity == "warning"]
     if record.costs.truncated_share >= TRUNCATION_ALARM:
         alarms.append(
             f"{percent(record.costs.truncated_share)} of the test texts were truncated. Raise model.max_length or set "
@@ -52,40 +89,31 @@ def _alarms(record: RunRecord) -> list[str]:
     return alarms
 
 
-def _say(text: str) -> None:
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()
-
-
 def _lines() -> Observer:
-    say = _say
+    def show(event: Event) -> None:
+        match event.data:
+            case TrialStarted(number, count):
+                remark(f"[{number}/{count}] {event.text}")
+            case TrialFinished(record, reused):
+                for line in (_outcome(record, reused), *_alarms(record)):
+                    remark(f"    {line}")
+            case _ if event.kind == "estimate":
+                _show_estimate(event.data)
+            case None:
+                remark(event.text)
 
-    def finished(record: RunRecord, reused: bool) -> None:
-        say(f"    {_outcome(record, reused)}")
-        for alarm in _alarms(record):
-            say(f"    {alarm}")
+    return Observer(show)
 
-    return Observer(
-        note=say,
-        warn=say,
-        trial=lambda number, count, title: say(f"[{number}/{count}] {title}"),
-        finished=finished,
-        estimate=lambda expected: say("\n".join(estimate_lines(expected))) if expected["candidates"] else None,
-    )
+
+def _show_estimate(expected: dict[str, Any], say: Callable[[str], None] = remark) -> None:
+    if expected["candidates"]:
+        say("\n".join(estimate_lines(expected)))
 
 
 @contextmanager
 def _bars() -> Iterator[Observer]:
     from rich.console import Console
-    from rich.markup import escape
-    from rich.progress import (
-        BarColumn,
-        Progress,
-        TaskID,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     columns = (
         TextColumn("{task.description}"),
@@ -96,43 +124,60 @@ def _bars() -> Iterator[Observer]:
         TextColumn("{task.fields[words]}"),
     )
     with Progress(*columns, console=Console(stderr=True)) as bars:
-        whole = bars.add_task("trials", total=None, count="", words="")
-        part: TaskID | None = None
-        stage_now, done_now, title, trials_now = "", 0, "", (0, 0)
+        yield Observer(_Bars(bars))
 
-        def say(text: str, style: str | None = None) -> None:
-            bars.console.print(escape(text), style=style, highlight=False, soft_wrap=True)
 
-        def begin(number: int, count: int, name: str) -> None:
-            nonlocal title, trials_now
-            title, trials_now = name, (number, count)
-            bars.update(whole, total=count, completed=number - 1, count=f"{number - 1}/{count}", words=escape(name))
+class _Bars:
+    """One bar for all trials, and below it one for the stage that is under way."""
 
-        def step(stage: str, done: int, total: int, words: str) -> None:
-            nonlocal part, stage_now, done_now
-            if part is None or stage != stage_now or done < done_now:
-                end_stage()
-                # a new line, since one whose total is known cannot be made one whose total is not
-                part = bars.add_task(stage, total=total or None, count="", words="")
-            stage_now, done_now = stage, done
-            bars.update(part, completed=done, count=f"{done:,}/{total:,}" if total else "", words=escape(words))
+    def __init__(self, bars: Progress) -> None:
+        self.bars = bars
+        self.whole = bars.add_task("trials", total=None, count="", words="")
+        self.part: TaskID | None = None
+        self.stage = StageProgress("", 0, 0)
+        self.title, self.trial = "", TrialStarted(0, 0)
 
-        def end_stage() -> None:
-            nonlocal part
-            if part is not None:
-                bars.remove_task(part)
-                part = None
+    def __call__(self, event: Event) -> None:
+        match event.data:
+            case TrialStarted():
+                self._begin(event.data, event.text)
+            case StageProgress():
+                self._step(event.data, event.text)
+            case TrialFinished(record, reused):
+                self._finished(record, reused=reused)
+            case _ if event.kind == "estimate":
+                _show_estimate(event.data, self._say)
+            case None:
+                self._say(event.text)
 
-        def finished(record: RunRecord, reused: bool) -> None:
-            end_stage()
-            say(f"{title}: {_outcome(record, reused)}")
-            for alarm in _alarms(record):
-                say(f"  {alarm}", style="yellow")
-            number, count = trials_now
-            bars.update(whole, completed=number, count=f"{number}/{count}", words="")
+    def _say(self, text: str, style: str | None = None) -> None:
+        self.bars.console.print(escape(text), style=style, highlight=False, soft_wrap=True)
 
-        def estimate(expected: dict[str, Any]) -> None:
-            if expected["candidates"]:
-                say("\n".join(estimate_lines(expected)))
+    def _begin(self, trial: TrialStarted, title: str) -> None:
+        self.title, self.trial = title, trial
+        done = trial.number - 1
+        self.bars.update(
+            self.whole, total=trial.count, completed=done, count=f"{done}/{trial.count}", words=escape(title)
+        )
 
-        yield Observer(note=say, warn=say, trial=begin, stage=step, finished=finished, estimate=estimate)
+    def _step(self, stage: StageProgress, text: str) -> None:
+        if self.part is None or stage.name != self.stage.name or stage.done < self.stage.done:
+            self._end_stage()
+            # a new line, since one whose total is known cannot be made one whose total is not
+            self.part = self.bars.add_task(stage.name, total=stage.total or None, count="", words="")
+        self.stage = stage
+        count = f"{stage.done:,}/{stage.total:,}" if stage.total else ""
+        self.bars.update(self.part, completed=stage.done, count=count, words=escape(text))
+
+    def _end_stage(self) -> None:
+        if self.part is not None:
+            self.bars.remove_task(self.part)
+            self.part = None
+
+    def _finished(self, record: RunRecord, *, reused: bool) -> None:
+        self._end_stage()
+        self._say(f"{self.title}: {_outcome(record, reused)}")
+        for alarm in _alarms(record):
+            self._say(f"  {alarm}", style="yellow")
+        number, count = self.trial.number, self.trial.count
+        self.bars.update(self.whole, completed=number, count=f"{number}/{count}", words="")

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from entailor.data.checks import Finding, Severity
 from entailor.data.example import Example, Split
 from entailor.data.words import Integers
+from entailor.events import SILENT, Observer
 
 MOST_SHOWN = 5  # rows shown with a finding; all ids stand in `ids`
 MOST_CHARACTERS = 160  # of a text that is shown
@@ -167,16 +168,16 @@ def registered_checks() -> dict[str, tuple[str, Check]]:
     return dict(sorted(_CHECKS.items()))
 
 
-def examine(evidence: Evidence, tell: Callable[[str], None] = lambda title: None) -> tuple[CheckResult, ...]:
+def examine(evidence: Evidence, observer: Observer = SILENT) -> tuple[CheckResult, ...]:
     """Run every check.
 
     Args:
         evidence: what to look at.
-        tell: called with the title of each check that begins.
+        observer: told of each check that begins.
     """
     results = []
     for name, (title, function) in registered_checks().items():
-        tell(title)
+        observer.note(title)
         results.append(CheckResult(name, title, function(evidence)))
     return tuple(results)
 

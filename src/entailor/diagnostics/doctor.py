@@ -5,7 +5,7 @@ The checks stand in `diagnostics/`, one file each; this module adds what needs a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from entailor.diagnostics.base import (
     examine,
 )
 from entailor.errors import MethodError, ModelError, RunError
+from entailor.events import SILENT, Observer
 from entailor.models.precision import PrecisionChoice
 from entailor.runs.layout import RunFolder
 from entailor.runs.outputs import output_file
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
     from entailor.models.load import Backbone
 
 VERSION = 1
-
-Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,7 @@ def validate(
     model: str | None = None,
     model_settings: ModelSettings | None = None,
     prompt: PromptSettings | None = None,
-    tell: Tell = lambda words: None,
+    observer: Observer = SILENT,
 ) -> DoctorReport:
     """Look for mistakes in labelled data: leaks, repetitions, wrong labels, artefacts, broken texts.
 
@@ -110,7 +109,7 @@ def validate(
         model: a model whose tokenizer counts tokens, and whose features make wrong labels easier to find.
         model_settings: how it is loaded.
         prompt: how a decoder is asked; its label words are looked at.
-        tell: called with a few words on what is being done.
+        observer: told what is being done.
 
     Raises:
         DataError: a source, column or example cannot be read.
@@ -119,11 +118,11 @@ def validate(
     """
     loaded = load_data(data or DataSettings(), whole=True)
     if model is None:
-        return examine_data(loaded, tell)
+        return examine_data(loaded, observer)
     from entailor.diagnostics.tokens import token_checks
     from entailor.models.load import load_backbone, open_model
 
-    tell(f"loading {model}")
+    observer.note(f"loading {model}")
     task = Task(loaded.labels, loaded.is_pair, prompt or PromptSettings())
     settings = (model_settings or ModelSettings()).model_copy(update={"head": "new"})
     precision = PrecisionChoice("fp32", "the doctor computes in fp32")
@@ -131,30 +130,30 @@ def validate(
     evidence = Evidence(loaded.split, loaded.labels, loaded.is_pair, reading=loaded.reading)
     tokens = token_checks(backbone.text_encoder, model, evidence)
     try:
-        tell(f"reading the examples with {model}")
+        observer.note(f"reading the examples with {model}")
         features = encoder_features(backbone, model, task, evidence)
     except MethodError as error:
         reason = CheckResult("encoder_features", "features of the model", Outcome(skipped=str(error)))
-        return DoctorReport((*examine(evidence, tell), *tokens, reason), loaded, model)
+        return DoctorReport((*examine(evidence, observer), *tokens, reason), loaded, model)
     seen = replace(evidence, encoder=features)
-    return DoctorReport((*examine(seen, tell), *tokens), loaded, model)
+    return DoctorReport((*examine(seen, observer), *tokens), loaded, model)
 
 
-def examine_data(data: LoadedData, tell: Tell = lambda words: None) -> DoctorReport:
+def examine_data(data: LoadedData, observer: Observer = SILENT) -> DoctorReport:
     """Run every check that needs no model over data that were read."""
-    return DoctorReport(examine(Evidence(data.split, data.labels, data.is_pair, reading=data.reading), tell), data)
+    return DoctorReport(examine(Evidence(data.split, data.labels, data.is_pair, reading=data.reading), observer), data)
 
 
-def examine_run(folder: RunFolder, data: LoadedData, tell: Tell) -> None:
+def examine_run(folder: RunFolder, data: LoadedData, observer: Observer) -> None:
     """Write doctor.json for a run's split unless it is there; tell what the checks of every run do not say already."""
     if folder.doctor_file.exists() and _examined(folder) == data.fingerprint:
         return
-    tell("looking for mistakes in the data")
+    observer.note("looking for mistakes in the data")
     found = examine_data(data)
     write_checked_json(folder.doctor_file, found.document())
     for one in found.findings:
         if one.severity != "info" and one.check != "repeated_rows":
-            tell(f"{one.severity}: {one.message}. {one.remedy}")
+            observer.note(f"{one.severity}: {one.message}. {one.remedy}")
 
 
 def encoder_features(backbone: Backbone, model: str, task: Task, evidence: Evidence) -> EncoderFeatures:

@@ -83,7 +83,7 @@ def _collisions(tokens: dict[str, list[int]], model: str) -> Iterator[Diagnosis]
             continue
         figures = {"labels": [one, other], "tokens": [first, second]}
         if first == second:
-            message = f"{one!r} and {other!r} are the same tokens to {model}: no score can tell them apart"
+            message = f"{one!r} and {other!r} are the same tokens to {model}: no score can distinguish them"
             yield Diagnosis(COLLISIONS, "same_label_tokens", "error", message, remedy, figures=figures)
         elif first == second[: len(first)] or second == first[: len(second)]:
             message = (

@@ -10,7 +10,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError, safe_open
 
 from entailor.engine.stopping import StopSwitch
+from entailor.events import SILENT, Observer
 from entailor.runs.integrity import disk_trouble, file_sha256
 from entailor.runs.ownership import refuse_links, remove_files
 
@@ -55,11 +56,11 @@ class CheckpointStore:
 
     Args:
         folder: made when the first checkpoint is written.
-        note: told of every checkpoint that is skipped or cannot be written.
+        observer: told of every checkpoint that is skipped or cannot be written.
     """
 
-    def __init__(self, folder: Path, note: Callable[[str], None] = lambda text: None) -> None:
-        self.folder, self.note = folder, note
+    def __init__(self, folder: Path, observer: Observer = SILENT) -> None:
+        self.folder, self.observer = folder, observer
         self._current: list[Path] = []  # of the training under way, the newest last
 
     def files(self) -> list[Path]:
@@ -120,7 +121,7 @@ class CheckpointStore:
             _flush(self.folder)
         except (OSError, SafetensorError) as error:
             problem = disk_trouble(error) or (isinstance(error, OSError) and error.strerror) or str(error)
-            self.note(f"no checkpoint at step {snapshot.step}: {self.folder}: {problem}. The training goes on")
+            self.observer.note(f"no checkpoint at step {snapshot.step}: {self.folder}: {problem}. The training goes on")
             return False
         finally:
             temporary.unlink(missing_ok=True)
@@ -152,7 +153,7 @@ class CheckpointStore:
                     problem = "of other settings, data, model or versions"
             except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
                 problem = f"cannot be read ({error})"
-            self.note(f"checkpoint skipped: {path}: {problem}")
+            self.observer.note(f"checkpoint skipped: {path}: {problem}")
         return None
 
     def clear(self) -> None:

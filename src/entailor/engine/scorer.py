@@ -5,7 +5,7 @@ Keeps label log-probabilities only; a batch's hidden states are gone before the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,9 +16,8 @@ from entailor.classifiers.base import Classifier, Encoded, FitData, FittedClassi
 from entailor.engine.batching import SCORING_TOKENS, SCORING_TOKENS_GPU, BatchLimit, scoring_batches
 from entailor.engine.memory import free_cached_memory, is_out_of_memory
 from entailor.errors import DivergedError
+from entailor.events import SILENT, Observer
 from entailor.runs.environment import loaded_torch
-
-Progress = Callable[[int, int], None]
 
 
 def usual_batch_tokens() -> int:
@@ -42,7 +41,11 @@ def without_gradients(classifier: Classifier) -> Iterator[None]:
 
 
 def score(
-    classifier: Classifier, inputs: Sequence[Encoded], max_tokens: int, on_progress: Progress | None = None
+    classifier: Classifier,
+    inputs: Sequence[Encoded],
+    max_tokens: int,
+    observer: Observer = SILENT,
+    stage: str = "scoring",
 ) -> NDArray[np.float64]:
     """Return log-probabilities of the labels, shape (examples, L).
 
@@ -52,7 +55,8 @@ def score(
         classifier: in evaluation mode after the call.
         inputs: encoded inputs; rows run from 0 without gaps.
         max_tokens: most tokens of a batch, padding included.
-        on_progress: called with inputs done and inputs in all.
+        observer: told how many inputs are done.
+        stage: what it is told that this is.
 
     Raises:
         DivergedError: a logit is not finite.
@@ -69,8 +73,7 @@ def score(
             np.add.at(sums_EL, rows_B, logits_BL)
             np.add.at(counts_E, rows_B, 1)
             done += len(rows_B)
-            if on_progress:
-                on_progress(done, len(inputs))
+            observer.stage(stage, done, len(inputs))
     if not np.isfinite(sums_EL).all():
         raise DivergedError("a score is not finite. Lower the learning rate, or train in fp32 (model.precision=fp32)")
     return log_softmax(sums_EL / counts_E[:, None])
@@ -101,7 +104,7 @@ def collect_features(
     inputs: Sequence[Encoded],
     targets: Sequence[int],
     max_tokens: int,
-    on_progress: Progress | None = None,
+    observer: Observer = SILENT,
 ) -> FitData:
     """Run the features of a whole split, batch by batch, and put them back into the order of the inputs."""
     parts: list[Any] = [None] * len(inputs)
@@ -111,7 +114,6 @@ def collect_features(
         for index, row in zip(indices, rows, strict=True):
             parts[index] = row
         done += len(indices)
-        if on_progress:
-            on_progress(done, len(inputs))
+        observer.stage("features", done, len(inputs))
     features: Any = np.stack(parts) if isinstance(parts[0], np.ndarray) else parts
     return FitData(features, np.asarray(targets, dtype=np.int64))

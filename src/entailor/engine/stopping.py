@@ -8,9 +8,11 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+
+from entailor.events import SILENT, Observer
 
 
 class Stopped(KeyboardInterrupt):
@@ -72,12 +74,15 @@ class RunContext:
     """What a trial does not depend on.
 
     Attributes:
+        observer: told how it goes.
         stop: asked after every training step.
-        note: told what is worth a line, such as where a training goes on.
     """
 
+    observer: Observer = SILENT
     stop: StopSwitch | None = None
-    note: Callable[[str], None] = lambda text: None
+
+
+UNATTENDED = RunContext()
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from entailor.engine.stopping import Stopped
 from entailor.engine.training import Runtime, TrainingData, TrainingResult, seed_everything
 from entailor.engine.training_state import capture, restore
 from entailor.errors import DivergedError, TrainingError
+from entailor.events import Event
 from entailor.methods.base import TrainedMethod
 from entailor.runs.record import CurvePoint
 
@@ -144,10 +145,10 @@ class Training:
 
     def _tell_again(self) -> None:
         """Tell of the evaluations before a checkpoint, and so learn again whether the last one was to stop."""
-        if self.runtime.on_evaluation:
+        if self.runtime.is_enough:
             points = [point for point in self.result.curve if point.validation_accuracy is not None]
             for point, seen in zip(points, self.result.evaluated_after, strict=True):
-                self.told_to_stop = self.runtime.on_evaluation(point, seen)
+                self.told_to_stop = self.runtime.is_enough(point, seen)
 
     def _all_epochs(self) -> None:
         while self.step < self.total_steps and not self._stopped_early():
@@ -265,10 +266,11 @@ class Training:
                 "gradient_checkpointing=true, or take a smaller model or a method that trains less"
             )
         self.most_examples = (tried + 1) // 2
-        self.result.events.append(
+        text = (
             f"step {self.step + 1}: out of memory with {tried} examples at a time; from here on {self.most_examples}, "
             "the gradient still averaged over the same examples"
         )
+        self.result.events.append(Event("smaller_parts", text=text))
 
     def _diverged(self, problem: str) -> DivergedError:
         """Put the best weights so far into the classifier, or leave those before this step; both are good."""
@@ -323,8 +325,7 @@ class Training:
             self._log()
         if self.method.eval_strategy == "steps" and self.step % self.method.eval_steps == 0:
             self._evaluate()
-        if self.runtime.on_step:
-            self.runtime.on_step(self.step, self.total_steps, self._words())
+        self.runtime.observer.stage("train", self.step, self.total_steps, self._words())
 
     def _words(self) -> str:
         losses = [point.train_loss for point in self.result.curve if point.train_loss is not None]
@@ -366,9 +367,8 @@ class Training:
         collapsed = is_collapsed(predicted_E, gold_E)
         if collapsed:
             label = self.classifier.task.labels[int(np.bincount(predicted_E).argmax())]
-            self.result.events.append(
-                f"collapse: after epoch {epoch:.2f} nearly all of validation is predicted {label!r}"
-            )
+            text = f"collapse: after epoch {epoch:.2f} nearly all of validation is predicted {label!r}"
+            self.result.events.append(Event("collapse", text=text))
         if self._is_better(accuracy, loss):
             self.best = [tensor.detach().clone() for tensor in self.trainable]
             self.result.best_step, self.result.collapsed = self.step, collapsed
@@ -376,8 +376,8 @@ class Training:
             self.stale_evaluations = 0
         else:
             self.stale_evaluations += 1
-        if self.runtime.on_evaluation:
-            self.told_to_stop = self.runtime.on_evaluation(self.result.curve[-1], self.result.examples_seen)
+        if self.runtime.is_enough:
+            self.told_to_stop = self.runtime.is_enough(self.result.curve[-1], self.result.examples_seen)
 
     def _is_better(self, accuracy: float, loss: float) -> bool:
         if not self.best or self.method.metric_for_best_model == "loss":
@@ -394,7 +394,8 @@ class Training:
                 tensor.copy_(best)
         self.module.eval()
         if self._stopped_early() and self.step < self.total_steps:
-            self.result.events.append(f"stopped early at step {self.step} of {self.total_steps}")
+            text = f"stopped early at step {self.step} of {self.total_steps}"
+            self.result.events.append(Event("early_stop", text=text))
 
 
 def is_collapsed(predicted_E: NDArray[np.int64], gold_E: NDArray[np.int64]) -> bool:

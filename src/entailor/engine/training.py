@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from entailor.classifiers.base import Encoded
 from entailor.engine.batching import SCORING_TOKENS
 from entailor.engine.checkpoint import Saving
+from entailor.events import SILENT, Event, Observer
 from entailor.runs.environment import loaded_torch
 from entailor.runs.record import CurvePoint
 
@@ -39,17 +40,17 @@ class Runtime:
         seed: of data order and dropout.
         autocast: bfloat16 to train in mixed precision, or None for fp32.
         scoring_batch_tokens: tokens of one batch when scoring validation.
-        on_step: called with steps done, steps in all, and a few words on how it goes.
-        on_evaluation: called with each evaluation of validation and the training examples seen so far; True stops
-        training.
+        observer: told of each step, as the stage `train`.
+        is_enough: asked after each evaluation of validation, with the training examples seen so far; True stops
+            training.
         saving: checkpoints while it runs, and the one to go on from; None: no checkpoints.
     """
 
     seed: int
     autocast: torch.dtype | None = None
     scoring_batch_tokens: int = SCORING_TOKENS
-    on_step: Callable[[int, int, str], None] | None = None
-    on_evaluation: Callable[[CurvePoint, int], bool] | None = None
+    observer: Observer = SILENT
+    is_enough: Callable[[CurvePoint, int], bool] | None = None
     saving: Saving | None = None
 
 
@@ -63,7 +64,7 @@ class TrainingResult:
         best_accuracy: validation accuracy of the kept weights, 0 to 1.
         best_loss: validation log loss of the kept weights, nats.
         collapsed: True where the kept weights predict one class only.
-        events: alarms in words.
+        events: what happened that changes how the figures are read.
         train_seconds: the loop without evaluation.
         evaluate_seconds: validation evaluations.
         examples_seen: training inputs, with repetition.
@@ -76,7 +77,7 @@ class TrainingResult:
     best_accuracy: float = 0.0
     best_loss: float = math.inf
     collapsed: bool = False
-    events: list[str] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
     train_seconds: float = 0.0
     evaluate_seconds: float = 0.0
     examples_seen: int = 0

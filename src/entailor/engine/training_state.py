@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from entailor.engine.checkpoint import Snapshot
+from entailor.events import Event
 from entailor.runs.record import CurvePoint
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ def restore(training: Training, snapshot: Snapshot) -> None:
         training.window = [(loss.to(device), norm.to(device)) for loss, norm in pairs]
     training.rng.bit_generator.state = values["epoch_random"]
     result = dict(values["result"])
+    result["events"] = [Event(**event) for event in result["events"]]
     result["curve"] = [CurvePoint(**point) for point in result["curve"]]
     result["best_loss"] = float("inf") if result["best_loss"] is None else result["best_loss"]
     for entry in fields(training.result):

@@ -55,7 +55,13 @@ def compare_records(
         seeds.setdefault((record.model, record.name), []).append(record)
     outcomes = {key: [outcome(record) for record in candidate] for key, candidate in seeds.items()}
     failed = [
-        {"model": record.model, "method": record.name, "seed": record.seed, "error": record.error or "no reason given"}
+        {
+            "model": record.model,
+            "method": record.name,
+            "seed": record.seed,
+            "error": record.error or "no reason given",
+            "error_type": record.error_type,
+        }
         for record in records
         if record.status != "complete"
     ]
@@ -249,9 +255,13 @@ def _candidate(
         "reliability": _reliability(outcomes),
         **_calibration(records, outcomes),
         "hyperparameters": dict(first.hyperparameters),
-        "events": [{"seed": record.seed, "text": event} for record in records for event in record.events],
+        "events": [
+            {"seed": record.seed, "kind": event.kind, "severity": event.severity, "text": event.text}
+            for record in records
+            for event in record.events
+        ],
         "failed_seeds": [
-            {"seed": one["seed"], "error": one["error"]}
+            {"seed": one["seed"], "error": one["error"], "error_type": one["error_type"]}
             for one in failed
             if (one["model"], one["method"]) == (first.model, first.name)
         ],

@@ -140,6 +140,7 @@ def render(
     page = template.render(
         name=name,
         comparison=comparison,
+        headline=tables.headline(comparison),
         candidates=candidates,
         swatches=[_drawn(plots.swatch(i)) for i in range(len(candidates))],
         forest=_forest(comparison),

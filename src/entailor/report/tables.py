@@ -123,7 +123,7 @@ def comparison_table(comparison: Mapping[str, Any]) -> Table:
     from rich.text import Text
 
     caption = Text("\n".join([LEGEND, *failures(comparison), *closing(comparison)]))
-    table = Table(box=box.SIMPLE_HEAD, title=Text(comparison["sentence"]), caption=caption, padding=(0, 1, 0, 0))
+    table = Table(box=box.SIMPLE_HEAD, title=Text(headline(comparison)), caption=caption, padding=(0, 1, 0, 0))
     table.title_justify = table.caption_justify = "left"
     table.show_edge = table.pad_edge = False
     table.add_column(HEADINGS[0], overflow="fold")
@@ -135,11 +135,19 @@ def comparison_table(comparison: Mapping[str, Any]) -> Table:
     return table
 
 
+def headline(comparison: Mapping[str, Any]) -> str:
+    """Return who wins, and whether that candidate was added when results on the same test split were known."""
+    first = comparison["candidates"][:1]
+    late = [candidate["method"] for candidate in first if candidate.get("exploratory")]
+    remark = " {} is exploratory: it was added when results on the same test split were known."
+    return str(comparison["sentence"]) + "".join(map(remark.format, late))
+
+
 def plain_table(comparison: Mapping[str, Any]) -> str:
     """Return the candidates as lines of columns parted by two or more spaces, for logs and pipes."""
     lines = align([HEADINGS, *_cells(comparison)], left={0}) if comparison["candidates"] else []
     legend = [LEGEND] if comparison["candidates"] else []
-    return "\n".join([*lines, *legend, *failures(comparison), *closing(comparison), comparison["sentence"]])
+    return "\n".join([*lines, *legend, *failures(comparison), *closing(comparison), headline(comparison)])
 
 
 def classification_report_text(metrics: Metrics) -> str:

@@ -18,15 +18,8 @@ from entailor.runs.documents import open_regular
 
 BLANK_CHECKSUM = "sha256:" + "0" * 64
 _CHECKSUM = re.compile(rb"sha256:[0-9a-f]{64}")
-# What a system says through libraries that keep no error number, such as safetensors.
-_DISK_WORDS = {
-    errno.ENOSPC: ("os error 28", "No space left"),
-    errno.EFBIG: ("os error 27", "File too large"),
-    errno.EDQUOT: ("os error 122", "quota exceeded"),
-    errno.EROFS: ("os error 30", "Read-only file system"),
-    errno.EACCES: ("os error 13", "Permission denied"),
-    errno.EIO: ("os error 5)", "Input/output error"),
-}
+# How Rust, in which safetensors is written, shows the number of a system's error; Python sees the text alone.
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
 _DISK_REMEDIES = {
     errno.ENOSPC: "the disk is full. Free some space",
     errno.EDQUOT: "your quota of this disk is used up. Free some space",
@@ -111,8 +104,9 @@ def verify_checksum(path: Path, content: bytes, remedy: str) -> None:
 
 def disk_trouble(error: BaseException) -> str | None:
     """Return in words what a failed write says of the disk, with the next step; None for any other error."""
-    number = error.errno if isinstance(error, OSError) else None
-    if number is None and not isinstance(error, OSError):
-        text = str(error)
-        number = next((code for code, words in _DISK_WORDS.items() if any(word in text for word in words)), None)
+    if isinstance(error, OSError):
+        number = error.errno
+    else:
+        found = _OS_ERROR.search(str(error))
+        number = int(found[1]) if found else None
     return _DISK_REMEDIES.get(number) if number is not None else None

@@ -21,13 +21,14 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from entailor.errors import RunError, VersionError
+from entailor.events import Event
 from entailor.runs.documents import first_complaint, json_lines, parse_json, read_bytes, well_formed
 from entailor.runs.integrity import BLANK_CHECKSUM, checksums, damaged_file, verify_checksum, with_checksum
 from entailor.runs.ownership import refuse_links, remove_files, remove_scratch
 
 RECORD_FILE = "record.json"
 VALIDATION_FILE = "validation_predictions.jsonl"
-RECORD_VERSION = 3
+RECORD_VERSION = 4
 CHECKPOINT_FOLDER = "checkpoint"
 CHECKSUM_KEY = "checksum"
 RUN_AGAIN = "Delete the trial's folder and run the same command again"
@@ -167,12 +168,13 @@ class RunRecord:
         method: the registered method.
         seed: as asked for.
         labels: label names in the order of the classifier's outputs.
-        status: complete, or failed with `error`.
+        status: complete, or failed with `error` and `error_type`.
         hyperparameters: every field of the method, defaults included.
         costs: time, memory, sizes.
-        events: alarms and decisions a reader must know: collapse, restart, truncation, ...
+        events: alarms and decisions a reader must know, each with its kind: collapse, restart, truncation, ...
         provenance: precision and how it was chosen, checkpoint hash, versions, timestamps.
         error: the failure in words, or None.
+        error_type: the name of its exception class, or None.
         curve: logged training moments.
         predictions: one a test example, in the order of the test split.
         temperature: what logits are divided by so that confidence is earned, fitted on validation; None in older
@@ -190,9 +192,10 @@ class RunRecord:
     status: Literal["complete", "failed"] = "complete"
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     costs: Costs = field(default_factory=Costs)
-    events: tuple[str, ...] = ()
+    events: tuple[Event, ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
     error: str | None = None
+    error_type: str | None = None
     curve: tuple[CurvePoint, ...] = ()
     predictions: tuple[Prediction, ...] = ()
     temperature: Temperature | None = None
@@ -210,6 +213,7 @@ class RunRecord:
             write_jsonl(folder / VALIDATION_FILE, (asdict(row) for row in self.validation_predictions))
         head = asdict(replace(self, curve=(), predictions=(), validation_predictions=()))
         del head["curve"], head["predictions"], head["validation_predictions"]
+        head["events"] = [{"kind": one.kind, "severity": one.severity, "text": one.text} for one in self.events]
         counts = {"version": RECORD_VERSION, "num_predictions": len(self.predictions)}
         own = {*TRIAL_FILES, *_listed_files(folder / WRITTEN_FILE), *_listed_files(folder / RECORD_FILE)}
         found = checksums(folder, leave_out=(RECORD_FILE, WRITTEN_FILE, CHECKPOINT_FOLDER))

@@ -24,6 +24,7 @@ from entailor.data.example import Example
 from entailor.engine.batching import BatchLimit, scoring_batches
 from entailor.engine.scorer import log_softmax
 from entailor.errors import DivergedError
+from entailor.events import SILENT, Observer
 from entailor.serving.batching import Job, Probabilities
 
 TOLERANCE = 1e-5
@@ -287,11 +288,10 @@ class AdapterScorer:
     def __init__(self, lane: AdapterLane, adapter: Adapter) -> None:
         self.lane, self.adapter = lane, adapter
 
-    def probabilities(self, examples: Sequence[Example], on_progress: Any = None) -> Any:
+    def probabilities(self, examples: Sequence[Example], observer: Observer = SILENT) -> Any:
         """Return probabilities_EL."""
         rows = self.lane.run([Job(self.adapter, example) for example in examples])
-        if on_progress:
-            on_progress(len(examples))
+        observer.stage("scoring", len(examples), len(examples))
         return np.array(rows)
 
 

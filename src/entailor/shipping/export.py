@@ -18,6 +18,7 @@ from entailor.config.experiment import ModelSettings, parse_settings
 from entailor.data.example import Example
 from entailor.engine.scorer import score
 from entailor.errors import ConfigError, OutputError
+from entailor.events import SILENT, Observer
 from entailor.methods import Classifier
 from entailor.methods.registry import build_method
 from entailor.models.load import open_model
@@ -42,7 +43,6 @@ from entailor.shipping.verification import Proof, Reference, ask_in_fresh_proces
 
 DEFAULT_MARGIN = 0.01
 FUZZ_WORDS = ("cat", "dog", "red", "some", "no", "yes")
-Note = Callable[[str], None]
 Ask = Callable[[Path, dict[str, Any]], dict[str, Any]]
 
 
@@ -191,7 +191,7 @@ def export(
     *,
     margin: float = DEFAULT_MARGIN,
     trust_remote_code: bool = False,
-    note: Note = lambda text: None,
+    observer: Observer = SILENT,
     ask: Ask = ask_in_fresh_process,
 ) -> list[ExportReport]:
     """Export a finished classifier, and prove each export before its folder gets its name.
@@ -202,7 +202,7 @@ def export(
         out: a folder that does not exist; with several formats each gets a folder of its name in it.
         margin: accuracy that a format which rounds weights may lose, 0 to 1.
         trust_remote_code: run code that comes with the base model, where it was trained so.
-        note: told what is being done.
+        observer: told what is being done.
         ask: what has an export answer; a process of its own but in tests.
 
     Returns:
@@ -226,7 +226,9 @@ def export(
     for name in formats:
         check_format(name, source.classifier, source.saved["method"])
         onnx_export.check_installed(name)
-    return [_export_one(source, name, target, margin, note, ask) for name, target in zip(formats, targets, strict=True)]
+    return [
+        _export_one(source, name, target, margin, observer, ask) for name, target in zip(formats, targets, strict=True)
+    ]
 
 
 def _check_free(target: Path, run: str | Path) -> None:
@@ -251,21 +253,21 @@ def scratch_beside(target: Path) -> Iterator[Path]:
                 folder.rmdir()
 
 
-def _export_one(source: Source, name: str, target: Path, margin: float, note: Note, ask: Ask) -> ExportReport:
-    note(f"writing {name}")
+def _export_one(source: Source, name: str, target: Path, margin: float, observer: Observer, ask: Ask) -> ExportReport:
+    observer.note(f"writing {name}")
     with scratch_beside(target) as scratch:
         variant = ""
         if name == "onnx-int8":
-            variant, proof = _smallest(source, scratch, margin, note, ask)
+            variant, proof = _smallest(source, scratch, margin, observer, ask)
         else:
             write_format(source, name, scratch)
-            note(f"proving {name}")
+            observer.note(f"proving {name}")
             proof = prove(source, name, scratch, margin, ask)
         final = finish(source, name, scratch, target, proof)
     return ExportReport(name, final, proof, variant)
 
 
-def _smallest(source: Source, folder: Path, margin: float, note: Note, ask: Ask) -> tuple[str, Proof]:
+def _smallest(source: Source, folder: Path, margin: float, observer: Observer, ask: Ask) -> tuple[str, Proof]:
     """Write the smallest int8 form that passes the proof, or the last one tried; return its name and its proof."""
     write_format(source, "onnx", folder)
     model = folder / onnx_export.MODEL_FILE
@@ -274,7 +276,7 @@ def _smallest(source: Source, folder: Path, margin: float, note: Note, ask: Ask)
     try:
         for variant, settings in onnx_export.variants(whole):
             tried += 1
-            note(f"proving onnx-int8, {variant}")
+            observer.note(f"proving onnx-int8, {variant}")
             onnx_export.quantise(whole, model, settings)
             write_manifest(folder, source.manifest("onnx-int8"))
             proof = prove(source, "onnx-int8", folder, margin, ask)

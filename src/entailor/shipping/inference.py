@@ -18,6 +18,7 @@ from entailor.data.labels import NO_GOLD
 from entailor.data.readers import NumberedRow, NumberedRows, ReadOptions, read_examples
 from entailor.data.splits import unused_names
 from entailor.errors import DataError, RunError
+from entailor.events import SILENT, Observer
 from entailor.runs.documents import well_formed
 from entailor.runs.layout import RunFolder
 from entailor.runs.outputs import check_output, output_file
@@ -64,10 +65,9 @@ def evaluate(
     run: str | Path,
     test: str,
     options: ReadOptions | None = None,
-    on_progress: Callable[[int], None] | None = None,
+    observer: Observer = SILENT,
     *,
     trust_remote_code: bool = False,
-    note: Callable[[str], None] = lambda words: None,
 ) -> RunRecord:
     """Score a labelled file with a finished classifier.
 
@@ -76,9 +76,9 @@ def evaluate(
         test: a file or data set with gold labels.
         options: columns and label names; the label set is the classifier's. Label names and labels that mean "none"
             are taken from the run's experiment.yaml where they are not given.
-        on_progress: called with the inputs done so far.
+        observer: told how many inputs are done, of examples without a gold label, which are left out, and of mapped
+            labels that no example has.
         trust_remote_code: run code that comes with the base model, where it was trained so.
-        note: told of examples without a gold label, which are left out, and of mapped labels that no example has.
 
     Returns:
         A record with one prediction an example, for :func:`entailor.evaluation.metrics.evaluate_record`.
@@ -92,9 +92,9 @@ def evaluate(
     predictor = Predictor.load(run, trust_remote_code=trust_remote_code)
     trial, labels = predictor.place, predictor.labels
     saved = read_saved(trial)
-    examples = read_labelled(trial, test, options, labels, note)
+    examples = read_labelled(trial, test, options, labels, observer)
     _check_shape(predictor, examples[0], test)
-    probabilities_EL = predictor.probabilities(examples, on_progress=on_progress)
+    probabilities_EL = predictor.probabilities(examples, observer=observer)
     return RunRecord(
         model=saved["model"],
         name=saved["candidate"],
@@ -109,7 +109,7 @@ def evaluate(
 
 
 def read_labelled(
-    trial: Path, source: str, options: ReadOptions | None, labels: tuple[str, ...], note: Callable[[str], None]
+    trial: Path, source: str, options: ReadOptions | None, labels: tuple[str, ...], observer: Observer
 ) -> tuple[Example, ...]:
     """Return the examples of a file that a classifier is to be scored on.
 
@@ -118,7 +118,7 @@ def read_labelled(
         source: a file or data set with gold labels.
         options: as for :func:`evaluate`.
         labels: of the classifier.
-        note: as for :func:`evaluate`.
+        observer: as for :func:`evaluate`.
 
     Raises:
         DataError: the file cannot be read.
@@ -133,9 +133,9 @@ def read_labelled(
     usual = [marker for marker in NO_GOLD if marker and marker not in labels and no_gold is None]
     words = GoldWords(labels, names, no_gold or (), usual, flags=True)
     if found := dropped_rows("test", source, result.no_gold, result.rows_read, words):
-        note(f"{found.severity}: {found.message}. {found.remedy}")
+        observer.warn(f"{found.severity}: {found.message}. {found.remedy}")
     for unused in unused_names(given.label_names, [result], "--label-names", labels):
-        note(unused)
+        observer.warn(unused)
     return result.examples
 
 
@@ -154,17 +154,16 @@ def label_words_of_run(trial: Path) -> tuple[dict[str, str], tuple[str, ...] | N
         return names, None if data.get("no_gold") is None else tuple(map(str, data["no_gold"]))
 
 
-def predict(  # noqa: PLR0913 - each is an option of the command
+def predict(
     run: str | Path,
     source: str,
     output: str | Path,
     options: ReadOptions | None = None,
-    on_progress: Callable[[int], None] | None = None,
+    observer: Observer = SILENT,
     *,
     confidence: Confidence | None = None,
     trust_remote_code: bool = False,
     overwrite: bool = False,
-    note: Callable[[str], None] = lambda words: None,
 ) -> int:
     """Write label probabilities for every example of a file, a thousand examples in memory at a time.
 
@@ -173,11 +172,10 @@ def predict(  # noqa: PLR0913 - each is an option of the command
         source: a file or data set; labels are not needed.
         output: a .csv, .tsv or .jsonl file; written whole or not at all.
         options: columns.
-        on_progress: called with the examples done so far.
+        observer: told how many examples are done, and of lines without a prediction.
         confidence: whether to abstain where the classifier is not sure, and whether to calibrate.
         trust_remote_code: run code that comes with the base model, where it was trained so.
         overwrite: replace an output that Entailor did not write.
-        note: told of lines without a prediction.
 
     Returns:
         The number of examples written.
@@ -209,8 +207,7 @@ def predict(  # noqa: PLR0913 - each is an option of the command
                 answer = predictor.answer(p, confidence.minimum) if has_text else Answer(None)
                 yield AnsweredLine(line, example.id, answer)
             done += len(chunk)
-            if on_progress:
-                on_progress(done)
+            observer.stage("scoring", done)
 
     with (
         output_file(path, inputs, overwrite=overwrite) as temporary,
@@ -218,7 +215,7 @@ def predict(  # noqa: PLR0913 - each is an option of the command
     ):
         write(file, predictor.labels, lines())
     for words in reading.notes():
-        note(words)
+        observer.note(words)
     return done
 
 

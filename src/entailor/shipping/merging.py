@@ -21,6 +21,7 @@ from entailor.data.example import Example
 from entailor.data.readers import ReadOptions
 from entailor.engine.scorer import score
 from entailor.errors import MethodError, RunError
+from entailor.events import SILENT, Observer
 from entailor.methods import Classifier
 from entailor.models.load import quiet_libraries
 from entailor.runs.outputs import output_folder
@@ -71,7 +72,7 @@ def merge(
     options: ReadOptions | None = None,
     *,
     trust_remote_code: bool = False,
-    note: Callable[[str], None] = lambda words: None,
+    observer: Observer = SILENT,
 ) -> MergeReport:
     """Merge a trial's adapter into its base model in full precision, save that, and score it again.
 
@@ -81,7 +82,7 @@ def merge(
         test: a labelled file to score before and after; None: the recorded predictions on the run's test split.
         options: columns and label names of that file.
         trust_remote_code: run code that comes with a base model, where it was trained so.
-        note: told what is left out of that file.
+        observer: told what is left out of that file.
 
     Raises:
         MethodError: the trial has no adapter that can be merged.
@@ -93,7 +94,7 @@ def merge(
     saved = read_saved(trial)
     inputs = (run, trial, test, saved["model"])
     with output_folder(target, inputs) as scratch:
-        before = partial(_before, trial, saved, test, options, note, trust_remote_code=trust_remote_code)
+        before = partial(_before, trial, saved, test, options, observer, trust_remote_code=trust_remote_code)
         return _merge(trial, scratch, target, before, trust_remote_code=trust_remote_code)
 
 
@@ -132,7 +133,7 @@ def _before(
     saved: dict[str, Any],
     test: str | None,
     options: ReadOptions | None,
-    note: Callable[[str], None],
+    observer: Observer,
     *,
     trust_remote_code: bool,
 ) -> tuple[list[Example], NDArray[np.float64]]:
@@ -144,7 +145,7 @@ def _before(
             raise RunError(f"{trial}: its record and {CLASSIFIER_FILE} name other labels. {RUN_AGAIN}")
         examples = [Example(row.id, row.text, row.text_pair, row.label, row.group) for row in rows]
         return examples, np.array([[row.probabilities[label] for label in labels] for row in rows])
-    examples = list(read_labelled(trial, test, options, labels, note))
+    examples = list(read_labelled(trial, test, options, labels, observer))
     classifier = load_classifier(trial, trust_remote_code=trust_remote_code)
     return examples, np.exp(score(classifier, classifier.encode(examples), saved["scoring_batch_tokens"]))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -18,6 +18,7 @@ from entailor.data.example import Example
 from entailor.engine.scorer import log_softmax, score
 from entailor.errors import ConfigError, DataError, RunError
 from entailor.evaluation.calibration import apply_temperature
+from entailor.events import SILENT, Observer
 from entailor.methods import Classifier
 from entailor.models.load import quiet_libraries
 from entailor.models.resolve.source import resolve_model
@@ -26,7 +27,6 @@ from entailor.runs.record import RECORD_FILE, read_json
 from entailor.shipping.manifest import MANIFEST_FILE, read_manifest
 from entailor.shipping.restoring import find_trial, load_classifier, read_saved
 
-Progress = Callable[[int], None]
 RUNTIMES = {
     "transformers": "torch_runtime",
     "adapter": "torch_runtime",
@@ -52,7 +52,7 @@ class Answer:
 class Scorer(Protocol):
     """What gives probabilities: a trial's classifier, or the runtime of an exported format."""
 
-    def probabilities(self, examples: Sequence[Example], on_progress: Progress | None = None) -> NDArray[np.float64]:
+    def probabilities(self, examples: Sequence[Example], observer: Observer = SILENT) -> NDArray[np.float64]:
         """Return probabilities_EL, not calibrated."""
         ...
 
@@ -68,10 +68,9 @@ class ClassifierScorer:
     def __init__(self, classifier: Classifier, batch_tokens: int) -> None:
         self.classifier, self.batch_tokens = classifier, batch_tokens
 
-    def probabilities(self, examples: Sequence[Example], on_progress: Progress | None = None) -> NDArray[np.float64]:
+    def probabilities(self, examples: Sequence[Example], observer: Observer = SILENT) -> NDArray[np.float64]:
         """Return probabilities_EL."""
-        count = (lambda done, of: on_progress(done)) if on_progress else None
-        return np.exp(score(self.classifier, self.classifier.encode(examples), self.batch_tokens, count))
+        return np.exp(score(self.classifier, self.classifier.encode(examples), self.batch_tokens, observer))
 
 
 class RuntimeScorer:
@@ -80,11 +79,10 @@ class RuntimeScorer:
     def __init__(self, runtime: Any) -> None:
         self.runtime = runtime
 
-    def probabilities(self, examples: Sequence[Example], on_progress: Progress | None = None) -> NDArray[np.float64]:
+    def probabilities(self, examples: Sequence[Example], observer: Observer = SILENT) -> NDArray[np.float64]:
         """Return probabilities_EL."""
         logits_EL = self.runtime.logits([(one.text, one.text_pair) for one in examples])
-        if on_progress:
-            on_progress(len(examples))
+        observer.stage("scoring", len(examples), len(examples))
         return np.exp(log_softmax(np.asarray(logits_EL, dtype=np.float64)))
 
 
@@ -192,14 +190,14 @@ class Predictor:
         return answers
 
     def probabilities(
-        self, examples: Sequence[Example], *, calibrated: bool = False, on_progress: Progress | None = None
+        self, examples: Sequence[Example], *, calibrated: bool = False, observer: Observer = SILENT
     ) -> NDArray[np.float64]:
         """Return probabilities_EL.
 
         Args:
             examples: of the classifier's shape.
             calibrated: at the fitted temperature.
-            on_progress: called with the inputs done so far.
+            observer: told how many inputs are done.
 
         Raises:
             DataError: pairs or single texts where the other is expected.
@@ -209,7 +207,7 @@ class Predictor:
         if not examples:
             return np.zeros((0, len(self.labels)))
         with self._lock:
-            rows_EL = self.scorer.probabilities(examples, on_progress)
+            rows_EL = self.scorer.probabilities(examples, observer)
         return apply_temperature(rows_EL, self.temperature) if calibrated and self.temperature else rows_EL
 
     def check_calibrated(self, wanted: bool) -> None:

@@ -6,7 +6,7 @@ Nothing is trained or chosen here. Scores are kept in the trial's folder, so tha
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -26,6 +26,7 @@ from entailor.data.tables import open_table
 from entailor.engine.scorer import score
 from entailor.errors import DataError, EntailorError, LabelError, RunError
 from entailor.evaluation.external import compare_external
+from entailor.events import Observer
 from entailor.runs.documents import well_formed
 from entailor.runs.record import Prediction, RunRecord, folder_name, read_checked_json, write_checked_json
 from entailor.shipping.restoring import load_classifier, read_saved
@@ -137,8 +138,7 @@ def score_external(
     settings: DataSettings,
     records: Mapping[Path, RunRecord],
     task: Task,
-    on_progress: Callable[[str, int, int, str], None],
-    note: Callable[[str], None],
+    observer: Observer,
     *,
     trust_remote_code: bool = False,
 ) -> list[dict[str, Any]]:
@@ -149,8 +149,8 @@ def score_external(
         settings: how the experiment's files are read: columns and label names.
         records: trials by folder.
         task: of the classifiers.
-        on_progress: told the stage, trials done, trials in all, and the external test set.
-        note: told what could not be scored; such a set stands in the result with its error.
+        observer: told how many trials are done, and what could not be scored; such a set stands in the result with its
+            error.
         trust_remote_code: run code that comes with a base model, where it was trained so.
     """
     complete = {place: record for place, record in records.items() if record.status == "complete"}
@@ -160,22 +160,24 @@ def score_external(
             file = located(source)
             result = read_examples(file, _options(file, settings, task.labels))
             examples = result.examples
-            _tell_of_dropped(source, result, settings, task.labels, note)
+            _tell_of_dropped(source, result, settings, task.labels, observer)
             _check_shape(examples, task, source)
             scoring = scoring_for(task.labels, list(dict.fromkeys(str(one.label) for one in examples)), source)
         except EntailorError as error:
-            note(f"external test set left out: {error}")
+            observer.warn(f"external test set left out: {error}")
             found.append({"name": _name(source, sources), "source": source, "error": str(error), "candidates": []})
             continue
         scored = []
         for done, (place, record) in enumerate(complete.items()):
-            on_progress(STAGE, done, len(complete), _name(source, sources))
+            observer.stage(STAGE, done, len(complete), _name(source, sources))
             try:
                 scored.append(
                     _score_trial(place, record, source, examples, scoring, trust_remote_code=trust_remote_code)
                 )
             except EntailorError as error:
-                note(f"{_name(source, sources)}: {record.name}, seed {record.seed}, could not be scored: {error}")
+                observer.warn(
+                    f"{_name(source, sources)}: {record.name}, seed {record.seed}, could not be scored: {error}"
+                )
         found.append(compare_external(_name(source, sources), source, scoring.words, scored))
     return found
 
@@ -207,7 +209,7 @@ def _options(source: str, settings: DataSettings, labels: Sequence[str]) -> Read
 
 
 def _tell_of_dropped(
-    source: str, result: ReadResult, settings: DataSettings, labels: Sequence[str], note: Callable[[str], None]
+    source: str, result: ReadResult, settings: DataSettings, labels: Sequence[str], observer: Observer
 ) -> None:
     """Say how many examples were left out for lack of a gold label, as of train and test.
 
@@ -217,7 +219,7 @@ def _tell_of_dropped(
     usual = [marker for marker in NO_GOLD if marker and marker not in labels and settings.no_gold is None]
     words = GoldWords(labels, settings.label_names, settings.no_gold or (), usual)
     if found := dropped_rows("external test set", source, result.no_gold, result.rows_read, words):
-        note(f"{found.severity}: {found.message}. {found.remedy}")
+        observer.warn(f"{found.severity}: {found.message}. {found.remedy}")
 
 
 def _check_shape(examples: Sequence[Example], task: Task, source: str) -> None:

@@ -6,21 +6,21 @@ Runs the points and gathers what they gave; fits and predictions are evaluation'
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from entailor.data.example import Split
 from entailor.data.stratify import nested_samples
-from entailor.engine.stopping import RunContext
+from entailor.engine.stopping import UNATTENDED, RunContext
 from entailor.errors import RunError
 from entailor.evaluation.learning_curve import CandidateCurve, describe_curves
 from entailor.methods import Method, TrainedMethod
 from entailor.runs.layout import RunFolder
 from entailor.runs.record import RunRecord
 from entailor.study.test_access import AccessLog, choice_name
-from entailor.study.trial import Progress, TrialPlan, discard_leftovers, run_trial
+from entailor.study.trial import TrialPlan, discard_leftovers, run_trial
 from entailor.tasks import Task
 
 # A handful of labels gives a handful of steps an epoch, too few to train anything. Small samples are skipped more
@@ -89,16 +89,12 @@ def _more_epochs(method: Method, size: int, num_train: int) -> float:
     return max(1.0, math.ceil(10 * wanted / steps) / 10)
 
 
-Tell = tuple[Callable[[int, int, str], None], Progress, Callable[[RunRecord, bool], None]]
-
-
 def run_points(
     points: Sequence[PointPlan],
     task: Task,
     split: Split,
     seed: int,
-    tell: Tell,
-    run_context: RunContext | None = None,
+    run_context: RunContext = UNATTENDED,
 ) -> None:
     """Run the points that are not complete.
 
@@ -107,22 +103,20 @@ def run_points(
         task: labels and input shape.
         split: the whole split; train is sampled.
         seed: of the samples.
-        tell: told number, count and title of a point that begins; stages as in a trial; and a point's record with
-            whether it was there already.
         run_context: as for :func:`run_trial`.
     """
-    begin, stage, finished = tell
+    observer = run_context.observer
     samples = nested_samples(split.train, sorted({point.num_train for point in points}), seed)
     for number, point in enumerate(points, start=1):
-        begin(number, len(points), point.title)
+        observer.trial(number, len(points), point.title)
         record = finished_point(point)
         reused = record is not None
         if record is None:
             part = Split(samples[point.num_train], split.validation, split.test)
-            record = run_trial(point.plan, task, part, point.folder, stage, run_context)
+            record = run_trial(point.plan, task, part, point.folder, run_context)
         else:
             discard_leftovers(point.folder)
-        finished(record, reused)
+        observer.finished(record, reused=reused)
 
 
 def finished_point(point: PointPlan) -> RunRecord | None:
@@ -154,7 +148,14 @@ def curve_document(
         if record.status == "complete":
             candidates.setdefault((record.model, record.name), {}).setdefault(size, []).append(record)
     failed = [
-        {"model": record.model, "method": record.name, "n": size, "seed": record.seed, "error": record.error or ""}
+        {
+            "model": record.model,
+            "method": record.name,
+            "n": size,
+            "seed": record.seed,
+            "error": record.error or "",
+            "error_type": record.error_type,
+        }
         for size, record in found
         if record.status != "complete"
     ]

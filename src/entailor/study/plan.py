@@ -5,7 +5,6 @@ Plans only; nothing is trained here.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from entailor.config.plain import shown
 from entailor.engine.batching import SCORING_TOKENS
 from entailor.engine.scorer import usual_batch_tokens
 from entailor.errors import ConfigError, near_miss
+from entailor.events import Observer
 from entailor.methods import Method, TrainedMethod, build_method
 from entailor.methods.registry import ROW_KEYS
 from entailor.models.precision import PrecisionChoice, choose_precision
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from entailor.models.load import Family
 
 ANY_SEED = (0,)  # of methods in which a seed changes nothing: one trial, whatever seeds the others have
-
-Note = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -113,7 +111,7 @@ def plan_trials(
     task: Task,
     folder: RunFolder,
     environment: dict[str, Any],
-    note: Note,
+    observer: Observer,
 ) -> list[TrialPlan]:
     """Return the trials in the order they run: baselines once, unseeded methods once a model, others once a seed.
 
@@ -126,14 +124,14 @@ def plan_trials(
         name: candidate for name, candidate in candidates.items() if task.is_pair or not candidate.method.needs_pair
     }
     for name in [name for name in candidates if name not in fitting]:
-        note(f"{name} is left out: it reads the second text of a pair, and the data have single texts")
+        observer.note(f"{name} is left out: it reads the second text of a pair, and the data have single texts")
     if not fitting:
         raise ConfigError("none of the chosen methods fits single texts. Choose others with --methods")
     needed = [name for name in experiment.models if any(_runs_on(candidate, name) for candidate in fitting.values())]
     choices, families = {}, {}
     for name in needed:
-        choices[name], families[name] = open_for_run(name, experiment, folder, environment, note)
-    environment.setdefault("placement", {}).update(place_models(needed, families, fitting, task, note))
+        choices[name], families[name] = open_for_run(name, experiment, folder, environment, observer)
+    environment.setdefault("placement", {}).update(place_models(needed, families, fitting, task, observer))
     write_checked_json(folder.environment_file, environment)
     plans = []
     for model in (NO_MODEL, *needed):
@@ -143,13 +141,13 @@ def plan_trials(
         ]
         if misfits and model != NO_MODEL:
             kind = "an encoder" if families[model] == "encoder" else "a decoder"
-            note(f"left out on {model}, {kind}: {', '.join(misfits)}")
+            observer.note(f"left out on {model}, {kind}: {', '.join(misfits)}")
         usable = {name: candidate for name, candidate in on_it.items() if name not in misfits}
         for name, reason in misfits_of(model, usable).items():
             if set(candidates) != set(DEFAULT_METHODS):
                 raise ConfigError(f"methods: {name} cannot work on {model}: {reason}. Take {name} out of methods")
             misfits.append(name)
-            note(f"{name} is left out on {model}: {reason}")
+            observer.note(f"{name} is left out on {model}: {reason}")
         for name, candidate in on_it.items():
             if name not in misfits:
                 plans += _plans_of(name, candidate, model, choices.get(model), experiment)
@@ -159,7 +157,7 @@ def plan_trials(
 
 
 def place_models(
-    models: list[str], families: dict[str, Family], candidates: dict[str, Candidate], task: Task, note: Note
+    models: list[str], families: dict[str, Family], candidates: dict[str, Candidate], task: Task, observer: Observer
 ) -> dict[str, Any]:
     """Plan the memory of each model in each way it is loaded; show the plans and return them for environment.json.
 
@@ -181,7 +179,7 @@ def place_models(
             candidate = candidates[names[0]]
             plan = plan_model(model, candidate.model, task, candidate.method.objective)
             speed = expected_speed(plan)
-            note(f"memory of {model} for {', '.join(names)}: {plan}; {speed}")
+            observer.note(f"memory of {model} for {', '.join(names)}: {plan}; {speed}")
             planned.setdefault(model, []).append({"candidates": names, **plan.as_record(), "speed": speed})
     return planned
 
@@ -230,7 +228,7 @@ def _plans_of(
 
 
 def open_for_run(
-    model: str, experiment: Experiment, folder: RunFolder, environment: dict[str, Any], note: Note
+    model: str, experiment: Experiment, folder: RunFolder, environment: dict[str, Any], observer: Observer
 ) -> tuple[PrecisionChoice, Family]:
     """Fetch a model, tell what it is, and measure once a run which arithmetic trains it fastest.
 
@@ -243,7 +241,7 @@ def open_for_run(
 
     known = environment["precision"]
     if model not in known:
-        note(f"model {model}")
+        observer.note(f"model {model}")
     config = read_config(open_model(model, experiment.model), experiment.model)
     if model not in known:
         hidden = required_size(config, "hidden_size")
@@ -253,5 +251,5 @@ def open_for_run(
         device = "cuda" if torch.cuda.is_available() else "cpu"
         known[model] = asdict(choose_precision(experiment.model.precision, hidden, inner, device))
         write_checked_json(folder.environment_file, environment)
-        note(f"precision {known[model]['precision']}: {known[model]['reason']}")
+        observer.note(f"precision {known[model]['precision']}: {known[model]['reason']}")
     return PrecisionChoice(**known[model]), family_of(config.model_type)

@@ -23,6 +23,7 @@ from entailor.data.example import Split
 from entailor.engine.stopping import RunContext
 from entailor.engine.training import TrainingResult
 from entailor.errors import DivergedError, EntailorError, RunError, TrainingError
+from entailor.events import Event, Observer, StageProgress
 from entailor.methods import Method, TrainedMethod
 from entailor.methods.base import Range
 from entailor.runs.documents import well_formed
@@ -30,11 +31,11 @@ from entailor.runs.integrity import disk_trouble
 from entailor.runs.layout import RunFolder
 from entailor.runs.record import CurvePoint, read_checked_json, write_checked_json
 from entailor.runs.redaction import without_secrets
-from entailor.study.trial import Progress, TrialPlan, discard_leftovers, train_only
+from entailor.study.trial import TrialPlan, discard_leftovers, train_only
 from entailor.tasks import Task
 
 STUDY_FILE = "study.json"
-STUDY_VERSION = 3
+STUDY_VERSION = 4
 STUDY_KEYS = ("model", "method", "status", "budget", "search_space", "chosen", "best")
 STUDY_REMEDY = "Delete its folder and run again"
 SIMULATIONS = 20  # of a study, to estimate what pruning saves
@@ -62,6 +63,7 @@ class Tried:
         seconds: all the trial took, loading included.
         ended: UTC time.
         error: what went wrong, or None.
+        error_type: the name of its exception class, or None.
         failure: the kind of `error`: diverged (another setting may not); refused (whatever the setting); crashed (out
             of memory, or an error of the model's own code); None without an error, and in older studies.
     """
@@ -78,6 +80,7 @@ class Tried:
     seconds: float = 0.0
     ended: str = ""
     error: str | None = None
+    error_type: str | None = None
     failure: Failure | None = None
 
 
@@ -114,7 +117,6 @@ def search_candidates(
     task: Task,
     split: Split,
     folder: RunFolder,
-    on_progress: Progress,
     run_context: RunContext,
 ) -> list[TrialPlan]:
     """Spend the budget on each candidate that can be tuned; return the plans with the chosen settings.
@@ -128,8 +130,8 @@ def search_candidates(
         task: labels and input shape.
         split: its test is not looked at.
         folder: where studies are kept.
-        on_progress: told how each training goes.
-        run_context: who may stop it, and who is told a line for each setting that was tried.
+        run_context: who is told how each training goes, with a line for each setting; and who may stop
+            it.
 
     Raises:
         Stopped: somebody asked for it.
@@ -142,7 +144,7 @@ def search_candidates(
             key = plan.model, plan.candidate
             if key not in studies:
                 place = folder.study(plan.model, plan.candidate)
-                studies[key] = _Tuner(plan, budget, task, blind, place, on_progress, run_context).run()
+                studies[key] = _Tuner(plan, budget, task, blind, place, run_context).run()
             plan = with_settings(plan, studies[key].chosen)  # noqa: PLW2901 - the same plan, its settings chosen
         chosen.append(plan)
     return chosen
@@ -226,13 +228,12 @@ class _Tuner:
         task: Task,
         split: Split,
         folder: Path,
-        on_progress: Progress,
         run_context: RunContext,
     ) -> None:
         assert isinstance(plan.method, TrainedMethod)
         self.plan, self.method = replace(plan, seed=budget.search_seed, restarts=0), plan.method
         self.budget, self.task, self.split, self.folder = budget, task, split, folder
-        self.on_progress, self.run_context = on_progress, run_context
+        self.observer, self.stop = run_context.observer, run_context.stop
         self.ranges = search_ranges(plan.method)
         self.tried: list[Tried] = []
 
@@ -242,14 +243,14 @@ class _Tuner:
             self.tried.append(self._try())
             self._write_study("running", None)
             discard_leftovers(self.folder)
-            self.run_context.note(self._words(self.tried[-1]))
+            self.observer.note(self._words(self.tried[-1]))
         discard_leftovers(self.folder)  # which a kill right after a study was written leaves behind
         best = _best(self.tried, self.method.metric_for_best_model)
         study = Study(self.plan.model, self.plan.candidate, tuple(self.tried), best)
         if not finished:
             self._write_study("finished", study)
         if best is None:
-            self.run_context.note(
+            self.observer.note(
                 f"tuning {self.plan.candidate} on {self.plan.model}: none of {len(self.tried)} settings could "
                 f"be used. See "
                 "the errors above; the candidate keeps its own settings"
@@ -330,32 +331,34 @@ class _Tuner:
         trial = study.ask(_distributions(self.ranges))
         settings = {name: float(trial.params[name]) for name in self.ranges}
         attempt = _Attempt(self, trial)
-        number, result, error, failure = len(self.tried), TrainingResult(), None, None
+        number, result = len(self.tried), TrainingResult()
+        error: Exception | None = None
         # the name keeps checkpoints of two settings apart, also where the same values are drawn twice
         plan = replace(with_settings(self.plan, settings), candidate=f"{self.plan.candidate}, setting {number + 1}")
         try:
-            rest = (attempt.on_progress, attempt.on_evaluation, self.run_context)
-            result = train_only(plan, self.task, self.split, self.folder, *rest)
+            context = RunContext(Observer(attempt.relay), self.stop)
+            result = train_only(plan, self.task, self.split, self.folder, attempt.is_enough, context)
         except Exception as raised:  # a model's own code can raise anything, and other settings may do without
             if disk_trouble(raised):
                 raise
-            failure, error = _failure(raised), without_secrets(f"{type(raised).__name__}: {raised}")
-        told = study.tell(trial, state=TrialState.FAIL if failure else TrialState.PRUNED)
+            error = raised
+        told = study.tell(trial, state=TrialState.FAIL if error else TrialState.PRUNED)
         return Tried(
             number=number,
             settings=settings,
-            state="failed" if failure else attempt.state,
-            validation_accuracy=None if failure else result.best_accuracy,
-            validation_loss=None if failure else result.best_loss,
+            state="failed" if error else attempt.state,
+            validation_accuracy=None if error else result.best_accuracy,
+            validation_loss=None if error else result.best_loss,
             evaluations=tuple(attempt.evaluations),
             rungs={key: value for key, value in told.system_attrs.items() if key != "fixed_params"},
-            examples_seen=attempt.examples_begun if failure else result.examples_seen,
-            epochs=attempt.epochs if failure else result.epochs,
+            examples_seen=attempt.examples_begun if error else result.examples_seen,
+            epochs=attempt.epochs if error else result.epochs,
             # what an earlier sitting spent on this setting counts as well
             seconds=max(time.perf_counter() - attempt.began, result.train_seconds + result.evaluate_seconds),
             ended=_now(),
-            error=error,
-            failure=failure,
+            error=without_secrets(f"{type(error).__name__}: {error}") if error else None,
+            error_type=type(error).__name__ if error else None,
+            failure=_failure(error) if error else None,
         )
 
     def _used_up(self, examples_seen: int, seconds: float, evaluations: int) -> bool:
@@ -388,12 +391,16 @@ class _Attempt:
         self.step_examples = method.per_device_train_batch_size * method.gradient_accumulation_steps
         self.examples_begun = self.step_examples  # a setting that fails has cost its failing step at least
 
-    def on_progress(self, stage: str, done: int, of: int, words: str) -> None:
-        if stage == "train":
-            self.examples_begun = (done + 1) * self.step_examples
-        self.tuner.on_progress(f"{self.title}: {stage}", done, of, words)
+    def relay(self, event: Event) -> None:
+        """Pass an event on; its stage says of which setting it is, and its steps how many examples were begun."""
+        stage = event.data
+        if isinstance(stage, StageProgress):
+            if stage.name == "train":
+                self.examples_begun = (stage.done + 1) * self.step_examples
+            event = replace(event, data=replace(stage, name=f"{self.title}: {stage.name}"))
+        self.tuner.observer.on_event(event)
 
-    def on_evaluation(self, point: CurvePoint, examples_seen: int) -> bool:
+    def is_enough(self, point: CurvePoint, examples_seen: int) -> bool:
         method = self.tuner.method
         self.epochs = point.epoch
         self.evaluations.append(_value(method, point))

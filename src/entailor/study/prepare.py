@@ -1,0 +1,307 @@
+"""What stands before the first trial: data read and looked at, the run folder written, every trial planned.
+
+A folder that holds trials of another experiment or other data is refused here, before any work.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from entailor.config.experiment import Experiment
+from entailor.config.overrides import dump_checked_yaml, read_checked_yaml
+from entailor.config.plain import shown
+from entailor.data.bundled import with_bundled
+from entailor.data.splits import LoadedData, load_data, split_document
+from entailor.diagnostics.doctor import examine_run
+from entailor.errors import RunError, VersionError
+from entailor.evaluation.power import power_lines
+from entailor.events import Observer
+from entailor.models.precision import PrecisionChoice
+from entailor.runs.documents import well_formed
+from entailor.runs.environment import describe_environment
+from entailor.runs.integrity import disk_trouble
+from entailor.runs.layout import RunFolder
+from entailor.runs.lock import lock_run
+from entailor.runs.ownership import belongs_to_run
+from entailor.runs.record import RunRecord, clear_trial, read_checked_json, write_checked_json, write_text
+from entailor.study.external import check_external, known_external
+from entailor.study.plan import build_candidate, plan_trials, resolve
+from entailor.study.trial import TrialPlan
+from entailor.tasks import Task
+
+HOW_FILES_ARE_READ = frozenset(
+    ("external", "label_names", "no_gold", "delimiter", "encoding", "max_bytes", "max_rows", "max_labels")
+)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An experiment whose data are read and whose trials are planned.
+
+    Attributes:
+        experiment: as it was given, with the bundled data where no file is.
+        folder: its run folder, which is locked.
+        data: what was read.
+        task: labels and input shape.
+        environment: what environment.json holds.
+        records: complete and failed trials of earlier runs by folder; trials that are run now are added.
+        plans: every trial of the run in the order they run.
+    """
+
+    experiment: Experiment
+    folder: RunFolder
+    data: LoadedData
+    task: Task
+    environment: dict[str, Any]
+    records: dict[Path, RunRecord]
+    plans: list[TrialPlan]
+
+
+@contextmanager
+def prepare(experiment: Experiment, observer: Observer) -> Iterator[Prepared]:
+    """Read data, write the run folder and plan every trial; the folder is locked until the end.
+
+    Args:
+        experiment: what to run.
+        observer: who is told of data, models and candidates that are left out.
+
+    Raises:
+        EntailorError: bad configuration, data or model, or a run folder of another experiment or in use.
+        RunError: also where the disk is full or the folder cannot be written, whatever runs inside.
+    """
+    experiment = experiment.model_copy(update={"data": with_bundled(experiment.data)})
+    folder = RunFolder(experiment.out)
+    candidates = {name: build_candidate(name, settings, experiment) for name, settings in experiment.methods.items()}
+    resolved = resolve(experiment, candidates)
+    with lock_run(folder.path):  # before anything in it is looked at
+        try:
+            folder.check_version()
+            refuse_inputs_in(folder, experiment)
+            records = earlier_records(folder, observer)
+            complete = {record.name for record in records.values() if record.status == "complete"}
+            check_same_experiment(folder, resolved, complete)
+            data = load_data(experiment.data)
+            task = Task(data.labels, data.is_pair)
+            check_external(experiment.data)
+            needs_models = any(candidate.method.needs_backbone for candidate in candidates.values())
+            environment = prepare_folder(folder, resolved, data, observer, records, needs_models=needs_models)
+            tell_of_data(experiment, data, folder, observer)
+            plans = plan_trials(experiment, candidates, task, folder, environment, observer)
+            seeds = Counter((plan.model, plan.candidate) for plan in plans if plan.method.is_seeded)
+            num_candidates = len({(plan.model, plan.candidate) for plan in plans})
+            for text in power_lines(len(data.split.test), num_candidates, max(seeds.values(), default=0)):
+                observer.note(text)
+            yield Prepared(experiment, folder, data, task, environment, records, plans)
+        except OSError as error:
+            if problem := disk_trouble(error):
+                raise RunError(
+                    f"{folder.path}: cannot be written: {problem}. Then run the same command again"
+                ) from error
+            raise
+
+
+def earlier_records(folder: RunFolder, observer: Observer) -> dict[Path, RunRecord]:
+    """Return what trials of earlier runs gave, by folder; none where not one of them is complete.
+
+    A damaged record is removed, and its trial so counts as not run.
+    """
+    records = {}
+    for place in folder.trial_folders():
+        try:
+            records[place] = RunRecord.read(place)
+        except VersionError:
+            raise
+        except RunError as error:
+            observer.note(f"skipped: {error}")
+            clear_trial(place)
+    return records if any(record.status == "complete" for record in records.values()) else {}
+
+
+def refuse_inputs_in(folder: RunFolder, experiment: Experiment) -> None:
+    """Refuse data and models that the run could overwrite or delete.
+
+    Raises:
+        RunError: one lies where the run writes.
+    """
+    data = experiment.data
+    for source in (data.train, data.validation, data.test, *data.external, *experiment.models):
+        if source and belongs_to_run(Path(source).expanduser(), folder.path):
+            raise RunError(
+                f"{source}: read by this run, and lies where it writes. Copy it elsewhere, or give another --out"
+            )
+
+
+def check_same_experiment(folder: RunFolder, resolved: dict[str, Any], complete_candidates: set[str]) -> None:
+    """Refuse a folder whose trials were run under other settings; further candidates, models and seeds are welcome.
+
+    Args:
+        folder: the run folder.
+        resolved: the experiment with every default written out.
+        complete_candidates: candidates with a complete trial; the settings of others may change.
+
+    Raises:
+        RunError: the folder belongs to another experiment.
+    """
+    if not complete_candidates:
+        return
+    earlier = read_checked_yaml(folder.experiment_file, "Put a copy of it back, or give another --out")
+    with well_formed(RunError, folder.experiment_file, "Put a copy of it back, or give another --out"):
+        common = [
+            name for name in earlier.get("methods", {}) if name in complete_candidates & resolved["methods"].keys()
+        ]
+        there, here = (
+            {
+                **{key: values.get(key) for key in ("model", "prompt", "restarts", "budget")},
+                # Nothing is trained for an external test set, so one may be added to a finished run; how files are
+                # read may change with it, for the split is compared by its content.
+                "data": {
+                    key: value for key, value in (values.get("data") or {}).items() if key not in HOW_FILES_ARE_READ
+                },
+                "methods": {name: values["methods"][name] for name in common},
+            }
+            for values in (earlier, resolved)
+        )
+        differing = list(_differences("", there, here))
+    if differing:
+        raise RunError(
+            f"{folder.path} holds another experiment ({'; '.join(differing)}). "
+            "Give another --out, or the settings in its experiment.yaml"
+        )
+
+
+def _differences(key: str, there: Any, here: Any) -> Iterator[str]:
+    if isinstance(there, dict) and isinstance(here, dict):
+        for name in sorted({*there, *here}, key=str):
+            yield from _differences(f"{key}.{name}".removeprefix("."), there.get(name), here.get(name))
+    elif there != here:
+        yield f"{key}: {shown(there)} there, {shown(here)} here"
+
+
+def prepare_folder(
+    folder: RunFolder,
+    resolved: dict[str, Any],
+    data: LoadedData,
+    observer: Observer,
+    records: dict[Path, RunRecord],
+    *,
+    needs_models: bool = True,
+) -> dict[str, Any]:
+    """Write experiment, split and environment; return the environment, keeping choices an earlier run measured.
+
+    Args:
+        folder: the run folder.
+        resolved: the experiment with every default written out.
+        data: what was read.
+        observer: who is told of a file that is written again because it is damaged.
+        records: of earlier trials; where there are none, what stands in the folder is replaced.
+        needs_models: whether a candidate runs on a model.
+
+    Raises:
+        RunError: the data have changed since the folder's trials were run, or it cannot be written.
+    """
+    split = split_document(data.split)
+    environment = {**describe_environment(models=needs_models), "precision": {}}
+    earlier = _earlier_environment(folder, observer)
+    if records:
+        check_same_data(folder, split["fingerprint"], earlier, observer)
+        environment["precision"] = earlier.get("precision") or _precision_in(records.values())
+        environment["placement"] = earlier.get("placement", {})
+        written = read_checked_yaml(folder.experiment_file, "Give another --out")
+        with well_formed(RunError, folder.experiment_file, "Give another --out"):
+            resolved = _with_earlier(written, resolved)
+    elif earlier.get("model_settings") == resolved["model"]:
+        # broken off before a trial was complete: another measurement could make its checkpoints useless
+        environment["precision"] = earlier.get("precision", {})
+    environment["model_settings"] = resolved["model"]
+    environment["data"] = {
+        "notes": list(data.notes),
+        "findings": [asdict(found) for found in data.findings],
+        "fingerprint": data.fingerprint,
+    }
+    environment["command"] = f"entailor compare --config {shlex.quote(str(folder.experiment_file))}"
+    try:
+        folder.mark()
+        if not records:
+            for failed in folder.trial_folders():
+                clear_trial(failed)
+        write_text(folder.experiment_file, dump_checked_yaml(resolved))
+        write_checked_json(folder.split_file, split)
+        write_checked_json(folder.environment_file, environment)
+    except OSError as error:
+        problem = disk_trouble(error) or error.strerror
+        raise RunError(f"{folder.path}: cannot be written: {problem}, or give another --out") from None
+    return environment
+
+
+def check_same_data(folder: RunFolder, fingerprint: str, environment: dict[str, Any], observer: Observer) -> None:
+    """Refuse data that are not those of the folder's trials; where split.json is damaged the environment knows them.
+
+    Raises:
+        RunError: the data have changed, or nothing tells whether they have.
+    """
+    try:
+        earlier = read_checked_json(folder.split_file, "Give another --out").get("fingerprint")
+    except RunError as error:
+        earlier = environment.get("data", {}).get("fingerprint")
+        if earlier is None:
+            raise
+        observer.note(f"written again: {error}")
+    if earlier != fingerprint:
+        raise RunError(f"{folder.path}: the data have changed since its trials were run. Give another --out")
+
+
+def _earlier_environment(folder: RunFolder, observer: Observer) -> dict[str, Any]:
+    if not folder.environment_file.exists():
+        return {}
+    try:
+        found = read_checked_json(folder.environment_file, "It is written again")
+        with well_formed(RunError, folder.environment_file, "It is written again"):
+            _Environment.model_validate(found)
+    except RunError as error:
+        observer.note(str(error))
+        return {}
+    return found
+
+
+class _Environment(BaseModel):
+    """What is taken from the environment.json of an earlier run."""
+
+    precision: dict[str, PrecisionChoice] = {}
+    placement: dict[str, Any] = {}
+    data: dict[str, Any] = {}
+
+
+def _precision_in(records: Iterable[RunRecord]) -> dict[str, Any]:
+    """Return the precision each model was trained in, from records, where environment.json is lost."""
+    return {
+        record.model: {"precision": record.provenance.get("precision"), "reason": record.provenance["precision_reason"]}
+        for record in records
+        if record.curve and record.status == "complete" and "precision_reason" in record.provenance
+    }
+
+
+def _with_earlier(earlier: dict[str, Any], resolved: dict[str, Any]) -> dict[str, Any]:
+    """Add candidates, models and seeds the folder was run with before: experiment.yaml makes all it holds."""
+    added = ("models", "seeds", "learning_curve")
+    both = {key: list(dict.fromkeys([*earlier.get(key, ()), *resolved[key]])) for key in added}
+    data = {**resolved["data"], "external": known_external(earlier, resolved)}
+    return {**resolved, **both, "data": data, "methods": {**earlier.get("methods", {}), **resolved["methods"]}}
+
+
+def tell_of_data(experiment: Experiment, data: LoadedData, folder: RunFolder, observer: Observer) -> None:
+    """Tell what was read and what is odd about it, and let the doctor look."""
+    for note in data.notes:
+        observer.note(note.rstrip())
+    for found in data.findings:
+        say = observer.warn if found in data.reading else observer.note
+        say(f"{found.severity}: {found.message}. {found.remedy}".rstrip())
+    if experiment.doctor:
+        examine_run(folder, data, observer)
