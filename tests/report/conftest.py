@@ -10,6 +10,7 @@ import pytest
 from entailor.config.overrides import dump_checked_yaml
 from entailor.evaluation.comparison import compare_records
 from entailor.evaluation.external import compare_external
+from entailor.events import Event
 from entailor.runs.layout import RunFolder
 from entailor.runs.record import NO_MODEL, Costs, CurvePoint, Prediction, RunRecord, write_checked_json, write_text
 
@@ -104,7 +105,9 @@ def make_record(row: tuple, seed: int, n: int, model: str = MODEL) -> RunRecord:
             epochs=float(epochs),
             truncated_share=0.012,
         ),
-        events=("predictions collapsed to one label; started again with seed 1001",) if name == "p_tuning" else (),
+        events=(Event("restart", "warning", "predictions collapsed to one label; started again with seed 1001"),)
+        if name == "p_tuning"
+        else (),
         curve=tuple(curve),
         predictions=make_predictions(accuracy, seed, n),
         temperature=1.3 if accuracy else 1.0,

@@ -72,7 +72,7 @@ def full(comparison: dict[str, Any]) -> dict[str, Any]:
             "failed": [],
             "sentence": "lora, best at 1,000 labels: more labels are worth it.",
         },
-        "estimate": {"probe_seconds": 9.0, "candidates": [estimate_row], "all_trials": pair},
+        "estimate": {"candidates": [estimate_row], "all_trials": pair},
         "test_access": {"test": {"examples": 100, "sha256": "d" * 32}, "reads": reads},
     }
 
@@ -131,12 +131,13 @@ def test_budgets_in_words(budget, words):
 
 def test_an_estimate_names_what_could_not_be_found_out_and_the_day_it_ends():
     row = {"model": "m", "method": "lora", "trials": 3, "error": None, "trial_seconds": 60.0, "tuning_seconds": 0.0}
-    row |= {"curve_seconds": 30.0, "seconds": 210.0, "peak_memory_bytes": 10**9, "peak_gpu_memory_bytes": None}
+    row |= {"curve_seconds": 30.0, "seconds": 210.0, "peak_memory_bytes": 10**9}
     broken = {**row, "method": "full", "error": "ModelError: no such file"}
-    expected = {"candidates": [row, broken], "seconds": 100_000.0, "peak_memory_bytes": 10**9, "probe_seconds": 4.0}
+    expected = {"candidates": [row, broken], "seconds": 100_000.0, "peak_memory_bytes": 10**9}
+    expected |= {"low": 50_000.0, "high": 200_000.0}
     lines = estimate_lines({**expected, "ends": "2026-01-02T11:30:00+00:00"})
     assert re.search(r"lora\s+3\s+60 s\s+–\s+30 s\s+4 min\s+1.0 GB", lines[1])
     assert lines[3] == "  full: ModelError: no such file"
     assert lines[-1] == (
-        "estimate: about 27.8 h, until 11:30 1 day later, with up to 1.0 GB of memory (measured in 4.0 s)"
+        "estimate: about 27.8 h (13.9 h to 55.6 h), until 11:30 1 day later, with up to 1.0 GB of memory"
     )

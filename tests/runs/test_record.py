@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from tests.conftest import reseal
 
 from entailor.errors import RunError, VersionError
+from entailor.events import Event
 from entailor.runs.documents import json_lines
 from entailor.runs.integrity import checksums
 from entailor.runs.layout import RunFolder
@@ -43,7 +44,7 @@ RECORD = RunRecord(
     labels=("yes", "no"),
     hyperparameters={"r": 8, "target_modules": ["query"]},
     costs=Costs(train_seconds=1.5, latency_p50_ms=None, trainable_parameters=12),
-    events=("restart: once",),
+    events=(Event("restart", "warning", "restart: once"),),
     provenance={"precision": "fp32"},
     curve=(CurvePoint(1, 0.5, train_loss=0.7), CurvePoint(2, 1.0, validation_loss=0.6, validation_accuracy=0.5)),
     predictions=(
@@ -131,7 +132,7 @@ def cut(path: Path, share: float) -> None:
         (lambda at: (at / "record.json").write_text("[1]"), "", "damaged"),
         (lambda at: (at / "record.json").write_text('{"version": 1}'), "", "damaged"),
         (lambda at: (at / "record.json").write_bytes(b"\xff"), "record.json", "cannot be read"),
-        (lambda at: set_in(at / "record.json", version=4), "record.json", "a later release of Entailor"),
+        (lambda at: set_in(at / "record.json", version=5), "record.json", "a later release of Entailor"),
         (lambda at: reseal(at, costs={"price": 3}), "", "price"),
         (lambda at: reseal(at, surprise=3), "", "surprise"),
         (lambda at: set_in(at / "record.json", seed=7), "record.json", "damaged or changed by hand"),

@@ -50,6 +50,7 @@ class Method(Settings, ABC):
         needs_pair: True where a single text makes no sense.
         deterministic: True where the seed changes nothing, so one trial is enough.
         families: the kinds of models it works on.
+        train_passes: what training on an example takes, in forward passes through the model; 0 without training.
         stores_whole_model: True where the saved folder is a checkpoint of its own.
     """
 
@@ -58,6 +59,7 @@ class Method(Settings, ABC):
     needs_backbone: ClassVar[bool] = True
     needs_pair: ClassVar[bool] = False
     deterministic: ClassVar[bool] = False
+    train_passes: ClassVar[float] = 1.0
     stores_whole_model: ClassVar[bool] = False
     families: ClassVar[frozenset[Family]] = frozenset({"encoder", "decoder"})
 
@@ -86,6 +88,11 @@ class Method(Settings, ABC):
         return {}
 
     @property
+    def calibrates_on_validation(self) -> bool:
+        """Whether a method without training scores validation once."""
+        return False
+
+    @property
     def objective(self) -> Objective:
         """Whether the checkpoint is loaded with a classification head, or as the language model it is."""
         return "classify"
@@ -108,6 +115,7 @@ Epochs = Annotated[float, Field(gt=0, description="Passes over the training spli
 class TrainedMethod(Method):
     """Settings of the one training loop; `transformers.TrainingArguments` has the same names."""
 
+    train_passes: ClassVar[float] = 2.0
     learning_rate: LearningRate = 5e-5
     head_learning_rate: HeadLearningRate = None
     num_train_epochs: Epochs = 3.0

@@ -18,6 +18,7 @@ class FullFinetuning(TrainedMethod, name="full_finetuning"):
 
     summary: ClassVar[str] = "every weight is trained"
     stores_whole_model: ClassVar[bool] = True
+    train_passes: ClassVar[float] = 3.0
 
     learning_rate: LearningRate = 5e-5
 

@@ -46,6 +46,7 @@ class InContext(Method, name="in_context"):
 
     summary: ClassVar[str] = "zero-, one- or few-shot prompting"
     families: ClassVar[frozenset[Family]] = frozenset({"decoder"})
+    train_passes: ClassVar[float] = 0.0
 
     num_fewshot: int = Field(default=0, ge=0)
     """Demonstrations in front of each example; 0: none."""
@@ -80,6 +81,11 @@ class InContext(Method, name="in_context"):
                 f"{len(self.demonstration_ids)}. Make them agree"
             )
         return InContextClassifier(self, backbone, task, seed)
+
+    @property
+    def calibrates_on_validation(self) -> bool:
+        """Whether the validation split must be scored before test."""
+        return self.calibration == "batch" or self.fit_temperature
 
     @property
     def objective(self) -> Objective:
@@ -118,7 +124,7 @@ class InContextClassifier(TransformerClassifier, PromptedClassifier):
     @property
     def needs_validation(self) -> bool:
         """Whether the validation split must be scored before `calibrate`."""
-        return self.method.calibration == "batch" or self.method.fit_temperature
+        return self.method.calibrates_on_validation
 
     def demonstrate(self, train: Sequence[Example]) -> tuple[str, ...]:
         """Choose demonstrations from train alone, and estimate the bias that needs no data.

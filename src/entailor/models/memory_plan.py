@@ -360,12 +360,12 @@ def expected_speed(plan: Placement) -> str:
     if place != "cpu" or not body:
         return f"speed is not measured on {place}"
     bits = 4 if plan.settings.load_in_4bit else 8 if plan.settings.load_in_8bit else 32
-    rate = _forward_gflops(bits)
+    rate = forward_gflops(bits)
     return f"about {float(f'{rate * 1e9 / (2 * body):.2g}'):,.0f} tokens a second forward ({rate:.0f} GFLOP/s measured)"
 
 
 @lru_cache
-def _forward_gflops(bits: int) -> float:
+def forward_gflops(bits: int) -> float:
     """Measure products of 256 tokens with one layer of 1024 x 1024, for a fifth of a second at most."""
     width, tokens = 1024, 256
     settings = ModelSettings(load_in_4bit=bits == 4, load_in_8bit=bits == 8)

@@ -22,7 +22,7 @@ def estimate_lines(expected: Mapping[str, Any]) -> list[str]:
     """Return what is expected of a run as aligned lines, and when it will end.
 
     Args:
-        expected: `candidates`, `seconds`, `peak_memory_bytes`, `probe_seconds` and `ends`, as the experiment gives
+        expected: `candidates`, `seconds`, `low`, `high`, `peak_memory_bytes` and `ends`, as the experiment gives
         them.
     """
     names = _names(expected["candidates"])
@@ -37,17 +37,19 @@ def estimate_lines(expected: Mapping[str, Any]) -> list[str]:
             candidate["curve_seconds"] or None,
             candidate["seconds"],
         )
-        memory = candidate["peak_gpu_memory_bytes"] or candidate["peak_memory_bytes"]
-        lines.append((f"  {name}", str(candidate["trials"]), *map(duration, parts), size(memory)))
+        lines.append(
+            (f"  {name}", str(candidate["trials"]), *map(duration, parts), size(candidate["peak_memory_bytes"]))
+        )
     failed = [
         f"  {name}: {candidate['error']}"
         for name, candidate in zip(names, expected["candidates"], strict=True)
         if candidate["error"]
     ]
     ends = datetime.fromisoformat(expected["ends"])
+    low, high = duration(expected["low"]), duration(expected["high"])
     total = (
-        f"estimate: about {duration(expected['seconds'])}, until {ends:%H:%M}{_days(expected)}, with up to "
-        f"{size(expected['peak_memory_bytes'])} of memory (measured in {duration(expected['probe_seconds'])})"
+        f"estimate: about {duration(expected['seconds'])} ({low} to {high}), "
+        f"until {ends:%H:%M}{_days(expected)}, with up to {size(expected['peak_memory_bytes'])} of memory"
     )
     return [*align(lines, left={0}), *failed, total]
 

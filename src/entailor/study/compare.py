@@ -175,8 +175,9 @@ def _estimate(prepared: Prepared) -> dict[str, Any]:
         points=[point for point in points if finished_point(point) is None],
         tuned={(study["model"], study["method"]) for study in studies if study["status"] == "finished"},
         budget=experiment.budget,
+        placement=prepared.environment["placement"],
     )
-    return estimate_trials(work, prepared.task, split, folder)
+    return estimate_trials(work, split, folder)
 
 
 def choices_made(plans: Iterable[TrialPlan], points: Iterable[PointPlan]) -> dict[str, str]:
