@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from tests.observers import listener
 
 from entailor.data.example import Example, Split
 from entailor.data.words import words_of
@@ -26,7 +27,7 @@ def test_a_check_is_one_file_that_registers_itself():
 def test_few_rows_are_looked_at_as_far_as_they_go():
     told: list[str] = []
     split = Split(singles(("good text", "a"), ("bad text", "b")), (), ())
-    results = {one.name: one for one in examine(Evidence(split, ("a", "b"), is_pair=False), told.append)}
+    results = {one.name: one for one in examine(Evidence(split, ("a", "b"), is_pair=False), listener(note=told.append))}
     assert len(told) == len(results) == 8
     assert "at least 60" in (results["label_noise"].outcome.skipped or "")
     assert "at least 60" in (results["artefacts"].outcome.skipped or "")

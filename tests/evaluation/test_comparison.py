@@ -98,10 +98,10 @@ def test_models_are_named_where_there_are_several(record):
 
 def test_failed_trials_are_kept_with_their_reasons(record):
     bad = replace(record("p_tuning"), status="failed", error="loss is not a number", predictions=())
-    half = replace(record("lora", seed=1), status="failed", error="killed", predictions=())
+    half = replace(record("lora", seed=1), status="failed", error="killed", error_type="RunError", predictions=())
     found = compare_records([record("lora"), bad, half])
     assert [row["method"] for row in found["candidates"]] == ["lora"]
-    assert found["candidates"][0]["failed_seeds"] == [{"seed": 1, "error": "killed"}]
+    assert found["candidates"][0]["failed_seeds"] == [{"seed": 1, "error": "killed", "error_type": "RunError"}]
     assert {(one["method"], one["error"]) for one in found["failed"]} == {
         ("p_tuning", "loss is not a number"),
         ("lora", "killed"),

@@ -14,6 +14,7 @@ from tests.kill import environment
 from tests.observers import listener
 
 import entailor.study.compare
+import entailor.study.prepare
 from entailor.data.readers import ReadOptions
 from entailor.diagnostics.doctor import validate
 from entailor.engine.checkpoint import CheckpointStore
@@ -121,14 +122,14 @@ def test_wrong_data_leave_no_folder_and_no_lock(quick, tmp_path, above):
 
 
 def test_the_second_process_on_a_new_folder_is_refused_while_the_first_reads_its_data(quick, monkeypatch):
-    read = entailor.study.compare.load_data
+    read = entailor.study.prepare.load_data
 
     def reading(settings):
         with pytest.raises(RunError, match="in use by process"), lock_run(Path(quick.out)):
             pass
         return read(settings)
 
-    monkeypatch.setattr(entailor.study.compare, "load_data", reading)
+    monkeypatch.setattr(entailor.study.prepare, "load_data", reading)
     assert len(compare(quick).records) == 2
 
 

@@ -64,7 +64,12 @@ def counting(*, quiet: bool) -> Iterator[Observer]:
 
 def notes(*, quiet: bool) -> Observer:
     """Give an observer that writes remarks and no progress, for work that runs no trial."""
-    return Observer(lambda event: remark(event.text) if event.severity == "warning" or not quiet else None)
+
+    def show(event: Event) -> None:
+        if event.data is None and (event.severity == "warning" or not quiet):
+            remark(event.text)
+
+    return Observer(show)
 
 
 def _outcome(record: RunRecord, reused: bool) -> str:
