@@ -565,7 +565,6 @@ def over_model(model: Path, folder: Path) -> Sequence[Words]:
         ["compare", "--model", str(model), "--methods", "lora", *train, *out],
         ["models", "pull", str(model)],
         ["validate", "--model", str(model), *train],
-        ["bench", "--model", str(model), "--methods", "lora", "--seconds", "0.01", *train],
     ]
 
 

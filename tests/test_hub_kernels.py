@@ -94,7 +94,6 @@ def test_no_command_uses_a_package_that_fetches_code(planted, tiny_model, tmp_pa
         "verify": "verify --run run",
         "diff": "diff run run",
         "env": "env",
-        "bench": "bench --help",  # it measures for minutes, through the same imports as train
         "config-schema": "config-schema",
     }
     known = {one.name or one.callback.__name__ for one in cli.app.registered_commands}

@@ -72,7 +72,6 @@ VERBS = {
     ("models", "list"): {"--json"},
     ("models", "pull"): {"--revision"},
     ("env",): {"--json"},
-    ("bench",): {"--model", "--methods", "--train", "--seconds", "--json", "--quiet"},
     ("config-schema",): set(),
 }
 

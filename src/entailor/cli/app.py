@@ -12,7 +12,7 @@ import typer
 
 from entailor.cli.arguments import refuse_old_flags
 from entailor.cli.compare import compare, train
-from entailor.cli.environment import bench, config_schema, env, models_list, models_pull
+from entailor.cli.environment import config_schema, env, models_list, models_pull
 from entailor.cli.output import print_result, remark
 from entailor.cli.predict import evaluate, predict
 from entailor.cli.runs import diff, report, verify
@@ -32,7 +32,7 @@ models_app = typer.Typer(no_args_is_help=True, help="List the models that are kn
 app.add_typer(models_app, name="models")
 
 
-for command in (compare, train, evaluate, predict, validate, report, merge, export, serve, verify, diff, env, bench):
+for command in (compare, train, evaluate, predict, validate, report, merge, export, serve, verify, diff, env):
     app.command()(command)
 app.command()(config_schema)
 models_app.command("list")(models_list)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from entailor.cli.options import AsJson, Quiet
+from entailor.cli.options import AsJson
 from entailor.cli.output import print_result
 
 
@@ -51,32 +51,6 @@ def env(as_json: AsJson = False) -> None:
     for key, value in found.items():
         words = ", ".join(value) or "none" if isinstance(value, list) else value
         print_result(f"{key.replace('_', ' ')}: {'unknown' if words is None else words}")
-
-
-def bench(
-    model: Annotated[str | None, typer.Option("--model", help="The model. Default: the encoder that ships.")] = None,
-    methods: Annotated[
-        str | None, typer.Option("--methods", help="Names with commas. Default: those trained on an encoder.")
-    ] = None,
-    train: Annotated[str | None, typer.Option("--train", help="Labelled examples. Default: the bundled data.")] = None,
-    seconds: Annotated[float, typer.Option("--seconds", help="Of each method in each precision.", min=0.01)] = 5.0,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
-) -> None:
-    """Measure this machine with a model, in a minute or two.
-
-    Shows the speed of matrix products and memory, examples a second of each method, and the precision that wins.
-    """
-    from dataclasses import asdict
-
-    from entailor.bench import DEFAULT_METHODS, bench_text
-    from entailor.bench import bench as run_bench
-    from entailor.cli.progress import notes
-    from entailor.config.experiment import DEFAULT_MODEL
-
-    names = [name.strip() for name in methods.split(",") if name.strip()] if methods else DEFAULT_METHODS
-    result = run_bench(model or DEFAULT_MODEL, names, train_file=train, seconds=seconds, observer=notes(quiet=quiet))
-    print_result(json.dumps(asdict(result), indent=2) if as_json else bench_text(result))
 
 
 def config_schema() -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from entailor.config.experiment import BudgetSettings
 from entailor.data.example import Example, Split
-from entailor.engine.speed import SAMPLE, ModelFacts, facts_of
+from entailor.engine.speed import SAMPLE, ModelFacts, crowd, facts_of
 from entailor.errors import RunError
 from entailor.methods import TrainedMethod
 from entailor.models.memory import resident_bytes
@@ -98,12 +98,12 @@ def cost_of(plan: TrialPlan, split: Split, facts: ModelFacts | None) -> Candidat
     sizes = {name: len(part) for name, part in split.parts()}
     if facts is None:
         characters = sum(map(_characters, split.train[:SAMPLE])) / min(SAMPLE, sizes["train"])
-        seconds = WORDS_SECONDS + WORD_SECONDS * characters * sizes["train"]
+        seconds = crowd() * (WORDS_SECONDS + WORD_SECONDS * characters * sizes["train"])
         return CandidateCost(plan.model, plan.candidate, train=seconds, peak_memory_bytes=resident_bytes())
     method = plan.method
     tokens = facts.tokens + getattr(method, "num_virtual_tokens", 0)
     forward = tokens * facts.operations / facts.speed  # seconds of one example
-    load = 2 * facts.load_bytes / LOAD_BYTES_A_SECOND
+    load = crowd() * 2 * facts.load_bytes / LOAD_BYTES_A_SECOND
     evaluations, train, batch_tokens, kept = 0.0, 0.0, plan.scoring_batch_tokens, 0
     if isinstance(method, TrainedMethod):
         step = tokens * facts.operations / facts.training_speed

@@ -1,13 +1,17 @@
 """What this machine does with a model: its arithmetic, its memory, and examples a second of each method.
 
+    python benchmarks/machine.py --model NAME --methods lora,full_finetuning --seconds 5
+
 Runs the loops that training and scoring use, on rows of the bundled data or of the user's file, for seconds.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import count, islice
 from statistics import median
 from typing import Any
@@ -15,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from entailor.config.experiment import DataSettings, ModelSettings
+from entailor.config.experiment import DEFAULT_MODEL, DataSettings, ModelSettings
 from entailor.data.example import Example
 from entailor.data.readers import read_examples
 from entailor.data.splits import load_data
@@ -79,7 +83,7 @@ class MethodSpeed:
 
 @dataclass(frozen=True)
 class BenchResult:
-    """What `entailor bench` prints.
+    """What is printed.
 
     Attributes:
         model: as the user named it.
@@ -222,3 +226,23 @@ def bench_text(result: BenchResult) -> str:
             f"{one.score_examples_per_second:>10.1f} {one.peak_memory_bytes / 2**30:>8.2f} GB"
         )
     return "\n".join([*lines, "* trains faster; bf16 rounds to three digits, so compare takes it where it gains much"])
+
+
+def main() -> None:
+    """Measure, and print a table or JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default=DEFAULT_MODEL)
+    parser.add_argument("--methods", default=",".join(DEFAULT_METHODS), help="names with commas")
+    parser.add_argument("--train", help="labelled examples; default: the bundled data")
+    parser.add_argument("--seconds", type=float, default=5.0, help="of each method in each precision")
+    parser.add_argument("--json", action="store_true")
+    asked = parser.parse_args()
+    observer = Observer(lambda event: print(event.text, flush=True) if event.data is None and not asked.json else None)
+    result = bench(
+        asked.model, asked.methods.split(","), train_file=asked.train, seconds=asked.seconds, observer=observer
+    )
+    print(json.dumps(asdict(result), indent=2) if asked.json else bench_text(result))
+
+
+if __name__ == "__main__":
+    main()
