@@ -334,7 +334,7 @@ def test_what_does_not_pass_is_kept_under_another_name(finished_run, tmp_path, m
     [
         ("lora", ["sklearn"], r"not for lora: only baselines.* Fitting: transformers, adapter, onnx, onnx-int8"),
         ("majority", ["onnx"], r"not for majority: the classifier is no checkpoint.* Fitting: sklearn"),
-        ("linear_probe", ["transformers"], r"Fitting: none"),
+        ("linear_probe", ["transformers"], r"Fitting: onnx, onnx-int8"),
         ("lora", ["pickle"], r"'pickle' is no format\. Known are"),
     ],
 )

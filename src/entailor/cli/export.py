@@ -16,7 +16,7 @@ def export(
     run: Run,
     formats: Annotated[
         str,
-        typer.Option("--format", help="transformers, adapter, sklearn, onnx, onnx-int8; several with commas."),
+        typer.Option("--format", help="transformers, adapter, sklearn, onnx, onnx-int8, gguf, gguf-f16; several with commas."),
     ],
     out: Annotated[Path, typer.Option("--out", help="A new folder; with several formats one folder each in it.")],
     margin: Annotated[

@@ -17,6 +17,8 @@ _USE = {
     "`python predict.py [BASE] < lines.jsonl`.",
     "sklearn": "`pip install numpy`, then `python predict.py < lines.jsonl`.",
     "onnx": "`pip install numpy tokenizers onnxruntime`, then `python predict.py < lines.jsonl`.",
+    "gguf": "`pip install numpy tokenizers llama-cpp-python`, then `python predict.py < lines.jsonl`.",
+    "gguf-f16": "`pip install numpy tokenizers llama-cpp-python`, then `python predict.py < lines.jsonl`.",
     "onnx-int8": "`pip install numpy tokenizers onnxruntime`, then `python predict.py < lines.jsonl`.",
 }  # fmt: skip
 
@@ -73,7 +75,9 @@ def model_card(values: Mapping[str, Any], record: RunRecord, proof: Proof) -> st
         "",
         "## Proof",
         "",
-        f"Every recorded test example was scored again by this folder's own `predict.py`: {len(proof.flips)} labels "
+        "Every recorded test example was scored again by this folder's own `predict.py`"
+        + (f", run by {proof.engine}" if proof.engine else "")
+        + f": {len(proof.flips)} labels "
         f"changed, the largest change of a log-probability is {proof.largest_change:.2g}; at most "
         f"{proof.loss_bound:.2%} of accuracy is lost (95 %). `verification.json` has the rest.",
         "",

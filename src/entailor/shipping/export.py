@@ -20,6 +20,7 @@ from entailor.engine.scorer import score
 from entailor.errors import ConfigError, OutputError
 from entailor.methods import Classifier
 from entailor.methods.registry import build_method
+from entailor.methods.static_embedding import StaticEmbeddingClassifier
 from entailor.models.load import open_model
 from entailor.models.resolve.package import KNOWN_PACKAGES
 from entailor.models.resolve.source import ModelFolder
@@ -33,14 +34,18 @@ from entailor.shipping.formats import (
     check_format,
     input_settings,
     write_adapter,
+    write_gguf,
     write_linear,
     write_transformers,
 )
+from entailor.shipping.gguf_export import GGUF_TYPES
 from entailor.shipping.manifest import CARD_FILE, MANIFEST_VERSION, PROOF_FILE, library_versions, write_manifest
 from entailor.shipping.restoring import find_trial, load_classifier, read_saved
 from entailor.shipping.verification import Proof, Reference, ask_in_fresh_process, fuzz_texts, job_of, judge
 
 DEFAULT_MARGIN = 0.01
+ROUNDED = ("onnx-int8", "gguf-f16")
+"""Formats that round weights."""
 FUZZ_WORDS = ("cat", "dog", "red", "some", "no", "yes")
 Note = Callable[[str], None]
 Ask = Callable[[Path, dict[str, Any]], dict[str, Any]]
@@ -68,6 +73,8 @@ class ExportReport:
             f"{len(proof.flips)} of {proof.examples:,} labels changed, largest change of a log-probability "
             f"{proof.largest_change:.2g}, {proof.size_bytes / 1e6:.1f} MB, {proof.p50_ms:.1f} ms an example"
         )
+        if proof.engine:
+            found += f", run by {proof.engine}"
         if proof.passed:
             return f"{self.format}: {self.folder} ({found}{f'; {self.variant}' if self.variant else ''})"
         return f"{self.format}: refused, kept as {self.folder}: {'; '.join(proof.problems)}"
@@ -135,11 +142,16 @@ class Source:
 
     def _ids(self, inputs: Sequence[Any], encoded: Sequence[Any]) -> list[Any]:
         """Return what the export's tokenizer must give, as it gives it."""
+        in_order = sorted(encoded, key=lambda item: item.example_index)
         if hasattr(encoded[0], "input_ids"):
+            return [[[*one.input_ids], [*(one.token_type_ids or ())]] for one in in_order]
+        if hasattr(encoded[0], "parts"):
             return [
-                [[*one.input_ids], [*(one.token_type_ids or ())]]
-                for one in sorted(encoded, key=lambda item: item.example_index)
+                [[*ids] for part in one.parts for ids in (part.input_ids, part.token_type_ids or ())]
+                for one in in_order
             ]
+        if isinstance(self.classifier, StaticEmbeddingClassifier):
+            return [[list(ids) for ids in one.texts] for one in in_order]
         vectorizers = getattr(self.classifier, "vectorizers", [])
         texts = [item.texts for item in encoded] if vectorizers else [()] * len(inputs)
         return [
@@ -198,7 +210,7 @@ def export(
 
     Args:
         run: a trial's folder, or a run's (its recommended candidate).
-        formats: some of transformers, adapter, sklearn, onnx, onnx-int8.
+        formats: some of transformers, adapter, sklearn, onnx, onnx-int8, gguf, gguf-f16.
         out: a folder that does not exist; with several formats each gets a folder of its name in it.
         margin: accuracy that a format which rounds weights may lose, 0 to 1.
         trust_remote_code: run code that comes with the base model, where it was trained so.
@@ -294,15 +306,17 @@ def write_format(source: Source, name: str, folder: Path) -> None:
         write_adapter(source.classifier, folder, source.trial, source.saved["model"])
     elif name == "transformers":
         write_transformers(source.classifier, folder, source.merged)
+    elif name in GGUF_TYPES:
+        write_gguf(source.classifier, folder, source.merged, GGUF_TYPES[name])
     else:
-        onnx_export.write_onnx(source.classifier, source.merged, folder, source.input)
+        onnx_export.write_onnx(source, folder)
     write_manifest(folder, source.manifest(name))
 
 
 def prove(source: Source, name: str, folder: Path, margin: float, ask: Ask = ask_in_fresh_process) -> Proof:
     """Ask an export what is recorded, and hold its answers against the record."""
     reference = source.reference
-    if name == "onnx-int8":
+    if name in ROUNDED:
         reference = replace(reference, exact=False, quantised=True)
     base = str(source.base.path) if name == "adapter" and source.base else None
     has_head = "head" not in source.input and "frame" not in source.input

@@ -50,6 +50,7 @@ def answers(runtime: Any, job: dict[str, Any]) -> dict[str, Any]:
         times.append(time.perf_counter() - start)
     return {
         "labels": list(runtime.labels),
+        "engine": getattr(runtime, "engine", None),
         "temperature": runtime.manifest["temperature"],
         "ids": [runtime.tokenize(*one) for one in inputs],
         "fuzz_ids": [runtime.tokenize(*one) for one in fuzz],
@@ -71,7 +72,7 @@ def with_threads(module: Any, folder: Path, job: dict[str, Any], base: str | Non
         if "torch" in sys.modules:
             sys.modules["torch"].set_num_threads(threads)
             runtime = module.Runtime(folder, base)
-        elif "onnxruntime" in sys.modules:
+        elif "onnxruntime" in sys.modules or "llama_cpp" in sys.modules:
             runtime = module.Runtime(folder, base, threads)
         else:  # numpy's own threads are set when it is imported, and nothing here is large enough for two
             return {}

@@ -82,6 +82,7 @@ class Proof:
         examples_per_second: in batches.
         peak_memory_bytes: of the process.
         size_bytes: of the folder.
+        engine: what ran it, where predict.py can be run by several.
         problems: in words; empty where it passed.
     """
 
@@ -102,6 +103,7 @@ class Proof:
     examples_per_second: float
     peak_memory_bytes: int | None
     size_bytes: int
+    engine: str | None = None
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -197,6 +199,7 @@ def judge(folder: Path, reference: Reference, found: dict[str, Any], margin: flo
         examples_per_second=found["examples_per_second"],
         peak_memory_bytes=found.get("peak_memory_bytes"),
         size_bytes=size,
+        engine=found["engine"],
         problems=problems,
     )
 
@@ -206,9 +209,8 @@ def _failed(reference: Reference, margin: float, size: int, problem: str) -> Pro
     before = _recalls(reference, reference.logprobs_EL.argmax(1))
     lost: dict[str, float | None] = dict.fromkeys(before)
     accuracy = float(right.mean())
-    return Proof(
-        len(right), 1e9, [], accuracy, 0.0, 1.0, margin, before, lost, 1.0, 1.0, 1e9, 0, 0, 0, None, size, [problem]
-    )
+    worst: tuple[Any, ...] = (1e9, [], accuracy, 0.0, 1.0, margin, before, lost, 1.0, 1.0, 1e9, 0, 0, 0, None, size)
+    return Proof(len(right), *worst, problems=[problem])
 
 
 def _same_input(reference: Reference, found: dict[str, Any]) -> list[str]:
