@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -324,6 +325,39 @@ def test_what_does_not_pass_is_kept_under_another_name(finished_run, tmp_path, m
     assert json.loads((report.folder / "verification.json").read_text())["problems"] == report.proof.problems
     with pytest.raises(RunError, match="did not pass its proof"):
         Predictor.load(report.folder)
+
+
+# --- external test sets
+
+
+def test_external_test_sets_belong_to_the_proof(finished_run, nli_split, tmp_path, csv_of):
+    shutil.copytree(finished_run.folder.path, tmp_path / "run")
+    name = trial_of(finished_run, "bag_of_words").relative_to(finished_run.folder.path)
+    trial = tmp_path / "run" / name
+    elsewhere = csv_of(tmp_path / "elsewhere.csv", [replace(one, label="other") for one in nli_split.validation[:4]])
+    twisted = csv_of(tmp_path / "twisted.csv", nli_split.validation)
+    for file in (twisted, str(tmp_path / "gone.csv")):  # as a run leaves them
+        write_checked_json(trial / "external" / f"{Path(file).stem}.json", {"source": file})
+    notes: list[str] = []
+    (report,) = export(trial, ["sklearn"], tmp_path / "out", ask=ask_here, note=notes.append)
+    assert report.proof.passed
+    (found,) = report.proof.external
+    assert (found["name"], found["examples"], found["flips"]) == ("twisted", 18, 0)
+    assert found["accuracy_before"] == found["accuracy_after"] > 0.5
+    assert found["largest_change"] < 1e-6
+    assert any("gone.csv" in one for one in notes)
+    assert "| twisted | 18 |" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+
+    def wrong(folder: Path, job: dict[str, Any]) -> dict[str, Any]:
+        answer = ask_here(folder, job)
+        answer["external"]["elsewhere"][0][0] += 0.01
+        return answer
+
+    (report,) = export(trial, ["sklearn"], tmp_path / "other", external=[elsewhere], ask=wrong)
+    assert report.folder.name == "other.rejected"
+    (problem,) = report.proof.problems
+    assert problem.startswith("elsewhere: a log-probability is off by 0.00")
+    assert report.proof.external[0]["accuracy_before"] is None  # none of its labels is the classifier's
 
 
 # --- bad input

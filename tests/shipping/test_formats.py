@@ -6,10 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from safetensors.numpy import save_file
-from tests.conftest import make_tokenizer
+from tests.conftest import make_table
 
 from entailor import Predictor
 from entailor.config.experiment import Experiment
@@ -53,13 +51,7 @@ QUICK = [
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A table of token vectors."""
-    folder = tmp_path_factory.mktemp("table")
-    tokenizer = make_tokenizer("bert")
-    tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
-    vectors = np.random.default_rng(1).normal(size=(len(tokenizer), 6)).astype(np.float32)
-    save_file({"embeddings": vectors}, folder / "model.safetensors")
-    return str(folder)
+    return make_table(tmp_path_factory.mktemp("table"))
 
 
 @pytest.fixture(scope="module")

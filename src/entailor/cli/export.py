@@ -16,12 +16,21 @@ def export(
     run: Run,
     formats: Annotated[
         str,
-        typer.Option("--format", help="transformers, adapter, sklearn, onnx, onnx-int8, gguf, gguf-f16; several with commas."),
+        typer.Option(
+            "--format",
+            help="Of transformers, adapter, sklearn, onnx, onnx-int8, gguf, gguf-f16; several with commas.",
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", help="A new folder; with several formats one folder each in it.")],
     margin: Annotated[
         float, typer.Option("--margin", help="Accuracy a format that rounds weights may lose, as a share.")
     ] = 0.01,
+    external: Annotated[
+        str | None,
+        typer.Option(
+            "--external", help="Further labelled files for the proof, with commas; left out: those of the run."
+        ),
+    ] = None,
     trust_remote_code: TrustCode = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -41,6 +50,7 @@ def export(
         names,
         out,
         margin=margin,
+        external=None if external is None else [one.strip() for one in external.split(",") if one.strip()],
         trust_remote_code=trust_remote_code,
         note=lambda text: None if quiet else remark(text),
     )

@@ -6,13 +6,14 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from entailor.config.experiment import ModelSettings, parse_settings
 from entailor.data.example import Example
@@ -30,6 +31,7 @@ from entailor.runs.outputs import refuse_inputs
 from entailor.runs.record import RECORD_FILE, RunRecord, write_text
 from entailor.shipping import onnx_export
 from entailor.shipping.card import model_card
+from entailor.shipping.external_sets import ExternalSet, judge_external, read_external, readable
 from entailor.shipping.formats import (
     check_format,
     input_settings,
@@ -85,10 +87,12 @@ class Source:
 
     Args:
         run: a trial's folder, or a run's (its recommended candidate).
+        external: external test sets that belong into the proof.
         trust_remote_code: run code that comes with the base model, where it was trained so.
     """
 
-    def __init__(self, run: str | Path, *, trust_remote_code: bool = False) -> None:
+    def __init__(self, run: str | Path, external: Sequence[str] = (), *, trust_remote_code: bool = False) -> None:
+        self.external = tuple(external)
         self.trial = find_trial(run)
         self.saved = read_saved(self.trial)
         self.record = RunRecord.read(self.trial)
@@ -114,6 +118,7 @@ class Source:
     def merged(self) -> Any:
         """The plain model, the adapter merged in full precision; `reference` must have been asked for before."""
         assert self.reference
+        assert self.external_sets is not None
         model: Any = self.classifier.model  # type: ignore[attr-defined]
         return model.merge_and_unload() if hasattr(model, "peft_config") else model
 
@@ -139,6 +144,16 @@ class Source:
             temperature=record.temperature,
             exact=self.trained_in_full_precision,
         )
+
+    @cached_property
+    def external_sets(self) -> list[ExternalSet]:
+        """The same on external test sets."""
+        task = self.classifier.task
+
+        def scored(examples: Sequence[Example]) -> NDArray[np.float64]:
+            return score(self.classifier, self.classifier.encode(examples), self.saved["scoring_batch_tokens"])
+
+        return read_external(self.trial, self.external, task.labels, is_pair=task.is_pair, score=scored)
 
     def _ids(self, inputs: Sequence[Any], encoded: Sequence[Any]) -> list[Any]:
         """Return what the export's tokenizer must give, as it gives it."""
@@ -202,6 +217,7 @@ def export(
     out: str | Path,
     *,
     margin: float = DEFAULT_MARGIN,
+    external: Sequence[str] | None = None,
     trust_remote_code: bool = False,
     note: Note = lambda text: None,
     ask: Ask = ask_in_fresh_process,
@@ -213,6 +229,7 @@ def export(
         formats: some of transformers, adapter, sklearn, onnx, onnx-int8, gguf, gguf-f16.
         out: a folder that does not exist; with several formats each gets a folder of its name in it.
         margin: accuracy that a format which rounds weights may lose, 0 to 1.
+        external: external test sets to score as well; None: those the trial was scored on, where they can be read.
         trust_remote_code: run code that comes with the base model, where it was trained so.
         note: told what is being done.
         ask: what has an export answer; a process of its own but in tests.
@@ -234,7 +251,9 @@ def export(
     targets = [place / name if len(formats) > 1 else place for name in formats]
     for target in targets:
         _check_free(target, run)
-    source = Source(run, trust_remote_code=trust_remote_code)
+    if external is None:
+        external = readable(find_trial(run), note)
+    source = Source(run, external, trust_remote_code=trust_remote_code)
     for name in formats:
         check_format(name, source.classifier, source.saved["method"])
         onnx_export.check_installed(name)
@@ -300,6 +319,7 @@ def _smallest(source: Source, folder: Path, margin: float, note: Note, ask: Ask)
 def write_format(source: Source, name: str, folder: Path) -> None:
     """Write the files of a format, and the manifest."""
     assert source.reference
+    assert source.external_sets is not None  # scored before merging takes the adapter off
     if name == "sklearn":
         write_linear(source.classifier, folder)
     elif name == "adapter":
@@ -320,9 +340,15 @@ def prove(source: Source, name: str, folder: Path, margin: float, ask: Ask = ask
         reference = replace(reference, exact=False, quantised=True)
     base = str(source.base.path) if name == "adapter" and source.base else None
     has_head = "head" not in source.input and "frame" not in source.input
-    job = job_of(reference, base=base, pipeline=name == "transformers" and has_head)
+    others = {one.name: one.inputs for one in source.external_sets}
+    job = job_of(reference, base=base, pipeline=name == "transformers" and has_head, external=others)
     with torch.random.fork_rng(devices=[]):
-        return judge(folder, reference, ask(folder, job), margin)
+        found = ask(folder, job)
+        proof = judge(folder, reference, found, margin)
+    if "external" not in found:
+        return proof
+    proofs, problems = judge_external(source.external_sets, reference, found, margin)
+    return replace(proof, external=[asdict(one) for one in proofs], problems=[*proof.problems, *problems])
 
 
 def finish(source: Source, name: str, scratch: Path, target: Path, proof: Proof) -> Path:

@@ -56,6 +56,10 @@ def answers(runtime: Any, job: dict[str, Any]) -> dict[str, Any]:
         "fuzz_ids": [runtime.tokenize(*one) for one in fuzz],
         "logits": logits.tolist(),
         "alone": alone[1:],
+        "external": {
+            name: runtime.logits([tuple(one) for one in others]).tolist()
+            for name, others in job.get("external", {}).items()
+        },
         "fuzz_logits": runtime.logits(fuzz, 7).tolist(),
         "fuzz_alone": runtime.logits(fuzz, 1).tolist(),
         "p50_ms": float(np.percentile(times[1:], 50)) * 1e3,

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,7 @@ class Proof:
         peak_memory_bytes: of the process.
         size_bytes: of the folder.
         engine: what ran it, where predict.py can be run by several.
+        external: the same of each external test set, see `ExternalProof`.
         problems: in words; empty where it passed.
     """
 
@@ -104,6 +105,7 @@ class Proof:
     peak_memory_bytes: int | None
     size_bytes: int
     engine: str | None = None
+    external: list[dict[str, Any]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -116,10 +118,13 @@ class Proof:
         write_json(path, {"passed": self.passed, **asdict(self)})
 
 
-def job_of(reference: Reference, *, base: str | None, pipeline: bool) -> dict[str, Any]:
-    """Return what the prover is asked."""
+def job_of(
+    reference: Reference, *, base: str | None, pipeline: bool, external: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return what the prover is asked; `external` holds inputs by the name of their set."""
     return {
         "inputs": reference.inputs,
+        "external": dict(external or {}),
         "fuzz": reference.fuzz,
         "alone": ALONE,
         "base": base,
