@@ -42,11 +42,8 @@ FITTING = {
     **{name: formats for name, (_, formats) in ENCODER.items()},
     **{f"decoder {name}": formats for name, (_, formats) in DECODER.items()},
 }
-# torch's exporter takes many seconds a model; the other graphs are made in tests/long/exports.py
-QUICK = [
-    *((name, one) for name, formats in FITTING.items() for one in sorted(formats - GRAPH)),
-    ("prefix_tuning", "onnx"),
-]
+# torch's exporter takes many seconds a model: graphs of soft prompts and probes are made in tests/long/exports.py
+QUICK = [(name, one) for name, formats in FITTING.items() for one in sorted(formats - GRAPH)]
 
 
 @pytest.fixture(scope="module")
@@ -116,9 +113,6 @@ def test_gguf_is_refused_with_the_reason(kind, method, settings, reason, load_ti
 
 @pytest.mark.parametrize(("name", "format_name"), QUICK)
 def test_a_healthy_export_is_not_refused(name, format_name, sources, tmp_path):
-    if format_name == "onnx":
-        pytest.importorskip("onnxscript", reason="the extra `export` is not installed")
-        pytest.importorskip("onnxruntime", reason="the extra `export` is not installed")
     source = sources[name]
     (tmp_path / "scratch").mkdir()
     write_format(source, format_name, tmp_path / "scratch")
