@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import settings
+from safetensors.numpy import save_file
 
 from entailor.config.experiment import DataSettings, Experiment, ModelSettings
 from entailor.data.example import Example, Split, content_id
@@ -184,27 +186,41 @@ def make_config(kind: str, vocab_size: int, pad_id: int) -> Any:
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Return the folder of a tiny random encoder or decoder of an architecture, made once a session."""
-    from transformers import AutoModel, AutoModelForCausalLM
-
     made: dict[str, Path] = {}
 
     def make(kind: str = "bert") -> Path:
         if kind not in made:
-            folder = tmp_path_factory.mktemp(f"tiny-{kind}")
-            is_decoder = kind in DECODERS
-            tokenizer = make_decoder_tokenizer(kind) if is_decoder else make_tokenizer(kind)
-            with torch.random.fork_rng():
-                torch.manual_seed(0)
-                if is_decoder:
-                    model = AutoModelForCausalLM.from_config(make_decoder_config(kind, tokenizer))
-                else:
-                    model = AutoModel.from_config(make_config(kind, len(tokenizer), tokenizer.pad_token_id))
-            model.save_pretrained(folder)
-            tokenizer.save_pretrained(folder)
-            made[kind] = folder
+            made[kind] = make_tiny(kind, tmp_path_factory.mktemp(f"tiny-{kind}"))
         return made[kind]
 
     return make
+
+
+def make_tiny(kind: str, folder: Path) -> Path:
+    """Write a tiny random encoder or decoder of an architecture, and return its folder."""
+    from transformers import AutoModel, AutoModelForCausalLM
+
+    is_decoder = kind in DECODERS
+    tokenizer = make_decoder_tokenizer(kind) if is_decoder else make_tokenizer(kind)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        if is_decoder:
+            model = AutoModelForCausalLM.from_config(make_decoder_config(kind, tokenizer))
+        else:
+            model = AutoModel.from_config(make_config(kind, len(tokenizer), tokenizer.pad_token_id))
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def make_table(folder: Path) -> str:
+    """Write a table of token vectors, and return its folder as text."""
+    tokenizer = make_tokenizer("bert")
+    folder.mkdir(exist_ok=True)
+    tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
+    vectors = np.random.default_rng(1).normal(size=(len(tokenizer), 6)).astype(np.float32)
+    save_file({"embeddings": vectors}, folder / "model.safetensors")
+    return str(folder)
 
 
 def make_examples(

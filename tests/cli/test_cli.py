@@ -33,7 +33,7 @@ VERBS = {
     (): {"--version", "--debug"},
     ("compare",): {*DATA, *SIZES, *PLAN, "--methods", "--seeds", "--external", "--json", "--quiet"},
     ("train",): {*DATA, *SIZES, "--method", "--seed", "--json", "--quiet"},
-    ("export",): {"--run", "--format", "--out", "--margin", "--trust-remote-code", "--json", "--quiet"},
+    ("export",): {"--run", "--format", "--out", "--margin", "--external", "--trust-remote-code", "--json", "--quiet"},
     ("merge",): {"--run", "--output", "--test", *LABELLED, "--trust-remote-code", "--json"},
     ("evaluate",): {
         "--run",

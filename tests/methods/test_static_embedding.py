@@ -50,6 +50,12 @@ def test_a_classifier_is_tied_to_its_table(table, nli_task, tmp_path):
         method.adapt(None, nli_task, 0).load(tmp_path / "saved")
 
 
+def test_half_a_character_is_a_character(table, nli_task):
+    classifier = build_method("static_embedding", {"table": str(table[0])}).adapt(None, nli_task, 0)
+    half, whole = classifier.encode([Example("a", "w1 \ud83d", "w2"), Example("b", "w1 \ufffd", "w2")])
+    assert half.texts == whole.texts
+
+
 def test_a_table_that_does_not_fit_is_refused(table):
     folder, vectors, _ = table
     task = Task(("x", "y"), is_pair=False)

@@ -1,4 +1,4 @@
-"""The command as an operator runs it: killed, started again, and stopped while requests wait."""
+"""The command as an operator runs it: killed under load, started again, and stopped while requests wait."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from entailor.runs.record import RECORD_FILE
+from entailor.runs.record import RECORD_FILE, RunRecord
 
 TOKEN = "a-token-of-the-test"
 
@@ -65,29 +65,40 @@ def servers() -> Iterator[list[Server]]:
             one.end(signal.SIGKILL)
 
 
-def test_killed_it_starts_again_and_on_sigterm_it_answers_what_it_accepted(finished_run, servers):
+def test_killed_under_load_it_starts_again_and_on_sigterm_it_answers_what_it_accepted(finished_run, servers):
     trial = next(path.parent for path in finished_run.folder.path.rglob(RECORD_FILE) if "lora" in str(path))
     before = {path: path.read_bytes() for path in trial.rglob("*") if path.is_file()}
-    # inputs wait an hour for company, so that the requests below are there when the signals come
-    first = Server(f"mine={trial}", "--wait-ms", "3600000", "--max-queue", "300")
+    known = RunRecord.read(trial).predictions
+    first = Server(f"mine={trial}", "--max-queue", "300")
     servers.append(first)
-    lost: list[Exception] = []
+    answered, lost, wrong = threading.Semaphore(0), [], []
 
-    def ask_and_lose() -> None:
-        try:
-            first.ask([["w11", "w0"]])
-        except httpx.HTTPError as error:
-            lost.append(error)
+    def ask_until_it_is_gone(number: int) -> None:
+        one = known[number]
+        while True:
+            try:
+                answer = first.ask([[one.text, one.text_pair]])
+            except httpx.HTTPError as error:
+                lost.append(error)
+                return
+            said = {score["label"]: score["probability"] for score in answer.json()["results"][0]["scores"]}
+            if answer.status_code != 200 or said != pytest.approx(one.probabilities, abs=1e-4):
+                wrong.append(said)
+            answered.release()
 
-    asking = threading.Thread(target=ask_and_lose)
-    asking.start()
-    while first.figure("entailor_queue_inputs") < 1:
-        pass
+    asking = [threading.Thread(target=ask_until_it_is_gone, args=(number,)) for number in range(4)]
+    for thread in asking:
+        thread.start()
+    for _ in range(20):
+        answered.acquire()
     assert first.end(signal.SIGKILL) == -signal.SIGKILL
-    asking.join()
-    assert len(lost) == 1  # the client knows
+    for thread in asking:
+        thread.join()
+    assert len(lost) == 4  # every client knows
+    assert wrong == []
     assert {path: path.read_bytes() for path in trial.rglob("*") if path.is_file()} == before
 
+    # inputs wait an hour for company, so that the requests below are there when the signal comes
     second = Server(f"mine={trial}", "--wait-ms", "3600000", "--max-queue", "300")
     servers.append(second)
     found: list[httpx.Response] = []

@@ -54,12 +54,16 @@ def export(
     run: Run,
     formats: Annotated[
         str,
-        typer.Option("--format", help="Some of transformers, adapter, sklearn, onnx, onnx-int8."),
+        typer.Option("--format", help="Some of transformers, adapter, sklearn, onnx, onnx-int8, gguf, gguf-f16."),
     ],
     out: Annotated[Path, typer.Option("--out", help="A new folder; with several formats one folder each in it.")],
     margin: Annotated[
         float, typer.Option("--margin", help="Accuracy a format that rounds weights may lose, as a share.")
     ] = 0.01,
+    external: Annotated[
+        list[str] | None,
+        typer.Option("--external", help="Labelled file for the proof; may be given again. Default: those of the run."),
+    ] = None,
     trust_remote_code: TrustCode = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -80,6 +84,7 @@ def export(
         names,
         out,
         margin=margin,
+        external=external or None,
         trust_remote_code=trust_remote_code,
         observer=notes(quiet=quiet),
     )

@@ -89,10 +89,7 @@ class LinearProbeClassifier(FittedClassifier):
     def features(self, batch: list[TokenBatch]) -> NDArray[np.float32]:
         """Return features_BF: pooled, u, v, |u - v|, u * v for pairs; pooled alone for single texts."""
         pooled = [self.reader.mean_states(view) for view in batch]
-        if len(pooled) == 3:
-            u_BH, v_BH = pooled[1:]
-            pooled += [(u_BH - v_BH).abs(), u_BH * v_BH]
-        features_BF: NDArray[np.float32] = torch.cat(pooled, dim=1).cpu().numpy()
+        features_BF: NDArray[np.float32] = torch.cat([*pooled, *compared(pooled[1:])], dim=1).cpu().numpy()
         return features_BF
 
     def fit(self, train: FitData, validation: FitData) -> tuple[str, ...]:
@@ -114,6 +111,14 @@ class LinearProbeClassifier(FittedClassifier):
     def parameter_counts(self) -> tuple[int, int, int]:
         """Return the linear model's size, and the backbone's with it."""
         return self.linear.size, self.linear.size, self.linear.size + count_parameters(self.body.parameters())
+
+
+def compared(texts: Sequence[Tensor]) -> list[Tensor]:
+    """Return |u - v| and u * v of the pooled vectors of two texts, (B, H); nothing where there are no two."""
+    if not texts:
+        return []
+    u_BH, v_BH = texts
+    return [(u_BH - v_BH).abs(), u_BH * v_BH]
 
 
 def fit_standardized(

@@ -27,6 +27,7 @@ from entailor.data.example import Example
 from entailor.errors import ModelError
 from entailor.methods.base import Method
 from entailor.methods.linear_probe import fit_standardized
+from entailor.models.control_tokens import whole_characters
 from entailor.models.load import Backbone
 from entailor.runs.cache_place import cache_folder
 from entailor.runs.package_index import ReleaseFile, fetch_release_file
@@ -166,6 +167,7 @@ class StaticEmbeddingClassifier(FittedClassifier):
         views = [[row.text for row in examples]]
         if self.task.is_pair:
             views.append([row.text_pair or "" for row in examples])
+        views = [list(map(whole_characters, view)) for view in views]
         ids = [[one.ids for one in self.table.tokenizer.encode_batch(view, add_special_tokens=False)] for view in views]
         return [TextIds(row, texts) for row, texts in enumerate(zip(*ids, strict=True))]
 

@@ -17,6 +17,8 @@ _USE = {
     "`python predict.py [BASE] < lines.jsonl`.",
     "sklearn": "`pip install numpy`, then `python predict.py < lines.jsonl`.",
     "onnx": "`pip install numpy tokenizers onnxruntime`, then `python predict.py < lines.jsonl`.",
+    "gguf": "`pip install numpy tokenizers llama-cpp-python`, then `python predict.py < lines.jsonl`.",
+    "gguf-f16": "`pip install numpy tokenizers llama-cpp-python`, then `python predict.py < lines.jsonl`.",
     "onnx-int8": "`pip install numpy tokenizers onnxruntime`, then `python predict.py < lines.jsonl`.",
 }  # fmt: skip
 
@@ -73,9 +75,12 @@ def model_card(values: Mapping[str, Any], record: RunRecord, proof: Proof) -> st
         "",
         "## Proof",
         "",
-        f"Every recorded test example was scored again by this folder's own `predict.py`: {len(proof.flips)} labels "
+        "Every recorded test example was scored again by this folder's own `predict.py`"
+        + (f", run by {proof.engine}" if proof.engine else "")
+        + f": {len(proof.flips)} labels "
         f"changed, the largest change of a log-probability is {proof.largest_change:.2g}; at most "
         f"{proof.loss_bound:.2%} of accuracy is lost (95 %). `verification.json` has the rest.",
+        *_external(proof),
         "",
         "## Limits",
         "",
@@ -89,6 +94,19 @@ def model_card(values: Mapping[str, Any], record: RunRecord, proof: Proof) -> st
         "",
     ]
     return "\n".join(lines)
+
+
+def _external(proof: Proof) -> list[str]:
+    """Return what was found on external test sets, as a table; nothing where there are none."""
+    if not proof.external:
+        return []
+    rows = [
+        f"| {_plain(one['name'])} | {one['examples']:,} | {_share(one['accuracy_before'])} | "
+        f"{_share(one['accuracy_after'])} | {one['flips']} | {one['largest_change']:.2g} |"
+        for one in proof.external
+    ]
+    head = "| external test set | examples | accuracy, as measured | this export | labels changed | largest change |"
+    return ["", head, "| --- | --- | --- | --- | --- | --- |", *rows]
 
 
 def _share(value: float | None) -> str:

@@ -6,13 +6,14 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from entailor.config.experiment import ModelSettings, parse_settings
 from entailor.data.example import Example
@@ -21,6 +22,7 @@ from entailor.errors import ConfigError, OutputError
 from entailor.events import SILENT, Observer
 from entailor.methods import Classifier
 from entailor.methods.registry import build_method
+from entailor.methods.static_embedding import StaticEmbeddingClassifier
 from entailor.models.load import open_model
 from entailor.models.resolve.package import KNOWN_PACKAGES
 from entailor.models.resolve.source import ModelFolder
@@ -30,18 +32,23 @@ from entailor.runs.outputs import refuse_inputs
 from entailor.runs.record import RECORD_FILE, RunRecord, write_text
 from entailor.shipping import onnx_export
 from entailor.shipping.card import model_card
+from entailor.shipping.external_sets import ExternalSet, judge_external, read_external, readable
 from entailor.shipping.formats import (
     check_format,
     input_settings,
     write_adapter,
+    write_gguf,
     write_linear,
     write_transformers,
 )
+from entailor.shipping.gguf_export import GGUF_TYPES
 from entailor.shipping.manifest import CARD_FILE, MANIFEST_VERSION, PROOF_FILE, library_versions, write_manifest
 from entailor.shipping.restoring import find_trial, load_classifier, read_saved
 from entailor.shipping.verification import Proof, Reference, ask_in_fresh_process, fuzz_texts, job_of, judge
 
 DEFAULT_MARGIN = 0.01
+ROUNDED = ("onnx-int8", "gguf-f16")
+"""Formats that round weights."""
 FUZZ_WORDS = ("cat", "dog", "red", "some", "no", "yes")
 Ask = Callable[[Path, dict[str, Any]], dict[str, Any]]
 
@@ -68,6 +75,8 @@ class ExportReport:
             f"{len(proof.flips)} of {proof.examples:,} labels changed, largest change of a log-probability "
             f"{proof.largest_change:.2g}, {proof.size_bytes / 1e6:.1f} MB, {proof.p50_ms:.1f} ms an example"
         )
+        if proof.engine:
+            found += f", run by {proof.engine}"
         if proof.passed:
             return f"{self.format}: {self.folder} ({found}{f'; {self.variant}' if self.variant else ''})"
         return f"{self.format}: refused, kept as {self.folder}: {'; '.join(proof.problems)}"
@@ -78,10 +87,12 @@ class Source:
 
     Args:
         run: a trial's folder, or a run's (its recommended candidate).
+        external: external test sets that belong into the proof.
         trust_remote_code: run code that comes with the base model, where it was trained so.
     """
 
-    def __init__(self, run: str | Path, *, trust_remote_code: bool = False) -> None:
+    def __init__(self, run: str | Path, external: Sequence[str] = (), *, trust_remote_code: bool = False) -> None:
+        self.external = tuple(external)
         self.trial = find_trial(run)
         self.saved = read_saved(self.trial)
         self.record = RunRecord.read(self.trial)
@@ -107,6 +118,7 @@ class Source:
     def merged(self) -> Any:
         """The plain model, the adapter merged in full precision; `reference` must have been asked for before."""
         assert self.reference
+        assert self.external_sets is not None
         model: Any = self.classifier.model  # type: ignore[attr-defined]
         return model.merge_and_unload() if hasattr(model, "peft_config") else model
 
@@ -133,13 +145,28 @@ class Source:
             exact=self.trained_in_full_precision,
         )
 
+    @cached_property
+    def external_sets(self) -> list[ExternalSet]:
+        """The same on external test sets."""
+        task = self.classifier.task
+
+        def scored(examples: Sequence[Example]) -> NDArray[np.float64]:
+            return score(self.classifier, self.classifier.encode(examples), self.saved["scoring_batch_tokens"])
+
+        return read_external(self.trial, self.external, task.labels, is_pair=task.is_pair, score=scored)
+
     def _ids(self, inputs: Sequence[Any], encoded: Sequence[Any]) -> list[Any]:
         """Return what the export's tokenizer must give, as it gives it."""
+        in_order = sorted(encoded, key=lambda item: item.example_index)
         if hasattr(encoded[0], "input_ids"):
+            return [[[*one.input_ids], [*(one.token_type_ids or ())]] for one in in_order]
+        if hasattr(encoded[0], "parts"):
             return [
-                [[*one.input_ids], [*(one.token_type_ids or ())]]
-                for one in sorted(encoded, key=lambda item: item.example_index)
+                [[*ids] for part in one.parts for ids in (part.input_ids, part.token_type_ids or ())]
+                for one in in_order
             ]
+        if isinstance(self.classifier, StaticEmbeddingClassifier):
+            return [[list(ids) for ids in one.texts] for one in in_order]
         vectorizers = getattr(self.classifier, "vectorizers", [])
         texts = [item.texts for item in encoded] if vectorizers else [()] * len(inputs)
         return [
@@ -190,6 +217,7 @@ def export(
     out: str | Path,
     *,
     margin: float = DEFAULT_MARGIN,
+    external: Sequence[str] | None = None,
     trust_remote_code: bool = False,
     observer: Observer = SILENT,
     ask: Ask = ask_in_fresh_process,
@@ -198,9 +226,10 @@ def export(
 
     Args:
         run: a trial's folder, or a run's (its recommended candidate).
-        formats: some of transformers, adapter, sklearn, onnx, onnx-int8.
+        formats: some of transformers, adapter, sklearn, onnx, onnx-int8, gguf, gguf-f16.
         out: a folder that does not exist; with several formats each gets a folder of its name in it.
         margin: accuracy that a format which rounds weights may lose, 0 to 1.
+        external: external test sets to score as well; None: those the trial was scored on, where they can be read.
         trust_remote_code: run code that comes with the base model, where it was trained so.
         observer: told what is being done.
         ask: what has an export answer; a process of its own but in tests.
@@ -222,7 +251,9 @@ def export(
     targets = [place / name if len(formats) > 1 else place for name in formats]
     for target in targets:
         _check_free(target, run)
-    source = Source(run, trust_remote_code=trust_remote_code)
+    if external is None:
+        external = readable(find_trial(run), observer)
+    source = Source(run, external, trust_remote_code=trust_remote_code)
     for name in formats:
         check_format(name, source.classifier, source.saved["method"])
         onnx_export.check_installed(name)
@@ -290,27 +321,36 @@ def _smallest(source: Source, folder: Path, margin: float, observer: Observer, a
 def write_format(source: Source, name: str, folder: Path) -> None:
     """Write the files of a format, and the manifest."""
     assert source.reference
+    assert source.external_sets is not None  # scored before merging takes the adapter off
     if name == "sklearn":
         write_linear(source.classifier, folder)
     elif name == "adapter":
         write_adapter(source.classifier, folder, source.trial, source.saved["model"])
     elif name == "transformers":
         write_transformers(source.classifier, folder, source.merged)
+    elif name in GGUF_TYPES:
+        write_gguf(source.classifier, folder, source.merged, GGUF_TYPES[name])
     else:
-        onnx_export.write_onnx(source.classifier, source.merged, folder, source.input)
+        onnx_export.write_onnx(source, folder)
     write_manifest(folder, source.manifest(name))
 
 
 def prove(source: Source, name: str, folder: Path, margin: float, ask: Ask = ask_in_fresh_process) -> Proof:
     """Ask an export what is recorded, and hold its answers against the record."""
     reference = source.reference
-    if name == "onnx-int8":
+    if name in ROUNDED:
         reference = replace(reference, exact=False, quantised=True)
     base = str(source.base.path) if name == "adapter" and source.base else None
     has_head = "head" not in source.input and "frame" not in source.input
-    job = job_of(reference, base=base, pipeline=name == "transformers" and has_head)
+    others = {one.name: one.inputs for one in source.external_sets}
+    job = job_of(reference, base=base, pipeline=name == "transformers" and has_head, external=others)
     with torch.random.fork_rng(devices=[]):
-        return judge(folder, reference, ask(folder, job), margin)
+        found = ask(folder, job)
+        proof = judge(folder, reference, found, margin)
+    if "external" not in found:
+        return proof
+    proofs, problems = judge_external(source.external_sets, reference, found, margin)
+    return replace(proof, external=[asdict(one) for one in proofs], problems=[*proof.problems, *problems])
 
 
 def finish(source: Source, name: str, scratch: Path, target: Path, proof: Proof) -> Path:

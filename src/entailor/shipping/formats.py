@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,53 +12,68 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from entailor.classifiers.readout import LabelWords, LastToken, OwnHead
+from entailor.classifiers.soft_prompt import SoftPromptClassifier
 from entailor.classifiers.transformer import PeftClassifier, TransformerClassifier
 from entailor.data.example import Example
 from entailor.errors import MethodError
 from entailor.methods import Classifier
 from entailor.methods.bag_of_words import BagOfWordsClassifier
 from entailor.methods.full_finetuning import FullClassifier
+from entailor.methods.in_context import InContextClassifier
+from entailor.methods.linear_probe import LinearProbeClassifier
 from entailor.methods.majority import MajorityClassifier
+from entailor.methods.static_embedding import StaticEmbeddingClassifier
 from entailor.models.load import quiet_libraries
 from entailor.models.prompts import PromptEncoder
 from entailor.runs.record import read_json, write_json
+from entailor.shipping.gguf_export import GGUF_FILE, why_no_gguf, write_model
 from entailor.shipping.manifest import Format
-from entailor.shipping.runtimes import linear_runtime, tokens, torch_runtime
+from entailor.shipping.runtimes import gguf_runtime, linear_runtime, tokens, torch_runtime
 
-FORMATS: tuple[Format, ...] = ("transformers", "adapter", "sklearn", "onnx", "onnx-int8")
+FORMATS: tuple[Format, ...] = ("transformers", "adapter", "sklearn", "onnx", "onnx-int8", "gguf", "gguf-f16")
 TOKENIZER_FILE = "tokenizer.json"
+FIELDS = dict(zip(tokens.MARKS, ({"field": "text"}, {"field": "text_pair"}), strict=True))
+LINEAR = (MajorityClassifier, BagOfWordsClassifier, StaticEmbeddingClassifier)
+IN_GRAPH = (SoftPromptClassifier, LinearProbeClassifier)
+"""Classifiers that are no checkpoint, but can be written as one graph."""
 
 
 def fitting_formats(classifier: Classifier) -> dict[Format, str | None]:
     """Return, for each format, why a classifier cannot be written in it; None where it can."""
-    linear = isinstance(classifier, (MajorityClassifier, BagOfWordsClassifier))
-    reasons: dict[Format, str | None] = dict.fromkeys(FORMATS)
-    reasons["sklearn"] = None if linear else "only baselines without a model are numbers that numpy alone can score"
     model = _why_no_model(classifier)
-    merged = model or _why_not_merged(classifier)
-    encoder = isinstance(getattr(classifier, "readout", None), OwnHead)
-    reasons["transformers"] = merged
-    reasons["adapter"] = model or (
-        None if isinstance(classifier, PeftClassifier) else "nothing was trained as an adapter of peft"
-    )
-    reasons["onnx"] = merged or (None if encoder else "only encoders with a classification head are exported to ONNX")
-    reasons["onnx-int8"] = reasons["onnx"]
+    plain = model or _why_not_plain(classifier)
+    graph = _why_no_graph(classifier) if isinstance(classifier, IN_GRAPH) else plain or _why_no_head(classifier)
+    words = plain or why_no_gguf(classifier)
+    reasons: dict[Format, str | None] = {
+        "transformers": plain,
+        "adapter": model or (None if isinstance(classifier, PeftClassifier) else "no adapter of peft was trained"),
+        "sklearn": None if isinstance(classifier, LINEAR) else "only baselines without a model are scored by numpy",
+        "onnx": graph,
+        "onnx-int8": graph,
+        "gguf": words,
+        "gguf-f16": words,
+    }
     return reasons
 
 
 def _why_no_model(classifier: Classifier) -> str | None:
+    if isinstance(classifier, LinearProbeClassifier):
+        return "a regression on pooled states is no head that transformers knows"
     if not isinstance(classifier, TransformerClassifier):
         return "the classifier is no checkpoint of transformers"
     if getattr(classifier.text_encoder, "windows", False):
         return "long texts are cut into windows, which no runtime outside Entailor does. Train with long_texts=truncate"
     if not isinstance(classifier.readout, (OwnHead, LastToken, LabelWords)):
         return "its head reads the last token in a way of its own"
-    if getattr(classifier, "reserve", 0):
+    if classifier.reserve:
         return "it has virtual tokens, which plain checkpoints have no place for"
     return None
 
 
-def _why_not_merged(classifier: Classifier) -> str | None:
+def _why_not_plain(classifier: Classifier) -> str | None:
+    if isinstance(classifier, InContextClassifier):
+        nearest = classifier.method.demonstrations == "nearest"
+        return "each text has demonstrations of its own, found by a second model" if nearest else None
     if isinstance(classifier, FullClassifier):
         return None
     if not isinstance(classifier, PeftClassifier):
@@ -67,6 +83,21 @@ def _why_not_merged(classifier: Classifier) -> str | None:
         classifier.model.base_model, "merge_and_unload"
     ):
         return "peft cannot merge its adapter into the base model"
+    return None
+
+
+def _why_no_head(classifier: Any) -> str | None:
+    encoder = isinstance(classifier.readout, OwnHead)
+    return None if encoder else "only encoders with a classification head are exported to ONNX"
+
+
+def _why_no_graph(classifier: Any) -> str | None:
+    """Say why a soft prompt or a probe cannot be written as one graph, tokens in and logits out."""
+    reader = getattr(classifier, "reader", classifier)
+    if not isinstance(reader.readout, OwnHead):
+        return "only encoders are exported to ONNX"
+    if getattr(reader.text_encoder, "windows", False):
+        return "long texts are cut into windows, which no runtime outside Entailor does. Train with long_texts=truncate"
     return None
 
 
@@ -91,17 +122,22 @@ def input_settings(classifier: Any) -> dict[str, Any]:
         return {"fields": [], "max_ngram": 0}
     if isinstance(classifier, BagOfWordsClassifier):
         return {"fields": list(classifier.fields), "max_ngram": classifier.method.max_ngram}
-    encoder = classifier.text_encoder
+    if isinstance(classifier, StaticEmbeddingClassifier):
+        return {"fields": [], "max_ngram": 0, "table": True}
+    reader = getattr(classifier, "reader", classifier)
+    encoder = reader.text_encoder
     settings: dict[str, Any] = {
-        "max_length": encoder.room_beside(0),
+        "max_length": encoder.room_beside(reader.reserve),
         "control": sorted(encoder.control),
         "types": bool(getattr(encoder, "has_types", False)),
-        "pad": classifier.pad_id,
+        "pad": reader.pad_id,
     }
+    if isinstance(classifier, LinearProbeClassifier):
+        settings["views"] = ["both", "text", "text_pair"] if classifier.task.is_pair else ["both"]
     if isinstance(encoder, PromptEncoder):
         settings |= _frames(encoder, classifier)
-    if isinstance(classifier.readout, LastToken):
-        settings["head"] = classifier.readout.head
+    if isinstance(reader.readout, LastToken):
+        settings["head"] = reader.readout.head
     return settings
 
 
@@ -111,12 +147,12 @@ def _frames(encoder: PromptEncoder, classifier: Any) -> dict[str, Any]:
     Raises:
         MethodError: the template does more with a text than to write it down.
     """
-    shots = getattr(classifier, "shots", ())
+    shots: tuple[Example, ...] = getattr(classifier, "shots", ())
     is_pair = encoder.template.is_pair
     words: tuple[str, ...] = encoder.template.words if encoder.with_labels else ()
 
-    def segments(first: str, second: str, word: str) -> list[int | str]:
-        return list(encoder._segments(Example("", first, second if is_pair else None), shots, word))
+    def segments(first: str, second: str, word: str, skipped: int) -> list[int | str]:
+        return list(encoder._segments(Example("", first, second if is_pair else None), shots[skipped:], word))
 
     def filled(frame: list[int | str], first: str, second: str) -> list[int | str]:
         return [
@@ -124,17 +160,28 @@ def _frames(encoder: PromptEncoder, classifier: Any) -> dict[str, Any]:
             for one in frame
         ]
 
-    frame, answers = segments(*tokens.MARKS, ""), [segments(*tokens.MARKS, word) for word in words]
-    for first, second in (("A b.", "C d?"), ("", "x"), ("UPPER  {{ x }} <b>&amp;", "\U0001f600 Ünïcode")):
-        if filled(frame, first, second) != segments(first, second, "") or any(
-            filled(one, first, second) != segments(first, second, word)
-            for one, word in zip(answers, words, strict=True)
-        ):
-            raise MethodError(
-                "the template changes or repeats texts by rules of its own, which predict.py cannot follow. Train with "
-                "a template that writes each text as it is"
-            )
-    return {"frame": frame, "answers": answers, "bare_end": not encoder.template.chat}
+    def asked(skipped: int) -> dict[str, Any]:
+        frames = [segments(*tokens.MARKS, word, skipped) for word in ("", *words)]
+        for first, second in (("A b.", "C d?"), ("", "x"), ("UPPER  {{ x }} <b>&amp;", "\U0001f600 Ünïcode")):
+            for frame, word in zip(frames, ("", *words), strict=True):
+                if filled(frame, first, second) != segments(first, second, word, skipped):
+                    raise MethodError(
+                        "the template changes or repeats texts by rules of its own, which predict.py cannot follow. "
+                        "Train with a template that writes each text as it is"
+                    )
+        return {"frame": frames[0], "answers": frames[1:]}
+
+    found = {**asked(len(shots)), "bare_end": not encoder.template.chat}
+    if words:
+        in_context = classifier if isinstance(classifier, InContextClassifier) else None
+        found |= {
+            "shots": [asked(skipped) for skipped in range(len(shots))],
+            "context": encoder.context,
+            "bias": in_context.bias_L.tolist() if in_context else [0.0] * len(words),
+            "scale": in_context.temperature if in_context else 1.0,
+            "by_length": bool(in_context and in_context.method.length_normalized),
+        }
+    return found
 
 
 def write_script(folder: Path, runtime: Any) -> None:
@@ -151,6 +198,10 @@ def write_linear(classifier: Any, folder: Path) -> None:
     """Write a baseline's numbers as safetensors and JSON."""
     if isinstance(classifier, MajorityClassifier):
         save_file({"bias": np.asarray(classifier.log_frequencies_L, dtype=np.float64)}, folder / "linear.safetensors")
+    elif isinstance(classifier, StaticEmbeddingClassifier):
+        classifier.linear.save(folder)
+        save_file({"vectors": classifier.table.vectors_VH}, folder / "table.safetensors")
+        (folder / TOKENIZER_FILE).write_bytes(classifier.table.tokenizer_json)
     else:
         classifier.save(folder)
     write_script(folder, linear_runtime)
@@ -167,6 +218,24 @@ def write_transformers(classifier: Any, folder: Path, model: Any) -> None:
         model.save_pretrained(folder, safe_serialization=True)
     write_tokenizer(classifier, folder)
     write_script(folder, torch_runtime)
+
+
+def write_gguf(classifier: Any, folder: Path, model: Any, kind: str) -> None:
+    """Write model.gguf, and prompt.json for readers of other programs: what stands around the texts, and the words."""
+    write_model(classifier, model, folder / GGUF_FILE, kind)
+    encoder = classifier.text_encoder
+    settings = input_settings(classifier)
+    parts: list[Any] = []
+    for piece in (settings["shots"] or [settings])[0]["frame"]:
+        if isinstance(piece, int):
+            parts.append({"token": encoder.tokenizer.convert_ids_to_tokens(piece)})
+        else:
+            texts = filter(None, re.split(f"({'|'.join(tokens.MARKS)})", piece))
+            parts += [FIELDS.get(one, one) for one in texts]
+    words = dict(zip(classifier.task.labels, encoder.template.words, strict=True))
+    write_json(folder / "prompt.json", {"prompt": parts, "words": words})
+    encoder.tokenizer.backend_tokenizer.save(str(folder / TOKENIZER_FILE))
+    write_script(folder, gguf_runtime)
 
 
 def write_tokenizer(classifier: Any, folder: Path) -> None:

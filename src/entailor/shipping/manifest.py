@@ -18,9 +18,9 @@ PROOF_FILE = "verification.json"
 CARD_FILE = "README.md"
 MANIFEST_VERSION = 1
 EXPORT_AGAIN = "Export it again"
-Format = Literal["transformers", "adapter", "sklearn", "onnx", "onnx-int8"]
+Format = Literal["transformers", "adapter", "sklearn", "onnx", "onnx-int8", "gguf", "gguf-f16"]
 REFUSED_ENDINGS = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib")
-LIBRARIES = ("entailor", "torch", "transformers", "peft", "tokenizers", "onnx", "onnxruntime", "numpy")
+LIBRARIES = ("entailor", "torch", "transformers", "peft", "tokenizers", "gguf", "onnx", "onnxruntime", "numpy")
 # written after the proof, which reads the manifest
 LATE_FILES = (MANIFEST_FILE,)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from entailor.classifiers.soft_prompt import SoftPromptClassifier
+from entailor.classifiers.transformer import TokenBatch
 from entailor.errors import ConfigError, RunError
+from entailor.methods.linear_probe import LinearProbeClassifier, compared
 from entailor.models.load import quiet_libraries
-from entailor.shipping.formats import write_script
+from entailor.shipping.formats import IN_GRAPH, write_script
 from entailor.shipping.runtimes import onnx_runtime
 
 MODEL_FILE = "model.onnx"
-NEEDED = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "onnx-int8": ("onnx", "onnxscript", "onnxruntime")}
+NEEDED = dict.fromkeys(("onnx", "onnx-int8"), ("onnx", "onnxscript", "onnxruntime"))
 WEIGHT_NODES = ("MatMul", "Gemm")
 CLOSE = 1e-4
 """Most by which a logit may differ from torch's at any shape."""
@@ -50,49 +54,116 @@ class _Logits(nn.Module):
         return logits_BL
 
 
-def write_onnx(classifier: Any, model: Any, folder: Path, settings: dict[str, Any]) -> None:
+class _Prompted(nn.Module):
+    """A soft prompt with its head, virtual tokens inside."""
+
+    def __init__(self, classifier: SoftPromptClassifier, names: tuple[str, ...]) -> None:
+        super().__init__()
+        self.classifier, self.names = classifier, names
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Return logits_BL."""
+        return self.classifier.plain_forward(_batch(dict(zip(self.names, inputs, strict=True))))
+
+
+class _Probe(nn.Module):
+    """A frozen encoder and the regression on its pooled states; in fp64, as the regression was fitted."""
+
+    def __init__(self, classifier: LinearProbeClassifier, names: tuple[str, ...]) -> None:
+        super().__init__()
+        self.reader, self.names = classifier.reader, names
+        self.weight_FL, self.bias_L = map(torch.from_numpy, (classifier.linear.weight_FL, classifier.linear.bias_L))
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Return logits_BL."""
+        views: dict[str, dict[str, Tensor]] = {}
+        for name, one in zip(self.names, inputs, strict=True):
+            kind, _, view = name.partition(".")
+            views.setdefault(view, {})[kind] = one
+        pooled = [self.reader.mean_states(_batch(view)) for view in views.values()]
+        features_BF = torch.cat([*pooled, *compared(pooled[1:])], dim=1)
+        return (features_BF.double() @ self.weight_FL + self.bias_L).float()
+
+
+def _batch(fed: dict[str, Tensor]) -> TokenBatch:
+    mask_BT = fed["attention_mask"]
+    return TokenBatch(fed["input_ids"], mask_BT, fed.get("token_type_ids"), mask_BT.sum(1))
+
+
+def write_onnx(source: Any, folder: Path) -> None:
     """Write model.onnx, tokenizer.json and predict.py.
 
     Args:
-        classifier: gives the tokenizer.
-        model: a plain encoder with its head.
+        source: the trial, see `Source`.
         folder: where to.
-        settings: of the manifest's input.
 
     Raises:
         RunError: torch cannot export this architecture, or it froze a dimension.
     """
-    plain = _plain_copy(model)
-    names = ("input_ids", "attention_mask", *(("token_type_ids",) if settings["types"] else ()))
-    wrapped = _Logits(plain, names).eval()
-    example = _made_up(names, 2, 9, plain.config.vocab_size)  # both above 1, or the exporter takes them for constants
-    shapes = tuple({0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC} for _ in names)
-    with warnings.catch_warnings(), quiet_libraries():
-        warnings.simplefilter("ignore")
-        try:
-            torch.onnx.export(
-                wrapped,
-                example,
-                str(folder / MODEL_FILE),
-                dynamo=True,
-                dynamic_shapes=(shapes,),
-                input_names=list(names),
-                output_names=["logits"],
-                external_data=False,
-                verbose=False,
-                optimize=True,
-            )
-        except Exception as error:  # whatever torch's exporter raises means the same to the user
-            kind = plain.config.model_type
-            problem = str(error).strip().splitlines()[0][:200]
-            raise RunError(f"onnx: torch cannot export {kind}: {problem}. Export transformers instead") from error
-    check_shapes(folder / MODEL_FILE, wrapped, names, settings["max_length"])
-    write_tokenizer_only(classifier, folder)
+    classifier, settings = source.classifier, source.input
+    reader = getattr(classifier, "reader", classifier)
+    names = input_names(settings)
+    with _traceable(source, names) as wrapped:
+        vocabulary = reader.text_encoder.tokenizer.vocab_size
+        example = _made_up(names, 2, 9, vocabulary)  # both above 1, or the exporter takes them for constants
+        shapes = tuple({0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC} for _ in names)
+        with warnings.catch_warnings(), quiet_libraries(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            try:
+                torch.onnx.export(
+                    wrapped,
+                    example,
+                    str(folder / MODEL_FILE),
+                    dynamo=True,
+                    dynamic_shapes=(shapes,),
+                    input_names=list(names),
+                    output_names=["logits"],
+                    external_data=False,
+                    verbose=False,
+                    optimize=True,
+                )
+            except Exception as error:  # whatever torch's exporter raises means the same to the user
+                kind = reader.model.config.model_type
+                problem = str(error).strip().splitlines()[0][:200]
+                raise RunError(f"onnx: torch cannot export {kind}: {problem}. Export transformers instead") from error
+        check_shapes(folder / MODEL_FILE, wrapped, names, settings["max_length"], vocabulary)
+    write_tokenizer_only(reader, folder)
     write_script(folder, onnx_runtime)
 
 
+def input_names(settings: dict[str, Any]) -> tuple[str, ...]:
+    """Return the names of the graph's inputs: ids, mask and types; of each view where texts are read by themselves."""
+    kinds = ("input_ids", "attention_mask", *(("token_type_ids",) if settings["types"] else ()))
+    views = settings.get("views")
+    return tuple(f"{kind}.{view}" for view in views for kind in kinds) if views else kinds
+
+
+@contextmanager
+def _traceable(source: Any, names: tuple[str, ...]) -> Iterator[nn.Module]:
+    """Give what is traced: nothing in it was put there for speed."""
+    classifier: Any = source.classifier
+    if not isinstance(classifier, IN_GRAPH):
+        yield _Logits(_plain_copy(source.merged), names).eval()
+        return
+    probe = isinstance(source.classifier, LinearProbeClassifier)
+    kind: Any = _Probe if probe else _Prompted
+    inner: Any = source.classifier.reader if probe else source.classifier
+    model = inner.model
+    before = model.config._attn_implementation
+    model.set_attn_implementation("eager")
+    try:
+        yield kind(classifier, names).eval()
+    finally:
+        model.set_attn_implementation(before)
+
+
 def write_tokenizer_only(classifier: Any, folder: Path) -> None:
-    """Write tokenizer.json, which is all the tokenizers library needs."""
+    """Write tokenizer.json, which is all the tokenizers library needs.
+
+    Args:
+        classifier: what reads texts.
+        folder: where to.
+    """
     classifier.text_encoder.tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
 
 
@@ -105,17 +176,21 @@ def _plain_copy(model: Any) -> Any:
 
 
 def _made_up(names: tuple[str, ...], batch: int, length: int, vocabulary: int) -> tuple[Tensor, ...]:
-    """Return inputs of random tokens, the last row with padding."""
+    """Return inputs of random tokens, the last row with padding; each view is one token shorter than the one before."""
     generator = torch.Generator().manual_seed(batch * 1000 + length)
-    ids_BT = torch.randint(5, vocabulary, (batch, length), generator=generator)
-    mask_BT = torch.ones_like(ids_BT)
-    if batch > 1 and length > 1:
-        mask_BT[-1, length // 2 + 1 :] = 0
-    made = {"input_ids": ids_BT, "attention_mask": mask_BT, "token_type_ids": torch.zeros_like(ids_BT)}
+    made: dict[str, Tensor] = {}
+    views = list(dict.fromkeys(name.partition(".")[2] for name in names))
+    for shorter, view in enumerate(views):
+        ids_BT = torch.randint(5, vocabulary, (batch, max(1, length - shorter)), generator=generator)
+        mask_BT = torch.ones_like(ids_BT)
+        if batch > 1 and length > 1:
+            mask_BT[-1, length // 2 + 1 :] = 0
+        kinds = {"input_ids": ids_BT, "attention_mask": mask_BT, "token_type_ids": torch.zeros_like(ids_BT)}
+        made |= {f"{kind}.{view}" if view else kind: tensor for kind, tensor in kinds.items()}
     return tuple(made[name] for name in names)
 
 
-def check_shapes(file: Path, model: nn.Module, names: tuple[str, ...], max_length: int) -> None:
+def check_shapes(file: Path, model: nn.Module, names: tuple[str, ...], max_length: int, vocabulary: int) -> None:
     """Run an ONNX file at 1x1, 1xmax and 7x33 and hold it against torch: exporters freeze dimensions and say success.
 
     Raises:
@@ -126,14 +201,14 @@ def check_shapes(file: Path, model: nn.Module, names: tuple[str, ...], max_lengt
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    inner: Any = model.model
-    vocabulary = int(inner.config.vocab_size)
+    taken = {one.name for one in session.get_inputs()}
     for batch, length in ((1, 1), (1, max_length), (7, min(33, max_length))):
         inputs = _made_up(names, batch, length, vocabulary)
         with torch.inference_mode():
             expected = model(*inputs).numpy()
+        fed = {name: one.numpy() for name, one in zip(names, inputs, strict=True) if name in taken}
         try:
-            (found,) = session.run(["logits"], {name: one.numpy() for name, one in zip(names, inputs, strict=True)})
+            (found,) = session.run(["logits"], fed)
         except Exception as error:  # onnxruntime has exceptions of its own in C++
             problem = str(error).splitlines()[0][:200]
             raise RunError(f"onnx: fails on {batch} x {length} tokens: a dimension was frozen ({problem})") from None

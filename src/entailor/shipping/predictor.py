@@ -32,6 +32,8 @@ RUNTIMES = {
     "sklearn": "linear_runtime",
     "onnx": "onnx_runtime",
     "onnx-int8": "onnx_runtime",
+    "gguf": "gguf_runtime",
+    "gguf-f16": "gguf_runtime",
 }
 
 

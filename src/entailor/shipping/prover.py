@@ -50,11 +50,16 @@ def answers(runtime: Any, job: dict[str, Any]) -> dict[str, Any]:
         times.append(time.perf_counter() - start)
     return {
         "labels": list(runtime.labels),
+        "engine": getattr(runtime, "engine", None),
         "temperature": runtime.manifest["temperature"],
         "ids": [runtime.tokenize(*one) for one in inputs],
         "fuzz_ids": [runtime.tokenize(*one) for one in fuzz],
         "logits": logits.tolist(),
         "alone": alone[1:],
+        "external": {
+            name: runtime.logits([tuple(one) for one in others]).tolist()
+            for name, others in job.get("external", {}).items()
+        },
         "fuzz_logits": runtime.logits(fuzz, 7).tolist(),
         "fuzz_alone": runtime.logits(fuzz, 1).tolist(),
         "p50_ms": float(np.percentile(times[1:], 50)) * 1e3,
@@ -71,7 +76,7 @@ def with_threads(module: Any, folder: Path, job: dict[str, Any], base: str | Non
         if "torch" in sys.modules:
             sys.modules["torch"].set_num_threads(threads)
             runtime = module.Runtime(folder, base)
-        elif "onnxruntime" in sys.modules:
+        elif "onnxruntime" in sys.modules or "llama_cpp" in sys.modules:
             runtime = module.Runtime(folder, base, threads)
         else:  # numpy's own threads are set when it is imported, and nothing here is large enough for two
             return {}

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,8 @@ class Proof:
         examples_per_second: in batches.
         peak_memory_bytes: of the process.
         size_bytes: of the folder.
+        engine: what ran it, where predict.py can be run by several.
+        external: the same of each external test set, see `ExternalProof`.
         problems: in words; empty where it passed.
     """
 
@@ -102,6 +104,8 @@ class Proof:
     examples_per_second: float
     peak_memory_bytes: int | None
     size_bytes: int
+    engine: str | None = None
+    external: list[dict[str, Any]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -114,10 +118,13 @@ class Proof:
         write_json(path, {"passed": self.passed, **asdict(self)})
 
 
-def job_of(reference: Reference, *, base: str | None, pipeline: bool) -> dict[str, Any]:
-    """Return what the prover is asked."""
+def job_of(
+    reference: Reference, *, base: str | None, pipeline: bool, external: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return what the prover is asked; `external` holds inputs by the name of their set."""
     return {
         "inputs": reference.inputs,
+        "external": dict(external or {}),
         "fuzz": reference.fuzz,
         "alone": ALONE,
         "base": base,
@@ -197,6 +204,7 @@ def judge(folder: Path, reference: Reference, found: dict[str, Any], margin: flo
         examples_per_second=found["examples_per_second"],
         peak_memory_bytes=found.get("peak_memory_bytes"),
         size_bytes=size,
+        engine=found["engine"],
         problems=problems,
     )
 
@@ -207,7 +215,24 @@ def _failed(reference: Reference, margin: float, size: int, problem: str) -> Pro
     lost: dict[str, float | None] = dict.fromkeys(before)
     accuracy = float(right.mean())
     return Proof(
-        len(right), 1e9, [], accuracy, 0.0, 1.0, margin, before, lost, 1.0, 1.0, 1e9, 0, 0, 0, None, size, [problem]
+        examples=len(right),
+        largest_change=1e9,
+        flips=[],
+        accuracy_before=accuracy,
+        accuracy_after=0.0,
+        loss_bound=1.0,
+        margin=margin,
+        recall_before=before,
+        recall_after=lost,
+        calibration_error=1.0,
+        refitted_temperature=1.0,
+        largest_batch_change=1e9,
+        p50_ms=0,
+        p95_ms=0,
+        examples_per_second=0,
+        peak_memory_bytes=None,
+        size_bytes=size,
+        problems=[problem],
     )
 
 

@@ -1,4 +1,7 @@
-"""Answers of a baseline: TF-IDF and a linear model, or label frequencies. `python predict.py < lines`. Needs numpy."""
+"""Answers of a baseline: a linear model on TF-IDF or on averaged token vectors, or label frequencies.
+
+`python predict.py < lines`. Needs numpy, and for token vectors tokenizers.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,11 @@ from typing import Any
 import numpy as np
 
 MOST_HEADER = 1 << 20
+KINDS = {"F64": "<f8", "F32": "<f4"}
 
 
 def read_tensors(path: Path) -> dict[str, Any]:
-    """Return the float64 tensors of a safetensors file."""
+    """Return the tensors of a safetensors file; of floating point alone."""
     content = path.read_bytes()
     size = int.from_bytes(content[:8], "little")
     if size > min(MOST_HEADER, len(content) - 8):
@@ -25,10 +29,11 @@ def read_tensors(path: Path) -> dict[str, Any]:
     for name, entry in json.loads(content[8 : 8 + size]).items():
         if name == "__metadata__":
             continue
-        if entry["dtype"] != "F64":
-            raise ValueError(f"{path}: {name} is {entry['dtype']}, F64 was expected")
+        if entry["dtype"] not in KINDS:
+            raise ValueError(f"{path}: {name} is {entry['dtype']}, F64 or F32 was expected")
         start, end = entry["data_offsets"]
-        found[name] = np.frombuffer(content[8 + size + start : 8 + size + end], dtype="<f8").reshape(entry["shape"])
+        values = np.frombuffer(content[8 + size + start : 8 + size + end], dtype=KINDS[entry["dtype"]])
+        found[name] = values.reshape(entry["shape"])
     return found
 
 
@@ -52,7 +57,7 @@ class Runtime:
     """An exported folder, loaded.
 
     Args:
-        folder: holds manifest.json, linear.safetensors and vocabulary.json.
+        folder: holds manifest.json, linear.safetensors, and vocabulary.json or table.safetensors and tokenizer.json.
         base: not used; the folder holds all there is.
     """
 
@@ -64,14 +69,35 @@ class Runtime:
         tensors = read_tensors(folder / "linear.safetensors")
         self.weight: Any = tensors.get("weight")
         self.bias: Any = tensors["bias"]
+        self.vectors: Any = None
+        if self.settings.get("table"):
+            from tokenizers import Tokenizer
+
+            self.vectors = read_tensors(folder / "table.safetensors")["vectors"]
+            self.tokenizer: Any = Tokenizer.from_file(str(folder / "tokenizer.json"))
+            self.tokenizer.no_truncation()
+            self.tokenizer.no_padding()
         self.blocks: list[tuple[dict[str, int], Any]] = []
         if self.settings["fields"]:
             for one in json.loads((folder / "vocabulary.json").read_text(encoding="utf-8")):
                 self.blocks.append(({term: place for place, term in enumerate(one["terms"])}, np.array(one["idf"])))
 
     def tokenize(self, text: str, pair: str | None = None) -> list[list[int]]:
-        """Return the numbers of the known n-grams of each text that is read."""
+        """Return the numbers of the known n-grams, or the tokens, of each text that is read."""
+        if self.vectors is not None:
+            return [self._ids(one) for one in (text, pair) if one is not None]
         return [sorted(counts) for counts in self._counts(text, pair)]
+
+    def _ids(self, text: str) -> list[int]:
+        whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        return list(self.tokenizer.encode(whole, add_special_tokens=False).ids)
+
+    def _means(self, text: str, pair: str | None) -> Any:
+        """Return the mean vector of a text; of a pair both, and how they compare."""
+        rows = [self.vectors[ids].mean(0) if ids else 0 * self.vectors[0] for ids in self.tokenize(text, pair)]
+        if len(rows) == 2:
+            rows += [np.abs(rows[0] - rows[1]), rows[0] * rows[1]]
+        return np.concatenate(rows)
 
     def _counts(self, text: str, pair: str | None) -> list[dict[int, int]]:
         found = []
@@ -88,6 +114,8 @@ class Runtime:
 
     def logits(self, inputs: list[tuple[str, str | None]], batch_size: int = 32) -> Any:
         """Return logits of shape (inputs, labels), in fp64."""
+        if self.vectors is not None:
+            return np.stack([self._means(*one) @ self.weight + self.bias for one in inputs])
         rows = np.repeat(self.bias[None], len(inputs), axis=0)
         for number, one in enumerate(inputs):
             start = 0

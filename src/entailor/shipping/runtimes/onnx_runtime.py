@@ -40,28 +40,39 @@ class Runtime:
 
     def tokenize(self, text: str, pair: str | None = None) -> list[list[int]]:
         """Return token ids and token types."""
-        ids, types = self.tokens(text, pair)
-        return [list(ids), list(types)]
+        return [list(ids) for view in self._views(text, pair) for ids in view]
+
+    def _views(self, text: str, pair: str | None) -> list[tuple[list[int], list[int]]]:
+        """Return ids and types of what is read: the input, and for a probe on pairs each text by itself as well."""
+        texts = {"both": (text, pair), "text": (text, None), "text_pair": (pair or "", None)}
+        return [self.tokens(*texts[view]) for view in self.settings.get("views", ["both"])]
 
     def logits(self, inputs: list[tuple[str, str | None]], batch_size: int = 32) -> Any:
         """Return logits of shape (inputs, labels), in fp64."""
-        rows = [self.tokens(*one) for one in inputs]
-        order = sorted(range(len(rows)), key=lambda index: len(rows[index][0]))
+        rows = [self._views(*one) for one in inputs]
+        order = sorted(range(len(rows)), key=lambda index: len(rows[index][0][0]))
         found = np.zeros((len(rows), len(self.labels)))
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
             found[chosen] = self._batch([rows[index] for index in chosen])
         return found
 
-    def _batch(self, rows: list[tuple[list[int], list[int]]]) -> Any:
+    def _batch(self, rows: list[list[tuple[list[int], list[int]]]]) -> Any:
+        views = self.settings.get("views")
+        fed: dict[str, Any] = {}
+        for number, view in enumerate(views or [""]):
+            for kind, values in self._padded([row[number] for row in rows]).items():
+                fed[f"{kind}.{view}" if views else kind] = values
+        (logits,) = self.session.run(["logits"], {name: fed[name] for name in self.names})
+        return np.asarray(logits, dtype=np.float64)
+
+    def _padded(self, rows: list[tuple[list[int], list[int]]]) -> dict[str, Any]:
         longest = max(len(ids) for ids, _ in rows)
         ids_BT = np.full((len(rows), longest), self.settings["pad"], dtype=np.int64)
         mask_BT, types_BT = np.zeros_like(ids_BT), np.zeros_like(ids_BT)
         for place, (ids, types) in enumerate(rows):
             ids_BT[place, : len(ids)], mask_BT[place, : len(ids)], types_BT[place, : len(types)] = ids, 1, types
-        fed = {"input_ids": ids_BT, "attention_mask": mask_BT, "token_type_ids": types_BT}
-        (logits,) = self.session.run(["logits"], {name: fed[name] for name in self.names})
-        return np.asarray(logits, dtype=np.float64)
+        return {"input_ids": ids_BT, "attention_mask": mask_BT, "token_type_ids": types_BT}
 
 
 def main(runtime: type[Any] = Runtime) -> None:

@@ -23,7 +23,9 @@ class TextTokens:
     Args:
         folder: holds tokenizer.json.
         settings: max_length, control (ids that steer the model), types (whether there are token types), and for
-            decoders frame: what stands around the texts, token ids and pieces of text.
+            decoders frame: what stands around the texts, token ids and pieces of text; answers: the same with each
+            label's word; shots: frames and answers with demonstrations in front, the most of them first; context:
+            most tokens with these.
     """
 
     def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
@@ -35,6 +37,8 @@ class TextTokens:
         self.tokenizer.encode_special_tokens = True
         self.settings, self.control = settings, frozenset(settings["control"])
         self.limit: int = settings["max_length"]
+        asked = (settings, *settings.get("shots", ())) if settings.get("bare_end") else ()
+        self._bare = [one["frame"] for one in asked]  # end in front of the slot, without the space of its word
 
     def __call__(self, text: str, pair: str | None = None) -> tuple[list[int], list[int]]:
         """Return token ids and token types of an input; types are empty where the model has none."""
@@ -52,14 +56,20 @@ class TextTokens:
     def words(self, text: str, pair: str | None = None) -> list[tuple[list[int], int]]:
         """Return a prompt with each label's word behind it, and where its own tokens begin."""
         text, pair = self._cut(whole(text), None if pair is None else whole(pair))
-        prompt = self._filled(self.settings["frame"], text, pair)
-        wholes = [self._filled(frame, text, pair) for frame in self.settings["answers"]]
+        for asked in (*self.settings.get("shots", ()), self.settings):
+            prompt = self._filled(asked["frame"], text, pair)
+            wholes = [self._filled(frame, text, pair) for frame in asked["answers"]]
+            if max(map(len, [prompt, *wholes])) <= self.settings.get("context", self.limit):
+                break
         shared = min([len(prompt), *(_common(prompt, one) for one in wholes)])
         if shared < len(prompt):  # a word melts into the prompt's last token
             shared = min(shared, min(map(len, wholes)) - 1)
         return [(one, shared) for one in wholes]
 
     def _prompt(self, text: str, pair: str | None) -> list[int]:
+        if self.settings["answers"]:
+            ids, start = self.words(text, pair)[0]
+            return ids[:start]
         return self._filled(self.settings["frame"], *self._cut(text, pair))
 
     def _filled(self, frame: Sequence[int | str], text: str, pair: str | None) -> list[int]:
@@ -70,7 +80,7 @@ class TextTokens:
                 ids.append(part)
                 continue
             filled = part.replace(MARKS[1], pair or "") if MARKS[0] not in part else _put(part, text, pair or "")
-            if self.settings["bare_end"] and number == len(frame) - 1 and frame == self.settings["frame"]:
+            if number == len(frame) - 1 and frame in self._bare:
                 filled = filled.rstrip()
             (bare,) = self._without_control([filled], special=False)
             ids += self.tokenizer.encode(bare, add_special_tokens=False).ids

@@ -93,13 +93,14 @@ class Runtime:
     def _of_words(self, text: str, pair: str | None) -> list[float]:
         import torch
 
-        sums = []
+        scores = []
         for ids, start in self.tokens.words(text, pair):
             with torch.inference_mode():
                 logits = self.model(input_ids=torch.tensor([ids])).logits[0].double()
             log_p = torch.log_softmax(logits[start - 1 : -1], dim=-1)
-            sums.append(float(log_p.gather(1, torch.tensor(ids[start:])[:, None]).sum()))
-        return sums
+            own = float(log_p.gather(1, torch.tensor(ids[start:])[:, None]).sum())
+            scores.append(own / (len(ids) - start) if self.settings["by_length"] else own)
+        return [(one - bias) / self.settings["scale"] for one, bias in zip(scores, self.settings["bias"], strict=True)]
 
 
 def main(runtime: type[Any] = Runtime) -> None:

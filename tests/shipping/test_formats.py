@@ -1,0 +1,128 @@
+"""Every method in every format that fits it answers as recorded; what does not fit is refused with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.conftest import make_table
+
+from entailor import Predictor
+from entailor.config.experiment import Experiment
+from entailor.errors import MethodError
+from entailor.methods import build_method
+from entailor.shipping.export import Source, finish, prove, write_format
+from entailor.shipping.formats import check_format, fitting_formats
+from entailor.shipping.verification import ask_here
+from entailor.study.compare import Comparison, compare
+
+PLAIN, GRAPH, WORDS = {"transformers"}, {"onnx", "onnx-int8"}, {"gguf", "gguf-f16"}
+ONE = {"num_train_epochs": 1}
+LORA = {"method": "lora", "r": 2, **ONE}
+SOFT = {"num_virtual_tokens": 4, **ONE}
+ENCODER = {
+    "full_finetuning": (ONE, PLAIN | GRAPH),
+    "p_tuning": (SOFT, GRAPH),
+    "prefix_tuning": (SOFT, GRAPH),
+}
+DECODER = {
+    "lora": (LORA, PLAIN | {"adapter"}),
+    "words": ({**LORA, "head": "verbalizer"}, PLAIN | WORDS | {"adapter"}),
+    "nf4": ({**LORA, "head": "verbalizer", "model": {"load_in_4bit": True}}, PLAIN | WORDS | {"adapter"}),
+    "zero_shot": ({"method": "in_context", "length_normalized": True}, PLAIN | WORDS),
+    "few_shot": ({"method": "in_context", "num_fewshot": 3, "calibration": "contextual"}, PLAIN | WORDS),
+}
+FITTING = {
+    "bag_of_words": {"sklearn"},
+    "majority": {"sklearn"},
+    "static_embedding": {"sklearn"},
+    "linear_probe": GRAPH,
+    **{name: formats for name, (_, formats) in ENCODER.items()},
+    **{f"decoder {name}": formats for name, (_, formats) in DECODER.items()},
+}
+# torch's exporter takes many seconds a model: graphs of soft prompts and probes are made in tests/long/exports.py
+QUICK = [(name, one) for name, formats in FITTING.items() for one in sorted(formats - GRAPH)]
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return make_table(tmp_path_factory.mktemp("table"))
+
+
+@pytest.fixture(scope="module")
+def sources(
+    finished_run: Comparison,
+    nli_experiment: Experiment,
+    tiny_model: Callable[[str], Path],
+    table: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> dict[str, Source]:
+    """A finished trial of every method, by its name here."""
+    place = tmp_path_factory.mktemp("runs")
+    found = {f"{record.name} {record.seed}": (finished_run, record) for record in finished_run.records}
+    kinds: dict[str, dict[str, Any]] = {
+        "bert": {"static_embedding": {"table": table}, **{name: settings for name, (settings, _) in ENCODER.items()}},
+        "llama": {name: settings for name, (settings, _) in DECODER.items()},
+    }
+    for kind, methods in kinds.items():
+        changes = {"models": (str(tiny_model(kind)),), "methods": methods, "seeds": (0,), "out": str(place / kind)}
+        run = compare(nli_experiment.model_copy(update=changes))
+        assert [record.error for record in run.records] == [None] * len(methods)
+        prefix = "decoder " if kind == "llama" else ""
+        found |= {f"{prefix}{record.name} 0": (run, record) for record in run.records}
+    trials = {name: found[f"{name} 0"] for name in FITTING}
+    return {name: Source(run.folder.trial(one.model, one.name, one.seed)) for name, (run, one) in trials.items()}
+
+
+@pytest.mark.parametrize("name", FITTING)
+def test_a_format_fits_or_is_refused_with_the_reason_and_those_that_do(name, sources):
+    source = sources[name]
+    reasons = fitting_formats(source.classifier)
+    assert {one for one, reason in reasons.items() if reason is None} == FITTING[name]
+    for one, reason in reasons.items():
+        if reason is not None:
+            with pytest.raises(MethodError) as refused:
+                check_format(one, source.classifier, name)
+            assert reason in str(refused.value)
+            assert all(fitting in str(refused.value) for fitting in FITTING[name])
+
+
+@pytest.mark.parametrize(
+    ("kind", "method", "settings", "reason"),
+    [
+        ("llama", "p_tuning", SOFT, "gguf: not for it: it has virtual tokens.*Fitting: none"),
+        ("llama", "linear_probe", {}, "gguf: not for it: a regression on pooled states.*Fitting: none"),
+        ("qwen3", "lora", {"head": "verbalizer"}, "gguf: not for it: qwen3 is none of llama, mistral, qwen2"),
+        ("bert", "lora", {}, "gguf: not for it: llama.cpp keeps no classification head.*Fitting: transformers"),
+        (
+            "llama",
+            "in_context",
+            {"num_fewshot": 2, "demonstrations": "nearest"},
+            "gguf: not for it: each text has demonstrations of its own.*Fitting: none",
+        ),
+    ],
+)
+def test_gguf_is_refused_with_the_reason(kind, method, settings, reason, load_tiny, nli_task):
+    way = build_method(method, settings)
+    classifier = way.adapt(load_tiny(kind, objective=way.objective), nli_task, 0)
+    with pytest.raises(MethodError, match=reason):
+        check_format("gguf", classifier, "it")
+
+
+@pytest.mark.parametrize(("name", "format_name"), QUICK)
+def test_a_healthy_export_is_not_refused(name, format_name, sources, tmp_path):
+    source = sources[name]
+    (tmp_path / "scratch").mkdir()
+    write_format(source, format_name, tmp_path / "scratch")
+    # 18 examples cannot show that what rounds loses little
+    margin = 0.01 if source.trained_in_full_precision and format_name != "gguf-f16" else 0.99
+    proof = prove(source, format_name, tmp_path / "scratch", margin, ask_here)
+    assert proof.problems == []
+    assert proof.flips == [] or margin > 0.01
+    finish(source, format_name, tmp_path / "scratch", tmp_path / "out", proof)
+    inputs = [(one.text, one.text_pair) for one in source.record.predictions]
+    answers = Predictor.load(tmp_path / "out").predict(inputs)
+    for answer, one in zip(answers, source.record.predictions, strict=True):
+        assert answer.probabilities == pytest.approx(one.probabilities, abs=1e-4 if margin == 0.01 else 0.2)
