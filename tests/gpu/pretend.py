@@ -6,8 +6,8 @@ that `torch.accelerator` finds it. A tensor there holds a tensor of the CPU. Eac
 - fails where tensors lie on two devices, as on CUDA;
 - fails where a float64 would be made, as on mps;
 - draws random numbers from a generator of the device's own;
-- is counted in `waits` where the host would wait for the device: values that are read, shapes that depend on values, and
-  copies from memory that is not pinned.
+- is counted in `waits` where the host would wait for the device: values that are read, shapes that depend on
+  values, and copies from memory that is not pinned.
 
 It cannot show what only a kernel shows: speed, rounding, 4-bit kernels, real memory. `torch.inference_mode` becomes
 `no_grad`, since such a tensor keeps no version counter there. Import it before entailor, in a process of its own.
@@ -21,7 +21,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_flatten, tree_map
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 NAME = "pretend"
@@ -44,8 +43,10 @@ class _Memory:
     """Bytes handed out; nothing is counted as given back, so a peak is what was taken since it began."""
 
     taken = 0
-    largest_tensor = ROOM
-    """Bytes above which a tensor finds no room."""
+    largest = 0
+    """Bytes of the largest activation so far: a tensor of three dimensions or more."""
+    most = ROOM
+    """Bytes above which an activation finds no room."""
 
 
 class _Generator:
@@ -63,7 +64,7 @@ def _set_state(state: torch.Tensor, device: object = None) -> None:
 
 
 def _reset_peak(device: object = None) -> None:
-    _Memory.taken = 0
+    _Memory.taken = _Memory.largest = 0
 
 
 def _module() -> types.ModuleType:
@@ -105,8 +106,10 @@ class Pretend(torch.Tensor):
         if held.dtype in (torch.float64, torch.complex128):
             raise TypeError(f"{NAME} has no {held.dtype}")
         size = held.numel() * held.element_size()
-        if size > _Memory.largest_tensor:
-            raise torch.OutOfMemoryError(f"{NAME} out of memory: {size} bytes")
+        if held.dim() > 2:
+            _Memory.largest = max(_Memory.largest, size)
+            if size > _Memory.most:
+                raise torch.OutOfMemoryError(f"{NAME} out of memory: {size} bytes")
         _Memory.taken += size
         made = torch.Tensor._make_wrapper_subclass(
             cls,
@@ -132,12 +135,31 @@ def inside(value: Any) -> Any:
     return value.held if isinstance(value, Pretend) else value
 
 
+def _apply(change: Callable[[Any], Any], value: Any) -> Any:
+    """Return arguments or results with everything in them changed."""
+    if isinstance(value, (list, tuple)):
+        return type(value)([_apply(change, one) for one in value])
+    return change(value)
+
+
+def _leaves(values: Any, found: list[Any]) -> list[Any]:
+    for value in values:
+        if isinstance(value, (list, tuple)):
+            _leaves(value, found)
+        elif isinstance(value, (torch.Tensor, torch.Generator)):
+            found.append(value)
+    return found
+
+
 def _wait(what: str) -> None:
-    frame = sys._getframe(2)
-    while frame and (WATCHED not in frame.f_code.co_filename):
+    """Count a wait at the line of the watched package that led to it, and name the file of a library in between."""
+    frame, library = sys._getframe(2), ""
+    while frame and WATCHED not in frame.f_code.co_filename:
+        if not library and "/torch/" not in frame.f_code.co_filename and frame.f_code.co_filename != __file__:
+            library = f" in {frame.f_code.co_filename.rpartition('/')[2]}"
         frame = frame.f_back  # type: ignore[assignment]
     place = f"{frame.f_code.co_filename.rpartition(WATCHED)[2]}:{frame.f_lineno}" if frame else "elsewhere"
-    waits[f"{what.removeprefix('aten::')} {place}"] += 1
+    waits[f"{what.removeprefix('aten::')} at {place}{library}"] += 1
 
 
 def _is_there(device: Any) -> bool:
@@ -146,11 +168,13 @@ def _is_there(device: Any) -> bool:
 
 def _run(op: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     name = op._schema.name
-    flat = tree_flatten((args, kwargs))[0]
+    flat = _leaves((*args, *kwargs.values()), [])
     tensors = [one for one in flat if isinstance(one, torch.Tensor)]
     there = [one for one in tensors if isinstance(one, Pretend)]
     here = [one for one in tensors if not isinstance(one, Pretend)]
-    if there and any(one.dim() > 0 for one in here) and name not in _TAKE_BOTH:  # CUDA takes scalars of the host
+    changed = name.endswith("_") and not isinstance(tensors[0], Pretend)
+    mixed = changed or any(one.dim() > 0 for one in here)
+    if there and mixed and name not in _TAKE_BOTH:  # CUDA reads scalars of the host
         raise RuntimeError(f"Expected all tensors to be on the same device, but found {DEVICE} and cpu in {op}")
     to = kwargs.get("device")
     leaves = bool(there) and to is not None and not _is_there(to)
@@ -158,14 +182,16 @@ def _run(op: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         raise RuntimeError(f"Expected a '{NAME}' device type for generator but found 'cpu' in {op}")
     _count(name, kwargs, args, there, leaves)
 
-    plain = {**tree_map(inside, kwargs), **({"device": torch.device("cpu")} if "device" in kwargs else {})}
-    plain.pop("pin_memory", None)
+    plain_args = _apply(inside, tuple(args))
+    plain = {key: _apply(inside, value) for key, value in kwargs.items() if key != "pin_memory"}
+    if "device" in kwargs:
+        plain["device"] = torch.device("cpu")
     goes_there = bool(there) or _is_there(to)
     if goes_there and torch.Tag.nondeterministic_seeded in op.tags:
         with _device_generator():
-            out = op(*tree_map(inside, args), **plain)
+            out = op(*plain_args, **plain)
     else:
-        out = op(*tree_map(inside, args), **plain)
+        out = op(*plain_args, **plain)
 
     def close(value: Any) -> Any:
         if not isinstance(value, torch.Tensor) or leaves or not goes_there:
@@ -173,7 +199,7 @@ def _run(op: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         same = [one for one in tensors if inside(one) is value]  # of an operation in place
         return same[0] if same else Pretend(value)
 
-    out = tree_map(close, out)
+    out = _apply(close, out)
     if name in _PRODUCTS and isinstance(out, Pretend):
         products[out.dtype] += 1
     return out
@@ -213,13 +239,13 @@ def _device_generator() -> Iterator[None]:
 
 
 @contextmanager
-def little_memory(largest_tensor: int) -> Iterator[None]:
-    """Let a larger tensor find no room, in bytes."""
-    _Memory.largest_tensor = largest_tensor
+def little_memory(share: float) -> Iterator[None]:
+    """Let activations find no room above a share of the largest since the last reset of the peak."""
+    _Memory.most = int(share * _Memory.largest)
     try:
         yield
     finally:
-        _Memory.largest_tensor = ROOM
+        _Memory.most = ROOM
 
 
 _everything = torch.library.Library("_", "IMPL")
@@ -228,6 +254,7 @@ _everything.fallback(lambda op, *args, **kwargs: _run(op, args, kwargs), dispatc
 
 # --- autocast: products in the lower type, what loses digits in fp32, as on CUDA
 
+_everything.fallback(torch.library.fallthrough_kernel, dispatch_key="AutocastPrivateUse1")
 _autocast = torch.library.Library("aten", "IMPL", "AutocastPrivateUse1")
 _LOWER = ("linear", "matmul", "mm", "addmm", "bmm", "baddbmm", "scaled_dot_product_attention")
 _FULL = ("layer_norm", "softmax.int", "log_softmax.int", "nll_loss", "cross_entropy_loss", "sum", "pow.Tensor_Scalar")
@@ -244,7 +271,7 @@ def _register(name: str, dtype: Callable[[], torch.dtype]) -> None:
             return value.to(dtype()) if is_float and value.device.type == NAME else value
 
         with torch._C._ExcludeDispatchKeyGuard(key):
-            return op(*tree_map(to, args), **tree_map(to, kwargs))
+            return op(*_apply(to, args), **{key: _apply(to, value) for key, value in kwargs.items()})
 
     _autocast.impl(name, cast)
 
@@ -269,6 +296,8 @@ class _Constructors(torch.overrides.TorchFunctionMode):
             return args[0].cpu().tolist()
         if function is torch.Tensor.pin_memory:
             return args[0]
+        if function is torch.Tensor.__getitem__ and isinstance(args[0], Pretend) and isinstance(args[1], list):
+            return args[0][torch.tensor(args[1]).to(DEVICE)]  # which waits, as it does on CUDA
         if function is torch.Tensor.__setitem__ and isinstance(args[0], Pretend) and not torch.is_grad_enabled():
             _assign(*args)
             return None
@@ -286,7 +315,7 @@ def _assign(tensor: Pretend, index: Any, value: Any) -> None:
             _wait("send by index_put_")
         elif isinstance(one, Pretend) and one.dtype == torch.bool:
             _wait("index_put_")
-    tensor.held[tree_map(inside, index)] = inside(value)
+    tensor.held[_apply(inside, index)] = inside(value)
 
 
 _constructors = _Constructors()

@@ -1,5 +1,6 @@
-"""What every method does on a device, and what is watched meanwhile: the same on a pretend accelerator and a real one."""
+"""What every method does on a device, and what is watched meanwhile: the same on a pretend accelerator and on a GPU."""
 
+import math
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -49,9 +50,14 @@ ROUNDS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "linear_probe": ("linear_probe", "distilbert", {}),
     "in_context": ("in_context", "llama", {}),
     "in_context-pmi": ("in_context", "gpt2", {"calibration": "pmi", "length_normalized": True, "num_fewshot": 0}),
+    "lora-bf16": ("lora", "bert", {}),
     "in_context-nearest": ("in_context", "llama", {"demonstrations": "nearest", "calibration": "contextual"}),
 }
 """Name to method, architecture and settings; `needs_backbone` methods that are not here fail the suite."""
+
+
+WAITS_OF_LIBRARIES = {"peft_model.py": "peft makes the mask of its virtual tokens on the CPU at each step"}
+TOLERANCE = 1e-4
 
 
 @dataclass
@@ -59,13 +65,15 @@ class Seen:
     """What a round came to.
 
     Attributes:
-        waits: what the host waited for in training, in evaluations of validation, and in scoring the test set, by place.
         steps: optimizer steps.
         evaluations: of validation.
-        gap: largest difference between scores on the device and those of the saved classifier on the CPU.
+        gap: largest difference between scores on the device and those of the saved classifier there and on the CPU.
         resumed: whether a training that was broken off came to the same weights and curve, to the bit.
         device: where the parameters stood.
         peak: bytes the device handed out, by the package's own metering.
+        shortcuts: whether each shortcut of prompts was proven on the device.
+        reads_features: whether scikit-learn fits on the CPU.
+        waits: what the host waited for, by stage and place.
     """
 
     steps: int = 0
@@ -74,7 +82,32 @@ class Seen:
     resumed: bool | None = None
     device: str = ""
     peak: int | None = None
+    shortcuts: dict[str, bool] = field(default_factory=dict)
+    reads_features: bool = False
     waits: dict[str, Counter[str]] = field(default_factory=dict)
+
+    def problems(self, device: str) -> list[str]:
+        """Return in words what is wrong on a kind of device."""
+        found = [] if self.device.startswith(device) else [f"stood on {self.device}"]
+        if not self.gap <= TOLERANCE:
+            found.append(f"saved and loaded, scores differ by {self.gap:.1e}")
+        if self.resumed is False:
+            found.append("a training that was broken off came to another result")
+        if not self.peak:
+            found.append("the memory of the device was not measured")
+        found += [f"{way} were not proven" for way, proven in self.shortcuts.items() if not proven]
+        # values are read once a logging interval, and once more to see that every tensor gets a gradient
+        allowed = {"train": math.ceil(self.steps / LOGGED) + 1, "evaluate": self.evaluations, "score": 1}
+        for stage, most in allowed.items():
+            own = {place: count for place, count in self.waits[stage].items() if not _is_a_library(place)}
+            # what is fitted by scikit-learn reads the features of each batch; one that is shown examples has no steps
+            if (self.steps or stage == "score") and not self.reads_features and sum(own.values()) > most:
+                found.append(f"{stage}: {sum(own.values())} waits for the device, expected {most} at most: {own}")
+        return found
+
+
+def _is_a_library(place: str) -> bool:
+    return place.rpartition(" in ")[2] in WAITS_OF_LIBRARIES
 
 
 class Watch:
@@ -86,10 +119,10 @@ class Watch:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        outside, begin = Counter(self.counter), None
+        outside = Counter(self.counter)
         self.counter.clear()
         try:
-            yield begin
+            yield
         finally:
             self.stages[name].update(self.counter)
             self.counter.clear()
@@ -145,12 +178,16 @@ def play(name: str, folder: Path, counter: Counter[str], *, resume: bool = True)
         resume: break a training off and go on as well.
     """
     from entailor.engine import trainer
-    from entailor.models.device import peak_bytes, reset_peak_bytes
+    from entailor.engine.optimizer import skips_when_told
+    from entailor.models.device import main_device, peak_bytes, reset_peak_bytes
 
     seen, watch = Seen(), Watch(counter)
     reset_peak_bytes()
+    skips_when_told(main_device())  # tried once a process, which takes a value
+    autocast = torch.bfloat16 if name.endswith("-bf16") else None
     method, classifier = adapt(name, folder)
     module = getattr(classifier, "reader", classifier)
+    seen.reads_features = isinstance(classifier, FittedClassifier)
     seen.device = str(next(module.parameters()).device)
     plain = trainer.Training._evaluate
 
@@ -162,13 +199,13 @@ def play(name: str, folder: Path, counter: Counter[str], *, resume: bool = True)
     trainer.Training._evaluate = evaluate  # type: ignore[method-assign]
     try:
         with watch.stage("train"):
-            result = learn(method, classifier)
+            result = learn(method, classifier, autocast=autocast)
     finally:
         trainer.Training._evaluate = plain  # type: ignore[method-assign]
     inputs = classifier.encode(TEST)
     with watch.stage("score"):
         scores_EL = score(classifier, inputs, TOKENS)
-    seen.waits, seen.peak = watch.stages, peak_bytes()
+    seen.waits, seen.peak, seen.shortcuts = watch.stages, peak_bytes(), dict(getattr(classifier, "_proven", {}))
     with tempfile.TemporaryDirectory() as place:
         saved = Path(place) / "saved"
         saved.mkdir()
@@ -180,11 +217,11 @@ def play(name: str, folder: Path, counter: Counter[str], *, resume: bool = True)
         if result is not None:
             seen.steps, seen.evaluations = result.curve[-1].step, len(result.evaluated_after)
             if resume:
-                seen.resumed = _goes_on(name, folder, Path(place), classifier, result)
+                seen.resumed = _goes_on(name, folder, Path(place), classifier, result, autocast)
     return seen
 
 
-def _goes_on(name: str, folder: Path, place: Path, whole: Any, result: Any) -> bool:
+def _goes_on(name: str, folder: Path, place: Path, whole: Any, result: Any, autocast: Any) -> bool:
     """Tell whether a training broken off in the middle of a logging interval comes to the same."""
     import signal
 
@@ -199,7 +236,7 @@ def _goes_on(name: str, folder: Path, place: Path, whole: Any, result: Any) -> b
             saving.is_due = _ask_to_stop(stop, step, signal.SIGTERM)  # type: ignore[method-assign]
         torch.rand(3)  # whatever the process did meanwhile
         try:
-            again = learn(method, classifier, saving)
+            again = learn(method, classifier, saving, autocast)
         except Stopped:
             stop = StopSwitch()
     pairs = zip(whole.trained_state().values(), classifier.trained_state().values(), strict=True)

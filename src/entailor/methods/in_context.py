@@ -253,7 +253,8 @@ class InContextClassifier(TransformerClassifier, PromptedClassifier):
             try:
                 shared = prompts[0].input_ids[:MADE_UP_TOKENS]
                 found = self._put_in_front(shared, prompts) if way == "prefix" else grow_trees(prompts)
-                found_BL = self._label_logits(self.collate(found))[np.argsort(self.rows(found)).tolist()]
+                order_B = send(torch.from_numpy(np.argsort(self.rows(found))), self.model.device)
+                found_BL = self._label_logits(self.collate(found))[order_B]
                 # a share of what logits differ from row to row, and of their size
                 spread, size = (expected_BL.amax(0) - expected_BL.amin(0)).min(), expected_BL.abs().max()
                 of_spread, of_size = self._rounding()
