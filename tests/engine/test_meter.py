@@ -61,5 +61,5 @@ def test_the_peak_is_of_now_and_not_of_the_process():
 def test_no_gpu_is_none_and_not_nought(monkeypatch):
     import torch
 
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available=False: None)
     assert peak_gpu_memory_bytes() is None

@@ -17,6 +17,7 @@ from transformers.cache_utils import DynamicCache, DynamicLayer
 from transformers.masking_utils import sdpa_mask
 
 from entailor.accel.prefix_attention import prefix_attention
+from entailor.models.device import send
 
 Layers = list[tuple[Tensor, Tensor]]
 IMPLEMENTATION = "entailor_shared_prefix"
@@ -61,7 +62,7 @@ class SharedPrefix:
         self.model, self.ids = model, list(ids)
         # the fast attention is written for the CPU and stands in for the plain kind that `transformers` calls sdpa
         self.joined = model.device.type != "cpu" or model.config._attn_implementation != "sdpa"
-        ids_1P = torch.tensor([self.ids], device=model.device)
+        ids_1P = send(torch.tensor([self.ids]), model.device)
         cache = DynamicCache()
         with torch.no_grad():
             # the output layer is not needed: it sees the last position only, and its result is dropped

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from entailor.accel.masks import IMPLEMENTATION
 from entailor.accel.prefix_cache import can_share
 from entailor.models.prompts import PromptIds, common_length
 
@@ -106,7 +107,7 @@ def can_branch(model: Any, longest: int) -> bool:
         model: a causal language model of `transformers`.
         longest: tokens of the longest whole prompt.
     """
-    takes_masks = model.config._attn_implementation in ("sdpa", "eager")
+    takes_masks = model.config._attn_implementation in ("sdpa", IMPLEMENTATION, "eager")
     return (
         takes_masks
         and "position_ids" in inspect.signature(model.forward).parameters

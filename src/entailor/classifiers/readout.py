@@ -9,13 +9,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from entailor.accel.token_tree import PromptTree
+from entailor.models.device import send
 from entailor.models.heads import head_modules
 from entailor.models.load import Backbone
 from entailor.models.prompts import PromptIds
@@ -49,7 +50,13 @@ class LabelReads:
     def counts_BL(self) -> Tensor:
         """Return how many tokens each label word has."""
         ones_K = torch.ones_like(self.slot_K)
-        return torch.zeros(self.shape, dtype=torch.long).view(-1).index_add(0, self.slot_K, ones_K).view(self.shape)
+        counts_S = ones_K.new_zeros(self.shape[0] * self.shape[1])
+        return counts_S.index_add(0, self.slot_K, ones_K).view(self.shape)
+
+    def on(self, device: torch.device) -> LabelReads:
+        """Return the same on a device."""
+        tensors = {key: value for key, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **{key: send(tensor, device) for key, tensor in tensors.items()})
 
 
 def plan_reads(inputs: Sequence[PromptIds]) -> tuple[list[list[int]], LabelReads]:
@@ -150,7 +157,7 @@ class LastToken(Readout):
         finally:
             handle.remove()
         (scores_BTL,) = seen
-        last_B = batch.lengths_B.to(scores_BTL.device) - 1 + offset
+        last_B = send(batch.lengths_B, scores_BTL.device) - 1 + offset
         logits_BL: Tensor = scores_BTL[torch.arange(len(last_B), device=last_B.device), last_B]
         return logits_BL
 
@@ -168,7 +175,7 @@ class LastState(Readout):
             hidden_BTH = args[0]
             if hidden_BTH.ndim != 3 or hidden_BTH.shape[1] == 1:  # a later part of the head
                 return args
-            last_B = batch.lengths_B.to(hidden_BTH.device) - 1 + offset
+            last_B = send(batch.lengths_B, hidden_BTH.device) - 1 + offset
             rows_B = torch.arange(len(last_B), device=last_B.device)
             return (hidden_BTH[rows_B, last_B].unsqueeze(1), *args[1:])
 

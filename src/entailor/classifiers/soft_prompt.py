@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from entailor.accel.masks import known_padding
 from entailor.classifiers.transformer import TokenBatch, TransformerClassifier
 from entailor.errors import MethodError
 from entailor.models.load import Backbone
@@ -161,9 +162,11 @@ class SoftPromptClassifier(TransformerClassifier):
         if batch.types_BT is not None:
             inputs["token_type_ids"] = _behind_first(batch.types_BT, 0 * virtual_BN)
         if self.pooling == "head":
-            logits_BL = self.readout.logits(self.model, inputs, batch, self.virtual_tokens)
+            with known_padding(batch.padded):
+                logits_BL = self.readout.logits(self.model, inputs, batch, self.virtual_tokens)
         else:
-            hidden_BTH = self.body(**inputs).last_hidden_state
+            with known_padding(batch.padded):
+                hidden_BTH = self.body(**inputs).last_hidden_state
             if hidden_BTH.shape[1] != inputs["attention_mask"].shape[1]:
                 raise MethodError(
                     f"pooling={self.pooling} reads a state for each token, and {self.model.config.model_type} gives "

@@ -17,11 +17,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from entailor.accel.dropout import replace_dropout
+from entailor.accel.masks import ask_no_masks, known_padding
 from entailor.accel.shortcut import PROOF_LENGTHS, Shortcut
 from entailor.classifiers.base import Classifier, count_parameters, pad_ids
 from entailor.classifiers.readout import LabelReads, build_readout, plan_reads
 from entailor.data.example import Example
 from entailor.errors import MethodError
+from entailor.models.device import send
 from entailor.models.heads import head_modules
 from entailor.models.load import Backbone, quiet_libraries
 from entailor.models.prompts import PromptIds
@@ -40,7 +42,7 @@ class TokenBatch:
         mask_BT: 1 at real tokens; made from lengths, never from ids. Trees of prompts: what is added to the scores of
             attention, (B, 1, T, T).
         types_BT: token types, or None where the model has none.
-        lengths_B: real tokens of each row.
+        lengths_B: real tokens of each row; on the CPU.
         reads: where label words are read, or None.
         positions_BT: of each token, where they do not follow one another.
     """
@@ -51,6 +53,11 @@ class TokenBatch:
     lengths_B: Tensor
     reads: LabelReads | None = None
     positions_BT: Tensor | None = None
+
+    @property
+    def padded(self) -> bool:
+        """Whether its rows have different lengths."""
+        return bool((self.lengths_B != self.lengths_B[0]).any())
 
 
 class TransformerClassifier(nn.Module, Classifier):
@@ -74,6 +81,7 @@ class TransformerClassifier(nn.Module, Classifier):
         self.task = task
         self.model = backbone.model
         replace_dropout(backbone.model)
+        ask_no_masks(backbone.model)
         self.shortcut = Shortcut(getattr(backbone.model, backbone.model.base_model_prefix))
         if backbone.kind != "encoder":
             self.shortcut.proven = False
@@ -122,8 +130,8 @@ class TransformerClassifier(nn.Module, Classifier):
         lengths_B = torch.tensor([len(row) for row in rows])
         mask_BT = (torch.arange(ids_BT.shape[1]) < lengths_B[:, None]).long()
         typed = inputs[0].token_type_ids is not None
-        types_BT = pad_ids([item.token_type_ids or [] for item in inputs], 0).to(device) if typed else None
-        return TokenBatch(ids_BT.to(device), mask_BT.to(device), types_BT, lengths_B, reads)
+        types_BT = send(pad_ids([item.token_type_ids or [] for item in inputs], 0), device) if typed else None
+        return TokenBatch(send(ids_BT, device), send(mask_BT, device), types_BT, lengths_B, reads and reads.on(device))
 
     def forward(self, batch: TokenBatch) -> Tensor:
         """Return logits_BL, float32; without padding in between and the last layer for what is read, where it fits."""
@@ -156,14 +164,15 @@ class TransformerClassifier(nn.Module, Classifier):
         inputs = {"input_ids": batch.ids_BT, "attention_mask": batch.mask_BT}
         if batch.types_BT is not None:
             inputs["token_type_ids"] = batch.types_BT
-        return self.readout.logits(self.model, inputs, batch, self.virtual_tokens).float()
+        with known_padding(batch.padded):
+            return self.readout.logits(self.model, inputs, batch, self.virtual_tokens).float()
 
     def mean_states(self, batch: TokenBatch) -> Tensor:
         """Return the mean of the last hidden states over real tokens, (B, H), without gradients."""
         inputs: dict[str, Any] = {"input_ids": batch.ids_BT, "attention_mask": batch.mask_BT}
         if batch.types_BT is not None:
             inputs["token_type_ids"] = batch.types_BT
-        with torch.no_grad():
+        with torch.no_grad(), known_padding(batch.padded):
             hidden_BTH = getattr(self.model, self.model.base_model_prefix)(**inputs).last_hidden_state
         if hidden_BTH.shape[1] != batch.mask_BT.shape[1]:
             raise MethodError(
@@ -256,6 +265,9 @@ class PeftClassifier(TransformerClassifier):
         wrapper = PeftModelForSequenceClassification if is_classifier else PeftModelForCausalLM
         with quiet_libraries():
             self.model = wrapper(backbone.model, config)
+        if config.is_prompt_learning:  # peft leaves the virtual tokens' ids on the CPU, and moves them at each step
+            tokens = self.model.prompt_tokens
+            tokens |= {name: ids.to(backbone.device) for name, ids in tokens.items() if ids is not None}
         replace_dropout(self.model)
 
     def save(self, folder: Path) -> None:

@@ -165,7 +165,8 @@ class ModelSettings(Settings):
     bnb_4bit_compute_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Arithmetic of the 4-bit layers. auto: fp32 when scoring, what `precision` gave when training."""
     device_map: str | None = None
-    """null: the GPU if there is one, else the CPU. auto: GPU, then CPU, then disk. Or cpu, cuda, cuda:N."""
+    """null: the GPU if there is one, else the CPU. auto: GPU, then CPU, then disk. Or cpu, or a kind of device of
+    PyTorch, with its number where there are several: cuda, cuda:N, mps, xpu."""
     max_memory: dict[str, int | str] | None = None
     """Most bytes of each place under device_map=auto, e.g. {"0": "10GiB", "cpu": "20GiB"}."""
 
@@ -177,8 +178,8 @@ class ModelSettings(Settings):
     @field_validator("device_map")
     @classmethod
     def _known_place(cls, value: str | None) -> str | None:
-        if value is not None and not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
-            raise ValueError("null, auto, cpu, cuda or cuda:N is expected")
+        if value is not None and not re.fullmatch(r"auto|cpu|(cuda|mps|xpu)(:\d+)?", value):
+            raise ValueError("null, auto, cpu, cuda, cuda:N, mps or xpu is expected")
         return value
 
     @field_validator("max_memory", mode="before")

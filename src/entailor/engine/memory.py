@@ -1,4 +1,4 @@
-"""Telling an error of missing memory from any other, on CPU and GPU, and giving back what is cached."""
+"""Telling an error of missing memory from any other, on every device."""
 
 from __future__ import annotations
 
@@ -14,9 +14,3 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError) or (torch and isinstance(error, torch.OutOfMemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _CPU_WORDS)
-
-
-def free_cached_memory() -> None:
-    """Give cached GPU memory back, so that a smaller batch finds one piece that is large enough."""
-    if (torch := loaded_torch()) and torch.cuda.is_available():
-        torch.cuda.empty_cache()

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from entailor.runs.environment import loaded_torch
+from entailor.models.device import peak_bytes, reset_peak_bytes
 
 
 class Meter:
@@ -37,8 +37,7 @@ def reset_peak_memory() -> bool:
     """
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
-    if (torch := loaded_torch()) and torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
+    reset_peak_bytes()
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
         return True
@@ -58,6 +57,5 @@ def peak_memory_bytes() -> int:
 
 
 def peak_gpu_memory_bytes() -> int | None:
-    """Return the most bytes allocated on the GPU since the last reset, or None without one."""
-    torch = loaded_torch()
-    return torch.cuda.max_memory_allocated() if torch and torch.cuda.is_available() else None
+    """Return the most bytes allocated on the accelerators since the last reset; None without one, or where untold."""
+    return peak_bytes()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
 
 import torch
 from torch.optim.lr_scheduler import LambdaLR
@@ -20,6 +22,22 @@ def build_optimizer(groups: Sequence[ParameterGroup]) -> torch.optim.AdamW:
         ],
         fused=True,
     )
+
+
+@lru_cache
+def skips_when_told(device: torch.device) -> bool:
+    """Tell whether fused AdamW leaves everything as it is where `found_inf` on the device is 1; tried on one number.
+
+    A CPU need not be told: reading a value costs it nothing.
+    """
+    if device.type == "cpu":
+        return False
+    number = torch.nn.Parameter(torch.ones(1, device=device))
+    number.grad = torch.ones_like(number)
+    optimizer: Any = torch.optim.AdamW([number], lr=0.5, fused=True)
+    optimizer.found_inf = torch.ones((), device=device)
+    optimizer.step()
+    return number.item() == 1.0
 
 
 def build_schedule(optimizer: torch.optim.Optimizer, method: TrainedMethod, total_steps: int) -> LambdaLR:

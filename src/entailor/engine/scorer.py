@@ -5,7 +5,7 @@ Keeps label log-probabilities only; a batch's hidden states are gone before the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,17 +14,16 @@ from numpy.typing import NDArray
 
 from entailor.classifiers.base import Classifier, Encoded, FitData, FittedClassifier
 from entailor.engine.batching import SCORING_TOKENS, SCORING_TOKENS_GPU, BatchLimit, scoring_batches
-from entailor.engine.memory import free_cached_memory, is_out_of_memory
+from entailor.engine.memory import is_out_of_memory
 from entailor.errors import DivergedError
 from entailor.events import SILENT, Observer
+from entailor.models.device import free_cached_memory, main_device
 from entailor.runs.environment import loaded_torch
 
 
 def usual_batch_tokens() -> int:
     """Return the tokens of a scoring batch that suit this machine."""
-    import torch
-
-    return SCORING_TOKENS_GPU if torch.cuda.is_available() else SCORING_TOKENS
+    return SCORING_TOKENS if main_device().type == "cpu" else SCORING_TOKENS_GPU
 
 
 @contextmanager
@@ -38,6 +37,17 @@ def without_gradients(classifier: Classifier) -> Iterator[None]:
         classifier.eval()
     with torch.inference_mode():
         yield
+
+
+def run_without_gradients(classifier: Classifier) -> Callable[[Sequence[Encoded]], object]:
+    """Return what puts inputs through a classifier as the scoring loop does, and waits for the answer."""
+
+    def run(members: Sequence[Encoded]) -> object:
+        with without_gradients(classifier):
+            logits_BL: Any = classifier.logits(classifier.collate(members))
+            return logits_BL if isinstance(logits_BL, np.ndarray) else logits_BL.cpu()
+
+    return run
 
 
 def score(
@@ -64,32 +74,45 @@ def score(
     num_rows = 1 + max((item.example_index for item in inputs), default=-1)
     sums_EL = np.zeros((num_rows, len(classifier.task.labels)))
     counts_E = np.zeros(num_rows)
+    parts: list[Any] = []  # stay where they are made until the last batch is on its way
+    rows: list[int] = []
     done = 0
     with without_gradients(classifier), classifier.scoring(inputs) as prepared:
         for indices in scoring_batches([len(item) for item in prepared], BatchLimit(tokens=max_tokens)):
             members = [prepared[index] for index in indices]
-            logits_BL = _logits(classifier, members)
+            parts.extend(_logits(classifier, members))
             rows_B = classifier.rows(members)
-            np.add.at(sums_EL, rows_B, logits_BL)
-            np.add.at(counts_E, rows_B, 1)
+            rows.extend(rows_B)
             done += len(rows_B)
             observer.stage(stage, done, len(inputs))
+    if parts:
+        np.add.at(sums_EL, rows, _read(parts))
+    np.add.at(counts_E, rows, 1)
     if not np.isfinite(sums_EL).all():
         raise DivergedError("a score is not finite. Lower the learning rate, or train in fp32 (model.precision=fp32)")
     return log_softmax(sums_EL / counts_E[:, None])
 
 
-def _logits(classifier: Classifier, members: Sequence[Encoded]) -> NDArray[np.float64]:
+def _logits(classifier: Classifier, members: Sequence[Encoded]) -> list[Any]:
     """Return logits_BL of a batch, in halves where memory does not suffice: scores do not depend on the batching."""
     try:
-        logits_BL: Any = classifier.logits(classifier.collate(members))
-        return logits_BL.astype(np.float64) if isinstance(logits_BL, np.ndarray) else logits_BL.double().cpu().numpy()
+        return [classifier.logits(classifier.collate(members))]
     except (RuntimeError, MemoryError) as error:
         if len(members) == 1 or not is_out_of_memory(error):
             raise
     free_cached_memory()
     middle = len(members) // 2
-    return np.concatenate([_logits(classifier, members[:middle]), _logits(classifier, members[middle:])])
+    return _logits(classifier, members[:middle]) + _logits(classifier, members[middle:])
+
+
+def _read(parts: Sequence[Any]) -> NDArray[np.float64]:
+    """Return the logits of all batches, one below the other; a GPU is waited for once."""
+    if all(isinstance(part, np.ndarray) for part in parts):
+        return np.concatenate(parts).astype(np.float64)
+    import torch
+
+    logits: NDArray[np.float64] = torch.cat(list(parts)).cpu().double().numpy()  # mps has no double
+    return logits
 
 
 def log_softmax(logits_EL: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from entailor.accel.allocator import keep_freed_memory
 from entailor.classifiers.base import Classifier
 from entailor.engine.batching import BatchLimit, part_limit, parts_of, training_batches
-from entailor.engine.memory import free_cached_memory, is_out_of_memory
-from entailor.engine.optimizer import build_optimizer, build_schedule
+from entailor.engine.memory import is_out_of_memory
+from entailor.engine.optimizer import build_optimizer, build_schedule, skips_when_told
 from entailor.engine.scorer import score
 from entailor.engine.stopping import Stopped
 from entailor.engine.training import Runtime, TrainingData, TrainingResult, seed_everything
@@ -29,6 +29,7 @@ from entailor.engine.training_state import capture, restore
 from entailor.errors import DivergedError, TrainingError
 from entailor.events import Event
 from entailor.methods.base import TrainedMethod
+from entailor.models.device import free_cached_memory, random_states, send, set_random_states
 from entailor.runs.record import CurvePoint
 
 # Share of one label among predictions from which they count as collapsed, where gold labels are not like that.
@@ -82,6 +83,7 @@ def single_steps(
     for group in groups:
         begin = time.perf_counter()
         training._optimizer_step(group)
+        training._read_window()  # which waits for the device
         yield time.perf_counter() - begin
         if training.evaluated_at < 0:
             training._evaluate()
@@ -113,7 +115,12 @@ class Training:
         keep_freed_memory(self.trainable)
         self.optimizer = build_optimizer(groups)
         self.schedule = build_schedule(self.optimizer, method, self.total_steps)
-        self.reached = [False] * len(self.trainable)
+        self.device = self.trainable[0].device
+        # a GPU is asked for values once a logging interval; until then it leaves out what follows a broken step
+        self.reads_each_step = not skips_when_told(self.device)
+        if not self.reads_each_step:
+            self.optimizer.found_inf = torch.zeros((), device=self.device)  # type: ignore[attr-defined]
+        self.reached = torch.zeros(len(self.trainable), dtype=torch.bool, device=self.device)
         self.best: list[Tensor] = []
         self.result = TrainingResult()
         self.step = 0
@@ -174,6 +181,7 @@ class Training:
             return
         asked = saving.stop.signum if saving.stop else None
         if asked is not None or saving.is_due(self.step):
+            self._read_window()  # no checkpoint of a training that is broken
             written = saving.write(self.step, *capture(self))
             if asked is not None:
                 kept = "a checkpoint is written" if written else "no checkpoint could be written"
@@ -215,16 +223,18 @@ class Training:
         total = self._gradient(group, count)
         if self.step < GRADIENT_STEPS:
             self._check_gradients()
-        norm = nn.utils.clip_grad_norm_(self.trainable, self.method.max_grad_norm)
-        if not torch.isfinite(total) or not torch.isfinite(norm):
-            found = f"step {self.step + 1}: loss {float(total):g}, gradient norm {float(norm):g}"
-            raise self._diverged(f"{found}. {self._remedy()}")
+        norm = nn.utils.clip_grad_norm_(self.trainable, self.method.max_grad_norm).detach()
+        if self.reads_each_step:
+            self._check_finite(self.step + 1, float(total), float(norm))
+        else:
+            broken = ~(torch.isfinite(total) & torch.isfinite(norm))
+            self.optimizer.found_inf.logical_or_(broken)  # type: ignore[attr-defined]
         self.optimizer.step()
         self.learning_rate = float(self.optimizer.param_groups[0]["lr"])
         self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
-        self.window.append((total, norm.detach()))
+        self.window.append((total, norm))
         self.result.examples_seen += count
 
     def _gradient(self, group: list[list[int]], count: int) -> Tensor:
@@ -233,7 +243,7 @@ class Training:
         Halving changes neither the examples of a step nor their weights, so the gradient is the same mean.
         """
         while True:
-            before = torch.get_rng_state()
+            before = random_states()
             try:
                 return self._backward(group, count)
             except (RuntimeError, MemoryError) as error:
@@ -241,22 +251,22 @@ class Training:
                     raise
             self.optimizer.zero_grad(set_to_none=True)
             free_cached_memory()
-            torch.set_rng_state(before)
+            set_random_states(before)
             self._halve(self.at_once)
 
     def _backward(self, group: list[list[int]], count: int) -> Tensor:
-        total = torch.zeros((), device=self.trainable[0].device)
+        total = torch.zeros((), device=self.device)
         for batch in group:
             for part in self._parts(batch):
                 self.at_once = len(part)
                 loss = self._loss(part) * (len(part) / count)
                 loss.backward()  # type: ignore[no-untyped-call]
-                total += loss.detach()
+                total += loss.detach().to(self.device)
         return total
 
     def _parts(self, batch: list[int]) -> list[Sequence[int]]:
         """Return what of a batch goes through the model at once."""
-        limit = part_limit(self.trainable[0].device.type, self.most_examples)
+        limit = part_limit(self.device.type, self.most_examples)
         return parts_of(batch, self.lengths, limit, padded=self.classifier.pads)
 
     def _halve(self, tried: int) -> None:
@@ -271,6 +281,26 @@ class Training:
             "the gradient still averaged over the same examples"
         )
         self.result.events.append(Event("smaller_parts", text=text))
+
+    def _read_window(self) -> tuple[Tensor, Tensor]:
+        """Return losses and gradient norms since the last logged point, on the CPU: the one wait for the device.
+
+        Raises:
+            DivergedError: one of them is not finite; the weights are those before that step.
+        """
+        begin = time.perf_counter()
+        both = torch.stack([torch.stack(pair) for pair in self.window]).cpu() if self.window else torch.zeros(0, 2)
+        self.result.train_seconds += time.perf_counter() - begin
+        first = self.step - len(self.window)
+        for place, (loss, norm) in enumerate(both.tolist()):
+            self._check_finite(first + place + 1, loss, norm)
+        losses, norms = both.unbind(1)
+        return losses, norms
+
+    def _check_finite(self, step: int, loss: float, norm: float) -> None:
+        if not math.isfinite(loss) or not math.isfinite(norm):
+            self.step = step - 1
+            raise self._diverged(f"step {step}: loss {loss:g}, gradient norm {norm:g}. {self._remedy()}")
 
     def _diverged(self, problem: str) -> DivergedError:
         """Put the best weights so far into the classifier, or leave those before this step; both are good."""
@@ -291,12 +321,10 @@ class Training:
     def _loss(self, batch: Sequence[int]) -> Tensor:
         members = [self.data.train[index] for index in batch]
         targets_B = torch.from_numpy(self.data.train_targets[[item.example_index for item in members]])
-        with torch.autocast(
-            self.trainable[0].device.type, dtype=self.runtime.autocast, enabled=self.runtime.autocast is not None
-        ):
+        with torch.autocast(self.device.type, dtype=self.runtime.autocast, enabled=self.runtime.autocast is not None):
             logits_BL: Any = self.classifier.logits(self.classifier.collate(members))
         return nn.functional.cross_entropy(
-            logits_BL, targets_B.to(logits_BL.device), label_smoothing=self.method.label_smoothing_factor
+            logits_BL, send(targets_B, logits_BL.device), label_smoothing=self.method.label_smoothing_factor
         )
 
     def _named_trainable(self) -> list[str]:
@@ -306,13 +334,13 @@ class Training:
     def _check_gradients(self) -> None:
         """Stop with the names of tensors that have no gradient, or none but zero in the first steps."""
         gradients = [tensor.grad for tensor in self.trainable]
-        self.reached = [
-            before or (gradient is not None and bool(gradient.any()))
-            for before, gradient in zip(self.reached, gradients, strict=True)
-        ]
         cut_off = [gradient is None for gradient in gradients]
-        if self.step + 1 == GRADIENT_STEPS:
-            cut_off = [not reached for reached in self.reached]
+        if not any(cut_off):
+            self.reached |= torch.stack(
+                [gradient.any().to(self.device) for gradient in gradients if gradient is not None]
+            )
+            if self.step + 1 == GRADIENT_STEPS:  # the one time that the host waits for this
+                cut_off = [not reached for reached in self.reached.tolist()]
         names = [name for name, cut in zip(self._named_trainable(), cut_off, strict=True) if cut]
         if names:
             raise TrainingError(
@@ -336,15 +364,15 @@ class Training:
     def _log(self) -> None:
         if not self.window:
             return
-        losses, norms = zip(*self.window, strict=True)
+        losses, norms = self._read_window()
         self.window = []
         self.result.curve.append(
             CurvePoint(
                 step=self.step,
                 epoch=self.step / self.steps_per_epoch,
-                train_loss=float(torch.stack(losses).mean()),
+                train_loss=float(losses.mean()),
                 learning_rate=self.learning_rate,
-                gradient_norm=float(torch.stack(norms).mean()),
+                gradient_norm=float(norms.mean()),
             )
         )
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from entailor.engine.checkpoint import Snapshot
 from entailor.events import Event
+from entailor.models.device import random_states, set_random_states
 from entailor.runs.record import CurvePoint
 
 if TYPE_CHECKING:
@@ -34,17 +35,15 @@ def capture(training: Training) -> tuple[dict[str, Tensor], dict[str, Any]]:
         state = training.optimizer.state.get(parameter, {})
         tensors.update({f"optimizer.{i}.{key}": value for key, value in state.items() if isinstance(value, Tensor)})
         moments.append({key: value for key, value in state.items() if not isinstance(value, Tensor)})
+    tensors["reached"] = training.reached
     for place, key in enumerate(("losses", "norms")):
         if training.window:
             tensors[f"window.{key}"] = torch.stack([pair[place] for pair in training.window])
-    tensors["random.torch"] = torch.get_rng_state()
-    for device in range(torch.cuda.device_count()):
-        tensors[f"random.cuda.{device}"] = torch.cuda.get_rng_state(device)
+    tensors |= random_states()
     schedule = training.schedule.state_dict()
     values = {
         **{name: getattr(training, name) for name in COUNTERS},
         "shapes": [list(tensor.shape) for tensor in training.trainable],
-        "reached": training.reached,
         "moments": moments,
         "rates": [group["lr"] for group in training.optimizer.param_groups],
         "schedule": {key: value for key, value in schedule.items() if _is_plain(value)},
@@ -60,7 +59,7 @@ def restore(training: Training, snapshot: Snapshot) -> None:
     tensors, values = snapshot.tensors, snapshot.values
     for name in COUNTERS:
         setattr(training, name, values[name])
-    training.reached = list(values["reached"])
+    training.reached.copy_(tensors["reached"])
     with torch.no_grad():
         for i, tensor in enumerate(training.trainable):
             tensor.copy_(tensors[f"trainable.{i}"])
@@ -75,8 +74,7 @@ def restore(training: Training, snapshot: Snapshot) -> None:
     training.schedule.load_state_dict({**training.schedule.state_dict(), **values["schedule"]})
     if "window.losses" in tensors:
         pairs = zip(tensors["window.losses"], tensors["window.norms"], strict=True)
-        device = training.trainable[0].device
-        training.window = [(loss.to(device), norm.to(device)) for loss, norm in pairs]
+        training.window = [(loss.to(training.device), norm.to(training.device)) for loss, norm in pairs]
     training.rng.bit_generator.state = values["epoch_random"]
     result = dict(values["result"])
     result["events"] = [Event(**event) for event in result["events"]]
@@ -117,9 +115,7 @@ def _restore_random(snapshot: Snapshot) -> None:
     legacy = states["numpy"]
     key = np.array(legacy["state"]["key"], dtype=np.uint32)
     np.random.set_state({**legacy, "state": {**legacy["state"], "key": key}})  # noqa: NPY002
-    torch.set_rng_state(snapshot.tensors["random.torch"])
-    for device in range(torch.cuda.device_count()):
-        torch.cuda.set_rng_state(snapshot.tensors[f"random.cuda.{device}"], device)
+    set_random_states(snapshot.tensors)
 
 
 def _is_plain(value: Any) -> bool:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pydantic import Field, TypeAdapter
 from torch import Tensor
 
+from entailor.accel.masks import known_padding
 from entailor.accel.prefix_cache import SharedPrefix, can_share
 from entailor.accel.shortcut import ROUNDING, TOLERANCE
 from entailor.accel.token_tree import PromptTree, can_branch, grow_trees
@@ -30,6 +31,7 @@ from entailor.config.experiment import DEFAULT_MODEL
 from entailor.data.example import Example
 from entailor.errors import MethodError, near_miss
 from entailor.methods.base import Method
+from entailor.models.device import send
 from entailor.models.load import Backbone, Family, Objective
 from entailor.models.prompts import PromptEncoder, PromptIds, common_prefix
 from entailor.runs.record import read_json, write_json
@@ -257,7 +259,8 @@ class InContextClassifier(TransformerClassifier, PromptedClassifier):
             try:
                 shared = prompts[0].input_ids[:MADE_UP_TOKENS]
                 found = self._put_in_front(shared, prompts) if way == "prefix" else grow_trees(prompts)
-                found_BL = self._label_logits(self.collate(found))[np.argsort(self.rows(found)).tolist()]
+                order_B = send(torch.from_numpy(np.argsort(self.rows(found))), self.model.device)
+                found_BL = self._label_logits(self.collate(found))[order_B]
                 # a share of what logits differ from row to row, and of their size
                 spread, size = (expected_BL.amax(0) - expected_BL.amin(0)).min(), expected_BL.abs().max()
                 of_spread, of_size = self._rounding()
@@ -309,17 +312,17 @@ class InContextClassifier(TransformerClassifier, PromptedClassifier):
             seen_BTT[row, : len(tree), : len(tree)] = torch.from_numpy(tree.seen())
         mask_B1TT = torch.zeros(seen_BTT.shape, dtype=self.model.dtype).masked_fill(~seen_BTT, float("-inf"))[:, None]
         return TokenBatch(
-            ids_BT.to(device),
-            mask_B1TT.to(device),
+            send(ids_BT, device),
+            send(mask_B1TT, device),
             None,
             torch.tensor([len(tree) for tree in trees]),
-            plan_tree_reads(trees),
-            pad_ids([tree.depths for tree in trees], 0).to(device),
+            plan_tree_reads(trees).on(device),
+            send(pad_ids([tree.depths for tree in trees], 0), device),
         )
 
     def logits(self, batch: Any) -> Tensor:
         """Return logits_BL: log-probabilities of the label words, less the bias, over the temperature."""
-        return (self._label_logits(batch) - self.bias_L.to(self.model.device)) / self.temperature
+        return (self._label_logits(batch) - send(self.bias_L, self.model.device)) / self.temperature
 
     def _label_logits(self, batch: Any) -> Tensor:
         logits_BL = torch.zeros(sum(len(rows) for rows, _, _ in batch), len(self.task.labels), device=self.model.device)
@@ -328,6 +331,7 @@ class InContextClassifier(TransformerClassifier, PromptedClassifier):
             if part.positions_BT is not None:
                 inputs["position_ids"] = part.positions_BT
             with ExitStack() as stack:
+                stack.enter_context(known_padding(part.padded))
                 if behind:
                     assert self.prefix is not None
                     inputs = self.prefix.inputs_behind(part.ids_BT, part.mask_BT, part.positions_BT)
@@ -335,7 +339,7 @@ class InContextClassifier(TransformerClassifier, PromptedClassifier):
                 part_BL = self.readout.logits(self.model, inputs, part, 0).float()
             if self.method.length_normalized:
                 part_BL = part_BL / part.reads.counts_BL().to(part_BL.device)
-            logits_BL[rows] = part_BL
+            logits_BL.index_copy_(0, send(torch.tensor(rows), logits_BL.device), part_BL)
         return logits_BL
 
     # --- keeping

@@ -93,9 +93,8 @@ class PrefixClassifier(SoftPromptClassifier):
 
     def prompt(self) -> Tensor:
         """Return zeros: what stands at the input is never read."""
-        return torch.zeros(self.num_virtual_tokens, self.model.get_input_embeddings().embedding_dim).to(
-            self.prefix_K2NH.device
-        )
+        width = self.model.get_input_embeddings().embedding_dim
+        return torch.zeros(self.num_virtual_tokens, width, device=self.prefix_K2NH.device)
 
     def _start_at(self, words: list[int], backbone: Backbone) -> None:
         """Read the words once through the frozen encoder and keep their keys and values."""

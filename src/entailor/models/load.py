@@ -16,6 +16,7 @@ import torch
 from entailor.config.experiment import ModelSettings
 from entailor.errors import EntailorError, ModelError
 from entailor.models.checkpoint import load_checkpoint
+from entailor.models.device import main_device
 from entailor.models.heads import has_own_head, head_modules, match_labels, reorder_head, reset_head
 from entailor.models.memory_plan import Placement, check_room, plan_placement
 from entailor.models.precision import PrecisionChoice
@@ -125,7 +126,7 @@ def load_backbone(
     _fit_tokenizer(folder.name, tokenizer, config, family)
     with _readable_errors(folder.name):
         text_encoder = _text_encoder(tokenizer, config, task, settings, family, objective)
-    if precision.precision == "bf16" and not torch.cuda.is_available():
+    if precision.precision == "bf16" and main_device().type == "cpu":
         # the CPU's fused attention is slow in bf16: its backward pass alone takes half of a small model's step
         options["attn_implementation"] = "eager"
     if objective == "language_model":

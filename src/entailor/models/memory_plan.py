@@ -21,6 +21,7 @@ from torch import nn
 
 from entailor.config.experiment import ModelSettings
 from entailor.errors import ModelError
+from entailor.models.device import accelerators, free_bytes, main_device
 from entailor.models.heads import head_modules
 from entailor.models.memory import bytes_of, free_disk_bytes, free_memory_bytes, size_text
 from entailor.models.quantization import PIECE, is_norm, modules_left_alone, quantized_bytes, quantized_layer
@@ -40,7 +41,7 @@ class Part:
 
     Attributes:
         name: embeddings, 4-bit layers, 8-bit layers, layers, norms, head, output layer.
-        place: cpu, cuda:N or disk.
+        place: cpu, disk, or an accelerator and its number, such as cuda:0.
         parameters: how many.
         bytes: what they take there, scales included.
     """
@@ -194,14 +195,16 @@ def _main_place(name: str, settings: ModelSettings) -> str:
     """Return where a model stands that stands in one place."""
     asked = settings.device_map
     if asked in (None, "auto"):
-        return f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
+        return str(main_device())
     if asked == "cpu":
         return "cpu"
-    index = int(asked.partition(":")[2] or 0)
-    if index >= torch.cuda.device_count():
-        found = f"{torch.cuda.device_count()} GPUs are" if torch.cuda.device_count() != 1 else "1 GPU is"
+    kind, _, number = asked.partition(":")
+    place = f"{kind}:{number or 0}"
+    here = list(map(str, accelerators()))
+    if place not in here:
+        found = f"there is {', '.join(here)}" if here else "PyTorch finds no accelerator"
         raise ModelError(f"{name}: model.device_map={asked}, but {found} here. Set it to auto or cpu")
-    return f"cuda:{index}"
+    return place
 
 
 def _skeleton(config: Any, auto_class: Any, settings: ModelSettings, num_labels: int | None) -> nn.Module:
@@ -293,10 +296,13 @@ def _is_quantizable(module: nn.Module) -> bool:
 
 def _room(path: Path, settings: ModelSettings) -> dict[str, int]:
     """Return the free bytes by place, less where the settings allow less."""
-    room = {f"cuda:{index}": torch.cuda.mem_get_info(index)[0] for index in range(torch.cuda.device_count())}
-    room |= {"cpu": free_memory_bytes(), "disk": free_disk_bytes(path)}
+    room = {"cpu": free_memory_bytes(), "disk": free_disk_bytes(path)}
+    for device in accelerators():  # one that does not tell shares the memory of the CPU, as far as anybody knows
+        free = free_bytes(device)
+        room[str(device)] = room["cpu"] if free is None else free
+    kind = main_device().type
     for place, size in (settings.max_memory or {}).items():
-        key = f"cuda:{place}" if place.isdigit() else place
+        key = f"{kind}:{place}" if place.isdigit() else place
         if key in room:
             room[key] = min(room[key], bytes_of(size))
     return room
@@ -317,7 +323,11 @@ def _spread(name: str, skeleton: Any, settings: ModelSettings, room: Mapping[str
             f"Take a smaller model{'' if bits == 4 else ', or model.load_in_4bit=true'}, or one that fits on the CPU "
             "(model.device_map=cpu)"
         )
-    most = {int(key.partition(":")[2]) if key.startswith("cuda") else key: size for key, size in room.items()}
+    # accelerate knows an accelerator by its number, mps alone by its name
+    most = {
+        int(key.partition(":")[2]) if ":" in key and not key.startswith("mps") else key.partition(":")[0]: size
+        for key, size in sorted(room.items(), key=lambda entry: ":" not in entry[0])
+    }
     most.pop("disk")
     found: dict[str, Any] = infer_auto_device_map(
         skeleton,
@@ -341,7 +351,8 @@ def _parts(sizes: _Sizes, device_map: Mapping[str, Any] | None, main: str) -> tu
         if device_map is not None:
             owners = [path for path in device_map if not path or name == path or name.startswith(f"{path}.")]
             found = device_map[max(owners, key=len)]
-            place = f"cuda:{found}" if isinstance(found, int) else str(found)
+            place = f"{main_device().type}:{found}" if isinstance(found, int) else str(found)
+            place = "mps:0" if place == "mps" else place
         both = sums.setdefault((kind, place), [0, 0])
         both[0] += count
         both[1] += taken

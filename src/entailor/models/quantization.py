@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from entailor.config.experiment import ModelSettings
 from entailor.errors import ModelError
+from entailor.models.device import main_device
 from entailor.models.heads import head_modules
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def _configuration(settings: ModelSettings, skipped: list[str]) -> BitsAndBytesC
 def _check_compute_dtype(settings: ModelSettings) -> None:
     """Refuse half precision on a CPU without it: five to forty times slower (pytorch/pytorch#146508)."""
     asked = settings.bnb_4bit_compute_dtype
-    on_cpu = settings.device_map == "cpu" or not torch.cuda.is_available()
+    on_cpu = settings.device_map == "cpu" or main_device().type == "cpu"
     if not on_cpu or asked in ("auto", "float32"):
         return
     has_it = {

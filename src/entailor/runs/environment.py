@@ -9,9 +9,12 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from entailor.runs.network import hub_kernels_loaded
+
+if TYPE_CHECKING:
+    import torch
 
 PACKAGES = (
     "torch",
@@ -34,6 +37,27 @@ def loaded_torch() -> ModuleType | None:
     return sys.modules.get("torch")
 
 
+def accelerators() -> list[torch.device]:
+    """Return the devices of this machine's accelerator, in order; none where torch is not loaded or finds none."""
+    torch = loaded_torch()
+    found = torch.accelerator.current_accelerator(check_available=True) if torch else None
+    return [torch.device(found.type, index) for index in range(torch.accelerator.device_count())] if found else []
+
+
+def ask_device(device: torch.device, name: str, *args: Any) -> Any:
+    """Call a function of a kind of device's module (torch.cuda, torch.mps, ...); None where it has none of that name.
+
+    Args:
+        device: which one is meant; there is one mps, whose functions do not take it.
+        name: of the function.
+        args: what it takes before the device.
+    """
+    import torch
+
+    function = getattr(torch.get_device_module(device.type), name, None)
+    return function(*args, *(() if device.type == "mps" else (device,))) if function else None
+
+
 def describe_environment(*, models: bool = True) -> dict[str, Any]:
     """Return versions, platform, CPU or GPU, threads, memory and the git commit of the working folder.
 
@@ -45,7 +69,7 @@ def describe_environment(*, models: bool = True) -> dict[str, Any]:
         import torch
 
         threads = torch.get_num_threads()
-        gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+        gpus = [ask_device(device, "get_device_name") or device.type for device in accelerators()]
     return {
         "versions": {name: _version(name) for name in ("entailor", *PACKAGES)},
         "python": platform.python_version(),

@@ -248,7 +248,10 @@ def open_for_run(
         inner = text_size(config, "intermediate_size") or 4 * hidden
         import torch
 
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        from entailor.models.device import main_device
+
+        asked = experiment.model.device_map
+        device = main_device() if asked in (None, "auto") else torch.device(asked)
         known[model] = asdict(choose_precision(experiment.model.precision, hidden, inner, device))
         write_checked_json(folder.environment_file, environment)
         observer.note(f"precision {known[model]['precision']}: {known[model]['reason']}")

@@ -22,7 +22,7 @@ from entailor.engine.batching import SCORING_TOKENS
 from entailor.engine.checkpoint import CheckpointStore, Saving, Snapshot
 from entailor.engine.memory import is_out_of_memory
 from entailor.engine.meter import Meter, peak_gpu_memory_bytes, peak_memory_bytes, reset_peak_memory
-from entailor.engine.scorer import collect_features, score, without_gradients
+from entailor.engine.scorer import collect_features, run_without_gradients, score
 from entailor.engine.stopping import UNATTENDED, RunContext
 from entailor.engine.training import Runtime, TrainingData, TrainingResult, seed_everything
 from entailor.errors import DivergedError, EntailorError, MethodError, RunError, TrainingError
@@ -548,12 +548,11 @@ class _Trial:
     def _latency(self, classifier: Classifier) -> dict[str, float]:
         """Time single examples of validation, text to logits, after three to warm up."""
         examples = self.split.validation[: LATENCY_EXAMPLES + 3]
-        times = []
-        with without_gradients(classifier):
-            for example in examples:
-                begin = time.perf_counter()
-                classifier.logits(classifier.collate(classifier.encode([example])[:1]))
-                times.append(1000 * (time.perf_counter() - begin))
+        times, run = [], run_without_gradients(classifier)
+        for example in examples:
+            begin = time.perf_counter()
+            run(classifier.encode([example])[:1])
+            times.append(1000 * (time.perf_counter() - begin))
         kept = times[3:] or times
         return {"latency_p50_ms": float(np.percentile(kept, 50)), "latency_p95_ms": float(np.percentile(kept, 95))}
 
