@@ -78,7 +78,7 @@ VERBS = {
     ("models",): set(),
     ("models", "list"): {"--json"},
     ("models", "pull"): {"--revision"},
-    ("env",): {"--json"},
+    ("env",): {"--check", "--json"},
     ("bench",): {"--model", "--methods", "--train", "--seconds", "--json", "--quiet"},
     ("config-schema",): set(),
 }
