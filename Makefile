@@ -28,6 +28,7 @@ format: $(READY)
 
 docs: $(READY)
 	$(BIN)/python docs/generate.py
+	$(BIN)/python docs/tutorial.py
 
 # The site, in build/site; a warning is an error. It has an environment of its own.
 site: $(SITE)/.ready

@@ -1,6 +1,7 @@
 """Writes a made-up export of a help desk: 600 customer messages, four queues of very different sizes, and some dirt.
 
 python examples/customer_messages.py messages.csv
+python examples/customer_messages.py fresh.csv 1         # other tickets of the same kind
 
 The tutorial docs/tutorials/ten-minutes.md starts from this file. Nothing in it was written by a customer.
 """
@@ -95,4 +96,5 @@ def write(path: Path, count: int = 600, seed: int = 0) -> None:
 
 
 if __name__ == "__main__":
-    write(Path(sys.argv[1] if len(sys.argv) > 1 else "messages.csv"))
+    name, *seed = sys.argv[1:]
+    write(Path(name), seed=int(seed[0]) if seed else 0)
