@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+SITE := $(VENV)-site
 
-.PHONY: demo test check format docs audit kills fuzz hostile lock clean
+.PHONY: demo test check format docs site wheel audit kills fuzz hostile lock clean
 
 demo: $(READY)
 	$(BIN)/entailor compare --config examples/demo.yaml --out runs/demo
@@ -27,6 +28,15 @@ format: $(READY)
 
 docs: $(READY)
 	$(BIN)/python docs/generate.py
+	$(BIN)/python docs/tutorial.py
+
+# The site, in build/site; a warning is an error. It has an environment of its own.
+site: $(SITE)/.ready
+	$(SITE)/bin/python docs/site.py
+
+# Builds the wheel and tries it in a bare environment: help, a comparison, one sentence from Python, a served answer.
+wheel: $(READY)
+	$(BIN)/python scripts/try_wheel.py
 
 # Known vulnerabilities of the locked packages; an error as well where the service does not answer.
 audit: $(READY)
@@ -58,5 +68,10 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
+$(SITE)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(SITE)
+	$(SITE)/bin/pip install --quiet --disable-pip-version-check --editable ".[docs]"
+	touch $@
+
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(SITE) build/site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

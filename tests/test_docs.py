@@ -113,7 +113,8 @@ def test_commands_are_understood(page: Path) -> None:
     known = {*registered_methods(), *re.findall(r'Method, name="(\w+)"', page.read_text("utf-8"))}
     for block in blocks(page, "bash", "console", "sh"):
         for line in block.replace("\\\n", " ").splitlines():
-            words = shlex.split(line.removeprefix("$ "), comments=True)
+            command = line.removeprefix("$ ").partition(" | ")[0].removesuffix(" &")
+            words = shlex.split(command, comments=True) if line.startswith(("$ ", "entailor")) else []
             if words[:1] == ["entailor"] and not words[1].startswith("-"):
                 named = parameters_of(words[1:])
                 methods = str(named.get("methods") or named.get("method") or "")

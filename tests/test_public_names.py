@@ -20,9 +20,11 @@ from entailor.data.example import Split
 ROOT = Path(__file__).parent.parent
 PUBLIC = {
     "BudgetSettings": "entailor.config.experiment",
+    "CandidateResult": "entailor.study.results",
     "Classifier": "entailor.classifiers.base",
-    "Comparison": "entailor.study.compare",
+    "Comparison": "entailor.study.results",
     "DataSettings": "entailor.config.experiment",
+    "EntailorClassifier": "entailor.integrations.estimator",
     "EntailorError": "entailor.errors",
     "DoctorReport": "entailor.diagnostics.doctor",
     "Example": "entailor.data.example",
@@ -33,6 +35,7 @@ PUBLIC = {
     "Event": "entailor.events",
     "Observer": "entailor.events",
     "Predictor": "entailor.shipping.predictor",
+    "RecommendationResult": "entailor.study.results",
     "RunRecord": "entailor.runs.record",
     "Split": "entailor.data.example",
     "compare": "entailor.study.compare",

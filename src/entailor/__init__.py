@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from entailor.errors import EntailorError
     from entailor.evaluation.difference import diff_runs
     from entailor.events import Event, Observer
+    from entailor.integrations.estimator import EntailorClassifier
     from entailor.methods import Classifier, Method
     from entailor.runs.record import RunRecord
     from entailor.shipping.export import export
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from entailor.shipping.merging import MergeReport, merge
     from entailor.shipping.predictor import Predictor
     from entailor.shipping.restoring import load_classifier
-    from entailor.study.compare import Comparison, compare, estimate
+    from entailor.study.compare import compare, estimate
+    from entailor.study.results import CandidateResult, Comparison, RecommendationResult
     from entailor.study.verification import verify
 
 __version__ = "0.2.0"
@@ -37,9 +39,11 @@ shut_out_hub_kernels()
 # Where each public name lives; it is imported when it is first asked for, so `import entailor` is quick.
 _HOMES = {
     "BudgetSettings": "entailor.config.experiment",
+    "CandidateResult": "entailor.study.results",
     "Classifier": "entailor.methods",
-    "Comparison": "entailor.study.compare",
+    "Comparison": "entailor.study.results",
     "DataSettings": "entailor.config.experiment",
+    "EntailorClassifier": "entailor.integrations.estimator",
     "EntailorError": "entailor.errors",
     "Event": "entailor.events",
     "DoctorReport": "entailor.diagnostics.doctor",
@@ -50,6 +54,7 @@ _HOMES = {
     "ModelSettings": "entailor.config.experiment",
     "Observer": "entailor.events",
     "Predictor": "entailor.shipping.predictor",
+    "RecommendationResult": "entailor.study.results",
     "RunRecord": "entailor.runs.record",
     "Split": "entailor.data.example",
     "compare": "entailor.study.compare",
@@ -66,10 +71,12 @@ _HOMES = {
 
 __all__ = [
     "BudgetSettings",
+    "CandidateResult",
     "Classifier",
     "Comparison",
     "DataSettings",
     "DoctorReport",
+    "EntailorClassifier",
     "EntailorError",
     "Event",
     "Example",
@@ -79,6 +86,7 @@ __all__ = [
     "ModelSettings",
     "Observer",
     "Predictor",
+    "RecommendationResult",
     "RunRecord",
     "Split",
     "compare",

@@ -71,7 +71,7 @@ VERBS = {
     ("models",): set(),
     ("models", "list"): {"--json"},
     ("models", "pull"): {"--revision"},
-    ("env",): {"--json"},
+    ("env",): {"--check", "--json"},
     ("config-schema",): set(),
 }
 

@@ -30,7 +30,7 @@ from entailor.cli.output import print_result, remark
 
 if TYPE_CHECKING:
     from entailor.config.experiment import Experiment
-    from entailor.study.compare import Comparison
+    from entailor.study.results import Comparison
 
 
 def compare(

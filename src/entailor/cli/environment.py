@@ -38,8 +38,16 @@ def models_pull(
     print_result(str(resolve_model(name, revision=revision).path))
 
 
-def env(as_json: AsJson = False) -> None:
+def env(
+    check: Annotated[
+        bool, typer.Option("--check", help="Name what is missing for what; exit with 1 where nothing would work.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Show versions and machine, for a bug report."""
+    if check:
+        _check(as_json=as_json)
+        return
     from entailor.runs.environment import describe_environment
 
     found = describe_environment()
@@ -51,6 +59,22 @@ def env(as_json: AsJson = False) -> None:
     for key, value in found.items():
         words = ", ".join(value) or "none" if isinstance(value, list) else value
         print_result(f"{key.replace('_', ' ')}: {'unknown' if words is None else words}")
+
+
+def _check(*, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from entailor.runs.requirements import CORE, check_requirements
+
+    found = check_requirements()
+    if as_json:
+        print_result(json.dumps([asdict(need) for need in found], indent=2))
+    else:
+        for need in found:
+            state = f"missing {', '.join(need.missing)}. Run: {need.remedy}" if need.missing else "complete"
+            print_result(f"{need.name:8}{state}\n        for {need.purpose}")
+    if any(need.missing for need in found if need.name == CORE):
+        raise typer.Exit(1)
 
 
 def config_schema() -> None:

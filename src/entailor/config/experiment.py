@@ -481,6 +481,23 @@ def parse_settings(kind: type[SettingsT], values: Mapping[str, Any], where: str 
         raise ConfigError("\n".join(lines)) from None
 
 
+def with_settings(experiment: Experiment | None, settings: Mapping[str, Any]) -> Experiment:
+    """Return an experiment with other settings laid over it, each of them whole.
+
+    Args:
+        experiment: None for the default.
+        settings: keys of an experiment; sections as their class or as a mapping.
+
+    Raises:
+        ConfigError: an unknown key, or a value of the wrong type or range.
+    """
+    if not settings:
+        return experiment or Experiment()
+    given = {key: value.model_dump() if isinstance(value, Settings) else value for key, value in settings.items()}
+    base = {} if experiment is None else experiment.model_dump()
+    return parse_settings(Experiment, {**base, **given})
+
+
 def _settings_path(kind: type[BaseModel], loc: Iterable[int | str]) -> list[str]:
     """Return where a complaint belongs, without the types pydantic names for a field that takes several."""
     path: list[str] = []

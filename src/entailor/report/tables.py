@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "candidate_names",
+    "cells",
     "classification_report_text",
     "comparison_table",
     "count",
@@ -65,7 +66,8 @@ LEGEND = (
 )
 
 
-def _cells(comparison: Mapping[str, Any]) -> list[tuple[str, ...]]:
+def cells(comparison: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Return the cells of each candidate, under `HEADINGS`."""
     return [
         (
             f"{mark(candidate)} {name}{' (exploratory)' if candidate.get('exploratory') else ''}",
@@ -129,9 +131,9 @@ def comparison_table(comparison: Mapping[str, Any]) -> Table:
     table.add_column(HEADINGS[0], overflow="fold")
     for heading in HEADINGS[1:]:
         table.add_column(heading, justify="right", no_wrap=heading != "group", overflow="fold")
-    for candidate, cells in zip(comparison["candidates"], _cells(comparison), strict=True):
+    for candidate, shown in zip(comparison["candidates"], cells(comparison), strict=True):
         style = "bold green" if candidate["best"] else "green" if candidate["tied_with_best"] else ""
-        table.add_row(*(Text(cell) for cell in cells), style=style)
+        table.add_row(*(Text(cell) for cell in shown), style=style)
     return table
 
 
@@ -145,7 +147,7 @@ def headline(comparison: Mapping[str, Any]) -> str:
 
 def plain_table(comparison: Mapping[str, Any]) -> str:
     """Return the candidates as lines of columns parted by two or more spaces, for logs and pipes."""
-    lines = align([HEADINGS, *_cells(comparison)], left={0}) if comparison["candidates"] else []
+    lines = align([HEADINGS, *cells(comparison)], left={0}) if comparison["candidates"] else []
     legend = [LEGEND] if comparison["candidates"] else []
     return "\n".join([*lines, *legend, *failures(comparison), *closing(comparison), headline(comparison)])
 

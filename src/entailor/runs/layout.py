@@ -31,6 +31,9 @@ class RunFolder:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
 
+    def __repr__(self) -> str:
+        return f"RunFolder({str(self.path)!r})"
+
     @property
     def marker_file(self) -> Path:
         """What says that Entailor may write and delete its files here."""

@@ -5,12 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from entailor.config.experiment import Experiment, Priorities
+from entailor.config.experiment import Experiment, Priorities, with_settings
 from entailor.config.overrides import read_checked_yaml
+from entailor.data.in_memory import with_files
 from entailor.data.splits import LoadedData
 from entailor.engine.stopping import RunContext, StopSwitch
 from entailor.errors import RunError
@@ -25,6 +24,7 @@ from entailor.study.estimate import Work, estimate_document, estimate_trials
 from entailor.study.external import score_external
 from entailor.study.learning_curve import PointPlan, curve_document, finished_point, plan_points, run_points
 from entailor.study.prepare import Prepared, prepare
+from entailor.study.results import Comparison
 from entailor.study.search import search_candidates, search_document
 from entailor.study.test_access import AccessLog, choice_name, choice_of, log_test_access
 from entailor.study.trial import TrialPlan, discard_leftovers, run_trial
@@ -35,41 +35,47 @@ HOW_FILES_ARE_READ = frozenset(
 REPORT_SECONDS = 30  # while trials run the page is drawn again this often; comparison.json is right after each
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """A finished run.
-
-    Attributes:
-        folder: the run folder.
-        summary: the content of comparison.json.
-        records: one a trial that was asked for, complete or failed, in the order they ran. The summary also holds what
-            stood in the folder before.
-    """
-
-    folder: RunFolder
-    summary: dict[str, Any]
-    records: tuple[RunRecord, ...]
-
-    @property
-    def winner(self) -> Path | None:
-        """The trial folder of the recommended candidate's first complete seed; None where there is none."""
-        return self.folder.winner(self.summary)
-
-
-def compare(experiment: Experiment, observer: Observer = SILENT, stop: StopSwitch | None = None) -> Comparison:
+def compare(
+    experiment: Experiment | None = None,
+    observer: Observer = SILENT,
+    stop: StopSwitch | None = None,
+    *,
+    train: Any = None,
+    validation: Any = None,
+    test: Any = None,
+    **settings: Any,
+) -> Comparison:
     """Run every (model, method, seed) that is not complete in the run folder, then compare all the folder holds.
 
+    >>> from entailor import compare
+    >>> texts = [f"{word} film {n}" for n in range(60) for word in ("good", "bad")]
+    >>> train = [(text, text.split()[0]) for text in texts]
+    >>> run = compare(train=train, test=train[:20], methods=["majority", "bag_of_words"], out="runs/films")
+    >>> run.best.method, run.best.accuracy.mean
+    ('bag_of_words', 1.0)
+    >>> run.best.predictor().predict(["a good one"])[0].label
+    'good'
+
     Args:
-        experiment: what to run.
+        experiment: what to run; every keyword after `stop` goes over it.
         observer: who is told how it goes.
         stop: lets a signal end the run after a training step, with a checkpoint.
+        train: labelled texts: a path, a data set id, a DataFrame of pandas or polars, a `datasets.Dataset`, a mapping
+            of column name to list, or a list of (text, label), (premise, hypothesis, label), mappings or Examples; or a
+            `datasets.DatasetDict` with all the splits. Data in memory is written to ``data/`` in the run folder, the
+            columns that are read alone, so that the run can be resumed and made again.
+        validation: as `train`; by default taken from it.
+        test: as `train`; by default taken from it.
+        **settings: keys of :class:`~entailor.Experiment`: `methods`, `models`, `seeds`, `out` and others.
 
     Raises:
         EntailorError: bad configuration, data or model, or a run folder of another experiment or in use. A trial that
             fails is recorded with its error and the others go on.
         Stopped: `stop` was asked to.
     """
-    with prepare(experiment, observer) as prepared:
+    parts = {"train": train, "validation": validation, "test": test}
+    experiment, files = with_files(with_settings(experiment, settings), parts)
+    with prepare(experiment, observer, files) as prepared:
         if experiment.estimate:
             observer.estimate(_estimate(prepared))
         return _run(prepared, RunContext(observer, stop))

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import BaseModel
@@ -27,7 +28,7 @@ from entailor.events import Observer
 from entailor.models.precision import PrecisionChoice
 from entailor.runs.documents import well_formed
 from entailor.runs.environment import describe_environment
-from entailor.runs.integrity import disk_trouble
+from entailor.runs.integrity import disk_trouble, verify_checksum
 from entailor.runs.layout import RunFolder
 from entailor.runs.lock import lock_run
 from entailor.runs.ownership import belongs_to_run
@@ -66,12 +67,15 @@ class Prepared:
 
 
 @contextmanager
-def prepare(experiment: Experiment, observer: Observer) -> Iterator[Prepared]:
+def prepare(
+    experiment: Experiment, observer: Observer, files: Mapping[Path, str] = MappingProxyType({})
+) -> Iterator[Prepared]:
     """Read data, write the run folder and plan every trial; the folder is locked until the end.
 
     Args:
         experiment: what to run.
         observer: who is told of data, models and candidates that are left out.
+        files: data of the experiment that was in memory: path in the run folder to content.
 
     Raises:
         EntailorError: bad configuration, data or model, or a run folder of another experiment or in use.
@@ -88,6 +92,7 @@ def prepare(experiment: Experiment, observer: Observer) -> Iterator[Prepared]:
             records = earlier_records(folder, observer)
             complete = {record.name for record in records.values() if record.status == "complete"}
             check_same_experiment(folder, resolved, complete)
+            write_data(folder, files, observer, has_trials=bool(records))
             data = load_data(experiment.data)
             task = Task(data.labels, data.is_pair)
             check_external(experiment.data)
@@ -183,6 +188,33 @@ def _differences(key: str, there: Any, here: Any) -> Iterator[str]:
             yield from _differences(f"{key}.{name}".removeprefix("."), there.get(name), here.get(name))
     elif there != here:
         yield f"{key}: {shown(there)} there, {shown(here)} here"
+
+
+def write_data(folder: RunFolder, files: Mapping[Path, str], observer: Observer, *, has_trials: bool) -> None:
+    """Write data that was in memory, unless it stands there already.
+
+    Args:
+        folder: the run folder.
+        files: path in it to content.
+        observer: who is told of a file that is written again because it is damaged.
+        has_trials: whether trials rest on what stands there.
+
+    Raises:
+        RunError: the data have changed since the folder's trials were run.
+    """
+    for path, text in files.items():
+        content = text.encode("utf-8", "surrogatepass")
+        if path.is_file() and path.read_bytes() == content:
+            continue
+        if has_trials and path.is_file():
+            try:
+                verify_checksum(path, path.read_bytes(), "It is written again")
+            except RunError as error:
+                observer.note(str(error))
+            else:
+                raise RunError(f"{folder.path}: the data have changed since its trials were run. Give another --out")
+        folder.mark()
+        write_text(path, text)
 
 
 def prepare_folder(

@@ -14,6 +14,7 @@ import numpy as np
 from entailor.config.experiment import Priorities, parse_settings
 from entailor.config.overrides import read_checked_yaml
 from entailor.data.example import Example
+from entailor.data.in_memory import FOLDER as IN_MEMORY_FOLDER
 from entailor.engine.scorer import score
 from entailor.errors import EntailorError, RunError
 from entailor.evaluation.comparison import compare_records
@@ -25,6 +26,7 @@ from entailor.shipping.restoring import load_classifier, read_saved
 from entailor.study.trial import SCORE_TOLERANCE
 
 CHECKED_WHERE_THERE = (".entailor.json", "estimate.json", "tuning/*/*/study.json", "trials/*/*/*/external/*.json")
+SAME_DATA = "Give `compare` the same data again"
 
 Outcome = Literal["sound", "damaged", "differs", "not scored"]
 
@@ -102,6 +104,8 @@ def _run_files(folder: RunFolder) -> Iterator[Check]:
     yield _file(folder.experiment_file, lambda: read_checked_yaml(folder.experiment_file, "Put a copy of it back"))
     remedy = "Write it again with `entailor report`"
     yield _file(folder.report_file, lambda: verify_checksum(folder.report_file, read_bytes(folder.report_file), remedy))
+    for path in sorted(folder.path.glob(f"{IN_MEMORY_FOLDER}/*.json")):  # as large as the user's data
+        yield _file(path, lambda path=path: verify_checksum(path, path.read_bytes(), SAME_DATA), folder.path)
 
 
 def _read_point(place: Path) -> None:

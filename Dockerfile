@@ -1,0 +1,18 @@
+# docker build -t entailor . && docker run --rm -v "$PWD:/work" entailor compare --train train.csv --out runs/mine
+# Models and downloads are kept in /cache; mount a volume there to keep them between runs.
+FROM python:3.11-slim AS build
+WORKDIR /source
+COPY pyproject.toml requirements.lock README.md LICENSE ./
+COPY src src
+RUN python -m venv /opt/entailor \
+    && /opt/entailor/bin/pip install --no-cache-dir --constraint requirements.lock ".[serve,export,excel]"
+
+FROM python:3.11-slim
+RUN useradd --create-home --uid 1000 entailor && mkdir /cache /work && chown entailor /cache /work
+COPY --from=build /opt/entailor /opt/entailor
+ENV PATH=/opt/entailor/bin:$PATH ENTAILOR_CACHE=/cache/entailor HF_HOME=/cache/hub
+USER entailor
+WORKDIR /work
+EXPOSE 8000
+ENTRYPOINT ["entailor"]
+CMD ["--help"]

@@ -1,0 +1,1 @@
+"""Entailor behind the interfaces of other libraries."""

@@ -1,0 +1,190 @@
+"""A comparison as a classifier of scikit-learn: fit it on texts and labels, ask it for labels and probabilities."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.validation import check_is_fitted
+
+from entailor.config.experiment import DEFAULT_MODEL
+from entailor.data.columns import find_columns
+from entailor.data.in_memory import document
+from entailor.errors import DataError, LabelError, RunError
+from entailor.shipping.predictor import Predictor, texts_of
+from entailor.study.compare import compare
+from entailor.study.results import Comparison
+
+
+class EntailorClassifier(ClassifierMixin, BaseEstimator):
+    """Compare methods on texts and labels, and answer with the recommended one.
+
+    `fit` sets validation and test examples aside, trains every method, and keeps the recommended candidate (where none
+    is recommended, the most accurate one). Each fit has a run folder of its own below `out`, named by a hash of data
+    and parameters; the same fit again trains nothing. A pickle holds the path of that folder and no weights.
+
+    >>> from entailor import EntailorClassifier
+    >>> texts = [f"{word} film {n}" for n in range(60) for word in ("good", "bad")]
+    >>> labels = [text.split()[0] for text in texts]
+    >>> classifier = EntailorClassifier(methods="bag_of_words").fit(texts, labels)
+    >>> classifier.predict(["a good one", "bad, bad"]).tolist()
+    ['good', 'bad']
+
+    Args:
+        methods: as in :class:`~entailor.Experiment`: names with commas, a list, or a mapping from name to settings.
+        models: Hub ids, folders, GGUF files or packages.
+        seeds: how many, or which.
+        settings: further keys of an experiment, e.g. ``{"data": {"test_size": 0.1}}``.
+        out: the folder under which the run folders lie.
+
+    Attributes:
+        classes_: the labels of y, sorted, shape (L,).
+        run_: the :class:`~entailor.Comparison` of the last fit.
+        is_pair_: whether inputs are pairs of texts.
+    """
+
+    def __init__(
+        self,
+        methods: Any = "lora",
+        *,
+        models: str | Sequence[str] = DEFAULT_MODEL,
+        seeds: int | Sequence[int] = 1,
+        settings: Mapping[str, Any] | None = None,
+        out: str = "runs/classifier",
+    ) -> None:
+        self.methods = methods
+        self.models = models
+        self.seeds = seeds
+        self.settings = settings
+        self.out = out
+
+    def fit(self, X: Any, y: ArrayLike) -> Self:
+        """Compare and keep the recommended candidate.
+
+        Args:
+            X: N texts or pairs of texts: a list, an array, a Series, or a table with columns of usual names (text;
+                premise and hypothesis).
+            y: N labels: text or integers.
+
+        Raises:
+            DataError: X is no sequence of texts or pairs, or y is of another length.
+            LabelError: two labels that read alike, or an empty one.
+            RunError: no trial finished.
+            EntailorError: as for :func:`entailor.compare`.
+        """
+        labels_N = np.asarray(y)
+        is_pair = _are_pairs(X)
+        texts = _texts(X, is_pair=is_pair)
+        if labels_N.shape != (len(texts),):
+            raise DataError(f"labels of shape {labels_N.shape} for {len(texts)} texts", path="y")
+        classes_L = np.unique(labels_N)
+        names = _names(classes_L)
+        named = [names[label] for label in labels_N.tolist()]
+        examples = [(first, second, label) if is_pair else (first, label)
+                    for (first, second), label in zip(texts, named, strict=True)]  # fmt: skip
+        run = compare(
+            train=examples,
+            out=str(Path(self.out) / self._digest(document(examples, "X"))),
+            methods=self.methods,
+            models=self.models,
+            seeds=self.seeds,
+            **(self.settings or {}),
+        )
+        picked = (run.recommendation and run.recommendation.candidate) or run.best
+        if picked is None:
+            raise RunError(f"{run.folder.path}: no trial finished: {run.records[0].error}")
+        self.classes_, self.run_, self.is_pair_ = classes_L, run, is_pair
+        self._trial = picked.trial
+        self._predictor: Predictor | None = None
+        return self
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """Return the most probable label of each input, shape (N,).
+
+        Raises:
+            NotFittedError: `fit` was not called.
+            DataError: single texts where pairs are expected or the other way round, or something that is no text.
+        """
+        probabilities_NL = self.predict_proba(X)
+        return np.asarray(self.classes_[probabilities_NL.argmax(axis=1)])
+
+    def predict_proba(self, X: Any) -> NDArray[np.float64]:
+        """Return probabilities, shape (N, L), in the order of `classes_`.
+
+        Raises:
+            NotFittedError: `fit` was not called.
+            DataError: as for `predict`.
+        """
+        check_is_fitted(self)
+        texts = _texts(X, is_pair=self.is_pair_)
+        if self._predictor is None:
+            self._predictor = Predictor.load(self._trial)
+        answers = self._predictor.predict(texts if self.is_pair_ else [first for first, _ in texts])
+        names = _names(self.classes_)
+        order = [names[label] for label in self.classes_.tolist()]
+        return np.array([[answer.probabilities[name] for name in order] for answer in answers]).reshape(-1, len(order))
+
+    def _digest(self, content: str) -> str:
+        parameters = {name: value for name, value in self.get_params(deep=False).items() if name != "out"}
+        digest = hashlib.blake2b(content.encode("utf-8", "surrogatepass"), digest_size=8)
+        digest.update(json.dumps(parameters, sort_keys=True, default=str).encode())
+        return digest.hexdigest()
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(super().__getstate__())
+        run = state.pop("run_", None)
+        if "_predictor" in state:
+            state["_predictor"] = None
+        return state if run is None else {**state, "_run": str(run.folder.path)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        run = state.pop("_run", None)
+        super().__setstate__(state)
+        if run is not None:
+            self.run_ = Comparison.read(run)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.input_tags.string = True
+        tags.no_validation = True  # texts are checked by Entailor's own reader
+        return tags
+
+
+def _are_pairs(inputs: Any) -> bool:
+    """Tell whether inputs are pairs, by the columns of a table or the first input."""
+    if hasattr(inputs, "column_names") or hasattr(inputs, "columns"):
+        names = list(map(str, getattr(inputs, "column_names", None) or inputs.columns))
+        return "text_pair" in find_columns(names, {}, source=type(inputs).__name__, require_labels=False)
+    first = next(iter(inputs), "") if isinstance(inputs, Iterable) else ""
+    return not isinstance(first, str) and isinstance(first, Iterable)
+
+
+def _texts(inputs: Any, *, is_pair: bool) -> list[tuple[str, str | None]]:
+    if not hasattr(inputs, "columns") and not hasattr(inputs, "column_names"):
+        inputs = [tuple(one) if is_pair and not isinstance(one, str) else one for one in inputs]
+    texts = texts_of(inputs, is_pair=is_pair)
+    if None in texts:
+        raise DataError("no text", path="X", row=texts.index(None) + 1, remedy="Fill it in or leave the example out")
+    return [one for one in texts if one is not None]
+
+
+def _names(classes_L: NDArray[Any]) -> dict[Any, str]:
+    """Return label to the name it has in the run.
+
+    Raises:
+        LabelError: a name is empty, or two labels have one.
+    """
+    names = {label: str(int(label) if isinstance(label, float) and label.is_integer() else label).strip()
+             for label in classes_L.tolist()}  # fmt: skip
+    if "" in names.values():
+        raise LabelError("an empty label", path="y", remedy="Leave out examples without a label")
+    if len(set(names.values())) < len(names):
+        raise LabelError(f"two labels that read alike: {', '.join(names.values())}", path="y", remedy="Rename one")
+    return names

@@ -1,0 +1,46 @@
+"""A finished run in the cell of a notebook: table, recommendation, and a link to the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from entailor.report import tables
+from entailor.runs.layout import RunFolder
+
+TEMPLATE = """\
+<p><b>{{ sentence }}</b></p>
+{% if lines %}<table>
+<thead><tr>{% for one in headings %}<th>{{ one }}</th>{% endfor %}</tr></thead>
+<tbody>{% for line in lines %}<tr>{% for cell in line %}<td>{{ cell }}</td>{% endfor %}</tr>{% endfor %}</tbody>
+</table>
+<p><small>{{ legend }}</small></p>{% endif %}
+{% for line in failures %}<p>{{ line }}</p>{% endfor %}
+<p>{{ recommended }}</p>
+<p><a href="{{ report }}">{{ report }}</a></p>
+"""
+
+
+def notebook_html(comparison: Mapping[str, Any], recommended: str, folder: RunFolder) -> str:
+    """Return the fragment; every text of the user's is escaped.
+
+    Args:
+        comparison: the content of comparison.json.
+        recommended: what is recommended, as a sentence.
+        folder: the run's, whose report is linked by its path, as a notebook beside it needs it.
+    """
+    from jinja2 import Environment
+
+    return (
+        Environment(autoescape=True)
+        .from_string(TEMPLATE)
+        .render(
+            sentence=comparison["sentence"],
+            headings=[heading.strip() for heading in tables.HEADINGS],
+            lines=tables.cells(comparison),
+            legend=tables.LEGEND,
+            failures=tables.failures(comparison),
+            recommended=recommended,
+            report=folder.report_file.as_posix(),
+        )
+    )
