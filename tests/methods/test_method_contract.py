@@ -22,6 +22,7 @@ from entailor.tasks import Task
 # IA3, the default of `peft`, knows the layers of bert's kin and of deberta; elsewhere they are named.
 LAYERS = {"electra": ["key", "value"], "distilbert": ["k_lin", "v_lin"], "mpnet": ["k", "v"], "modernbert": ["Wqkv"]}
 LAYERS |= {kind: ["k_proj", "v_proj"] for kind in ("qwen3", "gemma", "phi")}
+NOT_FITTING = {("bitfit", kind) for kind in ("modernbert", "llama", "mistral", "qwen3", "gemma")}  # without biases
 FAST = {
     "num_fewshot": 2,
     "calibration": "batch",
@@ -60,16 +61,22 @@ class Case:
 def architectures(kind: type[Method]) -> tuple[str | None, ...]:
     if not kind.needs_backbone:
         return (None,)
+    if any(base.name for base in kind.__bases__ if issubclass(base, Method)):  # a variant: the same layers are adapted
+        return ("bert", "llama", "gpt2")
     return (*(ENCODERS if "encoder" in kind.families else ()), *(DECODERS if "decoder" in kind.families else ()))
 
 
 CASES = [
-    Case(name, architecture) for name, kind in registered_methods().items() for architecture in architectures(kind)
+    Case(name, architecture)
+    for name, kind in registered_methods().items()
+    for architecture in architectures(kind)
+    if (name, architecture) not in NOT_FITTING
 ] + [
     Case(name, architecture, "verbalizer")
     for name, kind in registered_methods().items()
     if issubclass(kind, AdapterMethod)
     for architecture in ("llama", "gpt2")
+    if (name, architecture) not in NOT_FITTING
 ]
 USUAL = {name: architectures(kind)[0] for name, kind in registered_methods().items()}
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
@@ -293,6 +300,12 @@ def test_other_tasks_work_as_well(name, labels, pair, adapt, tmp_path):
     fresh = adapt(method, USUAL[name], task, seed=1, saved=tmp_path)
     fresh.load(tmp_path)
     np.testing.assert_allclose(logprobs(fresh, test_rows), scores, atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "architecture"), sorted(NOT_FITTING), ids="-".join)
+def test_an_architecture_a_method_does_not_fit_is_refused(name, architecture, adapt):
+    with pytest.raises(MethodError, match=f"{name} does not fit .*{architecture} has no biases.*choose lora"):
+        adapt(fast_method(name), architecture)
 
 
 @every_method

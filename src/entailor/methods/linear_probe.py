@@ -1,30 +1,25 @@
 """A logistic regression on a frozen encoder: what the checkpoint already knows.
 
-For pairs the features are the pair's own pooled vector and, of the two texts read apart, u, v, |u - v| and u * v
-(Conneau et al. 2017, InferSent, section 3).
+Alain & Bengio 2016, section 3.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat
-from torch import Tensor, nn
+from torch import Tensor
 
-from entailor.classifiers.base import FitData, FittedClassifier, count_parameters
+from entailor.classifiers.base import FitData, count_parameters
+from entailor.classifiers.frozen_encoder import FrozenEncoderClassifier
 from entailor.classifiers.linear_model import LinearModel
-from entailor.classifiers.transformer import TokenBatch, TransformerClassifier
-from entailor.data.example import Example
+from entailor.classifiers.transformer import TokenBatch
 from entailor.errors import MethodError
 from entailor.methods.base import Method
 from entailor.models.load import Backbone
-from entailor.models.tokenizer import TokenIds
 from entailor.tasks import Task
 
 
@@ -46,54 +41,13 @@ class LinearProbe(Method, name="linear_probe"):
         return LinearProbeClassifier(self, backbone, task)
 
 
-@dataclass(frozen=True, slots=True)
-class ProbeInput:
-    """The pair's tokens and, for pairs, each text's alone."""
-
-    example_index: int
-    parts: tuple[TokenIds, ...]
-    truncated: bool
-
-    def __len__(self) -> int:
-        return max(len(part) for part in self.parts)
-
-
-class LinearProbeClassifier(FittedClassifier):
+class LinearProbeClassifier(FrozenEncoderClassifier):
     """Pooled vectors of a frozen encoder through a linear model."""
 
     def __init__(self, method: LinearProbe, backbone: Backbone, task: Task) -> None:
-        self.method, self.task = method, task
-        backbone.leave_own_head("linear_probe fits one of its own")
-        self.reader = TransformerClassifier(backbone, task)
-        self.body: nn.Module = getattr(backbone.model, backbone.model.base_model_prefix)
+        super().__init__(backbone, task, method.name)
+        self.method = method
         self.linear = LinearModel(len(task.labels))
-
-    def encode(self, examples: Sequence[Example]) -> list[ProbeInput]:
-        """Tokenise the pair and each of its texts; long texts are truncated, never cut into windows."""
-        views = [list(examples)]
-        if self.task.is_pair:
-            views.append([Example(row.id, row.text) for row in examples])
-            views.append([Example(row.id, row.text_pair or "") for row in examples])
-        encoded = [self.reader.encode(view) for view in views]
-        if any(len(view) != len(examples) for view in encoded):
-            raise MethodError("linear_probe reads whole texts. Set model.long_texts=truncate")
-        return [
-            ProbeInput(row, parts, any(part.truncated for part in parts))
-            for row, parts in enumerate(zip(*encoded, strict=True))
-        ]
-
-    def collate(self, inputs: Sequence[ProbeInput]) -> list[TokenBatch]:
-        """Return one token batch a view."""
-        return [self.reader.collate(view) for view in zip(*(item.parts for item in inputs), strict=True)]
-
-    def features(self, batch: list[TokenBatch]) -> NDArray[np.float32]:
-        """Return features_BF: pooled, u, v, |u - v|, u * v for pairs; pooled alone for single texts."""
-        pooled = [self.reader.mean_states(view) for view in batch]
-        if len(pooled) == 3:
-            u_BH, v_BH = pooled[1:]
-            pooled += [(u_BH - v_BH).abs(), u_BH * v_BH]
-        features_BF: NDArray[np.float32] = torch.cat(pooled, dim=1).cpu().numpy()
-        return features_BF
 
     def fit(self, train: FitData, validation: FitData) -> tuple[str, ...]:
         """Fit on standardised features, then fold the standardisation into the weights."""
