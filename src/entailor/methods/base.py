@@ -49,6 +49,7 @@ class Method(Settings, ABC):
         needs_backbone: False for baselines that read text alone.
         needs_pair: True where a single text makes no sense.
         deterministic: True where the seed changes nothing, so one trial is enough.
+        training_free: True where nothing is fitted to the training labels, so that more of them teach it nothing.
         families: the kinds of models it works on.
         stores_whole_model: True where the saved folder is a checkpoint of its own.
     """
@@ -58,6 +59,7 @@ class Method(Settings, ABC):
     needs_backbone: ClassVar[bool] = True
     needs_pair: ClassVar[bool] = False
     deterministic: ClassVar[bool] = False
+    training_free: ClassVar[bool] = False
     stores_whole_model: ClassVar[bool] = False
     families: ClassVar[frozenset[Family]] = frozenset({"encoder", "decoder"})
 

@@ -45,6 +45,7 @@ class InContext(Method, name="in_context"):
     """Ask a decoder for the label word; demonstrations come from train alone, another draw with each seed."""
 
     summary: ClassVar[str] = "zero-, one- or few-shot prompting"
+    training_free: ClassVar[bool] = True
     families: ClassVar[frozenset[Family]] = frozenset({"decoder"})
 
     num_fewshot: int = Field(default=0, ge=0)
