@@ -5,9 +5,8 @@ Alain & Bengio 2016, section 3.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal, Protocol
 
 import torch
 from pydantic import Field, PositiveFloat
@@ -18,7 +17,7 @@ from entailor.classifiers.frozen_encoder import FrozenEncoderClassifier
 from entailor.classifiers.linear_model import LinearModel
 from entailor.classifiers.transformer import TokenBatch
 from entailor.errors import MethodError
-from entailor.methods.base import Method
+from entailor.methods.base import ClassWeight, Method
 from entailor.models.load import Backbone
 from entailor.tasks import Task
 
@@ -33,6 +32,7 @@ class LinearProbe(Method, name="linear_probe"):
     """Inverse regularisation strengths on standardised features; the best on validation is kept."""
     max_iter: int = Field(default=300, ge=1)
     """Most iterations of L-BFGS."""
+    class_weight: ClassWeight = "none"
 
     def adapt(self, backbone: Backbone | None, task: Task, seed: int) -> LinearProbeClassifier:
         """Return the unfitted classifier."""
@@ -51,7 +51,7 @@ class LinearProbeClassifier(FrozenEncoderClassifier):
 
     def fit(self, train: FitData, validation: FitData) -> tuple[str, ...]:
         """Fit on standardised features, then fold the standardisation into the weights."""
-        return fit_standardized(self.linear, train, validation, self.method.C, self.method.max_iter)
+        return fit_standardized(self.linear, train, validation, self.method)
 
     def logits(self, batch: list[TokenBatch]) -> Tensor:
         """Return logits_BL."""
@@ -70,8 +70,19 @@ class LinearProbeClassifier(FrozenEncoderClassifier):
         return self.linear.size, self.linear.size, self.linear.size + count_parameters(self.body.parameters())
 
 
+class LinearSettings(Protocol):
+    """What fits a linear model: see the fields of `LinearProbe`."""
+
+    @property
+    def C(self) -> tuple[float, ...]: ...  # noqa: D102
+    @property
+    def max_iter(self) -> int: ...  # noqa: D102
+    @property
+    def class_weight(self) -> Literal["none", "balanced"]: ...  # noqa: D102
+
+
 def fit_standardized(
-    linear: LinearModel, train: FitData, validation: FitData, strengths: Sequence[float], max_iterations: int
+    linear: LinearModel, train: FitData, validation: FitData, settings: LinearSettings
 ) -> tuple[str, ...]:
     """Fit a linear model on features of mean zero and deviation one over train; it then takes them as they are.
 
@@ -79,15 +90,15 @@ def fit_standardized(
         linear: what is fitted, in place.
         train: features of shape (examples, F) and targets.
         validation: the same.
-        strengths: as in `LinearModel.fit`.
-        max_iterations: as there.
+        settings: strengths, iterations and weights as in `LinearModel.fit`.
     """
     mean_F, scale_F = train.features.mean(0), train.features.std(0) + 1e-6
     events = linear.fit(
         ((train.features - mean_F) / scale_F, train.targets),
         ((validation.features - mean_F) / scale_F, validation.targets),
-        strengths,
-        max_iterations,
+        settings.C,
+        settings.max_iter,
+        settings.class_weight,
     )
     linear.weight_FL = linear.weight_FL / scale_F[:, None]
     linear.bias_L = linear.bias_L - mean_F @ linear.weight_FL
