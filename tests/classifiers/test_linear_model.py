@@ -79,3 +79,17 @@ def test_it_is_saved_as_plain_numbers(tmp_path):
     again.load(tmp_path)
     x, _ = blobs((0, 1, 2), seed=2)
     np.testing.assert_array_equal(again.logits(x), model.logits(x))
+
+
+def test_balanced_weights_are_those_of_scikit_learn_in_fit_and_choice():
+    (train_x, _), (validation_x, _) = blobs((0, 1)), blobs((0, 1), seed=1)
+    rare = (np.arange(40) % 10 == 0).astype(int)
+    model = LinearModel(3)  # a label that train lacks
+    (event,) = model.fit((train_x, rare), (validation_x, rare), [1e-3, 1.0], 300, "balanced")
+    fits = {C: LogisticRegression(C=C, max_iter=300, class_weight="balanced").fit(train_x, rare) for C in (1e-3, 1.0)}
+    of_gold = {C: fit.predict_proba(validation_x)[np.arange(40), rare] for C, fit in fits.items()}
+    losses = {C: -np.mean([np.log(p[rare == label]).mean() for label in (0, 1)]) for C, p in of_gold.items()}
+    best = min(losses, key=losses.get)
+    assert event == f"C={best:g} chosen on validation (log loss {losses[best]:.4f})"
+    found = model.logits(validation_x)
+    np.testing.assert_allclose(probabilities(found[:, :2]), fits[best].predict_proba(validation_x), atol=1e-6)

@@ -61,7 +61,7 @@ def error_of(folder: Path, name: str, content: bytes, options: ReadOptions | Non
             2,
             "half of a surrogate .*character 3",
         ),
-        ("a.jsonl", b'{"text": "a", "label": ["b", "c"]}\n', 1, "column 'label': a list as a label"),
+        ("a.jsonl", b'{"text": "a", "label": ["b", "c"]}\n', 1, "column 'label': a list as a label.*multi-label"),
         ("a.csv", HEADER + b"one,two,-\none,two,\n", None, "column 'label': none of the 2 rows has a gold label"),
         ("a.parquet", b"this is no Parquet", None, "not a Parquet file"),
         ("a.parquet", b"", None, "not a Parquet file"),

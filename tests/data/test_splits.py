@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from entailor.config.experiment import DataSettings
 from entailor.data.example import Example, Split
+from entailor.data.labels import joined_labels
 from entailor.data.splits import load_data, split_document
 from entailor.data.stratify import sample, split_off
 from entailor.data.text_keys import normalised
@@ -326,3 +327,25 @@ def test_few_large_groups_still_make_parts():
     rows = tuple(Example(str(n), f"group {n % 10}", str(n), "ab"[n // 10 % 2]) for n in range(1000))
     parts = split_off(rows, {"test": 50, "validation": 50}, seed=0, source="examples")
     assert [len(parts[name]) for name in ("train", "test", "validation")] == [800, 100, 100]
+
+
+def test_several_labels_in_one_are_refused_unless_they_are_named_as_classes(tmp_path):
+    labels = ["sport", "politics", "sport;politics", "politics; art", "art"]
+    rows = [{"text": f"text {n}", "label": labels[n % 5]} for n in range(100)]
+    source = write(tmp_path, "train.jsonl", rows)
+    settings = DataSettings(train=source, validation_size=10, test_size=10)
+    with pytest.raises(LabelError, match=r"'sport;politics', 'politics; art' look like.*multi-label.*Keep one"):
+        load_data(settings)
+    assert load_data(settings.model_copy(update={"labels": tuple(labels)})).labels == tuple(labels)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ("food, drink", "music, film", "sport"),  # names with commas
+        ("red", "blue", "red;blue"),  # "both", once
+        ("1,5", "2,5", "3"),
+    ],
+)
+def test_names_with_separators_are_classes(labels):
+    assert joined_labels(labels) == []

@@ -17,6 +17,7 @@ from entailor.engine.scorer import collect_features, score
 from entailor.engine.trainer import train
 from entailor.engine.training import Runtime, TrainingData, TrainingResult
 from entailor.methods import Classifier, FittedClassifier, Method, TrainedMethod
+from entailor.models.load import quiet_libraries
 
 ALL_AT_ONCE = 10**6
 
@@ -102,6 +103,32 @@ def plain_logits(fresh_process: FreshProcess) -> Callable[..., np.ndarray]:
         return fresh_process.ask(mode, folder=str(folder), inputs=inputs, **more)
 
     return logits
+
+
+@pytest.fixture(scope="session")
+def tiny_nli(tiny_model: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Return the folder of a tiny encoder with a random NLI head, made once a session."""
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    made: dict[str, Path] = {}
+
+    def make(kind: str) -> Path:
+        if kind not in made:
+            made[kind] = tmp_path_factory.mktemp(f"tiny-nli-{kind}")
+            names = dict(enumerate(("CONTRADICTION", "neutral", "entail")))
+            with torch.random.fork_rng(), quiet_libraries():
+                torch.manual_seed(0)
+                model = AutoModelForSequenceClassification.from_pretrained(
+                    tiny_model(kind), id2label=names, label2id={name: row for row, name in names.items()}
+                )
+                for tensor in model.parameters():  # a head near zero would give all texts one score
+                    tensor.data += 0.1 * torch.randn_like(tensor)
+            model.save_pretrained(made[kind])
+            AutoTokenizer.from_pretrained(tiny_model(kind)).save_pretrained(made[kind])
+        return made[kind]
+
+    return make
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.conftest import DECODERS, ENCODERS, make_examples
+from tests.conftest import DECODERS, ENCODERS, NLI_LABELS, make_examples
 from tests.methods.conftest import ALL_AT_ONCE, logprobs, teach
 
 from entailor.classifiers.base import PromptedClassifier
@@ -22,6 +22,7 @@ from entailor.tasks import Task
 # IA3, the default of `peft`, knows the layers of bert's kin and of deberta; elsewhere they are named.
 LAYERS = {"electra": ["key", "value"], "distilbert": ["k_lin", "v_lin"], "mpnet": ["k", "v"], "modernbert": ["Wqkv"]}
 LAYERS |= {kind: ["k_proj", "v_proj"] for kind in ("qwen3", "gemma", "phi")}
+NOT_FITTING = {("bitfit", kind) for kind in ("modernbert", "llama", "mistral", "qwen3", "gemma")}  # without biases
 FAST = {
     "num_fewshot": 2,
     "calibration": "batch",
@@ -54,22 +55,31 @@ class Case:
 
     @property
     def method(self) -> Method:
-        return fast_method(self.name, self.architecture, **({"head": self.head} if self.head else {}))
+        more: dict[str, Any] = {"head": self.head} if self.head else {}
+        if self.name == "zero_shot_embedding":  # the label names are no words of the tiny vocabulary
+            more["descriptions"] = {label: f"w{number}" for number, label in enumerate(NLI_LABELS)}
+        return fast_method(self.name, self.architecture, **more)
 
 
 def architectures(kind: type[Method]) -> tuple[str | None, ...]:
     if not kind.needs_backbone:
         return (None,)
+    if any(base.name for base in kind.__bases__ if issubclass(base, Method)):  # a variant: the same layers are adapted
+        return ("bert", "llama", "gpt2")
     return (*(ENCODERS if "encoder" in kind.families else ()), *(DECODERS if "decoder" in kind.families else ()))
 
 
 CASES = [
-    Case(name, architecture) for name, kind in registered_methods().items() for architecture in architectures(kind)
+    Case(name, architecture)
+    for name, kind in registered_methods().items()
+    for architecture in architectures(kind)
+    if (name, architecture) not in NOT_FITTING
 ] + [
     Case(name, architecture, "verbalizer")
     for name, kind in registered_methods().items()
     if issubclass(kind, AdapterMethod)
     for architecture in ("llama", "gpt2")
+    if (name, architecture) not in NOT_FITTING
 ]
 USUAL = {name: architectures(kind)[0] for name, kind in registered_methods().items()}
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
@@ -88,7 +98,7 @@ class Taught:
 
 
 @pytest.fixture(scope="session")
-def adapt(load_tiny: Callable[..., Any], nli_task: Task) -> Callable[..., Classifier]:
+def adapt(load_tiny: Callable[..., Any], nli_task: Task, tiny_nli: Callable[[str], Path]) -> Callable[..., Classifier]:
     def make(
         method: Method, architecture: Any, task: Task = nli_task, seed: int = 0, saved: Path | None = None
     ) -> Classifier:
@@ -96,7 +106,10 @@ def adapt(load_tiny: Callable[..., Any], nli_task: Task) -> Callable[..., Classi
         if saved is not None and method.stores_whole_model:
             backbone = load_tiny(saved, task, seed, head="checkpoint")
         elif method.needs_backbone:
-            backbone = load_tiny(architecture or "bert", task, seed, method.objective)
+            architecture = architecture or "bert"
+            if method.objective == "entailment":
+                architecture = tiny_nli(architecture)
+            backbone = load_tiny(architecture, task, seed, method.objective)
         return method.adapt(backbone, task, seed)
 
     return make
@@ -295,6 +308,12 @@ def test_other_tasks_work_as_well(name, labels, pair, adapt, tmp_path):
     np.testing.assert_allclose(logprobs(fresh, test_rows), scores, atol=1e-5)
 
 
+@pytest.mark.parametrize(("name", "architecture"), sorted(NOT_FITTING), ids="-".join)
+def test_an_architecture_a_method_does_not_fit_is_refused(name, architecture, adapt):
+    with pytest.raises(MethodError, match=f"{name} does not fit .*{architecture} has no biases.*choose lora"):
+        adapt(fast_method(name), architecture)
+
+
 @every_method
 def test_a_method_without_its_model_says_so(name, nli_task):
     if registered_methods()[name].needs_backbone:
@@ -320,7 +339,7 @@ def taught_encoder(adapt: Callable[..., Classifier], tmp_path_factory: pytest.Te
 
 @every_method
 def test_every_method_learns_what_its_model_can_tell(name, taught_encoder, adapt):
-    if name == "majority" or "encoder" not in registered_methods()[name].families:
+    if name == "majority" or registered_methods()[name].training_free:
         return
     is_trained = issubclass(registered_methods()[name], TrainedMethod)
     method = build_method(name, {"num_train_epochs": 8, "learning_rate": 0.01} if is_trained else {})

@@ -19,16 +19,23 @@ def _forget():
 def test_every_file_that_defines_a_method_is_found():
     assert set(registered_methods()) == {
         "bag_of_words",
+        "bitfit",
+        "dora",
         "full_finetuning",
         "hypothesis_only",
+        "ia3",
         "in_context",
+        "knn",
         "linear_probe",
         "lora",
         "majority",
         "p_tuning",
         "peft",
         "prefix_tuning",
+        "prompt_tuning",
         "static_embedding",
+        "zero_shot_embedding",
+        "zero_shot_nli",
     }
     assert list(registered_methods()) == sorted(registered_methods())
 

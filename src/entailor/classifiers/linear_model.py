@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,7 @@ class LinearModel:
         validation: tuple[Any, NDArray[np.int64]],
         strengths: Sequence[float],
         max_iterations: int,
+        class_weight: Literal["none", "balanced"] = "none",
     ) -> tuple[str, ...]:
         """Fit one model a regularisation strength; keep the one with the least log loss on validation.
 
@@ -42,6 +43,8 @@ class LinearModel:
             validation: the same.
             strengths: scikit-learn's C.
             max_iterations: of L-BFGS.
+            class_weight: balanced: examples count by the inverse frequency of their label in train, here and in the log
+                loss on validation.
 
         Returns:
             The choice in words.
@@ -58,14 +61,18 @@ class LinearModel:
         known = np.isin(validation[1], train[1])
         if not known.any():
             raise MethodError("validation has none of the labels that train has, so nothing can be chosen on it")
+        weighting = None if class_weight == "none" else class_weight
+        counts_L = np.bincount(train[1], minlength=self.num_labels)
+        weight_V = 1 / counts_L[validation[1][known]] if weighting else None
         best: tuple[float, float, Any] | None = None
         for strength in strengths:
-            model = LogisticRegression(C=strength, max_iter=max_iterations)
+            model = LogisticRegression(C=strength, max_iter=max_iterations, class_weight=weighting)
             with warnings.catch_warnings():
                 # a fit that stops early is still judged by its log loss on validation
                 warnings.simplefilter("ignore", ConvergenceWarning)
                 model.fit(*train)
-            loss = log_loss(validation[1][known], model.predict_proba(validation[0][known]), labels=model.classes_)
+            probabilities_VL = model.predict_proba(validation[0][known])
+            loss = log_loss(validation[1][known], probabilities_VL, labels=model.classes_, sample_weight=weight_V)
             if best is None or loss < best[0]:
                 best = (loss, strength, model)
         if best is None:

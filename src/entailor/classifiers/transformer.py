@@ -176,8 +176,8 @@ class TransformerClassifier(nn.Module, Classifier):
             hidden_BTH = getattr(self.model, self.model.base_model_prefix)(**inputs).last_hidden_state
         if hidden_BTH.shape[1] != batch.mask_BT.shape[1]:
             raise MethodError(
-                f"linear_probe does not fit {self.model.config.model_type}, which gives no state for each token "
-                f"({hidden_BTH.shape[1]} for {batch.mask_BT.shape[1]}). Leave linear_probe out, or choose another model"
+                f"{self.model.config.model_type} gives no state for each token ({hidden_BTH.shape[1]} for "
+                f"{batch.mask_BT.shape[1]}), so its vectors cannot be averaged. Choose another model"
             )
         mask_BT1 = batch.mask_BT.unsqueeze(-1).to(hidden_BTH.dtype)
         mean_BH: Tensor = (hidden_BTH * mask_BT1).sum(1) / mask_BT1.sum(1)

@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from entailor.config.plain import short
@@ -14,6 +15,11 @@ from entailor.errors import near_miss
 NO_GOLD = ("", "-", "-1", "nan")
 MOST_LISTED = 12
 MOST_DECIMALS, MOST_NUMBERS, MOST_LABELS = 20, 300, 1_000  # labels like 3.7, like 37, and others
+ONE_LABEL = (
+    "Several labels for one text (multi-label data) are not supported: classifiers here give each text one label"
+)
+SEVERAL_REMEDY = "Keep one label for each text, or make a data set of each label, with yes and no as its labels"
+_SEPARATORS = (";", "|", ",")
 MOST_NAMED = 12  # labels that a remedy writes out
 
 # Seen by nobody, yet no format characters: joiners, fillers and selectors of variants.
@@ -114,6 +120,20 @@ def _quoted(text: str) -> str:
 def _escaped(character: str) -> str:
     code = ord(character)
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def joined_labels(labels: Sequence[str]) -> list[str]:
+    """Return the labels that are several others written together, as in "red;blue".
+
+    Two or more of them, and each of their parts a label or a part elsewhere: one alone may well be a class.
+    """
+    for separator in _SEPARATORS:
+        parts = {label: {part.strip() for part in label.split(separator)} for label in labels}
+        joined = [label for label in labels if len(parts[label]) > 1]
+        uses = Counter(part for members in parts.values() for part in members)
+        if len(joined) > 1 and all(uses[part] > 1 for label in joined for part in parts[label]):
+            return joined
+    return []
 
 
 def most_labels(labels: Sequence[str], num_rows: int) -> int:

@@ -18,7 +18,7 @@ from typing import Any
 from entailor.data.columns import FIELDS, find_columns
 from entailor.data.example import Example, content_id
 from entailor.data.files import MAX_BYTES, MAX_ROWS, FileFormat
-from entailor.data.labels import NO_GOLD, listed, unknown_label_remedy, visible
+from entailor.data.labels import NO_GOLD, ONE_LABEL, SEVERAL_REMEDY, listed, unknown_label_remedy, visible
 from entailor.data.tables import open_table
 from entailor.errors import DataError, LabelError
 
@@ -324,6 +324,10 @@ class _Reading:
                 (row, value) for row, value in enumerate(values) if not isinstance(_only(value), _LABEL_TYPES)
             )
             problem = f"{_kind(value)} as a label, expected text or an integer"
+            if isinstance(_only(value), list):
+                raise self._error(
+                    f"{problem}. {ONE_LABEL}", first + row, "label", SEVERAL_REMEDY, kind=LabelError
+                ) from None
             raise self._error(problem, first + row, "label", kind=LabelError) from None
         for new in dict.fromkeys(written):
             if new not in self._names:

@@ -14,7 +14,7 @@ from entailor.data.bundled import located, with_bundled
 from entailor.data.checks import Finding, GoldWords, check_split, drop_leaks, dropped_rows
 from entailor.data.example import Example, Split
 from entailor.data.files import is_file
-from entailor.data.labels import MOST_LISTED, list_word, listed, most_labels
+from entailor.data.labels import MOST_LISTED, ONE_LABEL, SEVERAL_REMEDY, joined_labels, list_word, listed, most_labels
 from entailor.data.readers import ReadOptions, ReadResult, read_examples
 from entailor.data.stratify import Rows, sample, split_off
 from entailor.errors import ConfigError, DataError, LabelError, near_miss
@@ -197,7 +197,13 @@ def _labels_of(rows: Sequence[Example], source: str) -> tuple[str, ...]:
 
 
 def _check_classes(labels: Sequence[str], num_rows: int, source: str, settings: DataSettings) -> None:
-    """Refuse labels that look like measurements, ids or free text, unless the user says that they are classes."""
+    """Refuse labels that look like several in one, measurements, ids or free text, unless the user names them."""
+    if settings.labels is None and (joined := joined_labels(labels)):
+        raise LabelError(
+            f"labels such as {listed(joined[:3])} look like several in one. {ONE_LABEL}",
+            path=source,
+            remedy=f"{SEVERAL_REMEDY}; if these are classes, name all of them: data.labels=[...]",
+        )
     most = settings.max_labels or most_labels(labels, num_rows)
     if len(labels) > most and settings.labels is None:
         raise LabelError(

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from entailor.accel.allocator import keep_freed_memory
 from entailor.classifiers.base import Classifier
 from entailor.engine.batching import BatchLimit, part_limit, parts_of, training_batches
+from entailor.engine.choosing import figure_of_choice, merit, weights_of_labels
 from entailor.engine.memory import is_out_of_memory
 from entailor.engine.optimizer import build_optimizer, build_schedule, skips_when_told
 from entailor.engine.scorer import score
@@ -123,6 +124,10 @@ class Training:
         self.reached = torch.zeros(len(self.trainable), dtype=torch.bool, device=self.device)
         self.best: list[Tensor] = []
         self.result = TrainingResult()
+        self.weight_L: Tensor | None = None
+        if method.class_weight == "balanced":
+            weight_L = weights_of_labels(data.train_targets, len(classifier.task.labels))
+            self.weight_L = torch.from_numpy(weight_L).to(self.device)
         self.step = 0
         self.learning_rate = 0.0
         self.stale_evaluations = 0
@@ -323,9 +328,13 @@ class Training:
         targets_B = torch.from_numpy(self.data.train_targets[[item.example_index for item in members]])
         with torch.autocast(self.device.type, dtype=self.runtime.autocast, enabled=self.runtime.autocast is not None):
             logits_BL: Any = self.classifier.logits(self.classifier.collate(members))
-        return nn.functional.cross_entropy(
-            logits_BL, send(targets_B, logits_BL.device), label_smoothing=self.method.label_smoothing_factor
-        )
+        targets_B = send(targets_B, logits_BL.device)
+        smoothing = self.method.label_smoothing_factor
+        if self.weight_L is None:
+            return nn.functional.cross_entropy(logits_BL, targets_B, label_smoothing=smoothing)
+        # the mean over examples, so that a batch in parts has the gradient of the whole
+        loss_B = nn.functional.cross_entropy(logits_BL, targets_B, label_smoothing=smoothing, reduction="none")
+        return (loss_B * self.weight_L[targets_B]).mean()
 
     def _named_trainable(self) -> list[str]:
         names = {id(tensor): name for name, tensor in self.module.named_parameters()}
@@ -390,27 +399,31 @@ class Training:
         accuracy = float((predicted_E == gold_E).mean())
         self.evaluated_at = self.step
         epoch = self.step / self.steps_per_epoch
-        self.result.curve.append(CurvePoint(self.step, epoch, validation_loss=loss, validation_accuracy=accuracy))
+        figure = figure_of_choice(self.method, predicted_E, gold_E)
+        self.result.curve.append(
+            CurvePoint(self.step, epoch, validation_loss=loss, validation_accuracy=accuracy, validation_figure=figure)
+        )
         self.result.evaluated_after.append(self.result.examples_seen)
         collapsed = is_collapsed(predicted_E, gold_E)
         if collapsed:
             label = self.classifier.task.labels[int(np.bincount(predicted_E).argmax())]
             text = f"collapse: after epoch {epoch:.2f} nearly all of validation is predicted {label!r}"
             self.result.events.append(Event("collapse", text=text))
-        if self._is_better(accuracy, loss):
+        if self._is_better(accuracy, loss, figure):
             self.best = [tensor.detach().clone() for tensor in self.trainable]
             self.result.best_step, self.result.collapsed = self.step, collapsed
-            self.result.best_accuracy, self.result.best_loss = accuracy, loss
+            self.result.best_accuracy, self.result.best_loss, self.result.best_figure = accuracy, loss, figure
             self.stale_evaluations = 0
         else:
             self.stale_evaluations += 1
         if self.runtime.is_enough:
             self.told_to_stop = self.runtime.is_enough(self.result.curve[-1], self.result.examples_seen)
 
-    def _is_better(self, accuracy: float, loss: float) -> bool:
-        if not self.best or self.method.metric_for_best_model == "loss":
-            return not self.best or loss < self.result.best_loss
-        return (accuracy, -loss) > (self.result.best_accuracy, -self.result.best_loss)
+    def _is_better(self, accuracy: float, loss: float, figure: float | None) -> bool:
+        metric, best = self.method.metric_for_best_model, self.result
+        return not self.best or merit(metric, accuracy, loss, figure) > merit(
+            metric, best.best_accuracy, best.best_loss, best.best_figure
+        )
 
     def _stopped_early(self) -> bool:
         patience = self.method.early_stopping_patience

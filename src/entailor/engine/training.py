@@ -63,6 +63,7 @@ class TrainingResult:
         best_step: step of the kept weights.
         best_accuracy: validation accuracy of the kept weights, 0 to 1.
         best_loss: validation log loss of the kept weights, nats.
+        best_figure: their macro F1 or Matthews correlation, where that chooses.
         collapsed: True where the kept weights predict one class only.
         events: what happened that changes how the figures are read.
         train_seconds: the loop without evaluation.
@@ -76,6 +77,7 @@ class TrainingResult:
     best_step: int = 0
     best_accuracy: float = 0.0
     best_loss: float = math.inf
+    best_figure: float | None = None
     collapsed: bool = False
     events: list[Event] = field(default_factory=list)
     train_seconds: float = 0.0

@@ -16,7 +16,7 @@ from entailor.classifiers.linear_model import LinearModel
 from entailor.data.example import Example
 from entailor.data.words import words_of
 from entailor.errors import MethodError
-from entailor.methods.base import Method
+from entailor.methods.base import ClassWeight, Method
 from entailor.runs.record import read_json, write_json
 from entailor.tasks import Task
 
@@ -41,6 +41,7 @@ class BagOfWords(Method, name="bag_of_words"):
     """Inverse regularisation strengths; the best on validation is kept."""
     max_iter: int = Field(default=300, ge=1)
     """Most iterations of L-BFGS."""
+    class_weight: ClassWeight = "none"
 
     def adapt(self, backbone: Backbone | None, task: Task, seed: int) -> BagOfWordsClassifier:
         """Return the unfitted classifier."""
@@ -120,6 +121,7 @@ class BagOfWordsClassifier(FittedClassifier):
             (self._transform(validation.features), validation.targets),
             self.method.C,
             self.method.max_iter,
+            self.method.class_weight,
         )
 
     def logits(self, batch: list[tuple[str, ...]]) -> NDArray[np.float32]:

@@ -49,6 +49,7 @@ class Method(Settings, ABC):
         needs_backbone: False for baselines that read text alone.
         needs_pair: True where a single text makes no sense.
         deterministic: True where the seed changes nothing, so one trial is enough.
+        training_free: True where nothing is fitted to the training labels, so that more of them teach it nothing.
         families: the kinds of models it works on.
         train_passes: what training on an example takes, in forward passes through the model; 0 without training.
         stores_whole_model: True where the saved folder is a checkpoint of its own.
@@ -60,6 +61,7 @@ class Method(Settings, ABC):
     needs_pair: ClassVar[bool] = False
     deterministic: ClassVar[bool] = False
     train_passes: ClassVar[float] = 1.0
+    training_free: ClassVar[bool] = False
     stores_whole_model: ClassVar[bool] = False
     families: ClassVar[frozenset[Family]] = frozenset({"encoder", "decoder"})
 
@@ -112,6 +114,15 @@ HeadLearningRate = Annotated[
 Epochs = Annotated[float, Field(gt=0, description="Passes over the training split.")]
 
 
+ClassWeight = Annotated[
+    Literal["none", "balanced"],
+    Field(
+        description="balanced: an example counts by the inverse frequency of its label in train, one on average. none: "
+        "all examples count alike."
+    ),
+]
+
+
 class TrainedMethod(Method):
     """Settings of the one training loop; `transformers.TrainingArguments` has the same names."""
 
@@ -141,8 +152,10 @@ class TrainedMethod(Method):
     """Steps between two evaluations under eval_strategy=steps."""
     logging_steps: int = Field(default=10, ge=1)
     """Steps between two points of the loss curve."""
-    metric_for_best_model: Literal["accuracy", "loss"] = "accuracy"
-    """What chooses the weights that are kept; accuracy breaks ties by loss."""
+    class_weight: ClassWeight = "none"
+    metric_for_best_model: Literal["accuracy", "macro_f1", "mcc", "loss"] = "accuracy"
+    """What chooses, on validation, the weights that are kept and the settings of a search; the loss breaks ties.
+    macro_f1: mean F1 of the labels that occur in validation. mcc: Matthews correlation. Both suit rare labels."""
     early_stopping_patience: int | None = Field(default=None, ge=1)
     """Evaluations without improvement before training stops; None: never."""
     group_by_length: bool = True

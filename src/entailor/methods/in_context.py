@@ -47,6 +47,7 @@ class InContext(Method, name="in_context"):
     """Ask a decoder for the label word; demonstrations come from train alone, another draw with each seed."""
 
     summary: ClassVar[str] = "zero-, one- or few-shot prompting"
+    training_free: ClassVar[bool] = True
     families: ClassVar[frozenset[Family]] = frozenset({"decoder"})
     train_passes: ClassVar[float] = 0.0
 

@@ -1,12 +1,12 @@
 """Low-rank adaptation: W + (lora_alpha / r) B A with A and B trained (Hu et al. 2021, section 4.1).
 
-Variants through `peft`: rank-stabilised scaling (Kalajdzievski 2023), DoRA (Liu et al. 2024).
+Variants through `peft`: rank-stabilised scaling (Kalajdzievski 2023), DoRA (Liu et al. 2024), PiSSA (Meng et al. 2024).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -15,7 +15,7 @@ from torch import nn
 from entailor.classifiers.gradient_path import keep_what_learns
 from entailor.classifiers.transformer import PeftClassifier, task_type
 from entailor.errors import MethodError
-from entailor.methods.base import AdapterMethod, LearningRate, Range
+from entailor.methods.base import AdapterMethod, LearningRate, ParameterGroup, Range
 from entailor.models.heads import head_modules
 from entailor.models.load import Backbone
 from entailor.tasks import Task
@@ -41,6 +41,11 @@ class Lora(AdapterMethod, name="lora"):
     """Scale by lora_alpha / sqrt(r)."""
     use_dora: bool = False
     """Train magnitude and direction apart."""
+    init_lora_weights: Literal["default", "pissa"] = "default"
+    """default: A at random, B zero. pissa: A and B hold the r largest singular directions of the weight, and the frozen
+    weight what is left (Meng et al. 2024, section 3); not on weights in 4 or 8 bits."""
+    loraplus_lr_ratio: float = Field(default=1, ge=1)
+    """Learning rate of B over that of A (Hayou et al. 2024, section 4); 1: the same, as in LoRA."""
 
     def adapt(self, backbone: Backbone | None, task: Task, seed: int) -> PeftClassifier:
         """Return the classifier with adapters in place; B starts at zero, so it starts as the checkpoint.
@@ -51,15 +56,20 @@ class Lora(AdapterMethod, name="lora"):
         from peft import LoraConfig
 
         if backbone is None:
-            raise MethodError("lora needs a model. Give one with --model")
+            raise MethodError(f"{self.name} needs a model. Give one with --model")
+        if backbone.quantized and self.init_lora_weights == "pissa":
+            raise MethodError(
+                f"{self.name}: init_lora_weights=pissa moves part of each weight into the adapter, which weights in 4 "
+                "or 8 bits do not allow. Set init_lora_weights=default"
+            )
         named = () if isinstance(self.target_modules, str) else self.target_modules
         targets = self.target_modules if isinstance(self.target_modules, str) else list(named)
         if named:
-            check_layer_names(backbone.model, named)
+            check_layer_names(backbone.model, named, self.name)
         elif targets == "all-linear" and (fused := fused_experts(backbone.model)):
             # peft adapts such tensors in a way of its own, which allows no dropout
             targets = linear_layers(backbone)
-            backbone.events += (f"lora adapts the linear layers beside the experts, and not {', '.join(fused)}",)
+            backbone.events += (f"{self.name} adapts the linear layers beside the experts, and not {', '.join(fused)}",)
         config = LoraConfig(
             task_type=task_type(backbone),
             r=self.r,
@@ -69,6 +79,7 @@ class Lora(AdapterMethod, name="lora"):
             bias=self.bias,
             use_rslora=self.use_rslora,
             use_dora=self.use_dora,
+            init_lora_weights=True if self.init_lora_weights == "default" else self.init_lora_weights,
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -77,19 +88,32 @@ class Lora(AdapterMethod, name="lora"):
             except ValueError as error:
                 if "lora_dropout" in str(error):
                     raise MethodError(
-                        f"lora: target_modules={targets!r} holds tensors that are no linear layers (routers or experts "
-                        "of a mixture), on which there is no dropout. Set lora_dropout=0, or leave them out"
+                        f"{self.name}: target_modules={targets!r} holds tensors that are no linear layers (routers "
+                        "or experts of a mixture), on which there is no dropout. Set lora_dropout=0, or leave them out"
                     ) from None
-                raise MethodError(f"lora: target_modules={targets!r} does not fit this model: {error}") from None
+                raise MethodError(f"{self.name}: target_modules={targets!r} does not fit this model: {error}") from None
         keep_what_learns(classifier, backbone, self.name, named)
         return classifier
+
+    def parameter_groups(self, classifier: Any) -> list[ParameterGroup]:
+        """Return the usual groups, with a faster one for B where that was asked for."""
+        groups = super().parameter_groups(classifier)
+        if self.loraplus_lr_ratio == 1:
+            return groups
+        up = {id(tensor) for name, tensor in classifier.named_parameters() if ".lora_B." in name}
+        parts = []
+        for group in groups:
+            for rate, faster in ((group.learning_rate, False), (group.learning_rate * self.loraplus_lr_ratio, True)):
+                if tensors := tuple(tensor for tensor in group.parameters if (id(tensor) in up) == faster):
+                    parts.append(ParameterGroup(tensors, rate, group.weight_decay))
+        return parts
 
     def search_space(self) -> dict[str, Range]:
         """Return the learning rates; about ten times those of full fine-tuning."""
         return {"learning_rate": Range(1e-4, 3e-3)}
 
 
-def check_layer_names(model: nn.Module, targets: Sequence[str]) -> None:
+def check_layer_names(model: nn.Module, targets: Sequence[str], method: str) -> None:
     """Hold names of layers against the model's; `peft` complains only when none of them is known.
 
     Raises:
@@ -99,7 +123,7 @@ def check_layer_names(model: nn.Module, targets: Sequence[str]) -> None:
     if unknown := [name for name in targets if not any(path.endswith(f".{name}") for path in paths)]:
         linear = {path.rpartition(".")[2] for path, module in model.named_modules() if isinstance(module, nn.Linear)}
         raise MethodError(
-            f"lora: no layer of this model is called {', '.join(unknown)}. Set target_modules to all-linear, "
+            f"{method}: no layer of this model is called {', '.join(unknown)}. Set target_modules to all-linear, "
             f"or to some of its linear layers: {', '.join(sorted(linear))}"
         )
 

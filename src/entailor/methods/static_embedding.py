@@ -25,7 +25,7 @@ from entailor.classifiers.base import FitData, FittedClassifier
 from entailor.classifiers.linear_model import LinearModel
 from entailor.data.example import Example
 from entailor.errors import ModelError
-from entailor.methods.base import Method
+from entailor.methods.base import ClassWeight, Method
 from entailor.methods.linear_probe import fit_standardized
 from entailor.models.control_tokens import whole_characters
 from entailor.models.load import Backbone
@@ -61,6 +61,7 @@ class StaticEmbedding(Method, name="static_embedding"):
     """Inverse regularisation strengths on standardised features; the best on validation is kept."""
     max_iter: int = Field(default=300, ge=1)
     """Most iterations of L-BFGS."""
+    class_weight: ClassWeight = "none"
 
     def adapt(self, backbone: Backbone | None, task: Task, seed: int) -> StaticEmbeddingClassifier:
         """Return the unfitted classifier.
@@ -190,7 +191,7 @@ class StaticEmbeddingClassifier(FittedClassifier):
 
     def fit(self, train: FitData, validation: FitData) -> tuple[str, ...]:
         """Fit on standardised features, then fold the standardisation into the weights."""
-        return fit_standardized(self.linear, train, validation, self.method.C, self.method.max_iter)
+        return fit_standardized(self.linear, train, validation, self.method)
 
     def logits(self, batch: list[tuple[list[int], ...]]) -> Tensor:
         """Return logits_BL."""

@@ -17,7 +17,7 @@ from entailor.config.experiment import ModelSettings
 from entailor.errors import EntailorError, ModelError
 from entailor.models.checkpoint import load_checkpoint
 from entailor.models.device import main_device
-from entailor.models.heads import has_own_head, head_modules, match_labels, reorder_head, reset_head
+from entailor.models.heads import has_own_head, head_modules, match_labels, normal_label, reorder_head, reset_head
 from entailor.models.memory_plan import Placement, check_room, plan_placement
 from entailor.models.precision import PrecisionChoice
 from entailor.models.prompts import PromptEncoder
@@ -28,7 +28,7 @@ from entailor.runs.network import check_no_hub_kernels
 from entailor.tasks import Task
 
 Family = Literal["encoder", "decoder"]
-Objective = Literal["classify", "language_model"]
+Objective = Literal["classify", "language_model", "entailment"]
 BackboneKind = Literal["encoder", "decoder", "language_model"]
 
 
@@ -108,14 +108,18 @@ def load_backbone(
         precision: arithmetic of training.
         seed: of the weights the checkpoint does not carry.
         objective: classify: with a classification head. language_model: with its output layer; decoders only.
+            entailment: with its own head and that head's labels, one of which is entailment; not the task's.
 
     Raises:
         HeadMismatchError: the checkpoint's own head is for other labels.
-        ModelError: the files cannot be read, the architecture is unknown, or an encoder is asked for words.
+        ModelError: the files cannot be read, the architecture is unknown, an encoder is asked for words, or a head for
+            entailment that knows none.
     """
     from transformers import AutoTokenizer
 
     config = read_config(folder, settings)
+    if objective == "entailment":
+        task, settings = _task_of_own_head(config, folder.name), settings.model_copy(update={"head": "checkpoint"})
     options: dict[str, Any] = {"trust_remote_code": settings.trust_remote_code, "local_files_only": True}
     check_tokenizer(folder.path)
     with _readable_errors(folder.name):
@@ -150,6 +154,22 @@ def load_backbone(
         model.to(plan.parts[0].place)
     backbone.placement = plan
     return backbone
+
+
+def _task_of_own_head(config: Any, name: str) -> Task:
+    """Return the task a checkpoint of NLI was trained on, its labels in the order of its head.
+
+    Raises:
+        ModelError: it has no head, or none of its labels is entailment.
+    """
+    labels = tuple(str(config.id2label[row]) for row in range(config.num_labels))
+    if not has_own_head(config) or "entailment" not in map(normal_label, labels):
+        found = f"names {', '.join(labels)}" if has_own_head(config) else "is missing"
+        raise ModelError(
+            f"{name}: a checkpoint with an entailment head was expected, and its head {found}. Give one trained on NLI "
+            "(MultiNLI, SNLI) with --model; its labels are read from id2label in config.json"
+        )
+    return Task(labels, is_pair=True)
 
 
 def plan_model(name: str, settings: ModelSettings, task: Task, objective: Objective = "classify") -> Placement:

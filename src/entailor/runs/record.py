@@ -102,6 +102,7 @@ class CurvePoint:
         validation_accuracy: 0 to 1; None where it was not evaluated.
         learning_rate: of the first parameter group.
         gradient_norm: before clipping, mean since the last point.
+        validation_figure: what chose the weights there, where that is macro F1 or Matthews correlation.
     """
 
     __pydantic_config__: ClassVar = _AS_WRITTEN
@@ -113,6 +114,7 @@ class CurvePoint:
     validation_accuracy: float | None = None
     learning_rate: float | None = None
     gradient_norm: float | None = None
+    validation_figure: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,8 +75,8 @@ def plan_points(plans: Sequence[TrialPlan], sizes: Sequence[int], num_train: int
 
 
 def is_learnt(method: Method) -> bool:
-    """Tell whether a method is trained or fitted; one that asks a language model learns nothing from more labels."""
-    return isinstance(method, TrainedMethod) or method.objective == "classify"
+    """Tell whether more labels teach a method anything."""
+    return not method.training_free
 
 
 def _more_epochs(method: Method, size: int, num_train: int) -> float:

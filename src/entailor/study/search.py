@@ -20,6 +20,7 @@ from pydantic import TypeAdapter
 
 from entailor.config.experiment import BudgetSettings
 from entailor.data.example import Split
+from entailor.engine.choosing import merit
 from entailor.engine.stopping import RunContext
 from entailor.engine.training import TrainingResult
 from entailor.errors import DivergedError, EntailorError, RunError, TrainingError
@@ -56,6 +57,7 @@ class Tried:
         state: complete; pruned (behind others at a rung); cut (the budget was used up); failed, with `error`.
         validation_accuracy: of the best weights, 0 to 1; None where validation was never scored.
         validation_loss: log loss of the same weights, nats.
+        validation_figure: their macro F1 or Matthews correlation, where that chooses.
         evaluations: value by which trials are compared, after each evaluation of validation.
         rungs: what the pruner wrote down.
         examples_seen: training examples, with repetition.
@@ -82,6 +84,7 @@ class Tried:
     error: str | None = None
     error_type: str | None = None
     failure: Failure | None = None
+    validation_figure: float | None = None
 
 
 @dataclass(frozen=True)
@@ -349,6 +352,7 @@ class _Tuner:
             state="failed" if error else attempt.state,
             validation_accuracy=None if error else result.best_accuracy,
             validation_loss=None if error else result.best_loss,
+            validation_figure=None if error else result.best_figure,
             evaluations=tuple(attempt.evaluations),
             rungs={key: value for key, value in told.system_attrs.items() if key != "fixed_params"},
             examples_seen=attempt.examples_begun if error else result.examples_seen,
@@ -431,19 +435,18 @@ def _hopeless(tried: Sequence[Tried]) -> bool:
 
 def _value(method: TrainedMethod, point: CurvePoint) -> float:
     """Return what trials are compared by; more is better."""
-    value = point.validation_accuracy if method.metric_for_best_model == "accuracy" else -(point.validation_loss or 0.0)
-    return float(value or 0.0)
+    accuracy, loss = point.validation_accuracy or 0.0, point.validation_loss or 0.0
+    return merit(method.metric_for_best_model, accuracy, loss, point.validation_figure)[0]
 
 
 def _best(tried: Sequence[Tried], metric: str) -> int | None:
     """Return the number of the best setting that was not given up; the earlier one on a tie."""
 
-    def merit(one: Tried) -> tuple[float, float]:
-        accuracy, loss = one.validation_accuracy or 0.0, one.validation_loss or 0.0
-        return (accuracy, -loss) if metric == "accuracy" else (-loss, accuracy)
+    def of(one: Tried) -> tuple[float, float]:
+        return merit(metric, one.validation_accuracy or 0.0, one.validation_loss or 0.0, one.validation_figure)
 
     usable = [one for one in tried if one.state in ("complete", "cut") and one.validation_accuracy is not None]
-    return max(usable, key=merit).number if usable else None
+    return max(usable, key=of).number if usable else None
 
 
 def _distributions(ranges: Mapping[str, Range]) -> dict[str, Any]:

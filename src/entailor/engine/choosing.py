@@ -1,0 +1,44 @@
+"""What validation chooses by, and how much each training label counts."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from entailor.methods.base import TrainedMethod
+
+
+def figure_of_choice(method: TrainedMethod, predicted_E: NDArray[np.int64], gold_E: NDArray[np.int64]) -> float | None:
+    """Return macro F1 over the labels in gold, or Matthews correlation; None where accuracy or the loss chooses."""
+    if method.metric_for_best_model == "macro_f1":
+        from sklearn.metrics import f1_score
+
+        return float(f1_score(gold_E, predicted_E, labels=np.unique(gold_E), average="macro", zero_division=0.0))
+    if method.metric_for_best_model == "mcc":
+        from sklearn.metrics import matthews_corrcoef
+
+        return float(matthews_corrcoef(gold_E, predicted_E))
+    return None
+
+
+def merit(metric: str, accuracy: float, loss: float, figure: float | None) -> tuple[float, float]:
+    """Return what is compared, first by the metric and then by the loss; more is better.
+
+    Args:
+        metric: as in `TrainedMethod.metric_for_best_model`.
+        accuracy: 0 to 1.
+        loss: nats.
+        figure: of `figure_of_choice`.
+    """
+    if metric == "loss":
+        return -loss, accuracy
+    return (accuracy if figure is None else figure), -loss
+
+
+def weights_of_labels(targets_E: NDArray[np.int64], num_labels: int) -> NDArray[np.float32]:
+    """Return weight_L, the inverse frequency of each label, one on average over examples; 0 for labels train lacks."""
+    counts_L = np.bincount(targets_E, minlength=num_labels)
+    present = np.count_nonzero(counts_L)
+    weight_L = np.zeros(num_labels, np.float32)
+    weight_L[counts_L > 0] = len(targets_E) / (present * counts_L[counts_L > 0])
+    return weight_L
