@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from entailor.classifiers.base import FittedClassifier
 from entailor.classifiers.transformer import TokenBatch, TransformerClassifier
@@ -71,8 +71,13 @@ class FrozenEncoderClassifier(FittedClassifier):
     def features(self, batch: list[TokenBatch]) -> NDArray[np.float32]:
         """Return features_BF: pooled, u, v, |u - v|, u * v for pairs; pooled alone for single texts."""
         pooled = [self.reader.mean_states(view) for view in batch]
-        if len(pooled) == 3:
-            u_BH, v_BH = pooled[1:]
-            pooled += [(u_BH - v_BH).abs(), u_BH * v_BH]
-        features_BF: NDArray[np.float32] = torch.cat(pooled, dim=1).cpu().numpy()
+        features_BF: NDArray[np.float32] = torch.cat([*pooled, *compared(pooled[1:])], dim=1).cpu().numpy()
         return features_BF
+
+
+def compared(texts: Sequence[Tensor]) -> list[Tensor]:
+    """Return |u - v| and u * v of the pooled vectors of two texts, (B, H); nothing where there are no two."""
+    if not texts:
+        return []
+    u_BH, v_BH = texts
+    return [(u_BH - v_BH).abs(), u_BH * v_BH]

@@ -55,7 +55,7 @@ class LabelReads:
 
     def on(self, device: torch.device) -> LabelReads:
         """Return the same on a device."""
-        tensors = {key: value for key, value in vars(self).items() if isinstance(value, Tensor)}
+        tensors: dict[str, Any] = {key: value for key, value in vars(self).items() if isinstance(value, Tensor)}
         return replace(self, **{key: send(tensor, device) for key, tensor in tensors.items()})
 
 

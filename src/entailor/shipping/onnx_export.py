@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from entailor.classifiers.frozen_encoder import compared
 from entailor.classifiers.soft_prompt import SoftPromptClassifier
 from entailor.classifiers.transformer import TokenBatch
 from entailor.errors import ConfigError, RunError
-from entailor.methods.linear_probe import LinearProbeClassifier, compared
+from entailor.methods.linear_probe import LinearProbeClassifier
 from entailor.models.load import quiet_libraries
 from entailor.shipping.formats import IN_GRAPH, write_script
 from entailor.shipping.runtimes import onnx_runtime
