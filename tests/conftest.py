@@ -20,8 +20,9 @@ from entailor.data.example import Example, Split, content_id
 from entailor.models.load import Backbone, Objective, load_backbone
 from entailor.models.precision import PrecisionChoice
 from entailor.models.resolve.source import resolve_model
+from entailor.runs.files import write_checked_json
 from entailor.runs.integrity import checksums
-from entailor.runs.record import RECORD_FILE, write_checked_json
+from entailor.runs.trial_folder import RECORD_FILE
 from entailor.study.compare import Comparison, compare
 from entailor.tasks import Task
 

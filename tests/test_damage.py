@@ -13,8 +13,9 @@ from entailor.config.experiment import BudgetSettings
 from entailor.errors import RunError
 from entailor.evaluation.difference import diff_runs
 from entailor.report.html import write_report
+from entailor.runs.files import read_json, write_checked_json, write_text
 from entailor.runs.layout import RunFolder
-from entailor.runs.record import RunRecord, read_json, write_checked_json, write_text
+from entailor.runs.record import RunRecord
 from entailor.shipping.restoring import find_trial, load_classifier
 from entailor.study.compare import compare
 from entailor.study.verification import verify

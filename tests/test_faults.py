@@ -32,9 +32,10 @@ from entailor.engine.trainer import train
 from entailor.engine.training import Runtime, TrainingData
 from entailor.errors import DivergedError, RunError, TrainingError
 from entailor.methods import build_method
+from entailor.runs.files import write_json, write_text
 from entailor.runs.integrity import disk_trouble
 from entailor.runs.lock import OWNER_FILE, lock_run
-from entailor.runs.record import RunRecord, write_json, write_text
+from entailor.runs.record import RunRecord
 from entailor.shipping.restoring import load_classifier
 from entailor.study.compare import compare
 from entailor.study.trial import TrialPlan, run_trial

@@ -11,8 +11,8 @@ from tests.conftest import make_examples, write_csv
 
 from entailor.cli import app as cli
 from entailor.errors import ModelError
+from entailor.runs.files import read_json
 from entailor.runs.network import check_no_hub_kernels
-from entailor.runs.record import read_json
 
 PLANTED = """
 from pathlib import Path

@@ -16,7 +16,7 @@ from entailor.methods.lora import Lora
 from entailor.models.resolve import cache
 from entailor.models.resolve.source import resolve_model
 from entailor.report.html import render
-from entailor.runs.record import read_json, write_json
+from entailor.runs.files import read_json, write_json
 from entailor.runs.redaction import HIDDEN, without_secrets
 from entailor.shipping.inference import harmless
 from entailor.shipping.restoring import load_classifier

@@ -21,7 +21,8 @@ from entailor.cli import app as cli
 from entailor.config.experiment import Experiment
 from entailor.config.overrides import read_yaml
 from entailor.errors import RunError
-from entailor.runs.record import RunRecord, read_checked_json
+from entailor.runs.files import read_checked_json
+from entailor.runs.record import RunRecord
 from entailor.study.compare import Comparison
 
 ROOT = Path(__file__).parents[1].parent

@@ -11,8 +11,9 @@ from entailor.config.overrides import dump_checked_yaml
 from entailor.evaluation.comparison import compare_records
 from entailor.evaluation.external import compare_external
 from entailor.events import Event
+from entailor.runs.files import write_checked_json, write_text
 from entailor.runs.layout import RunFolder
-from entailor.runs.record import NO_MODEL, Costs, CurvePoint, Prediction, RunRecord, write_checked_json, write_text
+from entailor.runs.record import NO_MODEL, Costs, CurvePoint, Prediction, RunRecord
 
 LABELS = ("entailment", "neutral", "contradiction")
 GROUPS = ("negation", "quantifiers", "numbers and comparatives", "time and place", "passives")

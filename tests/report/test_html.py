@@ -7,8 +7,9 @@ import pytest
 from entailor.errors import RunError
 from entailor.evaluation.comparison import compare_records
 from entailor.report.html import render, write_report
+from entailor.runs.files import write_checked_json
 from entailor.runs.layout import RunFolder
-from entailor.runs.record import Prediction, RunRecord, write_checked_json
+from entailor.runs.record import Prediction, RunRecord
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 

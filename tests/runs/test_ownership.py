@@ -21,11 +21,12 @@ from entailor.engine.checkpoint import CheckpointStore
 from entailor.errors import DataError, EntailorError, OutputError, RunError
 from entailor.evaluation.difference import diff_runs
 from entailor.report.html import write_report
+from entailor.runs.files import write_text
 from entailor.runs.layout import RunFolder
 from entailor.runs.lock import lock_run
 from entailor.runs.outputs import check_output, output_folder
 from entailor.runs.ownership import MARKER_FILE, check_run_folder
-from entailor.runs.record import clear_trial, write_text
+from entailor.runs.trial_folder import clear_trial
 from entailor.shipping.inference import evaluate, label_words_of_run, predict
 from entailor.shipping.merging import merge
 from entailor.study.compare import compare

@@ -19,21 +19,11 @@ from tests.conftest import reseal
 from entailor.errors import RunError, VersionError
 from entailor.events import Event
 from entailor.runs.documents import json_lines
+from entailor.runs.files import atomic_path, read_json, write_checked_json, write_json, write_jsonl, write_text
 from entailor.runs.integrity import checksums
 from entailor.runs.layout import RunFolder
-from entailor.runs.record import (
-    Costs,
-    CurvePoint,
-    Prediction,
-    RunRecord,
-    atomic_path,
-    folder_name,
-    read_json,
-    write_checked_json,
-    write_json,
-    write_jsonl,
-    write_text,
-)
+from entailor.runs.record import Costs, CurvePoint, Prediction, RunRecord
+from entailor.runs.trial_folder import folder_name
 
 ODD = "half \ud800, line \u2028 and \u2029 \x85, \r\n, rtl \u202eabc, nul \0, tab \t, \U0001f600, \x1c"
 RECORD = RunRecord(

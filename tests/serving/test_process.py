@@ -11,7 +11,8 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from entailor.runs.record import RECORD_FILE, RunRecord
+from entailor.runs.record import RunRecord
+from entailor.runs.trial_folder import RECORD_FILE
 
 TOKEN = "a-token-of-the-test"
 

@@ -18,8 +18,9 @@ from tests.shipping.faults import FAULTS, cut, manifest_value
 from entailor import Predictor
 from entailor.cli.app import main
 from entailor.errors import ConfigError, EntailorError, MethodError, OutputError, RunError
+from entailor.runs.files import write_checked_json
 from entailor.runs.integrity import checksums
-from entailor.runs.record import RunRecord, write_checked_json
+from entailor.runs.record import RunRecord
 from entailor.shipping.export import Source, export, prove, write_format
 from entailor.shipping.manifest import read_manifest
 from entailor.shipping.verification import ask_here, ask_in_fresh_process, largest_loss

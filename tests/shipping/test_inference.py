@@ -22,8 +22,9 @@ from entailor.data.readers import ReadOptions
 from entailor.errors import ConfigError, DataError, LabelError, RunError
 from entailor.evaluation.calibration import apply_temperature
 from entailor.evaluation.metrics import evaluate_record
+from entailor.runs.files import read_json, write_checked_json, write_json
 from entailor.runs.layout import RunFolder
-from entailor.runs.record import RunRecord, read_json, write_checked_json, write_json
+from entailor.runs.record import RunRecord
 from entailor.shipping.inference import Confidence, evaluate, label_words_of_run, predict
 from entailor.shipping.restoring import find_trial, load_classifier
 from entailor.study.compare import Comparison, compare

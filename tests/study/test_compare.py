@@ -21,7 +21,8 @@ from entailor.data.example import Example
 from entailor.errors import ConfigError, DataError, ModelError, RunError
 from entailor.methods.bag_of_words import BagOfWordsClassifier
 from entailor.methods.lora import Lora
-from entailor.runs.record import RunRecord, write_text
+from entailor.runs.files import write_text
+from entailor.runs.record import RunRecord
 from entailor.shipping.restoring import load_classifier
 from entailor.study.compare import Comparison, compare
 from entailor.study.trial import run_trial

@@ -20,7 +20,7 @@ from entailor.data.example import Split
 from entailor.engine.speed import ModelFacts, crowd
 from entailor.methods import build_method
 from entailor.report.effort import effort_lines, estimate_lines
-from entailor.runs.record import write_text
+from entailor.runs.files import write_text
 from entailor.study.compare import Comparison, compare, estimate
 from entailor.study.estimate import CandidateCost, Work, cost_of, estimate_candidates
 from entailor.study.trial import TrialPlan

@@ -15,7 +15,8 @@ import entailor.study.external
 from entailor.config.experiment import Experiment
 from entailor.data.example import Split
 from entailor.errors import DataError, LabelError
-from entailor.runs.record import RunRecord, write_text
+from entailor.runs.files import write_text
+from entailor.runs.record import RunRecord
 from entailor.study.compare import compare
 from entailor.study.external import scoring_for
 

@@ -18,8 +18,8 @@ from entailor.engine.stopping import Stopped, StopSwitch
 from entailor.events import SILENT, Observer
 from entailor.methods import build_method
 from entailor.report.effort import effort_lines
+from entailor.runs.files import write_text
 from entailor.runs.layout import RunFolder
-from entailor.runs.record import write_text
 from entailor.study.compare import Comparison, compare
 from entailor.study.learning_curve import LEAST_STEPS, plan_points
 from entailor.study.trial import TrialPlan, run_trial

@@ -11,8 +11,8 @@ import yaml
 from entailor import Comparison, Experiment, Observer, compare, verify
 from entailor.config.experiment import parse_settings
 from entailor.errors import ConfigError, RunError
+from entailor.runs.files import write_text
 from entailor.runs.integrity import BLANK_CHECKSUM, with_checksum
-from entailor.runs.record import write_text
 
 TRAIN = pd.DataFrame(
     {"text": [f"{word} film {n}" for n in range(60) for word in ("good", "bad")], "label": ["yes", "no"] * 60}

@@ -17,8 +17,9 @@ from entailor.engine.stopping import RunContext, Stopped, StopSwitch
 from entailor.engine.training import TrainingResult
 from entailor.errors import ConfigError, DivergedError, MethodError, RunError, TrainingError
 from entailor.methods import build_method
+from entailor.runs.files import read_checked_json, write_checked_json, write_text
 from entailor.runs.layout import RunFolder
-from entailor.runs.record import CurvePoint, RunRecord, read_checked_json, write_checked_json, write_text
+from entailor.runs.record import CurvePoint, RunRecord
 from entailor.study.compare import compare
 from entailor.study.search import expected_share, search_candidates, search_document, search_ranges, with_settings
 from entailor.study.trial import TrialPlan, train_only

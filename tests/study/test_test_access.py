@@ -17,8 +17,8 @@ from entailor.errors import RunError
 from entailor.events import SILENT, Observer
 from entailor.report.effort import effort_lines
 from entailor.report.tables import headline, plain_table
+from entailor.runs.files import write_text
 from entailor.runs.layout import RunFolder
-from entailor.runs.record import write_text
 from entailor.study.compare import Comparison, compare
 from entailor.study.test_access import AccessLog, log_test_access
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from entailor.classifiers.base import PromptedClassifier
 from entailor.data.example import Example
-from entailor.runs.record import read_json, write_json
+from entailor.runs.files import read_json, write_json
 from entailor.tasks import Task
 
 STATE_FILE = "zero_shot.json"

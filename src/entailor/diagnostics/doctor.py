@@ -24,9 +24,9 @@ from entailor.diagnostics.base import (
 from entailor.errors import MethodError, ModelError, RunError
 from entailor.events import SILENT, Observer
 from entailor.models.precision import PrecisionChoice
+from entailor.runs.files import read_checked_json, write_checked_json, write_json
 from entailor.runs.layout import RunFolder
 from entailor.runs.outputs import output_file
-from entailor.runs.record import read_checked_json, write_checked_json, write_json
 from entailor.tasks import Task
 
 if TYPE_CHECKING:

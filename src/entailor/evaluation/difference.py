@@ -10,8 +10,9 @@ from typing import Any
 from entailor.config.overrides import read_checked_yaml
 from entailor.errors import RunError
 from entailor.runs.documents import well_formed
+from entailor.runs.files import read_checked_json
 from entailor.runs.layout import RunFolder
-from entailor.runs.record import RunRecord, read_checked_json
+from entailor.runs.record import RunRecord
 
 AGAIN = "Run its command again"
 MACHINE = ("python", "platform", "cpu", "cores", "threads", "gpus", "git_commit")

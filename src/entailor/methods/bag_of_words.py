@@ -17,7 +17,7 @@ from entailor.data.example import Example
 from entailor.data.words import words_of
 from entailor.errors import MethodError
 from entailor.methods.base import ClassWeight, Method
-from entailor.runs.record import read_json, write_json
+from entailor.runs.files import read_json, write_json
 from entailor.tasks import Task
 
 if TYPE_CHECKING:

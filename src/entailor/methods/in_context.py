@@ -34,7 +34,7 @@ from entailor.methods.base import Method
 from entailor.models.device import send
 from entailor.models.load import Backbone, Family, Objective
 from entailor.models.prompts import PromptEncoder, PromptIds, common_prefix
-from entailor.runs.record import read_json, write_json
+from entailor.runs.files import read_json, write_json
 from entailor.tasks import Task
 
 STATE_FILE = "in_context.json"

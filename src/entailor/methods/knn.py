@@ -23,7 +23,7 @@ from entailor.classifiers.transformer import TokenBatch
 from entailor.errors import MethodError
 from entailor.methods.base import Method
 from entailor.models.load import Backbone
-from entailor.runs.record import read_json, write_json
+from entailor.runs.files import read_json, write_json
 from entailor.tasks import Task
 
 VECTORS_FILE, CHOICE_FILE = "neighbours.safetensors", "neighbours.json"

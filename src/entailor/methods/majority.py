@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from entailor.classifiers.base import FitData, FittedClassifier
 from entailor.data.example import Example
 from entailor.methods.base import Method
-from entailor.runs.record import read_json, write_json
+from entailor.runs.files import read_json, write_json
 from entailor.tasks import Task
 
 if TYPE_CHECKING:

@@ -30,8 +30,8 @@ from entailor.methods.linear_probe import fit_standardized
 from entailor.models.control_tokens import whole_characters
 from entailor.models.load import Backbone
 from entailor.runs.cache_place import cache_folder
+from entailor.runs.files import read_json, write_json
 from entailor.runs.package_index import ReleaseFile, fetch_release_file
-from entailor.runs.record import read_json, write_json
 from entailor.tasks import Task
 
 WORDLLAMA: Final = ReleaseFile(  # any machine reads this one: of a wheel only numbers and a vocabulary are taken

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 from entailor.errors import RunError
 from entailor.runs.cache_place import cache_folder
-from entailor.runs.record import read_json, write_json
+from entailor.runs.files import read_json, write_json
 
 if TYPE_CHECKING:
     import torch

@@ -17,10 +17,12 @@ from entailor.report import plots, sections, tables
 from entailor.report.doctor import doctor_section
 from entailor.report.effort import effort_section
 from entailor.runs.documents import read_bytes, well_formed
+from entailor.runs.files import read_checked_json, write_text
 from entailor.runs.integrity import BLANK_CHECKSUM, verify_checksum, with_checksum
 from entailor.runs.layout import RunFolder
 from entailor.runs.ownership import is_run_folder
-from entailor.runs.record import NO_MODEL, RECORD_FILE, CurvePoint, RunRecord, read_checked_json, write_text
+from entailor.runs.record import NO_MODEL, CurvePoint, RunRecord
+from entailor.runs.trial_folder import RECORD_FILE
 
 AGAIN = "Run the same command again: it redoes what is damaged"
 NUM_HARDEST = 20

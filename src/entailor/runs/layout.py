@@ -10,17 +10,10 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from entailor.errors import RunError, VersionError
+from entailor.runs.files import read_json, write_checked_json
 from entailor.runs.ownership import MARKER_FILE
-from entailor.runs.record import (
-    _NAME,
-    _SEED,
-    RECORD_FILE,
-    RunRecord,
-    _trial_order,
-    folder_name,
-    read_json,
-    write_checked_json,
-)
+from entailor.runs.record import _NAME, _SEED, RunRecord, _trial_order
+from entailor.runs.trial_folder import RECORD_FILE, folder_name
 
 RUN_VERSION = 2
 

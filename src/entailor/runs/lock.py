@@ -15,9 +15,9 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from entailor.errors import RunError
+from entailor.runs.files import read_json, write_json
 from entailor.runs.integrity import disk_trouble
 from entailor.runs.ownership import LOCK_FILE, OWNER_FILE, check_run_folder
-from entailor.runs.record import read_json, write_json
 
 
 @contextmanager

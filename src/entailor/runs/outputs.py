@@ -14,9 +14,9 @@ from pathlib import Path
 
 from entailor.errors import OutputError
 from entailor.runs.cache_place import cache_folder
+from entailor.runs.files import atomic_path
 from entailor.runs.integrity import file_sha256
 from entailor.runs.ownership import belongs_to_run
-from entailor.runs.record import atomic_path
 
 Source = str | Path | None
 

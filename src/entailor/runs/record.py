@@ -1,20 +1,12 @@
 """RunRecord, what one trial gave, and the run folder it is written to.
 
-Statistics and reports read these records only. Every file is written to a temporary name beside its place, flushed
-to disk and renamed, so a reader sees the old file or the new one and never half of either.
+Statistics and reports read these records only.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import re
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from itertools import count
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -22,18 +14,21 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from entailor.errors import RunError, VersionError
 from entailor.events import Event
-from entailor.runs.documents import first_complaint, json_lines, parse_json, read_bytes, well_formed
-from entailor.runs.integrity import BLANK_CHECKSUM, checksums, damaged_file, verify_checksum, with_checksum
-from entailor.runs.ownership import refuse_links, remove_files, remove_scratch
+from entailor.runs.documents import first_complaint, json_lines, well_formed
+from entailor.runs.files import CHECKSUM_KEY, _content, _parsed, write_checked_json, write_jsonl
+from entailor.runs.integrity import checksums, damaged_file, verify_checksum
+from entailor.runs.ownership import remove_files
+from entailor.runs.trial_folder import (
+    CHECKPOINT_FOLDER,
+    RECORD_FILE,
+    RUN_AGAIN,
+    TRIAL_FILES,
+    VALIDATION_FILE,
+    WRITTEN_FILE,
+    _listed_files,
+)
 
-RECORD_FILE = "record.json"
-VALIDATION_FILE = "validation_predictions.jsonl"
 RECORD_VERSION = 4
-CHECKPOINT_FOLDER = "checkpoint"
-CHECKSUM_KEY = "checksum"
-RUN_AGAIN = "Delete the trial's folder and run the same command again"
-DELETE_IT = "Delete it and run the same command again"
-MOST_NAME_CHARACTERS = 100  # of a folder; file systems stop at 255 bytes
 NO_MODEL = "none"  # the model of candidates that read the texts alone
 MOST_LABELS = 5_000  # every two of them make a cell of the confusion matrix
 
@@ -45,21 +40,6 @@ Probability = Annotated[float, Field(ge=0, le=1 + 1e-6)]
 Count = Annotated[int, Field(ge=0, lt=1 << 63)]
 Amount = Annotated[float, Field(ge=0, le=1e18)]
 Temperature = Annotated[float, Field(ge=1e-3, le=1e6)]
-WRITTEN_FILE = ".written.json"  # what an unfinished trial has saved; its record says so in the end
-SAVED_FOLDERS = ("adapter", "model", "last_good")
-TRIAL_FILES = (
-    *(
-        RECORD_FILE,
-        WRITTEN_FILE,
-        VALIDATION_FILE,
-        "predictions.jsonl",
-        "curve.jsonl",
-        "classifier.json",
-        "traceback.txt",
-    ),
-    "last_good/classifier.json",
-)
-TEMPORARY = re.compile(rf"\.({'|'.join(map(re.escape, TRIAL_FILES))})\.[a-z0-9_]{{8}}\.tmp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -360,178 +340,8 @@ def check_trial_files(folder: Path, parts: Iterable[str] = ()) -> None:
                 raise RunError(f"{path}: was not written by this trial. Remove it, or run the trial again")
 
 
-def clear_trial(folder: Path) -> None:
-    """Remove what an unfinished or failed attempt wrote in a trial's folder, but for its checkpoints.
-
-    The record goes first: while it stands there, the folder counts as finished. Files of others stay; a folder of a
-    classifier that holds some, or whose list is lost, is kept under another name.
-
-    Raises:
-        RunError: the folder is reached through a link.
-    """
-    refuse_trial_links(folder)
-    if not folder.is_dir():
-        return
-    written = {name for file in (RECORD_FILE, WRITTEN_FILE) for name in _listed_files(folder / file)}
-    external = {f"external/{file.name}" for file in (folder / "external").glob("*.json")}
-    temporary = {file.name for file in folder.glob(".*.tmp") if TEMPORARY.fullmatch(file.name)}
-    remove_files(folder, (RECORD_FILE,))
-    remove_files(folder, sorted(written | external | temporary | set(TRIAL_FILES)))
-    for name in SAVED_FOLDERS:
-        remove_scratch(folder / scratch_name(name))
-        if (folder / name).exists():
-            taken = (folder / f"{name}.kept-{number}" for number in count(1))
-            (folder / name).rename(next(place for place in taken if not place.exists()))
-
-
-def refuse_trial_links(folder: Path) -> None:
-    """Refuse a trial folder, or a folder in it that is written to, that is a symbolic link.
-
-    Raises:
-        RunError: one is.
-    """
-    for place in (folder, *(folder / name for name in (CHECKPOINT_FOLDER, "external", *SAVED_FOLDERS))):
-        refuse_links(place)
-        if place.is_symlink():
-            raise RunError(f"{place}: a symbolic link, through which nothing is written or deleted. Remove the link")
-
-
-def _listed_files(path: Path) -> set[str]:
-    """Return the files a record, or the list of an unfinished trial, names; none where it is missing or damaged."""
-    try:
-        return set(read_checked_json(path, RUN_AGAIN)["files"])
-    except (RunError, KeyError, TypeError):
-        return set()
-
-
-@contextmanager
-def saved_folder(trial: Path, name: str) -> Iterator[Path]:
-    """Give an empty folder that takes the place of ``trial/name`` when it is whole and its files are written down.
-
-    So an attempt that was broken off at any moment can be removed without touching what somebody else put there.
-    """
-    target, scratch = trial / name, trial / scratch_name(name)
-    remove_scratch(scratch)
-    scratch.mkdir(parents=True)
-    yield scratch
-    files = [(Path(name) / file.relative_to(scratch)).as_posix() for file in scratch.rglob("*") if file.is_file()]
-    listed = _listed_files(trial / WRITTEN_FILE)
-    write_checked_json(trial / WRITTEN_FILE, {"files": sorted({*listed, *files})})
-    scratch.rename(target)
-
-
-def scratch_name(name: str) -> str:
-    """Return what a folder is called while it is filled."""
-    return f".{name}.unfinished"
-
-
 def _trial_order(record_file: Path) -> tuple[str, str, int]:
     """Sort seed-10 behind seed-2."""
     seed, row, model = (folder.name for folder in record_file.parents[:3])
     number = seed.removeprefix("seed-")
     return model, row, int(number) if number.isdecimal() else -1
-
-
-def folder_name(model: str) -> str:
-    """Return a model's name as one safe path component: ``org/name`` becomes ``org--name``.
-
-    What is no plain name, Hub id or package ends in a hash, so that two models never share a folder.
-    """
-    safe = re.sub(r"[^A-Za-z0-9._=-]+", "-", model.replace("/", "--")).strip(".-")
-    if _PLAIN_MODEL.fullmatch(model) and len(safe) <= MOST_NAME_CHARACTERS:
-        return safe
-    digest = hashlib.blake2b(model.encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
-    return f"{safe[-MOST_NAME_CHARACTERS:].lstrip('.-') or 'model'}-{digest}"
-
-
-# No two of these give the same name: '--' and 'pypi-' stand in none, so they stand for '/' and 'pypi:' alone.
-_WORD = r"[A-Za-z0-9](?:[A-Za-z0-9._]|-(?!-))*(?<![.-])"
-_PLAIN_MODEL = re.compile(rf"(?!pypi-)(?:pypi:{_WORD}==|{_WORD}/)?{_WORD}")
-
-
-@contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; on success it is flushed and renamed, on failure removed.
-
-    Raises:
-        RunError: `path` lies in a run folder, behind a symbolic link.
-    """
-    refuse_links(path.parent)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp makes private files
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 text file atomically."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", errors="surrogatepass", newline="\n")
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON atomically; NaN and infinity are refused, since other readers cannot take them."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def write_checked_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write JSON with a checksum of the file as its last key; :func:`read_checked_json` takes it off again."""
-    text = json.dumps({**value, CHECKSUM_KEY: BLANK_CHECKSUM}, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    write_text(path, with_checksum(text))
-
-
-def read_checked_json(path: Path, remedy: str) -> dict[str, Any]:
-    """Read what :func:`write_checked_json` wrote.
-
-    Raises:
-        RunError: the file is missing or damaged.
-    """
-    content = _content(path)
-    value = _parsed(path, content)
-    verify_checksum(path, content, remedy)
-    if not isinstance(value, dict):
-        raise RunError(f"{path}: damaged, a mapping was expected. {remedy}")
-    value.pop(CHECKSUM_KEY, None)
-    return value
-
-
-def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write one JSON object a line, atomically."""
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", errors="surrogatepass") as file:
-        for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def read_json(path: Path) -> Any:
-    """Read JSON.
-
-    Raises:
-        RunError: the file is missing or damaged.
-    """
-    return _parsed(path, _content(path))
-
-
-def _content(path: Path) -> bytes:
-    try:
-        return read_bytes(path)
-    except FileNotFoundError:
-        raise RunError(f"{path}: no such file. Is this the folder of a finished run or trial?") from None
-    except OSError as error:
-        raise RunError(f"{path}: cannot be read ({error.strerror}). {DELETE_IT}") from None
-
-
-def _parsed(path: Path, content: bytes) -> Any:
-    try:
-        return parse_json(content)
-    except ValueError as error:
-        raise RunError(f"{path}: cannot be read ({error}). {DELETE_IT}") from None

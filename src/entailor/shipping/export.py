@@ -26,10 +26,12 @@ from entailor.methods.static_embedding import StaticEmbeddingClassifier
 from entailor.models.load import open_model
 from entailor.models.resolve.package import KNOWN_PACKAGES
 from entailor.models.resolve.source import ModelFolder
+from entailor.runs.files import write_text
 from entailor.runs.integrity import file_sha256
 from entailor.runs.layout import RunFolder
 from entailor.runs.outputs import refuse_inputs
-from entailor.runs.record import RECORD_FILE, RunRecord, write_text
+from entailor.runs.record import RunRecord
+from entailor.runs.trial_folder import RECORD_FILE
 from entailor.shipping import onnx_export
 from entailor.shipping.card import model_card
 from entailor.shipping.external_sets import ExternalSet, judge_external, read_external, readable

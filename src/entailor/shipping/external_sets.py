@@ -22,8 +22,8 @@ from entailor.engine.scorer import log_softmax
 from entailor.errors import DataError, EntailorError, RunError
 from entailor.events import Observer
 from entailor.runs.documents import well_formed
+from entailor.runs.files import read_checked_json
 from entailor.runs.layout import RunFolder
-from entailor.runs.record import read_checked_json
 from entailor.shipping.predictor import wrong_shape
 from entailor.shipping.verification import EXACT, Reference, largest_loss
 

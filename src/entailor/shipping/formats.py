@@ -25,7 +25,7 @@ from entailor.methods.majority import MajorityClassifier
 from entailor.methods.static_embedding import StaticEmbeddingClassifier
 from entailor.models.load import quiet_libraries
 from entailor.models.prompts import PromptEncoder
-from entailor.runs.record import read_json, write_json
+from entailor.runs.files import read_json, write_json
 from entailor.shipping.gguf_export import GGUF_FILE, why_no_gguf, write_model
 from entailor.shipping.manifest import Format
 from entailor.shipping.runtimes import gguf_runtime, linear_runtime, tokens, torch_runtime

@@ -10,8 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from entailor.errors import RunError, VersionError
 from entailor.runs.documents import well_formed
+from entailor.runs.files import read_checked_json, write_checked_json
 from entailor.runs.integrity import checksums, damaged_file
-from entailor.runs.record import MOST_LABELS, read_checked_json, write_checked_json
+from entailor.runs.record import MOST_LABELS
 
 MANIFEST_FILE = "manifest.json"
 PROOF_FILE = "verification.json"

@@ -24,8 +24,10 @@ from entailor.errors import MethodError, RunError
 from entailor.events import SILENT, Observer
 from entailor.methods import Classifier
 from entailor.models.load import quiet_libraries
+from entailor.runs.files import write_json
 from entailor.runs.outputs import output_folder
-from entailor.runs.record import RUN_AGAIN, RunRecord, write_json
+from entailor.runs.record import RunRecord
+from entailor.runs.trial_folder import RUN_AGAIN
 from entailor.shipping.inference import read_labelled
 from entailor.shipping.restoring import CLASSIFIER_FILE, find_trial, load_classifier, read_saved
 

@@ -22,7 +22,8 @@ from entailor.events import SILENT, Observer
 from entailor.methods import Classifier
 from entailor.models.resolve.source import resolve_model
 from entailor.runs.documents import well_formed
-from entailor.runs.record import RECORD_FILE, read_json
+from entailor.runs.files import read_json
+from entailor.runs.trial_folder import RECORD_FILE
 from entailor.shipping.manifest import MANIFEST_FILE, read_manifest
 from entailor.shipping.restoring import find_trial, load_classifier, read_saved
 

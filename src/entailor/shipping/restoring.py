@@ -17,18 +17,10 @@ from entailor.models.precision import PrecisionChoice
 from entailor.models.resolve.source import ModelFolder, resolve_model
 from entailor.runs.documents import well_formed
 from entailor.runs.environment import loaded_torch
+from entailor.runs.files import read_checked_json, read_json
 from entailor.runs.layout import RunFolder
-from entailor.runs.record import (
-    MOST_LABELS,
-    RECORD_FILE,
-    RUN_AGAIN,
-    CandidateName,
-    SeedNumber,
-    check_trial_files,
-    read_checked_json,
-    read_json,
-    read_status,
-)
+from entailor.runs.record import MOST_LABELS, CandidateName, SeedNumber, check_trial_files, read_status
+from entailor.runs.trial_folder import RECORD_FILE, RUN_AGAIN
 from entailor.tasks import Task
 
 CLASSIFIER_FILE = "classifier.json"

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from entailor.engine.scorer import log_softmax
 from entailor.evaluation.calibration import expected_calibration_error, fit_temperature
 from entailor.models.load import quiet_libraries
-from entailor.runs.record import read_json, write_json
+from entailor.runs.files import read_json, write_json
 from entailor.shipping import prover
 
 EXACT = 1e-4

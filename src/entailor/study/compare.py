@@ -18,8 +18,9 @@ from entailor.events import SILENT, Observer
 from entailor.methods import TrainedMethod
 from entailor.report.html import write_report
 from entailor.runs.documents import well_formed
+from entailor.runs.files import write_checked_json
 from entailor.runs.layout import RUN_VERSION, RunFolder
-from entailor.runs.record import NO_MODEL, RunRecord, write_checked_json
+from entailor.runs.record import NO_MODEL, RunRecord
 from entailor.study.estimate import Work, estimate_document, estimate_trials
 from entailor.study.external import score_external
 from entailor.study.learning_curve import PointPlan, curve_document, finished_point, plan_points, run_points

@@ -20,8 +20,9 @@ from entailor.engine.speed import SAMPLE, ModelFacts, crowd, facts_of
 from entailor.errors import RunError
 from entailor.methods import TrainedMethod
 from entailor.models.memory import resident_bytes
+from entailor.runs.files import read_checked_json, write_checked_json
 from entailor.runs.layout import RunFolder
-from entailor.runs.record import NO_MODEL, RunRecord, read_checked_json, write_checked_json
+from entailor.runs.record import NO_MODEL, RunRecord
 from entailor.study.learning_curve import PointPlan
 from entailor.study.search import expected_share, is_tunable
 from entailor.study.trial import LATENCY_EXAMPLES, RELOAD_EXAMPLES, TrialPlan

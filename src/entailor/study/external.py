@@ -28,7 +28,9 @@ from entailor.errors import DataError, EntailorError, LabelError, RunError
 from entailor.evaluation.external import compare_external
 from entailor.events import Observer
 from entailor.runs.documents import well_formed
-from entailor.runs.record import Prediction, RunRecord, folder_name, read_checked_json, write_checked_json
+from entailor.runs.files import read_checked_json, write_checked_json
+from entailor.runs.record import Prediction, RunRecord
+from entailor.runs.trial_folder import folder_name
 from entailor.shipping.restoring import load_classifier, read_saved
 from entailor.tasks import Task
 

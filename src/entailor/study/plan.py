@@ -25,8 +25,9 @@ from entailor.methods import Method, TrainedMethod, build_method
 from entailor.methods.registry import ROW_KEYS
 from entailor.models.precision import PrecisionChoice, choose_precision
 from entailor.models.sizes import required_size, text_size
+from entailor.runs.files import write_checked_json
 from entailor.runs.layout import RunFolder
-from entailor.runs.record import NO_MODEL, write_checked_json
+from entailor.runs.record import NO_MODEL
 from entailor.study.trial import TrialPlan
 from entailor.tasks import Task
 from entailor.tasks.templates import with_template_text

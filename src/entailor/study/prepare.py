@@ -28,11 +28,13 @@ from entailor.events import Observer
 from entailor.models.precision import PrecisionChoice
 from entailor.runs.documents import well_formed
 from entailor.runs.environment import describe_environment
+from entailor.runs.files import read_checked_json, write_checked_json, write_text
 from entailor.runs.integrity import disk_trouble, verify_checksum
 from entailor.runs.layout import RunFolder
 from entailor.runs.lock import lock_run
 from entailor.runs.ownership import belongs_to_run
-from entailor.runs.record import RunRecord, clear_trial, read_checked_json, write_checked_json, write_text
+from entailor.runs.record import RunRecord
+from entailor.runs.trial_folder import clear_trial
 from entailor.study.external import check_external, known_external
 from entailor.study.plan import build_candidate, plan_trials, resolve
 from entailor.study.trial import TrialPlan

@@ -28,9 +28,10 @@ from entailor.events import Event, Observer, StageProgress
 from entailor.methods import Method, TrainedMethod
 from entailor.methods.base import Range
 from entailor.runs.documents import well_formed
+from entailor.runs.files import read_checked_json, write_checked_json
 from entailor.runs.integrity import disk_trouble
 from entailor.runs.layout import RunFolder
-from entailor.runs.record import CurvePoint, read_checked_json, write_checked_json
+from entailor.runs.record import CurvePoint
 from entailor.runs.redaction import without_secrets
 from entailor.study.trial import TrialPlan, discard_leftovers, train_only
 from entailor.tasks import Task

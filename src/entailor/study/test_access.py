@@ -17,7 +17,8 @@ from typing import Any
 from entailor.data.example import Split
 from entailor.errors import RunError
 from entailor.runs.documents import well_formed
-from entailor.runs.record import RunRecord, read_checked_json, write_checked_json
+from entailor.runs.files import read_checked_json, write_checked_json
+from entailor.runs.record import RunRecord
 from entailor.study.trial import TrialPlan
 
 ACCESS_LOG_VERSION = 2

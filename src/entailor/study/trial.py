@@ -31,21 +31,12 @@ from entailor.events import Event
 from entailor.methods import Classifier, FittedClassifier, Method, TrainedMethod
 from entailor.models.memory import resident_bytes
 from entailor.models.precision import PrecisionChoice
+from entailor.runs.files import write_json, write_text
 from entailor.runs.integrity import disk_trouble
 from entailor.runs.ownership import remove_files
-from entailor.runs.record import (
-    CHECKPOINT_FOLDER,
-    WRITTEN_FILE,
-    Costs,
-    CurvePoint,
-    Prediction,
-    RunRecord,
-    clear_trial,
-    saved_folder,
-    write_json,
-    write_text,
-)
+from entailor.runs.record import Costs, CurvePoint, Prediction, RunRecord
 from entailor.runs.redaction import without_secrets
+from entailor.runs.trial_folder import CHECKPOINT_FOLDER, WRITTEN_FILE, clear_trial, saved_folder
 from entailor.shipping.restoring import CLASSIFIER_FILE, CLASSIFIER_VERSION, FP32, learned_folder, load_classifier
 from entailor.study.identity import training_identity
 from entailor.tasks import Task

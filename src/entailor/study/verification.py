@@ -19,9 +19,11 @@ from entailor.engine.scorer import score
 from entailor.errors import EntailorError, RunError
 from entailor.evaluation.comparison import compare_records
 from entailor.runs.documents import read_bytes, well_formed
+from entailor.runs.files import read_checked_json
 from entailor.runs.integrity import verify_checksum
 from entailor.runs.layout import RunFolder
-from entailor.runs.record import RECORD_FILE, Prediction, RunRecord, check_trial_files, read_checked_json
+from entailor.runs.record import Prediction, RunRecord, check_trial_files
+from entailor.runs.trial_folder import RECORD_FILE
 from entailor.shipping.restoring import load_classifier, read_saved
 from entailor.study.trial import SCORE_TOLERANCE
 

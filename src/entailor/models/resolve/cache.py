@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from entailor.errors import ModelError, RunError
-from entailor.runs.record import read_json, write_json
+from entailor.runs.files import read_json, write_json
 
 SOURCE_FILE = "source.json"
 REMEMBERED_FROM_BYTES = 16 * 2**20

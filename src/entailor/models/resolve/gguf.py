@@ -18,7 +18,7 @@ from typing import Any
 from entailor.errors import ModelError
 from entailor.models.resolve.cache import file_sha256, new_folder, require_room, weights_sha256, write_source
 from entailor.models.sizes import text_size
-from entailor.runs.record import folder_name
+from entailor.runs.trial_folder import folder_name
 
 READER_FAILURES = (ValueError, KeyError, IndexError, TypeError, AttributeError, RuntimeError, OSError, struct.error)
 """What the readers raise on files they cannot take; none of them raises an error of its own."""
