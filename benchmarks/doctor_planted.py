@@ -15,7 +15,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from entailor.config.experiment import ModelSettings
+from entailor.config.parts import ModelSettings
 from entailor.data.example import Example, Split
 from entailor.data.readers import read_examples
 from entailor.diagnostics.base import Diagnosis, Evidence, registered_checks

@@ -23,7 +23,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "src")]
 from tests.conftest import NLI_LABELS, make_examples, make_tiny, write_csv  # noqa: E402
 from tests.shipping.faults import FAULTS  # noqa: E402
 
-from entailor.config.experiment import DataSettings, Experiment, ModelSettings  # noqa: E402
+from entailor.config.experiment import Experiment  # noqa: E402
+from entailor.config.parts import DataSettings, ModelSettings  # noqa: E402
 from entailor.shipping.export import Source, prove, write_format  # noqa: E402
 from entailor.shipping.prover import load_runtime  # noqa: E402
 from entailor.shipping.verification import ask_here  # noqa: E402

@@ -31,7 +31,7 @@ import numpy as np
 import torch
 
 from entailor.classifiers.readout import LabelWords
-from entailor.config.experiment import DataSettings, ModelSettings
+from entailor.config.parts import DataSettings, ModelSettings
 from entailor.data.example import Example
 from entailor.data.splits import load_data
 from entailor.engine.batching import SCORING_TOKENS, BatchLimit, scoring_batches

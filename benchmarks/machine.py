@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from entailor.config.experiment import DEFAULT_MODEL, DataSettings, ModelSettings
+from entailor.config.experiment import DEFAULT_MODEL
+from entailor.config.parts import DataSettings, ModelSettings
 from entailor.data.example import Example
 from entailor.data.readers import read_examples
 from entailor.data.splits import load_data

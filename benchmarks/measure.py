@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from entailor.config.experiment import DataSettings
+from entailor.config.parts import DataSettings
 from entailor.data.example import Example
 from entailor.data.readers import read_examples
 from entailor.data.splits import load_data

@@ -63,7 +63,7 @@ def load_once(folder: str, bits: int) -> dict[str, Any]:
     import torch
     from transformers import AutoConfig, AutoModelForSequenceClassification, LlamaForSequenceClassification  # noqa: F401
 
-    from entailor.config.experiment import ModelSettings
+    from entailor.config.parts import ModelSettings
     from entailor.engine.meter import peak_memory_bytes, reset_peak_memory
     from entailor.models.checkpoint import load_checkpoint
     from entailor.models.load import quiet_libraries

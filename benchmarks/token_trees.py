@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from measure import LABELS, arguments, now, ratios, read_rows, report, spread
 
-from entailor.config.experiment import ModelSettings
+from entailor.config.parts import ModelSettings
 from entailor.data.example import Example
 from entailor.engine.batching import SCORING_TOKENS
 from entailor.engine.scorer import score

@@ -16,7 +16,8 @@ import torch
 from measure import LABELS, now
 from torch import nn
 
-from entailor.config.experiment import DEFAULT_MODEL, ModelSettings
+from entailor.config.experiment import DEFAULT_MODEL
+from entailor.config.parts import ModelSettings
 from entailor.data.example import Example
 from entailor.engine import trainer as loop
 from entailor.events import Observer

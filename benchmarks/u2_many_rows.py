@@ -28,7 +28,7 @@ if way == "peer":
     import pandas
     run = lambda: len(pandas.read_csv(path) if path.endswith("csv") else pandas.read_json(path, lines=True))
 else:
-    from entailor.config.experiment import DataSettings
+    from entailor.config.parts import DataSettings
     from entailor.data.splits import load_data
     def run():
         split = load_data(DataSettings(train=path)).split
@@ -41,7 +41,8 @@ else:
 if way == "batched":
     import numpy
     from transformers import AutoConfig, AutoTokenizer
-    from entailor.config.experiment import DEFAULT_MODEL, ModelSettings
+    from entailor.config.experiment import DEFAULT_MODEL
+    from entailor.config.parts import ModelSettings
     from entailor.data.example import Example
     from entailor.engine.batching import BatchLimit, training_batches
     from entailor.classifiers.base import pad_ids

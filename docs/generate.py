@@ -15,8 +15,9 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from entailor.config.experiment import Experiment, Settings
+from entailor.config.experiment import Experiment
 from entailor.config.overrides import SECTIONS
+from entailor.config.parts import Settings
 from entailor.methods import Method, TrainedMethod, registered_methods
 
 DOCS = Path(__file__).resolve().parent

@@ -15,7 +15,8 @@ import torch
 from hypothesis import settings
 from safetensors.numpy import save_file
 
-from entailor.config.experiment import DataSettings, Experiment, ModelSettings
+from entailor.config.experiment import Experiment
+from entailor.config.parts import DataSettings, ModelSettings
 from entailor.data.example import Example, Split, content_id
 from entailor.models.load import Backbone, Objective, load_backbone
 from entailor.models.precision import PrecisionChoice

@@ -16,8 +16,9 @@ from pathlib import Path
 from tests import hostile
 
 from entailor.cli import app as cli
-from entailor.config.experiment import Experiment, ModelSettings, PromptSettings, parse_settings
+from entailor.config.experiment import Experiment, parse_settings
 from entailor.config.overrides import apply_overrides, dump_checked_yaml, read_checked_yaml, read_yaml
+from entailor.config.parts import ModelSettings, PromptSettings
 from entailor.data.example import Example
 from entailor.data.readers import ReadOptions, iter_examples, read_examples
 from entailor.errors import EntailorError

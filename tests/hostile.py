@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from entailor.cli import app as cli
-from entailor.config.experiment import DataSettings
+from entailor.config.parts import DataSettings
 from entailor.data.example import Split
 from entailor.data.splits import load_data
 from entailor.report import plots

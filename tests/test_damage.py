@@ -9,7 +9,7 @@ import pytest
 from tests.observers import listener
 
 import entailor.study.compare
-from entailor.config.experiment import BudgetSettings
+from entailor.config.parts import BudgetSettings
 from entailor.errors import RunError
 from entailor.evaluation.difference import diff_runs
 from entailor.report.html import write_report

@@ -25,7 +25,7 @@ from tests.kill import environment
 
 import entailor.study.compare
 import entailor.study.trial
-from entailor.config.experiment import ModelSettings
+from entailor.config.parts import ModelSettings
 from entailor.engine.memory import is_out_of_memory
 from entailor.engine.scorer import score
 from entailor.engine.trainer import train

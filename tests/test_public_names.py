@@ -14,16 +14,17 @@ from pathlib import Path
 import pytest
 
 import entailor
-from entailor.config.experiment import DataSettings, Experiment, ModelSettings
+from entailor.config.experiment import Experiment
+from entailor.config.parts import DataSettings, ModelSettings
 from entailor.data.example import Split
 
 ROOT = Path(__file__).parent.parent
 PUBLIC = {
-    "BudgetSettings": "entailor.config.experiment",
+    "BudgetSettings": "entailor.config.parts",
     "CandidateResult": "entailor.study.results",
     "Classifier": "entailor.classifiers.base",
     "Comparison": "entailor.study.results",
-    "DataSettings": "entailor.config.experiment",
+    "DataSettings": "entailor.config.parts",
     "EntailorClassifier": "entailor.integrations.estimator",
     "EntailorError": "entailor.errors",
     "DoctorReport": "entailor.diagnostics.doctor",
@@ -31,7 +32,7 @@ PUBLIC = {
     "Experiment": "entailor.config.experiment",
     "MergeReport": "entailor.shipping.merging",
     "Method": "entailor.methods.base",
-    "ModelSettings": "entailor.config.experiment",
+    "ModelSettings": "entailor.config.parts",
     "Event": "entailor.events",
     "Observer": "entailor.events",
     "Predictor": "entailor.shipping.predictor",

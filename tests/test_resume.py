@@ -12,7 +12,7 @@ import torch
 from tests.conftest import FP32, make_examples
 from tests.observers import listener
 
-from entailor.config.experiment import ModelSettings
+from entailor.config.parts import ModelSettings
 from entailor.data.example import Split
 from entailor.engine.checkpoint import CheckpointStore
 from entailor.engine.stopping import RunContext, Stopped, StopSwitch

@@ -8,7 +8,7 @@ import torch
 from tests.conftest import FP32, make_examples, reseal
 
 from entailor.cli import app as cli
-from entailor.config.experiment import ModelSettings
+from entailor.config.parts import ModelSettings
 from entailor.data.example import Split
 from entailor.errors import ConfigError, EntailorError, MethodError, ModelError, RunError
 from entailor.methods import build_method
@@ -229,7 +229,7 @@ def test_a_page_forbids_everything_it_does_not_need(finished_run):
     ],
 )
 def test_a_prompt_reaches_neither_python_nor_all_memory(template):
-    from entailor.config.experiment import PromptSettings
+    from entailor.config.parts import PromptSettings
     from entailor.tasks.templates import build_template
 
     whole = f"{template} {{{{ premise }}}} {{{{ hypothesis }}}} {{{{ label }}}}"

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from entailor.runs.network import shut_out_hub_kernels
 
 if TYPE_CHECKING:
-    from entailor.config.experiment import BudgetSettings, DataSettings, Experiment, ModelSettings
+    from entailor.config.experiment import Experiment
+    from entailor.config.parts import BudgetSettings, DataSettings, ModelSettings
     from entailor.data.example import Example, Split
     from entailor.diagnostics.doctor import DoctorReport, validate
     from entailor.errors import EntailorError
@@ -38,11 +39,11 @@ shut_out_hub_kernels()
 
 # Where each public name lives; it is imported when it is first asked for, so `import entailor` is quick.
 _HOMES = {
-    "BudgetSettings": "entailor.config.experiment",
+    "BudgetSettings": "entailor.config.parts",
     "CandidateResult": "entailor.study.results",
     "Classifier": "entailor.methods",
     "Comparison": "entailor.study.results",
-    "DataSettings": "entailor.config.experiment",
+    "DataSettings": "entailor.config.parts",
     "EntailorClassifier": "entailor.integrations.estimator",
     "EntailorError": "entailor.errors",
     "Event": "entailor.events",
@@ -51,7 +52,7 @@ _HOMES = {
     "Experiment": "entailor.config.experiment",
     "MergeReport": "entailor.shipping.merging",
     "Method": "entailor.methods",
-    "ModelSettings": "entailor.config.experiment",
+    "ModelSettings": "entailor.config.parts",
     "Observer": "entailor.events",
     "Predictor": "entailor.shipping.predictor",
     "RecommendationResult": "entailor.study.results",

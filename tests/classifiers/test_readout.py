@@ -7,7 +7,7 @@ from tests.conftest import DECODERS, make_examples
 
 from entailor.classifiers.readout import LabelWords, plan_reads
 from entailor.classifiers.transformer import TransformerClassifier
-from entailor.config.experiment import PromptSettings
+from entailor.config.parts import PromptSettings
 from entailor.models.prompts import PromptIds
 from entailor.tasks import Task
 

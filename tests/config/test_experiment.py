@@ -12,15 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from entailor.config.experiment import (
-    DEFAULT_METHODS,
-    DataSettings,
-    Experiment,
-    ModelSettings,
-    methods_by_name,
-    parse_settings,
-)
+from entailor.config.experiment import DEFAULT_METHODS, Experiment, methods_by_name, parse_settings
 from entailor.config.overrides import apply_overrides, dump_yaml, read_yaml, set_key
+from entailor.config.parts import DataSettings, ModelSettings
 from entailor.errors import ConfigError
 from entailor.methods.registry import build_method, experiment_schema, known_keys, registered_methods
 

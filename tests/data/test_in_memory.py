@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from entailor.config.experiment import DataSettings, Experiment
+from entailor.config.experiment import Experiment
+from entailor.config.parts import DataSettings
 from entailor.data.example import Example
 from entailor.data.in_memory import document, with_files
 from entailor.data.readers import read_examples

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from entailor.config.experiment import DataSettings
+from entailor.config.parts import DataSettings
 from entailor.data.example import Example, Split
 from entailor.data.labels import joined_labels
 from entailor.data.splits import load_data, split_document

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from entailor.config.experiment import Priorities
+from entailor.config.parts import Priorities
 from entailor.evaluation.comparison import compare_records
 from entailor.runs.layout import RunFolder
 from entailor.runs.record import Costs

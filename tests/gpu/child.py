@@ -72,7 +72,7 @@ def _backbone_again(name: str, place: Path) -> Any:
     from tests.conftest import FP32
     from tests.gpu.rounds import TASK
 
-    from entailor.config.experiment import ModelSettings
+    from entailor.config.parts import ModelSettings
     from entailor.models.load import load_backbone
     from entailor.models.resolve.source import resolve_model
 

@@ -14,7 +14,7 @@ import torch
 from tests.conftest import FP32, NLI_LABELS, make_examples
 
 from entailor.classifiers.base import FittedClassifier, PromptedClassifier
-from entailor.config.experiment import ModelSettings
+from entailor.config.parts import ModelSettings
 from entailor.engine.checkpoint import CheckpointStore, Saving
 from entailor.engine.scorer import collect_features, score
 from entailor.engine.training import Runtime, TrainingData

@@ -19,7 +19,8 @@ from pathlib import Path
 import torch
 from tests.conftest import DECODERS, ENCODERS, NLI_LABELS, make_examples, make_table, make_tiny, write_csv
 
-from entailor.config.experiment import DataSettings, Experiment, ModelSettings
+from entailor.config.experiment import Experiment
+from entailor.config.parts import DataSettings, ModelSettings
 from entailor.shipping.export import Source, prove, write_format
 from entailor.shipping.formats import fitting_formats
 from entailor.shipping.verification import ask_here

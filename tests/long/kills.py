@@ -19,7 +19,8 @@ from pathlib import Path
 
 from tests.kill import Runs, Target
 
-from entailor.config.experiment import BudgetSettings, DataSettings, Experiment, ModelSettings
+from entailor.config.experiment import Experiment
+from entailor.config.parts import BudgetSettings, DataSettings, ModelSettings
 
 LORA = {
     "r": 2,

@@ -9,7 +9,7 @@ import torch
 from tests.conftest import FP32, make_decoder_tokenizer, make_examples, make_tokenizer
 from tests.methods.conftest import teach
 
-from entailor.config.experiment import ModelSettings
+from entailor.config.parts import ModelSettings
 from entailor.methods import build_method
 from entailor.models.load import Family, load_backbone
 from entailor.models.resolve.source import resolve_model

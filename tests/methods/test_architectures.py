@@ -94,7 +94,7 @@ def test_dropout_on_a_router_names_dropout(model_of):
 
 
 def test_a_decoder_with_a_head_needs_no_list_of_labels(load_tiny, tiny_model):
-    from entailor.config.experiment import PromptSettings
+    from entailor.config.parts import PromptSettings
     from entailor.errors import ModelError
     from entailor.tasks import Task
 

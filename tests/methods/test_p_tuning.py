@@ -5,7 +5,7 @@ from safetensors.torch import load_file
 from tests.conftest import ENCODERS, make_examples
 from tests.methods.conftest import logprobs, teach
 
-from entailor.config.experiment import ModelSettings
+from entailor.config.parts import ModelSettings
 from entailor.data.example import Example, Split
 from entailor.errors import MethodError, ModelError
 from entailor.methods import build_method

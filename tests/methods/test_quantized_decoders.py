@@ -5,7 +5,7 @@ import pytest
 from tests.conftest import DECODERS, make_examples
 from tests.methods.conftest import logprobs, teach
 
-from entailor.config.experiment import ModelSettings
+from entailor.config.parts import ModelSettings
 from entailor.methods import build_method
 from entailor.models.quantization import quantized_layers
 from entailor.shipping.merging import merge

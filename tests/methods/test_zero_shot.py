@@ -4,7 +4,7 @@ import torch
 from tests.conftest import FP32, make_examples
 from tests.methods.conftest import logprobs, teach
 
-from entailor.config.experiment import ModelSettings
+from entailor.config.parts import ModelSettings
 from entailor.data.example import Example
 from entailor.errors import MethodError, ModelError
 from entailor.methods import build_method

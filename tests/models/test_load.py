@@ -147,7 +147,7 @@ def test_a_truncated_file_is_refused_wherever_it_is_met(size, copied, load_tiny,
     weights.write_bytes(weights.read_bytes()[:size])
     with pytest.raises(ModelError, match=r"model\.safetensors"):
         load_tiny(folder)  # when the folder is checked
-    from entailor.config.experiment import ModelSettings
+    from entailor.config.parts import ModelSettings
 
     with pytest.raises(ModelError, match=r"damaged|cannot be loaded"):  # and when it breaks after that
         load_backbone(ModelFolder("name", folder, "folder", "0" * 64), nli_task, ModelSettings(), FP32, 0)
@@ -166,7 +166,7 @@ def test_files_that_transformers_cannot_read_are_a_model_error(file, content, co
 
 
 def test_pickled_weights_are_never_loaded(copied, nli_task):
-    from entailor.config.experiment import ModelSettings
+    from entailor.config.parts import ModelSettings
 
     folder = copied()
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")

@@ -7,7 +7,7 @@ import torch
 from tests.conftest import make_examples
 from tests.methods.conftest import logprobs
 
-from entailor.config.experiment import ModelSettings
+from entailor.config.parts import ModelSettings
 from entailor.errors import MethodError, ModelError
 from entailor.methods import build_method
 from entailor.models import memory_plan as placement

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 from tests.conftest import DECODERS, make_decoder_tokenizer, make_examples
 
-from entailor.config.experiment import PromptSettings
+from entailor.config.parts import PromptSettings
 from entailor.data.example import Example
 from entailor.errors import ConfigError, ModelError
 from entailor.models.prompts import common_prefix

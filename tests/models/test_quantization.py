@@ -9,7 +9,7 @@ from tests.conftest import FP32, make_examples, make_tokenizer
 from tests.methods.conftest import logprobs, teach
 from torch import nn
 
-from entailor.config.experiment import ModelSettings
+from entailor.config.parts import ModelSettings
 from entailor.errors import ModelError
 from entailor.methods import build_method
 from entailor.models.checkpoint import load_checkpoint

@@ -6,7 +6,7 @@
 import pytest
 from tests.conftest import NLI_LABELS
 
-from entailor.config.experiment import PromptSettings
+from entailor.config.parts import PromptSettings
 from entailor.data.example import Example, Split
 from entailor.diagnostics.base import Evidence
 from entailor.diagnostics.tokens import label_tokens, token_checks

@@ -4,7 +4,7 @@ import pytest
 from tests.conftest import ENCODERS, NLI_LABELS
 from tests.pitfalls.conftest import make_plain_tokenizer
 
-from entailor.config.experiment import PromptSettings
+from entailor.config.parts import PromptSettings
 from entailor.data.example import Example
 from entailor.tasks import Task
 

@@ -8,7 +8,7 @@ from tests.conftest import FP32, make_examples
 from tests.observers import listener
 
 from entailor import compare
-from entailor.config.experiment import ModelSettings
+from entailor.config.parts import ModelSettings
 from entailor.data.example import Split
 from entailor.engine.stopping import UNATTENDED, RunContext, Stopped, StopSwitch
 from entailor.methods import build_method

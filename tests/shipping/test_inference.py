@@ -16,7 +16,8 @@ from tests.conftest import reseal
 from tests.observers import listener
 
 import entailor.shipping.inference
-from entailor.config.experiment import DataSettings, Experiment
+from entailor.config.experiment import Experiment
+from entailor.config.parts import DataSettings
 from entailor.data.example import Example, Split
 from entailor.data.readers import ReadOptions
 from entailor.errors import ConfigError, DataError, LabelError, RunError

@@ -13,7 +13,8 @@ from tests.observers import listener
 from typer.testing import CliRunner
 
 from entailor.cli.app import app
-from entailor.config.experiment import DataSettings, Experiment
+from entailor.config.experiment import Experiment
+from entailor.config.parts import DataSettings
 from entailor.data.splits import load_data
 from entailor.errors import LabelError
 from entailor.study.compare import compare

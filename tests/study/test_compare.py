@@ -16,7 +16,8 @@ from tests.observers import listener
 import entailor.engine.trainer
 import entailor.study.compare
 from entailor.classifiers.transformer import TransformerClassifier
-from entailor.config.experiment import DataSettings, Experiment, Priorities, parse_settings
+from entailor.config.experiment import Experiment, parse_settings
+from entailor.config.parts import DataSettings, Priorities
 from entailor.data.example import Example
 from entailor.errors import ConfigError, DataError, ModelError, RunError
 from entailor.methods.bag_of_words import BagOfWordsClassifier

@@ -15,7 +15,8 @@ from tests.observers import listener
 
 import entailor.study.compare
 import entailor.study.estimate
-from entailor.config.experiment import BudgetSettings, Experiment
+from entailor.config.experiment import Experiment
+from entailor.config.parts import BudgetSettings
 from entailor.data.example import Split
 from entailor.engine.speed import ModelFacts, crowd
 from entailor.methods import build_method

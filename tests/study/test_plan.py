@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from tests.observers import listener
 
-from entailor.config.experiment import Experiment, ModelSettings
+from entailor.config.experiment import Experiment
+from entailor.config.parts import ModelSettings
 from entailor.errors import ConfigError
 from entailor.shipping.restoring import load_classifier
 from entailor.study.compare import compare

@@ -11,7 +11,8 @@ from tests.observers import listener
 
 import entailor.study.compare
 import entailor.study.search
-from entailor.config.experiment import BudgetSettings, Experiment, parse_settings
+from entailor.config.experiment import Experiment, parse_settings
+from entailor.config.parts import BudgetSettings
 from entailor.data.example import Split
 from entailor.engine.stopping import RunContext, Stopped, StopSwitch
 from entailor.engine.training import TrainingResult

@@ -10,7 +10,7 @@ from tests.conftest import make_examples, reseal
 from tests.observers import listener
 
 from entailor.classifiers.transformer import WEIGHTS_FILE, TransformerClassifier
-from entailor.config.experiment import ModelSettings
+from entailor.config.parts import ModelSettings
 from entailor.data.example import Example, Split
 from entailor.engine.scorer import score
 from entailor.engine.stopping import RunContext

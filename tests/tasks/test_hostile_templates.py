@@ -2,7 +2,7 @@
 
 import pytest
 
-from entailor.config.experiment import PromptSettings
+from entailor.config.parts import PromptSettings
 from entailor.data.example import Example
 from entailor.errors import ConfigError
 from entailor.tasks import foreign

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from entailor.config.experiment import ModelSettings
+from entailor.config.parts import ModelSettings
 from entailor.data.example import Example
 from entailor.models.load import load_backbone, open_model
 from entailor.models.precision import PrecisionChoice

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from entailor.config.experiment import DataSettings
+from entailor.config.parts import DataSettings
 from entailor.data.example import content_id
 from entailor.errors import ConfigError, DataError, near_miss
 from entailor.runs.cache_place import cache_folder

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from entailor.config.experiment import DataSettings, Experiment
+from entailor.config.experiment import Experiment
+from entailor.config.parts import DataSettings
 from entailor.data.columns import find_columns
 from entailor.data.example import Example
 from entailor.errors import DataError

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from entailor.config.experiment import DataSettings
+from entailor.config.parts import DataSettings
 from entailor.data.bundled import located, with_bundled
 from entailor.data.checks import Finding, GoldWords, check_split, drop_leaks, dropped_rows
 from entailor.data.example import Example, Split

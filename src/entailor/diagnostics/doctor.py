@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from entailor.config.experiment import DataSettings, ModelSettings, PromptSettings
+from entailor.config.parts import DataSettings, ModelSettings, PromptSettings
 from entailor.data.splits import LoadedData, load_data
 from entailor.diagnostics.base import (
     SEVERITIES,

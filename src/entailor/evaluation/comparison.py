@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from entailor.config.experiment import Priorities
+from entailor.config.parts import Priorities
 from entailor.errors import RunError
 from entailor.evaluation.bootstrap import Scored
 from entailor.evaluation.calibration import (

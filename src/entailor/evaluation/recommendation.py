@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from entailor.config.experiment import Priorities
+from entailor.config.parts import Priorities
 from entailor.evaluation.pairs import Pairs
 from entailor.evaluation.power import examples_needed
 from entailor.evaluation.wording import duration, percent, points, size

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from entailor.classifiers.base import Classifier
-from entailor.config.experiment import Settings
+from entailor.config.parts import Settings
 from entailor.tasks import Task
 
 if TYPE_CHECKING:  # baselines on words do without torch

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import torch
 
-from entailor.config.experiment import ModelSettings
+from entailor.config.parts import ModelSettings
 from entailor.errors import EntailorError, ModelError
 from entailor.models.checkpoint import load_checkpoint
 from entailor.models.device import main_device

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from entailor.config.experiment import ModelSettings
+from entailor.config.parts import ModelSettings
 from entailor.errors import ModelError
 from entailor.models.device import free_bytes, main_device
 from entailor.models.heads import head_modules

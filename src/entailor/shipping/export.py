@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from entailor.config.experiment import ModelSettings, parse_settings
+from entailor.config.experiment import parse_settings
+from entailor.config.parts import ModelSettings
 from entailor.data.example import Example
 from entailor.engine.scorer import score
 from entailor.errors import ConfigError, OutputError

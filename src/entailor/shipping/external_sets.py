@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from entailor.config.experiment import DataSettings, parse_settings
+from entailor.config.experiment import parse_settings
 from entailor.config.overrides import read_yaml
+from entailor.config.parts import DataSettings
 from entailor.data.bundled import PREFIX, located
 from entailor.data.example import Example
 from entailor.data.readers import ReadOptions, read_examples

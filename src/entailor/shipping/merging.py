@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from entailor.config.experiment import ModelSettings, parse_settings
+from entailor.config.experiment import parse_settings
+from entailor.config.parts import ModelSettings
 from entailor.data.example import Example
 from entailor.data.readers import ReadOptions
 from entailor.engine.scorer import score

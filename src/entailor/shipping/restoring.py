@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 
-from entailor.config.experiment import ModelSettings, PromptSettings, parse_settings
+from entailor.config.experiment import parse_settings
+from entailor.config.parts import ModelSettings, PromptSettings
 from entailor.errors import ConfigError, RunError, VersionError
 from entailor.methods import Classifier, Method, build_method
 from entailor.models.precision import PrecisionChoice

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
-from entailor.config.experiment import Experiment, Priorities, with_settings
+from entailor.config.experiment import Experiment, with_settings
 from entailor.config.overrides import read_checked_yaml
+from entailor.config.parts import Priorities
 from entailor.data.in_memory import with_files
 from entailor.data.splits import LoadedData
 from entailor.engine.stopping import RunContext, StopSwitch

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from entailor.config.experiment import BudgetSettings
+from entailor.config.parts import BudgetSettings
 from entailor.data.example import Example, Split
 from entailor.engine.speed import SAMPLE, ModelFacts, crowd, facts_of
 from entailor.errors import RunError

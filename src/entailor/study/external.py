@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from pydantic import TypeAdapter
 
-from entailor.config.experiment import DataSettings
+from entailor.config.parts import DataSettings
 from entailor.data.bundled import PREFIX, located
 from entailor.data.checks import GoldWords, dropped_rows
 from entailor.data.example import Example

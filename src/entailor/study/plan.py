@@ -8,14 +8,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from entailor.config.experiment import (
-    DEFAULT_METHODS,
-    Experiment,
-    ModelSettings,
-    PromptSettings,
-    Settings,
-    parse_settings,
-)
+from entailor.config.experiment import DEFAULT_METHODS, Experiment, parse_settings
+from entailor.config.parts import ModelSettings, PromptSettings, Settings
 from entailor.config.plain import shown
 from entailor.engine.batching import SCORING_TOKENS
 from entailor.engine.scorer import usual_batch_tokens

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
-from entailor.config.experiment import BudgetSettings
+from entailor.config.parts import BudgetSettings
 from entailor.data.example import Split
 from entailor.engine.choosing import merit
 from entailor.engine.stopping import RunContext

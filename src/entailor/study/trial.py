@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from entailor.classifiers.base import Encoded, PromptedClassifier
-from entailor.config.experiment import ModelSettings, PromptSettings
+from entailor.config.parts import ModelSettings, PromptSettings
 from entailor.data.example import Example, Split
 from entailor.engine.batching import SCORING_TOKENS
 from entailor.engine.checkpoint import CheckpointStore, Saving, Snapshot

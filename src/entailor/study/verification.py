@@ -11,8 +11,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from entailor.config.experiment import Priorities, parse_settings
+from entailor.config.experiment import parse_settings
 from entailor.config.overrides import read_checked_yaml
+from entailor.config.parts import Priorities
 from entailor.data.example import Example
 from entailor.data.in_memory import FOLDER as IN_MEMORY_FOLDER
 from entailor.engine.scorer import score

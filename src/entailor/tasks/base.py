@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from functools import cached_property
 
-from entailor.config.experiment import PromptSettings
+from entailor.config.parts import PromptSettings
 from entailor.data.example import Example
 from entailor.data.labels import listed, visible
 from entailor.errors import LabelError, near_miss

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from entailor.config.experiment import PromptSettings
+from entailor.config.parts import PromptSettings
 from entailor.data.example import Example
 from entailor.errors import ConfigError, near_miss
 from entailor.tasks.foreign import ForeignError
