@@ -38,7 +38,8 @@ from entailor.runs.lock import OWNER_FILE, lock_run
 from entailor.runs.record import RunRecord
 from entailor.shipping.restoring import load_classifier
 from entailor.study.compare import compare
-from entailor.study.trial import TrialPlan, run_trial
+from entailor.study.trial import run_trial
+from entailor.study.trial_plan import TrialPlan
 
 
 @pytest.fixture(autouse=True)

@@ -19,7 +19,8 @@ from entailor.engine.stopping import RunContext, Stopped, StopSwitch
 from entailor.methods import TrainedMethod, build_method, registered_methods
 from entailor.runs.integrity import checksums
 from entailor.runs.record import RunRecord
-from entailor.study.trial import TrialPlan, run_trial
+from entailor.study.trial import run_trial
+from entailor.study.trial_plan import TrialPlan
 
 FAST = {
     "num_train_epochs": 2.0,

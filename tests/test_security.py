@@ -20,7 +20,8 @@ from entailor.runs.files import read_json, write_json
 from entailor.runs.redaction import HIDDEN, without_secrets
 from entailor.shipping.inference import harmless
 from entailor.shipping.restoring import load_classifier
-from entailor.study.trial import TrialPlan, run_trial
+from entailor.study.trial import run_trial
+from entailor.study.trial_plan import TrialPlan
 
 SPLIT = Split(*(tuple(make_examples(count, seed=count)) for count in (12, 6, 6)))
 

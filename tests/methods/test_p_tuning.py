@@ -10,7 +10,8 @@ from entailor.data.example import Example, Split
 from entailor.errors import MethodError, ModelError
 from entailor.methods import build_method
 from entailor.shipping.restoring import load_classifier
-from entailor.study.trial import TrialPlan, run_trial
+from entailor.study.trial import run_trial
+from entailor.study.trial_plan import TrialPlan
 from entailor.tasks import Task
 
 N = 5

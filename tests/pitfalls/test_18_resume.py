@@ -13,7 +13,8 @@ from entailor.data.example import Split
 from entailor.engine.stopping import UNATTENDED, RunContext, Stopped, StopSwitch
 from entailor.methods import build_method
 from entailor.runs.integrity import checksums
-from entailor.study.trial import TrialPlan, run_trial
+from entailor.study.trial import run_trial
+from entailor.study.trial_plan import TrialPlan
 
 
 def test_usual_weights_alone_do_not_go_on_where_training_stopped():

@@ -24,7 +24,7 @@ from entailor.report.effort import effort_lines, estimate_lines
 from entailor.runs.files import write_text
 from entailor.study.compare import Comparison, compare, estimate
 from entailor.study.estimate import CandidateCost, Work, cost_of, estimate_candidates
-from entailor.study.trial import TrialPlan
+from entailor.study.trial_plan import TrialPlan
 
 FACTS = ModelFacts(
     tokens=40,

@@ -22,7 +22,8 @@ from entailor.runs.files import write_text
 from entailor.runs.layout import RunFolder
 from entailor.study.compare import Comparison, compare
 from entailor.study.learning_curve import LEAST_STEPS, plan_points
-from entailor.study.trial import TrialPlan, run_trial
+from entailor.study.trial import run_trial
+from entailor.study.trial_plan import TrialPlan
 
 
 @pytest.fixture(autouse=True)

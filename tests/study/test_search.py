@@ -23,7 +23,8 @@ from entailor.runs.layout import RunFolder
 from entailor.runs.record import CurvePoint, RunRecord
 from entailor.study.compare import compare
 from entailor.study.search import expected_share, search_candidates, search_document, search_ranges, with_settings
-from entailor.study.trial import TrialPlan, train_only
+from entailor.study.trial import train_only
+from entailor.study.trial_plan import TrialPlan
 from entailor.tasks import Task
 
 

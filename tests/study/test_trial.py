@@ -21,7 +21,8 @@ from entailor.methods.full_finetuning import FullFinetuning
 from entailor.models.precision import PrecisionChoice
 from entailor.runs.record import NO_MODEL, RunRecord
 from entailor.shipping.restoring import load_classifier
-from entailor.study.trial import TrialPlan, run_trial
+from entailor.study.trial import run_trial
+from entailor.study.trial_plan import TrialPlan
 from entailor.tasks import Task
 
 FAST = {"num_train_epochs": 1, "per_device_train_batch_size": 8}

@@ -29,7 +29,8 @@ from entailor.study.prepare import Prepared, prepare
 from entailor.study.results import Comparison
 from entailor.study.search import search_candidates, search_document
 from entailor.study.test_access import AccessLog, choice_name, choice_of, log_test_access
-from entailor.study.trial import TrialPlan, discard_leftovers, run_trial
+from entailor.study.trial import discard_leftovers, run_trial
+from entailor.study.trial_plan import TrialPlan
 
 HOW_FILES_ARE_READ = frozenset(
     ("external", "label_names", "no_gold", "delimiter", "encoding", "max_bytes", "max_rows", "max_labels")

@@ -23,9 +23,10 @@ from entailor.models.memory import resident_bytes
 from entailor.runs.files import read_checked_json, write_checked_json
 from entailor.runs.layout import RunFolder
 from entailor.runs.record import NO_MODEL, RunRecord
+from entailor.study.finished import LATENCY_EXAMPLES, RELOAD_EXAMPLES
 from entailor.study.learning_curve import PointPlan
 from entailor.study.search import expected_share, is_tunable
-from entailor.study.trial import LATENCY_EXAMPLES, RELOAD_EXAMPLES, TrialPlan
+from entailor.study.trial_plan import TrialPlan
 
 ESTIMATE_VERSION = 5
 RANGE = 3.0

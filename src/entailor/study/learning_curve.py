@@ -20,7 +20,8 @@ from entailor.methods import Method, TrainedMethod
 from entailor.runs.layout import RunFolder
 from entailor.runs.record import RunRecord
 from entailor.study.test_access import AccessLog, choice_name
-from entailor.study.trial import TrialPlan, discard_leftovers, run_trial
+from entailor.study.trial import discard_leftovers, run_trial
+from entailor.study.trial_plan import TrialPlan
 from entailor.tasks import Task
 
 # A handful of labels gives a handful of steps an epoch, too few to train anything. Small samples are skipped more

@@ -22,7 +22,7 @@ from entailor.models.sizes import required_size, text_size
 from entailor.runs.files import write_checked_json
 from entailor.runs.layout import RunFolder
 from entailor.runs.record import NO_MODEL
-from entailor.study.trial import TrialPlan
+from entailor.study.trial_plan import TrialPlan
 from entailor.tasks import Task
 from entailor.tasks.templates import with_template_text
 

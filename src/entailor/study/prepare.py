@@ -37,7 +37,7 @@ from entailor.runs.record import RunRecord
 from entailor.runs.trial_folder import clear_trial
 from entailor.study.external import check_external, known_external
 from entailor.study.plan import build_candidate, plan_trials, resolve
-from entailor.study.trial import TrialPlan
+from entailor.study.trial_plan import TrialPlan
 from entailor.tasks import Task
 
 HOW_FILES_ARE_READ = frozenset(

@@ -33,7 +33,8 @@ from entailor.runs.integrity import disk_trouble
 from entailor.runs.layout import RunFolder
 from entailor.runs.record import CurvePoint
 from entailor.runs.redaction import without_secrets
-from entailor.study.trial import TrialPlan, discard_leftovers, train_only
+from entailor.study.trial import discard_leftovers, train_only
+from entailor.study.trial_plan import TrialPlan
 from entailor.tasks import Task
 
 STUDY_FILE = "study.json"

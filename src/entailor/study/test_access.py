@@ -19,7 +19,7 @@ from entailor.errors import RunError
 from entailor.runs.documents import well_formed
 from entailor.runs.files import read_checked_json, write_checked_json
 from entailor.runs.record import RunRecord
-from entailor.study.trial import TrialPlan
+from entailor.study.trial_plan import TrialPlan
 
 ACCESS_LOG_VERSION = 2
 

@@ -6,7 +6,7 @@ import gc
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,29 +16,28 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from entailor.classifiers.base import Encoded, PromptedClassifier
-from entailor.config.parts import ModelSettings, PromptSettings
 from entailor.data.example import Example, Split
-from entailor.engine.batching import SCORING_TOKENS
 from entailor.engine.checkpoint import CheckpointStore, Saving, Snapshot
 from entailor.engine.memory import is_out_of_memory
 from entailor.engine.meter import Meter, peak_gpu_memory_bytes, peak_memory_bytes, reset_peak_memory
-from entailor.engine.scorer import collect_features, run_without_gradients, score
+from entailor.engine.scorer import collect_features, score
 from entailor.engine.stopping import UNATTENDED, RunContext
 from entailor.engine.training import Runtime, TrainingData, TrainingResult, seed_everything
 from entailor.errors import DivergedError, EntailorError, MethodError, RunError, TrainingError
 from entailor.evaluation.calibration import fit_temperature
 from entailor.events import Event
-from entailor.methods import Classifier, FittedClassifier, Method, TrainedMethod
+from entailor.methods import Classifier, FittedClassifier, TrainedMethod
 from entailor.models.memory import resident_bytes
-from entailor.models.precision import PrecisionChoice
 from entailor.runs.files import write_json, write_text
 from entailor.runs.integrity import disk_trouble
 from entailor.runs.ownership import remove_files
-from entailor.runs.record import Costs, CurvePoint, Prediction, RunRecord
+from entailor.runs.record import Costs, CurvePoint, RunRecord
 from entailor.runs.redaction import without_secrets
 from entailor.runs.trial_folder import CHECKPOINT_FOLDER, WRITTEN_FILE, clear_trial, saved_folder
-from entailor.shipping.restoring import CLASSIFIER_FILE, CLASSIFIER_VERSION, FP32, learned_folder, load_classifier
+from entailor.shipping.restoring import CLASSIFIER_FILE, FP32, learned_folder
+from entailor.study.finished import describe_classifier, latency_of, predictions_of, prompts_of, save_and_reload
 from entailor.study.identity import training_identity
+from entailor.study.trial_plan import TrialPlan
 from entailor.tasks import Task
 
 if TYPE_CHECKING:
@@ -46,58 +45,6 @@ if TYPE_CHECKING:
 
 LAST_GOOD_FOLDER = "last_good"
 RESTART_SEED_STEP = 1000
-LATENCY_EXAMPLES = 40
-RELOAD_EXAMPLES = 16
-# Scores agree within this whatever the batching, and after saving and loading (log-probabilities).
-SCORE_TOLERANCE = 1e-4
-
-
-@dataclass(frozen=True)
-class TrialPlan:
-    """What one trial is: a candidate of the experiment and a seed.
-
-    Attributes:
-        candidate: its name.
-        method: its settings.
-        model: the model as the user named it, or "none" for methods without one.
-        seed: of initialisation, data order and dropout.
-        settings: how the model is loaded.
-        prompt: how a decoder is asked.
-        precision: arithmetic of training, chosen once a run; None for methods without a model.
-        restarts: how often a collapsed training is started again.
-        scoring_batch_tokens: tokens of one scoring batch.
-        keep: whether the classifier is saved and proven to load; points of a learning curve keep their scores alone.
-        checkpoint_steps: optimizer steps between two checkpoints, or None; changes no result.
-        checkpoint_minutes: minutes between two checkpoints, or None; changes no result.
-    """
-
-    candidate: str
-    method: Method
-    model: str
-    seed: int
-    settings: ModelSettings
-    precision: PrecisionChoice | None = None
-    prompt: PromptSettings = field(default_factory=PromptSettings)
-    restarts: int = 1
-    scoring_batch_tokens: int = SCORING_TOKENS
-    keep: bool = True
-    checkpoint_steps: int | None = None
-    checkpoint_minutes: float | None = None
-
-    def decisive(self) -> dict[str, Any]:
-        """Return what decides the result: all but how often a training is saved."""
-        return {
-            "candidate": self.candidate,
-            "method": self.method.name,
-            "hyperparameters": self.method.model_dump(mode="json"),
-            "model": self.model,
-            "seed": self.seed,
-            "settings": self.settings.model_dump(mode="json"),
-            "prompt": self.prompt.model_dump(mode="json"),
-            "precision": self.precision.precision if self.precision else None,
-            "restarts": self.restarts,
-            "scoring_batch_tokens": self.scoring_batch_tokens,
-        }
 
 
 def run_trial(
@@ -247,7 +194,8 @@ class _Trial:
         classifier = self._learn()
         self._note(*classifier.notes())
         saved = self.folder / learned_folder(self.plan.method)
-        self._note_prompts(classifier)
+        if (prompts := prompts_of(classifier, self.task, self.split.validation)) is not None:
+            self.provenance["prompts"] = prompts
         validation_EL = self._score_validation(classifier)
         logprobs_EL = self._score_test(classifier)
         # the peak is read before the reload check, which holds a second model for a moment
@@ -255,7 +203,11 @@ class _Trial:
         if not whole_peak:
             self._note("peak memory is that of the whole process: this system cannot reset it")
         if self.plan.keep:
-            self._save_and_reload(classifier, saved)
+            self.observer.stage("save")
+            description = describe_classifier(self.plan, self.task, self.provenance)
+            self.provenance["reload_gap"] = save_and_reload(
+                classifier, self.folder, saved.name, description, self.split.validation
+            )
         trainable, stored, total = classifier.parameter_counts()
         seconds = self.meter.seconds
         seen = self.training.examples_seen
@@ -266,7 +218,7 @@ class _Trial:
             evaluate_seconds=seconds["evaluate"],
             train_examples_per_second=seen / self.training.train_seconds if self.training.train_seconds else None,
             test_examples_per_second=len(self.split.test) / seconds["test"],
-            **(self._latency(classifier) if self.plan.keep else {}),
+            **(latency_of(classifier, self.split.validation) if self.plan.keep else {}),
             peak_memory_bytes=memory,
             peak_gpu_memory_bytes=peak_gpu_memory_bytes(),
             trainable_parameters=trainable,
@@ -282,9 +234,9 @@ class _Trial:
             events=self._events(),
             provenance=self.provenance,
             curve=tuple(self.training.curve),
-            predictions=self._predictions(self.split.test, logprobs_EL, texts=True),
+            predictions=predictions_of(self.split.test, logprobs_EL, self.task.labels, texts=True),
             temperature=fit_temperature(np.exp(validation_EL), np.array(self.task.targets(self.split.validation))),
-            validation_predictions=self._predictions(self.split.validation, validation_EL, texts=False),
+            validation_predictions=predictions_of(self.split.validation, validation_EL, self.task.labels, texts=False),
         )
 
     def failed(self, error: Exception, text: str) -> RunRecord:
@@ -481,21 +433,6 @@ class _Trial:
             logprobs_EL = score(classifier, inputs, limit, self.observer, "validation")
             self._note(*classifier.calibrate(logprobs_EL, np.array(self.task.targets(self.split.validation))))
 
-    def _note_prompts(self, classifier: Classifier) -> None:
-        """Keep the exact prompt of one validation example of each label, for the report."""
-        from entailor.models.prompts import PromptEncoder
-
-        encoder = getattr(classifier, "text_encoder", None)
-        if not isinstance(encoder, PromptEncoder):
-            return
-        firsts = {row.label: row for row in reversed(self.split.validation)}
-        examples = [firsts[label] for label in self.task.labels if label in firsts]
-        items: Sequence[Any] = classifier.encode(examples)
-        self.provenance["prompts"] = [
-            {"label": row.label, "id": row.id, **encoder.shown(item, self.task.index_of(str(row.label)))}
-            for row, item in zip(examples, items, strict=True)
-        ]
-
     def _score_test(self, classifier: Classifier) -> NDArray[np.float64]:
         inputs = self._encode(classifier, self.split.test)
         self.truncated_share = len({item.example_index for item in inputs if item.truncated}) / max(
@@ -520,68 +457,3 @@ class _Trial:
         inputs = self._encode(classifier, self.split.validation)
         with self.meter.measure("evaluate"):
             return score(classifier, inputs, self.plan.scoring_batch_tokens)
-
-    def _predictions(
-        self, examples: Sequence[Example], logprobs_EL: NDArray[np.float64], *, texts: bool
-    ) -> tuple[Prediction, ...]:
-        return tuple(
-            Prediction(
-                id=row.id,
-                label=str(row.label),
-                probabilities=dict(zip(self.task.labels, (float(p) for p in np.exp(logprobs_L)), strict=True)),
-                group=row.group,
-                text=row.text if texts else "",
-                text_pair=row.text_pair if texts else None,
-            )
-            for row, logprobs_L in zip(examples, logprobs_EL, strict=True)
-        )
-
-    def _latency(self, classifier: Classifier) -> dict[str, float]:
-        """Time single examples of validation, text to logits, after three to warm up."""
-        examples = self.split.validation[: LATENCY_EXAMPLES + 3]
-        times, run = [], run_without_gradients(classifier)
-        for example in examples:
-            begin = time.perf_counter()
-            run(classifier.encode([example])[:1])
-            times.append(1000 * (time.perf_counter() - begin))
-        kept = times[3:] or times
-        return {"latency_p50_ms": float(np.percentile(kept, 50)), "latency_p95_ms": float(np.percentile(kept, 95))}
-
-    def _save_and_reload(self, classifier: Classifier, saved: Path) -> None:
-        """Save, load the saved files afresh, and compare scores: a head left out would show here."""
-        self.observer.stage("save")
-        with saved_folder(self.folder, saved.name) as scratch:
-            classifier.save(scratch)
-        write_json(self.folder / CLASSIFIER_FILE, describe_classifier(self.plan, self.task, self.provenance))
-        sample = self.split.validation[:RELOAD_EXAMPLES]
-        limit = self.plan.scoring_batch_tokens
-        restored = load_classifier(self.folder, trust_remote_code=self.plan.settings.trust_remote_code)
-        first = score(classifier, classifier.encode(sample), limit)
-        second = score(restored, restored.encode(sample), limit)
-        gap = float(np.abs(first - second).max())
-        if gap > SCORE_TOLERANCE:
-            raise TrainingError(
-                f"{self.plan.candidate}: the saved classifier gives other scores than the trained one (by {gap:.2g}). "
-                "Some trained tensor is not saved; please report this with the experiment.yaml"
-            )
-        self.provenance["reload_gap"] = gap
-
-
-def describe_classifier(plan: TrialPlan, task: Task, provenance: dict[str, Any]) -> dict[str, Any]:
-    """Return what :func:`load_classifier` needs to know."""
-    return {
-        "version": CLASSIFIER_VERSION,
-        "method": plan.method.name,
-        "hyperparameters": plan.method.model_dump(mode="json"),
-        "candidate": plan.candidate,
-        "model": plan.model,
-        "model_settings": plan.settings.model_dump(mode="json"),
-        "prompt": plan.prompt.model_dump(mode="json"),
-        "weights_sha256": provenance.get("weights_sha256"),
-        "model_files": provenance.get("model_files"),
-        "labels": list(task.labels),
-        "is_pair": task.is_pair,
-        "date": task.day.isoformat(),
-        "seed": provenance.get("seed_used", plan.seed),
-        "scoring_batch_tokens": plan.scoring_batch_tokens,
-    }

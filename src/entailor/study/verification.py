@@ -26,7 +26,7 @@ from entailor.runs.layout import RunFolder
 from entailor.runs.record import Prediction, RunRecord, check_trial_files
 from entailor.runs.trial_folder import RECORD_FILE
 from entailor.shipping.restoring import load_classifier, read_saved
-from entailor.study.trial import SCORE_TOLERANCE
+from entailor.study.finished import SCORE_TOLERANCE
 
 CHECKED_WHERE_THERE = (".entailor.json", "estimate.json", "tuning/*/*/study.json", "trials/*/*/*/external/*.json")
 SAME_DATA = "Give `compare` the same data again"

@@ -1,0 +1,132 @@
+"""What is kept of a finished classifier: its answers, its time, its prompts, and files that are proven to load."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from entailor.classifiers.base import Classifier
+from entailor.data.example import Example
+from entailor.engine.scorer import run_without_gradients, score
+from entailor.errors import TrainingError
+from entailor.runs.files import write_json
+from entailor.runs.record import Prediction
+from entailor.runs.trial_folder import saved_folder
+from entailor.shipping.restoring import CLASSIFIER_FILE, CLASSIFIER_VERSION, load_classifier
+from entailor.study.trial_plan import TrialPlan
+from entailor.tasks import Task
+
+LATENCY_EXAMPLES = 40
+RELOAD_EXAMPLES = 16
+# Scores agree within this whatever the batching, and after saving and loading (log-probabilities).
+SCORE_TOLERANCE = 1e-4
+
+
+def prompts_of(classifier: Classifier, task: Task, validation: Sequence[Example]) -> list[dict[str, Any]] | None:
+    """Return the exact prompt of one validation example of each label, for the report; None without prompts."""
+    from entailor.models.prompts import PromptEncoder
+
+    encoder = getattr(classifier, "text_encoder", None)
+    if not isinstance(encoder, PromptEncoder):
+        return None
+    firsts = {example.label: example for example in reversed(validation)}
+    examples = [firsts[label] for label in task.labels if label in firsts]
+    items: Sequence[Any] = classifier.encode(examples)
+    return [
+        {"label": example.label, "id": example.id, **encoder.shown(item, task.index_of(str(example.label)))}
+        for example, item in zip(examples, items, strict=True)
+    ]
+
+
+def predictions_of(
+    examples: Sequence[Example], logprobs_EL: NDArray[np.float64], labels: Sequence[str], *, texts: bool
+) -> tuple[Prediction, ...]:
+    """Return what a record holds of each example.
+
+    Args:
+        examples: that were scored.
+        logprobs_EL: of the labels.
+        labels: in their order.
+        texts: keep the texts as well.
+    """
+    return tuple(
+        Prediction(
+            id=example.id,
+            label=str(example.label),
+            probabilities=dict(zip(labels, (float(p) for p in np.exp(logprobs_L)), strict=True)),
+            group=example.group,
+            text=example.text if texts else "",
+            text_pair=example.text_pair if texts else None,
+        )
+        for example, logprobs_L in zip(examples, logprobs_EL, strict=True)
+    )
+
+
+def latency_of(classifier: Classifier, validation: Sequence[Example]) -> dict[str, float]:
+    """Time single examples, text to logits, after three to warm up; milliseconds."""
+    times, run = [], run_without_gradients(classifier)
+    for example in validation[: LATENCY_EXAMPLES + 3]:
+        begin = time.perf_counter()
+        run(classifier.encode([example])[:1])
+        times.append(1000 * (time.perf_counter() - begin))
+    kept = times[3:] or times
+    return {"latency_p50_ms": float(np.percentile(kept, 50)), "latency_p95_ms": float(np.percentile(kept, 95))}
+
+
+def save_and_reload(
+    classifier: Classifier, folder: Path, saved: str, description: dict[str, Any], validation: Sequence[Example]
+) -> float:
+    """Save, load the saved files afresh, and compare scores: a head left out would show here.
+
+    Args:
+        classifier: in evaluation mode.
+        folder: the trial's.
+        saved: name of the folder in it that takes the weights.
+        description: as :func:`describe_classifier` gives it.
+        validation: the first of these are scored.
+
+    Returns:
+        The largest difference of a log-probability.
+
+    Raises:
+        TrainingError: it is more than rounding.
+    """
+    with saved_folder(folder, saved) as scratch:
+        classifier.save(scratch)
+    write_json(folder / CLASSIFIER_FILE, description)
+    sample, limit = validation[:RELOAD_EXAMPLES], description["scoring_batch_tokens"]
+    restored = load_classifier(folder, trust_remote_code=description["model_settings"]["trust_remote_code"])
+    first = score(classifier, classifier.encode(sample), limit)
+    second = score(restored, restored.encode(sample), limit)
+    gap = float(np.abs(first - second).max())
+    if gap > SCORE_TOLERANCE:
+        raise TrainingError(
+            f"{description['candidate']}: the saved classifier gives other scores than the trained one (by {gap:.2g}). "
+            "Some trained tensor is not saved; please report this with the experiment.yaml"
+        )
+    return gap
+
+
+def describe_classifier(plan: TrialPlan, task: Task, provenance: dict[str, Any]) -> dict[str, Any]:
+    """Return what :func:`load_classifier` needs to know."""
+    return {
+        "version": CLASSIFIER_VERSION,
+        "method": plan.method.name,
+        "hyperparameters": plan.method.model_dump(mode="json"),
+        "candidate": plan.candidate,
+        "model": plan.model,
+        "model_settings": plan.settings.model_dump(mode="json"),
+        "prompt": plan.prompt.model_dump(mode="json"),
+        "weights_sha256": provenance.get("weights_sha256"),
+        "model_files": provenance.get("model_files"),
+        "labels": list(task.labels),
+        "is_pair": task.is_pair,
+        "date": task.day.isoformat(),
+        "seed": provenance.get("seed_used", plan.seed),
+        "scoring_batch_tokens": plan.scoring_batch_tokens,
+    }
