@@ -22,7 +22,8 @@ from entailor.runs.files import read_checked_json, write_checked_json, write_tex
 from entailor.runs.layout import RunFolder
 from entailor.runs.record import CurvePoint, RunRecord
 from entailor.study.compare import compare
-from entailor.study.search import expected_share, search_candidates, search_document, search_ranges, with_settings
+from entailor.study.sampler import expected_share, search_ranges
+from entailor.study.search import search_candidates, search_document, with_settings
 from entailor.study.trial import train_only
 from entailor.study.trial_plan import TrialPlan
 from entailor.tasks import Task

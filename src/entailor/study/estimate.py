@@ -25,7 +25,8 @@ from entailor.runs.layout import RunFolder
 from entailor.runs.record import NO_MODEL, RunRecord
 from entailor.study.finished import LATENCY_EXAMPLES, RELOAD_EXAMPLES
 from entailor.study.learning_curve import PointPlan
-from entailor.study.search import expected_share, is_tunable
+from entailor.study.sampler import expected_share
+from entailor.study.search import is_tunable
 from entailor.study.trial_plan import TrialPlan
 
 ESTIMATE_VERSION = 5
