@@ -8,6 +8,7 @@ import torch
 from tests.conftest import FP32, make_examples, reseal
 
 from entailor.cli import app as cli
+from entailor.cli.arguments import read_experiment
 from entailor.config.parts import ModelSettings
 from entailor.data.example import Split
 from entailor.errors import ConfigError, EntailorError, MethodError, ModelError, RunError
@@ -132,15 +133,15 @@ def test_an_experiment_file_does_not_either(text, tmp_path):
     with pytest.raises(
         ConfigError, match=r"would run code that comes with the checkpoint.*model\.trust_remote_code=true"
     ):
-        cli._experiment(tmp_path / "a.yaml", {}, [])
+        read_experiment(tmp_path / "a.yaml", {}, [])
     with pytest.raises(ConfigError, match="would run code"):
-        cli._experiment(tmp_path / "a.yaml", {}, ["model.trust_remote_code=false"])
-    assert cli._experiment(tmp_path / "a.yaml", {}, ["model.trust_remote_code=true"])
+        read_experiment(tmp_path / "a.yaml", {}, ["model.trust_remote_code=false"])
+    assert read_experiment(tmp_path / "a.yaml", {}, ["model.trust_remote_code=true"])
 
 
 def test_a_list_of_methods_may_hold_settings(tmp_path):
     (tmp_path / "a.yaml").write_text("methods: [majority, {lora: {r: 3}}]")
-    assert cli._experiment(tmp_path / "a.yaml", {}, []).methods["lora"]["r"] == 3
+    assert read_experiment(tmp_path / "a.yaml", {}, []).methods["lora"]["r"] == 3
 
 
 SECRETS = ("hf_abcdefghijklmnopqrstuvwxyz", "a-password-of-the-index", "value-of-a-token-variable")

@@ -34,7 +34,7 @@ app.add_typer(models_app, name="models")
 
 for command in (compare, train, evaluate, predict, validate, report, merge, export, serve, verify, diff, env):
     app.command()(command)
-app.command()(config_schema)
+app.command("config-schema")(config_schema)
 models_app.command("list")(models_list)
 models_app.command("pull")(models_pull)
 
