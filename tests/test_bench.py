@@ -37,7 +37,10 @@ def test_every_method_is_measured_in_both_precisions(tiny_model, nli_split, csv_
         assert (result.fastest_precision[one.method] == one.precision) == (one.train_examples_per_second == best)
     machine = result.machine
     assert min(machine.fp32_gflops, machine.bf16_gflops, machine.memory_gigabytes_per_second) > 0
-    assert said == ["matrix products and memory", *(f"{one.method} in {one.precision}" for one in result.methods)]
+    assert said == [
+        "measuring matrix products and memory",
+        *(f"measuring {one.method} in {one.precision}" for one in result.methods),
+    ]
     text = bench_text(result)
     assert text.count("*") == 3
     assert "lora" in text

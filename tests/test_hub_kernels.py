@@ -88,6 +88,8 @@ def test_no_command_uses_a_package_that_fetches_code(planted, tiny_model, tmp_pa
         "predict": f"predict --run run --input {test} --output new.csv",
         "validate": f"validate {data}",
         "merge": "merge --run run --output merged",
+        "export": "export --run run --format transformers,adapter --out exported --quiet",
+        "serve": "serve --help",  # it loads as predict does
         "report": "report --run run",
         "verify": "verify --run run",
         "diff": "diff run run",

@@ -256,13 +256,12 @@ def test_nothing_in_a_checkpoint_is_a_pickle(plan, nli_task, tmp_path):
 
 
 def test_a_disk_that_is_full_costs_the_checkpoint_and_not_the_training(plan, nli_task, tmp_path, monkeypatch):
-    from entailor.engine import checkpoint
 
     def full(tensors, path, metadata):
         Path(path).write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "save_file", full)
+    monkeypatch.setattr("safetensors.torch.save_file", full)
     chosen = replace(plan("lora"), checkpoint_steps=5)
     record, notes = gone_on(chosen, nli_task, tmp_path / "a")
     assert [note.partition(":")[0] for note in notes] == ["no checkpoint at step 5", "no checkpoint at step 10"]

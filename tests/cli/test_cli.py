@@ -27,35 +27,28 @@ from entailor.study.compare import Comparison
 ROOT = Path(__file__).parents[1].parent
 DATA = {"--config", "--train", "--validation", "--test", "--columns", "--delimiter", "--encoding", "--model", "--out"}
 SIZES = {"--max-train-examples", "--max-test-examples"}
+LABELLED = ("--columns", "--delimiter", "--encoding", "--label-names", "--no-gold")
 PLAN = {"--learning-curve", "--estimate-only"}
 VERBS = {
     (): {"--version", "--debug"},
     ("compare",): {*DATA, *SIZES, *PLAN, "--methods", "--seeds", "--external", "--json", "--quiet"},
     ("train",): {*DATA, *SIZES, "--method", "--seed", "--json", "--quiet"},
     ("export",): {"--run", "--format", "--out", "--margin", "--trust-remote-code", "--json", "--quiet"},
-    ("merge",): {
-        "--run",
-        "--output",
-        "--test",
-        "--columns",
-        "--delimiter",
-        "--encoding",
-        "--trust-remote-code",
-        "--json",
-    },
+    ("merge",): {"--run", "--output", "--test", *LABELLED, "--trust-remote-code", "--json"},
     ("evaluate",): {
         "--run",
         "--test",
-        "--columns",
-        "--delimiter",
-        "--encoding",
-        "--label-names",
+        *LABELLED,
         "--config-name",
         "--split",
+        "--trust-remote-code",
         "--json",
         "--quiet",
-    }
-    | {"--trust-remote-code"},
+    },
+    ("serve",): {
+        *("--host", "--port", "--token-file", "--wait-ms", "--batch-tokens", "--max-queue", "--max-inputs"),
+        *("--max-characters", "--max-body-bytes", "--models-folder", "--trust-remote-code"),
+    },
     ("predict",): {
         *(
             "--run",

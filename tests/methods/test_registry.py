@@ -28,6 +28,7 @@ def test_every_file_that_defines_a_method_is_found():
         "p_tuning",
         "peft",
         "prefix_tuning",
+        "static_embedding",
     }
     assert list(registered_methods()) == sorted(registered_methods())
 

@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from tests.observers import listener
 from typer.testing import CliRunner
 
 from entailor.cli.app import app
 from entailor.config.experiment import DataSettings, Experiment
 from entailor.data.splits import load_data
 from entailor.errors import LabelError
-from entailor.study.compare import Observer, compare
+from entailor.study.compare import compare
 
 LABELS = ("no", "yes")
 
@@ -122,7 +123,7 @@ def external(experiment: Experiment, out: Path, source: str, **data: object):
     settings = experiment.data.model_copy(update={"external": (source,), **data})
     told: list[str] = []
     asked = experiment.model_copy(update={"data": settings, "out": str(out)})
-    return compare(asked, Observer(warn=told.append)).summary["external"][0], told
+    return compare(asked, listener(warn=told.append)).summary["external"][0], told
 
 
 def test_external_test_sets_say_it_too(experiment: Experiment, tmp_path: Path):

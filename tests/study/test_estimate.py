@@ -95,7 +95,7 @@ def test_what_prompts_share_is_not_counted_for_each(nli_experiment, nli_task, nl
 
 
 def test_twice_the_epochs_take_twice_the_training(nli_experiment, nli_task, nli_split, monkeypatch):
-    monkeypatch.setattr("entailor.engine.probe.single_steps", lambda *what: iter([0.5] * 10))
+    monkeypatch.setattr("entailor.engine.trainer.single_steps", lambda *what: iter([0.5] * 10))
     once, twice = (
         probe_candidate(plan_of(nli_experiment, "lora", r=2, num_train_epochs=epochs), nli_task, nli_split)
         for epochs in (1, 2)
@@ -140,7 +140,7 @@ def test_the_largest_batch_is_met_where_steps_are_slow(nli_experiment, nli_task,
             taken.append(max(len(data.train[row]) for batch in group for row in batch))
             yield 100.0
 
-    monkeypatch.setattr("entailor.engine.probe.single_steps", slow)
+    monkeypatch.setattr("entailor.engine.trainer.single_steps", slow)
     monkeypatch.setattr("entailor.study.estimate.STEPS_ALLOWANCE", 0.0)
     rows = list(nli_split.train)
     rows[5] = replace(rows[5], text="word " * 40)

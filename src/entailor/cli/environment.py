@@ -9,7 +9,6 @@ import typer
 
 from entailor.cli.options import AsJson, Quiet
 from entailor.cli.output import print_result
-from entailor.cli.progress import notes
 
 
 def models_list(as_json: AsJson = False) -> None:
@@ -96,6 +95,7 @@ def bench(
 
     from entailor.bench import DEFAULT_METHODS, bench_text
     from entailor.bench import bench as run_bench
+    from entailor.cli.progress import notes
     from entailor.config.experiment import DEFAULT_MODEL
 
     names = [name.strip() for name in methods.split(",") if name.strip()] if methods else DEFAULT_METHODS

@@ -24,7 +24,6 @@ from entailor.cli.options import (
     TrustCode,
 )
 from entailor.cli.output import print_result, remark
-from entailor.cli.progress import counting
 
 
 def evaluate(
@@ -47,6 +46,7 @@ def evaluate(
     """
     from dataclasses import asdict
 
+    from entailor.cli.progress import counting
     from entailor.data.readers import ReadOptions
     from entailor.evaluation.metrics import evaluate_record
     from entailor.report.tables import classification_report_text
@@ -91,6 +91,7 @@ def predict(
     quiet: Quiet = False,
 ) -> None:
     """Write label probabilities for every example of a file."""
+    from entailor.cli.progress import counting
     from entailor.data.readers import ReadOptions
     from entailor.shipping.inference import Confidence
     from entailor.shipping.inference import predict as predict_rows

@@ -11,12 +11,11 @@ from rich.markup import escape
 
 from entailor.cli.output import remark
 from entailor.events import Event, Observer, StageProgress, TrialFinished, TrialStarted
-from entailor.report.effort import estimate_lines
-from entailor.report.tables import duration, percent
-from entailor.runs.record import RunRecord
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
+
+    from entailor.runs.record import RunRecord
 
 TRUNCATION_ALARM = 0.1  # share of test texts from which on truncation is said at once and not in the report alone
 
@@ -69,6 +68,8 @@ def notes(*, quiet: bool) -> Observer:
 
 
 def _outcome(record: RunRecord, reused: bool) -> str:
+    from entailor.report.tables import duration, percent
+
     if record.status == "failed":
         return f"failed: {record.error}"
     right = sum(example.predicted == example.label for example in record.predictions)
@@ -80,6 +81,8 @@ def _outcome(record: RunRecord, reused: bool) -> str:
 
 def _alarms(record: RunRecord) -> list[str]:
     """Return what changes how a trial's accuracy is read, one line each."""
+    from entailor.report.tables import percent
+
     alarms = [event.text for event in record.events if event.severity == "warning"]
     if record.costs.truncated_share >= TRUNCATION_ALARM:
         alarms.append(
@@ -106,6 +109,8 @@ def _lines() -> Observer:
 
 
 def _show_estimate(expected: dict[str, Any], say: Callable[[str], None] = remark) -> None:
+    from entailor.report.effort import estimate_lines
+
     if expected["candidates"]:
         say("\n".join(estimate_lines(expected)))
 

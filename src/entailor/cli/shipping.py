@@ -11,7 +11,6 @@ import typer
 from entailor.cli.arguments import label_settings, mapping
 from entailor.cli.options import AsJson, Columns, Delimiter, Encoding, LabelNames, NoGold, Quiet, Run, TrustCode
 from entailor.cli.output import print_result
-from entailor.cli.progress import notes
 from entailor.errors import ConfigError
 
 
@@ -35,6 +34,7 @@ def merge(
     """
     from dataclasses import asdict
 
+    from entailor.cli.progress import notes
     from entailor.data.readers import ReadOptions
     from entailor.shipping.merging import merge as merge_run
 
@@ -54,7 +54,7 @@ def export(
     run: Run,
     formats: Annotated[
         str,
-        typer.Option("--format", help="transformers, adapter, sklearn, onnx, onnx-int8; several with commas."),
+        typer.Option("--format", help="Some of transformers, adapter, sklearn, onnx, onnx-int8."),
     ],
     out: Annotated[Path, typer.Option("--out", help="A new folder; with several formats one folder each in it.")],
     margin: Annotated[
@@ -71,6 +71,7 @@ def export(
     """
     from dataclasses import asdict
 
+    from entailor.cli.progress import notes
     from entailor.shipping.export import export as export_run
 
     names = [name.strip() for name in formats.split(",") if name.strip()]
@@ -97,7 +98,7 @@ def serve(
         typer.Argument(metavar="[NAME=]FOLDER...", help="A run (its recommended candidate), a trial or an export."),
     ],
     host: Annotated[str, typer.Option("--host", help="Address to bind; 0.0.0.0 is every one.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", help="0 takes any free one.")] = 8000,
+    port: Annotated[int, typer.Option("--port", help="Where to listen; 0 takes any free one.")] = 8000,
     token_file: Annotated[
         Path | None,
         typer.Option("--token-file", help="Holds the bearer token. Default: the variable ENTAILOR_SERVE_TOKEN."),

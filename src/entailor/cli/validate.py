@@ -11,7 +11,6 @@ import typer
 from entailor.cli.arguments import mapping, read_experiment
 from entailor.cli.options import AsJson, Columns, Config, Delimiter, Encoding, Overrides, Overwrite, Quiet, Train
 from entailor.cli.output import print_result
-from entailor.cli.progress import notes
 from entailor.errors import ConfigError
 
 
@@ -44,6 +43,7 @@ def validate(
     Repeated examples and leaks between files, wrong and contradicting labels, labels given away by one text or a word,
     imbalance, lengths, scripts. Nothing is changed.
     """
+    from entailor.cli.progress import notes
     from entailor.diagnostics.doctor import validate as validate_data
     from entailor.report.doctor import doctor_text
     from entailor.runs.outputs import check_output

@@ -20,7 +20,6 @@ from entailor.errors import ConfigError, DataError, RunError
 from entailor.evaluation.calibration import apply_temperature
 from entailor.events import SILENT, Observer
 from entailor.methods import Classifier
-from entailor.models.load import quiet_libraries
 from entailor.models.resolve.source import resolve_model
 from entailor.runs.documents import well_formed
 from entailor.runs.record import RECORD_FILE, read_json
@@ -154,6 +153,8 @@ class Predictor:
                     "checkpoint, or export again"
                 )
             base = str(found.path)
+        from entailor.models.load import quiet_libraries
+
         with well_formed(RunError, folder, "Export it again"), quiet_libraries():
             runtime = module.Runtime(folder, base)
         return cls(
