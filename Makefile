@@ -32,7 +32,7 @@ docs: $(READY)
 
 # The site, in build/site; a warning is an error. It has an environment of its own.
 site: $(SITE)/.ready
-	$(SITE)/bin/python docs/site.py
+	$(SITE)/bin/python docs/build_site.py
 
 # Builds the wheel and tries it in a bare environment: help, a comparison, one sentence from Python, a served answer.
 wheel: $(READY)
@@ -70,7 +70,8 @@ $(READY): requirements.lock pyproject.toml
 
 $(SITE)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(SITE)
-	$(SITE)/bin/pip install --quiet --disable-pip-version-check --editable ".[docs]"
+	$(SITE)/bin/pip install --quiet --disable-pip-version-check $$($(PYTHON) -c "import tomllib; \
+	    print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['docs'])")
 	touch $@
 
 clean:
