@@ -94,7 +94,9 @@ def test_what_does_not_fit_is_refused_with_what_would(load_tiny, little_room, mo
 
 @pytest.mark.skipif(torch.accelerator.is_available(), reason="is about a machine without a GPU")
 def test_a_gpu_that_is_not_there_is_refused(load_tiny):
-    with pytest.raises(ModelError, match=r"model\.device_map=cuda, but PyTorch finds no accelerator here\. Set it to auto or cpu"):
+    with pytest.raises(
+        ModelError, match=r"model\.device_map=cuda, but PyTorch finds no accelerator here\. Set it to auto or cpu"
+    ):
         load_tiny(device_map="cuda")
 
 
