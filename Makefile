@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check format docs audit kills fuzz hostile lock clean
+.PHONY: demo test test-gpu check format docs audit kills fuzz hostile lock clean
 
 demo: $(READY)
 	$(BIN)/entailor compare --config examples/demo.yaml --out runs/demo
@@ -12,6 +12,10 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/pytest -n auto --dist worksteal
+
+# Every method on a pretend accelerator, device mistakes planted in our code, and on a GPU where there is one.
+test-gpu: $(READY)
+	$(BIN)/python -m pytest tests/gpu tests/gpu/check_whole.py -rs
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -1,7 +1,7 @@
 """The process with the pretend accelerator: `python -m tests.gpu.child PART FOLDER` prints what it found as JSON.
 
-Parts: quick (every method, and faults: memory that runs out, a loss that is no number), whole (every training broken off
-as well), mistakes (those of `mistakes`, planted one by one), examples (the configurations of the origin).
+Parts: quick (every method, and faults: memory that runs out, a loss that is no number), whole (every training broken
+off as well), mistakes (those of `mistakes`, planted one by one), examples (the configurations of the origin).
 """
 
 import json

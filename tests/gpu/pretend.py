@@ -1,7 +1,7 @@
 """A pretend accelerator: finds on a CPU what code will do wrong on a GPU.
 
-Importing this registers the device `pretend` with PyTorch's private-use back end (experimental; tried on torch 2.13), so
-that `torch.accelerator` finds it. A tensor there holds a tensor of the CPU. Each operation
+Importing this registers the device `pretend` with PyTorch's private-use back end (experimental; tried on torch 2.13),
+so that `torch.accelerator` finds it. A tensor there holds a tensor of the CPU. Each operation
 
 - fails where tensors lie on two devices, as on CUDA;
 - fails where a float64 would be made, as on mps;
