@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SITE := $(VENV)-site
 
-.PHONY: demo test check format docs site wheel audit kills fuzz hostile lock clean
+.PHONY: demo test test-gpu check format docs site wheel audit kills fuzz hostile lock clean
 
 demo: $(READY)
 	$(BIN)/entailor compare --config examples/demo.yaml --out runs/demo
@@ -13,6 +13,10 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/pytest -n auto --dist worksteal
+
+# Every method on a pretend accelerator, device mistakes planted in our code, and on a GPU where there is one.
+test-gpu: $(READY)
+	$(BIN)/python -m pytest tests/gpu tests/gpu/check_whole.py -rs
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -1,4 +1,4 @@
-"""Every example can be read and built, and those of roberta-large run from end to end on a tiny model."""
+"""Every example can be read and built, and those of the origin run from end to end on a tiny model."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.conftest import make_examples
 
 from entailor import compare
 from entailor.config.experiment import Experiment, parse_settings
 from entailor.config.overrides import read_yaml
-from entailor.data.example import Example, Split
+from entailor.data.example import Example
 from entailor.methods import Method, TrainedMethod, build_method
+from entailor.study.compare import Comparison
 
 FOLDER = Path(__file__).parents[1] / "examples"
 EXAMPLES = sorted(FOLDER.glob("*.yaml"))
@@ -59,21 +61,32 @@ def test_the_origin_is_as_it_was_run() -> None:
     }
 
 
-@pytest.mark.parametrize("name", ["mnli_roberta_large_origin", "mnli_roberta_large_sound"])
-def test_roberta_examples_run_from_end_to_end(
-    name: str, tmp_path: Path, tiny_model: Callable[[str], Path], nli_split: Split
-) -> None:
+def run_on_tiny_model(name: str, model: Path, place: Path) -> Comparison:
+    """Run an example from end to end on a tiny model: its methods and settings, one seed, one epoch, 48 examples."""
+    place.mkdir(parents=True, exist_ok=True)
     values = read_yaml(FOLDER / f"{name}.yaml")
-    values["models"] = [str(tiny_model("roberta"))]
-    values["data"] = {part: write_rows(tmp_path / f"{part}.jsonl", rows) for part, rows in nli_split.parts()}
-    values["model"] = {"max_length": 48, "precision": "fp32"}
-    values |= {"seeds": [0], "restarts": 0, "out": str(tmp_path / "run")}
+    parts = {
+        "train": make_examples(48, seed=1),
+        "validation": make_examples(18, seed=2),
+        "test": make_examples(18, seed=3),
+    }
+    values["models"] = [str(model)]
+    values["data"] = {part: write_rows(place / f"{part}.jsonl", rows) for part, rows in parts.items()}
+    values["model"] = {**values["model"], "max_length": 160 if "llama" in name else 48, "precision": "fp32"}
+    values |= {"seeds": [0], "restarts": 0, "out": str(place / "run")}
     for settings in values["methods"].values():
         if "num_train_epochs" in settings:
             settings["num_train_epochs"] = 1
     experiment, _ = build(values)
-    run = compare(experiment)
-    assert {record.name for record in run.records} == set(experiment.methods)
+    return compare(experiment)
+
+
+@pytest.mark.parametrize("name", ["mnli_roberta_large_origin", "mnli_roberta_large_sound", "llama3_8b_origin"])
+def test_examples_of_the_origin_run_from_end_to_end(
+    name: str, tmp_path: Path, tiny_model: Callable[[str], Path]
+) -> None:
+    run = run_on_tiny_model(name, tiny_model("llama" if "llama" in name else "roberta"), tmp_path)
+    assert {record.name for record in run.records} == set(read_yaml(FOLDER / f"{name}.yaml")["methods"])
     assert [record.error for record in run.records] == [None] * len(run.records)
     assert {record.status for record in run.records} == {"complete"}
     assert run.folder.report_file.exists()

@@ -1,7 +1,7 @@
 """The process with the pretend accelerator: `python -m tests.gpu.child PART FOLDER` prints what it found as JSON.
 
-Parts: rounds (every method), mistakes (those of `mistakes`, planted one by one), faults (memory that runs out, a loss
-that is no number).
+Parts: quick (every method, and faults: memory that runs out, a loss that is no number), whole (every training broken
+off as well), mistakes (those of `mistakes`, planted one by one), examples (the configurations of the origin).
 """
 
 import json
@@ -14,12 +14,18 @@ from typing import Any
 import tests.gpu.pretend as pretend
 import torch
 from tests.gpu.mistakes import MISTAKES, Mistake, planted
-from tests.gpu.models import make_model
-from tests.gpu.rounds import ROUNDS, adapt, learn, play
+from tests.gpu.models import make_model, stand_in_for_4bit
+from tests.gpu.rounds import ROUNDS, TEST, TOKENS, adapt, learn, play
+from tests.test_examples import run_on_tiny_model
 
+from entailor.engine.scorer import score
 from entailor.errors import DivergedError
 
 warnings.simplefilter("ignore")
+
+
+RESUMED = ("lora", "p_tuning")
+"""The rounds of the quick part whose training is broken off; the whole part does so with all."""
 
 
 def folder_of(name: str, place: Path) -> Path:
@@ -47,36 +53,35 @@ def notice(mistake: Mistake, place: Path) -> list[str]:
 
 def faults(place: Path) -> dict[str, Any]:
     """What a training comes to where memory runs out, and where a loss is no number in the middle of an interval."""
-    name = "lora-classifier"
-    found: dict[str, Any] = {}
-    curves = []
-    for share in (None, 0.6):
-        method, classifier = adapt(name, folder_of(name, place))
-        method = method.model_copy(update={"lora_dropout": 0.0})
-        classifier = method.adapt(_backbone_again(name, place), classifier.task, 0)
-        if share is None:
-            pretend._reset_peak()
-            result = learn(method, classifier)
-        else:
-            with pretend.little_memory(share):
-                result = learn(method, classifier)
-            found["events"] = result.events
-        curves.append([point.train_loss for point in result.curve if point.train_loss is not None])
-    found["losses"] = curves
-    method, classifier = adapt(name, folder_of(name, place))
-    found["diverged"] = _diverges(method, classifier, at=5)
-    return found
+    name, plain = "lora-classifier", {"lora_dropout": 0.0}
+    method, classifier = adapt(name, folder_of(name, place), changes=plain)
+    torch.pretend.reset_peak_memory_stats()  # type: ignore[attr-defined]
+    curves = [learn(method, classifier).curve]
+    inputs = classifier.encode(TEST)
+    scores = [score(classifier, inputs, TOKENS)]
+    method, again = adapt(name, folder_of(name, place), changes=plain)
+    with pretend.little_memory(0.6):
+        result = learn(method, again)
+        scores.append(score(again, inputs, TOKENS))
+    curves.append(result.curve)
+    losses = [[point.train_loss for point in curve if point.train_loss is not None] for curve in curves]
+    method, broken = adapt(name, folder_of(name, place), changes=plain)
+    return {
+        "events": result.events,
+        "losses": losses,
+        "score_gap": float(abs(scores[0] - scores[1]).max()),
+        "diverged": _diverges(method, broken, at=5),
+    }
 
 
-def _backbone_again(name: str, place: Path) -> Any:
-    from tests.conftest import FP32
-    from tests.gpu.rounds import TASK
-
-    from entailor.config.parts import ModelSettings
-    from entailor.models.load import load_backbone
-    from entailor.models.resolve.source import resolve_model
-
-    return load_backbone(resolve_model(str(folder_of(name, place))), TASK, ModelSettings(), FP32, 0)
+def run_example(name: str, place: Path) -> dict[str, Any]:
+    """Run an example configuration on a tiny model of its architecture; return errors and memory by candidate."""
+    kind = "roberta" if "roberta" in name else "llama"
+    run = run_on_tiny_model(name, make_model(kind, place), place / f"{name}-data")
+    return {
+        record.name: {"error": record.error, "peak": record.costs and record.costs.peak_gpu_memory_bytes}
+        for record in run.records
+    }
 
 
 def _diverges(method: Any, classifier: Any, at: int) -> dict[str, Any]:
@@ -101,11 +106,14 @@ def _diverges(method: Any, classifier: Any, at: int) -> dict[str, Any]:
 
 def main(part: str, place: Path) -> dict[str, Any]:
     torch.set_num_threads(1)
-    if part == "rounds":
-        return {name: problems_of(name, place) for name in ROUNDS}
+    stand_in_for_4bit()
     if part == "mistakes":
         return {mistake.name: notice(mistake, place) for mistake in MISTAKES}
-    return faults(place)
+    if part == "examples":
+        return {name: run_example(name, place) for name in ("mnli_roberta_large_origin", "llama3_8b_origin")}
+    quick = part == "quick"
+    rounds = {name: problems_of(name, place, resume=not quick or name in RESUMED) for name in ROUNDS}
+    return {"rounds": rounds, "faults": faults(place)} if quick else {"rounds": rounds}
 
 
 if __name__ == "__main__":

@@ -193,7 +193,7 @@ MISTAKES = (
         "random state of the device not in the checkpoint",
         "models.device:random_states",
         "in accelerators()",
-        'in accelerators() if device.type == "cuda"',
+        'in [one for one in accelerators() if one.type == "cuda"]',
         "lora",
         resume=True,
     ),

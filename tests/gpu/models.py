@@ -1,9 +1,11 @@
-"""Tiny models for a process that is not pytest's."""
+"""Tiny models for a process that is not pytest's, and what stands in for layers in 4 bits."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from tests.conftest import DECODERS, make_config, make_decoder_config, make_decoder_tokenizer, make_tokenizer
+from torch import nn
 
 
 def make_model(kind: str, place: Path) -> Path:
@@ -24,3 +26,34 @@ def make_model(kind: str, place: Path) -> Path:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def stand_in_for_4bit() -> None:
+    """Let a model in 4 bits be loaded with the weights that its layers unpack to, in plain layers.
+
+    The kernels and tensors of bitsandbytes cannot lie on the pretend accelerator.
+    """
+    from bitsandbytes.functional import dequantize_4bit
+    from bitsandbytes.nn import Linear4bit
+
+    from entailor.models import load
+
+    plain_load = load.load_checkpoint
+
+    def load_checkpoint(auto_class: Any, path: Path, plan: Any, **options: Any) -> Any:
+        model, info = plain_load(auto_class, path, plan, **options)
+        if plan.parts[0].place == "cpu":
+            return model, info
+        for parent in list(model.modules()):
+            for name, layer in list(parent.named_children()):
+                if isinstance(layer, Linear4bit):
+                    plain = nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None)
+                    plain.weight = nn.Parameter(
+                        dequantize_4bit(layer.weight.data, layer.weight.quant_state).float(), requires_grad=False
+                    )
+                    if layer.bias is not None:
+                        plain.bias = layer.bias
+                    setattr(parent, name, plain)
+        return model, info
+
+    load.load_checkpoint = load_checkpoint

@@ -51,6 +51,7 @@ ROUNDS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "in_context": ("in_context", "llama", {}),
     "in_context-pmi": ("in_context", "gpt2", {"calibration": "pmi", "length_normalized": True, "num_fewshot": 0}),
     "lora-bf16": ("lora", "bert", {}),
+    "lora-nf4": ("lora", "qwen2", {}),
     "in_context-nearest": ("in_context", "llama", {"demonstrations": "nearest", "calibration": "contextual"}),
 }
 """Name to method, architecture and settings; `needs_backbone` methods that are not here fail the suite."""
@@ -129,15 +130,24 @@ class Watch:
             self.counter.update(outside)
 
 
-def adapt(name: str, folder: Path, seed: int = 0, *, saved: Path | None = None, **settings: Any) -> tuple[Any, Any]:
+def adapt(
+    name: str,
+    folder: Path,
+    seed: int = 0,
+    *,
+    saved: Path | None = None,
+    changes: dict[str, Any] | None = None,
+    **settings: Any,
+) -> tuple[Any, Any]:
     """Return method and classifier of a round, on whatever device the package chooses."""
     method_name, _, more = ROUNDS[name]
     fields = registered_methods()[method_name].model_fields
-    given = {key: value for key, value in (SETTINGS | more).items() if key in fields}
+    given = {key: value for key, value in (SETTINGS | more | (changes or {})).items() if key in fields}
     if more.get("demonstrations") == "nearest":
         given["retriever"] = str(folder.parent / "bert")
     method = build_method(method_name, given)
     whole = saved is not None and method.stores_whole_model
+    settings |= {"load_in_4bit": True} if name.endswith("-nf4") else {}
     options = ModelSettings(**settings, **({"head": "checkpoint"} if whole else {}))
     source = resolve_model(str(saved if whole else folder))
     backbone = load_backbone(source, TASK, options, FP32, seed, method.objective)

@@ -7,7 +7,8 @@ import pytest
 from tests.conftest import write_csv
 from tests.intents import INTENTS, make_intents
 
-from entailor.config.experiment import DataSettings, Experiment, ModelSettings
+from entailor.config.experiment import Experiment
+from entailor.config.parts import DataSettings, ModelSettings
 from entailor.study.compare import compare
 
 REPORT_BYTES = 3_000_000

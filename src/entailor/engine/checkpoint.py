@@ -169,7 +169,7 @@ def _flush(path: Path) -> None:
     """Make the disk hold a file's content, or a folder's names."""
     if path.is_dir() and os.name == "nt":
         return  # folders cannot be opened there
-    handle = os.open(path, os.O_RDONLY)
+    handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)  # Windows flushes what it may write
     try:
         os.fsync(handle)
     finally:

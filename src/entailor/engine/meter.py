@@ -35,7 +35,7 @@ def reset_peak_memory() -> bool:
     On Linux, writing 5 to clear_refs resets the high-water mark of resident memory (proc(5)). What earlier work has
     freed is given back first where the C library can (malloc_trim(3) of glibc), so that it does not count here.
     """
-    with suppress(OSError, AttributeError):
+    with suppress(OSError, AttributeError, TypeError):  # Windows has no library without a name
         ctypes.CDLL(None).malloc_trim(0)
     reset_peak_bytes()
     with suppress(OSError):
@@ -50,8 +50,18 @@ def peak_memory_bytes() -> int:
         for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
-    import resource
+    return whole_peak_bytes()
 
+
+def whole_peak_bytes() -> int:
+    """Return the most bytes resident since the process began, where the system has no peak that can be reset."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        import psutil
+
+        memory = psutil.Process().memory_info()
+        return int(getattr(memory, "peak_wset", memory.rss))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

@@ -40,6 +40,8 @@ _KINDS = {
     stat.S_IFBLK: "a device",
     stat.S_IFSOCK: "a socket",
 }
+# Windows knows neither of the first two, and turns line ends without the last.
+_AS_BYTES = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NONBLOCK", "O_BINARY"))
 # A text, or a bracket outside of one; a text that is not closed reaches to the end, so that nothing is read twice.
 _BRACKETS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[\]{}]', re.DOTALL)
 
@@ -52,7 +54,7 @@ def open_regular(path: Path) -> Iterator[BufferedReader]:
         OSError: it cannot be opened, or is no regular file; `strerror` says which.
     """
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        handle = os.open(path, _AS_BYTES)
     except ValueError as error:  # a null character, or half of a surrogate pair
         raise OSError(errno.EINVAL, f"not the name of a file: {error}", None) from None
     with os.fdopen(handle, "rb") as file:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import resource
 import sys
 import time
 from pathlib import Path
@@ -97,6 +96,16 @@ def through_pipeline(folder: Path, job: dict[str, Any], labels: list[str]) -> An
     return rows
 
 
+def peak_memory_bytes() -> int | None:
+    """Return the most bytes that were resident; None where the system does not say so without further packages."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
 def main() -> None:
     """Answer a job."""
     folder, job_file, found_file = map(Path, sys.argv[1:4])
@@ -107,7 +116,7 @@ def main() -> None:
     found["threads"] = with_threads(module, folder, job, job["base"])
     if job["pipeline"]:
         found["pipeline"] = through_pipeline(folder, job, runtime.labels)
-    found["peak_memory_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    found["peak_memory_bytes"] = peak_memory_bytes()
     found["imported"] = sorted({name.partition(".")[0] for name in sys.modules})
     found_file.write_text(json.dumps(found), encoding="utf-8")
 

@@ -1,0 +1,109 @@
+"""What Linux alone has is taken away, one thing at a time: the work goes on without it."""
+
+import ast
+import builtins
+import ctypes
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from entailor.engine import meter
+from entailor.runs import documents, environment
+from entailor.shipping import prover
+
+SOURCES = sorted((Path(__file__).parent.parent / "src").rglob("*.py"))
+LINUX_AND_MAC = {"fcntl", "grp", "pwd", "resource", "termios", "pty", "syslog"}
+NOT_ON_WINDOWS = {"fork", "getuid", "geteuid", "getpgid", "killpg", "setsid", "mkfifo", "chown", "sched_getaffinity"}
+SIGNALS_EVERYWHERE = {"SIGINT", "SIGTERM"}
+
+
+@pytest.fixture
+def no_proc(monkeypatch):
+    """Nothing below /proc and /sys, as on macOS and Windows."""
+    plain = {name: getattr(Path, name) for name in ("read_text", "write_text", "exists")}
+
+    def hidden(name):
+        def call(self, *args, **kwargs):
+            if self.as_posix().startswith(("/proc/", "/sys/")):
+                if name == "exists":
+                    return False
+                raise FileNotFoundError(self)
+            return plain[name](self, *args, **kwargs)
+
+        return call
+
+    for name in plain:
+        monkeypatch.setattr(Path, name, hidden(name))
+
+
+@pytest.fixture
+def no_resource(monkeypatch):
+    """The module `resource` cannot be imported, as on Windows."""
+    plain = builtins.__import__
+
+    def without(name, *args, **kwargs):
+        if name == "resource":
+            raise ImportError(name)
+        return plain(name, *args, **kwargs)
+
+    monkeypatch.delitem(sys.modules, "resource", raising=False)
+    monkeypatch.setattr(builtins, "__import__", without)
+
+
+@pytest.mark.parametrize("error", [TypeError, OSError, AttributeError], ids=lambda kind: kind.__name__)
+def test_a_c_library_that_gives_nothing_back(error, monkeypatch):
+    def no_library(name):
+        raise error("no library without a name")
+
+    monkeypatch.setattr(ctypes, "CDLL", no_library)
+    assert meter.reset_peak_memory() in (True, False)
+
+
+def test_peak_memory_without_proc(no_proc):
+    assert meter.reset_peak_memory() is False
+    assert meter.peak_memory_bytes() > 10 * 2**20
+
+
+def test_peak_memory_without_proc_and_resource(no_proc, no_resource):
+    assert meter.peak_memory_bytes() > 10 * 2**20
+    assert prover.peak_memory_bytes() is None
+
+
+def test_the_processor_and_free_memory_without_proc(no_proc):
+    from entailor.models.memory import free_memory_bytes
+
+    assert environment._cpu_name()
+    assert free_memory_bytes() > 0
+
+
+def test_memory_of_the_machine_without_sysconf(monkeypatch):
+    monkeypatch.delattr(os, "sysconf", raising=False)
+    assert environment._memory_bytes() is None
+
+
+def test_files_are_opened_with_what_windows_knows(tmp_path, monkeypatch):
+    for name in ("O_CLOEXEC", "O_NONBLOCK"):
+        monkeypatch.delattr(os, name, raising=False)
+    spec = importlib.util.spec_from_file_location("documents_there", documents.__file__)
+    there = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(there)
+    (tmp_path / "a.json").write_bytes(b'{"a": 1}\r\n')
+    assert there.read_bytes(tmp_path / "a.json") == b'{"a": 1}\r\n'
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
+def test_nothing_of_one_system_is_imported_or_called_without_a_way_out(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    guarded = {inner for node in ast.walk(tree) if isinstance(node, ast.Try) for inner in ast.walk(node)}
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Import, ast.ImportFrom)) and node not in guarded:
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+            assert not LINUX_AND_MAC & {name.partition(".")[0] for name in names}, f"{path}:{node.lineno}"
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            called = f"{node.value.id}.{node.attr}"
+            assert called not in {f"os.{name}" for name in NOT_ON_WINDOWS}, f"{path}:{node.lineno}: {called}"
+            if node.value.id == "signal" and node.attr.startswith("SIG"):
+                assert node.attr in SIGNALS_EVERYWHERE, f"{path}:{node.lineno}: {called}"
