@@ -1,7 +1,7 @@
 """Runs the layers of an encoder on tokens without padding, and the last one for the tokens somebody reads.
 
 Takes the layers of `transformers` apart by the names of their parts (bert and similar, distilbert). Whether that gives
-what the model itself gives is for the caller to check: see `methods/shortcut.py`.
+what the model itself gives is for the caller to check: see `gate.py`.
 """
 
 from __future__ import annotations

@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.cache_utils import DynamicCache, DynamicLayer
-from transformers.masking_utils import sdpa_mask
+from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache
 
 from entailor.accel.prefix_attention import prefix_attention
 from entailor.models.device import send
@@ -25,29 +24,45 @@ IMPLEMENTATION = "entailor_shared_prefix"
 _shared_layers: ContextVar[Layers] = ContextVar("shared_layers")
 
 
-class SharedLayer(DynamicLayer):
-    """A layer's keys and values of the prefix; a batch's are put behind them for one forward pass and not kept.
+@lru_cache
+def _layer_kind() -> Any:
+    """Return the kind of layer of a cache; made at need, since `transformers` promises nobody what it is built on."""
+    from transformers.cache_utils import DynamicLayer
 
-    Args:
-        keys_1KPD: keys of the prefix.
-        values_1KPD: its values.
-        joined: whether attention is given both together; else the batch's own, since it knows the shared ones.
-    """
+    class SharedLayer(DynamicLayer):
+        """A layer's keys and values of the prefix; a batch's are put behind them for one forward pass and not kept.
 
-    def __init__(self, keys_1KPD: Tensor, values_1KPD: Tensor, *, joined: bool) -> None:
-        super().__init__()
-        self.lazy_initialization(keys_1KPD, values_1KPD)
-        self.keys, self.values, self.joined = keys_1KPD, values_1KPD, joined
+        Args:
+            keys_1KPD: keys of the prefix.
+            values_1KPD: its values.
+            joined: whether attention is given both together; else the batch's own, since it knows the shared ones.
+        """
 
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Return what attention is given of keys and values."""
-        if not self.joined:
-            return key_states, value_states
-        rows = len(key_states)
-        return (
-            torch.cat([self.keys.expand(rows, -1, -1, -1), key_states], dim=-2),
-            torch.cat([self.values.expand(rows, -1, -1, -1), value_states], dim=-2),
-        )
+        def __init__(self, keys_1KPD: Tensor, values_1KPD: Tensor, *, joined: bool) -> None:
+            super().__init__()
+            self.lazy_initialization(keys_1KPD, values_1KPD)
+            self.keys, self.values, self.joined = keys_1KPD, values_1KPD, joined
+
+        def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+            """Return what attention is given of keys and values."""
+            if not self.joined:
+                return key_states, value_states
+            rows = len(key_states)
+            return (
+                torch.cat([self.keys.expand(rows, -1, -1, -1), key_states], dim=-2),
+                torch.cat([self.values.expand(rows, -1, -1, -1), value_states], dim=-2),
+            )
+
+    return SharedLayer
+
+
+@lru_cache
+def _register() -> None:
+    """Make the attention known to `transformers`."""
+    from transformers.masking_utils import sdpa_mask
+
+    AttentionInterface.register(IMPLEMENTATION, _attend)
+    AttentionMaskInterface.register(IMPLEMENTATION, sdpa_mask)
 
 
 class SharedPrefix:
@@ -62,6 +77,8 @@ class SharedPrefix:
         self.model, self.ids = model, list(ids)
         # the fast attention is written for the CPU and stands in for the plain kind that `transformers` calls sdpa
         self.joined = model.device.type != "cpu" or model.config._attn_implementation != "sdpa"
+        if not self.joined:
+            _register()
         ids_1P = send(torch.tensor([self.ids]), model.device)
         cache = DynamicCache()
         with torch.no_grad():
@@ -97,7 +114,8 @@ class SharedPrefix:
         if positions_BT is None:
             positions_BT = torch.arange(ids_BT.shape[1], device=ids_BT.device).expand(ids_BT.shape)
         cache = DynamicCache()
-        cache.layers = [SharedLayer(keys, values, joined=self.joined) for keys, values in self.layers]
+        kind = _layer_kind()
+        cache.layers = [kind(keys, values, joined=self.joined) for keys, values in self.layers]
         seen = mask.new_full((*mask.shape[:-1], len(self)), 1 if mask.ndim == 2 else 0)
         return {
             "input_ids": ids_BT,
@@ -128,10 +146,6 @@ def _attend(
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     output_BHTD = prefix_attention(query.contiguous(), (key, value), shared, own_mask, scale)
     return output_BHTD.transpose(1, 2).contiguous(), None
-
-
-AttentionInterface.register(IMPLEMENTATION, _attend)
-AttentionMaskInterface.register(IMPLEMENTATION, sdpa_mask)
 
 
 def can_share(config: Any, longest: int) -> bool:

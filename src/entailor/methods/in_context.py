@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import torch
@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from pydantic import Field, TypeAdapter
 from torch import Tensor
 
+from entailor.accel.gate import ROUNDING, TOLERANCE, Verdict, prove
 from entailor.accel.masks import known_padding
 from entailor.accel.prefix_cache import SharedPrefix, can_share
-from entailor.accel.shortcut import ROUNDING, TOLERANCE
 from entailor.accel.token_tree import PromptTree, can_branch, grow_trees
 from entailor.classifiers.base import PromptedClassifier, count_parameters, pad_ids
 from entailor.classifiers.readout import LabelWords, plan_tree_reads
@@ -39,6 +39,8 @@ from entailor.tasks import Task
 
 STATE_FILE = "in_context.json"
 CONTENT_FREE = ("N/A", "[MASK]", "")  # Zhao et al. 2021, section 5
+Way = Literal["prefix", "trees"]
+WAYS: tuple[Way, ...] = get_args(Way)
 MADE_UP_TOKENS = 12  # of each piece of the prompts a shortcut is proven on; more than trees and prefixes ask for
 SHORTEST_PREFIX = 8  # tokens below which a shared beginning is not worth a pass of its own
 
@@ -120,7 +122,7 @@ class InContextClassifier(TransformerClassifier, PromptedClassifier):
         self.bias_L = torch.zeros(len(task.labels))
         self.temperature = 1.0
         self.prefix: SharedPrefix | None = None
-        self._proven: dict[str, bool] = {}
+        self._proven: dict[Way, Verdict] = {}
 
     # --- what is chosen from train and validation
 
@@ -147,7 +149,14 @@ class InContextClassifier(TransformerClassifier, PromptedClassifier):
             self.shots = self._fixed(train) if method.demonstrations == "fixed" else self._drawn(train)
         if method.calibration in ("pmi", "contextual"):
             self.bias_L = self._prior()
+        if can_share(self.model.config, 0):
+            for way in WAYS:  # now, so that the record says what could not be tried
+                self._is_exact(way)
         return self._what_was_chosen()
+
+    def notes(self) -> tuple[str, ...]:
+        """Return which shortcuts could not be tried, and why."""
+        return (*super().notes(), *(one.trouble for one in self._proven.values() if one.trouble))
 
     def calibrate(self, logprobs_EL: NDArray[np.float64], targets_E: NDArray[np.int64]) -> tuple[str, ...]:
         """Fit batch calibration (labels unseen) and temperature on the validation split.
@@ -249,29 +258,28 @@ class InContextClassifier(TransformerClassifier, PromptedClassifier):
             for item in inputs
         ]
 
-    def _is_exact(self, way: Literal["prefix", "trees"]) -> bool:
+    def _is_exact(self, way: Way) -> bool:
         """Tell whether a model gives the scores of whole prompts this way too; some ignore the cache or the mask.
 
         Shown once on made-up prompts: two that begin alike, and one that goes another way behind the common prefix.
         """
         if way not in self._proven:
             prompts = self._made_up_prompts()
-            expected_BL = self._label_logits(self.collate(prompts))
-            try:
+
+            def short() -> Tensor:
                 shared = prompts[0].input_ids[:MADE_UP_TOKENS]
                 found = self._put_in_front(shared, prompts) if way == "prefix" else grow_trees(prompts)
                 order_B = send(torch.from_numpy(np.argsort(self.rows(found))), self.model.device)
-                found_BL = self._label_logits(self.collate(found))[order_B]
-                # a share of what logits differ from row to row, and of their size
-                spread, size = (expected_BL.amax(0) - expected_BL.amin(0)).min(), expected_BL.abs().max()
-                of_spread, of_size = self._rounding()
-                allowed = of_spread * spread + of_size * size
-                self._proven[way] = bool((found_BL - expected_BL).abs().max() <= allowed)
-            except (RuntimeError, ValueError, TypeError, LookupError, AttributeError):  # not made for such inputs
-                self._proven[way] = False
+                return self._label_logits(self.collate(found))[order_B]
+
+            name = "shared prefix" if way == "prefix" else "token trees"
+            try:
+                self._proven[way] = prove(
+                    name, lambda: self._label_logits(self.collate(prompts)), short, self._rounding()
+                )
             finally:
                 self.prefix = None
-        return self._proven[way]
+        return self._proven[way].proven
 
     def _made_up_prompts(self) -> list[PromptIds]:
         rng, words = np.random.default_rng(0), self.text_encoder.tokenizer.vocab_size
