@@ -146,7 +146,8 @@ def _traceable(source: Any, names: tuple[str, ...]) -> Iterator[nn.Module]:
         yield _Logits(_plain_copy(source.merged), names).eval()
         return
     kind: Any = _Probe if isinstance(classifier, LinearProbeClassifier) else _Prompted
-    model: Any = getattr(classifier, "reader", classifier).model
+    reader: Any = getattr(classifier, "reader", classifier)
+    model = reader.model
     before = model.config._attn_implementation
     model.set_attn_implementation("eager")
     try:

@@ -204,7 +204,7 @@ def judge(folder: Path, reference: Reference, found: dict[str, Any], margin: flo
         examples_per_second=found["examples_per_second"],
         peak_memory_bytes=found.get("peak_memory_bytes"),
         size_bytes=size,
-        engine=found["engine"],
+        engine=found.get("engine"),
         problems=problems,
     )
 
@@ -212,10 +212,26 @@ def judge(folder: Path, reference: Reference, found: dict[str, Any], margin: flo
 def _failed(reference: Reference, margin: float, size: int, problem: str) -> Proof:
     right = reference.logprobs_EL.argmax(1) == reference.gold_E
     before = _recalls(reference, reference.logprobs_EL.argmax(1))
-    lost: dict[str, float | None] = dict.fromkeys(before)
-    accuracy = float(right.mean())
-    worst: tuple[Any, ...] = (1e9, [], accuracy, 0.0, 1.0, margin, before, lost, 1.0, 1.0, 1e9, 0, 0, 0, None, size)
-    return Proof(len(right), *worst, problems=[problem])
+    return Proof(
+        examples=len(right),
+        largest_change=1e9,
+        flips=[],
+        accuracy_before=float(right.mean()),
+        accuracy_after=0.0,
+        loss_bound=1.0,
+        margin=margin,
+        recall_before=before,
+        recall_after=dict.fromkeys(before),
+        calibration_error=1.0,
+        refitted_temperature=1.0,
+        largest_batch_change=1e9,
+        p50_ms=0,
+        p95_ms=0,
+        examples_per_second=0,
+        peak_memory_bytes=None,
+        size_bytes=size,
+        problems=[problem],
+    )
 
 
 def _same_input(reference: Reference, found: dict[str, Any]) -> list[str]:
