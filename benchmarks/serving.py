@@ -141,11 +141,6 @@ class Running:
             "memory_bytes": self.memory,
         }
 
-    def end(self) -> None:
-        """Stop it."""
-        self.process.terminate()
-        self.process.wait(120)
-
 
 def free_port() -> int:
     """Return a port nobody listens on."""
@@ -192,13 +187,15 @@ def main() -> None:
         }
         try:
             found = asyncio.run(measured(servers, examples, asked))
+            speed = {name: statistics.median(one["answered_per_second"] for one in found[name]) for name in servers}
+            found |= {"answered_per_second": speed, "ratio": speed["entailor"] / speed["plain"]}
+            asked.out.write_text(json.dumps(found, indent=1), encoding="utf-8")
+            print(json.dumps(found, indent=1))
         finally:
             for server in servers.values():
-                server.end()
-    speed = {name: statistics.median(one["answered_per_second"] for one in found[name]) for name in servers}
-    found["ratio"] = speed["entailor"] / speed["plain"]
-    asked.out.write_text(json.dumps(found, indent=1), encoding="utf-8")
-    print(json.dumps({**found, "answered_per_second": speed}, indent=1))
+                server.process.terminate()
+            for server in servers.values():
+                server.process.wait()
 
 
 if __name__ == "__main__":

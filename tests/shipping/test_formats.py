@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.conftest import make_table
+from tests.shipping.faults import Change, cut, document, input_value, swap_first_two
 
 from entailor import Predictor
 from entailor.config.experiment import Experiment
@@ -87,6 +89,49 @@ def test_a_format_fits_or_is_refused_with_the_reason_and_those_that_do(name, sou
                 check_format(one, source.classifier, name)
             assert reason in str(refused.value)
             assert all(fitting in str(refused.value) for fitting in FITTING[name])
+
+
+def in_every_prompt(change: Callable[[dict[str, Any]], None]) -> Change:
+    def apply(values: dict[str, Any]) -> None:
+        for asked in (values["input"], *values["input"]["shots"]):
+            change(asked)
+
+    return document("manifest.json", apply)
+
+
+def first_token_twice(asked: dict[str, Any]) -> None:
+    for frame in (asked["frame"], *asked["answers"]):
+        frame.insert(0, frame[0])
+
+
+def other_template(asked: dict[str, Any]) -> None:
+    for frame in (asked["frame"], *asked["answers"]):
+        frame[-1] = frame[-1].replace("Question", "Label")
+
+
+GGUF_FAULTS = {
+    "first token twice": in_every_prompt(first_token_twice),
+    "another template": in_every_prompt(other_template),
+    "words of labels swapped": in_every_prompt(lambda asked: swap_first_two(asked["answers"])),
+    "demonstrations lost": input_value("shots", lambda _: []),
+    "label bias lost": input_value("bias", lambda bias: [0.0] * len(bias)),
+    "file cut": cut("model.gguf"),
+}
+
+
+@pytest.fixture(scope="module")
+def healthy_gguf(sources: dict[str, Source], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of a decoder with demonstrations, before the proof."""
+    folder = tmp_path_factory.mktemp("gguf")
+    write_format(sources["decoder few_shot"], "gguf", folder)
+    return folder
+
+
+@pytest.mark.parametrize("fault", GGUF_FAULTS)
+def test_faults_planted_in_a_gguf_file_are_caught(fault, sources, healthy_gguf, tmp_path):
+    shutil.copytree(healthy_gguf, tmp_path / "faulty")
+    GGUF_FAULTS[fault](tmp_path / "faulty")
+    assert prove(sources["decoder few_shot"], "gguf", tmp_path / "faulty", 0.01, ask_here).problems
 
 
 @pytest.mark.parametrize(

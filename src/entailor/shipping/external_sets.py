@@ -156,7 +156,7 @@ def judge_external(
         else:
             bound = largest_loss(flips, 0, len(before_E))
         change = float(np.abs(after_EL - one.logprobs_EL).max())
-        before, after = (float(right_E.mean()), float(still_E.mean())) if known_E.any() else (None, None)
+        before, after = (float(some.mean()) if known_E.any() else None for some in (right_E, still_E))
         proofs.append(ExternalProof(one.name, len(before_E), change, flips, before, after, bound))
         if reference.exact and change > EXACT:
             problems.append(f"{one.name}: a log-probability is off by {change:.3g}, more than {EXACT:g}")

@@ -146,10 +146,9 @@ def _traceable(source: Any, names: tuple[str, ...]) -> Iterator[nn.Module]:
     if not isinstance(classifier, IN_GRAPH):
         yield _Logits(_plain_copy(source.merged), names).eval()
         return
-    probe = isinstance(source.classifier, LinearProbeClassifier)
-    kind: Any = _Probe if probe else _Prompted
-    inner: Any = source.classifier.reader if probe else source.classifier
-    model = inner.model
+    kind: Any = _Probe if isinstance(classifier, LinearProbeClassifier) else _Prompted
+    reader: Any = getattr(classifier, "reader", classifier)
+    model = reader.model
     before = model.config._attn_implementation
     model.set_attn_implementation("eager")
     try:

@@ -204,7 +204,7 @@ def judge(folder: Path, reference: Reference, found: dict[str, Any], margin: flo
         examples_per_second=found["examples_per_second"],
         peak_memory_bytes=found.get("peak_memory_bytes"),
         size_bytes=size,
-        engine=found["engine"],
+        engine=found.get("engine"),
         problems=problems,
     )
 
@@ -212,18 +212,16 @@ def judge(folder: Path, reference: Reference, found: dict[str, Any], margin: flo
 def _failed(reference: Reference, margin: float, size: int, problem: str) -> Proof:
     right = reference.logprobs_EL.argmax(1) == reference.gold_E
     before = _recalls(reference, reference.logprobs_EL.argmax(1))
-    lost: dict[str, float | None] = dict.fromkeys(before)
-    accuracy = float(right.mean())
     return Proof(
         examples=len(right),
         largest_change=1e9,
         flips=[],
-        accuracy_before=accuracy,
+        accuracy_before=float(right.mean()),
         accuracy_after=0.0,
         loss_bound=1.0,
         margin=margin,
         recall_before=before,
-        recall_after=lost,
+        recall_after=dict.fromkeys(before),
         calibration_error=1.0,
         refitted_temperature=1.0,
         largest_batch_change=1e9,
