@@ -72,7 +72,7 @@ def run_on_tiny_model(name: str, model: Path, place: Path) -> Comparison:
     }
     values["models"] = [str(model)]
     values["data"] = {part: write_rows(place / f"{part}.jsonl", rows) for part, rows in parts.items()}
-    values["model"] = {**values["model"], "max_length": 160 if "llama" in name else 48, "precision": "fp32"}
+    values["model"] |= {"max_length": 320 if "llama" in name else 48, "precision": "fp32"}
     values |= {"seeds": [0], "restarts": 0, "out": str(place / "run")}
     for settings in values["methods"].values():
         if "num_train_epochs" in settings:

@@ -55,8 +55,10 @@ class LabelReads:
 
     def on(self, device: torch.device) -> LabelReads:
         """Return the same on a device."""
-        tensors = {key: value for key, value in vars(self).items() if isinstance(value, Tensor)}
-        return replace(self, **{key: send(tensor, device) for key, tensor in tensors.items()})
+        moved: dict[str, Any] = {
+            key: send(value, device) for key, value in vars(self).items() if isinstance(value, Tensor)
+        }
+        return replace(self, **moved)
 
 
 def plan_reads(inputs: Sequence[PromptIds]) -> tuple[list[list[int]], LabelReads]:

@@ -21,12 +21,13 @@ from torch import nn
 
 from entailor.config.experiment import ModelSettings
 from entailor.errors import ModelError
-from entailor.models.device import accelerators, free_bytes, main_device
+from entailor.models.device import free_bytes, main_device
 from entailor.models.heads import head_modules
 from entailor.models.memory import bytes_of, free_disk_bytes, free_memory_bytes, size_text
 from entailor.models.quantization import PIECE, is_norm, modules_left_alone, quantized_bytes, quantized_layer
 from entailor.models.resolve.folder import INDEX_FILE, SINGLE_FILE
 from entailor.models.sizes import bounded_skeleton
+from entailor.runs.environment import accelerators
 
 HALF_TYPES = {"BF16": torch.bfloat16, "F16": torch.float16}
 PIECE_BYTES = 24 * PIECE

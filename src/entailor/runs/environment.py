@@ -40,8 +40,9 @@ def loaded_torch() -> ModuleType | None:
 def accelerators() -> list[torch.device]:
     """Return the devices of this machine's accelerator, in order; none where torch is not loaded or finds none."""
     torch = loaded_torch()
-    found = torch.accelerator.current_accelerator(check_available=True) if torch else None
-    return [torch.device(found.type, index) for index in range(torch.accelerator.device_count())] if found else []
+    if torch is None or (found := torch.accelerator.current_accelerator(check_available=True)) is None:
+        return []
+    return [torch.device(found.type, index) for index in range(torch.accelerator.device_count())]
 
 
 def ask_device(device: torch.device, name: str, *args: Any) -> Any:
