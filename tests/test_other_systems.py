@@ -42,6 +42,8 @@ def no_proc(monkeypatch):
 @pytest.fixture
 def no_resource(monkeypatch):
     """The module `resource` cannot be imported, as on Windows."""
+    import psutil  # noqa: F401 - which itself needs it here, and not there
+
     plain = builtins.__import__
 
     def without(name, *args, **kwargs):

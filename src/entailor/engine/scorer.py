@@ -87,7 +87,7 @@ def score(
             observer.stage(stage, done, len(inputs))
     if parts:
         np.add.at(sums_EL, rows, _read(parts))
-    np.add.at(counts_E, rows, 1)
+        np.add.at(counts_E, rows, 1)
     if not np.isfinite(sums_EL).all():
         raise DivergedError("a score is not finite. Lower the learning rate, or train in fp32 (model.precision=fp32)")
     return log_softmax(sums_EL / counts_E[:, None])
