@@ -18,11 +18,7 @@ def mps(monkeypatch):
     """A machine with mps, as its module answers: one device, functions without an argument, no peak of memory."""
     state = [torch.zeros(4, dtype=torch.uint8)]
     module = types.SimpleNamespace(
-<<<<<<< HEAD
-        get_rng_state=lambda: state[0].clone(),  # noqa: PLW0108 - of what is there then
-=======
         get_rng_state=lambda: torch.clone(state[0]),
->>>>>>> h-gpu
         set_rng_state=lambda new: state.__setitem__(0, new.clone()),
         recommended_max_memory=lambda: 1000,
         driver_allocated_memory=lambda: 300,
