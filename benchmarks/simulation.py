@@ -20,15 +20,15 @@ from scipy.stats import norm
 
 from entailor.config.experiment import Priorities
 from entailor.evaluation import recommendation
-from entailor.evaluation.bootstrap import Scored
+from entailor.evaluation.variance import Scored, spread_of_mean
 from entailor.evaluation.calibration import expected_calibration_error
 from entailor.evaluation.learning_curve import CandidateCurve, describe_curves
 from entailor.evaluation.pairs import compare_all, compare_scored
-from entailor.evaluation.power import detectable_difference
-from entailor.evaluation.statistics import accuracy_interval, holm, mcnemar_exact
+from entailor.evaluation.metrics import Outcome, beyond_chance
+from entailor.evaluation.power import detectable_difference, usual_of
+from entailor.evaluation.statistics import accuracy_interval
 
 SHARED, TASTE = 0.5, 0.25  # of the latent variance: what all candidates, and all seeds of one, find hard alike
-BOOTSTRAP = 300
 
 
 @dataclass(frozen=True)
@@ -85,17 +85,17 @@ class World:
 
 def scored(correct_SN: np.ndarray, cluster_N: np.ndarray, world: World) -> Scored:
     """Return what the shipped code takes."""
-    return Scored(correct_SN, world.seeds > 1 or world.deviation > 0)
+    return Scored(correct_SN, world.seeds > 1 or world.deviation > 0, cluster_N if world.cluster > 1 else None)
 
 
 def difference(a: Scored, b: Scored):
     """Return the difference of two candidates as shipped."""
-    return compare_scored(a, b, draws=BOOTSTRAP)
+    return compare_scored(a, b)
 
 
 def comparisons(candidates: list[Scored]):
     """Return the pairs that are judged significant or not."""
-    return compare_all(dict(enumerate(candidates)), draws=50)
+    return compare_all(dict(enumerate(candidates)))
 
 
 def recommended(candidates: list[Scored]) -> int | None:
@@ -115,16 +115,15 @@ def recommended(candidates: list[Scored]) -> int | None:
         }
         for i in order
     ]
-    pairs = compare_all({("m", i): candidates[i] for i in order}, draws=50)
+    pairs = compare_all({("m", i): candidates[i] for i in order})
     pick, _ = recommendation._pick(lines, pairs, Priorities(cheapest=("latency",)))
     return None if pick is None else pick["method"]
 
 
 def beats_majority(gold_N: np.ndarray, predicted_N: np.ndarray) -> bool:
     """Return whether a single candidate counts as better than the majority baseline."""
-    always_N = gold_N == np.bincount(gold_N).argmax()
-    right_N = gold_N == predicted_N
-    return holm([mcnemar_exact(right_N, always_N)])[0] < 0.05 and right_N.mean() > always_N.mean()
+    agreement = Scored(beyond_chance(Outcome(gold_N, predicted_N, np.zeros((len(gold_N), 2))))[None])
+    return spread_of_mean(agreement).p_below(-agreement.mean) < 0.05
 
 
 # --- the tables ---------------------------------------------------------------------------------------------------
@@ -195,17 +194,19 @@ def families(draws: int) -> None:
     print(
         "\neight candidates: runs with a false difference, and the best of them, 5 points ahead, found against each (%)"
     )
-    print("n     seeds  deviation  false  power")
+    print("n     seeds  deviation  false  best lost  power")
     for n in (180, 500, 1000):
         for seeds, deviation in ((1, 0), (3, 0), (3, 0.7), (3, 1.5), (5, 1.5)):
             rng = np.random.default_rng([n, seeds, int(10 * deviation), 8])
-            wrong, found = [], []
+            wrong, ruled_out, found = [], [], []
             for _ in range(draws):
                 world = World((0.8,) * 8, n, seeds, deviation)
-                wrong.append(any(one.significant for one in comparisons(world.draw(rng)).differences.values()))
+                equal = comparisons(world.draw(rng))
+                wrong.append(any(one.significant for one in equal.differences.values()))
+                ruled_out.append(not equal.may_be_best(0))
                 ahead = comparisons(World((0.83, *(0.78,) * 7), n, seeds, deviation).draw(rng))
-                found += [ahead.significant(0, k) for k in range(1, 8)]
-            print(f"{n:<5} {seeds:<6} {deviation:<10} {share(wrong):<6.1f} {share(found):.1f}")
+                found += [not ahead.may_be_best(k) for k in range(1, 8)]
+            print(f"{n:<5} {seeds:<6} {deviation:<10} {share(wrong):<6.1f} {share(ruled_out):<10.1f} {share(found):.1f}")
 
 
 def recommendations(draws: int) -> None:
@@ -345,17 +346,15 @@ def power(draws: int) -> None:
 
 
 def promised(candidates: list[Scored]) -> float | None:
-    """Return the difference that is said to be found in 4 of 5 runs."""
+    """Return the lead that is said to be found in 4 of 5 runs."""
     found = comparisons(candidates).differences.values()
-    return detectable_difference(
-        len(candidates[0].mean_N), float(np.median([one.discordant for one in found])), len(found)
-    )
+    return detectable_difference(usual_of([one.spread for one in found]), len(candidates) - 1)
 
 
 def found_best(candidates: list[Scored]) -> list[bool]:
-    """Return for each other candidate whether the first is called significantly better."""
+    """Return for each other candidate whether it is ruled out as the best by the first."""
     found = comparisons(candidates)
-    return [found.significant(0, k) for k in range(1, len(candidates))]
+    return [not found.may_be_best(k) for k in range(1, len(candidates))]
 
 
 def calibration(draws: int) -> None:

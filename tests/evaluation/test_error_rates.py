@@ -6,7 +6,7 @@ The rows share what is hard about an example; each has tastes of its own; and ea
 import numpy as np
 import pytest
 
-from entailor.evaluation.bootstrap import Scored
+from entailor.evaluation.variance import Scored
 from entailor.evaluation.pairs import SIGNIFICANCE, compare_all, compare_scored
 from entailor.evaluation.power import detectable_difference
 from entailor.evaluation.statistics import accuracy_interval

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from entailor.evaluation.bootstrap import Scored
+from entailor.evaluation.variance import Scored
 from entailor.evaluation.pairs import compact_letters, compare_all, compare_scored
 from entailor.evaluation.statistics import mcnemar_exact
 

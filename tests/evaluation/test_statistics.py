@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from entailor.evaluation.bootstrap import Scored
+from entailor.evaluation.variance import Scored
 from entailor.evaluation.statistics import accuracy_interval, holm, mcnemar_exact, wilson_interval
 
 

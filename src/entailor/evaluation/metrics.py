@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from entailor.errors import RunError
 from entailor.evaluation.calibration import apply_temperature, expected_calibration_error
-from entailor.evaluation.statistics import Proportion, wilson_interval
-from entailor.runs.record import RunRecord
+from entailor.evaluation.statistics import Proportion, number_clusters, wilson_interval
+from entailor.runs.record import RunRecord, cluster_key
 
 
 @dataclass(frozen=True)
@@ -133,9 +133,31 @@ def outcome(record: RunRecord) -> Outcome:
     return Outcome(gold_N, probabilities_NL.argmax(axis=1), probabilities_NL)
 
 
+def clusters(record: RunRecord) -> npt.NDArray[np.int64] | None:
+    """Return the cluster of each test example: those with the same first text, case and spaces aside.
+
+    None where no two share one. `group` (a genre, a phenomenon) is no cluster: a handful of strata that the test set
+    holds on purpose, and not a sample of them.
+    """
+    return number_clusters([one.cluster or (cluster_key(one.text) if one.text else one.id) for one in record.predictions])
+
+
 def calibrated(result: Outcome, temperature: float) -> Outcome:
     """Return the same predictions with confidence at another temperature; which label is predicted stays."""
     return replace(result, probabilities_NL=apply_temperature(result.probabilities_NL, temperature))
+
+
+def beyond_chance(result: Outcome) -> npt.NDArray[np.float64]:
+    """Return values an example whose mean is the covariance of gold and predicted labels, shape (N,).
+
+    It is the numerator of Matthews correlation (Gorodkin 2004): agreement less what the two sets of label frequencies
+    give by chance. 0 in the mean for a classifier whose answers do not depend on gold, the majority baseline included.
+    """
+    n, num_labels = result.probabilities_NL.shape
+    gold_L = np.bincount(result.gold_N, minlength=num_labels) / n
+    predicted_L = np.bincount(result.predicted_N, minlength=num_labels) / n
+    expected = float(gold_L @ predicted_L)
+    return np.asarray(result.correct_N - predicted_L[result.gold_N] - gold_L[result.predicted_N] + expected)
 
 
 def log_loss(result: Outcome) -> float:

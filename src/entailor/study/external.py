@@ -24,11 +24,11 @@ from entailor.engine.scorer import score
 from entailor.errors import DataError, EntailorError, LabelError, RunError
 from entailor.evaluation.external import compare_external
 from entailor.runs.documents import well_formed
-from entailor.runs.record import Prediction, RunRecord, folder_name, read_checked_json, write_checked_json
+from entailor.runs.record import Prediction, RunRecord, cluster_key, folder_name, read_checked_json, write_checked_json
 from entailor.shipping.restoring import load_classifier, read_saved
 from entailor.tasks import Task
 
-EXTERNAL_VERSION = 2
+EXTERNAL_VERSION = 3
 STAGE = "external"
 THREE_WAY = frozenset(("entailment", "neutral", "contradiction"))
 TWO_WAY = ("entailment", "not_entailment")
@@ -246,6 +246,7 @@ def _predict(
             label=scoring.of_file[str(one.label)],
             probabilities=dict(zip(scoring.labels, map(float, summed_L), strict=True)),
             group=one.group,
+            cluster=cluster_key(one.text),
         )
         for one, summed_L in zip(examples, summed_EL, strict=True)
     )
