@@ -231,7 +231,7 @@ def test_what_a_stranger_wrote_with_checksums_that_fit_is_refused_and_the_remedi
         write_checked_json(run / name, {**value, **changes})
 
     made_up("comparison.json", rows=[{"model": "none", "method": "../../../x", "seeds": [0]}])
-    with pytest.raises(RunError, match="can be neither a row nor a seed of a run"):
+    with pytest.raises(RunError, match="can be neither a candidate nor a seed of a run"):
         write_report(RunFolder(run))
     made_up("comparison.json", rows="many")
     with pytest.raises(RunError, match=r"comparison\.json: not what Entailor writes.*Run the same command again"):

@@ -61,7 +61,7 @@ def planted(tmp_path) -> Path:
 
 
 def python(planted: Path, code: str, *words: str) -> subprocess.CompletedProcess:
-    source = Path(cli.__file__).parents[1]
+    source = Path(cli.__file__).parents[2]
     environment = {**os.environ, "PYTHONPATH": f"{planted}:{source}", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     environment.pop("USE_HUB_KERNELS", None)
     command = [sys.executable, "-c", textwrap.dedent(code), *words]

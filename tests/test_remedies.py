@@ -124,8 +124,8 @@ def test_quiet_commands_say_what_is_dropped(tmp_path: Path):
     source = file_of(tmp_path / "a.csv", TRAIN * 5 + ["-1"] * 2)
     run = ["compare", "--train", source, "--methods", "majority", "--out", str(tmp_path / "run"), "-q", "doctor=false"]
     done = CliRunner().invoke(app, run)
-    assert "2 of 202 rows (1 %) of train" in done.stderr
-    assert "2 of 202 rows (1 %) of train" in CliRunner().invoke(app, ["validate", "--train", source, "-q"]).stdout
+    assert "2 of 202 examples (1 %) of train" in done.stderr
+    assert "2 of 202 examples (1 %) of train" in CliRunner().invoke(app, ["validate", "--train", source, "-q"]).stdout
 
 
 def test_minus_one_is_a_class_where_labels_name_it(tmp_path: Path):
@@ -203,14 +203,14 @@ def test_examples_of_a_finding_are_of_its_own_part(tmp_path: Path):
         (tmp_path / f"{name}.csv").write_text("id,text,label\n" + "".join(rows))
     found = validate(DataSettings(train=str(tmp_path / "a.csv"), test=str(tmp_path / "b.csv"))).findings
     (empty,) = [one for one in found if one.kind == "empty_texts"]
-    assert [(row.part, row.id, row.text) for row in empty.rows] == [("train", "3", ""), ("train", "4", "")]
+    assert [(row.part, row.id, row.text) for row in empty.examples] == [("train", "3", ""), ("train", "4", "")]
 
 
 def test_a_finding_in_all_rows_has_all_ids_and_plain_percent(tmp_path: Path):
     source = file_of(tmp_path / "a.csv", TRAIN)
     (found,) = [one for one in validate(DataSettings(train=source, test=source)).findings if "exact" in one.kind]
-    assert (len(found.rows), len(found.ids)) == (5, 40)
-    assert found.message.startswith("40 of 40 rows (100 %) of test")
+    assert (len(found.examples), len(found.ids)) == (5, 40)
+    assert found.message.startswith("40 of 40 examples (100 %) of test")
 
 
 @pytest.mark.parametrize(

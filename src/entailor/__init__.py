@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from entailor.study.compare import Comparison, Observer, compare, estimate
     from entailor.study.verification import verify
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 shut_out_hub_kernels()
 

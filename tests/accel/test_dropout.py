@@ -53,9 +53,7 @@ def test_gradients_take_the_same_mask():
     torch.testing.assert_close(gradient * rows, dropped)
 
 
-@pytest.mark.parametrize(
-    "candidates", [torch.ones(3, 5), torch.ones(0, 4), torch.ones(1)], ids=lambda rows: str(rows.shape)
-)
+@pytest.mark.parametrize("rows", [torch.ones(3, 5), torch.ones(0, 4), torch.ones(1)], ids=lambda rows: str(rows.shape))
 def test_nothing_happens_outside_training_or_at_zero(rows):
     assert dropout(rows, 0.5, False) is rows
     assert dropout(rows, 0.0, True) is rows

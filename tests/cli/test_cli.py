@@ -207,7 +207,7 @@ def test_compare_prints_a_table_where_nobody_watches(entailor_, words, tmp_path)
     assert other.strip("= ").startswith("majority")
     assert "\x1b" not in result.out + result.err
     assert "[1/2] majority\n    33.3 % of test right, trained in " in result.err
-    assert "48 rows of" in result.err
+    assert "48 examples of" in result.err
     assert result.err.endswith(f"report: {tmp_path / 'run' / 'report.html'}\n")
     again = entailor_(*words)
     assert again.out == result.out
@@ -298,7 +298,7 @@ def test_from_training_to_predictions(entailor_, words, tmp_path, tiny_model, nl
     out = tmp_path / "new" / "out.csv"
     predicted = entailor_("predict", "--run", trial, "--input", nli_files.test, "--output", out)
     assert predicted.code == 0
-    assert predicted.err == f"18 rows written to {out}\n"
+    assert predicted.err == f"18 examples written to {out}\n"
     assert predicted.out == ""
     assert len(out.read_text().splitlines()) == 19
     assert entailor_("predict", "--run", trial, "--input", nli_files.test, "--output", out, "-q").err == ""

@@ -296,8 +296,8 @@ def test_a_yaml_file_that_cannot_be_used(tmp_path: Path, write: Callable[[Path],
         ({"methods": [{"lora": {}, "majority": {}}]}, ["one `name: settings` entry"]),
         ({"methods": [3]}, ["found 3"]),
         ({"methods": None}, ["found None"]),
-        ({"methods": {"../x": {"method": "lora"}}}, ["'../x' cannot be a row name"]),
-        ({"methods": {"a/b": {"method": "lora"}}}, ["'a/b' cannot be a row name"]),
+        ({"methods": {"../x": {"method": "lora"}}}, ["'../x' cannot be a candidate name"]),
+        ({"methods": {"a/b": {"method": "lora"}}}, ["'a/b' cannot be a candidate name"]),
         ({"methods": {"mine": {"method": "lroa"}}}, ["methods.mine: no method 'lroa'"]),
         ({"methods": {"mine": {"r": 8}}}, ["methods.mine: no method 'mine'"]),
         ({"models": [3]}, ["models", "string", "found 3"]),
@@ -536,3 +536,9 @@ def test_what_a_program_gives_is_held_to_the_same(tmp_path):
         parse_settings(Experiment, {"methods": {"lora": deep}})
     with pytest.raises(ConfigError, match="more than 20,000 values"):
         parse_settings(Experiment, {"models": ["a"] * 50_000})
+
+
+@pytest.mark.parametrize(("old", "new"), [("data.tune_size=0.2", "validation_size"), ("forecast=false", "estimate")])
+def test_an_old_key_names_the_new_one(old, new):
+    with pytest.raises(ConfigError, match=f"It was renamed: write '{new}' instead"):
+        parse_settings(Experiment, apply_overrides({}, [old], known_keys))

@@ -44,7 +44,7 @@ def test_duplicates_across_parts_are_told_apart():
     assert findings["shared_premises"].examples == ("test-0", "test-1", "test-2")
     assert {finding.severity for finding in findings.values()} == {"warning"}
     assert findings["exact_duplicates"].message.startswith(
-        "1 of 4 rows (25 %) of test also stand in train, word for word"
+        "1 of 4 examples (25 %) of test also stand in train, word for word"
     )
     assert "drop_leaks" in findings["exact_duplicates"].remedy
 

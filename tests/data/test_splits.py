@@ -53,8 +53,8 @@ def test_parts_are_taken_from_train_by_label_and_premise(tmp_path):
     assert not premises(data.split.validation) & premises(data.split.test)
     assert (data.labels, data.is_pair, data.findings) == (LABELS, True, ())
     assert data.fingerprint == data.split.fingerprint()
-    assert any("600 rows" in note for note in data.notes)
-    assert any("test (120 rows) and validation (60 rows) taken from train" in note for note in data.notes)
+    assert any("600 examples" in note for note in data.notes)
+    assert any("test (120 examples) and validation (60 examples) taken from train" in note for note in data.notes)
 
 
 def test_parts_keep_the_order_of_the_file(tmp_path):
@@ -95,7 +95,7 @@ def test_given_test_file_leaves_validation_to_be_taken_from_train(tmp_path):
     train, test = write(tmp_path, "a.jsonl", pair_rows(50)), write(tmp_path, "b.jsonl", pair_rows(10, start=90))
     data = load_data(DataSettings(train=train, test=test, validation_size=30))
     assert [len(rows) for _, rows in data.split.parts()] == [120, 30, 30]
-    assert any(note.startswith("validation (30 rows) taken from train") for note in data.notes)
+    assert any(note.startswith("validation (30 examples) taken from train") for note in data.notes)
     all_given = load_data(DataSettings(train=train, test=test, validation=test))
     assert all_given.split.validation == all_given.split.test
     assert "exact_duplicates" in {finding.kind for finding in all_given.findings}
@@ -114,8 +114,8 @@ def test_samples_are_in_proportion_and_noted(tmp_path):
     assert Counter(row.label for row in data.split.validation) == {"a": 5, "b": 15}
     assert len(data.split.test) == 80
     assert [note for note in data.notes if "a sample of" in note] == [
-        "train: a sample of 40 of 280 rows, in the labels' proportions",
-        "validation: a sample of 20 of 40 rows, in the labels' proportions",
+        "train: a sample of 40 of 280 examples, in the labels' proportions",
+        "validation: a sample of 20 of 40 examples, in the labels' proportions",
     ]
 
 
@@ -145,14 +145,14 @@ def test_leaks_are_dropped_when_asked_for(tmp_path):
     )
     data = load_data(settings.model_copy(update={"drop_leaks": True}))
     assert (len(data.split.train), data.findings) == (135, ())
-    assert "train: 15 rows dropped because their text also stands in validation or test" in data.notes
+    assert "train: 15 examples dropped because their text also stands in validation or test" in data.notes
 
 
 def test_rows_without_gold_are_noted(tmp_path):
     rows = [*pair_rows(20), {"premise": "p", "hypothesis": "h", "label": "-"}]
     (finding, *_) = load_data(DataSettings(train=write(tmp_path, "a.jsonl", rows))).findings
     assert (finding.kind, finding.severity) == ("no_gold_label", "warning")
-    assert "1 of 61 rows (1.6 %) of train" in finding.message
+    assert "1 of 61 examples (1.6 %) of train" in finding.message
 
 
 def test_the_document_of_a_split():
@@ -180,7 +180,7 @@ def test_without_files_the_corpus_is_used(monkeypatch):
     assert (len(data.split.train), len(data.split.test), data.labels) == (12, 6, LABELS)
     with pytest.raises(ConfigError, match=r"data\.test without data\.train"):
         load_data(DataSettings(test="a.csv"))
-    with pytest.raises(ConfigError, match="no rows to train on"):
+    with pytest.raises(ConfigError, match="no examples to train on"):
         load_data(DataSettings(bundled_size=200, validation_size=0.5, test_size=0.5))
 
 
@@ -214,7 +214,7 @@ def test_splits_of_a_data_set(monkeypatch, tmp_path):
 
 def test_one_class_only(tmp_path):
     source = write(tmp_path, "a.jsonl", pair_rows(20, ("neutral",)))
-    with pytest.raises(DataError, match=r"a\.jsonl: every row has the label 'neutral', expected at least two"):
+    with pytest.raises(DataError, match=r"a\.jsonl: every example has the label 'neutral', expected at least two"):
         load_data(DataSettings(train=source))
 
 
@@ -222,9 +222,11 @@ def test_one_class_only(tmp_path):
 def test_a_label_that_train_does_not_have(tmp_path, settings):
     train = write(tmp_path, "a.jsonl", pair_rows(20, LABELS[:2]))
     test = write(tmp_path, "b.jsonl", pair_rows(2))
-    with pytest.raises(LabelError, match=r"b\.jsonl, row 3.*'contradiction', expected one of 'entailment', 'neutral'"):
+    with pytest.raises(
+        LabelError, match=r"b\.jsonl, example 3.*'contradiction', expected one of 'entailment', 'neutral'"
+    ):
         load_data(DataSettings(train=train, test=test, **settings))
-    with pytest.raises(LabelError, match="no row of train has the label 'contradiction'"):
+    with pytest.raises(LabelError, match="no example of train has the label 'contradiction'"):
         load_data(DataSettings(train=train, labels=LABELS))
 
 
@@ -245,7 +247,7 @@ def test_pairs_here_and_single_texts_there(tmp_path):
             pair_rows(20),
             {"validation_size": 1, "test_size": 59},
             DataError,
-            "60 rows, of which test 59 and validation 1",
+            "60 examples, of which test 59 and validation 1",
         ),
         (pair_rows(20), {"validation_size": 2.5}, ConfigError, r"data\.validation_size: 2\.5 is neither"),
         (
@@ -289,7 +291,7 @@ def test_labels_of_one_text_stay_in_train(tmp_path):
 
 def test_leaks_that_are_all_of_train(tmp_path):
     source = write(tmp_path, "a.jsonl", pair_rows(20))
-    with pytest.raises(DataError, match="no labelled rows are left"):
+    with pytest.raises(DataError, match="no labelled examples are left"):
         load_data(DataSettings(train=source, validation=source, test=source, drop_leaks=True))
 
 
@@ -307,7 +309,7 @@ def test_split_off_keeps_groups_whole_and_every_label_in_train(data):
     )
     sizes = {"test": data.draw(st.integers(2, 20)), "validation": data.draw(st.integers(2, 20))}
     try:
-        parts = split_off(rows, sizes, seed=0, source="rows")
+        parts = split_off(rows, sizes, seed=0, source="examples")
     except DataError as error:
         assert "too few" in str(error)  # noqa: PT017
         return
@@ -338,7 +340,7 @@ def test_single_rows_are_split_exactly_in_proportion():
     rng = np.random.default_rng(0)
     labels = rng.choice(["a", "b", "c"], 1000, p=[0.7, 0.2, 0.1])
     rows = tuple(Example(str(n), f"text {n}", None, str(label)) for n, label in enumerate(labels))
-    parts = split_off(rows, {"test": 200, "validation": 100}, seed=0, source="rows")
+    parts = split_off(rows, {"test": 200, "validation": 100}, seed=0, source="examples")
     whole = Counter(labels.tolist())
     for name, size in (("test", 200), ("validation", 100)):
         assert len(parts[name]) == size
@@ -348,5 +350,5 @@ def test_single_rows_are_split_exactly_in_proportion():
 
 def test_few_large_groups_still_make_parts():
     rows = tuple(Example(str(n), f"group {n % 10}", str(n), "ab"[n // 10 % 2]) for n in range(1000))
-    parts = split_off(rows, {"test": 50, "validation": 50}, seed=0, source="rows")
+    parts = split_off(rows, {"test": 50, "validation": 50}, seed=0, source="examples")
     assert [len(parts[name]) for name in ("train", "test", "validation")] == [800, 100, 100]

@@ -33,7 +33,7 @@ def test_findings_come_with_rows_and_remedies_the_gravest_first(leaky_files: Dat
     found = validate(leaky_files, tell=told.append)
     kinds = {one.kind: one for one in found.findings}
     assert kinds["exact_duplicates"].severity == "warning"
-    assert len(kinds["exact_duplicates"].rows) == 5
+    assert len(kinds["exact_duplicates"].examples) == 5
     assert "contradicts" in kinds["conflicting_labels"].ids
     assert all(one.remedy and one.message for one in found.findings)
     grades = [one.severity for one in found.findings]
@@ -68,7 +68,7 @@ def test_the_command_prints_findings_and_fails_on_request(leaky_files: DataSetti
     words = ["validate", "--train", str(leaky_files.train), "--test", str(leaky_files.test), "--quiet"]
     plain = CliRunner().invoke(app, words)
     assert plain.exit_code == 0
-    assert "warning: 9 of 18 rows (50 %) of test also stand in train, word for word" in plain.stdout
+    assert "warning: 9 of 18 examples (50 %) of test also stand in train, word for word" in plain.stdout
     assert "data.drop_leaks=true" in plain.stdout
     assert CliRunner().invoke(app, [*words, "--fail-on", "warning"]).exit_code == 1
     output = tmp_path / "doctor.json"
@@ -93,9 +93,11 @@ def test_a_run_leaves_doctor_json_and_the_report_shows_it(finished_run: Comparis
 
 def test_texts_are_escaped_in_the_section_and_whole_in_the_text(leaky_files: DataSettings):
     document = validate(leaky_files).document()
-    next(found for found in document["findings"] if found["rows"])["rows"][0]["text"] = "<script>alert(1)</script>"
+    next(found for found in document["findings"] if found["examples"])["examples"][0]["text"] = (
+        "<script>alert(1)</script>"
+    )
     assert "<script>" not in doctor_section(document)
     text = doctor_text(document)
     assert "<script>alert(1)</script>" in text
-    assert text.startswith("6 checks over 58 train, 18 test rows: ")
+    assert text.startswith("6 checks over 58 train, 18 test examples: ")
     assert "not looked at: labels that look wrong" in text

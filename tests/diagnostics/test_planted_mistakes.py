@@ -31,8 +31,8 @@ def test_an_exact_leak_is_found(corpus: Split, findings_of: FindingsOf):
     split = Split(corpus.train + leaked, corpus.validation, corpus.test)
     found = findings_of("repeated_rows", split)["exact_duplicates"]
     assert found.severity == "warning"
-    assert found.message.startswith("50 of 200 rows (25 %) of test also stand in train, word for word")
-    assert found.rows[0].text == leaked[0].text
+    assert found.message.startswith("50 of 200 examples (25 %) of test also stand in train, word for word")
+    assert found.examples[0].text == leaked[0].text
     assert "exact_duplicates" not in findings_of("repeated_rows", corpus)
 
 
@@ -45,7 +45,7 @@ def test_a_lightly_edited_leak_is_found_with_its_counterparts(
     assert len(leaked & set(found.ids)) >= 40
     assert set(found.ids) <= leaked
     assert set(found.figures["train_ids"]) <= {f"leak-{one}" for one in leaked}
-    assert "% alike with leak-" in found.rows[0].note
+    assert "% alike with leak-" in found.examples[0].note
     # without the leak, test shares no content word with train
     assert "near_duplicates_train_test" not in findings_of("near_duplicates", corpus)
 
@@ -56,7 +56,7 @@ def test_of_very_many_rows_a_sample_is_looked_at_and_said(
     monkeypatch.setattr("entailor.diagnostics.near_duplicates.MOST_ROWS", 1000)
     split, leaked = with_edited_leak
     found = findings_of("near_duplicates", split)["near_duplicates_train_test"]
-    assert found.message.endswith("(in a sample of 1,000 rows)")
+    assert found.message.endswith("(in a sample of 1,000 examples)")
     assert set(found.ids) <= leaked
 
 
@@ -67,7 +67,7 @@ def test_wrong_labels_are_found_where_words_tell_something(passives: tuple[Examp
     assert found.severity == "warning"
     assert len(wrong & set(first)) / len(wrong) > 0.4  # a random pick has 0.05
     assert found.figures["times_chance"] > 5
-    assert "expected" in found.rows[0].note
+    assert "expected" in found.examples[0].note
 
 
 def test_where_wrong_labels_cannot_be_found_it_says_so(corpus: Split, findings_of: FindingsOf):

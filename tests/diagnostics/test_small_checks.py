@@ -37,7 +37,7 @@ def test_imbalance_rare_labels_and_shift(findings_of: FindingsOf):
     train = singles(*((f"text {n}", "a") for n in range(300)), *((f"other {n}", "b") for n in range(10)))
     test = singles(*((f"new {n}", "b") for n in range(60)), part="test")
     found = findings_of("imbalance", Split(train, (), test))
-    assert "'a' has 30.0 times the rows of 'b' in train (300 and 10)" in found["imbalance"].message
+    assert "'a' has 30.0 times the examples of 'b' in train (300 and 10)" in found["imbalance"].message
     assert found["imbalance"].severity == "warning"
     assert "'b'" in found["rare_labels"].message
     assert "'a' is 97 % of train and 0 % of test" in found["label_shift"].message
@@ -52,7 +52,7 @@ def test_a_text_far_longer_than_the_rest_and_parts_of_other_length(findings_of: 
     test = singles(*(("one two three four five six", "a") for _ in range(10)), part="test")
     found = findings_of("lengths", Split(train, (), test))
     assert found["long_texts"].ids == ("train-0",)
-    assert found["long_texts"].rows[0].note == "3,000 words"
+    assert found["long_texts"].examples[0].note == "3,000 words"
     assert found["length_shift"].message == "half of the first texts of test have at most 6 words, of train 3"
 
 
@@ -82,7 +82,7 @@ def test_rows_in_another_script_broken_characters_and_markup(findings_of: Findin
     rows += [("совсем другой язык", "a"), ("cafÃ© it is â€œniceâ€\x9d", "b"), ("bread &amp; butter<br/>", "a")]
     found = findings_of("scripts", singles(*rows))
     assert found["other_script"].ids == ("train-200",)
-    assert found["other_script"].rows[0].note == "Cyrillic"
+    assert found["other_script"].examples[0].note == "Cyrillic"
     assert found["broken_characters"].ids == ("train-201",)
     assert found["markup"].ids == ("train-202",)
     assert {one.severity for one in found.values()} == {"info"}
@@ -99,7 +99,9 @@ def test_label_names_that_begin_alike_or_stand_in_the_texts(findings_of: Finding
     rows = [(f"this is spam number {n}", "spam") if n % 2 else (f"a letter {n}", "spam not") for n in range(40)]
     found = findings_of("label_names", singles(*rows))
     assert "spam / spam not" in found["prefix_names"].message
-    assert "'spam' stands in 20 of 40 rows (50 %) of train, 20 of them labelled so" in found["label_in_text"].message
+    assert (
+        "'spam' stands in 20 of 40 examples (50 %) of train, 20 of them labelled so" in found["label_in_text"].message
+    )
 
 
 def test_shown_texts_are_short_and_on_one_line():
@@ -140,5 +142,5 @@ def test_control_characters_are_found_and_shown_by_their_codes(findings_of: Find
     rows = [(f"a plain sentence {n}", "ab"[n % 2]) for n in range(20)]
     found = findings_of("scripts", singles(*rows, ("ten \x80 today", "a"), ("\x1b[31mred", "b")))["control_characters"]
     assert found.ids == ("train-20", "train-21")
-    assert "\x1b" not in found.rows[1].text
+    assert "\x1b" not in found.examples[1].text
     assert "--encoding cp1252" in found.remedy

@@ -18,7 +18,7 @@ from entailor.tasks import Task
 class Item:
     """Features of one example, and a pretended length."""
 
-    row: int
+    example_index: int
     features: tuple[float, ...]
     length: int = 1
     truncated: bool = False

@@ -27,10 +27,10 @@ def test_what_cannot_be_shown_is_none():
 
 def test_it_is_said_before_the_run():
     said, seeds = power_lines(1000, 8, 1)
-    assert said.startswith("1,000 test examples can tell 8 rows apart that differ by about 5.6 points or more")
+    assert said.startswith("1,000 test examples can show a difference between 8 candidates of about 5.6 points or more")
     assert "not the methods: give --seeds 3" in seeds
     assert "two seeds say little" in power_lines(1000, 8, 2)[1]
     assert len(power_lines(1000, 8, 3)) == 1
-    assert "too few to tell two rows apart" in power_lines(18, 2, 3)[0]
+    assert "too few to show a difference between two candidates" in power_lines(18, 2, 3)[0]
     assert power_lines(1000, 1, 1) == []
     assert len(power_lines(1000, 2, 0)) == 1  # deterministic rows have no luck

@@ -50,7 +50,7 @@ def test_the_cheapest_of_those_that_cannot_be_told_apart(level):
     assert found["method"] == "cheap"
     assert (
         found["sentence"]
-        == "cheap is recommended: of 2 rows that do not differ significantly it is the smallest to store."
+        == "cheap is recommended: of 2 candidates that do not differ significantly it is the smallest to store."
     )
     assert [one["method"] for one in found["contenders"]] == ["dear", "cheap"]
     assert any(reason.startswith("It was −0.3 points from dear") for reason in found["reasons"])
@@ -108,7 +108,7 @@ def test_where_no_row_is_within_the_limits_none_is_picked_or_loaded(level, tmp_p
     summary = compare_records(level, priorities=Priorities(max_stored_bytes=1, max_latency_ms=0.01))
     found = summary["recommendation"]
     assert (found["model"], found["method"]) == (None, None)
-    assert "No row keeps within the limits" in found["sentence"]
+    assert "No candidate keeps within the limits" in found["sentence"]
     assert len(found["excluded"]) == 3
     assert RunFolder(tmp_path).winner(summary) is None
     assert summary["winner"]["method"] == "dear"  # the best row is still said
@@ -144,7 +144,7 @@ def test_a_row_that_reads_one_text_alone_is_no_good_news(level):
 
 def test_nothing_above_chance_is_said(record):
     found = picked([priced(record, "a", 0.34), priced(record, "bb", 0.33)])
-    assert any("No row is better than the majority baseline" in reason for reason in found["reasons"])
+    assert any("No candidate is better than the majority baseline" in reason for reason in found["reasons"])
 
 
 def test_how_many_examples_would_decide(level):

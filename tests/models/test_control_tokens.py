@@ -120,7 +120,7 @@ def test_the_rest_of_the_text_stays(encoder):
 )
 def test_every_kind_of_text_goes_through(text, encoder):
     rows = encoder.encode([Example("1", text, "b"), Example("2", "a", text), Example("3", "a", "b")])
-    assert [row.row for row in rows] == [0, 1, 2]
+    assert [row.example_index for row in rows] == [0, 1, 2]
     (alone,) = encoder.encode([Example("3", "a", "b")])
     assert rows[2].input_ids == alone.input_ids  # a neighbour changes nothing
 

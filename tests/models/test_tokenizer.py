@@ -42,7 +42,7 @@ def test_special_tokens_are_added_once(kind):
     assert words(text_encoder, single.input_ids) == [first, "w1", "w2", last]
     pair = ids(text_encoder, "w1 w2", "w3")
     assert words(text_encoder, pair.input_ids) == [first, "w1", "w2", *middle, "w3", last]
-    assert (pair.row, pair.truncated, len(pair)) == (0, False, len(pair.input_ids))
+    assert (pair.example_index, pair.truncated, len(pair)) == (0, False, len(pair.input_ids))
 
 
 @pytest.mark.parametrize("kind", ENCODERS)

@@ -27,7 +27,7 @@ def test_ours_drops_and_counts_rows_without_gold(dash, tmp_path):
     data = load_data(settings, whole=True)
     assert data.labels == ("entailment", "neutral", "contradiction")
     assert len(data.split.train) == 3
-    assert "2 of 5 rows (40 %) of train" in data.findings[0].message
+    assert "2 of 5 examples (40 %) of train" in data.findings[0].message
     assert data.findings[0].message in [one["message"] for one in validate(settings).document()["findings"]]
 
 

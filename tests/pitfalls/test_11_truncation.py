@@ -44,4 +44,4 @@ def test_ours_tells_the_share(tiny_model, tmp_path):
         DataSettings(train=str(path)), model=str(tiny_model("bert")), model_settings=ModelSettings(max_length=20)
     )
     (cut,) = (one for one in found.findings if one.kind == "truncated")
-    assert cut.message.startswith("1 of 4 rows (25 %) of train are longer than 20 tokens")
+    assert cut.message.startswith("1 of 4 examples (25 %) of train are longer than 20 tokens")

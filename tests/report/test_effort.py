@@ -84,7 +84,7 @@ def test_a_comparison_without_any_of_it_shows_nothing(comparison):
 
 def test_lines_say_what_was_tried_what_more_labels_give_and_how_good_the_estimate_was(full):
     text = "\n".join(effort_lines(full))
-    assert "tuning, 3 trials a row, on validation alone:" in text
+    assert "tuning, 3 trials a candidate, on validation alone:" in text
     assert re.search(r"lora</b>\s+3\s+1\s+3.0 k\s+36 s\s+61.0 %\s+learning_rate 0.001", text)
     assert "64.0 % (60.0 to 68.0)" in text
     assert f"{NAME} overtakes majority at about 120 labels (between 50 and 200)" in text

@@ -91,7 +91,7 @@ def test_every_section_is_there(parsed, comparison):
         "out of memory: 9.1 GB needed",
         "predictions collapsed to one label",
         "12 rows without a gold label were dropped.",
-        "warning: 3 rows of train stand in test. Drop them",
+        "warning: 3 candidates of train stand in test. Drop them",
         "2,100 train",
         "entailor compare --seeds 2",
         "note: <script>alert(1)</script>",
@@ -102,8 +102,8 @@ def test_every_section_is_there(parsed, comparison):
         "1.2 % of the test examples were longer",
         comparison["recommendation"]["sentence"],
         "What would change it",
-        "The rule: among the rows that do not differ significantly",
-        "Every two rows",
+        "The rule: among the candidates that do not differ significantly",
+        "Every two candidates",
         "With 300 test examples a difference of",
         "The temperature is fitted on validation and shown on test",
         "External sets",
@@ -160,8 +160,10 @@ def test_the_cheapest_of_level_rows_is_recommended(records):
     small = replace(lora, name="small", costs=replace(lora.costs, train_seconds=3.0, stored_bytes=10))
     words = Page(render(name="x", comparison=compare_records([lora, small]), records=[lora, small])).words
     assert "level with best" in words
-    assert "small is recommended: of 2 rows that do not differ significantly it is the smallest to store." in words
-    assert "recommended" in words.split("All rows")[-1]
+    assert (
+        "small is recommended: of 2 candidates that do not differ significantly it is the smallest to store." in words
+    )
+    assert "recommended" in words.split("All candidates")[-1]
 
 
 def test_parts_a_comparison_does_not_hold_are_not_shown(comparison, records):

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.conftest import reseal
 
-from entailor.errors import RunError
+from entailor.errors import RunError, VersionError
 from entailor.runs.documents import json_lines
 from entailor.runs.integrity import checksums
 from entailor.runs.layout import RunFolder
@@ -131,7 +131,7 @@ def cut(path: Path, share: float) -> None:
         (lambda at: (at / "record.json").write_text("[1]"), "", "damaged"),
         (lambda at: (at / "record.json").write_text('{"version": 1}'), "", "damaged"),
         (lambda at: (at / "record.json").write_bytes(b"\xff"), "record.json", "cannot be read"),
-        (lambda at: set_in(at / "record.json", version=3), "record.json", "another version"),
+        (lambda at: set_in(at / "record.json", version=4), "record.json", "a later release of Entailor"),
         (lambda at: reseal(at, costs={"price": 3}), "", "price"),
         (lambda at: reseal(at, surprise=3), "", "surprise"),
         (lambda at: set_in(at / "record.json", seed=7), "record.json", "damaged or changed by hand"),
@@ -308,13 +308,13 @@ def test_the_winner_is_the_first_complete_seed_of_the_best_row():
 @pytest.mark.parametrize("name", ["../x", "/etc", "..", "a/b", "", "a\0b", "\ud800", "x" * 300, None, 3])
 def test_no_name_of_a_row_leads_out_of_the_run(name):
     for place in (RunFolder("run").trial, lambda model, row, seed: RunFolder("run").study(model, row)):
-        with pytest.raises(RunError, match="can be neither a row nor a seed"):
+        with pytest.raises(RunError, match="can be neither a candidate nor a seed"):
             place("m", name, 0)
 
 
 @pytest.mark.parametrize("seed", ["../x", -1, 10**30, None, 0.5])
 def test_no_seed_leads_out_of_the_run(seed):
-    with pytest.raises(RunError, match="can be neither a row nor a seed"):
+    with pytest.raises(RunError, match="can be neither a candidate nor a seed"):
         RunFolder("run").trial("m", "lora", seed)
 
 
@@ -395,3 +395,10 @@ def test_folders_of_odd_names_are_no_points_of_a_curve(tmp_path):
     RECORD.write(run.curve_point("m", "lora", 20, 0))
     RECORD.write(tmp_path / "curve" / "m" / "lora" / "n-many" / "seed-0")
     assert [size for size, _ in run.curve_records()] == [20]
+
+
+def test_a_folder_of_the_first_release_is_named_and_left_alone(tmp_path):
+    (tmp_path / "test_reads.json").write_text("{}")
+    with pytest.raises(VersionError, match=r"version 1 found, expected 2: written by Entailor 0\.1"):
+        RunFolder(tmp_path).check_version()
+    assert [path.name for path in tmp_path.iterdir()] == ["test_reads.json"]

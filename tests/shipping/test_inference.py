@@ -442,7 +442,11 @@ def test_damaged_weights_are_named(copy_of, row, file, damage):
 
 @pytest.mark.parametrize(
     ("change", "said"),
-    [({"version": 2}, "another version"), ({"labels": None}, "labels"), ({"hyperparameters": 3}, "hyperparameters")],
+    [
+        ({"version": 1}, "written by Entailor 0.1"),
+        ({"labels": None}, "labels"),
+        ({"hyperparameters": 3}, "hyperparameters"),
+    ],
 )
 def test_a_description_that_cannot_be_used(copy_of, change, said):
     trial = copy_of("majority")

@@ -233,7 +233,11 @@ def test_other_priorities_pick_another_row_and_train_nothing(quick, started):
 def test_what_the_test_split_can_show_is_said_before_the_first_trial(quick, started):
     said: list[str] = []
     compare(quick, Observer(note=said.append, trial=lambda number, count, title: said.append(f"trial {number}")))
-    place = next(i for i, text in enumerate(said) if text.startswith("18 test examples are too few to tell two rows"))
+    place = next(
+        i
+        for i, text in enumerate(said)
+        if text.startswith("18 test examples are too few to show a difference between two candidates")
+    )
     assert place < said.index("trial 1")
 
 
@@ -507,7 +511,7 @@ def test_bad_data_are_met_before_the_folder_is_made(quick, tmp_path):
 # --- how it is done
 
 
-@pytest.mark.parametrize("row", ["lora", "bag_of_words"])
+@pytest.mark.parametrize("candidate", ["lora", "bag_of_words"])
 def test_the_test_split_is_read_once_and_after_training(nli_experiment, out, monkeypatch, nli_split, row):
     test_ids = {example.id for example in nli_split.test}
     events: list[str] = []

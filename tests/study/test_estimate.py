@@ -231,7 +231,7 @@ def test_the_forecast_alone_runs_nothing_and_the_run_does_not_measure_again(expe
     assert not list(tmp_path.rglob("record.json"))
     assert not (tmp_path / "run" / "test_access.json").exists()
     lines = estimate_lines(expected)
-    assert lines[0].split() == ["row", "trials", "one", "trial", "tuning", "curve", "in", "all", "memory"]
+    assert lines[0].split() == ["candidate", "trials", "one", "trial", "tuning", "curve", "in", "all", "memory"]
     assert lines[-1].startswith("estimate: about ")
     probed.clear()
     seen: list[dict[str, Any]] = []

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
-from entailor.cli.arguments import _experiment, _mapping
+from entailor.cli.arguments import _experiment, _mapping, refuse_old_flags
 from entailor.cli.options import (
     AsJson,
     Columns,
@@ -37,7 +37,7 @@ from entailor.cli.options import (
     TrustCode,
     Validation,
 )
-from entailor.errors import RENAMED, ConfigError, EntailorError
+from entailor.errors import ConfigError, EntailorError
 
 if TYPE_CHECKING:
     from entailor.config.experiment import Experiment
@@ -585,10 +585,7 @@ def main() -> None:
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
     try:
-        for word in arguments:
-            flag = word.partition("=")[0]
-            if flag.startswith("--") and (renamed := RENAMED.get(flag[2:].replace("-", "_"))):
-                raise ConfigError(f"{flag}: renamed. Write --{renamed.replace('_', '-')} instead")
+        refuse_old_flags(arguments)
         app(args=[word for word in arguments if word != "--debug"])
     except EntailorError as error:
         if debug:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from entailor.errors import ConfigError
+from entailor.errors import RENAMED, ConfigError
 
 if TYPE_CHECKING:
     from entailor.config.experiment import Experiment
@@ -54,3 +54,15 @@ def _mapping(text: str | None, flag: str) -> dict[str, str] | None:
         if not (name and equals and column):
             raise ConfigError(f"{flag}: expected field=COLUMN,field=COLUMN, found {text!r}")
     return {name.strip(): column.strip() for name, _, column in pairs}
+
+
+def refuse_old_flags(arguments: list[str]) -> None:
+    """Name the new flag for one of the first release.
+
+    Raises:
+        ConfigError: a flag was renamed.
+    """
+    for word in arguments:
+        flag = word.partition("=")[0]
+        if flag.startswith("--") and (renamed := RENAMED.get(flag[2:].replace("-", "_"))):
+            raise ConfigError(f"{flag}: renamed. Write --{renamed.replace('_', '-')} instead")

@@ -67,7 +67,7 @@ class Diagnosis:
     severity: Severity
     message: str
     remedy: str
-    rows: tuple[ShownExample, ...] = ()
+    examples: tuple[ShownExample, ...] = ()
     ids: tuple[str, ...] = ()
     figures: Mapping[str, Any] = field(default_factory=dict)
 

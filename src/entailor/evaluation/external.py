@@ -29,10 +29,9 @@ def compare_external(name: str, source: str, scoring: str, records: Sequence[Run
         records: complete trials with predictions on the external test set, all over the same examples.
 
     Returns:
-        `name`, `source`, `scoring`, `error` (None), `labels`, `num_examples`, `chance` (share of its most frequent
-        label), and `candidates`, best first: `model`, `method`, `num_seeds`, `accuracy`, `letters` (candidates that
-        share one
-        do not differ significantly), `per_label`, `groups`.
+        `name`, `source`, `scoring`, `error` (None), `labels`, `num_examples`, `majority_accuracy` (share of its most
+        frequent label), and `candidates`, best first: `model`, `method`, `num_seeds`, `accuracy`, `group` (candidates
+        that share a letter do not differ significantly), `per_label`, `groups`.
     """
     seeds: dict[CandidateKey, list[RunRecord]] = {}
     for record in records:

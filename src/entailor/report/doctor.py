@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
-MOST_ROWS_IN_TEXT = 3
+MOST_EXAMPLES_IN_TEXT = 3
 
 
 def doctor_section(document: Mapping[str, Any]) -> str:
@@ -24,7 +24,7 @@ def doctor_section(document: Mapping[str, Any]) -> str:
 
 
 def doctor_text(document: Mapping[str, Any]) -> str:
-    """Return the findings as text, the gravest first, each with a few candidates and the next step."""
+    """Return the findings as text, the gravest first, each with a few examples and the next step."""
     return "\n".join(_lines(document))
 
 
@@ -42,7 +42,7 @@ def summary(document: Mapping[str, Any]) -> str:
         for severity, number in counts.items()
         if number
     )
-    return f"{len(done)} checks over {sizes} candidates: {found or 'nothing found'}."
+    return f"{len(done)} checks over {sizes} examples: {found or 'nothing found'}."
 
 
 def _lines(document: Mapping[str, Any]) -> Iterator[str]:
@@ -51,7 +51,7 @@ def _lines(document: Mapping[str, Any]) -> Iterator[str]:
         yield ""
         yield f"{found['severity']}: {found['message']}."
         yield f"    {found['remedy']}."
-        yield from map(_row_line, found["candidates"][:MOST_ROWS_IN_TEXT])
+        yield from map(_example_line, found["examples"][:MOST_EXAMPLES_IN_TEXT])
     quiet = [one["title"] for one in document["checks"] if not one["findings"] and not one["skipped"]]
     if quiet:
         yield ""
@@ -60,11 +60,11 @@ def _lines(document: Mapping[str, Any]) -> Iterator[str]:
         yield f"not looked at: {one['title']} ({one['skipped']})."
 
 
-def _row_line(candidate: Mapping[str, Any]) -> str:
-    texts = " | ".join(text for text in (candidate["text"], candidate["text_pair"]) if text is not None)
-    note = f" ({candidate['note']})" if candidate["note"] else ""
-    label = "" if candidate["label"] is None else f" {candidate['label']}:"
-    return f"    {candidate['part']} {candidate['id']}{note}{label} {texts}"
+def _example_line(example: Mapping[str, Any]) -> str:
+    texts = " | ".join(text for text in (example["text"], example["text_pair"]) if text is not None)
+    note = f" ({example['note']})" if example["note"] else ""
+    label = "" if example["label"] is None else f" {example['label']}:"
+    return f"    {example['part']} {example['id']}{note}{label} {texts}"
 
 
 def _skipped(document: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
@@ -72,7 +72,7 @@ def _skipped(document: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
 
 
 def _part_names(document: Mapping[str, Any]) -> tuple[str, str | None]:
-    candidates = [candidate for found in document["findings"] for candidate in found["candidates"]]
-    if all(candidate["text_pair"] is None for candidate in candidates):
+    examples = [example for found in document["findings"] for example in found["examples"]]
+    if all(example["text_pair"] is None for example in examples):
         return "text", None
     return ("premise", "hypothesis") if "entailment" in document["labels"] else ("first text", "second text")

@@ -78,8 +78,10 @@ def validation_accuracy_by_epoch(names: Sequence[str], curves: Sequence[Sequence
     )
 
 
-def accuracy_with_intervals(names: Sequence[str], candidates: Sequence[Mapping[str, Any]], chance: float | None) -> str:
-    """Return each candidate's test accuracy with its interval, best on top, and the chance level (a forest plot).
+def accuracy_with_intervals(
+    names: Sequence[str], candidates: Sequence[Mapping[str, Any]], majority_accuracy: float | None
+) -> str:
+    """Return each candidate's test accuracy with its interval, best on top, and the majority baseline (a forest plot).
 
     Letters at the right edge: candidates that share one do not differ significantly.
     """
@@ -91,8 +93,8 @@ def accuracy_with_intervals(names: Sequence[str], candidates: Sequence[Mapping[s
             axes.plot([100 * accuracy["mean"]], [i], color=look.colour, marker=look.marker, markersize=6)
             place = axes.get_yaxis_transform()
             axes.text(1.015, i, candidate.get("group", ""), transform=place, verticalalignment="center", color=INK)
-        if chance is not None:
-            axes.axvline(100 * chance, color=INK, linewidth=0.8, linestyle=(0, (2, 2)))
+        if majority_accuracy is not None:
+            axes.axvline(100 * majority_accuracy, color=INK, linewidth=0.8, linestyle=(0, (2, 2)))
         axes.set_yticks(range(len(candidates)), [_shortened(name) for name in names])
         axes.set(ylim=(len(candidates) - 0.4, -0.6), xlabel="test accuracy (%), 95 % interval")
         axes.grid(visible=False, axis="y")
