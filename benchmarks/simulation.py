@@ -206,7 +206,9 @@ def families(draws: int) -> None:
                 ruled_out.append(not equal.may_be_best(0))
                 ahead = comparisons(World((0.83, *(0.78,) * 7), n, seeds, deviation).draw(rng))
                 found += [not ahead.may_be_best(k) for k in range(1, 8)]
-            print(f"{n:<5} {seeds:<6} {deviation:<10} {share(wrong):<6.1f} {share(ruled_out):<10.1f} {share(found):.1f}")
+            print(
+                f"{n:<5} {seeds:<6} {deviation:<10} {share(wrong):<6.1f} {share(ruled_out):<10.1f} {share(found):.1f}"
+            )
 
 
 def recommendations(draws: int) -> None:

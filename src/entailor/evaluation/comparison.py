@@ -21,7 +21,16 @@ from entailor.evaluation.calibration import (
     expected_calibration_error,
     reliability_bins,
 )
-from entailor.evaluation.metrics import Metrics, Outcome, beyond_chance, calibrated, clusters, evaluate_record, log_loss, outcome
+from entailor.evaluation.metrics import (
+    Metrics,
+    Outcome,
+    beyond_chance,
+    calibrated,
+    clusters,
+    evaluate_record,
+    log_loss,
+    outcome,
+)
 from entailor.evaluation.pairs import SIGNIFICANCE, Pairs, compare_all
 from entailor.evaluation.power import POWER, detectable_difference, usual_of
 from entailor.evaluation.recommendation import CandidateKey, key_of, mark_pareto, recommend

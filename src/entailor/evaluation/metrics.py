@@ -139,7 +139,9 @@ def clusters(record: RunRecord) -> npt.NDArray[np.int64] | None:
     None where no two share one. `group` (a genre, a phenomenon) is no cluster: a handful of strata that the test set
     holds on purpose, and not a sample of them.
     """
-    return number_clusters([one.cluster or (cluster_key(one.text) if one.text else one.id) for one in record.predictions])
+    return number_clusters(
+        [one.cluster or (cluster_key(one.text) if one.text else one.id) for one in record.predictions]
+    )
 
 
 def calibrated(result: Outcome, temperature: float) -> Outcome:

@@ -27,9 +27,7 @@ def usual_spread(num_test: int, num_seeds: int, discordant: float = USUAL_DISCOR
         return Spread(examples, own, examples, own)
     seeds = 2 * USUAL_DEVIATION**2 / num_seeds
     freedom = 2.0 * (num_seeds - 1)
-    return Spread(
-        examples + seeds, (examples + seeds) ** 2 / (examples**2 / own + seeds**2 / freedom), examples, own
-    )
+    return Spread(examples + seeds, (examples + seeds) ** 2 / (examples**2 / own + seeds**2 / freedom), examples, own)
 
 
 def usual_of(spreads: Sequence[Spread]) -> Spread:

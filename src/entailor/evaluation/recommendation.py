@@ -268,9 +268,7 @@ def _pick(
     return left[0], contenders
 
 
-def _non_inferior(
-    candidate: Candidate, leader: Candidate, pairs: Pairs[CandidateKey], priorities: Priorities
-) -> bool:
+def _non_inferior(candidate: Candidate, leader: Candidate, pairs: Pairs[CandidateKey], priorities: Priorities) -> bool:
     if candidate is leader:
         return True
     bound = pairs.between(key_of(candidate), key_of(leader)).lower_bound(priorities.level)
@@ -285,7 +283,9 @@ def _against(
     shown = bound > -priorities.margin
     needed = None
     if not shown and priorities.margin > 0:
-        needed = _advised(examples_for_margin(priorities.margin, priorities.level, difference.spread, num_test), num_test)
+        needed = _advised(
+            examples_for_margin(priorities.margin, priorities.level, difference.spread, num_test), num_test
+        )
     return AgainstLeader(*key_of(candidate), difference.value, bound, shown, needed)
 
 
@@ -360,9 +360,7 @@ def _changes(
     return tuple(Change(*key, tuple(found)) for key, found in conditions.items())
 
 
-def _to_tell(
-    pick: Candidate, leader: Candidate, pairs: Pairs[CandidateKey], num_test: int
-) -> int | None:
+def _to_tell(pick: Candidate, leader: Candidate, pairs: Pairs[CandidateKey], num_test: int) -> int | None:
     """Return how many test examples would show the leader's lead over the pick, if what was seen is true."""
     if pick is leader:
         return None

@@ -168,9 +168,7 @@ def _sums(values_N: Floats, cluster_N: Integers | None) -> Floats:
     return values_N if cluster_N is None else np.bincount(cluster_N, weights=values_N)
 
 
-def _spread(
-    value_N: Floats, cluster_N: Integers | None, parts: list[tuple[SeedVariance | None, float]]
-) -> Spread:
+def _spread(value_N: Floats, cluster_N: Integers | None, parts: list[tuple[SeedVariance | None, float]]) -> Spread:
     """Cluster-robust variance over examples, plus seeds; degrees of freedom after Satterthwaite."""
     n = len(value_N)
     sums_G = _sums(value_N - value_N.mean(), cluster_N)
