@@ -1,11 +1,13 @@
-"""How often the statistics are right where the truth is known: python benchmarks/simulation.py [--draws 400] [--only power]
+"""How often the statistics are right where the truth is known.
 
-Draws what the shipped code reads (right and wrong answers of candidates over seeds) from a model whose truth is set, and
-counts: coverage of intervals, false differences, power, wrong recommendations, optimism of the best, learning curves.
+python benchmarks/simulation.py [--draws 400] [--only power]
 
-The model is a probit: an answer is right where a standard normal lies below the quantile of the seed's accuracy. Parts of
-that normal are shared by a cluster of examples, by all candidates on an example, and by all seeds of a candidate on it,
-so that marginal accuracies hold exactly. One core, no GPU, no model.
+Draws what the shipped code reads (right and wrong answers of candidates over seeds) from a model whose truth is set,
+and counts: coverage of intervals, false differences, power, wrong recommendations, optimism of the best, learning
+curves.
+The model is a probit: an answer is right where a standard normal lies below the quantile of the seed's accuracy. Parts
+of that normal are shared by a cluster of examples, by all candidates on an example, and by all seeds of a candidate on
+it, so that marginal accuracies hold exactly. One core, no GPU, no model.
 """
 
 from __future__ import annotations
@@ -20,13 +22,13 @@ from scipy.stats import norm
 
 from entailor.config.experiment import Priorities
 from entailor.evaluation import recommendation
-from entailor.evaluation.variance import Scored, spread_of_mean
 from entailor.evaluation.calibration import expected_calibration_error
 from entailor.evaluation.learning_curve import CandidateCurve, describe_curves
-from entailor.evaluation.pairs import compare_all, compare_scored
 from entailor.evaluation.metrics import Outcome, beyond_chance
+from entailor.evaluation.pairs import compare_all, compare_scored
 from entailor.evaluation.power import detectable_difference, usual_of
 from entailor.evaluation.statistics import accuracy_interval
+from entailor.evaluation.variance import Scored, spread_of_mean
 
 SHARED, TASTE = 0.5, 0.25  # of the latent variance: what all candidates, and all seeds of one, find hard alike
 
@@ -341,10 +343,8 @@ def power(draws: int) -> None:
                 print(f"n {n:<5} seeds {seeds} deviation {deviation}: nothing is said")
                 continue
             world = World((0.8 + said / 2, *(0.8 - said / 2,) * 7), n, seeds, deviation)
-            found = [found_best(world.draw(rng)) for _ in range(draws)]
-            print(
-                f"n {n:<5} seeds {seeds} deviation {deviation:<4}: {100 * said:.1f} points, found {share(sum(found, [])):.0f}"
-            )
+            found = [one for _ in range(draws) for one in found_best(world.draw(rng))]
+            print(f"n {n:<5} seeds {seeds} deviation {deviation:<4}: {100 * said:.1f} points, found {share(found):.0f}")
 
 
 def promised(candidates: list[Scored]) -> float | None:

@@ -6,12 +6,11 @@ The rows share what is hard about an example; each has tastes of its own; and ea
 import numpy as np
 import pytest
 
-from entailor.evaluation.variance import Scored
 from entailor.evaluation.pairs import SIGNIFICANCE, compare_all, compare_scored
-from entailor.evaluation.power import detectable_difference
+from entailor.evaluation.power import detectable_difference, usual_spread
 from entailor.evaluation.statistics import accuracy_interval
+from entailor.evaluation.variance import Scored
 
-DRAWS = 300
 EXAMPLES = 300
 EASE, DIFFICULTY, TASTE = 0.8, 1.5, 1.0  # logits: mean, spread over examples, spread over a row's own tastes
 
@@ -52,7 +51,7 @@ def test_intervals_of_differences_hold_the_truth_in_95_of_100(layout):
     runs = 1200
     held = 0
     for _ in range(runs):
-        found = compare_scored(*simulated_rows(generator, layout), draws=DRAWS)
+        found = compare_scored(*simulated_rows(generator, layout))
         held += found.low <= truth <= found.high
     assert 0.93 <= held / runs <= 0.97
 
@@ -79,7 +78,7 @@ EQUALS = {
 def test_equal_rows_are_called_different_in_5_of_100_at_most(layout):
     generator = np.random.default_rng(13)
     runs = 300
-    called = sum(compare_scored(*simulated_rows(generator, layout), draws=DRAWS).p < SIGNIFICANCE for _ in range(runs))
+    called = sum(compare_scored(*simulated_rows(generator, layout)).p < SIGNIFICANCE for _ in range(runs))
     assert called / runs <= 0.05
 
 
@@ -89,7 +88,7 @@ def test_among_all_pairs_a_false_difference_is_found_in_5_of_100_runs_at_most():
     runs, wrong = 150, 0
     for _ in range(runs):
         rows = simulated_rows(generator, layout)
-        wrong += any(one.significant for one in compare_all(dict(enumerate(rows)), draws=50).differences.values())
+        wrong += any(one.significant for one in compare_all(dict(enumerate(rows))).differences.values())
     assert wrong / runs <= 0.05
 
 
@@ -117,12 +116,12 @@ def test_a_real_difference_is_found():
 def test_the_difference_said_to_be_detectable_is_found_in_4_of_5_runs():
     generator = np.random.default_rng(17)
     examples, discordant = 500, 0.2
-    difference = detectable_difference(examples, discordant)
+    difference = detectable_difference(usual_spread(examples, 1, discordant))
     only_a, only_b = (discordant + difference) / 2, (discordant - difference) / 2
     found = 0
     for _ in range(400):
         place_N = generator.random(examples)
         a_N = (place_N < only_a) | (place_N > 0.5)
         b_N = ((place_N >= only_a) & (place_N < only_a + only_b)) | (place_N > 0.5)
-        found += compare_scored(Scored(a_N[None], False), Scored(b_N[None], False), draws=50).p < SIGNIFICANCE
+        found += compare_scored(Scored(a_N[None], False), Scored(b_N[None], False)).mirrored().p_worse < 0.05
     assert 0.74 <= found / 400 <= 0.86

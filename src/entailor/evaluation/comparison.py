@@ -11,7 +11,6 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from entailor.config.experiment import Priorities
 from entailor.errors import RunError
@@ -45,8 +44,8 @@ def compare_records(
     """Return the content of comparison.json.
 
     Candidates stand best first. Figures are means over the seeds that finished, peaks of memory the highest of them.
-    Every two candidates are tested on the same examples; p-values are corrected for the number of pairs (Holm), and those
-    tied with the best for the number of comparisons with it.
+    Every two candidates are tested on the same examples; p-values are corrected for the number of pairs (Holm), and
+    those tied with the best for the number of comparisons with it.
 
     Args:
         records: every trial, complete or failed; all complete ones over the same test examples and labels.

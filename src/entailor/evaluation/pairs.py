@@ -32,8 +32,8 @@ class Difference:
         low: lower end of its 95 % interval.
         high: upper end.
         p: two-sided p-value of "no difference" (paired t over examples in clusters, and seeds), not corrected.
-        p_mcnemar: of McNemar's exact test between the classifiers of the first seeds, which are the ones that ship; None
-            for a metric that is not accuracy.
+        p_mcnemar: of McNemar's exact test between the classifiers of the first seeds, which are the ones that ship;
+            None for a metric that is not accuracy.
         discordant: share of examples for which these two give different values.
         holds_seeds: whether interval and p-value hold the chance of seeds, not of examples alone.
         spread: variance and degrees of freedom of the difference.

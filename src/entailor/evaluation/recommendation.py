@@ -104,8 +104,8 @@ class AgainstLeader:
         difference: its metric minus the leader's.
         lower_bound: one-sided, at `recommend.level`.
         non_inferior: whether the bound is above minus the margin.
-        examples_needed: test examples that would show it non-inferior in 4 of 5 runs if it is as good as the leader; None
-            where it is shown already, where only more seeds would, or where it takes more than a million.
+        examples_needed: test examples that would show it non-inferior in 4 of 5 runs if it is as good as the leader;
+            None where it is shown already, where only more seeds would, or where it takes more than a million.
     """
 
     model: str
@@ -174,8 +174,8 @@ def recommend(
     Of the candidates within the limits that beat the majority baseline the most accurate leads. Contenders are those
     non-inferior to it: the one-sided lower bound of their difference to it lies above minus the margin, with the chance
     of examples, clusters and seeds in it. So what was merely not shown to be worse is not taken for equal. Costs decide
-    among contenders in the order of `cheapest`: a candidate that costs clearly more (20 %) than the cheapest leaves; what
-    remains is settled by accuracy.
+    among contenders in the order of `cheapest`: a candidate that costs clearly more (20 %) than the cheapest leaves;
+    what remains is settled by accuracy.
 
     Args:
         candidates: of comparison.json, best first.
@@ -186,7 +186,7 @@ def recommend(
     if not candidates:
         return None
     excluded = tuple(
-        Excluded(*key_of(candidate), found) for candidate in candidates if (found := _beyond(candidate, priorities))
+        Excluded(*key_of(candidate), limits) for candidate in candidates if (limits := _beyond(candidate, priorities))
     )
     within = [candidate for candidate in candidates if not _beyond(candidate, priorities)]
     pick, contenders = _pick(candidates, pairs, priorities)
@@ -293,8 +293,8 @@ def _advised(needed: float, num_test: int) -> int | None:
     """Round to two digits, up; None where it is no advice."""
     if not num_test < needed < MOST_EXAMPLES:
         return None
-    unit = 10 ** max(0, len(str(int(needed))) - 2)
-    return math.ceil(needed / unit) * unit
+    unit = int(10 ** max(0, len(str(int(needed))) - 2))
+    return int(math.ceil(needed / unit) * unit)
 
 
 def _ordered(priorities: Priorities) -> list[Cost]:

@@ -129,10 +129,13 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def number_clusters(keys: Sequence[Hashable]) -> npt.NDArray[np.int64] | None:
-    """Return the number of each example's cluster, 0 and up, or None where every key stands once."""
+    """Return the number of each example's cluster, 0 and up.
+
+    None where every key stands once, and where there is one cluster only, which says nothing of others.
+    """
     place: dict[Hashable, int] = {}
     numbers = np.array([place.setdefault(key, len(place)) for key in keys], dtype=np.int64)
-    return None if len(place) == len(numbers) else numbers
+    return numbers if 1 < len(place) < len(numbers) else None
 
 
 @dataclass(frozen=True, slots=True)

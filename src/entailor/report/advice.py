@@ -66,8 +66,8 @@ def advice(comparison: Mapping[str, Any]) -> Advice | None:
         within = " within the limits of `recommend`" if found["excluded"] else ""
         sentence = f"Nothing here is worth shipping yet: no candidate{within} beats the majority baseline."
         reasons = [
-            "The answers of none agree with the labels more than chance gives (one-sided test at 5 %, corrected for the "
-            "number of candidates)."
+            "The answers of none agree with the labels more than chance gives (one-sided test at 5 %, corrected for "
+            "the number of candidates)."
         ]
     else:
         sentence = "No candidate keeps within the limits of `recommend`, so none is recommended."
@@ -116,9 +116,9 @@ def _standing(found: Mapping[str, Any], titles: Mapping[Key, str]) -> list[str]:
     if _key(found) != leader:
         own = against[_key(found)]
         reasons.append(
-            f"It was {points(own['difference'])} points from {titles[leader]}; with {percent(rule['level'])} confidence "
-            f"it gives away no more than {max(0.0, -100 * own['lower_bound']):.1f} points. Where that is too much, set "
-            "recommend.margin lower or recommend.ties=most_accurate."
+            f"It was {points(own['difference'])} points from {titles[leader]}; with {percent(rule['level'])} "
+            f"confidence it gives away no more than {max(0.0, -100 * own['lower_bound']):.1f} points. Where that is too "
+            "much, set recommend.margin lower or recommend.ties=most_accurate."
         )
     open_ones = [one for one in against.values() if not one["non_inferior"]]
     needed = [one for one in open_ones if one["examples_needed"] is not None]
@@ -126,13 +126,13 @@ def _standing(found: Mapping[str, Any], titles: Mapping[Key, str]) -> list[str]:
         nearest = max(needed, key=lambda one: float(one["lower_bound"]))
         reasons.append(
             f"That {titles[_key(nearest)]} is within {_margin(rule)} of {titles[leader]} is not shown "
-            f"({points(nearest['difference'])} points seen, at worst {points(nearest['lower_bound'])}); if both are equally "
-            f"good, about {nearest['examples_needed']:,} test examples would show it in 4 of 5 runs."
+            f"({points(nearest['difference'])} points seen, at worst {points(nearest['lower_bound'])}); if both are "
+            f"equally good, about {nearest['examples_needed']:,} test examples would show it in 4 of 5 runs."
         )
     if found["reads_one_text"]:
         reasons.append(
-            "A candidate that never reads the first text is within the margin of the best: the labels can be guessed from "
-            "the second text, or the other candidates have learnt nothing more. Look at the data before shipping."
+            "A candidate that never reads the first text is within the margin of the best: the labels can be guessed "
+            "from the second text, or the other candidates have learnt nothing more. Look at the data before shipping."
         )
     if found["below_majority"]:
         names = _listed([titles[_key(one)] for one in found["below_majority"]])
@@ -161,8 +161,8 @@ def _changes(found: Mapping[str, Any], titles: Mapping[Key, str]) -> tuple[str, 
     if found["to_tell_leader"] is not None:
         leader = titles[_key(found["leader"])]
         changes.append(
-            f"If the difference to {leader} is real and as large as seen, about {found['to_tell_leader']:,} test examples "
-            "would show it in 4 of 5 runs."
+            f"If the difference to {leader} is real and as large as seen, about {found['to_tell_leader']:,} test "
+            "examples would show it in 4 of 5 runs."
         )
     return tuple(changes)
 
@@ -188,9 +188,9 @@ def _rule(rule: Mapping[str, Any]) -> str:
         return within + (said if within else said[0].upper() + said[1:])
     order = ", then ".join(name.replace("_", " ") for name in rule["cheapest"])
     said = (
-        f"among the candidates that beat the majority baseline and are shown ({percent(rule['level'])} confidence) to be "
-        f"within {_margin(rule)} of the most accurate of them, the cheapest by {order}; a cost decides where it is at least "
-        "20 % higher."
+        f"among the candidates that beat the majority baseline and are shown ({percent(rule['level'])} confidence) to "
+        f"be within {_margin(rule)} of the most accurate of them, the cheapest by {order}; a cost decides where it is "
+        "at least 20 % higher."
     )
     return within + (said if within else said[0].upper() + said[1:])
 

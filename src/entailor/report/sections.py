@@ -40,8 +40,8 @@ def limit_of_test(comparison: Mapping[str, Any]) -> str | None:
     more = f"; {100 * seeds:.0f} % of the variance is between seeds, where only more seeds help" if seeds > 0.1 else ""
     return (
         f"With {comparison['num_test']:,} test examples a lead of {100 * found['difference']:.1f} points over another "
-        f"candidate is found in 4 of 5 runs (corrected for {found['comparisons']} comparisons with the best{more}); smaller "
-        "ones are easily missed."
+        f"candidate is found in 4 of 5 runs (corrected for {found['comparisons']} comparisons with the best{more}); "
+        "smaller ones are easily missed."
     )
 
 
@@ -51,8 +51,8 @@ def hanging_together(comparison: Mapping[str, Any]) -> str | None:
     if not found or found["design_effect"] is None:
         return None
     return (
-        f"The {comparison['num_test']:,} test examples come in {found['clusters']:,} clusters that share their first text "
-        f"(intraclass correlation of right and wrong {found['intraclass_correlation']:.2f}, design effect "
+        f"The {comparison['num_test']:,} test examples come in {found['clusters']:,} clusters that share their first "
+        f"text (intraclass correlation of right and wrong {found['intraclass_correlation']:.2f}, design effect "
         f"{found['design_effect']:.2f}): they show as much as {found['effective_examples']:,} independent ones. Every "
         "interval and test holds that."
     )
