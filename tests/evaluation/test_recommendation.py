@@ -56,7 +56,8 @@ def test_the_cheapest_of_those_shown_to_be_as_good(level):
     found, words = picked(level), said(level)
     assert found["method"] == "cheap"
     assert words.sentence == (
-        "cheap is recommended: of 2 candidates shown to be within 2 points of the most accurate it is the smallest to store."
+        "cheap is recommended: of 2 candidates shown to be within 2 points of the most accurate "
+        "it is the smallest to store."
     )
     assert [one["method"] for one in found["contenders"]] == ["dear", "cheap"]
     assert any(reason.startswith("It was −0.3 points from dear") for reason in words.reasons)
@@ -162,7 +163,7 @@ def test_what_does_not_beat_the_majority_baseline_is_never_recommended(record):
     assert by_name["lora"]["p_majority"] < 0.05
     assert not by_name["majority"]["beats_majority"]
     assert summary["recommendation"]["method"] == "lora"
-    assert summary["recommendation"]["below_majority"] == [{"model": "org/tiny", "method": "majority"}]
+    assert summary["recommendation"]["below_majority"] == ({"model": "org/tiny", "method": "majority"},)
     alone = compare_records([majority])
     assert alone["recommendation"]["outcome"] == "none_beats_majority"
     assert RunFolder(Path("runs")).winner(alone) is None

@@ -117,8 +117,8 @@ def _standing(found: Mapping[str, Any], titles: Mapping[Key, str]) -> list[str]:
         own = against[_key(found)]
         reasons.append(
             f"It was {points(own['difference'])} points from {titles[leader]}; with {percent(rule['level'])} "
-            f"confidence it gives away no more than {max(0.0, -100 * own['lower_bound']):.1f} points. Where that is too "
-            "much, set recommend.margin lower or recommend.ties=most_accurate."
+            f"confidence it gives away no more than {max(0.0, -100 * own['lower_bound']):.1f} points. Where that is "
+            "too much, set recommend.margin lower or recommend.ties=most_accurate."
         )
     open_ones = [one for one in against.values() if not one["non_inferior"]]
     needed = [one for one in open_ones if one["examples_needed"] is not None]
