@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from entailor.errors import RunError
 from entailor.evaluation.calibration import apply_temperature, expected_calibration_error
-from entailor.evaluation.statistics import Proportion, number_clusters, wilson_interval
+from entailor.evaluation.statistics import Proportion, accuracy_interval, number_clusters
+from entailor.evaluation.variance import Scored
 from entailor.runs.record import RunRecord, cluster_key
 
 
@@ -75,7 +76,7 @@ class Metrics:
     Attributes:
         labels: label names; the order of `confusion`.
         num_examples: test examples.
-        accuracy: share that is right, with its Wilson interval.
+        accuracy: share that is right, with its 95 % interval for this classifier.
         macro_f1: mean F1 of the labels that occur in gold, so that every candidate is averaged over the same ones.
         mcc: Matthews correlation, -1 to 1; 0 when one label is always predicted, None when only one label occurs.
         log_loss: mean of -log of the gold label's probability, nats.
@@ -177,6 +178,7 @@ def evaluate_record(record: RunRecord) -> Metrics:
     from sklearn.metrics import confusion_matrix
 
     result = outcome(record)
+    scored = Scored(result.correct_N[None], cluster_N=clusters(record))
     n, num_labels = result.probabilities_NL.shape
     per_label = _per_label(result, record.labels)
     occurring = [line.f1 for line in per_label.values() if line.support and line.f1 is not None]
@@ -184,14 +186,14 @@ def evaluate_record(record: RunRecord) -> Metrics:
     return Metrics(
         labels=record.labels,
         num_examples=n,
-        accuracy=wilson_interval(float(result.correct_N.mean()), n),
+        accuracy=accuracy_interval(scored),
         macro_f1=sum(occurring) / len(occurring) if occurring else None,
         mcc=_matthews(result),
         log_loss=log_loss(result),
         ece=expected_calibration_error(result.confidence_N, result.correct_N),
         per_label=per_label,
         confusion=tuple(tuple(int(count) for count in row) for row in confusion),
-        groups=_groups(record, result),
+        groups=_groups(record, scored),
         majority_share=float(np.bincount(result.predicted_N).max() / n),
     )
 
@@ -220,12 +222,9 @@ def _matthews(result: Outcome) -> float | None:
     return float(matthews_corrcoef(result.gold_N, result.predicted_N))
 
 
-def _groups(record: RunRecord, result: Outcome) -> dict[str, GroupMetrics]:
+def _groups(record: RunRecord, scored: Scored) -> dict[str, GroupMetrics]:
     members: dict[str, list[int]] = {}
     for i, one in enumerate(record.predictions):
         if one.group is not None:
             members.setdefault(one.group, []).append(i)
-    return {
-        group: GroupMetrics(len(rows), wilson_interval(float(result.correct_N[rows].mean()), len(rows)))
-        for group, rows in members.items()
-    }
+    return {group: GroupMetrics(len(rows), accuracy_interval(scored.among(rows))) for group, rows in members.items()}
