@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 .PHONY: demo test check format docs audit kills fuzz hostile lock clean
 
 demo: $(READY)
-	$(BIN)/entailor compare --out runs/demo data.bundled_size=900
+	$(BIN)/entailor compare --config examples/demo.yaml --out runs/demo
 	@echo "The report: runs/demo/report.html"
 
 test: $(READY)

@@ -29,8 +29,8 @@ from entailor.models.precision import PrecisionChoice
 from entailor.report.html import write_report
 from entailor.runs.layout import RunFolder
 from entailor.runs.record import RunRecord, read_status
-from entailor.shipping.inference import find_trial, label_names_of_run
-from entailor.shipping.restoring import load_classifier
+from entailor.shipping.inference import label_words_of_run
+from entailor.shipping.restoring import find_trial, load_classifier
 from entailor.study.compare import Observer, check_same_experiment, earlier_records
 from entailor.study.search import search_document
 from entailor.study.test_access import log_test_access
@@ -147,7 +147,7 @@ def _read_run(run: Path, how: int) -> None:
         load_classifier(trial)
     elif how < 200:
         find_trial(run)
-        label_names_of_run(trial)
+        label_words_of_run(trial)
     else:
         RunRecord.read(trial)
 

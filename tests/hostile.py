@@ -121,7 +121,7 @@ CONFIG_FILES: dict[str, str | bytes] = {
     "200,000 seeds": "seeds: [" + ", ".join(map(str, range(200_000))) + "]\n",
     "5,000 seeds": "seeds: [" + ", ".join(map(str, range(5_000))) + "]\n",
     "seed beyond": "seeds: [4294967296]\n",
-    "integer beyond": "data: {bundled_size: 1000000000000000}\n",
+    "integer beyond": "data: {max_train_examples: 1000000000000000000000}\n",
     "not finite": "data: {validation_size: .nan, test_size: .inf}\n",
     "overflowing float": "data: {validation_size: 1e999}\n",
     "null character in a path": 'data: {train: "a\\0b"}\n',

@@ -16,9 +16,11 @@ def _small(monkeypatch):
     monkeypatch.setattr(module, "ROWS", 120)
 
 
-def test_every_method_is_measured_in_both_precisions(tiny_model):
-    said = []
-    result = bench(str(tiny_model("bert")), ("lora", "p_tuning"), seconds=0.05, on_progress=said.append)
+def test_every_method_is_measured_in_both_precisions(tiny_model, nli_split, csv_of, tmp_path):
+    said, path = [], csv_of(tmp_path / "train.csv", nli_split.train)
+    result = bench(
+        str(tiny_model("bert")), ("lora", "p_tuning"), train_file=path, seconds=0.05, on_progress=said.append
+    )
     assert [(one.method, one.precision) for one in result.methods] == [
         (name, precision) for name in ("lora", "p_tuning") for precision in ("fp32", "bf16")
     ]

@@ -14,8 +14,7 @@ from entailor.evaluation.difference import diff_runs
 from entailor.report.html import write_report
 from entailor.runs.layout import RunFolder
 from entailor.runs.record import RunRecord, read_json, write_checked_json, write_text
-from entailor.shipping.inference import find_trial
-from entailor.shipping.restoring import load_classifier
+from entailor.shipping.restoring import find_trial, load_classifier
 from entailor.study.compare import Observer, compare
 from entailor.study.verification import verify
 
@@ -230,10 +229,10 @@ def test_what_a_stranger_wrote_with_checksums_that_fit_is_refused_and_the_remedi
         value = {key: one for key, one in read_json(run / name).items() if key != "checksum"}
         write_checked_json(run / name, {**value, **changes})
 
-    made_up("comparison.json", rows=[{"model": "none", "method": "../../../x", "seeds": [0]}])
+    made_up("comparison.json", candidates=[{"model": "none", "method": "../../../x", "seeds": [0]}])
     with pytest.raises(RunError, match="can be neither a candidate nor a seed of a run"):
         write_report(RunFolder(run))
-    made_up("comparison.json", rows="many")
+    made_up("comparison.json", candidates="many")
     with pytest.raises(RunError, match=r"comparison\.json: not what Entailor writes.*Run the same command again"):
         write_report(RunFolder(run))
     compare(again)

@@ -28,7 +28,8 @@ import entailor.study.trial
 from entailor.config.experiment import ModelSettings
 from entailor.engine.memory import is_out_of_memory
 from entailor.engine.scorer import score
-from entailor.engine.trainer import Runtime, TrainingData, train
+from entailor.engine.trainer import train
+from entailor.engine.training import Runtime, TrainingData
 from entailor.errors import DivergedError, RunError, TrainingError
 from entailor.methods import build_method
 from entailor.runs.integrity import disk_trouble
@@ -154,14 +155,16 @@ def test_a_folder_in_use_says_by_whom_and_since_when(experiment, tmp_path):
 
 def test_a_killed_owner_leaves_no_lock(experiment, tmp_path):
     code = f"""
-import time
+import sys
 from pathlib import Path
 from entailor.runs.lock import lock_run
 with lock_run(Path({str(tmp_path / "run")!r})):
     print("held", flush=True)
-    time.sleep(60)
+    sys.stdin.read()  # until it is killed
 """
-    owner = subprocess.Popen([sys.executable, "-c", code], env=environment(), stdout=subprocess.PIPE, text=True)
+    owner = subprocess.Popen(
+        [sys.executable, "-c", code], env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     assert owner.stdout.readline() == "held\n"
     with pytest.raises(RunError, match=f"in use by process {owner.pid} on "):
         compare(experiment)

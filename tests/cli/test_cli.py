@@ -9,7 +9,6 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +32,7 @@ VERBS = {
     (): {"--version", "--debug"},
     ("compare",): {*DATA, *SIZES, *PLAN, "--methods", "--seeds", "--external", "--json", "--quiet"},
     ("train",): {*DATA, *SIZES, "--method", "--seed", "--json", "--quiet"},
+    ("export",): {"--run", "--format", "--out", "--margin", "--trust-remote-code", "--json", "--quiet"},
     ("merge",): {
         "--run",
         "--output",
@@ -230,7 +230,7 @@ def test_quiet_is_silent(entailor_, words):
 def test_file_flags_and_words_go_over_each_other_in_this_order(entailor_, words, tmp_path):
     config = tmp_path / "run.yaml"
     config.write_text(
-        "seeds: 3\nrestarts: 7\ndata: {bundled_size: 150, max_train_examples: 40, max_test_examples: 12}\n"
+        "seeds: 3\nrestarts: 7\ndata: {split_seed: 5, max_train_examples: 40, max_test_examples: 12}\n"
         "methods:\n  majority:\n  bag_of_words: {max_ngram: 3, min_df: 2}\n  lora:\n"
     )
     result = entailor_(
@@ -238,7 +238,7 @@ def test_file_flags_and_words_go_over_each_other_in_this_order(entailor_, words,
     )
     assert result.code == 0, result.err
     made = yaml.safe_load((tmp_path / "run" / "experiment.yaml").read_text())
-    assert made["data"]["bundled_size"] == 150
+    assert made["data"]["split_seed"] == 5
     assert made["data"]["max_test_examples"] == 15
     assert made["data"]["max_train_examples"] == 30
     assert (made["seeds"], made["restarts"]) == ([0, 1, 2], 7)
@@ -494,7 +494,6 @@ def test_ctrl_c_from_outside(tmp_path, tiny_model, nli_files):
     for line in process.stderr:
         if line.startswith("[2/2] lora"):
             break
-    time.sleep(0.5)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 130

@@ -133,7 +133,7 @@ def test_methods_can_be_chosen_by_a_word_and_keep_their_settings():
 
 def test_values_given_by_the_caller_are_left_alone():
     values = {"methods": {"lora": {"r": 8}}, "data": {"columns": {}}}
-    experiment("lora.r=4", "data.columns.label=x", "data.bundled_size=200", values=values)
+    experiment("lora.r=4", "data.columns.label=x", "data.max_rows=200", values=values)
     assert values == {"methods": {"lora": {"r": 8}}, "data": {"columns": {}}}
 
 
@@ -148,7 +148,7 @@ def test_values_given_by_the_caller_are_left_alone():
         ("validation_sise=0.2", ["validation_sise: no key", "Did you mean 'data.validation_size'?"]),
         (
             "data.validation_sise=0.2",
-            ["data.validation_sise: unknown key", "Did you mean 'validation_size'?", "bundled_size"],
+            ["data.validation_sise: unknown key", "Did you mean 'validation_size'?", "max_bytes"],
         ),
         ("model.max_len=9", ["model.max_len: unknown key", "Did you mean 'max_length'?"]),
         ("lora.lora_alhpa=9", ["methods.lora.lora_alhpa: unknown key", "Did you mean 'lora_alpha'?"]),
@@ -182,7 +182,7 @@ def test_a_key_nothing_takes_is_never_passed_over(word, parts):
         ("lora.bias=some", ["'none', 'all' or 'lora_only'"]),
         ("data.validation_size=0", ["data.validation_size: ", "greater than 0"]),
         ("data.validation_size=abc", ["data.validation_size: ", "found 'abc'"]),
-        ("data.bundled_size=10", ["data.bundled_size: ", "120"]),
+        ("data.max_train_examples=0", ["data.max_train_examples: ", "1"]),
         ("data.labels=entailment", ["data.labels: ", "list"]),
         ("model.precision=fp16", ["model.precision: ", "'auto', 'fp32' or 'bf16'"]),
         ("seeds=0", ["seeds: at least one seed"]),
@@ -495,7 +495,7 @@ def test_what_is_no_text_file_is_refused_by_name(tmp_path, make, found):
         ("seeds=[4294967296]", "seeds.0: Input should be less than 4294967296"),
         ("data.split_seed=-1", "data.split_seed: "),
         ("budget.search_seed=4294967296", "budget.search_seed: "),
-        ("data.bundled_size=1000001", "data.bundled_size: "),
+        ("data.max_labels=1", "data.max_labels: "),
         ("lora.r=100000000000000000000", "methods.lora.r: a number of at most"),
         ("lora.r=1000000", "methods.lora.r: "),
         ("data.train=a\0b", "data.train: a null character"),

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import types
 from collections import Counter
 from pathlib import Path
 
@@ -161,29 +160,6 @@ def test_the_document_of_a_split():
     assert split_document(split) == expected
 
 
-def test_without_files_the_corpus_is_used(monkeypatch):
-    asked = {}
-
-    def generate_split(size, seed, validation_share, test_share):
-        asked.update(size=size, seed=seed, validation_share=validation_share, test_share=test_share)
-        parts = [
-            tuple(Example(f"{name}{n}{label}", f"{name} {n}", f"{label}", label) for n in range(4) for label in LABELS)
-            for name in ("train", "validation", "test")
-        ]
-        return Split(*parts)
-
-    corpus = types.ModuleType("entailor.data.corpus")
-    corpus.generate_split = generate_split
-    monkeypatch.setitem(sys.modules, "entailor.data.corpus", corpus)
-    data = load_data(DataSettings(bundled_size=200, split_seed=3, validation_size=50, max_test_examples=6))
-    assert asked == {"size": 200, "seed": 3, "validation_share": 0.25, "test_share": 0.2}
-    assert (len(data.split.train), len(data.split.test), data.labels) == (12, 6, LABELS)
-    with pytest.raises(ConfigError, match=r"data\.test without data\.train"):
-        load_data(DataSettings(test="a.csv"))
-    with pytest.raises(ConfigError, match="no examples to train on"):
-        load_data(DataSettings(bundled_size=200, validation_size=0.5, test_size=0.5))
-
-
 def test_splits_of_a_data_set(monkeypatch, tmp_path):
     import datasets
 
@@ -222,9 +198,7 @@ def test_one_class_only(tmp_path):
 def test_a_label_that_train_does_not_have(tmp_path, settings):
     train = write(tmp_path, "a.jsonl", pair_rows(20, LABELS[:2]))
     test = write(tmp_path, "b.jsonl", pair_rows(2))
-    with pytest.raises(
-        LabelError, match=r"b\.jsonl, example 3.*'contradiction', expected one of 'entailment', 'neutral'"
-    ):
+    with pytest.raises(LabelError, match=r"b\.jsonl, row 3.*'contradiction', expected one of 'entailment', 'neutral'"):
         load_data(DataSettings(train=train, test=test, **settings))
     with pytest.raises(LabelError, match="no example of train has the label 'contradiction'"):
         load_data(DataSettings(train=train, labels=LABELS))

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from tests.nli_pairs.corpus import generate_pairs, generate_split
 
-from entailor.data.corpus import generate_pairs, generate_split
 from entailor.data.example import Example, Split
 from entailor.diagnostics.base import Diagnosis, Evidence, registered_checks
 

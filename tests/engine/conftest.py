@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from entailor.engine.trainer import Runtime, TrainingData, TrainingResult, train
+from entailor.engine.trainer import train
+from entailor.engine.training import Runtime, TrainingData, TrainingResult
 from entailor.methods import Classifier, TrainedMethod
 from entailor.tasks import Task
 

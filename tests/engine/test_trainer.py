@@ -11,7 +11,8 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from entailor.engine import batching, trainer
 from entailor.engine.batching import BatchLimit, training_batches
 from entailor.engine.scorer import score
-from entailor.engine.trainer import Runtime, TrainingData, is_collapsed, train
+from entailor.engine.trainer import is_collapsed, train
+from entailor.engine.training import Runtime, TrainingData
 from entailor.errors import TrainingError
 from entailor.methods import build_method
 

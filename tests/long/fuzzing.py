@@ -164,7 +164,7 @@ def makers() -> dict[str, Maker]:
             "validation_size": 0.1,
             "columns": {"text": "t"},
             "labels": ["a", "b"],
-            "bundled_size": 200,
+            "max_rows": 200,
         },
         "models": ["a/b"],
         "model": {"max_length": 64, "max_memory": {"0": "10GiB"}, "device_map": "auto"},

@@ -14,7 +14,8 @@ import pytest
 from entailor.classifiers.base import PromptedClassifier
 from entailor.data.example import Example
 from entailor.engine.scorer import collect_features, score
-from entailor.engine.trainer import Runtime, TrainingData, TrainingResult, train
+from entailor.engine.trainer import train
+from entailor.engine.training import Runtime, TrainingData, TrainingResult
 from entailor.methods import Classifier, FittedClassifier, Method, TrainedMethod
 
 ALL_AT_ONCE = 10**6
@@ -101,3 +102,32 @@ def plain_logits(fresh_process: FreshProcess) -> Callable[..., np.ndarray]:
         return fresh_process.ask(mode, folder=str(folder), inputs=inputs, **more)
 
     return logits
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _small_token_table(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A table of random vectors over the words of the tests, in a wheel that already stands in the cache."""
+    import hashlib
+    import io
+    import zipfile
+
+    from safetensors.numpy import save
+    from tests.conftest import make_tokenizer
+
+    from entailor.methods import static_embedding
+    from entailor.runs.package_index import ReleaseFile
+
+    tokenizer = make_tokenizer("bert")
+    vectors = np.random.default_rng(0).normal(size=(len(tokenizer), 32)).astype(np.float16)
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as wheel:
+        wheel.writestr(static_embedding.WEIGHTS, save({"embedding.weight": vectors}))
+        wheel.writestr(static_embedding.TOKENIZER, tokenizer.backend_tokenizer.to_str())
+    file = ReleaseFile("table", "table.whl", hashlib.sha256(content.getvalue()).hexdigest(), len(content.getvalue()))
+    cache = tmp_path_factory.mktemp("table")
+    (cache / "files").mkdir()
+    (cache / "files" / f"{file.sha256[:16]}-{file.name}").write_bytes(content.getvalue())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(static_embedding, "WORDLLAMA", file)
+        patch.setattr(static_embedding, "cache_folder", lambda: cache)
+        yield

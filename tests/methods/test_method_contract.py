@@ -155,7 +155,7 @@ def test_logits_are_finite_float32_one_a_label(case, taught):
     inputs = classifier.encode(TEST)
     for members in (inputs, inputs[:1]):
         with torch.inference_mode():
-            logits_BL = classifier.logits(classifier.collate(members))
+            logits_BL = torch.as_tensor(classifier.logits(classifier.collate(members)))
         assert logits_BL.shape == (len(members), 3)
         assert logits_BL.dtype == torch.float32
         assert torch.isfinite(logits_BL).all()

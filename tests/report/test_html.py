@@ -92,7 +92,7 @@ def test_every_section_is_there(parsed, comparison):
         "out of memory: 9.1 GB needed",
         "predictions collapsed to one label",
         "12 rows without a gold label were dropped.",
-        "warning: 3 candidates of train stand in test. Drop them",
+        "warning: 3 rows of train stand in test. Drop them",
         "2,100 train",
         "entailor compare --seeds 2",
         "note: <script>alert(1)</script>",

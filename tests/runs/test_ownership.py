@@ -24,7 +24,7 @@ from entailor.runs.lock import lock_run
 from entailor.runs.outputs import check_output, output_folder
 from entailor.runs.ownership import MARKER_FILE, check_run_folder
 from entailor.runs.record import clear_trial, write_text
-from entailor.shipping.inference import evaluate, label_names_of_run, predict
+from entailor.shipping.inference import evaluate, label_words_of_run, predict
 from entailor.shipping.merging import merge
 from entailor.study.compare import compare
 from entailor.study.verification import verify
@@ -304,7 +304,7 @@ def test_any_path_given_as_a_run_is_an_error_in_words(path, nli_files, tmp_path,
 
 @pytest.mark.parametrize("place", ["/", "/a", "/a/b", "/a/b/c", "."])
 def test_a_trial_on_a_shallow_path_has_no_run(place):
-    assert label_names_of_run(Path(place)) == {}
+    assert label_words_of_run(Path(place)) == ({}, None)
 
 
 def test_a_trial_by_link_and_relative_path(finished_run, nli_files, tmp_path, monkeypatch):

@@ -23,8 +23,8 @@ from entailor.evaluation.calibration import apply_temperature
 from entailor.evaluation.metrics import evaluate_record
 from entailor.runs.layout import RunFolder
 from entailor.runs.record import RunRecord, read_json, write_checked_json, write_json
-from entailor.shipping.inference import Confidence, evaluate, find_trial, label_names_of_run, predict
-from entailor.shipping.restoring import load_classifier
+from entailor.shipping.inference import Confidence, evaluate, label_words_of_run, predict
+from entailor.shipping.restoring import find_trial, load_classifier
 from entailor.study.compare import Comparison, compare
 
 LABELS = ("entailment", "neutral", "contradiction")
@@ -340,7 +340,7 @@ def test_the_label_names_of_the_run_are_known(nli_split: Split, nli_experiment: 
 
 @pytest.mark.parametrize("place", ["/", "/a", "/a/b", "/a/b/c", "/trials/a", "/trials/a/b/c"])
 def test_a_trial_near_the_root_has_no_label_names_of_a_run(place):
-    assert label_names_of_run(Path(place)) == {}
+    assert label_words_of_run(Path(place)) == ({}, None)
 
 
 # --- the shape of the input

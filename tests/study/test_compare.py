@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+import entailor.engine.trainer
 import entailor.study.compare
 from entailor.classifiers.transformer import TransformerClassifier
 from entailor.config.experiment import DataSettings, Experiment, Priorities, parse_settings
@@ -513,7 +514,7 @@ def test_bad_data_are_met_before_the_folder_is_made(quick, tmp_path):
 # --- how it is done
 
 
-@pytest.mark.parametrize("candidate", ["lora", "bag_of_words"])
+@pytest.mark.parametrize("row", ["lora", "bag_of_words"])
 def test_the_test_split_is_read_once_and_after_training(nli_experiment, out, monkeypatch, nli_split, row):
     test_ids = {example.id for example in nli_split.test}
     events: list[str] = []
@@ -533,7 +534,7 @@ def test_the_test_split_is_read_once_and_after_training(nli_experiment, out, mon
     for kind in (TransformerClassifier, BagOfWordsClassifier):
         watch(kind, "encode", encoded)
     watch(BagOfWordsClassifier, "fit", lambda *rest: "trained")
-    monkeypatch.setattr(entailor.study.trial, "train", tell_after(entailor.study.trial.train, events))
+    monkeypatch.setattr(entailor.engine.trainer, "train", tell_after(entailor.engine.trainer.train, events))
     compare(changed(nli_experiment, methods={row: nli_experiment.methods[row]}, seeds=(0,), out=out))
     assert events == ["trained", "test is read"]
 

@@ -130,7 +130,7 @@ def test_a_file_that_does_not_fit_stops_nothing(quick, nli_split, csv_of, tmp_pa
     odd = csv_of(tmp_path / "odd.csv", [replace(row, label="maybe") for row in nli_split.test])
     single = csv_of(tmp_path / "single.csv", [replace(row, text_pair=None) for row in nli_split.test])
     notes: list[str] = []
-    summary = compare(challenged(quick, odd, single, quick.data.test), Observer(note=notes.append)).summary
+    summary = compare(challenged(quick, odd, single, quick.data.test), Observer(warn=notes.append)).summary
     assert [one["name"] for one in summary["external"]] == ["odd", "single", "test"]
     assert "label 'maybe', expected 'entailment'" in summary["external"][0]["error"]
     assert "trained on pairs, these are single texts" in summary["external"][1]["error"]
@@ -143,7 +143,7 @@ def test_a_classifier_that_is_gone_is_left_out_with_a_note(quick, two_way):
     record = next(record for record in run.records if record.name == "majority")
     (run.folder.trial(record.model, "majority", 0) / "classifier.json").unlink()
     notes: list[str] = []
-    summary = compare(challenged(quick, two_way), Observer(note=notes.append)).summary
+    summary = compare(challenged(quick, two_way), Observer(warn=notes.append)).summary
     assert [row["method"] for row in summary["external"][0]["candidates"]] == ["bag_of_words"]
     assert any("majority, seed 0, could not be scored" in note for note in notes)
 

@@ -13,7 +13,7 @@ import entailor.study.search
 from entailor.config.experiment import BudgetSettings, Experiment, parse_settings
 from entailor.data.example import Split
 from entailor.engine.stopping import RunContext, Stopped, StopSwitch
-from entailor.engine.trainer import TrainingResult
+from entailor.engine.training import TrainingResult
 from entailor.errors import ConfigError, DivergedError, MethodError, RunError, TrainingError
 from entailor.methods import build_method
 from entailor.runs.layout import RunFolder
@@ -326,7 +326,7 @@ def test_a_search_in_which_every_setting_diverges_spends_its_budget_and_ends(val
     assert 1 < len(study["trials"]) <= 100
     assert study["best"] is None
     assert "none of" in notes[-1]
-    assert "the row keeps its own settings" in notes[-1]
+    assert "the candidate keeps its own settings" in notes[-1]
 
 
 def test_a_search_that_only_crashes_is_given_up_after_a_few(validation, tmp_path, monkeypatch):

@@ -241,9 +241,9 @@ def test_a_collapse_is_started_again_and_both_are_recorded(run):
 
 
 def test_a_restart_that_helps_ends_the_alarm(run, monkeypatch):
-    from entailor.study import trial
+    from entailor.engine import trainer
 
-    really, seeds = trial.train, []
+    really, seeds = trainer.train, []
 
     def collapses_once(classifier, method, data, runtime):
         seeds.append(runtime.seed)
@@ -251,7 +251,7 @@ def test_a_restart_that_helps_ends_the_alarm(run, monkeypatch):
         result.collapsed = len(seeds) == 1
         return result
 
-    monkeypatch.setattr(trial, "train", collapses_once)
+    monkeypatch.setattr(trainer, "train", collapses_once)
     record = run("lora", restarts=3, **FAST)
     assert seeds == [0, 1000]
     assert [event for event in record.events if event.startswith("restart")]

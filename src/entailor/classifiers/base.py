@@ -10,15 +10,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from entailor.data.example import Example
 from entailor.tasks import Task
+
+if TYPE_CHECKING:  # baselines on words do without
+    from torch import Tensor
 
 
 class Encoded(Protocol):
@@ -63,8 +64,8 @@ class Classifier(ABC):
         """Make one batch of encoded inputs."""
 
     @abstractmethod
-    def logits(self, batch: Any) -> Tensor:
-        """Return logits_BL, float32."""
+    def logits(self, batch: Any) -> Tensor | NDArray[np.float32]:
+        """Return logits_BL, float32; a NumPy array where no torch is needed for them."""
 
     @contextmanager
     def scoring(self, inputs: Sequence[Any]) -> Iterator[Sequence[Any]]:
@@ -143,6 +144,8 @@ def _elements(tensor: Tensor) -> int:
 
 def pad_ids(rows: Sequence[Sequence[int]], fill: int) -> Tensor:
     """Return ids_BT, right-padded with `fill`."""
+    import torch
+
     longest = max(len(row) for row in rows)
     padded = np.full((len(rows), longest), fill, dtype=np.int64)
     for index, row in enumerate(rows):

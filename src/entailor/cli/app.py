@@ -10,11 +10,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from entailor.cli.arguments import _experiment, _mapping, refuse_old_flags
+from entailor.cli.arguments import _experiment, _label_settings, _mapping, refuse_old_flags
+from entailor.cli.export import export
 from entailor.cli.options import (
     AsJson,
     Columns,
@@ -23,9 +24,11 @@ from entailor.cli.options import (
     Delimiter,
     Encoding,
     External,
+    LabelNames,
     MaxTest,
     MaxTrain,
     Model,
+    NoGold,
     Out,
     Overrides,
     Overwrite,
@@ -37,6 +40,8 @@ from entailor.cli.options import (
     TrustCode,
     Validation,
 )
+from entailor.cli.output import print_result, remark
+from entailor.cli.serve import serve
 from entailor.errors import ConfigError, EntailorError
 
 if TYPE_CHECKING:
@@ -59,7 +64,7 @@ def _print_version(asked: bool) -> None:
     if asked:
         from entailor import __version__
 
-        _print(f"entailor {__version__}")
+        print_result(f"entailor {__version__}")
         raise typer.Exit
 
 
@@ -175,7 +180,7 @@ def train(
         if record.status == "failed":
             raise typer.Exit(1)
         if not quiet:
-            _say(f"saved in {result.folder.trial(record.model, record.name, record.seed)}")
+            remark(f"saved in {result.folder.trial(record.model, record.name, record.seed)}")
 
 
 @app.command()
@@ -185,10 +190,8 @@ def evaluate(
     columns: Columns = None,
     delimiter: Delimiter = None,
     encoding: Encoding = None,
-    label_names: Annotated[
-        str | None,
-        typer.Option("--label-names", help="Labels as written: 0=entailment,1=neutral. Default: as the run read them."),
-    ] = None,
+    label_names: LabelNames = None,
+    no_gold: NoGold = None,
     config_name: ConfigName = None,
     split: SplitName = None,
     trust_remote_code: TrustCode = False,
@@ -206,18 +209,20 @@ def evaluate(
     from entailor.report.tables import classification_report_text
     from entailor.shipping.inference import evaluate as evaluate_run
 
+    names, none = _label_settings(label_names, no_gold)
     options = ReadOptions(
         columns=_mapping(columns, "--columns") or {},
-        label_names=_mapping(label_names, "--label-names") or {},
+        label_names=names,
+        no_gold=none,
         config_name=config_name,
         split=split,
         delimiter=delimiter,
         encoding=encoding,
     )
     with _row_counter(quiet=quiet) as show:
-        record = evaluate_run(run, test, options, show, trust_remote_code=trust_remote_code)
+        record = evaluate_run(run, test, options, show, trust_remote_code=trust_remote_code, note=remark)
     metrics = evaluate_record(record)
-    _print(
+    print_result(
         json.dumps(asdict(metrics), indent=2, ensure_ascii=False) if as_json else classification_report_text(metrics)
     )
 
@@ -268,11 +273,11 @@ def predict(
             confidence=confidence,
             trust_remote_code=trust_remote_code,
             overwrite=overwrite,
-            note=lambda words: None if quiet else _say(words),
+            note=lambda words: None if quiet else remark(words),
         )
     if not quiet:
         unsure = f"; the label is empty where its probability is below {min_confidence:g}" if min_confidence else ""
-        _say(f"{count:,} {'example' if count == 1 else 'examples'} written to {output}{unsure}")
+        remark(f"{count:,} {'example' if count == 1 else 'examples'} written to {output}{unsure}")
 
 
 @app.command()
@@ -329,12 +334,12 @@ def validate(
         model=model,
         model_settings=experiment.model,
         prompt=experiment.prompt,
-        tell=lambda words: None if quiet else _say(words),
+        tell=lambda words: None if quiet else remark(words),
     )
     document = found.document()
     if output is not None:
         found.write(output, inputs=read, overwrite=overwrite)
-    _print(json.dumps(document, indent=2, ensure_ascii=False) if as_json else doctor_text(document))
+    print_result(json.dumps(document, indent=2, ensure_ascii=False) if as_json else doctor_text(document))
     if any(one.severity in failing[fail_on] for one in found.findings):
         raise typer.Exit(1)
 
@@ -349,6 +354,8 @@ def merge(
     columns: Columns = None,
     delimiter: Delimiter = None,
     encoding: Encoding = None,
+    label_names: LabelNames = None,
+    no_gold: NoGold = None,
     trust_remote_code: TrustCode = False,
     as_json: AsJson = False,
 ) -> None:
@@ -361,9 +368,22 @@ def merge(
     from entailor.data.readers import ReadOptions
     from entailor.shipping.merging import merge as merge_run
 
-    options = ReadOptions(columns=_mapping(columns, "--columns") or {}, delimiter=delimiter, encoding=encoding)
-    merged = merge_run(run, output, test, options, trust_remote_code=trust_remote_code)
-    _print(json.dumps(asdict(merged), indent=2, ensure_ascii=False) if as_json else str(merged))
+    names, none = _label_settings(label_names, no_gold)
+    options = ReadOptions(
+        columns=_mapping(columns, "--columns") or {},
+        label_names=names,
+        no_gold=none,
+        delimiter=delimiter,
+        encoding=encoding,
+    )
+    merged = merge_run(run, output, test, options, trust_remote_code=trust_remote_code, note=remark)
+    print_result(json.dumps(asdict(merged), indent=2, ensure_ascii=False) if as_json else str(merged))
+
+
+app.command()(export)
+
+
+app.command()(serve)
 
 
 @app.command()
@@ -372,7 +392,7 @@ def report(run: Annotated[Path, typer.Option("--run", help="A run's folder.")]) 
     from entailor.report.html import write_report
     from entailor.runs.layout import RunFolder
 
-    _print(str(write_report(RunFolder(run))))
+    print_result(str(write_report(RunFolder(run))))
 
 
 @app.command()
@@ -392,7 +412,7 @@ def verify(
     from entailor.study.verification import verify as verify_run
 
     found = verify_run(run, sample=sample, trust_remote_code=trust_remote_code)
-    _print(json.dumps(asdict(found), indent=2, ensure_ascii=False) if as_json else found.as_text())
+    print_result(json.dumps(asdict(found), indent=2, ensure_ascii=False) if as_json else found.as_text())
     if not found.sound:
         raise typer.Exit(1)
 
@@ -413,7 +433,7 @@ def diff(
     from entailor.evaluation.difference import diff_runs
 
     found = diff_runs(first, second)
-    _print(json.dumps(asdict(found), indent=2, ensure_ascii=False) if as_json else found.as_text())
+    print_result(json.dumps(asdict(found), indent=2, ensure_ascii=False) if as_json else found.as_text())
     if not found.same:
         raise typer.Exit(1)
 
@@ -428,12 +448,12 @@ def models_list(as_json: AsJson = False) -> None:
 
     known = list_models()
     if as_json:
-        _print(json.dumps([asdict(model) for model in known], indent=2, default=str))
+        print_result(json.dumps([asdict(model) for model in known], indent=2, default=str))
         return
     for model in known:
         state = f"cached, {size(model.size_bytes)}" if model.cached else "not cached"
-        _print(f"{model.name}\n    {model.description} ({state})")
-    _print("Hub ids (org/name), local folders and GGUF files can be given as well.")
+        print_result(f"{model.name}\n    {model.description} ({state})")
+    print_result("Hub ids (org/name), local folders and GGUF files can be given as well.")
 
 
 @models_app.command("pull")
@@ -444,7 +464,7 @@ def models_pull(
     """Fetch a model into the cache and print its folder."""
     from entailor.models.resolve.source import resolve_model
 
-    _print(str(resolve_model(name, revision=revision).path))
+    print_result(str(resolve_model(name, revision=revision).path))
 
 
 @app.command()
@@ -454,13 +474,13 @@ def env(as_json: AsJson = False) -> None:
 
     found = describe_environment()
     if as_json:
-        _print(json.dumps(found, indent=2))
+        print_result(json.dumps(found, indent=2))
         return
     for name, installed in found.pop("versions").items():
-        _print(f"{name} {installed or 'not installed'}")
+        print_result(f"{name} {installed or 'not installed'}")
     for key, value in found.items():
         words = ", ".join(value) or "none" if isinstance(value, list) else value
-        _print(f"{key.replace('_', ' ')}: {'unknown' if words is None else words}")
+        print_result(f"{key.replace('_', ' ')}: {'unknown' if words is None else words}")
 
 
 @app.command()
@@ -485,9 +505,9 @@ def bench(
     from entailor.config.experiment import DEFAULT_MODEL
 
     names = [name.strip() for name in methods.split(",") if name.strip()] if methods else DEFAULT_METHODS
-    note = None if quiet else lambda text: _say(f"measuring {text}")
+    note = None if quiet else lambda text: remark(f"measuring {text}")
     result = run_bench(model or DEFAULT_MODEL, names, train_file=train, seconds=seconds, on_progress=note)
-    _print(json.dumps(asdict(result), indent=2) if as_json else bench_text(result))
+    print_result(json.dumps(asdict(result), indent=2) if as_json else bench_text(result))
 
 
 @app.command("config-schema")
@@ -498,7 +518,7 @@ def config_schema() -> None:
     """
     from entailor.methods.registry import experiment_schema
 
-    _print(json.dumps(experiment_schema(), indent=2))
+    print_result(json.dumps(experiment_schema(), indent=2))
 
 
 def _run_experiment(experiment: Experiment, *, quiet: bool) -> Comparison:
@@ -511,10 +531,10 @@ def _run_experiment(experiment: Experiment, *, quiet: bool) -> Comparison:
             return compare(experiment, observer, stop)
     except Stopped as stopped:
         place = f" at {stopped.place}" if stopped.place else ""
-        _say(f"interrupted{place}; the same command goes on where it stopped")
+        remark(f"interrupted{place}; the same command goes on where it stopped")
         raise typer.Exit(128 + stopped.signum) from None
     except KeyboardInterrupt:
-        _say("interrupted; the same command goes on where it stopped")
+        remark("interrupted; the same command goes on where it stopped")
         raise typer.Exit(130) from None
 
 
@@ -522,11 +542,11 @@ def _show_estimate(experiment: Experiment, *, as_json: bool, quiet: bool) -> Non
     from entailor.report.effort import estimate_lines
     from entailor.study.compare import Observer, estimate
 
-    expected = estimate(experiment, Observer() if quiet else Observer(note=_say))
+    expected = estimate(experiment, Observer() if quiet else Observer(note=remark))
     if as_json:
-        _print(json.dumps(expected, indent=2))
+        print_result(json.dumps(expected, indent=2))
     else:
-        _print("\n".join(estimate_lines(expected)) if expected["candidates"] else "nothing is left to do")
+        print_result("\n".join(estimate_lines(expected)) if expected["candidates"] else "nothing is left to do")
 
 
 def _show_comparison(result: Comparison, *, as_json: bool, quiet: bool) -> None:
@@ -534,18 +554,18 @@ def _show_comparison(result: Comparison, *, as_json: bool, quiet: bool) -> None:
     from entailor.report.tables import comparison_table, plain_table
 
     if as_json:
-        _print(json.dumps(result.summary, indent=2, ensure_ascii=False))
+        print_result(json.dumps(result.summary, indent=2, ensure_ascii=False))
     elif sys.stdout.isatty():
         from rich.console import Console
 
         Console().print(comparison_table(result.summary))
     else:
-        _print(plain_table(result.summary))
+        print_result(plain_table(result.summary))
     if not as_json:
         for line in effort_lines(result.summary):
-            _print(line)
+            print_result(line)
     if not quiet:
-        _say(f"report: {result.folder.report_file}")
+        remark(f"report: {result.folder.report_file}")
 
 
 @contextmanager
@@ -563,23 +583,6 @@ def _row_counter(*, quiet: bool) -> Iterator[Any]:
         yield lambda done: bar.update(task, completed=done)
 
 
-def _print(text: str) -> None:
-    """Write a result to standard output, at once, so that a closed pipe is met here."""
-    _write(sys.stdout, text)
-    sys.stdout.flush()
-
-
-def _say(text: str) -> None:
-    """Write a remark to standard error, where it does not disturb a pipe."""
-    _write(sys.stderr, text)
-
-
-def _write(stream: TextIO, text: str) -> None:
-    """Write a line; a character that the stream cannot encode, as names from a stranger's run hold, as an escape."""
-    encoding = stream.encoding or "utf-8"
-    stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
-
-
 def main() -> None:
     """Run the command line; an Entailor error is printed as text, a traceback only with ``--debug``."""
     arguments = sys.argv[1:]
@@ -590,10 +593,10 @@ def main() -> None:
     except EntailorError as error:
         if debug:
             raise
-        _say(f"error: {error}")
+        remark(f"error: {error}")
         raise SystemExit(2) from None
     except OSError as error:  # a full disk, a folder without permission
         if debug or not error.strerror:
             raise
-        _say(f"error: {f'{error.filename}: ' if error.filename else ''}{error.strerror}")
+        remark(f"error: {f'{error.filename}: ' if error.filename else ''}{error.strerror}")
         raise SystemExit(2) from None

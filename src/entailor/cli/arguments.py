@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,18 @@ def _refuse_code_by_file(values: dict[str, Any], config: Path | None, words: lis
             f"{config}: model.trust_remote_code would run code that comes with the checkpoint. If you trust it, say so "
             "on the command line as well: model.trust_remote_code=true"
         )
+
+
+def _label_settings(label_names: str | None, no_gold: str | None) -> tuple[dict[str, str], tuple[str, ...] | None]:
+    """Read ``a=b,c=d`` and ``a,b``, or the same as YAML, which can hold every label: ``{"a,b": c}`` and ``["a,b"]``."""
+    words = []
+    if label_names is not None:
+        names = label_names if label_names.startswith("{") else json.dumps(_mapping(label_names, "--label-names"))
+        words.append(f"data.label_names={names}")
+    if no_gold is not None:
+        words.append(f"data.no_gold={no_gold if no_gold.startswith('[') else json.dumps(no_gold.split(','))}")
+    data = _experiment(None, {}, words).data
+    return data.label_names, data.no_gold
 
 
 def _mapping(text: str | None, flag: str) -> dict[str, str] | None:

@@ -26,6 +26,16 @@ Delimiter = Annotated[
 Encoding = Annotated[
     str | None, typer.Option("--encoding", help="Of text files without a byte order mark, e.g. cp1252. Default: UTF-8.")
 ]
+LabelNames = Annotated[
+    str | None,
+    typer.Option(
+        "--label-names",
+        help='Labels as written: 0=entailment,1=neutral, or {"a,b": neutral}. Default: as the run read them.',
+    ),
+]
+NoGold = Annotated[
+    str | None, typer.Option("--no-gold", help="Labels that mean that an example has none: -1,-. Default: as the run.")
+]
 Model = Annotated[
     str | None, typer.Option("--model", help="Hub id, folder, GGUF file or pypi:NAME==VERSION; several with commas.")
 ]

@@ -58,7 +58,8 @@ class DataSettings(Settings):
     """Where the labelled text comes from and how it is split."""
 
     train: str | None = None
-    """File, folder or glob of shards, or a Hugging Face data set id. None: the bundled data."""
+    """File, folder or glob of shards, a Hugging Face data set id, or bundled:film, bundled:amazon, bundled:nyt or
+    bundled:tweets. None: bundled:film, 500 of it to train on, 1,000 to test on; the others are external test sets."""
     validation: str | None = None
     """File or data set for choosing settings and stopping. None: taken from train."""
     test: str | None = None
@@ -101,8 +102,6 @@ class DataSettings(Settings):
     """Tune on a stratified sample of this size."""
     max_test_examples: int | None = Field(default=None, ge=1)
     """Test on a stratified sample of this size."""
-    bundled_size: int = Field(default=3_000, ge=120, le=1_000_000)
-    """Number of pairs drawn from the bundled data, when no train file is given."""
     external: tuple[str, ...] = ()
     """Labelled files scored by every finished classifier once everything is chosen; nothing is trained for them."""
     drop_leaks: bool = False

@@ -12,7 +12,6 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from entailor.config.experiment import DataSettings
 from entailor.config.plain import share
 from entailor.data.example import Example, Split
 from entailor.data.labels import alike, class_word, list_word, listed, mapping_word, visible
@@ -182,18 +181,48 @@ def _absent_labels(split: Split) -> Iterator[Finding]:
             )
 
 
+@dataclass(frozen=True)
+class GoldWords:
+    """What the user said of labels, for the two readings of examples that seem to have none.
+
+    Attributes:
+        labels: the label set.
+        label_names: label as written to label name.
+        no_gold: labels declared to mean that there is none.
+        elsewhere: labels that are taken so in other files, and must go on to be.
+        extends: a further label may join the label set; else a label can only be mapped to one that is there.
+        flags: settings are flags of a command, not keys of the experiment.
+    """
+
+    labels: Sequence[str]
+    label_names: Mapping[str, str]
+    no_gold: Sequence[str] = ()
+    elsewhere: Sequence[str] = ()
+    extends: bool = False
+    flags: bool = False
+
+    def is_class(self, markers: Sequence[str]) -> str:
+        """Return the word that makes classes of markers."""
+        if self.extends:
+            return class_word(markers, self.labels, self.label_names)
+        return mapping_word({**self.label_names, **dict.fromkeys(markers, self.labels[0])}, flags=self.flags)
+
+    def is_none(self, markers: Sequence[str]) -> str:
+        """Return the word that declares that markers mean no label."""
+        return list_word("no_gold", dict.fromkeys([*self.no_gold, *markers, *self.elsewhere]), flags=self.flags)
+
+
 def dropped_rows(
-    part: str, source: str, no_gold: Mapping[str, int], rows_read: int, labels: Sequence[str], settings: DataSettings
+    part: str, source: str, no_gold: Mapping[str, int], rows_read: int, words: GoldWords
 ) -> Finding | None:
     """Say how many examples of a source were left out because their label means that they have none.
 
     Args:
-        part: train, validation or test.
+        part: train, validation or test, or what else the source is.
         source: the file.
         no_gold: how these labels were written, and how often.
         rows_read: all examples of the source.
-        labels: the labels of train.
-        settings: what the user said of labels.
+        words: what the user said of labels.
 
     Raises:
         LabelError: they are so many that they may well be a class, and nothing says what is meant.
@@ -204,10 +233,11 @@ def dropped_rows(
     counted = share(dropped, rows_read)
     written = ", ".join(visible(one) if one else "empty" for one in no_gold)
     message = f"{counted} of {part} ({source}) dropped: their label is {written}, which is taken for no gold label"
-    open_ = [one for one in no_gold if one not in (settings.no_gold or ())]
-    is_class = class_word(list(no_gold), settings.labels or labels, settings.label_names)
-    is_none = list_word("no_gold", dict.fromkeys([*(settings.no_gold or ()), *no_gold]))
-    both = f"If it is a class, say so: {is_class}. If it means that there is no label: {is_none}"
+    open_ = [one for one in no_gold if one not in words.no_gold]
+    both = (
+        f"If it is a class, say {'so' if words.extends else 'which'}: {words.is_class(list(no_gold))}. "
+        f"If it means that there is no label: {words.is_none(list(no_gold))}"
+    )
     if sum(no_gold[one] for one in open_) > MOST_DROPPED * rows_read:
         raise LabelError(
             f"{counted} of {part} have the label {written}, which may be a class or mean that there is no gold label",
@@ -215,7 +245,13 @@ def dropped_rows(
             remedy=both,
         )
     severity: Severity = "warning" if open_ and dropped > MANY_DROPPED * rows_read else "info"
-    return Finding(NO_GOLD_LABEL, severity, message, (), both if open_ else "As data.no_gold says")
+    return Finding(
+        NO_GOLD_LABEL,
+        severity,
+        message,
+        (),
+        both if open_ else f"As {'--no-gold' if words.flags else 'data.no_gold'} says",
+    )
 
 
 def _share(mask: Mask) -> str:

@@ -49,15 +49,21 @@ def listed(labels: Sequence[str]) -> str:
     return ", ".join(map(visible, labels[:MOST_LISTED])) + (f" and {more:,} more" if more > 0 else "")
 
 
-def mapping_word(names: Mapping[str, str]) -> str:
-    """Return the word of the command line that maps labels, as a shell takes it."""
+def mapping_word(names: Mapping[str, str], *, flags: bool = False) -> str:
+    """Return the word of the command line that maps labels, as a shell takes it.
+
+    Args:
+        names: label as written to label name.
+        flags: the command has a flag for it, as `evaluate` and `merge` do, instead of a key of the experiment.
+    """
     pairs = ", ".join(f"{_quoted(written)}: {_quoted(name)}" for written, name in names.items())
-    return shlex.quote(f"data.label_names={{{pairs}}}")
+    return shlex.quote(f"{'--label-names' if flags else 'data.label_names'}={{{pairs}}}")
 
 
-def list_word(key: str, labels: Iterable[str]) -> str:
+def list_word(key: str, labels: Iterable[str], *, flags: bool = False) -> str:
     """Return the word of the command line that sets a list of labels, as a shell takes it."""
-    return shlex.quote(f"data.{key}=[{', '.join(map(_quoted, labels))}]")
+    word = f"--{key.replace('_', '-')}" if flags else f"data.{key}"
+    return shlex.quote(f"{word}=[{', '.join(map(_quoted, labels))}]")
 
 
 def class_word(markers: Sequence[str], labels: Sequence[str], label_names: Mapping[str, str]) -> str:
@@ -68,7 +74,13 @@ def class_word(markers: Sequence[str], labels: Sequence[str], label_names: Mappi
 
 
 def unknown_label_remedy(
-    written: str, name: str, labels: Sequence[str], label_names: Mapping[str, str], *, trained: bool
+    written: str,
+    name: str,
+    labels: Sequence[str],
+    label_names: Mapping[str, str],
+    *,
+    trained: bool,
+    flags: bool = False,
 ) -> str:
     """Return the next step for a label outside the label set.
 
@@ -78,15 +90,16 @@ def unknown_label_remedy(
         labels: the label set.
         label_names: the mapping there is.
         trained: the label set is what train has, so that naming a further label is no remedy.
+        flags: labels are mapped by a flag, not by a key of the experiment.
     """
     same = next((label for label in labels if label_key(label) == label_key(name)), None)
     if same is not None:
-        word = mapping_word({**label_names, written: same})
+        word = mapping_word({**label_names, written: same}, flags=flags)
         return f"It looks like {visible(same)} but for case, spaces or invisible characters: map it with {word}"
     hint = near_miss(name, labels).strip()
     close = next((label for label in labels if hint == f"Did you mean {label!r}?"), labels[0])
-    word = mapping_word({**label_names, written: close})
-    if trained:
+    word = mapping_word({**label_names, written: close}, flags=flags)
+    if trained or flags:
         return f"{hint} No row of train has it. Map it to a label of train, e.g. {word}, or leave such rows out".strip()
     added = list_word("labels", (*labels, name)) if len(labels) < MOST_NAMED else "data.labels"
     return f"{hint} Correct the row, add the label to data.labels ({added}), or map it, e.g. {word}".strip()

@@ -39,6 +39,7 @@ class ReadOptions:
         require_labels: whether a label column is needed and rows without a gold label are dropped. Without it such
             rows are kept with the label None.
         no_gold: labels that mean that there is none, beside the empty one; None: the usual ones.
+        flags: remedies name flags of `evaluate` and `merge` instead of keys of the experiment.
         trained: `labels` are those that train has.
         nulls_are_empty: take a text that is null for an empty one, instead of refusing it.
         delimiter: between the cells of a text file; None: found in its first line.
@@ -54,6 +55,7 @@ class ReadOptions:
     split: str | None = None
     require_labels: bool = True
     no_gold: tuple[str, ...] | None = None
+    flags: bool = False
     trained: bool = False
     nulls_are_empty: bool = False
     delimiter: str | None = None
@@ -76,6 +78,7 @@ class ReadResult:
         rows_read: rows after the header, those without gold included.
         dropped_without_gold: rows left out because they have no agreed label.
         no_gold: how these were written, and how often.
+        mapped: the labels of `label_names` that stand in the source.
         columns: field to the column it was read from.
         notes: what a reader of the result should know, such as repeated ids.
     """
@@ -86,6 +89,7 @@ class ReadResult:
     columns: Mapping[str, str]
     notes: tuple[str, ...] = ()
     no_gold: Mapping[str, int] = field(default_factory=dict)
+    mapped: frozenset[str] = frozenset()
 
 
 def read_examples(source: str, options: ReadOptions | None = None) -> ReadResult:
@@ -103,7 +107,15 @@ def read_examples(source: str, options: ReadOptions | None = None) -> ReadResult
     reading = _Reading(source, options or ReadOptions())
     with _collector_at_rest():
         examples = tuple(reading)
-    return ReadResult(examples, reading.rows_read, reading.dropped, reading.columns, reading.notes(), reading.no_gold)
+    return ReadResult(
+        examples=examples,
+        rows_read=reading.rows_read,
+        dropped_without_gold=reading.dropped,
+        columns=reading.columns,
+        notes=reading.notes(),
+        no_gold=reading.no_gold,
+        mapped=frozenset(reading.mapped),
+    )
 
 
 def iter_examples(source: str, options: ReadOptions | None = None) -> Iterator[Example]:
@@ -195,6 +207,7 @@ class _Reading:
         self.without_text: set[int] = set()
         self.rows_read = self.dropped = self._repeated_ids = self._controls = 0
         self.no_gold: Counter[str] = Counter()
+        self.mapped: set[str] = set()
         self._names: dict[str, str | None] = {}  # label as written -> name, or None for no gold
         self._class_names = self._table.class_names.get(self.columns.get("label", ""), ())
         self._seen: set[str] = set()
@@ -326,7 +339,7 @@ class _Reading:
             raise self._error("NUL byte in a label", row, "label", "Remove it from the file")
         if written not in options.label_names and written not in (options.labels or ()):
             written = _plain_number(written)
-        name = options.label_names.get(written)
+        name = self._mapped(written)
         no_gold = NO_GOLD if options.no_gold is None else ("", *map(str.casefold, options.no_gold))
         if name is None and written.casefold() in no_gold and written not in (options.labels or ()):
             return None
@@ -334,12 +347,21 @@ class _Reading:
             if not written.isdecimal() or int(written) >= len(codes):
                 problem = f"label {written}, expected a code from 0 to {len(codes) - 1} ({', '.join(codes)})"
                 raise self._error(problem, row, "label", kind=LabelError)
-            name = options.label_names.get(codes[int(written)], codes[int(written)])
+            name = self._mapped(codes[int(written)]) or codes[int(written)]
         name = written if name is None else name
         if options.labels is not None and name not in options.labels:
             problem = f"label {visible(name)}, expected one of {listed(options.labels)}"
-            remedy = unknown_label_remedy(written, name, options.labels, options.label_names, trained=options.trained)
+            remedy = unknown_label_remedy(
+                written, name, options.labels, options.label_names, trained=options.trained, flags=options.flags
+            )
             raise self._error(problem, row, "label", remedy, kind=LabelError)
+        return name
+
+    def _mapped(self, written: str) -> str | None:
+        """Return the name that `label_names` gives a label."""
+        name = self._options.label_names.get(written)
+        if name is not None:
+            self.mapped.add(written)
         return name
 
     def _ids(self, own: Sequence[Any] | None, texts: Sequence[str], pairs: Sequence[str | None]) -> Sequence[str]:
@@ -386,7 +408,8 @@ class _Reading:
                 f"none of the {self.rows_read:,} rows has a gold label (empty, '-', -1 and null count as none)",
                 path=self._source,
                 column=self.columns["label"],
-                remedy="Map another column with --columns label=COL, or name the labels with data.label_names",
+                remedy="Map another column with --columns label=COL, or name the labels with "
+                f"{'--label-names' if self._options.flags else 'data.label_names'}",
             )
 
     def _error(

@@ -5,18 +5,19 @@ The only module that puts the data folder together; it knows nothing of tokens o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from entailor.config.experiment import DataSettings
-from entailor.data.checks import Finding, check_split, drop_leaks, dropped_rows
+from entailor.data.bundled import located, with_bundled
+from entailor.data.checks import Finding, GoldWords, check_split, drop_leaks, dropped_rows
 from entailor.data.example import Example, Split
 from entailor.data.files import is_file
 from entailor.data.labels import MOST_LISTED, list_word, listed, most_labels
 from entailor.data.readers import ReadOptions, ReadResult, read_examples
 from entailor.data.stratify import Rows, sample, split_off
-from entailor.errors import ConfigError, DataError, LabelError
+from entailor.errors import ConfigError, DataError, LabelError, near_miss
 
 NLI_LABELS = ("entailment", "neutral", "contradiction")
 TWO_WAY_LABELS = ("entailment", "not_entailment")
@@ -49,7 +50,7 @@ def load_data(settings: DataSettings, *, whole: bool = False) -> LoadedData:
     """Read, split, sample and check the data of an experiment; the same settings and files give the same split.
 
     A part without a file is taken from train, in the proportions of the labels and so that no premise (or single
-    text) stands in two parts. Without any file the bundled data is used.
+    text) stands in two parts. Without any file the bundled data is used (:mod:`entailor.data.bundled`).
 
     Args:
         settings: where the data come from and how they are split.
@@ -61,11 +62,8 @@ def load_data(settings: DataSettings, *, whole: bool = False) -> LoadedData:
         LabelError: a label outside the label set, or in validation or test and not in train.
         ConfigError: settings that do not go together.
     """
-    reading: list[Finding] = []
-    if settings.train is None:
-        split, notes = _corpus(settings)
-    else:
-        split, notes, reading = _from_sources(settings, whole=whole)
+    settings = with_bundled(settings)
+    split, notes, reading = _from_sources(settings, whole=whole)
     if settings.drop_leaks:
         split, dropped = drop_leaks(split)
         notes.append(f"train: {dropped:,} examples dropped because their text also stands in validation or test")
@@ -95,20 +93,6 @@ def _in_words(labels: Sequence[str]) -> str:
     return ", ".join(labels[:MOST_LISTED]) + (f" and {more:,} more" if more > 0 else "")
 
 
-def _corpus(settings: DataSettings) -> tuple[Split, list[str]]:
-    given = [key for key in ("validation", "test") if getattr(settings, key) is not None]
-    if given:
-        raise ConfigError(f"data.{given[0]} without data.train. Give a train file too, or neither")
-    from entailor.data.corpus import generate_split
-
-    size = settings.bundled_size
-    shares = [_row_count(settings, key, size) / size for key in ("validation_size", "test_size")]
-    if sum(shares) >= 1:
-        raise ConfigError("data.validation_size and data.test_size leave no examples to train on. Make them smaller")
-    split = generate_split(size=size, seed=settings.split_seed, validation_share=shares[0], test_share=shares[1])
-    return split, [f"{size:,} pairs of the bundled data, seed {settings.split_seed}"]
-
-
 def _from_sources(settings: DataSettings, *, whole: bool) -> tuple[Split, list[str], list[Finding]]:
     sources = dict(_sources(settings))
     options = ReadOptions(
@@ -132,11 +116,8 @@ def _from_sources(settings: DataSettings, *, whole: bool) -> tuple[Split, list[s
             options = replace(options, labels=tuple(label for label in settings.labels or trained if label in trained))
     _check_same_shape(results, sources)
     notes = [note for name, result in results.items() for note in _notes(name, sources[name][0], result)]
-    findings = [
-        found
-        for name, result in results.items()
-        if (found := dropped_rows(name, sources[name][0], result.no_gold, result.rows_read, trained, settings))
-    ]
+    findings = list(_dropped(results, sources, trained, settings))
+    notes += unused_names(settings.label_names, results.values(), "data.label_names", trained)
     parts = {name: result.examples for name, result in results.items()}
     missing = [name for name in ("test", "validation") if name not in parts]
     if whole:
@@ -151,16 +132,50 @@ def _from_sources(settings: DataSettings, *, whole: bool) -> tuple[Split, list[s
     return Split(parts["train"], parts["validation"], parts["test"]), notes, findings
 
 
+def _dropped(
+    results: Mapping[str, ReadResult],
+    sources: Mapping[str, tuple[str, str | None]],
+    trained: Sequence[str],
+    settings: DataSettings,
+) -> Iterator[Finding]:
+    """Say of every part what was left out of it; a label that train has not can be mapped, but not added."""
+    everywhere = tuple(marker for result in results.values() for marker in result.no_gold)
+    words = GoldWords(settings.labels or trained, settings.label_names, settings.no_gold or (), everywhere)
+    for name, result in results.items():
+        extends = set(result.no_gold) <= set(results["train"].no_gold)
+        found = dropped_rows(name, sources[name][0], result.no_gold, result.rows_read, replace(words, extends=extends))
+        if found:
+            yield found
+
+
+def unused_names(
+    label_names: Mapping[str, str], results: Iterable[ReadResult], key: str, labels: Sequence[str]
+) -> Iterator[str]:
+    """Say which labels are mapped that no example has: a mapping with a slip of the pen does nothing.
+
+    Args:
+        label_names: label as written to label name.
+        results: all that was read with it.
+        key: what the mapping is called.
+        labels: those that were read.
+    """
+    seen = frozenset[str]().union(*(result.mapped for result in results))
+    if unused := [written for written in label_names if written not in seen]:
+        hint = near_miss(unused[0], labels) if len(unused) == 1 else ""
+        yield f"{key}: no example has the label {listed(unused)}, so mapping it does nothing.{hint}"
+
+
 def _sources(settings: DataSettings) -> Iterator[tuple[str, tuple[str, str | None]]]:
     """Say where each part is read from: part, and source with the split of a data set."""
     assert settings.train is not None
-    on_hub = not is_file(settings.train)
-    yield "train", (settings.train, settings.train_split if on_hub else None)
+    train = located(settings.train)
+    on_hub = not is_file(train)
+    yield "train", (train, settings.train_split if on_hub else None)
     for name, usual in (("validation", "validation"), ("test", "test")):
         source, split_name = getattr(settings, name), getattr(settings, f"{name}_split")
         if source is None and split_name is None:
             continue
-        source = source or settings.train
+        source = located(source) if source else train
         if is_file(source):
             if split_name is not None:
                 raise ConfigError(f"data.{name}_split: {source} is a file and has no splits. Give data.{name} alone")

@@ -104,7 +104,8 @@ def _shortcut_finding(kind: str, held: Held, telling: Sequence[TellingWord]) -> 
         f"{100 * held.majority:.1f} %)" + (f". Most telling: {words}" if words else "")
     )
     remedy = (
-        "Compare results with this figure, not with chance; keep hypothesis_only and bag_of_words among the methods"
+        "Compare results with this figure, not with the most frequent label; keep hypothesis_only and bag_of_words "
+        "among the methods"
     )
     figures = {**asdict(held), "telling": [asdict(one) for one in telling]}
     severity: Severity = "warning" if held.low > held.majority + GAIN else "info"

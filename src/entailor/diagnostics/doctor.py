@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from entailor.config.experiment import DataSettings, ModelSettings, PromptSettings
 from entailor.data.splits import LoadedData, load_data
@@ -21,17 +21,15 @@ from entailor.diagnostics.base import (
     Outcome,
     examine,
 )
-from entailor.diagnostics.tokens import token_checks
-from entailor.engine.scorer import collect_features, usual_batch_tokens
 from entailor.errors import MethodError, ModelError, RunError
-from entailor.methods import build_method
-from entailor.methods.linear_probe import LinearProbeClassifier
-from entailor.models.load import Backbone, load_backbone, open_model
 from entailor.models.precision import PrecisionChoice
 from entailor.runs.layout import RunFolder
 from entailor.runs.outputs import output_file
 from entailor.runs.record import read_checked_json, write_checked_json, write_json
 from entailor.tasks import Task
+
+if TYPE_CHECKING:
+    from entailor.models.load import Backbone
 
 VERSION = 1
 
@@ -122,6 +120,9 @@ def validate(
     loaded = load_data(data or DataSettings(), whole=True)
     if model is None:
         return examine_data(loaded, tell)
+    from entailor.diagnostics.tokens import token_checks
+    from entailor.models.load import load_backbone, open_model
+
     tell(f"loading {model}")
     task = Task(loaded.labels, loaded.is_pair, prompt or PromptSettings())
     settings = (model_settings or ModelSettings()).model_copy(update={"head": "new"})
@@ -162,6 +163,10 @@ def encoder_features(backbone: Backbone, model: str, task: Task, evidence: Evide
     Raises:
         MethodError: a linear probe cannot read this model.
     """
+    from entailor.engine.scorer import collect_features, usual_batch_tokens
+    from entailor.methods import build_method
+    from entailor.methods.linear_probe import LinearProbeClassifier
+
     classifier = build_method("linear_probe", {}).adapt(backbone, task, 0)
     if not isinstance(classifier, LinearProbeClassifier):
         raise ModelError(f"{model}: no linear probe can be put on it")

@@ -48,13 +48,13 @@ def label_noise(evidence: Evidence) -> Outcome:
     message = (
         f"{share(len(candidates), len(rows))} of train have a label that held-out predictions from {fit.words} speak "
         f"against. Tried on labels made wrong on purpose ({100 * PLANTED:.0f} %): the first {power['planted']:,} "
-        f"candidates held {100 * power['precision']:.0f} % of wrong ones, "
+        f"examples held {100 * power['precision']:.0f} % of wrong ones, "
         f"{power['times_chance']:.1f} times a random pick"
     )
-    remedy = "Read the first candidates and correct what is wrong; all ids are listed, the likeliest first"
+    remedy = "Read the first examples and correct what is wrong; all ids are listed, the likeliest first"
     if not telling:
         message += ". That is too little to find wrong labels by"
-        remedy = "Do not act on these candidates" + (
+        remedy = "Do not act on these examples" + (
             "" if evidence.encoder else ". Give --model, so that the examples are read by an encoder"
         )
     notes = [

@@ -14,15 +14,16 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
 from entailor.engine.stopping import StopSwitch
 from entailor.runs.integrity import disk_trouble, file_sha256
 from entailor.runs.ownership import refuse_links, remove_files
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CHECKPOINT_VERSION = 3
 KEPT = 2
@@ -98,6 +99,8 @@ class CheckpointStore:
             "values": snapshot.values,
             "context": snapshot.context,
         }
+        from safetensors.torch import save_file
+
         refuse_links(self.folder)
         temporary = self.folder / f".step-{snapshot.step:09d}.tmp"
         try:

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from entailor.runs.environment import loaded_torch
+
 
 class Meter:
     """Seconds by part; parts do not overlap."""
@@ -33,11 +35,9 @@ def reset_peak_memory() -> bool:
     On Linux, writing 5 to clear_refs resets the high-water mark of resident memory (proc(5)). What earlier work has
     freed is given back first where the C library can (malloc_trim(3) of glibc), so that it does not count here.
     """
-    import torch
-
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
-    if torch.cuda.is_available():
+    if (torch := loaded_torch()) and torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
@@ -59,6 +59,5 @@ def peak_memory_bytes() -> int:
 
 def peak_gpu_memory_bytes() -> int | None:
     """Return the most bytes allocated on the GPU since the last reset, or None without one."""
-    import torch
-
-    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
+    torch = loaded_torch()
+    return torch.cuda.max_memory_allocated() if torch and torch.cuda.is_available() else None

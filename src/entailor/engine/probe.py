@@ -9,14 +9,15 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import torch
 
 from entailor.classifiers.base import Classifier, Encoded
 from entailor.engine.batching import BatchLimit, part_limit, parts_of, scoring_batches, training_batches
 from entailor.engine.meter import peak_memory_bytes, reset_peak_memory
-from entailor.engine.trainer import Runtime, TrainingData, single_steps
+from entailor.engine.scorer import without_gradients
+from entailor.engine.training import Runtime, TrainingData
 from entailor.methods.base import TrainedMethod
 from entailor.models.memory import resident_bytes
 
@@ -87,6 +88,10 @@ def probe_training(
         num_train: inputs of the whole of train.
         allowance: seconds after which no further step is begun, once two are timed.
     """
+    import torch
+
+    from entailor.engine.trainer import single_steps
+
     limit = BatchLimit(
         examples=None if method.max_batch_tokens else method.per_device_train_batch_size, tokens=method.max_batch_tokens
     )
@@ -183,10 +188,9 @@ def run_without_gradients(classifier: Classifier) -> Callable[[Sequence[Encoded]
     """Return what puts inputs through a classifier as the scoring loop does."""
 
     def run(members: Sequence[Encoded]) -> object:
-        if isinstance(classifier, torch.nn.Module):
-            classifier.eval()
-        with torch.inference_mode():
-            return classifier.logits(classifier.collate(members)).cpu()
+        with without_gradients(classifier):
+            logits_BL: Any = classifier.logits(classifier.collate(members))
+            return logits_BL if isinstance(logits_BL, np.ndarray) else logits_BL.cpu()  # which waits for a GPU
 
     return run
 

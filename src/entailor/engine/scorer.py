@@ -5,24 +5,40 @@ Keeps label log-probabilities only; a batch's hidden states are gone before the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from entailor.classifiers.base import Classifier, Encoded, FitData, FittedClassifier
 from entailor.engine.batching import SCORING_TOKENS, SCORING_TOKENS_GPU, BatchLimit, scoring_batches
 from entailor.engine.memory import free_cached_memory, is_out_of_memory
 from entailor.errors import DivergedError
+from entailor.runs.environment import loaded_torch
 
 Progress = Callable[[int, int], None]
 
 
 def usual_batch_tokens() -> int:
     """Return the tokens of a scoring batch that suit this machine."""
+    import torch
+
     return SCORING_TOKENS_GPU if torch.cuda.is_available() else SCORING_TOKENS
+
+
+@contextmanager
+def without_gradients(classifier: Classifier) -> Iterator[None]:
+    """Put a classifier's network into evaluation mode, and keep no gradients inside the block."""
+    torch = loaded_torch()
+    if torch is None:  # then there is no network
+        yield
+        return
+    if isinstance(classifier, torch.nn.Module):
+        classifier.eval()
+    with torch.inference_mode():
+        yield
 
 
 def score(
@@ -41,13 +57,11 @@ def score(
     Raises:
         DivergedError: a logit is not finite.
     """
-    if isinstance(classifier, torch.nn.Module):
-        classifier.eval()
     num_rows = 1 + max((item.example_index for item in inputs), default=-1)
     sums_EL = np.zeros((num_rows, len(classifier.task.labels)))
     counts_E = np.zeros(num_rows)
     done = 0
-    with torch.inference_mode(), classifier.scoring(inputs) as prepared:
+    with without_gradients(classifier), classifier.scoring(inputs) as prepared:
         for indices in scoring_batches([len(item) for item in prepared], BatchLimit(tokens=max_tokens)):
             members = [prepared[index] for index in indices]
             logits_BL = _logits(classifier, members)
@@ -65,8 +79,8 @@ def score(
 def _logits(classifier: Classifier, members: Sequence[Encoded]) -> NDArray[np.float64]:
     """Return logits_BL of a batch, in halves where memory does not suffice: scores do not depend on the batching."""
     try:
-        logits_BL: NDArray[np.float64] = classifier.logits(classifier.collate(members)).double().cpu().numpy()
-        return logits_BL
+        logits_BL: Any = classifier.logits(classifier.collate(members))
+        return logits_BL.astype(np.float64) if isinstance(logits_BL, np.ndarray) else logits_BL.double().cpu().numpy()
     except (RuntimeError, MemoryError) as error:
         if len(members) == 1 or not is_out_of_memory(error):
             raise

@@ -7,11 +7,9 @@ collapse to one class.
 from __future__ import annotations
 
 import math
-import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,13 +18,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from entailor.accel.allocator import keep_freed_memory
-from entailor.classifiers.base import Classifier, Encoded
-from entailor.engine.batching import SCORING_TOKENS, BatchLimit, part_limit, parts_of, training_batches
-from entailor.engine.checkpoint import Saving
+from entailor.classifiers.base import Classifier
+from entailor.engine.batching import BatchLimit, part_limit, parts_of, training_batches
 from entailor.engine.memory import free_cached_memory, is_out_of_memory
 from entailor.engine.optimizer import build_optimizer, build_schedule
 from entailor.engine.scorer import score
 from entailor.engine.stopping import Stopped
+from entailor.engine.training import Runtime, TrainingData, TrainingResult, seed_everything
 from entailor.engine.training_state import capture, restore
 from entailor.errors import DivergedError, TrainingError
 from entailor.methods.base import TrainedMethod
@@ -38,76 +36,6 @@ COLLAPSE_SHARE = 0.98
 # Whether a tensor moved would say less: weight decay moves it too, and the first rates of a long warm-up are smaller
 # than what fp32 can add to the gain of a norm.
 GRADIENT_STEPS = 4
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """Encoded train and validation splits, and one target an example (`Encoded.example_index` points to it)."""
-
-    train: Sequence[Encoded]
-    train_targets: NDArray[np.int64]
-    validation: Sequence[Encoded]
-    validation_targets: NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Runtime:
-    """What surrounds the loop and does not change the method.
-
-    Attributes:
-        seed: of data order and dropout.
-        autocast: bfloat16 to train in mixed precision, or None for fp32.
-        scoring_batch_tokens: tokens of one batch when scoring validation.
-        on_step: called with steps done, steps in all, and a few words on how it goes.
-        on_evaluation: called with each evaluation of validation and the training examples seen so far; True stops
-        training.
-        saving: checkpoints while it runs, and the one to go on from; None: no checkpoints.
-    """
-
-    seed: int
-    autocast: torch.dtype | None = None
-    scoring_batch_tokens: int = SCORING_TOKENS
-    on_step: Callable[[int, int, str], None] | None = None
-    on_evaluation: Callable[[CurvePoint, int], bool] | None = None
-    saving: Saving | None = None
-
-
-@dataclass
-class TrainingResult:
-    """What the loop saw; the classifier holds the best weights.
-
-    Attributes:
-        curve: logged moments.
-        best_step: step of the kept weights.
-        best_accuracy: validation accuracy of the kept weights, 0 to 1.
-        best_loss: validation log loss of the kept weights, nats.
-        collapsed: True where the kept weights predict one class only.
-        events: alarms in words.
-        train_seconds: the loop without evaluation.
-        evaluate_seconds: validation evaluations.
-        examples_seen: training inputs, with repetition.
-        epochs: epochs run.
-        evaluated_after: training examples seen before each evaluation of validation.
-    """
-
-    curve: list[CurvePoint] = field(default_factory=list)
-    best_step: int = 0
-    best_accuracy: float = 0.0
-    best_loss: float = math.inf
-    collapsed: bool = False
-    events: list[str] = field(default_factory=list)
-    train_seconds: float = 0.0
-    evaluate_seconds: float = 0.0
-    examples_seen: int = 0
-    epochs: float = 0.0
-    evaluated_after: list[int] = field(default_factory=list)
-
-
-def seed_everything(seed: int) -> None:
-    """Seed torch, numpy's legacy generator and random, which models and libraries draw from."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002 - third-party layers may draw from the legacy generator
-    torch.manual_seed(seed)
 
 
 def train(classifier: Classifier, method: TrainedMethod, data: TrainingData, runtime: Runtime) -> TrainingResult:
@@ -364,7 +292,7 @@ class Training:
         with torch.autocast(
             self.trainable[0].device.type, dtype=self.runtime.autocast, enabled=self.runtime.autocast is not None
         ):
-            logits_BL = self.classifier.logits(self.classifier.collate(members))
+            logits_BL: Any = self.classifier.logits(self.classifier.collate(members))
         return nn.functional.cross_entropy(
             logits_BL, targets_B.to(logits_BL.device), label_smoothing=self.method.label_smoothing_factor
         )

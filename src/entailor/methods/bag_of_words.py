@@ -1,20 +1,15 @@
-"""TF-IDF and logistic regression: on all the text, and on the hypothesis alone.
-
-The second finds annotation artefacts (Gururangan et al. 2018; Poliak et al. 2018): where it beats the majority,
-the data gives labels away without the premise.
-"""
+"""TF-IDF and logistic regression on all the text."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat
-from torch import Tensor
 
 from entailor.classifiers.base import FitData, FittedClassifier
 from entailor.classifiers.linear_model import LinearModel
@@ -22,9 +17,11 @@ from entailor.data.example import Example
 from entailor.data.words import words_of
 from entailor.errors import MethodError
 from entailor.methods.base import Method
-from entailor.models.load import Backbone
 from entailor.runs.record import read_json, write_json
 from entailor.tasks import Task
+
+if TYPE_CHECKING:
+    from entailor.models.load import Backbone
 
 
 class BagOfWords(Method, name="bag_of_words"):
@@ -48,23 +45,6 @@ class BagOfWords(Method, name="bag_of_words"):
     def adapt(self, backbone: Backbone | None, task: Task, seed: int) -> BagOfWordsClassifier:
         """Return the unfitted classifier."""
         return BagOfWordsClassifier(self, task, ("text", "text_pair") if task.is_pair else ("text",))
-
-
-class HypothesisOnly(BagOfWords, name="hypothesis_only"):
-    """The same on the second text of a pair alone."""
-
-    summary: ClassVar[str] = "TF-IDF and logistic regression on the second text alone"
-    needs_pair: ClassVar[bool] = True
-
-    def adapt(self, backbone: Backbone | None, task: Task, seed: int) -> BagOfWordsClassifier:
-        """Return the unfitted classifier.
-
-        Raises:
-            MethodError: the task has no second text.
-        """
-        if not task.is_pair:
-            raise MethodError("hypothesis_only reads the second text of a pair, and the data have single texts")
-        return BagOfWordsClassifier(self, task, ("text_pair",))
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,9 +122,9 @@ class BagOfWordsClassifier(FittedClassifier):
             self.method.max_iter,
         )
 
-    def logits(self, batch: list[tuple[str, ...]]) -> Tensor:
+    def logits(self, batch: list[tuple[str, ...]]) -> NDArray[np.float32]:
         """Return logits_BL."""
-        return torch.from_numpy(self.linear.logits(self._transform(batch))).float()
+        return self.linear.logits(self._transform(batch)).astype(np.float32)
 
     def save(self, folder: Path) -> None:
         """Write vocabularies, inverse document frequencies and the linear model."""

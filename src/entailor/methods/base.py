@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
-from torch import Tensor, nn
 
 from entailor.classifiers.base import Classifier
 from entailor.config.experiment import Settings
-from entailor.models.load import Backbone, Family, Objective
 from entailor.tasks import Task
+
+if TYPE_CHECKING:  # baselines on words do without torch
+    from torch import Tensor, nn
+
+    from entailor.models.load import Backbone, Family, Objective
 
 
 @dataclass(frozen=True)

@@ -97,16 +97,7 @@ class LinearProbeClassifier(FittedClassifier):
 
     def fit(self, train: FitData, validation: FitData) -> tuple[str, ...]:
         """Fit on standardised features, then fold the standardisation into the weights."""
-        mean_F, scale_F = train.features.mean(0), train.features.std(0) + 1e-6
-        events = self.linear.fit(
-            ((train.features - mean_F) / scale_F, train.targets),
-            ((validation.features - mean_F) / scale_F, validation.targets),
-            self.method.C,
-            self.method.max_iter,
-        )
-        self.linear.weight_FL = self.linear.weight_FL / scale_F[:, None]
-        self.linear.bias_L = self.linear.bias_L - mean_F @ self.linear.weight_FL
-        return events
+        return fit_standardized(self.linear, train, validation, self.method.C, self.method.max_iter)
 
     def logits(self, batch: list[TokenBatch]) -> Tensor:
         """Return logits_BL."""
@@ -123,3 +114,27 @@ class LinearProbeClassifier(FittedClassifier):
     def parameter_counts(self) -> tuple[int, int, int]:
         """Return the linear model's size, and the backbone's with it."""
         return self.linear.size, self.linear.size, self.linear.size + count_parameters(self.body.parameters())
+
+
+def fit_standardized(
+    linear: LinearModel, train: FitData, validation: FitData, strengths: Sequence[float], max_iterations: int
+) -> tuple[str, ...]:
+    """Fit a linear model on features of mean zero and deviation one over train; it then takes them as they are.
+
+    Args:
+        linear: what is fitted, in place.
+        train: features of shape (examples, F) and targets.
+        validation: the same.
+        strengths: as in `LinearModel.fit`.
+        max_iterations: as there.
+    """
+    mean_F, scale_F = train.features.mean(0), train.features.std(0) + 1e-6
+    events = linear.fit(
+        ((train.features - mean_F) / scale_F, train.targets),
+        ((validation.features - mean_F) / scale_F, validation.targets),
+        strengths,
+        max_iterations,
+    )
+    linear.weight_FL = linear.weight_FL / scale_F[:, None]
+    linear.bias_L = linear.bias_L - mean_F @ linear.weight_FL
+    return events

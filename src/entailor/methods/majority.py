@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from entailor.classifiers.base import FitData, FittedClassifier
 from entailor.data.example import Example
 from entailor.methods.base import Method
-from entailor.models.load import Backbone
 from entailor.runs.record import read_json, write_json
 from entailor.tasks import Task
+
+if TYPE_CHECKING:
+    from entailor.models.load import Backbone
 
 
 class Majority(Method, name="majority"):
@@ -67,9 +68,9 @@ class MajorityClassifier(FittedClassifier):
         self.log_frequencies_L = np.log(counts_L / counts_L.sum())
         return ()
 
-    def logits(self, batch: int) -> Tensor:
+    def logits(self, batch: int) -> NDArray[np.float32]:
         """Return logits_BL."""
-        return torch.tensor(self.log_frequencies_L, dtype=torch.float32).repeat(batch, 1)
+        return np.tile(self.log_frequencies_L.astype(np.float32), (batch, 1))
 
     def save(self, folder: Path) -> None:
         """Write the frequencies."""

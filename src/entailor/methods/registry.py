@@ -16,9 +16,23 @@ from entailor.methods.base import Method
 
 def registered_methods() -> Mapping[str, type[Method]]:
     """Return method name to class, sorted by name."""
-    folder = Path(__file__).parent
-    for module in pkgutil.iter_modules([str(folder)]):
-        import_module(f"entailor.methods.{module.name}")
+    for module in _method_files():
+        import_module(f"entailor.methods.{module}")
+    return _imported()
+
+
+def find_method(name: str) -> type[Method] | None:
+    """Return a method by name, or None; imports only the file of that name where there is one, for they are heavy."""
+    if name in _method_files():
+        import_module(f"entailor.methods.{name}")
+    return _imported().get(name) or registered_methods().get(name)
+
+
+def _method_files() -> list[str]:
+    return [module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)])]
+
+
+def _imported() -> dict[str, type[Method]]:
     return {kind.name: kind for kind in sorted(_named_subclasses(Method), key=lambda kind: kind.name)}
 
 
@@ -39,12 +53,12 @@ def method_class(name: str, where: str) -> type[Method]:
     Raises:
         ConfigError: there is no such method.
     """
-    known = registered_methods()
-    if name not in known:
+    if (kind := find_method(name)) is None:
+        known = registered_methods()
         raise ConfigError(
             f"{where}: no method {shown(name)}.{near_miss(name, known)} Known methods: {', '.join(known)}"
         )
-    return known[name]
+    return kind
 
 
 def build_method(candidate: str, settings: Mapping[str, Any]) -> Method:
@@ -60,7 +74,7 @@ def build_method(candidate: str, settings: Mapping[str, Any]) -> Method:
 
 def known_keys(candidate: str, settings: Mapping[str, Any]) -> set[str]:
     """Return the hyperparameters a candidate's method takes; an unknown method has none."""
-    kind = registered_methods().get(str(settings.get("method", candidate)))
+    kind = find_method(str(settings.get("method", candidate)))
     return set(kind.model_fields) if kind else set()
 
 

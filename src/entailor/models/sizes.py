@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
-
-import torch
-from torch import nn
-from torch.nn.modules.module import register_module_module_registration_hook
+from typing import TYPE_CHECKING, Any
 
 from entailor.errors import ModelError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 MOST_MODULES = 50_000
 """Most modules a model may be made of: more than 80 layers of 128 experts each."""
@@ -46,6 +45,9 @@ def bounded_skeleton() -> Iterator[None]:
     Raises:
         ModelError: there are too many.
     """
+    import torch
+    from torch.nn.modules.module import register_module_module_registration_hook
+
     count = 0
 
     def count_one(parent: nn.Module, name: str, child: nn.Module | None) -> None:

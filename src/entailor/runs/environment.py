@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from entailor.runs.network import hub_kernels_loaded
@@ -27,18 +29,30 @@ PACKAGES = (
 )
 
 
-def describe_environment() -> dict[str, Any]:
-    """Return versions, platform, CPU or GPU, threads, memory and the git commit of the working folder."""
-    import torch
+def loaded_torch() -> ModuleType | None:
+    """Return torch where this process has imported it: whatever computes with it has, baselines on words have not."""
+    return sys.modules.get("torch")
 
-    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+
+def describe_environment(*, models: bool = True) -> dict[str, Any]:
+    """Return versions, platform, CPU or GPU, threads, memory and the git commit of the working folder.
+
+    Args:
+        models: whether models are run. Only then torch is asked for `threads` and `gpus`; they are None otherwise.
+    """
+    threads, gpus = None, None
+    if models:
+        import torch
+
+        threads = torch.get_num_threads()
+        gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {
         "versions": {name: _version(name) for name in ("entailor", *PACKAGES)},
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu": _cpu_name(),
         "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
+        "threads": threads,
         "memory_bytes": _memory_bytes(),
         "gpus": gpus,
         "hub_kernels": hub_kernels_loaded(),

@@ -40,7 +40,7 @@ def check_output(output: str | Path, inputs: Iterable[Source], *, overwrite: boo
     opened = str(Path(output).expanduser().absolute()).startswith(("/dev/std", "/dev/fd/", "/proc/"))
     if opened or (target.exists() and not target.is_file()):  # what is opened already cannot be replaced
         raise OutputError(f"{output}: no regular file. Give the name of a file")
-    _refuse_inputs(output, target, inputs)
+    refuse_inputs(output, target, inputs)
     if target.is_file() and not overwrite and not _remembered(target):
         raise OutputError(
             f"{output}: exists already, and Entailor did not write it, or it was changed since. "
@@ -75,7 +75,7 @@ def output_folder(output: str | Path, inputs: Iterable[Source] = ()) -> Iterator
             run.
     """
     target = _resolved(output)
-    _refuse_inputs(output, target, inputs)
+    refuse_inputs(output, target, inputs)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise OutputError(f"{output}: exists already. Give another --output, or delete it")
     made = [place for place in (target, *target.parents) if not place.exists()]
@@ -102,7 +102,8 @@ def _resolved(output: str | Path) -> Path:
         raise OutputError(f"{output}: not a path that can be written ({error}). Give the name of a file") from None
 
 
-def _refuse_inputs(output: str | Path, target: Path, inputs: Iterable[Source]) -> None:
+def refuse_inputs(output: str | Path, target: Path, inputs: Iterable[Source]) -> None:
+    """Raise OutputError where an output lies among the files of a run, or is or lies in what is read."""
     if belongs_to_run(target):
         raise OutputError(f"{output}: lies among the files of a run. Give another --output")
     for source in inputs:

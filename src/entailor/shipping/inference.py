@@ -5,32 +5,28 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, TextIO
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TextIO
 
 from entailor.config.overrides import read_yaml
+from entailor.data.checks import GoldWords, dropped_rows
 from entailor.data.example import Example
+from entailor.data.labels import NO_GOLD
 from entailor.data.readers import NumberedRow, NumberedRows, ReadOptions, read_examples
-from entailor.engine.scorer import score
-from entailor.errors import ConfigError, DataError, RunError
-from entailor.evaluation.calibration import apply_temperature
-from entailor.methods import Classifier
+from entailor.data.splits import unused_names
+from entailor.errors import DataError, RunError
 from entailor.runs.documents import well_formed
 from entailor.runs.layout import RunFolder
 from entailor.runs.outputs import check_output, output_file
-from entailor.runs.record import RECORD_FILE, Prediction, RunRecord, read_checked_json, read_json, read_status
-from entailor.shipping.restoring import CLASSIFIER_FILE, load_classifier, read_saved
+from entailor.runs.record import Prediction, RunRecord
+from entailor.shipping.predictor import Answer, Predictor, check_confidence, wrong_shape
+from entailor.shipping.restoring import read_saved
 
 CHUNK = 1024
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
-
-Said = Mapping[str, float]  # label to probability
 
 
 @dataclass(frozen=True)
@@ -46,64 +42,22 @@ class Confidence:
     minimum: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.minimum <= 1:
-            raise ConfigError(f"--min-confidence: a probability from 0 to 1 was expected, found {self.minimum}")
-
-    def label(self, probabilities: Said) -> str | None:
-        """Return the most probable label, or None where it is not probable enough."""
-        best = max(probabilities, key=probabilities.__getitem__)
-        return best if probabilities[best] >= self.minimum else None
+        check_confidence(self.minimum)
 
 
 @dataclass(frozen=True)
-class Answer:
+class AnsweredLine:
     """What is written for one example of the input.
 
     Attributes:
         line: where it stands: the line of a text file on which it begins, else the number of the record.
         id: of the example.
-        label: None where the classifier is not sure, or there is no text.
-        probabilities: by label; empty where there is no text.
+        answer: None where there is no text.
     """
 
     line: int
     id: str
-    label: str | None = None
-    probabilities: Said = field(default_factory=dict)
-
-
-def find_trial(run: str | Path) -> Path:
-    """Return a trial's folder; of a whole run, that of the recommended candidate.
-
-    Raises:
-        RunError: neither a complete trial nor a run with a recommended candidate.
-    """
-    folder = Path(run)
-    if not (folder / CLASSIFIER_FILE).exists():
-        whole = RunFolder(folder)
-        whole.check_version()
-        if not whole.comparison_file.exists():
-            raise RunError(
-                f"{folder}: neither a trial (runs/NAME/trials/MODEL/METHOD/seed-N) nor a run. "
-                "Give the folder that `entailor compare` or `entailor train` named"
-            )
-        comparison = read_checked_json(whole.comparison_file, "Run the same command again")
-        with well_formed(RunError, whole.comparison_file, "Run the same command again"):
-            winner = whole.winner(comparison)
-        if winner is None and comparison.get("candidates"):
-            raise RunError(
-                f"{folder}: no candidate keeps within the limits of `recommend`, so there is none to load. Give "
-                f"a trial's "
-                f"folder (under {folder / 'trials'}), or run `entailor compare` again with other limits"
-            )
-        if winner is None:
-            raise RunError(f"{folder}: no trial of this run is complete, so there is no winner to load")
-        folder = winner
-    if not (folder / CLASSIFIER_FILE).exists():
-        raise RunError(f"{folder}: its saved classifier is gone. Delete the folder and run the same command again")
-    if not (folder / RECORD_FILE).exists() or read_status(folder) != "complete":
-        raise RunError(f"{folder}: this trial was not finished, or failed. Run the same command again")
-    return folder
+    answer: Answer
 
 
 def evaluate(
@@ -113,32 +67,34 @@ def evaluate(
     on_progress: Callable[[int], None] | None = None,
     *,
     trust_remote_code: bool = False,
+    note: Callable[[str], None] = lambda words: None,
 ) -> RunRecord:
     """Score a labelled file with a finished classifier.
 
     Args:
         run: a trial's folder, or a run's (its recommended candidate).
         test: a file or data set with gold labels.
-        options: columns and label names; the label set is the classifier's. Without label names those of the run's
-            experiment.yaml are taken.
+        options: columns and label names; the label set is the classifier's. Label names and labels that mean "none"
+            are taken from the run's experiment.yaml where they are not given.
         on_progress: called with the inputs done so far.
         trust_remote_code: run code that comes with the base model, where it was trained so.
+        note: told of examples without a gold label, which are left out, and of mapped labels that no example has.
 
     Returns:
         A record with one prediction an example, for :func:`entailor.evaluation.metrics.evaluate_record`.
 
     Raises:
         DataError: the file cannot be read or its shape is another one.
-        LabelError: a label the classifier does not know.
+        LabelError: a label the classifier does not know, or so many examples without a gold label that they may well
+            be a class.
         RunError: there is no such trial, or it is damaged.
     """
-    trial, classifier, saved = _open(run, trust_remote_code=trust_remote_code)
-    labels = classifier.task.labels
-    options = options or ReadOptions()
-    names = options.label_names or label_names_of_run(trial)
-    examples = read_examples(test, replace(options, labels=labels, label_names=names)).examples
-    _check_shape(classifier, examples[0], test)
-    probabilities_EL = _probabilities(classifier, examples, saved["scoring_batch_tokens"], on_progress)
+    predictor = Predictor.load(run, trust_remote_code=trust_remote_code)
+    trial, labels = predictor.place, predictor.labels
+    saved = read_saved(trial)
+    examples = read_labelled(trial, test, options, labels, note)
+    _check_shape(predictor, examples[0], test)
+    probabilities_EL = predictor.probabilities(examples, on_progress=on_progress)
     return RunRecord(
         model=saved["model"],
         name=saved["candidate"],
@@ -152,21 +108,50 @@ def evaluate(
     )
 
 
-def _open(run: str | Path, *, trust_remote_code: bool) -> tuple[Path, Classifier, dict[str, Any]]:
-    """Return a trial's folder, its classifier, and what is written down about it."""
-    trial = find_trial(run)
-    return trial, load_classifier(trial, trust_remote_code=trust_remote_code), read_saved(trial)
+def read_labelled(
+    trial: Path, source: str, options: ReadOptions | None, labels: tuple[str, ...], note: Callable[[str], None]
+) -> tuple[Example, ...]:
+    """Return the examples of a file that a classifier is to be scored on.
+
+    Args:
+        trial: of the classifier.
+        source: a file or data set with gold labels.
+        options: as for :func:`evaluate`.
+        labels: of the classifier.
+        note: as for :func:`evaluate`.
+
+    Raises:
+        DataError: the file cannot be read.
+        LabelError: as for :func:`evaluate`.
+    """
+    given = options or ReadOptions()
+    names_of_run, none_of_run = label_words_of_run(trial)
+    names = given.label_names or names_of_run
+    no_gold = none_of_run if given.no_gold is None else given.no_gold
+    read = replace(given, labels=labels, label_names=names, no_gold=no_gold, flags=True)
+    result = read_examples(source, read)
+    usual = [marker for marker in NO_GOLD if marker and marker not in labels and no_gold is None]
+    words = GoldWords(labels, names, no_gold or (), usual, flags=True)
+    if found := dropped_rows("test", source, result.no_gold, result.rows_read, words):
+        note(f"{found.severity}: {found.message}. {found.remedy}")
+    for unused in unused_names(given.label_names, [result], "--label-names", labels):
+        note(unused)
+    return result.examples
 
 
-def label_names_of_run(trial: Path) -> dict[str, str]:
-    """Return how labels were written in the files of the run a trial stands in; none for a trial moved elsewhere."""
+def label_words_of_run(trial: Path) -> tuple[dict[str, str], tuple[str, ...] | None]:
+    """Return how labels were written in the files of the run a trial stands in, and which of them mean none.
+
+    Nothing is known of a trial that was moved elsewhere.
+    """
     run = RunFolder.of_trial(trial)
     if run is None or not run.experiment_file.exists():
-        return {}
+        return {}, None
     file = run.experiment_file
     with well_formed(RunError, file, "Give the labels with --label-names, or put a copy of the file back"):
         data = read_yaml(file).get("data") or {}
-        return {str(written): str(name) for written, name in (data.get("label_names") or {}).items()}
+        names = {str(written): str(name) for written, name in (data.get("label_names") or {}).items()}
+        return names, None if data.get("no_gold") is None else tuple(map(str, data["no_gold"]))
 
 
 def predict(  # noqa: PLR0913 - each is an option of the command
@@ -206,25 +191,23 @@ def predict(  # noqa: PLR0913 - each is an option of the command
     confidence = confidence or Confidence()
     write = _writer(path)
     check_output(path, (source, run), overwrite=overwrite)
-    trial, classifier, saved = _open(run, trust_remote_code=trust_remote_code)
-    inputs = (source, run, trial, saved["model"])
+    predictor = Predictor.load(run, trust_remote_code=trust_remote_code)
+    inputs = (source, run, predictor.place, predictor.base_model)
     check_output(path, inputs, overwrite=overwrite)
-    temperature = _temperature(trial) if confidence.calibrated else 1.0
-    reading = NumberedRows(source, options or ReadOptions(), is_pair=classifier.task.is_pair)
+    predictor.check_calibrated(confidence.calibrated)
+    reading = NumberedRows(source, options or ReadOptions(), is_pair=predictor.is_pair)
     done = 0
 
-    def rows() -> Iterator[Answer]:
+    def lines() -> Iterator[AnsweredLine]:
         nonlocal done
         for chunk in _chunks(reading):
             examples = [example for _, example, _ in chunk]
             if done == 0:
-                _check_shape(classifier, examples[0], source)
-            probabilities_EL = _probabilities(classifier, examples, saved["scoring_batch_tokens"])
-            if temperature != 1.0:
-                probabilities_EL = apply_temperature(probabilities_EL, temperature)
+                _check_shape(predictor, examples[0], source)
+            probabilities_EL = predictor.probabilities(examples, calibrated=confidence.calibrated)
             for (line, example, has_text), p in zip(chunk, probabilities_EL, strict=True):
-                said = dict(zip(classifier.task.labels, map(float, p), strict=True))
-                yield Answer(line, example.id, confidence.label(said), said) if has_text else Answer(line, example.id)
+                answer = predictor.answer(p, confidence.minimum) if has_text else Answer(None)
+                yield AnsweredLine(line, example.id, answer)
             done += len(chunk)
             if on_progress:
                 on_progress(done)
@@ -233,21 +216,10 @@ def predict(  # noqa: PLR0913 - each is an option of the command
         output_file(path, inputs, overwrite=overwrite) as temporary,
         temporary.open("w", encoding="utf-8", errors="replace", newline="") as file,
     ):
-        write(file, classifier.task.labels, rows())
+        write(file, predictor.labels, lines())
     for words in reading.notes():
         note(words)
     return done
-
-
-def _temperature(trial: Path) -> float:
-    record = read_json(trial / RECORD_FILE)
-    temperature = record.get("temperature") if isinstance(record, dict) else None
-    if not isinstance(temperature, (int, float)) or not 1e-3 <= temperature <= 1e6:
-        raise RunError(
-            f"{trial}: no temperature was fitted in this trial, which an earlier version of Entailor ran. Leave out "
-            "--calibrated, or delete the folder and run the same command again"
-        )
-    return float(temperature)
 
 
 def _chunks(rows: Iterable[NumberedRow]) -> Iterator[list[NumberedRow]]:
@@ -256,31 +228,18 @@ def _chunks(rows: Iterable[NumberedRow]) -> Iterator[list[NumberedRow]]:
         yield chunk
 
 
-def _probabilities(
-    classifier: Classifier, examples: Sequence[Example], tokens: int, on_progress: Callable[[int], None] | None = None
-) -> NDArray[np.float64]:
-    """Return probabilities_EL."""
-    count = (lambda done, of: on_progress(done)) if on_progress else None
-    return np.exp(score(classifier, classifier.encode(examples), tokens, count))
+def _check_shape(predictor: Predictor, example: Example, source: str) -> None:
+    if predictor.is_pair != (example.text_pair is not None):
+        raise wrong_shape(source, is_pair=predictor.is_pair)
 
 
-def _check_shape(classifier: Classifier, example: Example, source: str) -> None:
-    if classifier.task.is_pair != (example.text_pair is not None):
-        expected, found = ("pairs", "single texts") if classifier.task.is_pair else ("single texts", "pairs")
-        raise DataError(
-            f"the classifier was trained on {expected}, these are {found}",
-            path=source,
-            remedy="Map the columns with --columns premise=COLUMN,hypothesis=COLUMN (or text=COLUMN)",
-        )
-
-
-def _writer(path: Path) -> Callable[[TextIO, Sequence[str], Iterable[Answer]], None]:
+def _writer(path: Path) -> Callable[[TextIO, Sequence[str], Iterable[AnsweredLine]], None]:
     writers = {".csv": ",", ".tsv": "\t"}
     if path.suffix == ".jsonl":
         return _write_jsonl
     if path.suffix in writers:
         delimiter = writers[path.suffix]
-        return lambda file, labels, rows: _write_table(file, labels, rows, delimiter)
+        return lambda file, labels, lines: _write_table(file, labels, lines, delimiter)
     raise DataError(f"{path.suffix or 'no ending'} is no format to write", path=path, remedy="Use .csv, .tsv or .jsonl")
 
 
@@ -294,16 +253,17 @@ def harmless(cell: str) -> str:
     return f"'{cell}"
 
 
-def _write_jsonl(file: TextIO, labels: Sequence[str], rows: Iterable[Answer]) -> None:
-    for row in rows:
-        probabilities = dict(row.probabilities) or None
-        line = {"line": row.line, "id": row.id, "label": row.label, "probabilities": probabilities}
+def _write_jsonl(file: TextIO, labels: Sequence[str], lines: Iterable[AnsweredLine]) -> None:
+    for one in lines:
+        probabilities = one.answer.probabilities or None
+        line = {"line": one.line, "id": one.id, "label": one.answer.label, "probabilities": probabilities}
         file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
-def _write_table(file: TextIO, labels: Sequence[str], rows: Iterable[Answer], delimiter: str) -> None:
+def _write_table(file: TextIO, labels: Sequence[str], lines: Iterable[AnsweredLine], delimiter: str) -> None:
     writer = csv.writer(file, delimiter=delimiter, lineterminator="\n")
     writer.writerow(["line", "id", "label", *(f"probability_{label}" for label in labels)])  # no formula begins so
-    for row in rows:
-        probabilities = [f"{row.probabilities[one]:.8g}" if row.probabilities else "" for one in labels]
-        writer.writerow([row.line, harmless(row.id), harmless(row.label or ""), *probabilities])
+    for one in lines:
+        said = one.answer.probabilities
+        probabilities = [f"{said[label]:.8g}" if said else "" for label in labels]
+        writer.writerow([one.line, harmless(one.id), harmless(one.answer.label or ""), *probabilities])

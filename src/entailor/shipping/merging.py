@@ -6,7 +6,9 @@ For an adapter that was trained on 4-bit weights that is another base: what this
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +18,15 @@ from numpy.typing import NDArray
 
 from entailor.config.experiment import ModelSettings, parse_settings
 from entailor.data.example import Example
-from entailor.data.readers import ReadOptions, read_examples
+from entailor.data.readers import ReadOptions
 from entailor.engine.scorer import score
 from entailor.errors import MethodError, RunError
 from entailor.methods import Classifier
 from entailor.models.load import quiet_libraries
 from entailor.runs.outputs import output_folder
 from entailor.runs.record import RUN_AGAIN, RunRecord, write_json
-from entailor.shipping.inference import find_trial, label_names_of_run
-from entailor.shipping.restoring import CLASSIFIER_FILE, load_classifier, read_saved
+from entailor.shipping.inference import read_labelled
+from entailor.shipping.restoring import CLASSIFIER_FILE, find_trial, load_classifier, read_saved
 
 MERGE_FILE = "merge.json"
 PROBABILITY_TOLERANCE = 1e-3
@@ -69,6 +71,7 @@ def merge(
     options: ReadOptions | None = None,
     *,
     trust_remote_code: bool = False,
+    note: Callable[[str], None] = lambda words: None,
 ) -> MergeReport:
     """Merge a trial's adapter into its base model in full precision, save that, and score it again.
 
@@ -78,6 +81,7 @@ def merge(
         test: a labelled file to score before and after; None: the recorded predictions on the run's test split.
         options: columns and label names of that file.
         trust_remote_code: run code that comes with a base model, where it was trained so.
+        note: told what is left out of that file.
 
     Raises:
         MethodError: the trial has no adapter that can be merged.
@@ -89,15 +93,21 @@ def merge(
     saved = read_saved(trial)
     inputs = (run, trial, test, saved["model"])
     with output_folder(target, inputs) as scratch:
-        return _merge(trial, scratch, target, test, options, trust_remote_code=trust_remote_code)
+        before = partial(_before, trial, saved, test, options, note, trust_remote_code=trust_remote_code)
+        return _merge(trial, scratch, target, before, trust_remote_code=trust_remote_code)
 
 
 def _merge(
-    trial: Path, scratch: Path, target: Path, test: str | None, options: ReadOptions | None, *, trust_remote_code: bool
+    trial: Path,
+    scratch: Path,
+    target: Path,
+    before: Callable[[], tuple[list[Example], NDArray[np.float64]]],
+    *,
+    trust_remote_code: bool,
 ) -> MergeReport:
     saved = read_saved(trial)
     settings = parse_settings(ModelSettings, saved["model_settings"], where="model")
-    examples, before_EL = _before(trial, saved, test, options, trust_remote_code=trust_remote_code)
+    examples, before_EL = before()
     classifier: Any = load_classifier(trial, full_precision=True, trust_remote_code=trust_remote_code)
     model = _mergeable(classifier, saved["method"]).merge_and_unload()
     after_EL = _save_and_score(classifier, model, scratch, examples, saved["scoring_batch_tokens"])
@@ -118,7 +128,13 @@ def _trained_on(settings: ModelSettings) -> str:
 
 
 def _before(
-    trial: Path, saved: dict[str, Any], test: str | None, options: ReadOptions | None, *, trust_remote_code: bool
+    trial: Path,
+    saved: dict[str, Any],
+    test: str | None,
+    options: ReadOptions | None,
+    note: Callable[[str], None],
+    *,
+    trust_remote_code: bool,
 ) -> tuple[list[Example], NDArray[np.float64]]:
     """Return examples and their probabilities_EL: as recorded, or of a file by the classifier as it was trained."""
     labels = tuple(saved["labels"])
@@ -128,9 +144,7 @@ def _before(
             raise RunError(f"{trial}: its record and {CLASSIFIER_FILE} name other labels. {RUN_AGAIN}")
         examples = [Example(row.id, row.text, row.text_pair, row.label, row.group) for row in rows]
         return examples, np.array([[row.probabilities[label] for label in labels] for row in rows])
-    options = options or ReadOptions()
-    names = options.label_names or label_names_of_run(trial)
-    examples = list(read_examples(test, replace(options, labels=labels, label_names=names)).examples)
+    examples = list(read_labelled(trial, test, options, labels, note))
     classifier = load_classifier(trial, trust_remote_code=trust_remote_code)
     return examples, np.exp(score(classifier, classifier.encode(examples), saved["scoring_batch_tokens"]))
 

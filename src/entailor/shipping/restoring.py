@@ -7,17 +7,17 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 
 from entailor.config.experiment import ModelSettings, PromptSettings, parse_settings
 from entailor.errors import ConfigError, RunError, VersionError
 from entailor.methods import Classifier, Method, build_method
-from entailor.models.load import load_backbone, open_model
 from entailor.models.precision import PrecisionChoice
 from entailor.models.resolve.source import ModelFolder, resolve_model
 from entailor.runs.documents import well_formed
+from entailor.runs.environment import loaded_torch
+from entailor.runs.layout import RunFolder
 from entailor.runs.record import (
     MOST_LABELS,
     RECORD_FILE,
@@ -25,7 +25,9 @@ from entailor.runs.record import (
     CandidateName,
     SeedNumber,
     check_trial_files,
+    read_checked_json,
     read_json,
+    read_status,
 )
 from entailor.tasks import Task
 
@@ -70,6 +72,40 @@ def read_saved(trial: Path) -> dict[str, Any]:
     return dict(saved)
 
 
+def find_trial(run: str | Path) -> Path:
+    """Return a trial's folder; of a whole run, that of the recommended candidate.
+
+    Raises:
+        RunError: neither a complete trial nor a run with a recommended candidate.
+    """
+    folder = Path(run)
+    if not (folder / CLASSIFIER_FILE).exists():
+        whole = RunFolder(folder)
+        whole.check_version()
+        if not whole.comparison_file.exists():
+            raise RunError(
+                f"{folder}: neither a trial (runs/NAME/trials/MODEL/METHOD/seed-N) nor a run. "
+                "Give the folder that `entailor compare` or `entailor train` named"
+            )
+        comparison = read_checked_json(whole.comparison_file, "Run the same command again")
+        with well_formed(RunError, whole.comparison_file, "Run the same command again"):
+            winner = whole.winner(comparison)
+        if winner is None and comparison.get("candidates"):
+            raise RunError(
+                f"{folder}: no candidate keeps within the limits of `recommend`, so there is none to load. Give "
+                f"a trial's "
+                f"folder (under {folder / 'trials'}), or run `entailor compare` again with other limits"
+            )
+        if winner is None:
+            raise RunError(f"{folder}: no trial of this run is complete, so there is no winner to load")
+        folder = winner
+    if not (folder / CLASSIFIER_FILE).exists():
+        raise RunError(f"{folder}: its saved classifier is gone. Delete the folder and run the same command again")
+    if not (folder / RECORD_FILE).exists() or read_status(folder) != "complete":
+        raise RunError(f"{folder}: this trial was not finished, or failed. Run the same command again")
+    return folder
+
+
 def learned_folder(method: Method) -> str:
     """Return the name of the folder a method's classifier is saved in."""
     return "model" if method.stores_whole_model else "adapter"
@@ -106,6 +142,8 @@ def load_classifier(trial: str | Path, *, full_precision: bool = False, trust_re
             "trust it, add --trust-remote-code (in Python trust_remote_code=True)"
         )
     backbone = None
+    if method.needs_backbone:
+        from entailor.models.load import load_backbone, open_model
     if method.stores_whole_model:
         source = resolve_model(str(folder / "model"), remote_code=settings.trust_remote_code)
         settings = settings.model_copy(update={"head": "checkpoint"})
@@ -128,7 +166,7 @@ def load_classifier(trial: str | Path, *, full_precision: bool = False, trust_re
             classifier.load(learned)
     except (OSError, SafetensorError) as error:
         raise RunError(f"{learned}: cannot be loaded ({error}). Delete {folder} and run the trial again") from None
-    if isinstance(classifier, torch.nn.Module):
+    if (torch := loaded_torch()) and isinstance(classifier, torch.nn.Module):
         classifier.eval()
     return classifier
 

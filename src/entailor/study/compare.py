@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from entailor.config.experiment import Experiment, Priorities
 from entailor.config.overrides import dump_checked_yaml, read_checked_yaml
 from entailor.config.plain import shown
+from entailor.data.bundled import with_bundled
 from entailor.data.splits import LoadedData, load_data, split_document
 from entailor.diagnostics.doctor import examine_run
 from entailor.engine.stopping import RunContext, StopSwitch
@@ -41,6 +42,9 @@ from entailor.study.test_access import AccessLog, choice_name, choice_of, log_te
 from entailor.study.trial import TrialPlan, discard_leftovers, run_trial
 from entailor.tasks import Task
 
+HOW_FILES_ARE_READ = frozenset(
+    ("external", "label_names", "no_gold", "delimiter", "encoding", "max_bytes", "max_rows", "max_labels")
+)
 REPORT_SECONDS = 30  # while trials run the page is drawn again this often; comparison.json is right after each
 
 
@@ -100,6 +104,7 @@ def compare(experiment: Experiment, observer: Observer | None = None, stop: Stop
         Stopped: `stop` was asked to.
     """
     observer = observer or Observer()
+    experiment = experiment.model_copy(update={"data": with_bundled(experiment.data)})
     folder = RunFolder(experiment.out)
     candidates = {name: build_candidate(name, settings, experiment) for name, settings in experiment.methods.items()}
     resolved = resolve(experiment, candidates)
@@ -129,7 +134,8 @@ def _compare(
     data = load_data(experiment.data)
     task = Task(data.labels, data.is_pair)
     check_external(experiment.data)
-    environment = prepare_folder(folder, resolved, data, observer, records)
+    needs_models = any(candidate.method.needs_backbone for candidate in candidates.values())
+    environment = prepare_folder(folder, resolved, data, observer, records, needs_models=needs_models)
     tell_of_data(experiment, data, folder, observer)
     around = RunContext(stop, observer.note)
     plans = plan_trials(experiment, candidates, task, folder, environment, observer.note)
@@ -224,7 +230,7 @@ def _external(
     with well_formed(RunError, folder.experiment_file, "Put a copy of it back"):
         sources = written["data"]["external"]
     if sources:
-        asked = (sources, experiment.data, records, task, observer.stage, observer.note)
+        asked = (sources, experiment.data, records, task, observer.stage, observer.warn)
         trusted = experiment.model.trust_remote_code
         summary["external"] = score_external(*asked, trust_remote_code=trusted)
         write_checked_json(folder.comparison_file, summary)
@@ -289,8 +295,11 @@ def check_same_experiment(folder: RunFolder, resolved: dict[str, Any], complete_
         there, here = (
             {
                 **{key: values.get(key) for key in ("model", "prompt", "restarts", "budget")},
-                # nothing is trained for an external test set, so one may be added to a finished run
-                "data": {key: value for key, value in (values.get("data") or {}).items() if key != "external"},
+                # Nothing is trained for an external test set, so one may be added to a finished run; how files are
+                # read may change with it, for the split is compared by its content.
+                "data": {
+                    key: value for key, value in (values.get("data") or {}).items() if key not in HOW_FILES_ARE_READ
+                },
                 "methods": {name: values["methods"][name] for name in common},
             }
             for values in (earlier, resolved)
@@ -317,6 +326,8 @@ def prepare_folder(
     data: LoadedData,
     observer: Observer,
     records: dict[Path, RunRecord],
+    *,
+    needs_models: bool = True,
 ) -> dict[str, Any]:
     """Write experiment, split and environment; return the environment, keeping choices an earlier run measured.
 
@@ -326,12 +337,13 @@ def prepare_folder(
         data: what was read.
         observer: who is told of a file that is written again because it is damaged.
         records: of earlier trials; where there are none, what stands in the folder is replaced.
+        needs_models: whether a candidate runs on a model.
 
     Raises:
         RunError: the data have changed since the folder's trials were run, or it cannot be written.
     """
     split = split_document(data.split)
-    environment = {**describe_environment(), "precision": {}}
+    environment = {**describe_environment(models=needs_models), "precision": {}}
     earlier = _earlier_environment(folder, observer)
     if records:
         check_same_data(folder, split["fingerprint"], earlier, observer)

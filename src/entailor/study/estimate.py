@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from entailor.classifiers.base import Encoded, FitData, PromptedClassifier
 from entailor.config.experiment import BudgetSettings
@@ -35,12 +34,12 @@ from entailor.engine.probe import (
     run_without_gradients,
     scoring_tokens,
 )
-from entailor.engine.scorer import collect_features
-from entailor.engine.trainer import Runtime, TrainingData, seed_everything
+from entailor.engine.scorer import collect_features, without_gradients
+from entailor.engine.training import Runtime, TrainingData, seed_everything
 from entailor.errors import EntailorError, RunError
 from entailor.methods import Classifier, FittedClassifier, TrainedMethod
-from entailor.models.load import load_backbone, open_model
 from entailor.models.memory import resident_bytes
+from entailor.runs.environment import loaded_torch
 from entailor.runs.layout import RunFolder
 from entailor.runs.record import RunRecord, read_checked_json, write_checked_json
 from entailor.shipping.restoring import FP32
@@ -256,6 +255,8 @@ class _Probe:
     def _adapt(self) -> Classifier:
         plan, backbone = self.plan, None
         if plan.method.needs_backbone:
+            from entailor.models.load import load_backbone, open_model
+
             folder = open_model(plan.model, plan.settings)
             precision = plan.precision or FP32
             backbone = load_backbone(folder, self.task, plan.settings, precision, plan.seed, plan.method.objective)
@@ -277,6 +278,8 @@ class _Probe:
     def _trained(
         self, classifier: Classifier, train: Sequence[Encoded], validation: Sequence[Encoded]
     ) -> tuple[float, float, ScoringCost]:
+        import torch
+
         method = self.plan.method
         assert isinstance(method, TrainedMethod)
         limit = self.plan.scoring_batch_tokens
@@ -340,7 +343,7 @@ class _Probe:
         """Count the choice of demonstrations, and validation where it calibrates; what is scored comes last."""
         limit = self.plan.scoring_batch_tokens
         begin = time.perf_counter()
-        with torch.inference_mode(), classifier.scoring(validation) as prepared:
+        with without_gradients(classifier), classifier.scoring(validation) as prepared:
             self.prepare = time.perf_counter() - begin
             scoring = probe_scoring(run_without_gradients(classifier), prepared, limit, SCORING_ALLOWANCE)
         tokens, _ = self._scored(prepared, len(self.split.validation))
@@ -409,13 +412,14 @@ def _point_seconds(point: PointPlan, cost: CandidateCost, split: Split) -> float
 
 def _key(plan: TrialPlan, split: Split) -> str:
     """Return a hash of what a candidate's figures depend on."""
+    torch = loaded_torch()
     what = {
         "method": [plan.method.name, plan.method.model_dump(mode="json")],
         "model": [plan.model, plan.settings.model_dump(mode="json"), plan.scoring_batch_tokens],
         "prompt": plan.prompt.model_dump(mode="json"),
         "precision": plan.precision.precision if plan.precision else None,
         "examples": {name: len(examples) for name, examples in split.parts()},
-        "threads": torch.get_num_threads(),
+        "threads": torch.get_num_threads() if torch and plan.method.needs_backbone else None,
     }
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
 

@@ -16,9 +16,12 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from entailor.config.experiment import DataSettings
+from entailor.data.bundled import PREFIX, located
+from entailor.data.checks import GoldWords, dropped_rows
 from entailor.data.example import Example
 from entailor.data.files import is_file
-from entailor.data.readers import ReadOptions, iter_examples, read_examples
+from entailor.data.labels import NO_GOLD
+from entailor.data.readers import ReadOptions, ReadResult, iter_examples, read_examples
 from entailor.data.tables import open_table
 from entailor.engine.scorer import score
 from entailor.errors import DataError, EntailorError, LabelError, RunError
@@ -119,7 +122,8 @@ def check_external(settings: DataSettings) -> None:
         DataError: a file is missing, of no known kind, or has no column of texts or labels.
     """
     for source in settings.external:
-        iter_examples(source, _options(source, settings))
+        file = located(source)
+        iter_examples(file, _options(file, settings, ()))
 
 
 def known_external(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -153,7 +157,10 @@ def score_external(
     found = []
     for source in sources if complete else ():
         try:
-            examples = read_examples(source, _options(source, settings)).examples
+            file = located(source)
+            result = read_examples(file, _options(file, settings, task.labels))
+            examples = result.examples
+            _tell_of_dropped(source, result, settings, task.labels, note)
             _check_shape(examples, task, source)
             scoring = scoring_for(task.labels, list(dict.fromkeys(str(one.label) for one in examples)), source)
         except EntailorError as error:
@@ -175,15 +182,19 @@ def score_external(
 
 def _name(source: str, sources: Sequence[str]) -> str:
     """Return a file's name without its endings; the whole path where two are called the same."""
-    short = {one: Path(one).name.split(".")[0] or one for one in sources}
+    short = {one: Path(one.removeprefix(PREFIX)).name.split(".")[0] or one for one in sources}
     return short[source] if list(short.values()).count(short[source]) == 1 else source
 
 
-def _options(source: str, settings: DataSettings) -> ReadOptions:
-    """Read an external test set as train is read; a mapping of columns it does not have is not asked of it."""
+def _options(source: str, settings: DataSettings, labels: Sequence[str]) -> ReadOptions:
+    """Read an external test set as train is read; a mapping of columns it does not have is not asked of it.
+
+    A label of the classifiers is one here too, even where it is -1.
+    """
     columns = settings.columns
     options = ReadOptions(
-        label_names=settings.label_names,
+        label_names={**{label: label for label in labels if label.casefold() in NO_GOLD}, **settings.label_names},
+        no_gold=settings.no_gold,
         split=None if is_file(source) else "test",
         delimiter=settings.delimiter,
         encoding=settings.encoding,
@@ -193,6 +204,20 @@ def _options(source: str, settings: DataSettings) -> ReadOptions:
     if columns and is_file(source) and not set(columns.values()) <= set(open_table(source, form=options.form).columns):
         columns = {}
     return replace(options, columns=columns)
+
+
+def _tell_of_dropped(
+    source: str, result: ReadResult, settings: DataSettings, labels: Sequence[str], note: Callable[[str], None]
+) -> None:
+    """Say how many examples were left out for lack of a gold label, as of train and test.
+
+    Raises:
+        LabelError: so many that they may well be a class.
+    """
+    usual = [marker for marker in NO_GOLD if marker and marker not in labels and settings.no_gold is None]
+    words = GoldWords(labels, settings.label_names, settings.no_gold or (), usual)
+    if found := dropped_rows("external test set", source, result.no_gold, result.rows_read, words):
+        note(f"{found.severity}: {found.message}. {found.remedy}")
 
 
 def _check_shape(examples: Sequence[Example], task: Task, source: str) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from entailor.config.experiment import (
     DEFAULT_METHODS,
@@ -18,12 +18,11 @@ from entailor.config.experiment import (
     parse_settings,
 )
 from entailor.config.plain import shown
+from entailor.engine.batching import SCORING_TOKENS
 from entailor.engine.scorer import usual_batch_tokens
 from entailor.errors import ConfigError, near_miss
 from entailor.methods import Method, TrainedMethod, build_method
 from entailor.methods.registry import ROW_KEYS
-from entailor.models.load import Family, bare_architecture, family_of, open_model, plan_model, read_config
-from entailor.models.memory_plan import expected_speed
 from entailor.models.precision import PrecisionChoice, choose_precision
 from entailor.models.sizes import required_size, text_size
 from entailor.runs.layout import RunFolder
@@ -31,6 +30,9 @@ from entailor.runs.record import NO_MODEL, write_checked_json
 from entailor.study.trial import TrialPlan
 from entailor.tasks import Task
 from entailor.tasks.templates import with_template_text
+
+if TYPE_CHECKING:
+    from entailor.models.load import Family
 
 ANY_SEED = (0,)  # of methods in which a seed changes nothing: one trial, whatever seeds the others have
 
@@ -165,6 +167,11 @@ def place_models(
         ModelError: one cannot fit.
     """
     planned: dict[str, Any] = {}
+    if not models:
+        return planned
+    from entailor.models.load import plan_model
+    from entailor.models.memory_plan import expected_speed
+
     for model in models:
         ways: dict[str, list[str]] = {}
         for name, candidate in candidates.items():
@@ -188,6 +195,8 @@ def misfits_of(model: str, candidates: dict[str, Candidate]) -> dict[str, str]:
     }
     if not checked:
         return {}
+    from entailor.models.load import bare_architecture
+
     architecture = bare_architecture(model, next(iter(checked.values())).model)
     reasons = {name: candidate.method.misfit(architecture) for name, candidate in checked.items()}
     return {name: reason for name, reason in reasons.items() if reason is not None}
@@ -211,7 +220,8 @@ def _plans_of(
             # what is not trained is computed in fp32, and its record shall say so
             precision=precision if isinstance(candidate.method, TrainedMethod) else None,
             restarts=experiment.restarts,
-            scoring_batch_tokens=experiment.scoring_batch_tokens or usual_batch_tokens(),
+            scoring_batch_tokens=experiment.scoring_batch_tokens
+            or (usual_batch_tokens() if candidate.method.needs_backbone else SCORING_TOKENS),
             checkpoint_steps=experiment.checkpoint_steps,
             checkpoint_minutes=experiment.checkpoint_minutes,
         )
@@ -229,6 +239,8 @@ def open_for_run(
     Raises:
         ModelError: the model cannot be had, or its configuration is not one of `transformers`.
     """
+    from entailor.models.load import family_of, open_model, read_config
+
     known = environment["precision"]
     if model not in known:
         note(f"model {model}")

@@ -21,7 +21,7 @@ from pydantic import TypeAdapter
 from entailor.config.experiment import BudgetSettings
 from entailor.data.example import Split
 from entailor.engine.stopping import RunContext
-from entailor.engine.trainer import TrainingResult
+from entailor.engine.training import TrainingResult
 from entailor.errors import DivergedError, EntailorError, RunError, TrainingError
 from entailor.methods import Method, TrainedMethod
 from entailor.methods.base import Range

@@ -9,10 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
@@ -23,16 +22,14 @@ from entailor.engine.batching import SCORING_TOKENS
 from entailor.engine.checkpoint import CheckpointStore, Saving, Snapshot
 from entailor.engine.memory import is_out_of_memory
 from entailor.engine.meter import Meter, peak_gpu_memory_bytes, peak_memory_bytes, reset_peak_memory
-from entailor.engine.scorer import collect_features, score
+from entailor.engine.scorer import collect_features, score, without_gradients
 from entailor.engine.stopping import RunContext
-from entailor.engine.trainer import Runtime, TrainingData, TrainingResult, seed_everything, train
+from entailor.engine.training import Runtime, TrainingData, TrainingResult, seed_everything
 from entailor.errors import DivergedError, EntailorError, MethodError, RunError, TrainingError
 from entailor.evaluation.calibration import fit_temperature
 from entailor.methods import Classifier, FittedClassifier, Method, TrainedMethod
-from entailor.models.load import Backbone, load_backbone, open_model
 from entailor.models.memory import resident_bytes
 from entailor.models.precision import PrecisionChoice
-from entailor.models.prompts import PromptEncoder
 from entailor.runs.integrity import disk_trouble
 from entailor.runs.ownership import remove_files
 from entailor.runs.record import (
@@ -51,6 +48,9 @@ from entailor.runs.redaction import without_secrets
 from entailor.shipping.restoring import CLASSIFIER_FILE, CLASSIFIER_VERSION, FP32, learned_folder, load_classifier
 from entailor.study.identity import training_identity
 from entailor.tasks import Task
+
+if TYPE_CHECKING:
+    from entailor.models.load import Backbone
 
 LAST_GOOD_FOLDER = "last_good"
 RESTART_SEED_STEP = 1000
@@ -353,6 +353,8 @@ class _Trial:
             return None
         digest = None
         if self.plan.method.needs_backbone:
+            from entailor.models.load import open_model
+
             digest = open_model(self.plan.model, self.plan.settings).weights_sha256
         return self.store.newest(training_identity(self.plan.decisive(), self.task, self.split, digest))
 
@@ -388,6 +390,8 @@ class _Trial:
     def _load(self, seed: int) -> Backbone | None:
         if not self.plan.method.needs_backbone:
             return None
+        from entailor.models.load import load_backbone, open_model
+
         folder = open_model(self.plan.model, self.plan.settings)
         precision = self.plan.precision or FP32
         self.provenance.update(
@@ -443,6 +447,10 @@ class _Trial:
             return
         if not isinstance(self.plan.method, TrainedMethod):
             raise MethodError(f"{self.plan.method.name}: neither fitted nor trained")
+        import torch
+
+        from entailor.engine.trainer import train
+
         earlier = self.training
         data = TrainingData(train_inputs, np.array(train_targets), validation_inputs, np.array(validation_targets))
         runtime = Runtime(
@@ -476,6 +484,8 @@ class _Trial:
 
     def _note_prompts(self, classifier: Classifier) -> None:
         """Keep the exact prompt of one validation example of each label, for the report."""
+        from entailor.models.prompts import PromptEncoder
+
         encoder = getattr(classifier, "text_encoder", None)
         if not isinstance(encoder, PromptEncoder):
             return
@@ -532,7 +542,7 @@ class _Trial:
         """Time single examples of validation, text to logits, after three to warm up."""
         examples = self.split.validation[: LATENCY_EXAMPLES + 3]
         times = []
-        with torch.inference_mode():
+        with without_gradients(classifier):
             for example in examples:
                 begin = time.perf_counter()
                 classifier.logits(classifier.collate(classifier.encode([example])[:1]))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
-from entailor.data.corpus_grid import (
+from tests.nli_pairs.corpus_grid import (
     Claim,
     Draw,
     Fact,
@@ -20,7 +20,7 @@ from entailor.data.corpus_grid import (
     paired,
     phenomenon,
 )
-from entailor.data.corpus_lexicon import Act, Lexicon
+from tests.nli_pairs.corpus_lexicon import Act, Lexicon
 
 Style = Literal["simple", "perfect", "passive"]
 

@@ -24,9 +24,10 @@ import re
 from collections.abc import Iterator
 from typing import Final, Literal
 
-from entailor.data import corpus_events, corpus_relations  # noqa: F401  importing them registers the phenomena
-from entailor.data.corpus_grid import LABELS, Draw, Label, phenomena, sentence
-from entailor.data.corpus_lexicon import TEST, TRAIN
+from tests.nli_pairs import corpus_events, corpus_relations  # noqa: F401  importing them registers the phenomena
+from tests.nli_pairs.corpus_grid import LABELS, Draw, Label, phenomena, sentence
+from tests.nli_pairs.corpus_lexicon import TEST, TRAIN
+
 from entailor.data.example import Example, Split, content_id
 from entailor.errors import ConfigError
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, TypeVar
 
-from entailor.data.corpus_lexicon import Lexicon
+from tests.nli_pairs.corpus_lexicon import Lexicon
 
 Label = Literal["entailment", "neutral", "contradiction"]
 LABELS: Final[tuple[Label, ...]] = ("entailment", "neutral", "contradiction")

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from itertools import permutations
 from typing import Final
 
-from entailor.data.corpus_grid import (
+from tests.nli_pairs.corpus_grid import (
     Claim,
     Draw,
     Fact,
@@ -23,7 +23,7 @@ from entailor.data.corpus_grid import (
     paired,
     phenomenon,
 )
-from entailor.data.corpus_lexicon import Kind, Lexicon, Scale, words
+from tests.nli_pairs.corpus_lexicon import Kind, Lexicon, Scale, words
 
 Above = Callable[[str, str], str]  # a way to say that the first stands above the second
 

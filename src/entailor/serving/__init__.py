@@ -1,0 +1,1 @@
+"""Finished classifiers behind an HTTP endpoint; needs the extra ``serve``."""

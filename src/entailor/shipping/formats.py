@@ -1,0 +1,189 @@
+"""Writes the files of each format from a finished classifier, and says which formats fit which method."""
+
+from __future__ import annotations
+
+import inspect
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from entailor.classifiers.readout import LabelWords, LastToken, OwnHead
+from entailor.classifiers.transformer import PeftClassifier, TransformerClassifier
+from entailor.data.example import Example
+from entailor.errors import MethodError
+from entailor.methods import Classifier
+from entailor.methods.bag_of_words import BagOfWordsClassifier
+from entailor.methods.full_finetuning import FullClassifier
+from entailor.methods.majority import MajorityClassifier
+from entailor.models.load import quiet_libraries
+from entailor.models.prompts import PromptEncoder
+from entailor.runs.record import read_json, write_json
+from entailor.shipping.manifest import Format
+from entailor.shipping.runtimes import linear_runtime, tokens, torch_runtime
+
+FORMATS: tuple[Format, ...] = ("transformers", "adapter", "sklearn", "onnx", "onnx-int8")
+TOKENIZER_FILE = "tokenizer.json"
+
+
+def fitting_formats(classifier: Classifier) -> dict[Format, str | None]:
+    """Return, for each format, why a classifier cannot be written in it; None where it can."""
+    linear = isinstance(classifier, (MajorityClassifier, BagOfWordsClassifier))
+    reasons: dict[Format, str | None] = dict.fromkeys(FORMATS)
+    reasons["sklearn"] = None if linear else "only baselines without a model are numbers that numpy alone can score"
+    model = _why_no_model(classifier)
+    merged = model or _why_not_merged(classifier)
+    encoder = isinstance(getattr(classifier, "readout", None), OwnHead)
+    reasons["transformers"] = merged
+    reasons["adapter"] = model or (
+        None if isinstance(classifier, PeftClassifier) else "nothing was trained as an adapter of peft"
+    )
+    reasons["onnx"] = merged or (None if encoder else "only encoders with a classification head are exported to ONNX")
+    reasons["onnx-int8"] = reasons["onnx"]
+    return reasons
+
+
+def _why_no_model(classifier: Classifier) -> str | None:
+    if not isinstance(classifier, TransformerClassifier):
+        return "the classifier is no checkpoint of transformers"
+    if getattr(classifier.text_encoder, "windows", False):
+        return "long texts are cut into windows, which no runtime outside Entailor does. Train with long_texts=truncate"
+    if not isinstance(classifier.readout, (OwnHead, LastToken, LabelWords)):
+        return "its head reads the last token in a way of its own"
+    if getattr(classifier, "reserve", 0):
+        return "it has virtual tokens, which plain checkpoints have no place for"
+    return None
+
+
+def _why_not_merged(classifier: Classifier) -> str | None:
+    if isinstance(classifier, FullClassifier):
+        return None
+    if not isinstance(classifier, PeftClassifier):
+        return "its adapter is not a change of weights, so it cannot be merged"
+    configs = classifier.model.peft_config.values()
+    if any(config.is_prompt_learning for config in configs) or not hasattr(
+        classifier.model.base_model, "merge_and_unload"
+    ):
+        return "peft cannot merge its adapter into the base model"
+    return None
+
+
+def check_format(name: str, classifier: Classifier, method: str) -> None:
+    """Refuse a format that does not fit.
+
+    Raises:
+        MethodError: it is unknown or does not fit; says which do.
+    """
+    reasons = fitting_formats(classifier)
+    fit = ", ".join(one for one, reason in reasons.items() if reason is None) or "none"
+    if name not in FORMATS:
+        raise MethodError(f"--format: {name!r} is no format. Known are {', '.join(FORMATS)}; for {method} fit: {fit}")
+    reason = reasons[name]
+    if reason is not None:
+        raise MethodError(f"--format {name}: not for {method}: {reason}. Fitting: {fit}")
+
+
+def input_settings(classifier: Any) -> dict[str, Any]:
+    """Return what predict.py must know of the way from text to input."""
+    if isinstance(classifier, MajorityClassifier):
+        return {"fields": [], "max_ngram": 0}
+    if isinstance(classifier, BagOfWordsClassifier):
+        return {"fields": list(classifier.fields), "max_ngram": classifier.method.max_ngram}
+    encoder = classifier.text_encoder
+    settings: dict[str, Any] = {
+        "max_length": encoder.room_beside(0),
+        "control": sorted(encoder.control),
+        "types": bool(getattr(encoder, "has_types", False)),
+        "pad": classifier.pad_id,
+    }
+    if isinstance(encoder, PromptEncoder):
+        settings |= _frames(encoder, classifier)
+    if isinstance(classifier.readout, LastToken):
+        settings["head"] = classifier.readout.head
+    return settings
+
+
+def _frames(encoder: PromptEncoder, classifier: Any) -> dict[str, Any]:
+    """Return what stands around the texts, shown to be so by other texts.
+
+    Raises:
+        MethodError: the template does more with a text than to write it down.
+    """
+    shots = getattr(classifier, "shots", ())
+    is_pair = encoder.template.is_pair
+    words: tuple[str, ...] = encoder.template.words if encoder.with_labels else ()
+
+    def segments(first: str, second: str, word: str) -> list[int | str]:
+        return list(encoder._segments(Example("", first, second if is_pair else None), shots, word))
+
+    def filled(frame: list[int | str], first: str, second: str) -> list[int | str]:
+        return [
+            one if isinstance(one, int) else one.replace(tokens.MARKS[0], first).replace(tokens.MARKS[1], second)
+            for one in frame
+        ]
+
+    frame, answers = segments(*tokens.MARKS, ""), [segments(*tokens.MARKS, word) for word in words]
+    for first, second in (("A b.", "C d?"), ("", "x"), ("UPPER  {{ x }} <b>&amp;", "\U0001f600 Ünïcode")):
+        if filled(frame, first, second) != segments(first, second, "") or any(
+            filled(one, first, second) != segments(first, second, word)
+            for one, word in zip(answers, words, strict=True)
+        ):
+            raise MethodError(
+                "the template changes or repeats texts by rules of its own, which predict.py cannot follow. Train with "
+                "a template that writes each text as it is"
+            )
+    return {"frame": frame, "answers": answers, "bare_end": not encoder.template.chat}
+
+
+def write_script(folder: Path, runtime: Any) -> None:
+    """Write predict.py: a runtime's own text, with what it imports from here in front."""
+    text = inspect.getsource(runtime)
+    line = "from entailor.shipping.runtimes.tokens import TextTokens\n"
+    if line in text:
+        shared = inspect.getsource(tokens).partition("from __future__ import annotations\n")[2]
+        text = text.replace(line, shared.strip() + "\n")
+    (folder / "predict.py").write_text(text, encoding="utf-8")
+
+
+def write_linear(classifier: Any, folder: Path) -> None:
+    """Write a baseline's numbers as safetensors and JSON."""
+    if isinstance(classifier, MajorityClassifier):
+        save_file({"bias": np.asarray(classifier.log_frequencies_L, dtype=np.float64)}, folder / "linear.safetensors")
+    else:
+        classifier.save(folder)
+    write_script(folder, linear_runtime)
+
+
+def write_transformers(classifier: Any, folder: Path, model: Any) -> None:
+    """Write a checkpoint that `pipeline("text-classification")` loads."""
+    labels = classifier.task.labels
+    if not isinstance(classifier.readout, LabelWords):
+        model.config.id2label = dict(enumerate(labels))
+        model.config.label2id = {label: index for index, label in enumerate(labels)}
+        model.config.problem_type = "single_label_classification" if len(labels) > 1 else None
+    with quiet_libraries():
+        model.save_pretrained(folder, safe_serialization=True)
+    write_tokenizer(classifier, folder)
+    write_script(folder, torch_runtime)
+
+
+def write_tokenizer(classifier: Any, folder: Path) -> None:
+    """Write the tokenizer, its limit that of the training."""
+    tokenizer = classifier.text_encoder.tokenizer
+    before = tokenizer.model_max_length
+    tokenizer.model_max_length = classifier.text_encoder.room_beside(0)
+    try:
+        tokenizer.save_pretrained(folder)
+    finally:
+        tokenizer.model_max_length = before
+
+
+def write_adapter(classifier: Any, folder: Path, trial: Path, base: str) -> None:
+    """Write adapter and head as peft has them; the base model is named, and not copied."""
+    shutil.copytree(trial / "adapter", folder, dirs_exist_ok=True)
+    config_file = folder / "adapter_config.json"
+    write_json(config_file, {**read_json(config_file), "base_model_name_or_path": base})
+    write_tokenizer(classifier, folder)
+    write_script(folder, torch_runtime)

@@ -1,0 +1,299 @@
+"""The one way to use a finished classifier: load it once, ask it as often as wanted, from as many threads as wanted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from threading import Lock
+from typing import Any, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from entailor.data.columns import find_columns
+from entailor.data.example import Example
+from entailor.engine.scorer import log_softmax, score
+from entailor.errors import ConfigError, DataError, RunError
+from entailor.evaluation.calibration import apply_temperature
+from entailor.methods import Classifier
+from entailor.models.load import quiet_libraries
+from entailor.models.resolve.source import resolve_model
+from entailor.runs.documents import well_formed
+from entailor.runs.record import RECORD_FILE, read_json
+from entailor.shipping.manifest import MANIFEST_FILE, read_manifest
+from entailor.shipping.restoring import find_trial, load_classifier, read_saved
+
+Progress = Callable[[int], None]
+RUNTIMES = {
+    "transformers": "torch_runtime",
+    "adapter": "torch_runtime",
+    "sklearn": "linear_runtime",
+    "onnx": "onnx_runtime",
+    "onnx-int8": "onnx_runtime",
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is said of one text or pair.
+
+    Attributes:
+        label: the most probable label; None where it is not probable enough, or there is no text.
+        probabilities: by label, in the classifier's order, 0 to 1; empty where there is no text.
+    """
+
+    label: str | None
+    probabilities: dict[str, float] = field(default_factory=dict)
+
+
+class Scorer(Protocol):
+    """What gives probabilities: a trial's classifier, or the runtime of an exported format."""
+
+    def probabilities(self, examples: Sequence[Example], on_progress: Progress | None = None) -> NDArray[np.float64]:
+        """Return probabilities_EL, not calibrated."""
+        ...
+
+
+class ClassifierScorer:
+    """A trial's classifier.
+
+    Args:
+        classifier: in evaluation mode.
+        batch_tokens: most tokens of a batch, padding included.
+    """
+
+    def __init__(self, classifier: Classifier, batch_tokens: int) -> None:
+        self.classifier, self.batch_tokens = classifier, batch_tokens
+
+    def probabilities(self, examples: Sequence[Example], on_progress: Progress | None = None) -> NDArray[np.float64]:
+        """Return probabilities_EL."""
+        count = (lambda done, of: on_progress(done)) if on_progress else None
+        return np.exp(score(self.classifier, self.classifier.encode(examples), self.batch_tokens, count))
+
+
+class RuntimeScorer:
+    """The runtime of an exported format."""
+
+    def __init__(self, runtime: Any) -> None:
+        self.runtime = runtime
+
+    def probabilities(self, examples: Sequence[Example], on_progress: Progress | None = None) -> NDArray[np.float64]:
+        """Return probabilities_EL."""
+        logits_EL = self.runtime.logits([(one.text, one.text_pair) for one in examples])
+        if on_progress:
+            on_progress(len(examples))
+        return np.exp(log_softmax(np.asarray(logits_EL, dtype=np.float64)))
+
+
+class Predictor:
+    """A finished classifier. Calls from several threads are answered one after the other.
+
+    Args:
+        scorer: gives probabilities.
+        labels: label names in the order of the classifier's outputs.
+        is_pair: True where an input is two texts.
+        name: of the candidate.
+        temperature: fitted on validation; None where there is none.
+        place: the folder it was loaded from.
+        base_model: as the user named it; None where the folder holds all there is.
+    """
+
+    def __init__(
+        self,
+        scorer: Scorer,
+        labels: Sequence[str],
+        *,
+        is_pair: bool,
+        name: str,
+        temperature: float | None,
+        place: Path,
+        base_model: str | None = None,
+    ) -> None:
+        self.scorer, self.labels, self.is_pair, self.name = scorer, tuple(labels), is_pair, name
+        self.temperature, self.place, self.base_model = temperature, place, base_model
+        self._lock = Lock()
+
+    @classmethod
+    def load(cls, path: str | Path, *, trust_remote_code: bool = False) -> Self:
+        """Load a finished classifier.
+
+        Args:
+            path: a run's folder (its recommended candidate), a trial's, or one that `entailor export` wrote.
+            trust_remote_code: run code that comes with the base model, where it was trained so.
+
+        Raises:
+            RunError: there is no such trial or export, or it is damaged.
+        """
+        if (Path(path) / MANIFEST_FILE).is_file():
+            return cls._of_export(Path(path))
+        trial = find_trial(path)
+        saved = read_saved(trial)
+        classifier = load_classifier(trial, trust_remote_code=trust_remote_code)
+        return cls(
+            ClassifierScorer(classifier, saved["scoring_batch_tokens"]),
+            saved["labels"],
+            is_pair=saved["is_pair"],
+            name=saved["candidate"],
+            temperature=_temperature(trial),
+            place=trial,
+            base_model=saved["model"],
+        )
+
+    @classmethod
+    def _of_export(cls, folder: Path) -> Self:
+        """Load an exported folder by Entailor's own runtime of its format; its predict.py may be a stranger's."""
+        manifest = read_manifest(folder)
+        module = import_module(f"entailor.shipping.runtimes.{RUNTIMES[manifest.format]}")
+        base = None
+        if manifest.format == "adapter" and manifest.base_model is not None:
+            found = resolve_model(manifest.base_model.name, revision=manifest.base_model.revision)
+            if found.weights_sha256 != manifest.base_model.weights_sha256:
+                raise RunError(
+                    f"{folder}: made for other weights of {found.name} than {found.path} holds. Give back the same "
+                    "checkpoint, or export again"
+                )
+            base = str(found.path)
+        with well_formed(RunError, folder, "Export it again"), quiet_libraries():
+            runtime = module.Runtime(folder, base)
+        return cls(
+            RuntimeScorer(runtime),
+            manifest.labels,
+            is_pair=manifest.is_pair,
+            name=manifest.name,
+            temperature=manifest.temperature,
+            place=folder,
+        )
+
+    def predict(self, inputs: Any, *, calibrated: bool = False, min_confidence: float | None = None) -> list[Answer]:
+        """Return one answer an input, in order.
+
+        Args:
+            inputs: a list of texts or of pairs of texts; or a DataFrame of pandas or polars or a `datasets.Dataset`
+                with columns of usual names (text; text and text_pair; premise and hypothesis).
+            calibrated: state probabilities at the temperature that was fitted on validation.
+            min_confidence: below this probability of the most probable label, 0 to 1, there is no label.
+
+        Raises:
+            ConfigError: min_confidence is no probability.
+            DataError: single texts where pairs are expected or the other way round, or something that is no text.
+            RunError: no temperature was fitted, and calibrated probabilities are asked for.
+        """
+        least = check_confidence(min_confidence or 0.0)
+        texts = texts_of(inputs, is_pair=self.is_pair)
+        present = [index for index, text in enumerate(texts) if text is not None]
+        examples = [Example(str(index), *texts[index]) for index in present]  # type: ignore[misc]
+        answers = [Answer(None)] * len(texts)
+        rows_EL = self.probabilities(examples, calibrated=calibrated)
+        for index, row in zip(present, rows_EL, strict=True):
+            answers[index] = self.answer(row, least)
+        return answers
+
+    def probabilities(
+        self, examples: Sequence[Example], *, calibrated: bool = False, on_progress: Progress | None = None
+    ) -> NDArray[np.float64]:
+        """Return probabilities_EL.
+
+        Args:
+            examples: of the classifier's shape.
+            calibrated: at the fitted temperature.
+            on_progress: called with the inputs done so far.
+
+        Raises:
+            DataError: pairs or single texts where the other is expected.
+            RunError: no temperature was fitted, and calibrated probabilities are asked for.
+        """
+        self.check_calibrated(calibrated)
+        if not examples:
+            return np.zeros((0, len(self.labels)))
+        with self._lock:
+            rows_EL = self.scorer.probabilities(examples, on_progress)
+        return apply_temperature(rows_EL, self.temperature) if calibrated and self.temperature else rows_EL
+
+    def check_calibrated(self, wanted: bool) -> None:
+        """Raise RunError where calibrated probabilities are wanted and no temperature was fitted."""
+        if wanted and self.temperature is None:
+            raise RunError(
+                f"{self.place}: no temperature was fitted in this trial, which an earlier version of Entailor ran. "
+                "Leave out --calibrated, or delete the folder and run the same command again"
+            )
+
+    def answer(self, row: NDArray[np.float64], min_confidence: float = 0.0) -> Answer:
+        """Return the answer that one row of probabilities gives."""
+        said = dict(zip(self.labels, map(float, row), strict=True))
+        best = max(said, key=said.__getitem__)
+        return Answer(best if said[best] >= min_confidence else None, said)
+
+
+def check_confidence(least: float) -> float:
+    """Return a least probability.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    if not 0 <= least <= 1:
+        raise ConfigError(f"--min-confidence: a probability from 0 to 1 was expected, found {least}")
+    return least
+
+
+def texts_of(inputs: Any, *, is_pair: bool) -> list[tuple[str, str | None] | None]:
+    """Return text and second text of every input; None where there is no text.
+
+    Raises:
+        DataError: another shape than expected, or something that is no text.
+    """
+    if isinstance(inputs, (str, bytes)):
+        raise DataError("one text was given, a list of them was expected", remedy=f"Write predict([{inputs[:20]!r}])")
+    if hasattr(inputs, "column_names") or hasattr(inputs, "columns"):
+        columns = _columns(inputs, is_pair=is_pair)
+        rows: list[Any] = list(zip(*columns, strict=True)) if is_pair else columns[0]
+    else:
+        rows = list(inputs)
+    return [_texts(row, index, is_pair=is_pair) for index, row in enumerate(rows)]
+
+
+def _columns(table: Any, *, is_pair: bool) -> list[list[Any]]:
+    """Return the columns of texts of a DataFrame or a data set."""
+    names = list(map(str, getattr(table, "column_names", None) or table.columns))
+    source = type(table).__name__
+    single = {} if is_pair or "text" not in names else {"text": "text"}
+    found = find_columns(names, single, source=source, require_labels=False)
+    if ("text_pair" in found) != is_pair:
+        raise wrong_shape(source, is_pair=is_pair)
+    return [list(table[found[name]]) for name in ("text", "text_pair") if name in found]
+
+
+def _texts(row: Any, index: int, *, is_pair: bool) -> tuple[str, str | None] | None:
+    parts = list(row) if isinstance(row, (tuple, list)) else [row]
+    if all(_is_missing(part) for part in parts):
+        return None
+    if len(parts) != 1 + is_pair:
+        raise wrong_shape(f"input {index}", is_pair=is_pair)
+    for part in parts:
+        if not isinstance(part, str) and not _is_missing(part):
+            raise DataError(f"{type(part).__name__} found, a text was expected", path=f"input {index}")
+    first, *second = ("" if _is_missing(part) else part for part in parts)
+    return first, second[0] if second else None
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value)) or type(value).__name__ == "NAType"
+
+
+def wrong_shape(source: object, *, is_pair: bool) -> DataError:
+    """Return the error for single texts where pairs are expected, or the other way round."""
+    expected, found = ("pairs", "single texts") if is_pair else ("single texts", "pairs")
+    return DataError(
+        f"the classifier was trained on {expected}, these are {found}",
+        path=source,
+        remedy="Map the columns with --columns premise=COLUMN,hypothesis=COLUMN (or text=COLUMN)",
+    )
+
+
+def _temperature(trial: Path) -> float | None:
+    record = read_json(trial / RECORD_FILE)
+    temperature = record.get("temperature") if isinstance(record, dict) else None
+    fits = isinstance(temperature, (int, float)) and 1e-3 <= temperature <= 1e6
+    return float(temperature) if fits else None  # type: ignore[arg-type]

@@ -1,0 +1,121 @@
+"""Answers of a checkpoint of transformers, or of a peft adapter beside its base model: `python predict.py < lines`.
+
+Needs torch and transformers, and peft for an adapter.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from entailor.shipping.runtimes.tokens import TextTokens
+
+
+class Runtime:
+    """An exported folder, loaded.
+
+    Args:
+        folder: holds manifest.json.
+        base: folder or name of the base model of an adapter; None: as the manifest names it.
+    """
+
+    def __init__(self, folder: str | Path, base: str | None = None) -> None:
+        os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+        import torch
+        import transformers
+
+        folder = Path(folder)
+        self.manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        self.labels: list[str] = self.manifest["labels"]
+        self.settings: dict[str, Any] = self.manifest["input"]
+        self.tokens = TextTokens(folder, self.settings)
+        self.is_words = bool(self.settings.get("answers"))
+        kind: Any = (
+            transformers.AutoModelForCausalLM if self.is_words else transformers.AutoModelForSequenceClassification
+        )
+        options: dict[str, Any] = {"dtype": torch.float32, "use_safetensors": True}
+        if self.manifest["format"] == "adapter":
+            from peft import PeftModel
+
+            heads = {} if self.is_words else {"num_labels": len(self.labels)}
+            source = base or self.manifest["base_model"]["name"]
+            model = kind.from_pretrained(source, revision=self.manifest["base_model"]["revision"], **options, **heads)
+            self.model = PeftModel.from_pretrained(model, str(folder))
+        else:
+            self.model = kind.from_pretrained(str(folder), **options)
+        self.model.config.pad_token_id = self.settings["pad"]  # transformers takes no batch without one
+        self.model.eval()
+
+    def tokenize(self, text: str, pair: str | None = None) -> list[list[int]]:
+        """Return token ids and token types."""
+        ids, types = self.tokens(text, pair)
+        return [list(ids), list(types)]
+
+    def logits(self, inputs: list[tuple[str, str | None]], batch_size: int = 32) -> Any:
+        """Return logits of shape (inputs, labels), in fp64."""
+        rows = [self.tokens(*one) for one in inputs]
+        order = sorted(range(len(rows)), key=lambda index: len(rows[index][0]))
+        found = np.zeros((len(rows), len(self.labels)))
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            if self.is_words:
+                found[chosen] = [self._of_words(*inputs[index]) for index in chosen]
+            else:
+                found[chosen] = self._batch([rows[index] for index in chosen])
+        return found
+
+    def _batch(self, rows: list[tuple[list[int], list[int]]]) -> Any:
+        import torch
+
+        longest = max(len(ids) for ids, _ in rows)
+        lengths = torch.tensor([len(ids) for ids, _ in rows])
+        fed = {
+            "input_ids": torch.tensor([[*ids, *[self.settings["pad"]] * (longest - len(ids))] for ids, _ in rows]),
+            "attention_mask": (torch.arange(longest) < lengths[:, None]).long(),
+        }
+        if self.settings["types"]:
+            fed["token_type_ids"] = torch.tensor([[*types, *[0] * (longest - len(types))] for _, types in rows])
+        with torch.inference_mode():
+            if not self.settings.get("head"):
+                return self.model(**fed).logits.double().numpy()
+            seen: list[Any] = []  # a decoder's head is read at the last token, wherever padding is
+            base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+            handle = getattr(base, self.settings["head"]).register_forward_hook(lambda *parts: seen.append(parts[2]))
+            self.model(**fed)
+            handle.remove()
+            return seen[0][torch.arange(len(rows)), lengths - 1].double().numpy()
+
+    def _of_words(self, text: str, pair: str | None) -> list[float]:
+        import torch
+
+        sums = []
+        for ids, start in self.tokens.words(text, pair):
+            with torch.inference_mode():
+                logits = self.model(input_ids=torch.tensor([ids])).logits[0].double()
+            log_p = torch.log_softmax(logits[start - 1 : -1], dim=-1)
+            sums.append(float(log_p.gather(1, torch.tensor(ids[start:])[:, None]).sum()))
+        return sums
+
+
+def main(runtime: type[Any] = Runtime) -> None:
+    """Read lines of JSON with text and text_pair, write lines with label and probabilities."""
+    folder = Path(__file__).parent
+    loaded = runtime(folder, *sys.argv[1:2])
+    scale = loaded.manifest["temperature"] if "--calibrated" in sys.argv else 1.0
+    for line in sys.stdin:
+        row = json.loads(line)
+        logits = loaded.logits([(row["text"], row.get("text_pair"))])[0] / (scale or 1.0)
+        shares = np.exp(logits - logits.max())
+        said = dict(zip(loaded.labels, (shares / shares.sum()).tolist(), strict=True))
+        print(
+            json.dumps({"label": max(said, key=lambda label: said[label]), "probabilities": said}, ensure_ascii=False)
+        )
+
+
+if __name__ == "__main__":
+    main()
