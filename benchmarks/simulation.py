@@ -42,21 +42,24 @@ class World:
         examples: in the test set.
         seeds: of each candidate.
         deviation: standard deviation of a seed's accuracy at 50 %, in points; less near 0 and 100 %, as a share's is.
+            One for all candidates, or one each.
         cluster: examples a cluster.
         together: share of the shared latent variance that a whole cluster has in common.
+        deterministic: so many candidates, the first ones, have nothing random and so one trial.
     """
 
     accuracies: tuple[float, ...]
     examples: int
     seeds: int = 1
-    deviation: float = 0.0
+    deviation: float | tuple[float, ...] = 0.0
     cluster: int = 1
     together: float = 0.9
+    deterministic: int = 0
 
     def seed_accuracies(self, rng: np.random.Generator, size: int) -> np.ndarray:
         """Return accuracies of single seeds, (candidates, size)."""
         mean_C = np.array(self.accuracies)
-        scale_C = self.deviation / 100 * 2 * np.sqrt(mean_C * (1 - mean_C))
+        scale_C = np.array(self.deviation) / 100 * 2 * np.sqrt(mean_C * (1 - mean_C))
         return np.clip(mean_C[:, None] + scale_C[:, None] * rng.standard_normal((len(mean_C), size)), 1e-4, 1 - 1e-4)
 
     def truth(self) -> np.ndarray:
@@ -82,12 +85,12 @@ class World:
             np.sqrt(SHARED) * shared_N + np.sqrt(TASTE) * taste_CN[:, None] + np.sqrt(1 - SHARED - TASTE) * noise_CSN
         )
         right = latent_CSN < norm.ppf(self.seed_accuracies(rng, self.seeds))[:, :, None]
-        return [scored(one_SN, cluster_N, self) for one_SN in right]
-
-
-def scored(correct_SN: np.ndarray, cluster_N: np.ndarray, world: World) -> Scored:
-    """Return what the shipped code takes."""
-    return Scored(correct_SN, world.seeds > 1 or world.deviation > 0, cluster_N if world.cluster > 1 else None)
+        clusters = cluster_N if self.cluster > 1 else None
+        varies = self.seeds > 1 or np.max(self.deviation) > 0
+        return [
+            Scored(one_SN[:1], False, clusters) if k < self.deterministic else Scored(one_SN, bool(varies), clusters)
+            for k, one_SN in enumerate(right)
+        ]
 
 
 def difference(a: Scored, b: Scored):
@@ -211,6 +214,40 @@ def families(draws: int) -> None:
             print(
                 f"{n:<5} {seeds:<6} {deviation:<10} {share(wrong):<6.1f} {share(ruled_out):<10.1f} {share(found):.1f}"
             )
+
+
+def unequal(draws: int) -> None:
+    """Print false differences where the seeds of candidates vary differently, of one pair and of a family."""
+    print("\nequal candidates whose seeds do not vary alike, at 80 %: two (one pair), eight (any pair) (%)")
+    print("n     seeds  deviations             covered  false   | of eight            any false  best lost")
+    pairs = (
+        ("none, 1.5", (0, 1.5), 1),
+        ("none, 5", (0, 5), 1),
+        ("0.3, 5", (0.3, 5), 0),
+        ("1, 3", (1, 3), 0),
+        ("3, 3", (3, 3), 0),
+    )
+    eight = (
+        ("7 none, 1 of 5", (0,) * 7 + (5,), 7),
+        ("4 none, 4 of 5", (0,) * 4 + (5,) * 4, 4),
+        ("0 to 3", (0, 0, 0, 0.3, 0.6, 1, 1.5, 3), 3),
+        ("8 of 1.5", (1.5,) * 8, 0),
+        ("8 of 5", (5,) * 8, 0),
+    )
+    for n in (180, 1000):
+        for seeds in (2, 3, 5):
+            for (two, deviations, fixed), (many, spread, still) in zip(pairs, eight, strict=True):
+                rng, cells = np.random.default_rng([n, seeds, int(10 * max(deviations)), fixed]), []
+                both = World((0.8, 0.8), n, seeds, deviations, deterministic=fixed)
+                family = World((0.8,) * 8, n, seeds, spread, deterministic=still)
+                found = [difference(*both.draw(rng)) for _ in range(5 * draws)]
+                held, false = share([o.low <= 0 <= o.high for o in found]), share([o.p < 0.05 for o in found])
+                wholes = [comparisons(family.draw(rng)) for _ in range(draws)]
+                cells = [any(one.significant for one in whole.differences.values()) for whole in wholes]
+                lost = share([not whole.may_be_best(7) for whole in wholes])
+                print(
+                    f"{n:<5} {seeds:<6} {two:<22} {held:<8.1f} {false:<7.1f} | {many:<19} {share(cells):<10.1f} {lost:.1f}"
+                )
 
 
 def recommendations(draws: int) -> None:
@@ -380,6 +417,7 @@ TABLES = {
     "clusters": clustered,
     "pairs": pairs_of_two,
     "families": families,
+    "unequal": unequal,
     "recommendation": recommendations,
     "imbalance": imbalance,
     "optimism": optimism,

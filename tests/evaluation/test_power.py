@@ -28,7 +28,7 @@ def test_more_examples_and_seeds_show_less_and_more_candidates_ask_for_more():
 
 
 def test_what_only_more_seeds_would_show_asks_for_no_number_of_examples():
-    between_seeds = Spread(variance=0.01, freedom=4, examples=0.0001)
+    between_seeds = Spread(examples=0.0001, between=0.0099, freedom_seeds=4)
     assert examples_needed(0.02, between_seeds, 1000) == math.inf
     assert examples_for_margin(0.02, 0.8, between_seeds, 1000) == math.inf
 
@@ -39,7 +39,7 @@ def test_what_is_needed_for_a_margin_by_hand():
 
 
 def test_candidates_that_answer_alike_show_nothing():
-    assert detectable_difference(Spread(0.0, 1.0, 0.0)) is None
+    assert detectable_difference(Spread(0.0)) is None
 
 
 def test_it_is_said_before_the_run():

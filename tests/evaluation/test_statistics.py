@@ -93,7 +93,7 @@ def test_the_clustered_variance_agrees_with_statsmodels():
     clusters = cluster_N.max() + 1
     # statsmodels multiplies by (n - 1) / (n - 1) x G / (G - 1) for one parameter
     assert found.examples == pytest.approx(expected**2, abs=1e-9)
-    assert found.freedom <= clusters - 1
+    assert found.freedom_examples <= clusters - 1
 
 
 def test_an_accuracy_of_one_seed_has_the_binomial_interval():

@@ -5,7 +5,6 @@ How variances are estimated is variance.py.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -62,7 +61,7 @@ class Difference:
 
     def lower_bound(self, level: float) -> float:
         """Return the one-sided lower confidence bound of the difference."""
-        return self.value - self.spread.quantile(level) * math.sqrt(self.spread.variance)
+        return self.value - self.spread.bound(level)
 
     def mirrored(self) -> Difference:
         """Return the same difference with the candidates exchanged."""

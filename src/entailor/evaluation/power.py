@@ -5,12 +5,17 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
 
 from entailor.evaluation.variance import Spread
 
 POWER = 0.8
 SIGNIFICANCE = 0.05
 USUAL_DISCORDANT = 0.2  # share of examples on which two classifiers of 70 to 80 % usually part
+USUAL_INTERACTION = 0.2  # of the variance over examples, from seeds that disagree about single ones
+NEXT_RUNS = 20
 USUAL_DEVIATION = 0.01  # between the accuracies of seeds, where nothing is known of them yet
 
 
@@ -24,10 +29,10 @@ def usual_spread(num_test: int, num_seeds: int, discordant: float = USUAL_DISCOR
     """
     examples, own = discordant / num_test, max(1.0, discordant * num_test - 1)
     if num_seeds < 2:
-        return Spread(examples, own, examples, own)
+        return Spread(examples, own)
+    disagreement = USUAL_INTERACTION * examples
     seeds = 2 * USUAL_DEVIATION**2 / num_seeds
-    freedom = 2.0 * (num_seeds - 1)
-    return Spread(examples + seeds, (examples + seeds) ** 2 / (examples**2 / own + seeds**2 / freedom), examples, own)
+    return Spread(examples, own, seeds + disagreement, disagreement, 1.5 * (num_seeds - 1))
 
 
 def usual_of(spreads: Sequence[Spread]) -> Spread:
@@ -35,16 +40,19 @@ def usual_of(spreads: Sequence[Spread]) -> Spread:
 
     Each difference knows its seeds poorly; their mean is used, with the degrees of freedom a test has for one.
     """
-    examples = statistics.median(one.examples for one in spreads)
-    seeds = statistics.fmean(one.seeds for one in spreads)
-    own = statistics.median(one.freedom_examples for one in spreads)
-    return Spread(examples + seeds, statistics.median(one.freedom for one in spreads), examples, own)
+    return Spread(
+        statistics.median(one.examples for one in spreads),
+        statistics.median(one.freedom_examples for one in spreads),
+        statistics.fmean(one.between for one in spreads),
+        statistics.fmean(one.disagreement for one in spreads),
+        statistics.median(one.freedom_seeds for one in spreads),
+    )
 
 
 def detectable_difference(spread: Spread, comparisons: int = 1) -> float | None:
     """Return by how much the best must lead so that another is ruled out as the best in 4 of 5 runs.
 
-    From the noncentral t distribution.
+    The next run will see another variance between seeds than this one, so power is averaged over what it may see.
 
     Args:
         spread: variance of a difference, and how well it is known.
@@ -54,14 +62,19 @@ def detectable_difference(spread: Spread, comparisons: int = 1) -> float | None:
         A difference, or None where the variance is 0, so that nothing is known of it.
     """
     from scipy.optimize import brentq
-    from scipy.special import nctdtr
+    from scipy.special import gammaincinv, ndtr
 
     if spread.variance <= 0:
         return None
-    critical = spread.quantile(1 - SIGNIFICANCE / max(1, comparisons))
-    freedom = min(spread.freedom, 1e6)
-    noncentrality = brentq(lambda delta: 1 - nctdtr(freedom, delta, critical) - POWER, 0, 4 * critical + 10)
-    return float(noncentrality) * math.sqrt(spread.variance)
+    seen_R = [1.0]  # of the expected variance between seeds
+    if spread.between:
+        places_R = (np.arange(NEXT_RUNS) + 0.5) / NEXT_RUNS
+        seen_R = list(2 * gammaincinv(spread.freedom_seeds / 2, places_R) / spread.freedom_seeds)
+    level = 1 - SIGNIFICANCE / max(1, comparisons)
+    bounds_R = np.array([replace(spread, between=seen * spread.between).bound(level) for seen in seen_R])
+    deviation = math.sqrt(spread.variance)
+    most = float(bounds_R.max()) + 10 * deviation
+    return float(brentq(lambda lead: ndtr((lead - bounds_R) / deviation).mean() - POWER, 0, most))
 
 
 def examples_needed(difference: float, spread: Spread, num_test: int, comparisons: int = 1) -> float:

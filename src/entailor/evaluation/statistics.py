@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
 
-from entailor.evaluation.variance import Scored, Spread, seed_variance, spread_of_mean
+from entailor.evaluation.variance import Scored, spread_of_mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +93,8 @@ def binomial_interval(share: float, n: float, confidence: float = 0.95) -> Propo
 def accuracy_interval(candidate: Scored) -> Proportion:
     """Return a candidate's mean accuracy with a 95 % interval that holds the chance of examples, and of seeds.
 
-    It is the binomial interval of as many independent examples as would give the same variance, with the quantile of t
-    that few seeds or clusters ask for (Korn and Graubard 1998). Where few examples are wrong their variance is drawn
+    It is the binomial interval of as many independent examples as would give the same variance, widened
+    as few seeds or clusters ask for (Korn and Graubard 1998). Where few examples are wrong their variance is drawn
     towards that of independent examples, with the weight of one example.
 
     Args:
@@ -107,16 +107,10 @@ def accuracy_interval(candidate: Scored) -> Proportion:
     spread, binomial = spread_of_mean(candidate), share * (1 - share) / n
     rarer = n * min(share, 1 - share)
     examples = (spread.examples * (1 - 1 / n) * rarer + binomial) / (rarer + 1)
-    # the variance of independent examples follows from the share; that of clusters and of seeds has to be estimated
-    parts = [] if candidate.cluster_N is None else [(examples, spread.freedom_examples)]
-    seeds = seed_variance(candidate.values_SN, candidate.cluster_N)
-    if seeds is not None and seeds.variance:
-        parts.append((seeds.uncorrected / seeds.seeds, seeds.seeds - 1.0))
-    variance = examples + spread.seeds
-    uncertainty = sum(part**2 / freedom for part, freedom in parts)
-    freedom = max(min(own for _, own in parts), variance**2 / uncertainty) if uncertainty else math.inf
-    wider = Spread(variance, freedom, examples).quantile(0.975) / NormalDist().inv_cdf(0.975)
-    return binomial_interval(share, share * (1 - share) / variance / wider**2)
+    # the variance of independent examples follows from the share; that of clusters has to be estimated
+    freedom = math.inf if candidate.cluster_N is None else spread.freedom_examples
+    wide = replace(spread, examples=examples, freedom_examples=freedom).half_width()
+    return binomial_interval(share, share * (1 - share) / (wide / NormalDist().inv_cdf(0.975)) ** 2)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -56,18 +56,19 @@ class Scored:
         return float(self.mean_N.mean())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class SeedVariance:
-    """How far a candidate's seeds lie apart beyond what the finite test set explains.
+    """How far the means of a candidate's seeds lie apart, and how far they would for equally good classifiers.
 
     Attributes:
-        variance: of a seed's true metric, too small as often as too large but for being cut at 0.
-        uncorrected: the same with the chance of a finite test set in it; it decides how well `variance` is known.
+        between: variance of the seeds' means; the chance of a finite test set is in it.
+        disagreement: the part of it that comes from classifiers that disagree about single examples, which N of them
+            do not average out. Without bias, `between` less `disagreement` is the variance of a seed's true metric.
         seeds: number of seeds behind the estimate.
     """
 
-    variance: float
-    uncorrected: float
+    between: float
+    disagreement: float
     seeds: int
 
 
@@ -75,52 +76,84 @@ class SeedVariance:
 class Spread:
     """The chance in a difference of two candidates, or in one candidate's metric.
 
+    Three seeds know their variance poorly: in one case of ten they show less than a tenth of it. A t test with
+    Satterthwaite's degrees of freedom takes these from the same small estimate and then believes it. So every variance
+    that could have given what was seen is weighed by its fiducial distribution (generalized inference, Tsui and
+    Weerahandi 1989; Hannig, Iyer and Patterson 2006). Without seeds, and where seeds are everything, it is the t test.
+
     Attributes:
-        variance: of the figure: examples and seeds together.
-        freedom: degrees of freedom (Satterthwaite 1946) of that estimate; few where three seeds decide it.
-        examples: the part of `variance` that more test examples make smaller.
-        freedom_examples: degrees of freedom of that part alone.
+        examples: variance that more test examples make smaller.
+        freedom_examples: its degrees of freedom.
+        between: variance of the means over seeds, as in :class:`SeedVariance`, summed over the candidates compared.
+        disagreement: the part of `between` that is in `examples` already.
+        freedom_seeds: degrees of freedom of `between`.
     """
 
-    variance: float
-    freedom: float
     examples: float
     freedom_examples: float = math.inf
+    between: float = 0.0
+    disagreement: float = 0.0
+    freedom_seeds: float = 1.0
 
     @property
     def seeds(self) -> float:
         """The part of `variance` that only more seeds make smaller."""
-        return self.variance - self.examples
+        return max(0.0, self.between - self.disagreement)
 
-    def quantile(self, level: float) -> float:
-        """Return the quantile of t, in standard errors."""
-        from scipy.special import stdtrit
-
-        return float(stdtrit(self.freedom, level))
-
-    def half_width(self, confidence: float = CONFIDENCE) -> float:
-        """Return half the width of a two-sided interval."""
-        return self.quantile(0.5 + confidence / 2) * math.sqrt(self.variance)
+    @property
+    def variance(self) -> float:
+        """Variance of the figure: examples and seeds together."""
+        return self.examples + self.seeds
 
     def p_below(self, difference: float) -> float:
         """Return the one-sided p-value of "not below 0": small where the difference is far below."""
         from scipy.special import stdtr
 
-        if self.variance <= 0:
+        if self.examples <= 0 and self.between <= 0:
             return float(difference >= 0)
-        return float(stdtr(self.freedom, difference / math.sqrt(self.variance)))
+        if self.between <= 0:
+            return float(stdtr(self.freedom_examples, difference / math.sqrt(self.examples)))
+        squares_Q, weights_Q = _chi_square(self.freedom_seeds)
+        seeds_Q = np.maximum(0.0, self.between * self.freedom_seeds / squares_Q - self.disagreement)
+        deviation_Q = np.sqrt(np.maximum(self.examples + seeds_Q, np.finfo(float).tiny))
+        return float(stdtr(self.freedom_examples, difference / deviation_Q) @ weights_Q)
 
     def p(self, difference: float) -> float:
         """Return the two-sided p-value of "no difference"."""
         return min(1.0, 2 * self.p_below(-abs(difference)))
 
+    def bound(self, level: float) -> float:
+        """Return how far below what was seen the truth may lie: a one-sided confidence bound, `level` above 0.5."""
+        from scipy.optimize import brentq
+        from scipy.special import stdtrit
+
+        if self.examples <= 0 and self.between <= 0:
+            return 0.0
+        if self.between <= 0:
+            return float(stdtrit(self.freedom_examples, level)) * math.sqrt(self.examples)
+        high = math.sqrt(self.examples + self.between)
+        while self.p_below(-high) > 1 - level:
+            high *= 2
+        return float(brentq(lambda width: self.p_below(-width) - (1 - level), 0.0, high, rtol=1e-9))
+
+    def half_width(self, confidence: float = CONFIDENCE) -> float:
+        """Return half the width of a two-sided interval."""
+        return self.bound(0.5 + confidence / 2)
+
+
+@lru_cache(maxsize=64)
+def _chi_square(freedom: float) -> tuple[Floats, Floats]:
+    """Return values of a chi-square variable and their weights: the trapezoid rule over its logarithm."""
+    low = math.log(freedom) - max(60 / freedom, 10 * math.sqrt(2 / freedom))
+    log_Q = np.linspace(low, math.log(freedom + 12 * math.sqrt(2 * freedom) + 40), 400)
+    density_Q = np.exp(freedom / 2 * (log_Q - math.log(freedom)) - (np.exp(log_Q) - freedom) / 2)
+    return np.exp(log_Q), density_Q / density_Q.sum()
+
 
 def seed_variance(values_SN: npt.NDArray[np.generic], cluster_N: Integers | None = None) -> SeedVariance | None:
-    """Return the variance between seeds, or None with fewer than two of them.
+    """Return how far seeds lie apart, or None with fewer than two of them.
 
-    Means of seeds on the same N examples differ for two reasons: one seed made a better classifier, or the
-    classifiers disagree about single examples and N of them do not average that out. The second is already in the
-    variance over examples, so it is taken out here (the interaction of a two-way layout with one answer a cell).
+    The disagreement is the interaction of a two-way layout with one answer a cell, summed within clusters.
 
     Args:
         values_SN: shape (seeds, examples).
@@ -130,23 +163,13 @@ def seed_variance(values_SN: npt.NDArray[np.generic], cluster_N: Integers | None
     if num_seeds < 2 or num_examples < 2:
         return None
     means_S = values_SN.mean(axis=1)
-    whole = float(means_S.var(ddof=1))
     rest_SN = values_SN - values_SN.mean(axis=0) - means_S[:, None] + means_S.mean()
     sums_SG = np.stack([_sums(rest_N, cluster_N) for rest_N in rest_SN])
     clusters = sums_SG.shape[1]
     if clusters < 2:
         return None
     disagreement = float((sums_SG**2).sum()) / (num_seeds - 1) * clusters / (clusters - 1) / num_examples**2
-    # the variance of three means is below the true one in 6 cases of 10; raised so that it is in 5
-    whole /= _median_of_variance(num_seeds - 1)
-    return SeedVariance(max(0.0, whole - disagreement), whole, num_seeds)
-
-
-def _median_of_variance(freedom: int) -> float:
-    """Return the median of an estimated variance whose mean is 1."""
-    from scipy.special import gammaincinv
-
-    return float(gammaincinv(freedom / 2, 0.5)) * 2 / freedom
+    return SeedVariance(float(means_S.var(ddof=1)), disagreement, num_seeds)
 
 
 def seed_variances(a: Scored, b: Scored) -> tuple[SeedVariance | None, SeedVariance | None]:
@@ -180,7 +203,7 @@ def _sums(values_N: Floats, cluster_N: Integers | None) -> Floats:
 
 
 def _spread(value_N: Floats, cluster_N: Integers | None, parts: list[tuple[SeedVariance | None, float]]) -> Spread:
-    """Cluster-robust variance over examples, plus seeds; degrees of freedom after Satterthwaite."""
+    """Cluster-robust variance over examples, and seeds."""
     n = len(value_N)
     sums_G = _sums(value_N - value_N.mean(), cluster_N)
     clusters = len(sums_G)
@@ -191,17 +214,24 @@ def _spread(value_N: Floats, cluster_N: Integers | None, parts: list[tuple[SeedV
     if cluster_N is not None:  # a few large clusters among many small ones count as few
         squares_G = np.bincount(cluster_N).astype(float) ** 2
         own = max(1.0, min(own, float(squares_G.sum() ** 2 / (squares_G**2).sum()) - 1))
-    variance, uncertainty, least = examples, examples**2 / own, own
-    shares: dict[int, float] = {}  # one estimate that stands for both candidates counts as one
-    sources = {id(found): found for found, _ in parts if found is not None}
-    for found, share in parts:
-        if found is not None:
-            shares[id(found)] = shares.get(id(found), 0.0) + share
-    for key, found in sources.items():
-        if found.variance:
-            variance += shares[key] * found.variance
-            uncertainty += (shares[key] * found.uncorrected) ** 2 / (found.seeds - 1)
-            least = min(least, float(found.seeds - 1))
-    # the difference of two estimates can be known worse than either; never fewer degrees than its poorest part has
-    freedom = max(least, variance**2 / uncertainty) if uncertainty else least
-    return Spread(variance, freedom, examples, own)
+    found = [(one, share) for one, share in parts if one is not None]
+    if not found:
+        return Spread(examples, own)
+    between = sum(share * one.between for one, share in found)
+    disagreement = sum(share * one.disagreement for one, share in found)
+    return Spread(examples, own, between, disagreement, _freedom_seeds(found))
+
+
+def _freedom_seeds(parts: list[tuple[SeedVariance, float]]) -> float:
+    """Return the degrees of freedom of the sum of two variances between seeds.
+
+    Welch's lie between those of the poorer one and of both together, and are too many where one candidate's seeds vary
+    much and happen to lie close. Half way to the poorer one no simulated pair was called different too often; with
+    unequal numbers of seeds only the poorer one's hold (docs/statistics.md).
+    """
+    (a, share_a), (b, share_b) = parts[0], parts[-1]
+    least = float(min(a.seeds, b.seeds) - 1)
+    terms = share_a * a.between, share_b * b.between
+    if a is b or a.seeds != b.seeds or not any(terms):
+        return least
+    return (least + sum(terms) ** 2 / sum(term**2 / least for term in terms)) / 2
