@@ -245,9 +245,8 @@ def unequal(draws: int) -> None:
                 wholes = [comparisons(family.draw(rng)) for _ in range(draws)]
                 cells = [any(one.significant for one in whole.differences.values()) for whole in wholes]
                 lost = share([not whole.may_be_best(7) for whole in wholes])
-                print(
-                    f"{n:<5} {seeds:<6} {two:<22} {held:<8.1f} {false:<7.1f} | {many:<19} {share(cells):<10.1f} {lost:.1f}"
-                )
+                one = f"{n:<5} {seeds:<6} {two:<22} {held:<8.1f} {false:<7.1f}"
+                print(f"{one} | {many:<19} {share(cells):<10.1f} {lost:.1f}", flush=True)
 
 
 def recommendations(draws: int) -> None:

@@ -102,7 +102,6 @@ def test_every_section_is_there(parsed, comparison):
         "premise",
         "1.2 % of the test examples were longer",
         advice(comparison).sentence,
-        "What would change it",
         "The rule: Among the candidates that beat the majority baseline and are shown",
         "Every two candidates",
         "With 300 test examples a lead of",
@@ -163,6 +162,7 @@ def test_the_cheapest_of_level_rows_is_recommended(records):
     assert "level with best" in words
     told = "small is recommended: of 2 candidates shown to be within 2 points of the most accurate it is the smallest"
     assert f"{told} to store." in words
+    assert "What would change it If accuracy alone counted, it would be lora." in words
     assert "recommended" in words.split("All candidates")[-1]
 
 

@@ -134,7 +134,7 @@ class Spread:
         high = math.sqrt(self.examples + self.between)
         while self.p_below(-high) > 1 - level:
             high *= 2
-        return float(brentq(lambda width: self.p_below(-width) - (1 - level), 0.0, high, rtol=1e-9))
+        return float(brentq(lambda width: self.p_below(-width) - (1 - level), 0.0, high, rtol=1e-6))
 
     def half_width(self, confidence: float = CONFIDENCE) -> float:
         """Return half the width of a two-sided interval."""
@@ -145,7 +145,7 @@ class Spread:
 def _chi_square(freedom: float) -> tuple[Floats, Floats]:
     """Return values of a chi-square variable and their weights: the trapezoid rule over its logarithm."""
     low = math.log(freedom) - max(60 / freedom, 10 * math.sqrt(2 / freedom))
-    log_Q = np.linspace(low, math.log(freedom + 12 * math.sqrt(2 * freedom) + 40), 400)
+    log_Q = np.linspace(low, math.log(freedom + 12 * math.sqrt(2 * freedom) + 40), 120)
     density_Q = np.exp(freedom / 2 * (log_Q - math.log(freedom)) - (np.exp(log_Q) - freedom) / 2)
     return np.exp(log_Q), density_Q / density_Q.sum()
 
