@@ -13,12 +13,13 @@ it, so that marginal accuracies hold exactly. One core, no GPU, no model.
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from dataclasses import dataclass
 from types import SimpleNamespace
 
 import numpy as np
-from scipy.stats import norm
+from scipy.stats import chi2, norm
 
 from entailor.config.experiment import Priorities
 from entailor.evaluation import recommendation
@@ -28,7 +29,7 @@ from entailor.evaluation.metrics import Outcome, beyond_chance
 from entailor.evaluation.pairs import compare_all, compare_scored
 from entailor.evaluation.power import detectable_difference, usual_of
 from entailor.evaluation.statistics import accuracy_interval
-from entailor.evaluation.variance import Scored, spread_of_mean
+from entailor.evaluation.variance import Scored, Spread, spread_of_mean
 
 SHARED, TASTE = 0.5, 0.25  # of the latent variance: what all candidates, and all seeds of one, find hard alike
 
@@ -214,6 +215,26 @@ def families(draws: int) -> None:
             print(
                 f"{n:<5} {seeds:<6} {deviation:<10} {share(wrong):<6.1f} {share(ruled_out):<10.1f} {share(found):.1f}"
             )
+
+
+def few_seeds(draws: int) -> None:
+    """Print false differences from the exact distributions, with nothing drawn: examples give the deviation 1."""
+    print("\nfalse differences to a deterministic candidate (%), by the deviation of a mean over seeds (examples: 1)")
+    print("seeds  level   " + "".join(f"{deviation:<7}" for deviation in DEVIATIONS))
+    for seeds in (2, 3, 5):
+        shown_Q = chi2.ppf((np.arange(draws) + 0.5) / draws, seeds - 1) / (seeds - 1)  # of the expected variance
+        for level in (0.05, 0.05 / 28):
+            cells = []
+            for deviation in DEVIATIONS:
+                spreads = [
+                    Spread(1.0, math.inf, shown * (deviation**2 + 0.1), 0.1, float(seeds - 1)) for shown in shown_Q
+                ]
+                bound_Q = np.array([one.bound(1 - level / 2) for one in spreads])
+                cells.append(100 * float(np.mean(2 * norm.sf(bound_Q / math.sqrt(1 + deviation**2)))))
+            print(f"{seeds:<6} {100 * level:<7.2f} " + "".join(f"{cell:<7.2f}" for cell in cells), flush=True)
+
+
+DEVIATIONS = (0.0, 0.3, 1.0, 1.5, 2.5, 5.0, 20.0)
 
 
 def unequal(draws: int) -> None:
@@ -416,6 +437,7 @@ TABLES = {
     "clusters": clustered,
     "pairs": pairs_of_two,
     "families": families,
+    "few-seeds": few_seeds,
     "unequal": unequal,
     "recommendation": recommendations,
     "imbalance": imbalance,

@@ -56,8 +56,9 @@ def test_intervals_of_differences_hold_the_truth_in_95_of_100(layout):
     for _ in range(runs):
         found = compare_scored(*simulated_rows(generator, layout))
         held += found.low <= truth <= found.high
-    # that three seeds may have shown too little of their variance is in the interval: up to 98.7 % of 1,200 runs
-    assert 0.93 <= held / runs <= 0.99
+    assert held / runs >= 0.93
+    # that seeds may have shown too little of their variance is in the interval: up to 99 % with three of them
+    assert held / runs <= (0.97 if layout == [FIXED, FIXED] else 0.996)
 
 
 @pytest.mark.parametrize(("seeds", "luck"), [(1, 0.0), (3, 0.0), (3, 0.2), (5, 0.3)])
