@@ -43,7 +43,7 @@ fuzz: $(READY)
 hostile: $(READY)
 	PYTHONPATH=src:. $(BIN)/python -m tests.hostile
 
-# The tables of docs/statistics.md: how often the statistics are right where the truth is known. Half an hour on one core.
+# The tables of docs/statistics.md: how often the statistics are right where the truth is known; on one core, long.
 simulation: $(READY)
 	PYTHONPATH=src $(BIN)/python benchmarks/simulation.py --draws 150
 
