@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SITE := $(VENV)-site
 
-.PHONY: demo test test-gpu check format docs site wheel audit kills fuzz hostile lock clean
+.PHONY: demo test test-gpu check format docs site wheel audit kills fuzz hostile simulation lock clean
 
 demo: $(READY)
 	$(BIN)/entailor compare --config examples/demo.yaml --out runs/demo
@@ -56,6 +56,10 @@ fuzz: $(READY)
 # The corpus of hostile inputs over every command; `make test` runs one command of each.
 hostile: $(READY)
 	PYTHONPATH=src:. $(BIN)/python -m tests.hostile
+
+# The tables of docs/statistics.md: how often the statistics are right where the truth is known; on one core, long.
+simulation: $(READY)
+	PYTHONPATH=src $(BIN)/python benchmarks/simulation.py --draws 150
 
 # Builds a clean environment from pyproject.toml and writes down what was installed.
 lock:

@@ -106,6 +106,8 @@ def test_the_example_of_the_docstring_runs(
         return Experiment(**values, **small, estimate=False)
 
     monkeypatch.chdir(tmp_path)
+    # a tiny model on tiny data beats no baseline, so that nothing would be recommended and loaded
+    monkeypatch.setattr("entailor.evaluation.comparison.SIGNIFICANCE", 1.1)
     monkeypatch.setattr("entailor.config.experiment.Experiment", on_tiny)
     lines = [f"{row.text},{row.text_pair}" for row in nli_split.test]
     (tmp_path / "new.csv").write_text("\n".join(["premise,hypothesis", *lines]))

@@ -1,9 +1,12 @@
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from entailor.config.parts import Priorities
 from entailor.evaluation.comparison import compare_records
+from entailor.report.advice import advice
 from entailor.runs.layout import RunFolder
 from entailor.runs.record import Costs
 
@@ -45,18 +48,45 @@ def picked(records, **priorities):
     return compare_records(records, priorities=Priorities(**priorities))["recommendation"]
 
 
-def test_the_cheapest_of_those_that_cannot_be_told_apart(level):
-    found = picked(level)
+def said(records, **priorities):
+    return advice(compare_records(records, priorities=Priorities(**priorities)))
+
+
+def test_the_cheapest_of_those_shown_to_be_as_good(level):
+    found, words = picked(level), said(level)
     assert found["method"] == "cheap"
-    assert (
-        found["sentence"]
-        == "cheap is recommended: of 2 candidates that do not differ significantly it is the smallest to store."
+    assert words.sentence == (
+        "cheap is recommended: of 2 candidates shown to be within 2 points of the most accurate "
+        "it is the smallest to store."
     )
     assert [one["method"] for one in found["contenders"]] == ["dear", "cheap"]
-    assert any(reason.startswith("It was −0.3 points from dear") for reason in found["reasons"])
-    assert found["runner_up"]["method"] == "dear"
-    assert "If accuracy alone counted, it would be dear." in found["changes"]
-    assert "then stored, then memory" in found["rule"]
+    assert any(reason.startswith("It was −0.3 points from dear") for reason in words.reasons)
+    assert words.runner_up.startswith("dear comes next: +0.3 points (not significantly different)")
+    assert "If accuracy alone counted, it would be dear." in words.changes
+    assert "then stored, then memory" in words.rule
+
+
+def test_what_is_merely_not_shown_to_be_worse_is_not_taken_for_equal(record):
+    """Two candidates that disagree on a third of 300 examples: no significant difference, and no proof of equality."""
+    rows = [priced(record, "dear", 0.72, stored_bytes=10**6), priced(record, "cheaper", 0.7, stored_bytes=1)]
+    summary = compare_records(rows)
+    found, words = summary["recommendation"], advice(summary)
+    leader, other = summary["candidates"]
+    assert other["tied_with_best"]
+    assert found["method"] == leader["method"] == "dear"
+    assert "no other is shown to be within 2 points" in words.sentence
+    against = found["against_leader"][0]
+    assert not against["non_inferior"]
+    assert against["examples_needed"] > 300
+    assert any("test examples would show it in 4 of 5 runs" in reason for reason in words.reasons)
+    assert picked(rows, margin=0.2)["method"] == "cheaper"
+
+
+def test_the_margin_and_the_interval_are_of_one_variance(record):
+    summary = compare_records([priced(record, "a", 0.75), priced(record, "bb", 0.6)])
+    difference, pair = summary["candidates"][1]["difference_to_best"], summary["pairs"][0]
+    assert (difference["low"] <= 0 <= difference["high"]) == (difference["p"] >= 0.05)
+    assert pair["spread"] == difference["spread"]
 
 
 def test_a_row_that_is_worse_is_never_picked_for_its_price(level):
@@ -64,17 +94,17 @@ def test_a_row_that_is_worse_is_never_picked_for_its_price(level):
 
 
 def test_accuracy_first_takes_the_highest_mean(level):
-    found = picked(level, ties="most_accurate")
-    assert found["method"] == "dear"
-    assert found["rule"] == "the highest mean accuracy."
-    assert any("it would be cheap" in change for change in found["changes"])
+    words = said(level, ties="most_accurate")
+    assert picked(level, ties="most_accurate")["method"] == "dear"
+    assert words.rule == "The highest mean accuracy of the candidates that beat the majority baseline."
+    assert any("it would be cheap" in change for change in words.changes)
 
 
 def test_small_differences_in_cost_decide_nothing(level):
     dear, cheap, poor = level
-    found = picked([like(dear, "dear", stored_bytes=1100), cheap, poor])
-    assert found["method"] == "dear"
-    assert "none costs clearly less, and it is the most accurate" in found["sentence"]
+    rows = [like(dear, "dear", stored_bytes=1100), cheap, poor]
+    assert picked(rows)["method"] == "dear"
+    assert "of the most accurate none costs clearly less" in said(rows).sentence
 
 
 @pytest.mark.parametrize(
@@ -88,27 +118,26 @@ def test_small_differences_in_cost_decide_nothing(level):
 )
 def test_a_limit_rules_rows_out_and_is_named(record, key, cost, most, words):
     rows = [priced(record, "large", 0.9, **cost), priced(record, "small", 0.7)]
-    found = picked(rows, **{key: most})
+    found, told = picked(rows, **{key: most}), said(rows, **{key: most})
     assert found["method"] == "small"
-    assert found["excluded"][0]["method"] == "large"
-    assert words in found["excluded"][0]["reason"]
-    assert f"Without the limit {key}, it would be large." in [
-        change.replace(" or if accuracy alone counted", "") for change in found["changes"]
-    ]
+    assert (found["excluded"][0]["method"], found["excluded"][0]["limits"][0]["limit"]) == ("large", key)
+    assert any(words in reason for reason in told.reasons)
+    assert any(change.startswith(f"Without the limit {key}") for change in told.changes)
     assert picked(rows)["method"] == "large"
 
 
 def test_what_was_not_measured_is_within_no_limit(record):
-    found = picked([priced(record, "lora", 0.8, latency_p50_ms=None)], max_latency_ms=5)
-    assert found["method"] is None
-    assert "this was not measured" in found["excluded"][0]["reason"]
+    rows = [priced(record, "lora", 0.8, latency_p50_ms=None)]
+    assert picked(rows, max_latency_ms=5)["method"] is None
+    assert any("this was not measured" in reason for reason in said(rows, max_latency_ms=5).reasons)
 
 
 def test_where_no_row_is_within_the_limits_none_is_picked_or_loaded(level, tmp_path):
     summary = compare_records(level, priorities=Priorities(max_stored_bytes=1, max_latency_ms=0.01))
     found = summary["recommendation"]
     assert (found["model"], found["method"]) == (None, None)
-    assert "No candidate keeps within the limits" in found["sentence"]
+    assert found["outcome"] == "none_within_limits"
+    assert "No candidate keeps within the limits" in advice(summary).sentence
     assert len(found["excluded"]) == 3
     assert RunFolder(tmp_path).winner(summary) is None
     assert summary["winner"]["method"] == "dear"  # the best row is still said
@@ -123,37 +152,65 @@ def test_what_predict_loads_is_what_is_recommended(level, tmp_path):
     assert folder.winner(older) == folder.trial("org/tiny", "dear", 0)
 
 
-def test_a_row_at_chance_is_not_picked_beside_one_above_it(record):
+def test_what_does_not_beat_the_majority_baseline_is_never_recommended(record):
     base = priced(record, "lora", 0.7, stored_bytes=10**6)
-    # 36 examples, 12 of each label: naming entailment is right 12 times, lora 21 times, the guess 17 times
     lora = answering(base, {*range(0, 36, 3), 1, 2, 4, 5, 7, 8, 10, 11, 13})
-    guess = answering(like(base, "guess", stored_bytes=1), {*range(0, 36, 3), 1, 2, 4, 34, 35})
-    summary = compare_records([lora, guess])
-    leader, other = summary["candidates"]
-    assert leader["p_majority"] < 0.05 <= other["p_majority"]
-    assert other["tied_with_best"]
+    always = {label: float(label == "entailment") for label in base.labels}
+    same = [replace(one, probabilities=always) for one in lora.predictions]
+    majority = replace(like(base, "majority", stored_bytes=1), predictions=tuple(same))
+    summary = compare_records([lora, majority], priorities=Priorities(margin=0.9))
+    by_name = {one["method"]: one for one in summary["candidates"]}
+    assert by_name["lora"]["p_majority"] < 0.05
+    assert not by_name["majority"]["beats_majority"]
     assert summary["recommendation"]["method"] == "lora"
+    assert summary["recommendation"]["below_majority"] == ({"model": "org/tiny", "method": "majority"},)
+    alone = compare_records([majority])
+    assert alone["recommendation"]["outcome"] == "none_beats_majority"
+    assert RunFolder(Path("runs")).winner(alone) is None
+
+
+def test_a_useful_classifier_of_a_rare_class_beats_the_majority_baseline(record):
+    """One in twenty is positive; 60 % of them are found at 2 % false alarms: accuracy gains a point, agreement much."""
+    rng = np.random.default_rng(3)
+    base = record("lora", n=1000, labels=("no", "yes"))
+    predictions = []
+    for i, one in enumerate(base.predictions):
+        gold = i % 20 == 0
+        yes = float(rng.random() < (0.6 if gold else 0.02))
+        label = "yes" if gold else "no"
+        predictions.append(replace(one, label=label, probabilities={"no": 1 - yes, "yes": yes}))
+    lora = replace(base, predictions=tuple(predictions))
+    never = tuple(replace(one, probabilities={"no": 1.0, "yes": 0.0}) for one in predictions)
+    majority = replace(like(lora, "majority"), predictions=never)
+    found = compare_records([lora, majority])
+    assert found["recommendation"]["method"] == "lora"
+    assert [one["beats_majority"] for one in found["candidates"]] == [True, False]
 
 
 def test_a_row_that_reads_one_text_alone_is_no_good_news(level):
     dear, cheap, poor = level
-    found = picked([dear, replace(cheap, method="hypothesis_only", name="half"), poor])
-    assert any("never reads the first text and is level with the best" in reason for reason in found["reasons"])
-    assert not any("never reads" in reason for reason in picked(level)["reasons"])
+    words = said([dear, replace(cheap, method="hypothesis_only", name="half"), poor])
+    assert any("never reads the first text is within the margin of the best" in reason for reason in words.reasons)
+    assert not any("never reads" in reason for reason in said(level).reasons)
 
 
 def test_nothing_above_chance_is_said(record):
-    found = picked([priced(record, "a", 0.34), priced(record, "bb", 0.33)])
-    assert any("No candidate is better than the majority baseline" in reason for reason in found["reasons"])
+    rows = [priced(record, "a", 0.34), priced(record, "bb", 0.33)]
+    assert picked(rows)["outcome"] == "none_beats_majority"
+    assert said(rows).sentence.startswith(
+        "Nothing here is worth shipping yet: no candidate beats the majority baseline"
+    )
 
 
 def test_how_many_examples_would_decide(level):
-    assert any("test examples would show it in 4 of 5 runs" in change for change in picked(level)["changes"])
+    """The pick is cheaper and one example of 300 behind: so small a lead asks for very many, or for no advice."""
+    told = picked(level)["to_tell_leader"]
+    assert told is None or told > 300
 
 
 def test_one_row_alone(record):
     found = picked([priced(record, "lora", 0.8)])
-    assert (found["method"], found["runner_up"], found["changes"]) == ("lora", None, [])
+    assert (found["method"], found["runner_up"], found["changes"]) == ("lora", None, ())
 
 
 def test_the_pareto_set_by_hand(record):

@@ -2,10 +2,22 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from scipy.stats import binom, binomtest
+from statsmodels.regression.linear_model import OLS
+from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
 
-from entailor.evaluation.bootstrap import Scored
-from entailor.evaluation.statistics import accuracy_interval, holm, mcnemar_exact, wilson_interval
+from entailor.evaluation.statistics import (
+    accuracy_interval,
+    binomial_interval,
+    clustering,
+    holm,
+    mcnemar_exact,
+    number_clusters,
+    wilson_interval,
+)
+from entailor.evaluation.variance import Scored, spread_of_mean
 
 
 @given(st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
@@ -45,9 +57,67 @@ def test_holm_is_between_uncorrected_and_bonferroni(p_values):
     assert corrected[order[0]] == min(1.0, p_values[order[0]] * len(p_values))
 
 
-def test_an_accuracy_of_one_seed_has_wilsons_interval():
+@given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_the_mid_p_interval_is_where_half_of_what_was_seen_counts(case):
+    right, n = case
+    found = binomial_interval(right / n, n)
+    for bound, tail in ((found.low, 0.025), (found.high, 0.975)):
+        if 0 < bound < 1:
+            at_least = binom.sf(right - 1, n, bound) - binom.pmf(right, n, bound) / 2
+            assert at_least == pytest.approx(tail, abs=1e-9)
+    low, high = proportion_confint(right, n, method="beta")  # Clopper and Pearson's is the wider one
+    assert low - 1e-9 <= found.low <= found.value <= found.high <= high + 1e-9
+
+
+def test_agreement_with_statsmodels():
+    generator = np.random.default_rng(8)
+    for _ in range(3):
+        a, b = generator.random((2, 60)) < np.array([[0.8], [0.6]])
+        table = [[np.sum(a & b), np.sum(a & ~b)], [np.sum(~a & b), np.sum(~a & ~b)]]
+        assert mcnemar_exact(a, b) == pytest.approx(mcnemar(table, exact=True).pvalue, abs=1e-9)
+        p_values = generator.random(9) ** 3
+        assert holm(list(p_values)) == pytest.approx(list(multipletests(p_values, method="holm")[1]), abs=1e-9)
+        low, high = proportion_confint(int(a.sum()), 60, method="wilson")
+        found = wilson_interval(float(a.mean()), 60)
+        assert (found.low, found.high) == pytest.approx((low, high), abs=1e-9)
+
+
+def test_the_clustered_variance_agrees_with_statsmodels():
+    generator = np.random.default_rng(9)
+    cluster_N = generator.integers(0, 40, 300)
+    cluster_N = np.unique(cluster_N, return_inverse=True)[1]
+    value_N = generator.random(300) + generator.random(40)[cluster_N]
+    model = OLS(value_N, np.ones(300))
+    expected = model.fit(cov_type="cluster", cov_kwds={"groups": cluster_N, "df_correction": True}).bse[0]
+    found = spread_of_mean(Scored(value_N[None], False, cluster_N))
+    clusters = cluster_N.max() + 1
+    # statsmodels multiplies by (n - 1) / (n - 1) x G / (G - 1) for one parameter
+    assert found.examples == pytest.approx(expected**2, abs=1e-9)
+    assert found.freedom_examples <= clusters - 1
+
+
+def test_an_accuracy_of_one_seed_has_the_binomial_interval():
     right_SN = np.random.default_rng(2).random((1, 200)) < 0.7
-    assert accuracy_interval(Scored(right_SN)) == wilson_interval(float(right_SN.mean()), 200)
+    found, expected = accuracy_interval(Scored(right_SN)), binomial_interval(float(right_SN.mean()), 200)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-9)
+
+
+def test_repeated_examples_count_once():
+    right_N = np.random.default_rng(2).random(100) < 0.7
+    five = Scored(np.repeat(right_N, 5)[None], cluster_N=np.repeat(np.arange(100), 5))
+    once, repeated = accuracy_interval(Scored(right_N[None])), accuracy_interval(five)
+    assert (repeated.low, repeated.high) == pytest.approx((once.low, once.high), abs=0.01)
+    found = clustering([five])
+    assert (found.clusters, found.largest) == (100, 5)
+    assert found.intraclass_correlation == pytest.approx(1.0)
+    assert found.design_effect == pytest.approx(5, rel=0.05)
+    assert found.effective_examples == pytest.approx(100, abs=5)
+
+
+def test_one_cluster_alone_is_no_cluster():
+    assert number_clusters(["premise"] * 5) is None
+    assert number_clusters(list("abcde")) is None
+    assert list(number_clusters(list("abab"))) == [0, 1, 0, 1]
 
 
 def test_seeds_that_agree_on_everything_add_nothing():
@@ -68,5 +138,5 @@ def test_seeds_far_apart_widen_the_interval():
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_all_right_or_all_wrong_still_has_an_interval(share):
     found = accuracy_interval(Scored(np.full((3, 50), share == 1.0)))
-    assert found == wilson_interval(share, 50)
+    assert found == binomial_interval(share, 50)
     assert found.high > found.low

@@ -63,6 +63,7 @@ def full(comparison: dict[str, Any]) -> dict[str, Any]:
     return {
         **comparison,
         "candidates": [{**row, "method": NAME, "exploratory": True}, *comparison["candidates"][1:]],
+        "recommendation": None,
         "tuning": {"budget": budget, "studies": [study]},
         "learning_curve": {
             "num_test": 100,

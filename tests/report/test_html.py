@@ -6,6 +6,7 @@ import pytest
 
 from entailor.errors import RunError
 from entailor.evaluation.comparison import compare_records
+from entailor.report.advice import advice
 from entailor.report.html import render, write_report
 from entailor.runs.files import write_checked_json
 from entailor.runs.layout import RunFolder
@@ -101,11 +102,10 @@ def test_every_section_is_there(parsed, comparison):
         "undefined",
         "premise",
         "1.2 % of the test examples were longer",
-        comparison["recommendation"]["sentence"],
-        "What would change it",
-        "The rule: among the candidates that do not differ significantly",
+        advice(comparison).sentence,
+        "The rule: Among the candidates that beat the majority baseline and are shown",
         "Every two candidates",
-        "With 300 test examples a difference of",
+        "With 300 test examples a lead of",
         "The temperature is fitted on validation and shown on test",
         "External sets",
         "<b>hans</b>",
@@ -161,9 +161,9 @@ def test_the_cheapest_of_level_rows_is_recommended(records):
     small = replace(lora, name="small", costs=replace(lora.costs, train_seconds=3.0, stored_bytes=10))
     words = Page(render(name="x", comparison=compare_records([lora, small]), records=[lora, small])).words
     assert "level with best" in words
-    assert (
-        "small is recommended: of 2 candidates that do not differ significantly it is the smallest to store." in words
-    )
+    told = "small is recommended: of 2 candidates shown to be within 2 points of the most accurate it is the smallest"
+    assert f"{told} to store." in words
+    assert "What would change it If accuracy alone counted, it would be lora." in words
     assert "recommended" in words.split("All candidates")[-1]
 
 

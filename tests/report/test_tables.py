@@ -7,6 +7,7 @@ from rich.console import Console
 from entailor.evaluation.comparison import compare_records
 from entailor.evaluation.metrics import evaluate_record
 from entailor.report import tables
+from entailor.report.advice import advice
 
 
 @pytest.mark.parametrize(
@@ -115,8 +116,10 @@ def test_letters_and_the_pareto_set_are_marked(comparison):
 
 def test_what_is_recommended_and_when_not_is_said(comparison):
     text = tables.plain_table(comparison)
-    assert comparison["recommendation"]["sentence"] in text
-    for change in comparison["recommendation"]["changes"]:
+    said = advice(comparison)
+    assert said is not None
+    assert said.sentence in text
+    for change in said.changes:
         assert change in text
 
 

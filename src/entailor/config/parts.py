@@ -204,9 +204,13 @@ class Priorities(Settings):
     """Most memory at the peak of the trial, training included: of the GPU where there is one, else of the process."""
     max_train_seconds: float | None = Field(default=None, gt=0)
     """Most seconds of training."""
+    margin: float = Field(default=0.02, ge=0, lt=1)
+    """Accuracy that may be given away for a lower cost, as a share: 0.02 is two points."""
+    level: float = Field(default=0.8, gt=0.5, lt=1)
+    """Confidence of the one-sided bound that must lie within the margin."""
     ties: Literal["cheapest", "most_accurate"] = "cheapest"
-    """cheapest: costs decide among candidates that do not differ significantly. most_accurate: the highest mean, at
-    any cost."""
+    """cheapest: costs decide among candidates shown to be within the margin of the most accurate one. most_accurate:
+    the highest mean, at any cost."""
     cheapest: tuple[CostName, ...] = COST_NAMES
     """Costs in the order they decide; one decides where it is at least 20 % higher. What is left out comes last."""
 

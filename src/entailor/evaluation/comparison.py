@@ -6,27 +6,35 @@ The content of comparison.json is made here; how it is shown is the report's bus
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from entailor.config.parts import Priorities
 from entailor.errors import RunError
-from entailor.evaluation.bootstrap import Scored
 from entailor.evaluation.calibration import (
     area_over_coverage,
     coverage_curve,
     expected_calibration_error,
     reliability_bins,
 )
-from entailor.evaluation.metrics import Metrics, Outcome, calibrated, evaluate_record, log_loss, outcome
+from entailor.evaluation.metrics import (
+    Metrics,
+    Outcome,
+    beyond_chance,
+    calibrated,
+    clusters,
+    evaluate_record,
+    log_loss,
+    outcome,
+)
 from entailor.evaluation.pairs import SIGNIFICANCE, Pairs, compare_all
-from entailor.evaluation.power import POWER, detectable_difference
+from entailor.evaluation.power import POWER, detectable_difference, usual_of
 from entailor.evaluation.recommendation import CandidateKey, key_of, mark_pareto, recommend
-from entailor.evaluation.statistics import accuracy_interval, holm, mcnemar_exact
+from entailor.evaluation.statistics import accuracy_interval, clustering, holm
+from entailor.evaluation.variance import Scored, spread_of_mean
 from entailor.runs.record import NO_MODEL, RunRecord
 
 
@@ -36,8 +44,8 @@ def compare_records(
     """Return the content of comparison.json.
 
     Candidates stand best first. Figures are means over the seeds that finished, peaks of memory the highest of them.
-    Every
-    two candidates are tested on the same examples; p-values are corrected for the number of pairs (Holm).
+    Every two candidates are tested on the same examples; p-values are corrected for the number of pairs (Holm), and
+    those tied with the best for the number of comparisons with it.
 
     Args:
         records: every trial, complete or failed; all complete ones over the same test examples and labels.
@@ -77,10 +85,10 @@ def compare_records(
     _mark_groups(candidates, pairs)
     gold_N = next(iter(outcomes.values()))[0].gold_N if outcomes else np.array([], dtype=np.int64)
     chance = float(np.bincount(gold_N).max() / len(gold_N)) if len(gold_N) else None
-    _test_against_majority(candidates, scored, gold_N)
+    _test_against_majority(candidates, outcomes, scored)
     mark_pareto(candidates)
-    winner = _winner(candidates)
-    titles = candidate_titles(candidates)
+    claims = "methods" if _holds_seeds(scored.values()) else "classifiers"
+    winner = _winner(candidates, claims)
     return {
         **(extra or {}),
         "labels": list((complete or records)[0].labels),
@@ -88,10 +96,12 @@ def compare_records(
         "majority_accuracy": chance,
         "candidates": candidates,
         "pairs": _pair_lines(pairs),
-        "detectable": _detectable(pairs, len(gold_N)),
+        "claims": claims,
+        "clustering": (found := clustering(list(scored.values()))) and asdict(found),
+        "detectable": _detectable(pairs, candidates),
         "winner": winner,
         "sentence": winner["sentence"] if winner else f"No trial finished: {len(failed)} of {len(failed)} failed.",
-        "recommendation": recommend(candidates, pairs, titles, priorities or Priorities(), len(gold_N)),
+        "recommendation": recommend(candidates, pairs, priorities or Priorities(), len(gold_N)),
         "failed": failed,
     }
 
@@ -99,7 +109,12 @@ def compare_records(
 def scored_candidate(records: Sequence[RunRecord], outcomes: Sequence[Outcome]) -> Scored:
     """Return which examples each seed of a candidate gets right, and whether seeds matter to it at all."""
     varies = not all(record.provenance.get("deterministic", False) for record in records)
-    return Scored(np.array([result.correct_N for result in outcomes]), varies)
+    return Scored(np.array([result.correct_N for result in outcomes]), varies, clusters(records[0]))
+
+
+def _holds_seeds(scored: Iterable[Scored]) -> bool:
+    """Return whether what is found is about methods: every one that varies has several seeds."""
+    return all(len(one.values_SN) > 1 or not one.varies for one in scored)
 
 
 def hardest_examples(records: Sequence[RunRecord], n: int = 20) -> list[dict[str, Any]]:
@@ -229,7 +244,9 @@ def _candidate(
     first = records[0]
     metrics = [evaluate_record(record) for record in records]
     per_seed = [one.accuracy.value for one in metrics]
-    interval = accuracy_interval(scored_candidate(records, outcomes))
+    scored = scored_candidate(records, outcomes)
+    interval = accuracy_interval(scored)
+    shipped = accuracy_interval(replace(scored, values_SN=scored.values_SN[:1]))
     return {
         "model": first.model,
         "method": first.name,
@@ -244,6 +261,7 @@ def _candidate(
             "std": statistics.stdev(per_seed) if len(per_seed) > 1 else None,
             "per_seed": per_seed,
         },
+        "shipped_accuracy": asdict(shipped),  # of the first seed's classifier alone, without the chance of seeds
         **{
             name: _mean([getattr(one, name) for one in metrics])
             for name in ("macro_f1", "mcc", "log_loss", "ece", "majority_share")
@@ -317,10 +335,7 @@ def accuracy_by_group(records: Sequence[RunRecord], outcomes: Sequence[Outcome])
             members.setdefault(one.group, []).append(i)
     whole = scored_candidate(records, outcomes)
     return {
-        group: {
-            "n": len(places),
-            "accuracy": asdict(accuracy_interval(replace(whole, correct_SN=whole.correct_SN[:, places]))),
-        }
+        group: {"n": len(places), "accuracy": asdict(accuracy_interval(whole.among(places)))}
         for group, places in members.items()
     }
 
@@ -361,32 +376,35 @@ def _calibration(records: Sequence[RunRecord], outcomes: Sequence[Outcome]) -> d
 
 
 def _mark_groups(candidates: Sequence[dict[str, Any]], pairs: Pairs[CandidateKey]) -> None:
-    """Give every candidate `group`, `best`, `difference_to_best` and `tied_with_best`; best stands first."""
+    """Give every candidate `group`, `best`, `difference_to_best`, `p_best` and `tied_with_best`; best stands first."""
     letters = pairs.letters
     for i, candidate in enumerate(candidates):
         against = pairs.between(key_of(candidate), key_of(candidates[0])) if i else None
         candidate["best"] = i == 0
         candidate["group"] = letters[key_of(candidate)]
         candidate["difference_to_best"] = against and asdict(against)
-        candidate["tied_with_best"] = against is not None and not against.significant
+        candidate["p_best"] = pairs.p_best(key_of(candidate))
+        candidate["tied_with_best"] = against is not None and pairs.may_be_best(key_of(candidate))
 
 
 def _test_against_majority(
-    candidates: Sequence[dict[str, Any]], scored: Mapping[CandidateKey, Scored], gold_N: npt.NDArray[np.int64]
+    candidates: Sequence[dict[str, Any]],
+    outcomes: Mapping[CandidateKey, Sequence[Outcome]],
+    scored: Mapping[CandidateKey, Scored],
 ) -> None:
-    """Give every candidate `beats_majority` and `p_majority`.
+    """Give every candidate `beats_majority` and `p_majority`: do its answers agree with gold beyond what chance gives?
 
-    The classifier that would ship, the first seed's, is tested against naming the most frequent label of test (McNemar,
-    exact; corrected for the number of candidates).
+    Accuracy alone does not see a useful classifier of a rare class, and the majority baseline agrees with gold no more
+    than chance does. One-sided, with clusters and seeds, corrected for the number of candidates.
     """
-    if not candidates:
-        return
-    always_N = gold_N == np.bincount(gold_N).argmax()
-    firsts = [scored[key_of(candidate)].correct_SN[0] for candidate in candidates]
-    found = [mcnemar_exact(first_N, always_N) for first_N in firsts]
-    for candidate, first_N, p in zip(candidates, firsts, holm(found), strict=True):
+    found = []
+    for candidate in candidates:
+        key = key_of(candidate)
+        agreement = replace(scored[key], values_SN=np.array([beyond_chance(one) for one in outcomes[key]]))
+        found.append(spread_of_mean(agreement).p_below(-agreement.mean))
+    for candidate, p in zip(candidates, holm(found), strict=True):
         candidate["p_majority"] = p
-        candidate["beats_majority"] = p < SIGNIFICANCE and bool(first_N.mean() > always_N.mean())
+        candidate["beats_majority"] = p < SIGNIFICANCE
 
 
 def _pair_lines(pairs: Pairs[CandidateKey]) -> list[dict[str, Any]]:
@@ -401,22 +419,22 @@ def _pair_lines(pairs: Pairs[CandidateKey]) -> list[dict[str, Any]]:
     ]
 
 
-def _detectable(pairs: Pairs[CandidateKey], num_test: int) -> dict[str, Any] | None:
-    """Return the least difference this test size shows, at the rate at which the candidates of this run disagree."""
+def _detectable(pairs: Pairs[CandidateKey], candidates: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Return the least lead of the best this test shows, at the variances of this run (medians over the pairs)."""
     if not pairs.differences:
         return None
-    discordant = statistics.median(one.discordant for one in pairs.differences.values())
-    count = len(pairs.differences)
+    spread = usual_of([one.spread for one in pairs.differences.values()])
     return {
-        "difference": detectable_difference(num_test, discordant, count),
-        "one_pair": detectable_difference(num_test, discordant),
-        "discordant": discordant,
-        "pairs": count,
+        "difference": detectable_difference(spread, len(candidates) - 1),
+        "one_pair": detectable_difference(spread),
+        "discordant": statistics.median(one.discordant for one in pairs.differences.values()),
+        "comparisons": len(candidates) - 1,
+        "seed_share": spread.seeds / spread.variance if spread.variance else 0.0,
         "power": POWER,
     }
 
 
-def _winner(candidates: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+def _winner(candidates: Sequence[Mapping[str, Any]], claims: str) -> dict[str, Any] | None:
     if not candidates:
         return None
     best = candidates[0]
@@ -427,13 +445,17 @@ def _winner(candidates: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
         "accuracy": {key: best["accuracy"][key] for key in ("mean", "low", "high")},
         "tied_with": [{"model": candidate["model"], "method": candidate["method"]} for candidate in tied],
         "sentence": _sentence(
-            best, tied, len(candidates), short_model_names([candidate["model"] for candidate in candidates])
+            best, tied, len(candidates), short_model_names([candidate["model"] for candidate in candidates]), claims
         ),
     }
 
 
 def _sentence(
-    best: Mapping[str, Any], tied: Sequence[Mapping[str, Any]], num_candidates: int, short: Mapping[str, str]
+    best: Mapping[str, Any],
+    tied: Sequence[Mapping[str, Any]],
+    num_candidates: int,
+    short: Mapping[str, str],
+    claims: str,
 ) -> str:
     mean, low, high = (100 * best["accuracy"][key] for key in ("mean", "low", "high"))
     figure = f"{mean:.1f} % ({low:.1f} to {high:.1f})"
@@ -445,10 +467,14 @@ def _sentence(
         candidate["method"] + (f" on {named[candidate['model']]}" if candidate["model"] in named else "")
         for candidate in tied
     ]
+    classifiers = claims == "classifiers"
     if names:
         listed = " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
-        standing = f"it does not differ significantly from {listed}"
+        standing = f"{listed} may be the best as well (95 % confidence)"
     else:
-        standing = "every other candidate is significantly worse (p < 0.05, corrected for the number of pairs)"
+        worse = "classifier" if classifiers else "candidate"
+        standing = f"every other {worse} is significantly worse (p < 0.05, corrected for their number)"
+    if classifiers:
+        standing += "; with one seed this holds for these classifiers, not for the methods"
     chance = "" if best["beats_majority"] else " Yet it is not better than the majority baseline."
     return f"{name} is best with {figure}; {standing}.{chance}"

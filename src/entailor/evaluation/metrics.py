@@ -14,8 +14,9 @@ import numpy.typing as npt
 
 from entailor.errors import RunError
 from entailor.evaluation.calibration import apply_temperature, expected_calibration_error
-from entailor.evaluation.statistics import Proportion, wilson_interval
-from entailor.runs.record import RunRecord
+from entailor.evaluation.statistics import Proportion, accuracy_interval, number_clusters
+from entailor.evaluation.variance import Scored
+from entailor.runs.record import RunRecord, cluster_key
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Metrics:
     Attributes:
         labels: label names; the order of `confusion`.
         num_examples: test examples.
-        accuracy: share that is right, with its Wilson interval.
+        accuracy: share that is right, with its 95 % interval for this classifier.
         macro_f1: mean F1 of the labels that occur in gold, so that every candidate is averaged over the same ones.
         mcc: Matthews correlation, -1 to 1; 0 when one label is always predicted, None when only one label occurs.
         log_loss: mean of -log of the gold label's probability, nats.
@@ -133,9 +134,33 @@ def outcome(record: RunRecord) -> Outcome:
     return Outcome(gold_N, probabilities_NL.argmax(axis=1), probabilities_NL)
 
 
+def clusters(record: RunRecord) -> npt.NDArray[np.int64] | None:
+    """Return the cluster of each test example: those with the same first text, case and spaces aside.
+
+    None where no two share one. `group` (a genre, a phenomenon) is no cluster: a handful of strata that the test set
+    holds on purpose, and not a sample of them.
+    """
+    return number_clusters(
+        [one.cluster or (cluster_key(one.text) if one.text else one.id) for one in record.predictions]
+    )
+
+
 def calibrated(result: Outcome, temperature: float) -> Outcome:
     """Return the same predictions with confidence at another temperature; which label is predicted stays."""
     return replace(result, probabilities_NL=apply_temperature(result.probabilities_NL, temperature))
+
+
+def beyond_chance(result: Outcome) -> npt.NDArray[np.float64]:
+    """Return values an example whose mean is the covariance of gold and predicted labels, shape (N,).
+
+    It is the numerator of Matthews correlation (Gorodkin 2004): agreement less what the two sets of label frequencies
+    give by chance. 0 in the mean for a classifier whose answers do not depend on gold, the majority baseline included.
+    """
+    n, num_labels = result.probabilities_NL.shape
+    gold_L = np.bincount(result.gold_N, minlength=num_labels) / n
+    predicted_L = np.bincount(result.predicted_N, minlength=num_labels) / n
+    expected = float(gold_L @ predicted_L)
+    return np.asarray(result.correct_N - predicted_L[result.gold_N] - gold_L[result.predicted_N] + expected)
 
 
 def log_loss(result: Outcome) -> float:
@@ -153,6 +178,7 @@ def evaluate_record(record: RunRecord) -> Metrics:
     from sklearn.metrics import confusion_matrix
 
     result = outcome(record)
+    scored = Scored(result.correct_N[None], cluster_N=clusters(record))
     n, num_labels = result.probabilities_NL.shape
     per_label = _per_label(result, record.labels)
     occurring = [line.f1 for line in per_label.values() if line.support and line.f1 is not None]
@@ -160,14 +186,14 @@ def evaluate_record(record: RunRecord) -> Metrics:
     return Metrics(
         labels=record.labels,
         num_examples=n,
-        accuracy=wilson_interval(float(result.correct_N.mean()), n),
+        accuracy=accuracy_interval(scored),
         macro_f1=sum(occurring) / len(occurring) if occurring else None,
         mcc=_matthews(result),
         log_loss=log_loss(result),
         ece=expected_calibration_error(result.confidence_N, result.correct_N),
         per_label=per_label,
         confusion=tuple(tuple(int(count) for count in row) for row in confusion),
-        groups=_groups(record, result),
+        groups=_groups(record, scored),
         majority_share=float(np.bincount(result.predicted_N).max() / n),
     )
 
@@ -196,12 +222,9 @@ def _matthews(result: Outcome) -> float | None:
     return float(matthews_corrcoef(result.gold_N, result.predicted_N))
 
 
-def _groups(record: RunRecord, result: Outcome) -> dict[str, GroupMetrics]:
+def _groups(record: RunRecord, scored: Scored) -> dict[str, GroupMetrics]:
     members: dict[str, list[int]] = {}
     for i, one in enumerate(record.predictions):
         if one.group is not None:
             members.setdefault(one.group, []).append(i)
-    return {
-        group: GroupMetrics(len(rows), wilson_interval(float(result.correct_N[rows].mean()), len(rows)))
-        for group, rows in members.items()
-    }
+    return {group: GroupMetrics(len(rows), accuracy_interval(scored.among(rows))) for group, rows in members.items()}

@@ -3,55 +3,109 @@
 from __future__ import annotations
 
 import math
-from statistics import NormalDist
+import statistics
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from entailor.evaluation.variance import Spread
 
 POWER = 0.8
 SIGNIFICANCE = 0.05
 USUAL_DISCORDANT = 0.2  # share of examples on which two classifiers of 70 to 80 % usually part
+USUAL_INTERACTION = 0.2  # of the variance over examples, from seeds that disagree about single ones
+NEXT_RUNS = 20
+USUAL_DEVIATION = 0.01  # between the accuracies of seeds, where nothing is known of them yet
 
 
-def detectable_difference(n: int, discordant: float = USUAL_DISCORDANT, pairs: int = 1) -> float | None:
-    """Return the smallest difference in accuracy that a paired test finds in 4 of 5 runs (Connor 1987).
-
-    Holds the chance of examples alone: seeds of differing luck ask for a larger difference.
+def usual_spread(num_test: int, num_seeds: int, discordant: float = USUAL_DISCORDANT) -> Spread:
+    """Return the chance in a difference of two usual candidates, before anything has been measured.
 
     Args:
-        n: test examples.
+        num_test: test examples.
+        num_seeds: of each candidate; with one, seeds are left out, since no test can hold them.
         discordant: share of examples that one candidate gets right and the other wrong.
-        pairs: number of pairs of candidates, for which the level is corrected as in the first step of Holm's method.
+    """
+    examples, own = discordant / num_test, max(1.0, discordant * num_test - 1)
+    if num_seeds < 2:
+        return Spread(examples, own)
+    disagreement = USUAL_INTERACTION * examples
+    seeds = 2 * USUAL_DEVIATION**2 / num_seeds
+    return Spread(examples, own, seeds + disagreement, disagreement, 1.5 * (num_seeds - 1))
+
+
+def usual_of(spreads: Sequence[Spread]) -> Spread:
+    """Return the median variance over examples and the mean over seeds of several differences.
+
+    Each difference knows its seeds poorly; their mean is used, with the degrees of freedom a test has for one.
+    """
+    return Spread(
+        statistics.median(one.examples for one in spreads),
+        statistics.median(one.freedom_examples for one in spreads),
+        statistics.fmean(one.between for one in spreads),
+        statistics.fmean(one.disagreement for one in spreads),
+        statistics.median(one.freedom_seeds for one in spreads),
+    )
+
+
+def detectable_difference(spread: Spread, comparisons: int = 1) -> float | None:
+    """Return by how much the best must lead so that another is ruled out as the best in 4 of 5 runs.
+
+    The next run will see another variance between seeds than this one, so power is averaged over what it may see.
+
+    Args:
+        spread: variance of a difference, and how well it is known.
+        comparisons: candidates that are compared with the best, for which the level is corrected.
 
     Returns:
-        A difference of shares, or None where even candidates that never agree the other way round would not be
-        significantly different.
+        A difference, or None where the variance is 0, so that nothing is known of it.
     """
     from scipy.optimize import brentq
+    from scipy.special import gammaincinv, ndtr
 
-    if n < 1 or discordant <= 0:
+    if spread.variance <= 0:
         return None
+    seen_R = [1.0]  # of the expected variance between seeds
+    if spread.between:
+        places_R = (np.arange(NEXT_RUNS) + 0.5) / NEXT_RUNS
+        seen_R = list(2 * gammaincinv(spread.freedom_seeds / 2, places_R) / spread.freedom_seeds)
+    level = 1 - SIGNIFICANCE / max(1, comparisons)
+    bounds_R = np.array([replace(spread, between=seen * spread.between).bound(level) for seen in seen_R])
+    deviation = math.sqrt(spread.variance)
+    most = float(bounds_R.max()) + 10 * deviation
+    return float(brentq(lambda lead: ndtr((lead - bounds_R) / deviation).mean() - POWER, 0, most))
 
-    def missing(difference: float) -> float:
-        return n - examples_needed(difference, discordant, pairs)
 
-    if missing(discordant) < 0:
-        return None
-    smallest = discordant * 1e-6
-    return float(brentq(missing, smallest, discordant)) if missing(smallest) < 0 else smallest
-
-
-def examples_needed(difference: float, discordant: float, pairs: int = 1) -> float:
-    """Return how many test examples show a difference in 4 of 5 runs (Connor 1987); infinite for none.
+def examples_needed(difference: float, spread: Spread, num_test: int, comparisons: int = 1) -> float:
+    """Return how many test examples show a difference in 4 of 5 runs; infinite where only more seeds would.
 
     Args:
-        difference: of their accuracies, -1 to 1.
-        discordant: share of examples that one gets right and the other wrong.
-        pairs: number of pairs of candidates that are tested together.
+        difference: that is taken to be true.
+        spread: as measured on `num_test` examples.
+        num_test: test examples there are.
+        comparisons: as for :func:`detectable_difference`.
     """
-    size = min(abs(difference), discordant)
-    if size == 0:
-        return math.inf
-    level = NormalDist().inv_cdf(1 - SIGNIFICANCE / (2 * max(1, pairs)))
-    power = NormalDist().inv_cdf(POWER)
-    return ((level * math.sqrt(discordant) + power * math.sqrt(discordant - size**2)) / size) ** 2
+    return _needed(difference, spread, num_test, SIGNIFICANCE / max(1, comparisons))
+
+
+def examples_for_margin(margin: float, level: float, spread: Spread, num_test: int) -> float:
+    """Return how many test examples show in 4 of 5 runs that an equally good candidate is not worse by the margin.
+
+    Args:
+        margin: of non-inferiority.
+        level: of the one-sided bound.
+        spread: as measured on `num_test` examples.
+        num_test: test examples there are.
+    """
+    return _needed(margin, spread, num_test, 1 - level)
+
+
+def _needed(difference: float, spread: Spread, num_test: int, tail: float) -> float:
+    from scipy.special import ndtri
+
+    wanted = (abs(difference) / float(ndtri(1 - tail) + ndtri(POWER))) ** 2 - spread.seeds
+    return spread.examples * num_test / wanted if wanted > 0 else math.inf
 
 
 def power_lines(num_test: int, num_candidates: int, num_seeds: int) -> list[str]:
@@ -62,25 +116,25 @@ def power_lines(num_test: int, num_candidates: int, num_seeds: int) -> list[str]
         num_candidates: candidates that will be compared.
         num_seeds: of the candidates with the most of them.
     """
-    pairs = num_candidates * (num_candidates - 1) // 2
-    if pairs == 0:
+    if num_candidates < 2:
         return []
-    shown = detectable_difference(num_test, pairs=pairs)
+    shown = detectable_difference(usual_spread(num_test, num_seeds), num_candidates - 1)
     candidates = f"{num_candidates} candidates" if num_candidates > 2 else "two candidates"
     disagree = f"disagree on {USUAL_DISCORDANT:.0%} of the examples"
-    if shown is None:
+    if num_seeds > 1:
+        disagree += f" and seeds by {100 * USUAL_DEVIATION:.0f} point"
+    if shown is None or shown > USUAL_DISCORDANT:
         said = (
-            f"{num_test:,} test examples are too few to show a difference between {candidates} that "
-            f"{disagree}, however they differ"
+            f"{num_test:,} test examples are too few to show which of {candidates} is best where they {disagree}, "
+            "however they differ"
         )
     else:
         said = (
-            f"{num_test:,} test examples can show a difference between {candidates} of about {100 * shown:.1f} "
-            f"points or more "
-            f"(in 4 of 5 runs, if they {disagree}; more where seeds differ)"
+            f"{num_test:,} test examples can show a lead of the best of {candidates} of about {100 * shown:.1f} points "
+            f"or more (in 4 of 5 runs, if they {disagree})"
         )
     few = {
-        1: "with one seed these classifiers are compared, not the methods: give --seeds 3 or more to hold their luck",
+        1: "with one seed these classifiers are compared, not the methods: give --seeds 3 or more to compare methods",
         2: "two seeds say little of how far seeds differ, so that few candidates will be significantly "
         "different: give --seeds 3 or more",
     }

@@ -1,19 +1,19 @@
 """Which candidate to ship, from the user's priorities: one pick with reasons, the runner-up, and what would change it.
 
-Reads the candidates of a comparison and their pairwise tests; which candidates differ is decided in pairs.py.
+Reads the candidates of a comparison and their differences (pairs.py). Everything here is typed; sentences are made in
+report/advice.py.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from entailor.config.parts import Priorities
 from entailor.evaluation.pairs import Pairs
-from entailor.evaluation.power import examples_needed
-from entailor.evaluation.wording import duration, percent, points, size
+from entailor.evaluation.power import examples_for_margin, examples_needed
 
 CLEARLY = 1.2  # a cost decides when it is at least this many times as high; less is within what a clock varies
 ONE_TEXT_ALONE = "hypothesis_only"
@@ -31,15 +31,11 @@ class Cost:
         name: as in `recommend.cheapest`.
         limit: the key of `recommend` that caps it.
         of: the figure of a candidate, or None where it was not measured.
-        shown: the figure in words.
-        least: what the candidate with least of it is called.
     """
 
     name: str
     limit: str
     of: Callable[[Candidate], float | None]
-    shown: Callable[[float], str]
-    least: str
 
 
 def peak_memory(candidate: Candidate) -> int | None:
@@ -50,29 +46,119 @@ def peak_memory(candidate: Candidate) -> int | None:
 
 
 COSTS = (
-    Cost(
-        "latency",
-        "max_latency_ms",
-        lambda candidate: candidate["latency_p50_ms"],
-        lambda value: f"{value:.1f} ms an answer",
-        "quickest to answer",
-    ),
-    Cost(
-        "stored",
-        "max_stored_bytes",
-        lambda candidate: candidate["stored_bytes"],
-        lambda value: f"{size(value)} stored",
-        "smallest to store",
-    ),
-    Cost("memory", "max_memory_bytes", peak_memory, lambda value: f"{size(value)} of memory", "leanest in memory"),
-    Cost(
-        "train_time",
-        "max_train_seconds",
-        lambda candidate: candidate["train_seconds"],
-        lambda value: f"trained in {duration(value)}" if value else "no training",
-        "quickest to train",
-    ),
+    Cost("latency", "max_latency_ms", lambda candidate: candidate["latency_p50_ms"]),
+    Cost("stored", "max_stored_bytes", lambda candidate: candidate["stored_bytes"]),
+    Cost("memory", "max_memory_bytes", peak_memory),
+    Cost("train_time", "max_train_seconds", lambda candidate: candidate["train_seconds"]),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """A candidate, as comparison.json names it."""
+
+    model: str
+    method: str
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A limit of `recommend` that a candidate exceeds; `value` is None where the cost was not measured."""
+
+    limit: str
+    value: float | None
+    most: float
+
+
+@dataclass(frozen=True, slots=True)
+class Excluded:
+    """A candidate beyond limits."""
+
+    model: str
+    method: str
+    limits: tuple[Limit, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """Other priorities: without a limit, another cost first, or accuracy alone; `cost` names the cost or limit."""
+
+    kind: Literal["without_limit", "cost_first", "most_accurate"]
+    cost: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Which candidate would be picked under other priorities."""
+
+    model: str
+    method: str
+    conditions: tuple[Condition, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AgainstLeader:
+    """How a candidate stands to the most accurate one within the limits.
+
+    Attributes:
+        difference: its metric minus the leader's.
+        lower_bound: one-sided, at `recommend.level`.
+        non_inferior: whether the bound is above minus the margin.
+        examples_needed: test examples that would show it non-inferior in 4 of 5 runs if it is as good as the leader;
+            None where it is shown already, where only more seeds would, or where it takes more than a million.
+    """
+
+    model: str
+    method: str
+    difference: float
+    lower_bound: float
+    non_inferior: bool
+    examples_needed: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerUp:
+    """What would be picked next, with its difference to the pick."""
+
+    model: str
+    method: str
+    difference: float
+    verdict: Literal["significantly worse", "significantly better", "not significantly different"]
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendation:
+    """What to ship and why.
+
+    Attributes:
+        outcome: whether a candidate is recommended, or why none is.
+        model: of the pick, or None.
+        method: name of the pick, or None.
+        leader: the most accurate candidate within the limits that beats the majority baseline, or None.
+        contenders: the leader and the candidates that are non-inferior to it, the leader first.
+        against_leader: every other candidate within the limits that beats the majority baseline.
+        below_majority: candidates within the limits that do not beat the majority baseline.
+        excluded: candidates beyond a limit.
+        decided_by: costs by which contenders left, in order.
+        reads_one_text: whether a contender never reads the first text.
+        runner_up: or None.
+        changes: which candidate other priorities would pick.
+        to_tell_leader: test examples that would show the leader's lead over the pick, if it is as large as seen.
+    """
+
+    outcome: Literal["recommended", "none_within_limits", "none_beats_majority"]
+    model: str | None
+    method: str | None
+    leader: Name | None = None
+    contenders: tuple[Name, ...] = ()
+    against_leader: tuple[AgainstLeader, ...] = ()
+    below_majority: tuple[Name, ...] = ()
+    excluded: tuple[Excluded, ...] = ()
+    decided_by: tuple[str, ...] = ()
+    reads_one_text: bool = False
+    runner_up: RunnerUp | None = None
+    changes: tuple[Change, ...] = ()
+    to_tell_leader: int | None = None
 
 
 def key_of(candidate: Candidate) -> CandidateKey:
@@ -81,67 +167,57 @@ def key_of(candidate: Candidate) -> CandidateKey:
 
 
 def recommend(
-    candidates: Sequence[Candidate],
-    pairs: Pairs[CandidateKey],
-    titles: Mapping[CandidateKey, str],
-    priorities: Priorities,
-    num_test: int,
+    candidates: Sequence[Candidate], pairs: Pairs[CandidateKey], priorities: Priorities, num_test: int
 ) -> dict[str, Any] | None:
-    """Return the candidate to ship, with reasons in words.
+    """Return the fields of :class:`Recommendation` and `rule`, the priorities it followed; None without candidates.
 
-    Of the candidates within the limits the most accurate leads. Those that do not differ significantly from it are
-    contenders, if
-    their difference's own 95 % interval holds 0 too (the correction for many pairs keeps from claiming differences,
-    and is no reason to give accuracy away), but for candidates no better than the majority baseline where the leader
-    is above it. Costs decide among
-    them in the order of `cheapest`: a candidate that costs clearly more (20 %) than the cheapest leaves; what
-    remains is
-    settled by accuracy.
+    Of the candidates within the limits that beat the majority baseline the most accurate leads. Contenders are those
+    non-inferior to it: the one-sided lower bound of their difference to it lies above minus the margin, with the chance
+    of examples, clusters and seeds in it. So what was merely not shown to be worse is not taken for equal. Costs decide
+    among contenders in the order of `cheapest`: a candidate that costs clearly more (20 %) than the cheapest leaves;
+    what remains is settled by accuracy.
 
     Args:
         candidates: of comparison.json, best first.
         pairs: their differences.
-        titles: candidate to its name for a reader.
-        priorities: limits, and which cost counts first.
+        priorities: limits, margin, and which cost counts first.
         num_test: test examples.
-
-    Returns:
-        `model`, `method` (None where no candidate is within the limits), `sentence`, `reasons`, `runner_up`, `changes`,
-        `contenders`, `excluded` (candidates beyond a limit, with why) and `rule`; None without candidates.
     """
     if not candidates:
         return None
-    beyond = {key_of(candidate): found for candidate in candidates if (found := _beyond(candidate, priorities))}
-    excluded = [{"model": key[0], "method": key[1], "reason": reason} for key, reason in beyond.items()]
+    excluded = tuple(
+        Excluded(*key_of(candidate), limits) for candidate in candidates if (limits := _beyond(candidate, priorities))
+    )
+    within = [candidate for candidate in candidates if not _beyond(candidate, priorities)]
     pick, contenders = _pick(candidates, pairs, priorities)
+    below = tuple(Name(*key_of(candidate)) for candidate in within if not candidate["beats_majority"])
+    changes = _changes(candidates, pairs, priorities, pick)
     if pick is None:
-        return {
-            "model": None,
-            "method": None,
-            "sentence": "No candidate keeps within the limits of `recommend`, so none is recommended.",
-            "reasons": [f"{titles[key]}: {reason}" for key, reason in beyond.items()],
-            "runner_up": None,
-            "changes": _changes(candidates, pairs, titles, priorities, None),
-            "contenders": [],
-            "excluded": excluded,
-            "rule": _rule(priorities),
-        }
-    second, _ = _pick([candidate for candidate in candidates if candidate is not pick], pairs, priorities)
-    leader = contenders[0]
-    return {
-        "model": pick["model"],
-        "method": pick["method"],
-        "sentence": f"{titles[key_of(pick)]} is recommended: {_why(pick, contenders, titles, priorities)}.",
-        "reasons": _reasons(pick, leader, contenders, pairs, titles, beyond),
-        "runner_up": _runner_up(pick, second, pairs, titles),
-        "changes": [
-            *_changes(candidates, pairs, titles, priorities, pick),
-            *_with_more_data(pick, leader, pairs, titles, num_test),
-        ],
-        "contenders": [{"model": candidate["model"], "method": candidate["method"]} for candidate in contenders],
-        "excluded": excluded,
-        "rule": _rule(priorities),
-    }
+        outcome: Literal["none_beats_majority", "none_within_limits"]
+        outcome = "none_beats_majority" if within else "none_within_limits"
+        found = Recommendation(outcome, None, None, below_majority=below, excluded=excluded, changes=changes)
+    else:
+        leader = contenders[0]
+        second, _ = _pick([candidate for candidate in candidates if candidate is not pick], pairs, priorities)
+        found = Recommendation(
+            "recommended",
+            *key_of(pick),
+            leader=Name(*key_of(leader)),
+            contenders=tuple(Name(*key_of(candidate)) for candidate in contenders),
+            against_leader=tuple(
+                _against(candidate, leader, pairs, priorities, num_test)
+                for candidate in within
+                if candidate is not leader and candidate["beats_majority"]
+            ),
+            below_majority=below,
+            excluded=excluded,
+            decided_by=() if priorities.ties == "most_accurate" else _deciding(contenders, priorities),
+            reads_one_text=any(candidate["registered_method"] == ONE_TEXT_ALONE for candidate in contenders),
+            runner_up=_runner_up(pick, second, pairs),
+            changes=changes,
+            to_tell_leader=_to_tell(pick, leader, pairs, num_test),
+        )
+    return {**asdict(found), "rule": priorities.model_dump(mode="json")}
 
 
 def mark_pareto(candidates: Sequence[dict[str, Any]]) -> None:
@@ -177,15 +253,13 @@ def _pick(
     candidates: Sequence[Candidate], pairs: Pairs[CandidateKey], priorities: Priorities
 ) -> tuple[Candidate | None, list[Candidate]]:
     """Return the pick and the contenders, the leader first."""
-    within = [candidate for candidate in candidates if not _beyond(candidate, priorities)]
-    if not within:
-        return None, []
-    leader = within[0]
-    contenders = [
-        candidate
-        for candidate in within
-        if _level(candidate, leader, pairs) and (candidate["beats_majority"] or not leader["beats_majority"])
+    eligible = [
+        candidate for candidate in candidates if candidate["beats_majority"] and not _beyond(candidate, priorities)
     ]
+    if not eligible:
+        return None, []
+    leader = eligible[0]
+    contenders = [candidate for candidate in eligible if _non_inferior(candidate, leader, pairs, priorities)]
     if priorities.ties == "most_accurate":
         return leader, contenders
     left = contenders
@@ -194,11 +268,33 @@ def _pick(
     return left[0], contenders
 
 
-def _level(candidate: Candidate, leader: Candidate, pairs: Pairs[CandidateKey]) -> bool:
+def _non_inferior(candidate: Candidate, leader: Candidate, pairs: Pairs[CandidateKey], priorities: Priorities) -> bool:
     if candidate is leader:
         return True
+    bound = pairs.between(key_of(candidate), key_of(leader)).lower_bound(priorities.level)
+    return bound > -priorities.margin
+
+
+def _against(
+    candidate: Candidate, leader: Candidate, pairs: Pairs[CandidateKey], priorities: Priorities, num_test: int
+) -> AgainstLeader:
     difference = pairs.between(key_of(candidate), key_of(leader))
-    return not difference.significant and difference.low <= 0 <= difference.high
+    bound = difference.lower_bound(priorities.level)
+    shown = bound > -priorities.margin
+    needed = None
+    if not shown and priorities.margin > 0:
+        needed = _advised(
+            examples_for_margin(priorities.margin, priorities.level, difference.spread, num_test), num_test
+        )
+    return AgainstLeader(*key_of(candidate), difference.value, bound, shown, needed)
+
+
+def _advised(needed: float, num_test: int) -> int | None:
+    """Round to two digits, up; None where it is no advice."""
+    if not num_test < needed < MOST_EXAMPLES:
+        return None
+    unit = int(10 ** max(0, len(str(int(needed))) - 2))
+    return int(math.ceil(needed / unit) * unit)
 
 
 def _ordered(priorities: Priorities) -> list[Cost]:
@@ -211,169 +307,63 @@ def _cheapest(candidates: Sequence[Candidate], cost: Cost) -> list[Candidate]:
     return [candidate for candidate in candidates if _known(cost.of(candidate)) <= CLEARLY * lowest]
 
 
-def _beyond(candidate: Candidate, priorities: Priorities) -> str:
-    """Return which limits a candidate exceeds, in words; empty where it exceeds none."""
+def _beyond(candidate: Candidate, priorities: Priorities) -> tuple[Limit, ...]:
+    """Return which limits a candidate exceeds."""
     found = []
     for cost in COSTS:
         most, value = getattr(priorities, cost.limit), cost.of(candidate)
-        if most is not None and value is None:
-            found.append(f"{cost.limit} is set, and this was not measured")
-        elif most is not None and value is not None and value > most:
-            found.append(f"{cost.shown(value)}, where {cost.limit} allows {cost.shown(most)}")
-    return "; ".join(found)
+        if most is not None and (value is None or value > most):
+            found.append(Limit(cost.limit, value, most))
+    return tuple(found)
 
 
-def _why(
-    pick: Candidate, contenders: Sequence[Candidate], titles: Mapping[CandidateKey, str], priorities: Priorities
-) -> str:
-    within = " within the limits" if _limits(priorities) else ""
-    if len(contenders) == 1:
-        return f"no other candidate{within} is level with it in accuracy"
-    if priorities.ties == "most_accurate":
-        return f"it has the highest accuracy{within}, though {len(contenders) - 1} more do not differ significantly"
-    deciding = _deciding(pick, contenders, priorities)
-    if not deciding:
-        return (
-            f"of {len(contenders)} candidates{within} that do not differ significantly none costs clearly less, "
-            "and it is the most accurate of them"
-        )
-    reasons = " and the ".join(deciding)
-    return f"of {len(contenders)} candidates{within} that do not differ significantly it is the {reasons}"
-
-
-def _deciding(pick: Candidate, contenders: Sequence[Candidate], priorities: Priorities) -> list[str]:
-    """Return the costs by which contenders left, as what the pick is."""
+def _deciding(contenders: Sequence[Candidate], priorities: Priorities) -> tuple[str, ...]:
+    """Return the costs by which contenders left."""
     left, found = list(contenders), []
     for cost in _ordered(priorities):
         kept = _cheapest(left, cost)
         if len(kept) < len(left):
-            found.append(cost.least)
+            found.append(cost.name)
         left = kept
-    return found
+    return tuple(found)
 
 
-def _limits(priorities: Priorities) -> list[Cost]:
-    return [cost for cost in COSTS if getattr(priorities, cost.limit) is not None]
-
-
-def _reasons(
-    pick: Candidate,
-    leader: Candidate,
-    contenders: Sequence[Candidate],
-    pairs: Pairs[CandidateKey],
-    titles: Mapping[CandidateKey, str],
-    beyond: Mapping[CandidateKey, str],
-) -> list[str]:
-    accuracy = pick["accuracy"]
-    low, high = percent(accuracy["low"]), percent(accuracy["high"])
-    costs = ", ".join(cost.shown(value) for cost in COSTS if (value := cost.of(pick)) is not None)
-    reasons = [f"{percent(accuracy['mean'])} of test are right (95 % interval {low} to {high}); {costs}."]
-    others = [titles[key_of(candidate)] for candidate in contenders if candidate is not pick]
-    if others:
-        reasons.append(f"Its accuracy does not differ significantly from that of {_listed(others)}.")
-    if pick is not leader:
-        difference = pairs.between(key_of(pick), key_of(leader))
-        reasons.append(
-            f"It was {points(difference.value)} points from {titles[key_of(leader)]}; the data allow "
-            f"{points(difference.low)} to {points(difference.high)}. Where that is too much, set "
-            "recommend.ties=most_accurate or give more test examples."
-        )
-    if any(candidate["registered_method"] == ONE_TEXT_ALONE for candidate in contenders):
-        reasons.append(
-            f"{ONE_TEXT_ALONE} never reads the first text and is level with the best: the labels can be guessed from "
-            "the second text, or the other candidates have learnt nothing more. Look at the data before shipping."
-        )
-    if not pick["beats_majority"]:
-        reasons.append("No candidate is better than the majority baseline: there is nothing here worth shipping yet.")
-    if beyond:
-        reasons.append(f"Beyond a limit: {'; '.join(f'{titles[key]} ({why})' for key, why in beyond.items())}.")
-    return reasons
-
-
-def _runner_up(
-    pick: Candidate, second: Candidate | None, pairs: Pairs[CandidateKey], titles: Mapping[CandidateKey, str]
-) -> dict[str, Any] | None:
+def _runner_up(pick: Candidate, second: Candidate | None, pairs: Pairs[CandidateKey]) -> RunnerUp | None:
     if second is None:
         return None
     difference = pairs.between(key_of(second), key_of(pick))
-    worse = "significantly worse" if difference.significant and difference.value < 0 else "not significantly different"
-    if difference.significant and difference.value > 0:
-        worse = "significantly better, but dearer"
-    costs = ", ".join(cost.shown(value) for cost in COSTS if (value := cost.of(second)) is not None)
-    return {
-        "model": second["model"],
-        "method": second["method"],
-        "sentence": f"{titles[key_of(second)]} comes next: {points(difference.value)} points ({worse}); {costs}.",
-    }
+    verdict: Literal["significantly worse", "significantly better", "not significantly different"]
+    verdict = "not significantly different"
+    if difference.significant:
+        verdict = "significantly worse" if difference.value < 0 else "significantly better"
+    return RunnerUp(*key_of(second), difference.value, verdict)
 
 
 def _changes(
-    candidates: Sequence[Candidate],
-    pairs: Pairs[CandidateKey],
-    titles: Mapping[CandidateKey, str],
-    priorities: Priorities,
-    pick: Candidate | None,
-) -> list[str]:
+    candidates: Sequence[Candidate], pairs: Pairs[CandidateKey], priorities: Priorities, pick: Candidate | None
+) -> tuple[Change, ...]:
     """Return under which other priorities another candidate would be picked."""
-    asked: list[tuple[str, Priorities]] = [
-        (f"Without the limit {cost.limit}", priorities.model_copy(update={cost.limit: None}))
-        for cost in _limits(priorities)
-    ]
-    asked += [
-        (
-            f"If {cost.name.replace('_', ' ')} counted first",
-            priorities.model_copy(
-                update={
-                    "ties": "cheapest",
-                    "cheapest": (cost.name, *(name for name in priorities.cheapest if name != cost.name)),
-                }
-            ),
-        )
+    asked: list[tuple[Condition, dict[str, Any]]] = [
+        (Condition("without_limit", cost.limit), {cost.limit: None})
         for cost in COSTS
+        if getattr(priorities, cost.limit) is not None
     ]
-    asked.append(("If accuracy alone counted", priorities.model_copy(update={"ties": "most_accurate"})))
-    conditions: dict[CandidateKey, list[str]] = {}
-    for words, other in asked:
-        found, _ = _pick(candidates, pairs, other)
+    for cost in COSTS:
+        order = (cost.name, *(name for name in priorities.cheapest if name != cost.name))
+        asked.append((Condition("cost_first", cost.name), {"ties": "cheapest", "cheapest": order}))
+    asked.append((Condition("most_accurate"), {"ties": "most_accurate"}))
+    conditions: dict[CandidateKey, list[Condition]] = {}
+    for condition, update in asked:
+        found, _ = _pick(candidates, pairs, priorities.model_copy(update=update))
         if found is not None and found is not pick:
-            conditions.setdefault(key_of(found), []).append(words)
-    return [f"{_either(words)}, it would be {titles[key]}." for key, words in conditions.items()]
+            conditions.setdefault(key_of(found), []).append(condition)
+    return tuple(Change(*key, tuple(found)) for key, found in conditions.items())
 
 
-def _with_more_data(
-    pick: Candidate, leader: Candidate, pairs: Pairs[CandidateKey], titles: Mapping[CandidateKey, str], num_test: int
-) -> list[str]:
-    """Return how many test examples would tell the leader from the pick, if what was seen is true."""
+def _to_tell(pick: Candidate, leader: Candidate, pairs: Pairs[CandidateKey], num_test: int) -> int | None:
+    """Return how many test examples would show the leader's lead over the pick, if what was seen is true."""
     if pick is leader:
-        return []
+        return None
     difference = pairs.between(key_of(leader), key_of(pick))
-    needed = examples_needed(difference.value, difference.discordant, len(pairs.differences))
-    if not num_test < needed < MOST_EXAMPLES:
-        return []
-    rounded = math.ceil(needed / 10 ** (len(str(int(needed))) - 2)) * 10 ** (len(str(int(needed))) - 2)
-    return [
-        f"If the difference to {titles[key_of(leader)]} is real and as large as seen, about {rounded:,} test examples "
-        f"would show it in 4 of 5 runs, and {titles[key_of(leader)]} would be picked."
-    ]
-
-
-def _rule(priorities: Priorities) -> str:
-    limits = [f"{cost.limit}={getattr(priorities, cost.limit):g}" for cost in _limits(priorities)]
-    within = f"Within {', '.join(limits)}: " if limits else ""
-    if priorities.ties == "most_accurate":
-        return f"{within}the highest mean accuracy."
-    order = ", then ".join(name.replace("_", " ") for name in priorities.cheapest)
-    return (
-        f"{within}among the candidates that do not differ significantly from the most accurate one (and whose "
-        f"difference to it "
-        f"has 0 in its own 95 % interval), the cheapest by {order}; a cost decides where it is at least 20 % higher."
-    )
-
-
-def _listed(words: Sequence[str]) -> str:
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
-
-
-def _either(conditions: Sequence[str]) -> str:
-    first, *rest = conditions
-    return " or ".join([first, *(word[0].lower() + word[1:] for word in rest)])
+    comparisons = len(pairs.candidates) - 1
+    return _advised(examples_needed(difference.value, difference.spread, num_test, comparisons), num_test)

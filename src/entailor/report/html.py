@@ -312,7 +312,15 @@ def _remarks(comparison: Mapping[str, Any], candidates: Sequence[Mapping[str, An
         remarks.append(
             f"Always naming the most frequent label would be right "
             f"{tables.percent(comparison['majority_accuracy'])} of the time; "
-            f"{above} of {len(candidates)} {'candidate is' if len(candidates) == 1 else 'candidates are'} above that."
+            f"{above} of {len(candidates)} {'candidate agrees' if len(candidates) == 1 else 'candidates agree'} with "
+            "the labels more than chance gives."
+        )
+    if hanging := sections.hanging_together(comparison):
+        remarks.append(hanging)
+    if comparison.get("claims") == "classifiers":
+        remarks.append(
+            "Methods with randomness ran with one seed: what is said of differences holds for these classifiers, and "
+            "another seed may turn it around. Give --seeds 3 or more to compare methods."
         )
     return remarks
 

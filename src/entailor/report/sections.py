@@ -6,7 +6,10 @@ Only arranges what stands in comparison.json, and passes over what does not.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
+
+from entailor.report.advice import advice
 
 SHOWN_COVERAGES = (1.0, 0.9, 0.8, 0.7, 0.5)
 MOST_ROWS = 16  # a larger matrix of pairs cannot be read; comparison.json holds it
@@ -16,28 +19,42 @@ Candidate = Mapping[str, Any]
 
 
 def recommended(comparison: Mapping[str, Any], candidates: Sequence[Candidate]) -> dict[str, Any] | None:
-    """Return the recommendation, with the candidate it names where there is one."""
-    found = comparison.get("recommendation")
-    if not found:
+    """Return the recommendation in words, with the candidate it names where there is one."""
+    found, said = comparison.get("recommendation"), advice(comparison)
+    if not found or said is None:
         return None
     candidate = next(
         (one for one in candidates if (one["model"], one["method"]) == (found["model"], found["method"])), None
     )
-    return {**found, "candidate": candidate}
+    return {**asdict(said), "candidate": candidate}
 
 
 def limit_of_test(comparison: Mapping[str, Any]) -> str | None:
-    """Return the least difference this test size can show, as a sentence."""
+    """Return the least lead of the best that this test can show, as a sentence."""
     found = comparison.get("detectable")
     if not found:
         return None
-    disagree = f"candidates of this run disagree on {100 * found['discordant']:.0f} % of the examples (median)"
     if found["difference"] is None:
-        return f"With {comparison['num_test']:,} test examples no difference can be shown: {disagree}."
+        return f"With {comparison['num_test']:,} test examples no difference can be shown: all candidates answer alike."
+    seeds = found["seed_share"]
+    more = f"; {100 * seeds:.0f} % of the variance is between seeds, where only more seeds help" if seeds > 0.1 else ""
     return (
-        f"With {comparison['num_test']:,} test examples a difference of {100 * found['difference']:.1f} points is "
-        f"found in 4 of 5 runs ({disagree}; corrected for {found['pairs']} pairs); smaller ones are easily missed, and "
-        "more is needed where seeds differ."
+        f"With {comparison['num_test']:,} test examples a lead of {100 * found['difference']:.1f} points over another "
+        f"candidate is found in 4 of 5 runs (corrected for {found['comparisons']} comparisons with the best{more}); "
+        "smaller ones are easily missed."
+    )
+
+
+def hanging_together(comparison: Mapping[str, Any]) -> str | None:
+    """Return how far examples that share their first text count as fewer, as a sentence; None where none do."""
+    found = comparison.get("clustering")
+    if not found or found["design_effect"] is None:
+        return None
+    return (
+        f"The {comparison['num_test']:,} test examples come in {found['clusters']:,} clusters that share their first "
+        f"text (intraclass correlation of right and wrong {found['intraclass_correlation']:.2f}, design effect "
+        f"{found['design_effect']:.2f}): they show as much as {found['effective_examples']:,} independent ones. Every "
+        "interval and test holds that."
     )
 
 

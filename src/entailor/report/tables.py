@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from entailor.evaluation.comparison import short_model_names
 from entailor.evaluation.recommendation import peak_memory as memory
 from entailor.evaluation.wording import count, decimal, duration, interval, p_value, percent, points, rate, size
+from entailor.report.advice import advice
 from entailor.runs.record import NO_MODEL
 
 if TYPE_CHECKING:
@@ -59,11 +60,17 @@ def mark(candidate: Mapping[str, Any]) -> str:
 
 
 HEADINGS = ("  method", "accuracy (95 %)", "group", "F1", "train", "memory", "params", "stored")
+ONE_SEED = "one seed, classifiers"  # in the head of the table where nothing is said of methods
 LEGEND = (
-    "* best   = level with the best   group: candidates that share a letter do not differ significantly   ° in "
-    "the Pareto set   "
+    "* best   = may be the best as well (95 %)   group: candidates that share a letter do not differ significantly   "
+    "° in the Pareto set   "
     "F1: macro   memory: peak   params: trained"
 )
+
+
+def _headings(comparison: Mapping[str, Any]) -> tuple[str, ...]:
+    first, *rest = HEADINGS
+    return (f"{first} ({ONE_SEED})", *rest) if comparison.get("claims") == "classifiers" else HEADINGS
 
 
 def cells(comparison: Mapping[str, Any]) -> list[tuple[str, ...]]:
@@ -99,9 +106,9 @@ def closing(comparison: Mapping[str, Any]) -> list[str]:
             lines.append(f"    {one['scoring']}")
         else:
             lines.append(f"external test set {one['name']}: left out: {one['error']}")
-    recommended = comparison.get("recommendation")
-    if recommended:
-        lines += [recommended["sentence"], *recommended["changes"]]
+    said = advice(comparison)
+    if said:
+        lines += [said.sentence, *said.changes]
     return lines
 
 
@@ -128,8 +135,9 @@ def comparison_table(comparison: Mapping[str, Any]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, title=Text(headline(comparison)), caption=caption, padding=(0, 1, 0, 0))
     table.title_justify = table.caption_justify = "left"
     table.show_edge = table.pad_edge = False
-    table.add_column(HEADINGS[0], overflow="fold")
-    for heading in HEADINGS[1:]:
+    first, *others = _headings(comparison)
+    table.add_column(first, overflow="fold")
+    for heading in others:
         table.add_column(heading, justify="right", no_wrap=heading != "group", overflow="fold")
     for candidate, shown in zip(comparison["candidates"], cells(comparison), strict=True):
         style = "bold green" if candidate["best"] else "green" if candidate["tied_with_best"] else ""
@@ -147,7 +155,7 @@ def headline(comparison: Mapping[str, Any]) -> str:
 
 def plain_table(comparison: Mapping[str, Any]) -> str:
     """Return the candidates as lines of columns parted by two or more spaces, for logs and pipes."""
-    lines = align([HEADINGS, *cells(comparison)], left={0}) if comparison["candidates"] else []
+    lines = align([_headings(comparison), *cells(comparison)], left={0}) if comparison["candidates"] else []
     legend = [LEGEND] if comparison["candidates"] else []
     return "\n".join([*lines, *legend, *failures(comparison), *closing(comparison), headline(comparison)])
 

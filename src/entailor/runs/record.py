@@ -53,6 +53,7 @@ class Prediction:
         group: genre, phenomenon, or None.
         text: the text or premise, kept for the report's hardest examples.
         text_pair: the hypothesis, or None.
+        cluster: key of :func:`cluster_key` where the texts are not kept, or None.
     """
 
     __pydantic_config__: ClassVar = _AS_WRITTEN
@@ -63,11 +64,18 @@ class Prediction:
     group: str | None = None
     text: str = ""
     text_pair: str | None = None
+    cluster: str | None = None
 
     @property
     def predicted(self) -> str:
         """The most probable label; the first in the task's order on a tie."""
         return max(self.probabilities, key=self.probabilities.__getitem__)
+
+
+def cluster_key(text: str) -> str:
+    """Return what examples that are not independent share: a hash of the first text, case and spaces aside."""
+    normalised = " ".join(text.split()).casefold()
+    return hashlib.blake2b(normalised.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,12 +29,12 @@ from entailor.evaluation.external import compare_external
 from entailor.events import Observer
 from entailor.runs.documents import well_formed
 from entailor.runs.files import read_checked_json, write_checked_json
-from entailor.runs.record import Prediction, RunRecord
+from entailor.runs.record import Prediction, RunRecord, cluster_key
 from entailor.runs.trial_folder import folder_name
 from entailor.shipping.restoring import load_classifier, read_saved
 from entailor.tasks import Task
 
-EXTERNAL_VERSION = 2
+EXTERNAL_VERSION = 3
 STAGE = "external"
 THREE_WAY = frozenset(("entailment", "neutral", "contradiction"))
 TWO_WAY = ("entailment", "not_entailment")
@@ -275,6 +275,7 @@ def _predict(
             label=scoring.of_file[str(one.label)],
             probabilities=dict(zip(scoring.labels, map(float, summed_L), strict=True)),
             group=one.group,
+            cluster=cluster_key(one.text),
         )
         for one, summed_L in zip(examples, summed_EL, strict=True)
     )

@@ -1,0 +1,464 @@
+"""How often the statistics are right where the truth is known.
+
+python benchmarks/simulation.py [--draws 400] [--only power]
+
+Draws what the shipped code reads (right and wrong answers of candidates over seeds) from a model whose truth is set,
+and counts: coverage of intervals, false differences, power, wrong recommendations, optimism of the best, learning
+curves.
+The model is a probit: an answer is right where a standard normal lies below the quantile of the seed's accuracy. Parts
+of that normal are shared by a cluster of examples, by all candidates on an example, and by all seeds of a candidate on
+it, so that marginal accuracies hold exactly. One core, no GPU, no model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import numpy as np
+from scipy.stats import chi2, norm
+
+from entailor.config.parts import Priorities
+from entailor.evaluation import recommendation
+from entailor.evaluation.calibration import expected_calibration_error
+from entailor.evaluation.learning_curve import CandidateCurve, describe_curves
+from entailor.evaluation.metrics import Outcome, beyond_chance
+from entailor.evaluation.pairs import compare_all, compare_scored
+from entailor.evaluation.power import detectable_difference, usual_of
+from entailor.evaluation.statistics import accuracy_interval
+from entailor.evaluation.variance import Scored, Spread, spread_of_mean
+
+SHARED, TASTE = 0.5, 0.25  # of the latent variance: what all candidates, and all seeds of one, find hard alike
+
+
+@dataclass(frozen=True)
+class World:
+    """What a comparison is drawn from.
+
+    Attributes:
+        accuracies: true accuracy of each candidate, the mean over all seeds.
+        examples: in the test set.
+        seeds: of each candidate.
+        deviation: standard deviation of a seed's accuracy at 50 %, in points; less near 0 and 100 %, as a share's is.
+            One for all candidates, or one each.
+        cluster: examples a cluster.
+        together: share of the shared latent variance that a whole cluster has in common.
+        deterministic: so many candidates, the first ones, have nothing random and so one trial.
+    """
+
+    accuracies: tuple[float, ...]
+    examples: int
+    seeds: int = 1
+    deviation: float | tuple[float, ...] = 0.0
+    cluster: int = 1
+    together: float = 0.9
+    deterministic: int = 0
+
+    def seed_accuracies(self, rng: np.random.Generator, size: int) -> np.ndarray:
+        """Return accuracies of single seeds, (candidates, size)."""
+        mean_C = np.array(self.accuracies)
+        scale_C = np.array(self.deviation) / 100 * 2 * np.sqrt(mean_C * (1 - mean_C))
+        return np.clip(mean_C[:, None] + scale_C[:, None] * rng.standard_normal((len(mean_C), size)), 1e-4, 1 - 1e-4)
+
+    def truth(self) -> np.ndarray:
+        """Return the mean accuracy of each candidate; it differs from what was set where accuracies are cut at 1."""
+        return self.seed_accuracies(np.random.default_rng(0), 200_000).mean(axis=1)
+
+    def draw(self, rng: np.random.Generator) -> list[Scored]:
+        """Return the candidates' answers."""
+        n, c = self.examples, len(self.accuracies)
+        shared_N = rng.standard_normal(n)
+        cluster_N = np.arange(n) // self.cluster
+        if self.cluster > 1:
+            whole_G = rng.standard_normal(cluster_N[-1] + 1)
+            shared_N = np.sqrt(self.together) * whole_G[cluster_N] + np.sqrt(1 - self.together) * shared_N
+        taste_CN = rng.standard_normal((c, n))
+        if self.cluster > 1:
+            taste_CN = (
+                np.sqrt(self.together) * rng.standard_normal((c, cluster_N[-1] + 1))[:, cluster_N]
+                + np.sqrt(1 - self.together) * taste_CN
+            )
+        noise_CSN = rng.standard_normal((c, self.seeds, n))
+        latent_CSN = (
+            np.sqrt(SHARED) * shared_N + np.sqrt(TASTE) * taste_CN[:, None] + np.sqrt(1 - SHARED - TASTE) * noise_CSN
+        )
+        right = latent_CSN < norm.ppf(self.seed_accuracies(rng, self.seeds))[:, :, None]
+        clusters = cluster_N if self.cluster > 1 else None
+        varies = self.seeds > 1 or np.max(self.deviation) > 0
+        return [
+            Scored(one_SN[:1], False, clusters) if k < self.deterministic else Scored(one_SN, bool(varies), clusters)
+            for k, one_SN in enumerate(right)
+        ]
+
+
+def difference(a: Scored, b: Scored):
+    """Return the difference of two candidates as shipped."""
+    return compare_scored(a, b)
+
+
+def comparisons(candidates: list[Scored]):
+    """Return the pairs that are judged significant or not."""
+    return compare_all(dict(enumerate(candidates)))
+
+
+def recommended(candidates: list[Scored]) -> int | None:
+    """Return which candidate is recommended where each is cheaper than the one before."""
+    order = sorted(range(len(candidates)), key=lambda i: -candidates[i].mean_N.mean())
+    lines = [
+        {
+            "model": "m",
+            "method": i,
+            "accuracy": {"mean": float(candidates[i].mean_N.mean())},
+            "beats_majority": True,
+            "latency_p50_ms": 10.0 * 0.5**i,
+            "stored_bytes": 1,
+            "peak_memory_bytes": 1,
+            "peak_gpu_memory_bytes": None,
+            "train_seconds": 1.0,
+        }
+        for i in order
+    ]
+    pairs = compare_all({("m", i): candidates[i] for i in order})
+    pick, _ = recommendation._pick(lines, pairs, Priorities(cheapest=("latency",)))
+    return None if pick is None else pick["method"]
+
+
+def beats_majority(gold_N: np.ndarray, predicted_N: np.ndarray) -> bool:
+    """Return whether a single candidate counts as better than the majority baseline."""
+    agreement = Scored(beyond_chance(Outcome(gold_N, predicted_N, np.zeros((len(gold_N), 2))))[None])
+    return spread_of_mean(agreement).p_below(-agreement.mean) < 0.05
+
+
+# --- the tables ---------------------------------------------------------------------------------------------------
+
+
+def share(found: list[bool]) -> float:
+    """Return a share in percent."""
+    return 100 * float(np.mean(found))
+
+
+def coverage_of_accuracy(draws: int) -> None:
+    """Print how many 95 % intervals of one accuracy hold the truth."""
+    print("\ncoverage of accuracy (%), the least and the most over seed deviations 0, 1, 3 points")
+    print("accuracy  n      1 seed   3 seeds     5 seeds")
+    worst: list[float] = []
+    for p in (0.34, 0.6, 0.8, 0.95, 0.99):
+        for n in (50, 180, 500, 1000):
+            cells = []
+            for seeds in (1, 3, 5):
+                found = []
+                for deviation in (0, 1, 3) if seeds > 1 else (0,):
+                    world = World((p,), n, seeds, deviation)
+                    truth, rng = world.truth()[0], np.random.default_rng([seeds, n, deviation])
+                    intervals = [accuracy_interval(world.draw(rng)[0]) for _ in range(draws)]
+                    found.append(share([one.low <= truth <= one.high for one in intervals]))
+                worst += found
+                cells.append(f"{min(found):.1f}-{max(found):.1f}" if seeds > 1 else f"{found[0]:.1f}")
+            print(f"{p:<9.2f} {n:<6} {cells[0]:<8} {cells[1]:<11} {cells[2]}")
+    print(f"all {len(worst)} cells: {min(worst):.1f} to {max(worst):.1f}, mean {np.mean(worst):.1f}")
+
+
+def clustered(draws: int) -> None:
+    """Print coverage and false differences where examples come in clusters."""
+    print("\nclustered examples: coverage of accuracy, of a difference, and false differences of two equal ones (%)")
+    print("n     a cluster  seeds  accuracy  difference  false")
+    for n, size in ((200, 5), (1000, 5), (1000, 20)):
+        for seeds in (1, 3):
+            world = World((0.75, 0.75), n, seeds, 0.0, cluster=size)
+            rng, held, both, wrong = np.random.default_rng([n, size, seeds]), [], [], []
+            for _ in range(draws):
+                a, b = world.draw(rng)
+                one, pair = accuracy_interval(a), difference(a, b)
+                held.append(one.low <= 0.75 <= one.high)
+                both.append(pair.low <= 0 <= pair.high)
+                wrong.append(pair.p < 0.05)
+            print(f"{n:<5} {size:<10} {seeds:<6} {share(held):<9.1f} {share(both):<11.1f} {share(wrong):.1f}")
+
+
+def pairs_of_two(draws: int) -> None:
+    """Print coverage, false differences and power of one comparison."""
+    print("\ntwo candidates near 80 %: coverage at 2 points, false differences at 0, found at 2 and 5 points (%)")
+    print("n     seeds  deviation  coverage  false  at 2  at 5")
+    for n in (180, 500, 1000):
+        for seeds, deviation in ((1, 0), (1, 1), (3, 0), (3, 0.7), (3, 1.5), (3, 3), (5, 0), (5, 1.5)):
+            rng, cells = np.random.default_rng([n, seeds, int(10 * deviation)]), {}
+            for points in (0, 2, 5):
+                world = World((0.8, 0.8 - points / 100), n, seeds, deviation)
+                cells[points] = [difference(*world.draw(rng)) for _ in range(draws)]
+            held = share([one.low <= 0.02 <= one.high for one in cells[2]])
+            found = "  ".join(f"{share([one.p < 0.05 and one.value >= 0 for one in cells[k]]):<4.1f}" for k in (2, 5))
+            print(
+                f"{n:<5} {seeds:<6} {deviation:<10} {held:<9.1f} {share([o.p < 0.05 for o in cells[0]]):<6.1f} {found}"
+            )
+
+
+def families(draws: int) -> None:
+    """Print the rate of runs with any false difference, and power against the best, of eight candidates."""
+    print(
+        "\neight candidates: runs with a false difference, and the best of them, 5 points ahead, found against each (%)"
+    )
+    print("n     seeds  deviation  false  best lost  power")
+    for n in (180, 500, 1000):
+        for seeds, deviation in ((1, 0), (3, 0), (3, 0.7), (3, 1.5), (5, 1.5)):
+            rng = np.random.default_rng([n, seeds, int(10 * deviation), 8])
+            wrong, ruled_out, found = [], [], []
+            for _ in range(draws):
+                world = World((0.8,) * 8, n, seeds, deviation)
+                equal = comparisons(world.draw(rng))
+                wrong.append(any(one.significant for one in equal.differences.values()))
+                ruled_out.append(not equal.may_be_best(0))
+                ahead = comparisons(World((0.83, *(0.78,) * 7), n, seeds, deviation).draw(rng))
+                found += [not ahead.may_be_best(k) for k in range(1, 8)]
+            print(
+                f"{n:<5} {seeds:<6} {deviation:<10} {share(wrong):<6.1f} {share(ruled_out):<10.1f} {share(found):.1f}"
+            )
+
+
+def few_seeds(draws: int) -> None:
+    """Print false differences from the exact distributions, with nothing drawn: examples give the deviation 1."""
+    print("\nfalse differences to a deterministic candidate (%), by the deviation of a mean over seeds (examples: 1)")
+    print("seeds  level   " + "".join(f"{deviation:<7}" for deviation in DEVIATIONS))
+    for seeds in (2, 3, 5):
+        shown_Q = chi2.ppf((np.arange(draws) + 0.5) / draws, seeds - 1) / (seeds - 1)  # of the expected variance
+        for level in (0.05, 0.05 / 28):
+            cells = []
+            for deviation in DEVIATIONS:
+                spreads = [
+                    Spread(1.0, math.inf, shown * (deviation**2 + 0.1), 0.1, float(seeds - 1)) for shown in shown_Q
+                ]
+                bound_Q = np.array([one.bound(1 - level / 2) for one in spreads])
+                cells.append(100 * float(np.mean(2 * norm.sf(bound_Q / math.sqrt(1 + deviation**2)))))
+            print(f"{seeds:<6} {100 * level:<7.2f} " + "".join(f"{cell:<7.2f}" for cell in cells), flush=True)
+
+
+DEVIATIONS = (0.0, 0.3, 1.0, 1.5, 2.5, 5.0, 20.0)
+
+
+def unequal(draws: int) -> None:
+    """Print false differences where the seeds of candidates vary differently, of one pair and of a family."""
+    print("\nequal candidates whose seeds do not vary alike, at 80 %: two (one pair), eight (any pair) (%)")
+    print("n     seeds  deviations             covered  false   | of eight            any false  best lost")
+    pairs = (
+        ("none, 1.5", (0, 1.5), 1),
+        ("none, 5", (0, 5), 1),
+        ("0.3, 5", (0.3, 5), 0),
+        ("1, 3", (1, 3), 0),
+        ("3, 3", (3, 3), 0),
+    )
+    eight = (
+        ("7 none, 1 of 5", (0,) * 7 + (5,), 7),
+        ("4 none, 4 of 5", (0,) * 4 + (5,) * 4, 4),
+        ("0 to 3", (0, 0, 0, 0.3, 0.6, 1, 1.5, 3), 3),
+        ("8 of 1.5", (1.5,) * 8, 0),
+        ("8 of 5", (5,) * 8, 0),
+    )
+    for n in (180, 1000):
+        for seeds in (2, 3, 5):
+            for (two, deviations, fixed), (many, spread, still) in zip(pairs, eight, strict=True):
+                rng, cells = np.random.default_rng([n, seeds, int(10 * max(deviations)), fixed]), []
+                both = World((0.8, 0.8), n, seeds, deviations, deterministic=fixed)
+                family = World((0.8,) * 8, n, seeds, spread, deterministic=still)
+                found = [difference(*both.draw(rng)) for _ in range(5 * draws)]
+                held, false = share([o.low <= 0 <= o.high for o in found]), share([o.p < 0.05 for o in found])
+                wholes = [comparisons(family.draw(rng)) for _ in range(draws)]
+                cells = [any(one.significant for one in whole.differences.values()) for whole in wholes]
+                lost = share([not whole.may_be_best(7) for whole in wholes])
+                one = f"{n:<5} {seeds:<6} {two:<22} {held:<8.1f} {false:<7.1f}"
+                print(f"{one} | {many:<19} {share(cells):<10.1f} {lost:.1f}", flush=True)
+
+
+def recommendations(draws: int) -> None:
+    """Print how often the cheapest of the candidates is recommended though it is worse, and what that costs."""
+    print("\nthe cheap candidate is recommended (%), and the mean loss in points; the others are equal")
+    print("candidates  seeds  n     5 points worse  3 points worse  equal")
+    for count, seeds in ((2, 1), (8, 3)):
+        for n in (180, 500, 1000):
+            cells = []
+            for points in (5, 3, 0):
+                world = World((*(0.8,) * (count - 1), 0.8 - points / 100), n, seeds, 0.7 if seeds > 1 else 0.0)
+                rng = np.random.default_rng([count, n, points])
+                picks = [recommended(world.draw(rng)) for _ in range(draws)]
+                taken = share([one == count - 1 for one in picks])
+                cells.append(f"{taken:.0f} (loss {points * taken / 100:.1f})" if points else f"{taken:.0f}")
+            print(f"{count:<11} {seeds:<6} {n:<5} {cells[0]:<15} {cells[1]:<15} {cells[2]}")
+
+
+def imbalance(draws: int) -> None:
+    """Print how often a useful and a useless classifier of a rare class count as better than the majority baseline."""
+    print(
+        "\n5 % positives, recall .60 and false-positive rate .02, against guessing at the same rate (% above baseline)"
+    )
+    for n in (180, 500, 1000):
+        rng, useful, useless = np.random.default_rng(n), [], []
+        for _ in range(draws):
+            gold_N = (rng.random(n) < 0.05).astype(int)
+            if gold_N.sum() == 0:
+                continue
+            useful.append(beats_majority(gold_N, (rng.random(n) < np.where(gold_N == 1, 0.6, 0.02)).astype(int)))
+            useless.append(beats_majority(gold_N, (rng.random(n) < 0.05).astype(int)))
+        print(f"n {n:<5} useful {share(useful):.1f}, useless {share(useless):.1f}")
+
+
+def optimism(draws: int) -> None:
+    """Print by how much the best of eight equal candidates looks better than it is."""
+    print("\nbest of eight equal candidates at 80 %: optimism in points, coverage of its interval (%)")
+    for n in (180, 500, 1000):
+        for seeds in (1, 3):
+            rng, gains, held = np.random.default_rng([n, seeds, 9]), [], []
+            for _ in range(draws):
+                value, low, high = best_of(World((0.8,) * 8, n, seeds).draw(rng))
+                gains.append(100 * (value - 0.8))
+                held.append(low <= 0.8 <= high)
+            print(f"n {n:<5} seeds {seeds}: {np.mean(gains):+.1f} points, {share(held):.1f}")
+
+
+def best_of(candidates: list[Scored]) -> tuple[float, float, float]:
+    """Return what is said of the most accurate candidate."""
+    best = max(candidates, key=lambda one: one.mean_N.mean())
+    found = accuracy_interval(best)
+    return found.value, found.low, found.high
+
+
+CURVES = {
+    "power law": lambda n: 0.5 - 0.15 - 1.2 * np.asarray(n, float) ** -0.5 + 0.35,
+    "logarithmic": lambda n: 0.45 + 0.045 * np.log(np.asarray(n, float)),
+    "late start": lambda n: 0.5 + 0.4 / (1 + np.exp(-2.2 * (np.log(np.asarray(n, float)) - np.log(900)))),
+}
+SIZES = (50, 100, 200, 400, 800)
+
+
+def curve_of(name: str, law, rng, shared_N, seeds: int = 3) -> CandidateCurve:
+    """Return one candidate's answers at every size."""
+    n = len(shared_N)
+    taste_N = rng.standard_normal(n)
+    points = {}
+    for size in SIZES:
+        p_S = np.clip(law(size) + 0.01 * rng.standard_normal(seeds), 0.01, 0.99)
+        latent_SN = (
+            np.sqrt(SHARED) * shared_N
+            + np.sqrt(TASTE) * taste_N
+            + np.sqrt(1 - SHARED - TASTE) * rng.standard_normal((seeds, n))
+        )
+        right_SN = latent_SN < norm.ppf(p_S)[:, None]
+        points[size] = [Answers("m", name, right_N) for right_N in right_SN]
+    return CandidateCurve("m", name, points)
+
+
+class Answers:
+    """Stands for a RunRecord: what learning_curve.py reads of it."""
+
+    costs = SimpleNamespace(epochs=1.0, train_seconds=1.0)
+
+    def __init__(self, model: str, name: str, right_N: np.ndarray) -> None:
+        self.model, self.name = model, name
+        self.predictions = [ANSWERS[int(i < right_N.size and right_N[i])][i] for i in range(len(right_N))]
+
+
+ANSWERS = [
+    [
+        SimpleNamespace(id=i, predicted=right, label=1, text="", text_pair=None, group=None, cluster=None)
+        for i in range(1000)
+    ]
+    for right in (0, 1)
+]
+
+
+def curves(draws: int) -> None:
+    """Print how often predictions of learning curves hold the truth, and false crossings of equal candidates."""
+    print("\nlearning curves, 1,000 test examples, 3 seeds (deviation 1 point), sizes 50 to 800 (%)")
+    print("law          twice: predicted, covered   ten times: predicted, covered")
+    draws = max(40, draws // 5)
+    for place, (name, law) in enumerate(CURVES.items()):
+        rng, held = np.random.default_rng(place), {2: [], 10: []}
+        for _ in range(draws):
+            document = describe_curves([curve_of("a", law, rng, rng.standard_normal(1000))])["candidates"][0]
+            for one in document["predicted"]:
+                if one.get("refused") is None:
+                    truth = float(law(one["factor"] * SIZES[-1]))
+                    held[one["factor"]].append(one["low"] <= truth <= one["high"])
+        said = [f"{100 * len(held[k]) / draws:.0f}, {share(held[k]) if held[k] else float('nan'):.0f}" for k in (2, 10)]
+        print(f"{name:<12} {said[0]:<27} {said[1]}")
+    rng, wrong = np.random.default_rng(77), []
+    for _ in range(max(20, draws // 4)):
+        shared_N = rng.standard_normal(1000)
+        found = describe_curves([curve_of(f"c{k}", CURVES["power law"], rng, shared_N) for k in range(8)])
+        wrong.append(bool(found["crossings"]))
+    print(f"eight equal candidates: a false overtaking in {share(wrong):.0f} % of runs")
+
+
+def power(draws: int) -> None:
+    """Print whether the difference that is said to be detectable is found in 4 of 5 runs."""
+    print("\nthe difference said to be detectable, and how often it is found (%; 80 promised), 8 candidates")
+    for n in (500, 1000):
+        for seeds, deviation in ((1, 0), (3, 0), (3, 0.7), (3, 1.5)):
+            rng = np.random.default_rng([n, seeds, int(10 * deviation), 5])
+            said = promised(World((0.8,) * 8, n, seeds, deviation).draw(rng))
+            if said is None:
+                print(f"n {n:<5} seeds {seeds} deviation {deviation}: nothing is said")
+                continue
+            world = World((0.8 + said / 2, *(0.8 - said / 2,) * 7), n, seeds, deviation)
+            found = [one for _ in range(draws) for one in found_best(world.draw(rng))]
+            print(f"n {n:<5} seeds {seeds} deviation {deviation:<4}: {100 * said:.1f} points, found {share(found):.0f}")
+
+
+def promised(candidates: list[Scored]) -> float | None:
+    """Return the lead that is said to be found in 4 of 5 runs."""
+    found = comparisons(candidates).differences.values()
+    return detectable_difference(usual_of([one.spread for one in found]), len(candidates) - 1)
+
+
+def found_best(candidates: list[Scored]) -> list[bool]:
+    """Return for each other candidate whether it is ruled out as the best by the first."""
+    found = comparisons(candidates)
+    return [not found.may_be_best(k) for k in range(1, len(candidates))]
+
+
+def calibration(draws: int) -> None:
+    """Print the mean calibration error said of classifiers that are perfectly calibrated."""
+    print("\ncalibration error said of perfectly calibrated classifiers (0 is right)")
+    for n in (50, 180, 1000):
+        rng, said = np.random.default_rng(n), []
+        for _ in range(draws):
+            confidence_N = 0.5 + 0.5 * rng.beta(2, 1, n)
+            said.append(calibration_error(confidence_N, rng.random(n) < confidence_N))
+        print(f"n {n:<5} {np.mean(said):.3f}")
+
+
+def calibration_error(confidence_N: np.ndarray, right_N: np.ndarray) -> float:
+    """Return the calibration error as shipped."""
+    return expected_calibration_error(confidence_N, right_N)
+
+
+TABLES = {
+    "coverage": coverage_of_accuracy,
+    "clusters": clustered,
+    "pairs": pairs_of_two,
+    "families": families,
+    "few-seeds": few_seeds,
+    "unequal": unequal,
+    "recommendation": recommendations,
+    "imbalance": imbalance,
+    "optimism": optimism,
+    "curves": curves,
+    "power": power,
+    "calibration": calibration,
+}
+
+
+def main() -> None:
+    """Print every table, or those asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--draws", type=int, default=400, help="comparisons a cell")
+    parser.add_argument("--only", choices=TABLES, action="append", help="a table; may be given several times")
+    given = parser.parse_args()
+    begin = time.perf_counter()
+    for name in given.only or TABLES:
+        TABLES[name](given.draws)
+    print(f"\n{time.perf_counter() - begin:.0f} s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,199 @@
+"""The recommendation in words: what to ship, why, what comes next, and what would change it.
+
+Reads the typed recommendation of comparison.json; nothing is decided here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from entailor.evaluation.comparison import candidate_titles
+from entailor.evaluation.recommendation import COSTS
+from entailor.evaluation.wording import duration, percent, points, size
+
+Key = tuple[str, str]
+
+SHOWN: dict[str, Callable[[float], str]] = {
+    "latency": lambda value: f"{value:.1f} ms an answer",
+    "stored": lambda value: f"{size(value)} stored",
+    "memory": lambda value: f"{size(value)} of memory",
+    "train_time": lambda value: f"trained in {duration(value)}" if value else "no training",
+}
+LEAST = {
+    "latency": "quickest to answer",
+    "stored": "smallest to store",
+    "memory": "leanest in memory",
+    "train_time": "quickest to train",
+}
+COST_OF_LIMIT = {cost.limit: cost.name for cost in COSTS}
+
+
+@dataclass(frozen=True)
+class Advice:
+    """The recommendation as sentences.
+
+    Attributes:
+        sentence: what is recommended, or why nothing is.
+        reasons: what speaks for it and against it.
+        runner_up: what comes next, or None.
+        changes: what would be picked under other priorities or with more data.
+        rule: how the pick was made.
+    """
+
+    sentence: str
+    reasons: tuple[str, ...]
+    runner_up: str | None
+    changes: tuple[str, ...]
+    rule: str
+
+
+def advice(comparison: Mapping[str, Any]) -> Advice | None:
+    """Return the recommendation of comparison.json in words, or None where there is none."""
+    found = comparison.get("recommendation")
+    if not found:
+        return None
+    titles = candidate_titles(comparison["candidates"])
+    by_key = {(one["model"], one["method"]): one for one in comparison["candidates"]}
+    outcome = found["outcome"]
+    reasons: list[str] = []
+    if outcome == "recommended":
+        pick = by_key[_key(found)]
+        sentence = f"{titles[_key(found)]} is recommended: {_why(found)}."
+        reasons = [*_figures(pick), *_standing(found, titles)]
+    elif outcome == "none_beats_majority":
+        within = " within the limits of `recommend`" if found["excluded"] else ""
+        sentence = f"Nothing here is worth shipping yet: no candidate{within} beats the majority baseline."
+        reasons = [
+            "The answers of none agree with the labels more than chance gives (one-sided test at 5 %, corrected for "
+            "the number of candidates)."
+        ]
+    else:
+        sentence = "No candidate keeps within the limits of `recommend`, so none is recommended."
+    if found["excluded"]:
+        told = [f"{titles[_key(one)]} ({'; '.join(map(_limit, one['limits']))})" for one in found["excluded"]]
+        reasons.append(f"Beyond a limit: {'; '.join(told)}.")
+    return Advice(sentence, tuple(reasons), _next(found, titles, by_key), _changes(found, titles), _rule(found["rule"]))
+
+
+def _key(one: Mapping[str, Any]) -> Key:
+    return one["model"], one["method"]
+
+
+def _why(found: Mapping[str, Any]) -> str:
+    rule = found["rule"]
+    within = " within the limits" if any(rule[limit] is not None for limit in COST_OF_LIMIT) else ""
+    margin, count = _margin(rule), len(found["contenders"])
+    if rule["ties"] == "most_accurate":
+        return f"it has the highest accuracy{within}"
+    if count == 1:
+        others = bool(found["against_leader"])
+        return f"it has the highest accuracy{within}" + (
+            f", and no other is shown to be within {margin}" if others else ""
+        )
+    if not found["decided_by"]:
+        return f"of {count} candidates{within} shown to be within {margin} of the most accurate none costs clearly less"
+    least = " and the ".join(LEAST[name] for name in found["decided_by"])
+    return f"of {count} candidates{within} shown to be within {margin} of the most accurate it is the {least}"
+
+
+def _margin(rule: Mapping[str, Any]) -> str:
+    return f"{100 * rule['margin']:g} points"
+
+
+def _figures(pick: Mapping[str, Any]) -> list[str]:
+    accuracy = pick["accuracy"]
+    low, high = percent(accuracy["low"]), percent(accuracy["high"])
+    costs = ", ".join(SHOWN[cost.name](value) for cost in COSTS if (value := cost.of(pick)) is not None)
+    return [f"{percent(accuracy['mean'])} of test are right (95 % interval {low} to {high}); {costs}."]
+
+
+def _standing(found: Mapping[str, Any], titles: Mapping[Key, str]) -> list[str]:
+    reasons = []
+    rule, leader = found["rule"], _key(found["leader"])
+    against = {_key(one): one for one in found["against_leader"]}
+    if _key(found) != leader:
+        own = against[_key(found)]
+        reasons.append(
+            f"It was {points(own['difference'])} points from {titles[leader]}; with {percent(rule['level'])} "
+            f"confidence it gives away no more than {max(0.0, -100 * own['lower_bound']):.1f} points. Where that is "
+            "too much, set recommend.margin lower or recommend.ties=most_accurate."
+        )
+    open_ones = [one for one in against.values() if not one["non_inferior"]]
+    needed = [one for one in open_ones if one["examples_needed"] is not None]
+    if len(found["contenders"]) == 1 and needed:
+        nearest = max(needed, key=lambda one: float(one["lower_bound"]))
+        reasons.append(
+            f"That {titles[_key(nearest)]} is within {_margin(rule)} of {titles[leader]} is not shown "
+            f"({points(nearest['difference'])} points seen, at worst {points(nearest['lower_bound'])}); if both are "
+            f"equally good, about {nearest['examples_needed']:,} test examples would show it in 4 of 5 runs."
+        )
+    if found["reads_one_text"]:
+        reasons.append(
+            "A candidate that never reads the first text is within the margin of the best: the labels can be guessed "
+            "from the second text, or the other candidates have learnt nothing more. Look at the data before shipping."
+        )
+    if found["below_majority"]:
+        names = _listed([titles[_key(one)] for one in found["below_majority"]])
+        reasons.append(f"Not better than the majority baseline, and so never recommended: {names}.")
+    return reasons
+
+
+def _limit(one: Mapping[str, Any]) -> str:
+    shown = SHOWN[COST_OF_LIMIT[one["limit"]]]
+    if one["value"] is None:
+        return f"{one['limit']} is set, and this was not measured"
+    return f"{shown(one['value'])}, where {one['limit']} allows {shown(one['most'])}"
+
+
+def _next(found: Mapping[str, Any], titles: Mapping[Key, str], by_key: Mapping[Key, Mapping[str, Any]]) -> str | None:
+    second = found["runner_up"]
+    if second is None:
+        return None
+    candidate = by_key[_key(second)]
+    costs = ", ".join(SHOWN[cost.name](value) for cost in COSTS if (value := cost.of(candidate)) is not None)
+    return f"{titles[_key(second)]} comes next: {points(second['difference'])} points ({second['verdict']}); {costs}."
+
+
+def _changes(found: Mapping[str, Any], titles: Mapping[Key, str]) -> tuple[str, ...]:
+    changes = [f"{_either(one['conditions'])}, it would be {titles[_key(one)]}." for one in found["changes"]]
+    if found["to_tell_leader"] is not None:
+        leader = titles[_key(found["leader"])]
+        changes.append(
+            f"If the difference to {leader} is real and as large as seen, about {found['to_tell_leader']:,} test "
+            "examples would show it in 4 of 5 runs."
+        )
+    return tuple(changes)
+
+
+def _either(conditions: Sequence[Mapping[str, Any]]) -> str:
+    words = []
+    for one in conditions:
+        if one["kind"] == "without_limit":
+            words.append(f"without the limit {one['cost']}")
+        elif one["kind"] == "cost_first":
+            words.append(f"if {one['cost'].replace('_', ' ')} counted first")
+        else:
+            words.append("if accuracy alone counted")
+    said = " or ".join(words)
+    return said[0].upper() + said[1:]
+
+
+def _rule(rule: Mapping[str, Any]) -> str:
+    limits = [f"{limit}={rule[limit]:g}" for limit in COST_OF_LIMIT if rule[limit] is not None]
+    within = f"Within {', '.join(limits)}: " if limits else ""
+    if rule["ties"] == "most_accurate":
+        said = "the highest mean accuracy of the candidates that beat the majority baseline."
+        return within + (said if within else said[0].upper() + said[1:])
+    order = ", then ".join(name.replace("_", " ") for name in rule["cheapest"])
+    said = (
+        f"among the candidates that beat the majority baseline and are shown ({percent(rule['level'])} confidence) to "
+        f"be within {_margin(rule)} of the most accurate of them, the cheapest by {order}; a cost decides where it is "
+        "at least 20 % higher."
+    )
+    return within + (said if within else said[0].upper() + said[1:])
+
+
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
