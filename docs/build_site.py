@@ -20,7 +20,7 @@ DOCS, STAGE = ROOT / "docs", ROOT / "build" / "docs"
 OTHERS = {
     name: Path("project") / name.lower()
     for name in ("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "CODE_OF_CONDUCT.md")
-} | {"examples/README.md": Path("examples/index.md")}
+} | {"examples/README.md": Path("examples/index.md"), "benchmarks/README.md": Path("benchmarks/index.md")}
 _LINK = re.compile(r"\]\((?!\w+:|#)([^)#\s]+)(#[^)\s]*)?\)")
 
 

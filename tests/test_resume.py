@@ -253,7 +253,7 @@ def test_nothing_in_a_checkpoint_is_a_pickle(plan, nli_task, tmp_path):
     size = int.from_bytes(file.read_bytes()[:8], "little")
     head = json.loads(file.read_bytes()[8 : 8 + size])
     assert json.loads(head["__metadata__"]["checkpoint"])["step"] == 6
-    assert {one["dtype"] for name, one in head.items() if name != "__metadata__"} <= {"F32", "U8", "I64"}
+    assert {one["dtype"] for name, one in head.items() if name != "__metadata__"} <= {"F32", "U8", "I64", "BOOL"}
 
 
 def test_a_disk_that_is_full_costs_the_checkpoint_and_not_the_training(plan, nli_task, tmp_path, monkeypatch):

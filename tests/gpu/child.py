@@ -67,7 +67,7 @@ def faults(place: Path) -> dict[str, Any]:
     losses = [[point.train_loss for point in curve if point.train_loss is not None] for curve in curves]
     method, broken = adapt(name, folder_of(name, place), changes=plain)
     return {
-        "events": result.events,
+        "events": [event.text for event in result.events],
         "losses": losses,
         "score_gap": float(abs(scores[0] - scores[1]).max()),
         "diverged": _diverges(method, broken, at=5),

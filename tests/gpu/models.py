@@ -15,6 +15,8 @@ def make_model(kind: str, place: Path) -> Path:
     folder = place / kind
     if folder.exists():
         return folder
+    if kind == "bert-nli":
+        return _with_nli_head(make_model("bert", place), folder)
     is_decoder = kind in DECODERS
     tokenizer = make_decoder_tokenizer(kind) if is_decoder else make_tokenizer(kind)
     with torch.random.fork_rng(devices=[]):
@@ -25,6 +27,19 @@ def make_model(kind: str, place: Path) -> Path:
             model = AutoModel.from_config(make_config(kind, len(tokenizer), tokenizer.pad_token_id))
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    return folder
+
+
+def _with_nli_head(plain: Path, folder: Path) -> Path:
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    names = dict(enumerate(("contradiction", "neutral", "entailment")))
+    numbers = {name: row for row, name in names.items()}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = AutoModelForSequenceClassification.from_pretrained(plain, id2label=names, label2id=numbers)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(plain).save_pretrained(folder)
     return folder
 
 

@@ -99,7 +99,7 @@ def test_a_trial_ends_and_its_classifier_is_loaded_from_the_folder(name, tiny_nl
     settings = {} if name == "knn" else {"calibration": "batch"}
     model = ModelSettings(head="auto" if name == "zero_shot_nli" else "new")
     plan = TrialPlan(name, build_method(name, settings), str(tiny_nli("bert")), 0, model, FP32)
-    record = run_trial(plan, task, nli_split, tmp_path / "trial", lambda *said: None)
+    record = run_trial(plan, task, nli_split, tmp_path / "trial")
     assert record.status == "complete", record.error
     expected = [[one.probabilities[label] for label in task.labels] for one in record.predictions]
     found = np.exp(logprobs(load_classifier(tmp_path / "trial"), nli_split.test))

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.conftest import NLI_LABELS
+from tests.observers import listener
 from tests.shipping.faults import FAULTS, cut, manifest_value
 
 from entailor import Predictor
@@ -166,7 +167,7 @@ def test_external_test_sets_belong_to_the_proof(finished_run, nli_split, tmp_pat
     for file in (twisted, str(tmp_path / "gone.csv")):  # as a run leaves them
         write_checked_json(trial / "external" / f"{Path(file).stem}.json", {"source": file})
     notes: list[str] = []
-    (report,) = export(trial, ["sklearn"], tmp_path / "out", ask=ask_here, note=notes.append)
+    (report,) = export(trial, ["sklearn"], tmp_path / "out", ask=ask_here, observer=listener(warn=notes.append))
     assert report.proof.passed
     (found,) = report.proof.external
     assert (found["name"], found["examples"], found["flips"]) == ("twisted", 18, 0)

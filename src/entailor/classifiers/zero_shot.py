@@ -13,6 +13,7 @@ from torch import Tensor
 
 from entailor.classifiers.base import PromptedClassifier
 from entailor.data.example import Example
+from entailor.models.device import send
 from entailor.runs.files import read_json, write_json
 from entailor.tasks import Task
 
@@ -51,7 +52,7 @@ class ZeroShotClassifier(PromptedClassifier):
 
     def unbiased(self, scores_BL: Tensor) -> Tensor:
         """Return logits_BL, float32: the scores without the bias."""
-        return scores_BL.float() - self.bias_L.to(scores_BL.device)
+        return scores_BL.float() - send(self.bias_L, scores_BL.device)
 
     def save(self, folder: Path) -> None:
         """Write the bias; there is nothing else to keep."""

@@ -45,7 +45,10 @@ def compare(
     model: Model = None,
     methods: Annotated[
         str | None,
-        typer.Option("--methods", help="Names with commas. Default: every one that ships but peft and in_context."),
+        typer.Option(
+            "--methods",
+            help="Names with commas. Default: baselines, linear_probe, p_tuning, prefix_tuning, lora, full_finetuning.",
+        ),
     ] = None,
     seeds: Annotated[int | None, typer.Option("--seeds", help="Trials of each method with randomness in it.")] = None,
     out: Out = None,

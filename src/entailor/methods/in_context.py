@@ -149,8 +149,8 @@ class InContextClassifier(TransformerClassifier, PromptedClassifier):
             self.shots = self._fixed(train) if method.demonstrations == "fixed" else self._drawn(train)
         if method.calibration in ("pmi", "contextual"):
             self.bias_L = self._prior()
-        if can_share(self.model.config, 0):
-            for way in WAYS:  # now, so that the record says what could not be tried
+        if can_share(self.model.config, 0):  # proven now, so that the record says what could not be tried
+            for way in WAYS if self.shots else WAYS[1:]:
                 self._is_exact(way)
         return self._what_was_chosen()
 
