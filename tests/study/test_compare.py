@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -197,7 +198,7 @@ def test_the_winner_can_be_loaded(finished_run: Comparison, nli_split):
     assert (record.model, record.name, record.seed) == (picked["model"], picked["method"], 0)
     classifier = load_classifier(finished_run.winner)
     logits_BL = classifier.logits(classifier.collate(classifier.encode(nli_split.test)))
-    said = [classifier.task.labels[index] for index in logits_BL.argmax(dim=1)]
+    said = [classifier.task.labels[index] for index in np.asarray(logits_BL).argmax(axis=1)]
     assert said == [row.predicted for row in record.predictions]
 
 
