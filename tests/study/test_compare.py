@@ -200,8 +200,8 @@ def test_the_winner_can_be_loaded(finished_run: Comparison, nli_split):
     record = RunRecord.read(finished_run.winner)
     assert (record.model, record.name, record.seed) == (picked["model"], picked["method"], 0)
     classifier = load_classifier(finished_run.winner)
-    logits_BL = np.asarray(classifier.logits(classifier.collate(classifier.encode(nli_split.test))))
-    said = [classifier.task.labels[index] for index in logits_BL.argmax(axis=1)]
+    logits_BL = classifier.logits(classifier.collate(classifier.encode(nli_split.test)))
+    said = [classifier.task.labels[index] for index in np.asarray(logits_BL).argmax(axis=1)]
     assert said == [row.predicted for row in record.predictions]
 
 
