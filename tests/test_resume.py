@@ -127,7 +127,15 @@ def test_lora_on_a_model_in_four_bits_goes_on_to_the_bit(kind, plan, nli_task, t
     assert learned(tmp_path / "broken") == learned(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("settings", [{}, {"eval_strategy": "epoch"}, {"num_train_epochs": 1.5}], ids=str)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"eval_strategy": "epoch"},
+        {"num_train_epochs": 1.5, "metric_for_best_model": "mcc", "class_weight": "balanced"},
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("step", [1, 5, LAST_STEP - 3, LAST_STEP])
 def test_any_step_will_do(settings, step, plan, nli_task, tmp_path):
     chosen = plan("lora", **settings)
