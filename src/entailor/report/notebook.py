@@ -36,7 +36,7 @@ def notebook_html(comparison: Mapping[str, Any], recommended: str, folder: RunFo
         .from_string(TEMPLATE)
         .render(
             sentence=comparison["sentence"],
-            headings=[heading.strip() for heading in tables.HEADINGS],
+            headings=[heading.strip() for heading in tables.headings(comparison)],
             lines=tables.cells(comparison),
             legend=tables.LEGEND,
             failures=tables.failures(comparison),

@@ -29,6 +29,7 @@ __all__ = [
     "decimal",
     "duration",
     "failures",
+    "headings",
     "interval",
     "mark",
     "memory",
@@ -68,7 +69,8 @@ LEGEND = (
 )
 
 
-def _headings(comparison: Mapping[str, Any]) -> tuple[str, ...]:
+def headings(comparison: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the heads of the columns; with one seed the first says what is compared."""
     first, *rest = HEADINGS
     return (f"{first} ({ONE_SEED})", *rest) if comparison.get("claims") == "classifiers" else HEADINGS
 
@@ -135,7 +137,7 @@ def comparison_table(comparison: Mapping[str, Any]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, title=Text(headline(comparison)), caption=caption, padding=(0, 1, 0, 0))
     table.title_justify = table.caption_justify = "left"
     table.show_edge = table.pad_edge = False
-    first, *others = _headings(comparison)
+    first, *others = headings(comparison)
     table.add_column(first, overflow="fold")
     for heading in others:
         table.add_column(heading, justify="right", no_wrap=heading != "group", overflow="fold")
@@ -155,7 +157,7 @@ def headline(comparison: Mapping[str, Any]) -> str:
 
 def plain_table(comparison: Mapping[str, Any]) -> str:
     """Return the candidates as lines of columns parted by two or more spaces, for logs and pipes."""
-    lines = align([_headings(comparison), *cells(comparison)], left={0}) if comparison["candidates"] else []
+    lines = align([headings(comparison), *cells(comparison)], left={0}) if comparison["candidates"] else []
     legend = [LEGEND] if comparison["candidates"] else []
     return "\n".join([*lines, *legend, *failures(comparison), *closing(comparison), headline(comparison)])
 

@@ -32,9 +32,6 @@ from entailor.study.test_access import AccessLog, choice_name, choice_of, log_te
 from entailor.study.trial import discard_leftovers, run_trial
 from entailor.study.trial_plan import TrialPlan
 
-HOW_FILES_ARE_READ = frozenset(
-    ("external", "label_names", "no_gold", "delimiter", "encoding", "max_bytes", "max_rows", "max_labels")
-)
 REPORT_SECONDS = 30  # while trials run the page is drawn again this often; comparison.json is right after each
 
 

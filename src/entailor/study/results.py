@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from entailor.errors import RunError
+from entailor.report.advice import advice
 from entailor.report.html import read_comparison
 from entailor.report.notebook import notebook_html
 from entailor.runs.documents import well_formed
@@ -125,12 +126,12 @@ class Comparison:
     @property
     def recommendation(self) -> RecommendationResult | None:
         """What to ship; None where no trial finished."""
-        found = self.summary["recommendation"]
-        if not found:
+        found, said = self.summary["recommendation"], advice(self.summary)
+        if said is None:
             return None
         wanted = found["model"], found["method"]
         candidate = next((one for one in self.candidates if (one.model, one.method) == wanted), None)
-        return RecommendationResult(candidate, found["sentence"], found)
+        return RecommendationResult(candidate, said.sentence, found)
 
     @property
     def winner(self) -> Path | None:
