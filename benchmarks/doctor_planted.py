@@ -18,7 +18,7 @@ import numpy as np
 from entailor.config.parts import ModelSettings
 from entailor.data.example import Example, Split
 from entailor.data.readers import read_examples
-from entailor.diagnostics.base import Diagnosis, Evidence, registered_checks
+from entailor.diagnostics.base import CheckInput, DoctorFinding, registered_checks
 from entailor.diagnostics.doctor import encoder_features
 from entailor.models.load import load_backbone, open_model
 from entailor.models.precision import PrecisionChoice
@@ -44,14 +44,14 @@ def main() -> None:
     marker(train, labels)
 
 
-def findings(name: str, evidence: Evidence) -> list[Diagnosis]:
+def findings(name: str, evidence: CheckInput) -> list[DoctorFinding]:
     """Run one check."""
     return list(registered_checks()[name][1](evidence).findings)
 
 
 def wrong_labels(train: tuple[Example, ...], labels: tuple[str, ...], model: str | None) -> None:
     """Make 5 % of the labels wrong, three times."""
-    evidence = Evidence(Split(train, (), ()), labels, is_pair=True)
+    evidence = CheckInput(Split(train, (), ()), labels, is_pair=True)
     if model:
         settings, task = ModelSettings(head="new"), Task(labels, is_pair=True)
         backbone = load_backbone(open_model(model, settings), task, settings, PrecisionChoice("fp32", ""), 0)
@@ -97,7 +97,7 @@ def leak(train: tuple[Example, ...], test: tuple[Example, ...], labels: tuple[st
             replace(row, id=f"leak-{row.id}", text=first(row.text), text_pair=second(row.text_pair or ""))
             for row in leaked
         )
-        evidence = Evidence(Split(train + made, (), test), labels, is_pair=True)
+        evidence = CheckInput(Split(train + made, (), test), labels, is_pair=True)
         near = {
             one
             for found in findings("near_duplicates", evidence)
@@ -138,7 +138,7 @@ def marker(train: tuple[Example, ...], labels: tuple[str, ...]) -> None:
         replace(row, text_pair=f"{row.text_pair} zyx") if row.label == labels[0] and rng.random() < 0.6 else row
         for row in train
     )
-    for found in findings("artefacts", Evidence(Split(marked, (), ()), labels, is_pair=True)):
+    for found in findings("artefacts", CheckInput(Split(marked, (), ()), labels, is_pair=True)):
         print(f"marker: {found.severity} {found.kind}: {found.message}")
 
 

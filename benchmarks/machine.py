@@ -28,7 +28,7 @@ from entailor.engine.batching import BatchLimit, training_batches
 from entailor.engine.meter import peak_memory_bytes, reset_peak_memory
 from entailor.engine.scorer import score, usual_batch_tokens
 from entailor.engine.trainer import single_steps
-from entailor.engine.training import Runtime, TrainingData
+from entailor.engine.training import LoopRuntime, TrainingData
 from entailor.errors import ConfigError
 from entailor.events import SILENT, Observer
 from entailor.methods import TrainedMethod, build_method
@@ -192,7 +192,7 @@ def measure_method(
     lengths, rng = [len(item) for item in inputs], np.random.default_rng(0)
     epochs = (training_batches(lengths, limit, rng, by_length=method.group_by_length) for _ in count())
     groups = ([batch] for epoch in epochs for batch in epoch)
-    steps = single_steps(classifier, method, data, Runtime(seed=0, autocast=autocast), groups)
+    steps = single_steps(classifier, method, data, LoopRuntime(seed=0, autocast=autocast), groups)
     taken: list[float] = []
     for spent in islice(steps, WARM_UP_STEPS, None):
         taken.append(spent)

@@ -132,7 +132,7 @@ class Contest:
         clock: dict[int, float] = {}
         method = self.method.model_copy(update={"logging_steps": 1} if not self.dropout else {"logging_steps": 10**6})
         data = loop.TrainingData(self.inputs, self.targets, self.inputs[:8], self.targets[:8])
-        runtime = loop.Runtime(0, observer=Observer(lambda event: clock.setdefault(event.data.done, now())))
+        runtime = loop.LoopRuntime(0, observer=Observer(lambda event: clock.setdefault(event.data.done, now())))
         planned = loop.training_batches
         loop.training_batches = lambda *args, **settings: batches  # type: ignore[assignment]
         try:

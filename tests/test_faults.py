@@ -29,7 +29,7 @@ from entailor.config.parts import ModelSettings
 from entailor.engine.memory import is_out_of_memory
 from entailor.engine.scorer import score
 from entailor.engine.trainer import train
-from entailor.engine.training import Runtime, TrainingData
+from entailor.engine.training import LoopRuntime, TrainingData
 from entailor.errors import DivergedError, RunError, TrainingError
 from entailor.methods import build_method
 from entailor.runs.files import write_json, write_text
@@ -219,7 +219,7 @@ ERRORS = [
 
 def run_toy(toy, **settings):
     data = TrainingData(*toy_data(32), *toy_data(12, seed=1))
-    return train(toy, ToyMethod(learning_rate=0.05, num_train_epochs=2, **settings), data, Runtime(0))
+    return train(toy, ToyMethod(learning_rate=0.05, num_train_epochs=2, **settings), data, LoopRuntime(0))
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)

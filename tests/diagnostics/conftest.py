@@ -10,10 +10,10 @@ import pytest
 from tests.nli_pairs.corpus import generate_pairs, generate_split
 
 from entailor.data.example import Example, Split
-from entailor.diagnostics.base import Diagnosis, Evidence, registered_checks
+from entailor.diagnostics.base import CheckInput, DoctorFinding, registered_checks
 
 LABELS = ("entailment", "neutral", "contradiction")
-Findings = dict[str, Diagnosis]
+Findings = dict[str, DoctorFinding]
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +36,7 @@ def findings_of() -> Callable[..., Findings]:
         split = rows if isinstance(rows, Split) else Split(tuple(rows), (), ())
         labels = tuple(dict.fromkeys(row.label or "" for row in split.train))
         ordered = LABELS if set(labels) == set(LABELS) else labels
-        evidence = Evidence(split, ordered, split.train[0].text_pair is not None, **more)  # type: ignore[arg-type]
+        evidence = CheckInput(split, ordered, split.train[0].text_pair is not None, **more)  # type: ignore[arg-type]
         return {found.kind: found for found in registered_checks()[name][1](evidence).findings}
 
     return run

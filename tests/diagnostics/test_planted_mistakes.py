@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from entailor.data.example import Example, Split
-from entailor.diagnostics.base import Diagnosis, EncoderFeatures
+from entailor.diagnostics.base import DoctorFinding, EncoderFeatures
 
 LABELS = ("entailment", "neutral", "contradiction")
-FindingsOf = Callable[..., dict[str, Diagnosis]]
+FindingsOf = Callable[..., dict[str, DoctorFinding]]
 
 
 def relabelled(rows: tuple[Example, ...], share: float) -> tuple[tuple[Example, ...], set[str]]:

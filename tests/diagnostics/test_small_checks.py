@@ -9,10 +9,10 @@ from tests.observers import listener
 
 from entailor.data.example import Example, Split
 from entailor.data.words import words_of
-from entailor.diagnostics.base import Diagnosis, Evidence, examine, registered_checks, shortened
+from entailor.diagnostics.base import CheckInput, DoctorFinding, examine, registered_checks, shortened
 from entailor.diagnostics.scripts import main_script, mixed_word
 
-FindingsOf = Callable[..., dict[str, Diagnosis]]
+FindingsOf = Callable[..., dict[str, DoctorFinding]]
 
 
 def singles(*rows: tuple[str, str], part: str = "train") -> tuple[Example, ...]:
@@ -27,7 +27,9 @@ def test_a_check_is_one_file_that_registers_itself():
 def test_few_rows_are_looked_at_as_far_as_they_go():
     told: list[str] = []
     split = Split(singles(("good text", "a"), ("bad text", "b")), (), ())
-    results = {one.name: one for one in examine(Evidence(split, ("a", "b"), is_pair=False), listener(note=told.append))}
+    results = {
+        one.name: one for one in examine(CheckInput(split, ("a", "b"), is_pair=False), listener(note=told.append))
+    }
     assert len(told) == len(results) == 8
     assert "at least 60" in (results["label_noise"].outcome.skipped or "")
     assert "at least 60" in (results["artefacts"].outcome.skipped or "")
@@ -130,7 +132,7 @@ def test_a_word_that_tells_the_label_is_no_warning_where_labels_are_about_words(
     findings = [
         one
         for one in registered_checks()["artefacts"][1](
-            Evidence(Split(singles(*rows), (), ()), ("human", "place"), False)
+            CheckInput(Split(singles(*rows), (), ()), ("human", "place"), False)
         ).findings
         if one.kind == "giveaway_word"
     ]

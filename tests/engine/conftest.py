@@ -11,7 +11,7 @@ from tests.observers import listener
 from torch import Tensor, nn
 
 from entailor.engine.trainer import train
-from entailor.engine.training import Runtime, TrainingData, TrainingResult
+from entailor.engine.training import LoopRuntime, TrainingData, TrainingResult
 from entailor.methods import Classifier, TrainedMethod
 from entailor.tasks import Task
 
@@ -88,7 +88,7 @@ class Session:
 
     def run(self, seed: int = 0, train_count: int = 32, validation_count: int = 12, **settings: Any) -> TrainingResult:
         data = TrainingData(*toy_data(train_count), *toy_data(validation_count, seed=1))
-        runtime = Runtime(seed, observer=listener(stage=lambda stage, *words: self.said.append(words)))
+        runtime = LoopRuntime(seed, observer=listener(stage=lambda stage, *words: self.said.append(words)))
         return train(self.toy, ToyMethod(**{"learning_rate": 0.05, **settings}), data, runtime)
 
 

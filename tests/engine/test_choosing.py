@@ -8,7 +8,7 @@ from tests.engine.conftest import ToyMethod, toy_data
 
 from entailor.engine.choosing import figure_of_choice, merit, weights_of_labels
 from entailor.engine.trainer import train
-from entailor.engine.training import Runtime, TrainingData
+from entailor.engine.training import LoopRuntime, TrainingData
 from entailor.methods import build_method
 
 
@@ -62,7 +62,7 @@ def test_the_chosen_metric_keeps_other_weights(metric, kept, monkeypatch, sessio
     items, targets = toy_data(8)  # two steps an epoch
     method = ToyMethod(num_train_epochs=2, per_device_train_batch_size=4, metric_for_best_model=metric)
     data = TrainingData(items, targets, toy_data(20)[0], gold)
-    result = train(session.toy, method, data, Runtime(0))
+    result = train(session.toy, method, data, LoopRuntime(0))
     assert result.best_step == kept
     figures = [point.validation_figure for point in result.curve if point.validation_accuracy is not None]
     assert (figures == [None, None]) == (metric == "accuracy")
@@ -73,5 +73,5 @@ def test_balanced_weights_let_a_rare_label_pull_as_hard(session):
     items = [replace(item, features=(0.0,) * 4) for item in toy_data(6)[0]]
     method = ToyMethod(num_train_epochs=1, per_device_train_batch_size=6, class_weight="balanced")
     data = TrainingData(items, np.array([0, 1, 0, 0, 1, 0]), items, np.array([0, 1, 0, 0, 1, 0]))
-    train(session.toy, method, data, Runtime(0))
+    train(session.toy, method, data, LoopRuntime(0))
     torch.testing.assert_close(session.toy.layer.bias.detach(), torch.zeros(2), atol=1e-6, rtol=0)

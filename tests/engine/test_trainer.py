@@ -12,7 +12,7 @@ from entailor.engine import batching, trainer
 from entailor.engine.batching import BatchLimit, training_batches
 from entailor.engine.scorer import score
 from entailor.engine.trainer import is_collapsed, train
-from entailor.engine.training import Runtime, TrainingData
+from entailor.engine.training import LoopRuntime, TrainingData
 from entailor.errors import TrainingError
 from entailor.methods import build_method
 
@@ -33,7 +33,7 @@ def teach_tiny(load_tiny, nli_task):
             classifier.encode(search_candidates),
             np.array(nli_task.targets(search_candidates)),
         )
-        return classifier, train(classifier, method, data, Runtime(seed, autocast))
+        return classifier, train(classifier, method, data, LoopRuntime(seed, autocast))
 
     return teach
 
@@ -140,7 +140,7 @@ def test_accumulation_averages_over_examples_not_over_batches():
                 "clip_grad_norm_",
                 lambda tensors, limit: (gradients.append([t.grad.clone() for t in tensors]), torch.tensor(1.0))[1],
             )
-            train(toy, method, data, Runtime(0))
+            train(toy, method, data, LoopRuntime(0))
     one, two = gradients
     for tensor, other in zip(one, two, strict=True):
         torch.testing.assert_close(tensor, other)
@@ -391,7 +391,7 @@ def test_a_large_batch_goes_through_in_parts_and_gives_the_same_weights(monkeypa
         monkeypatch.setattr(batching, "TRAINING_TOKENS", tokens)
         toy = Toy()
         data = TrainingData(*toy_data(32), *toy_data(12, seed=1))
-        train(toy, ToyMethod(learning_rate=0.05, num_train_epochs=3), data, Runtime(0))
+        train(toy, ToyMethod(learning_rate=0.05, num_train_epochs=3), data, LoopRuntime(0))
         toys.append(toy)
     whole, parted = toys
     torch.testing.assert_close(parted.layer.weight, whole.layer.weight, rtol=1e-5, atol=1e-7)
@@ -408,7 +408,7 @@ def test_where_padding_is_left_out_it_makes_no_parts(monkeypatch):
     data = TrainingData(*toy_data(32), *toy_data(12, seed=1))
     assert sum(item.length for item in data.train[:16]) <= 240 < 16 * max(item.length for item in data.train)
     toy = Toy()
-    train(toy, ToyMethod(num_train_epochs=1, group_by_length=False), data, Runtime(0))
+    train(toy, ToyMethod(num_train_epochs=1, group_by_length=False), data, LoopRuntime(0))
     assert max(map(len, toy.batches)) == 16
 
 

@@ -17,7 +17,7 @@ from entailor.classifiers.base import FittedClassifier, PromptedClassifier
 from entailor.config.parts import ModelSettings
 from entailor.engine.checkpoint import CheckpointStore, Saving
 from entailor.engine.scorer import collect_features, score
-from entailor.engine.training import Runtime, TrainingData
+from entailor.engine.training import LoopRuntime, TrainingData
 from entailor.methods import TrainedMethod, build_method, registered_methods
 from entailor.models.load import load_backbone
 from entailor.models.resolve.source import resolve_model
@@ -188,7 +188,7 @@ def learn(method: Any, classifier: Any, saving: Saving | None = None, autocast: 
 
     assert isinstance(method, TrainedMethod)
     data = TrainingData(train, np.array(targets), validation, np.array(validation_targets))
-    runtime = Runtime(0, autocast, scoring_batch_tokens=TOKENS, saving=saving)
+    runtime = LoopRuntime(0, autocast, scoring_batch_tokens=TOKENS, saving=saving)
     return trainer.train(classifier, method, data, runtime)
 
 

@@ -15,7 +15,7 @@ from entailor.classifiers.base import PromptedClassifier
 from entailor.data.example import Example
 from entailor.engine.scorer import collect_features, score
 from entailor.engine.trainer import train
-from entailor.engine.training import Runtime, TrainingData, TrainingResult
+from entailor.engine.training import LoopRuntime, TrainingData, TrainingResult
 from entailor.methods import Classifier, FittedClassifier, Method, TrainedMethod
 from entailor.models.load import quiet_libraries
 
@@ -51,7 +51,7 @@ def teach(
         return None
     assert isinstance(method, TrainedMethod)
     data = TrainingData(train_inputs, np.array(train_targets), validation_inputs, np.array(validation_targets))
-    return train(classifier, method, data, Runtime(seed))
+    return train(classifier, method, data, LoopRuntime(seed))
 
 
 @dataclass

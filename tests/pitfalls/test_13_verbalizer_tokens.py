@@ -8,7 +8,7 @@ from tests.conftest import NLI_LABELS
 
 from entailor.config.parts import PromptSettings
 from entailor.data.example import Example, Split
-from entailor.diagnostics.base import Evidence
+from entailor.diagnostics.base import CheckInput
 from entailor.diagnostics.tokens import label_tokens, token_checks
 from entailor.errors import ConfigError
 from entailor.methods import build_method
@@ -57,7 +57,7 @@ def test_ours_names_labels_that_begin_with_the_same_token(byte_level):
 
 def test_ours_calls_equal_tokens_an_error_and_a_prefix_a_warning(byte_level, load_tiny):
     encoder = load_tiny("bert").text_encoder  # lower-cases, so Yes and yes are one word to it
-    evidence = Evidence(Split((Example("a", "yes", None, "Yes"),), (), ()), ("Yes", "yes", "yes no"), is_pair=False)
+    evidence = CheckInput(Split((Example("a", "yes", None, "Yes"),), (), ()), ("Yes", "yes", "yes no"), is_pair=False)
     (names, _) = token_checks(encoder, "tiny", evidence)
     assert {one.kind: one.severity for one in names.outcome.findings} == {
         "same_label_tokens": "error",

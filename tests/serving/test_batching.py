@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 
 from entailor.data.example import Example
-from entailor.serving.batching import Batcher, BatchQueue, Call, ClosedError, Job, QueueFullError, Work, run_batch
+from entailor.serving.batching import (
+    Batcher,
+    BatchQueue,
+    Call,
+    ClosedError,
+    Job,
+    QueuedInput,
+    QueueFullError,
+    run_batch,
+)
 
 TEXT = "x" * 40  # 13 tokens by the estimate
 
@@ -30,7 +39,7 @@ class Echo:
 
 def works(lane, texts, arrived=0.0, call=None):
     call = call or Call(len(texts))
-    return [Work(lane, Job("m", Example("0", text)), call, place, arrived) for place, text in enumerate(texts)]
+    return [QueuedInput(lane, Job("m", Example("0", text)), call, place, arrived) for place, text in enumerate(texts)]
 
 
 def texts(batch):

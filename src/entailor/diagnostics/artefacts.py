@@ -15,7 +15,7 @@ from entailor.data.checks import Severity
 from entailor.data.example import Example
 from entailor.data.text_keys import normalised_keys
 from entailor.data.words import Integers, group_codes, ngrams, overlap_features, text_matrix, words_of
-from entailor.diagnostics.base import MOST_SHOWN, Diagnosis, Evidence, Outcome, check, shown
+from entailor.diagnostics.base import MOST_SHOWN, CheckInput, CheckOutcome, DoctorFinding, check, shown
 from entailor.diagnostics.cross_validation import FEWEST_ROWS, Held, held_out_accuracy, out_of_fold
 
 NAME = "artefacts"
@@ -49,26 +49,26 @@ class TellingWord:
 
 
 @check(NAME, "labels given away by one text alone, by word overlap, or by single words")
-def artefacts(evidence: Evidence) -> Outcome:
+def artefacts(evidence: CheckInput) -> CheckOutcome:
     """Cross-validate classifiers that see too little to understand, and look for words that go with a label."""
     places = evidence.fitted_rows()
     if len(places) < FEWEST_ROWS:
-        return Outcome(skipped=f"{len(places)} training examples, at least {FEWEST_ROWS} are needed")
+        return CheckOutcome(skipped=f"{len(places)} training examples, at least {FEWEST_ROWS} are needed")
     rows = [evidence.split.train[place] for place in places.tolist()]
     targets = evidence.targets(places.tolist())
     field = "text_pair" if evidence.is_pair else "text"
     telling = telling_words([getattr(row, field) or "" for row in rows], targets, evidence.labels)
-    findings: list[Diagnosis] = []
+    findings: list[DoctorFinding] = []
     facts: dict[str, object] = {}
     if evidence.is_pair:
         for kind, held in _shortcuts(rows, targets, evidence).items():
             facts[kind] = asdict(held)
             findings += _shortcut_finding(kind, held, telling if kind == "hypothesis_only" else ())
     findings += _giveaways(rows, field, telling, is_pair=evidence.is_pair)
-    return Outcome(tuple(findings), facts)
+    return CheckOutcome(tuple(findings), facts)
 
 
-def _shortcuts(rows: Sequence[Example], targets: Integers, evidence: Evidence) -> dict[str, Held]:
+def _shortcuts(rows: Sequence[Example], targets: Integers, evidence: CheckInput) -> dict[str, Held]:
     """Return the accuracy of each classifier that sees too little; one text stands in one fold only."""
     found = {}
     for kind, field in (("hypothesis_only", "text_pair"), ("premise_only", "text"), ("word_overlap", None)):
@@ -91,7 +91,7 @@ _SEES = {
 }
 
 
-def _shortcut_finding(kind: str, held: Held, telling: Sequence[TellingWord]) -> Iterator[Diagnosis]:
+def _shortcut_finding(kind: str, held: Held, telling: Sequence[TellingWord]) -> Iterator[DoctorFinding]:
     if not held.tells:
         return
     words = "; ".join(
@@ -109,12 +109,12 @@ def _shortcut_finding(kind: str, held: Held, telling: Sequence[TellingWord]) -> 
     )
     figures = {**asdict(held), "telling": [asdict(one) for one in telling]}
     severity: Severity = "warning" if held.low > held.majority + GAIN else "info"
-    yield Diagnosis(NAME, kind, severity, message, remedy, figures=figures)
+    yield DoctorFinding(NAME, kind, severity, message, remedy, figures=figures)
 
 
 def _giveaways(
     rows: Sequence[Example], field: str, telling: Sequence[TellingWord], *, is_pair: bool
-) -> Iterator[Diagnosis]:
+) -> Iterator[DoctorFinding]:
     """Find words that nearly always go with one label; of single texts they may well be what the label is about."""
     away = [one for one in telling if one.share >= PURE and one.coverage >= COMMON]
     for one in away:
@@ -128,7 +128,7 @@ def _giveaways(
         remedy = "Find out where it comes from; take it out of the texts, or balance it over the labels"
         if not is_pair:
             remedy = "Fine where the word is what the label is about; if it is not, take it out of the texts"
-        yield Diagnosis(
+        yield DoctorFinding(
             NAME,
             "giveaway_word",
             "warning" if is_pair or (one.share >= NEARLY_ALL and one.coverage >= HALF) else "info",

@@ -49,7 +49,7 @@ class ShownExample:
 
 
 @dataclass(frozen=True)
-class Diagnosis:
+class DoctorFinding:
     """One thing that was found.
 
     Attributes:
@@ -74,7 +74,7 @@ class Diagnosis:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CheckOutcome:
     """What a check gave.
 
     Attributes:
@@ -83,7 +83,7 @@ class Outcome:
         skipped: why the check could not look, or None.
     """
 
-    findings: tuple[Diagnosis, ...] = ()
+    findings: tuple[DoctorFinding, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
     skipped: str | None = None
 
@@ -94,7 +94,7 @@ class EncoderFeatures:
 
     Attributes:
         model: the model they come from.
-        values: in the order of `Evidence.fitted_rows`. Shape (N, F).
+        values: in the order of `CheckInput.fitted_rows`. Shape (N, F).
     """
 
     model: str
@@ -102,7 +102,7 @@ class EncoderFeatures:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class CheckInput:
     """What a check may look at.
 
     Attributes:
@@ -134,7 +134,7 @@ class Evidence:
         return np.array([codes[self.split.train[row].label] for row in rows], np.int64)
 
 
-Check = Callable[[Evidence], Outcome]
+Check = Callable[[CheckInput], CheckOutcome]
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ class CheckResult:
 
     name: str
     title: str
-    outcome: Outcome
+    outcome: CheckOutcome
 
 
 _CHECKS: dict[str, tuple[str, Check]] = {}
@@ -168,7 +168,7 @@ def registered_checks() -> dict[str, tuple[str, Check]]:
     return dict(sorted(_CHECKS.items()))
 
 
-def examine(evidence: Evidence, observer: Observer = SILENT) -> tuple[CheckResult, ...]:
+def examine(evidence: CheckInput, observer: Observer = SILENT) -> tuple[CheckResult, ...]:
     """Run every check.
 
     Args:

@@ -14,11 +14,11 @@ from entailor.config.parts import DataSettings, ModelSettings, PromptSettings
 from entailor.data.splits import LoadedData, load_data
 from entailor.diagnostics.base import (
     SEVERITIES,
+    CheckInput,
+    CheckOutcome,
     CheckResult,
-    Diagnosis,
+    DoctorFinding,
     EncoderFeatures,
-    Evidence,
-    Outcome,
     examine,
 )
 from entailor.errors import MethodError, ModelError, RunError
@@ -50,7 +50,7 @@ class DoctorReport:
     model: str | None = None
 
     @property
-    def findings(self) -> tuple[Diagnosis, ...]:
+    def findings(self) -> tuple[DoctorFinding, ...]:
         """Everything that was found, the gravest first."""
         every = [found for one in self.checks for found in one.outcome.findings]
         return tuple(sorted(every, key=lambda found: SEVERITIES.index(found.severity)))
@@ -127,13 +127,13 @@ def validate(
     settings = (model_settings or ModelSettings()).model_copy(update={"head": "new"})
     precision = PrecisionChoice("fp32", "the doctor computes in fp32")
     backbone = load_backbone(open_model(model, settings), task, settings, precision, seed=0)
-    evidence = Evidence(loaded.split, loaded.labels, loaded.is_pair, reading=loaded.reading)
+    evidence = CheckInput(loaded.split, loaded.labels, loaded.is_pair, reading=loaded.reading)
     tokens = token_checks(backbone.text_encoder, model, evidence)
     try:
         observer.note(f"reading the examples with {model}")
         features = encoder_features(backbone, model, task, evidence)
     except MethodError as error:
-        reason = CheckResult("encoder_features", "features of the model", Outcome(skipped=str(error)))
+        reason = CheckResult("encoder_features", "features of the model", CheckOutcome(skipped=str(error)))
         return DoctorReport((*examine(evidence, observer), *tokens, reason), loaded, model)
     seen = replace(evidence, encoder=features)
     return DoctorReport((*examine(seen, observer), *tokens), loaded, model)
@@ -141,7 +141,9 @@ def validate(
 
 def examine_data(data: LoadedData, observer: Observer = SILENT) -> DoctorReport:
     """Run every check that needs no model over data that were read."""
-    return DoctorReport(examine(Evidence(data.split, data.labels, data.is_pair, reading=data.reading), observer), data)
+    return DoctorReport(
+        examine(CheckInput(data.split, data.labels, data.is_pair, reading=data.reading), observer), data
+    )
 
 
 def examine_run(folder: RunFolder, data: LoadedData, observer: Observer) -> None:
@@ -156,7 +158,7 @@ def examine_run(folder: RunFolder, data: LoadedData, observer: Observer) -> None
             observer.note(f"{one.severity}: {one.message}. {one.remedy}")
 
 
-def encoder_features(backbone: Backbone, model: str, task: Task, evidence: Evidence) -> EncoderFeatures:
+def encoder_features(backbone: Backbone, model: str, task: Task, evidence: CheckInput) -> EncoderFeatures:
     """Return the features a linear probe reads of the training examples.
 
     Raises:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from entailor.data.checks import Severity
-from entailor.diagnostics.base import Diagnosis, Evidence, Outcome, check, listed
+from entailor.diagnostics.base import CheckInput, CheckOutcome, DoctorFinding, check, listed
 
 NAME = "imbalance"
 FEW_ROWS = 20  # fewer rows of a label teach little and make its test figures guesses
@@ -18,15 +18,15 @@ SURE = 0.001  # p-value below which a shift is no chance
 
 
 @check(NAME, "labels that are rare, or in other proportions in validation and test")
-def imbalance(evidence: Evidence) -> Outcome:
+def imbalance(evidence: CheckInput) -> CheckOutcome:
     """Compare counts of labels within train and across parts."""
     found = {part: Counter(row.label for row in rows) for part, rows in evidence.split.parts() if rows}
     counts = {part: {label: some[label] for label in evidence.labels} for part, some in found.items()}
     findings = (*_within(counts["train"]), *_across(counts))
-    return Outcome(findings, {"labels": counts})
+    return CheckOutcome(findings, {"labels": counts})
 
 
-def _within(counts: dict[str, int]) -> Iterator[Diagnosis]:
+def _within(counts: dict[str, int]) -> Iterator[DoctorFinding]:
     most, least = max(counts, key=counts.__getitem__), min(counts, key=counts.__getitem__)
     ratio = counts[most] / max(1, counts[least])
     if ratio >= RATIO_INFO:
@@ -36,15 +36,15 @@ def _within(counts: dict[str, int]) -> Iterator[Diagnosis]:
         )
         remedy = "Read macro F1 and MCC beside accuracy: naming the most frequent label alone already scores well"
         severity: Severity = "warning" if ratio >= RATIO_WARNING else "info"
-        yield Diagnosis(NAME, "imbalance", severity, message, remedy, figures={"ratio": ratio})
+        yield DoctorFinding(NAME, "imbalance", severity, message, remedy, figures={"ratio": ratio})
     rare = [label for label, count in counts.items() if count < FEW_ROWS]
     if rare:
         message = f"fewer than {FEW_ROWS} examples of train have the label {listed(rare)}"
         remedy = "Label more of them, or merge the label into another with data.label_names"
-        yield Diagnosis(NAME, "rare_labels", "warning", message, remedy, figures={"labels": rare})
+        yield DoctorFinding(NAME, "rare_labels", "warning", message, remedy, figures={"labels": rare})
 
 
-def _across(counts: dict[str, dict[str, int]]) -> Iterator[Diagnosis]:
+def _across(counts: dict[str, dict[str, int]]) -> Iterator[DoctorFinding]:
     from scipy.stats import chi2_contingency
 
     train = np.array(list(counts["train"].values()))
@@ -66,7 +66,7 @@ def _across(counts: dict[str, dict[str, int]]) -> Iterator[Diagnosis]:
             )
             remedy = "Draw both from the same source, or read the figures of each label instead of accuracy"
             figures = {"part": part, "distance": distance, "p_value": p_value}
-            yield Diagnosis(NAME, "label_shift", "warning", message, remedy, figures=figures)
+            yield DoctorFinding(NAME, "label_shift", "warning", message, remedy, figures=figures)
 
 
 def _part(counts: dict[str, dict[str, int]], part: str, label: str) -> float:

@@ -10,19 +10,19 @@ from itertools import takewhile
 
 from entailor.config.plain import share
 from entailor.data.words import words_of
-from entailor.diagnostics.base import MOST_SHOWN, Diagnosis, Evidence, Outcome, check, listed, shown
+from entailor.diagnostics.base import MOST_SHOWN, CheckInput, CheckOutcome, DoctorFinding, check, listed, shown
 
 NAME = "label_names"
 FEWEST_ROWS, MOSTLY = 10, 0.9
 
 
 @check(NAME, "label names that begin alike, or stand in the texts they label")
-def label_names(evidence: Evidence) -> Outcome:
+def label_names(evidence: CheckInput) -> CheckOutcome:
     """Look at the names themselves, and for them in the texts."""
-    return Outcome((*_prefixes(evidence.labels), *_in_texts(evidence)))
+    return CheckOutcome((*_prefixes(evidence.labels), *_in_texts(evidence)))
 
 
-def _prefixes(labels: tuple[str, ...]) -> Iterator[Diagnosis]:
+def _prefixes(labels: tuple[str, ...]) -> Iterator[DoctorFinding]:
     plain = {label: label.strip().casefold() for label in labels}
     ordered = sorted(labels, key=plain.__getitem__)  # what begins alike stands side by side
     pairs = [
@@ -36,12 +36,12 @@ def _prefixes(labels: tuple[str, ...]) -> Iterator[Diagnosis]:
         remedy = (
             "Give the answers other words where a language model writes or scores them; other methods are not concerned"
         )
-        yield Diagnosis(
+        yield DoctorFinding(
             NAME, "prefix_names", "info", message, remedy, figures={"pairs": [list(pair) for pair in pairs]}
         )
 
 
-def _in_texts(evidence: Evidence) -> Iterator[Diagnosis]:
+def _in_texts(evidence: CheckInput) -> Iterator[DoctorFinding]:
     """Find labels whose own name stands in their examples and in hardly any other: the answer is in the question."""
     rows = evidence.split.train
     spaced = [f" {' '.join(words_of(f'{row.text} {row.text_pair or str()}'))} " for row in rows]
@@ -53,4 +53,4 @@ def _in_texts(evidence: Evidence) -> Iterator[Diagnosis]:
             message = f"the word {label!r} stands in {share(len(has), len(rows))} of train, {own:,} of them labelled so"
             remedy = "Look whether the label was written into the texts; if so, take it out"
             some = tuple(shown("train", row) for row in has[:MOST_SHOWN])
-            yield Diagnosis(NAME, "label_in_text", "warning", message, remedy, some, tuple(row.id for row in has))
+            yield DoctorFinding(NAME, "label_in_text", "warning", message, remedy, some, tuple(row.id for row in has))

@@ -17,7 +17,7 @@ from entailor.config.plain import share
 from entailor.data.example import Example
 from entailor.data.text_keys import normalised_keys
 from entailor.data.words import Floats, Integers, group_codes, overlap_features, text_matrix
-from entailor.diagnostics.base import MOST_SHOWN, Diagnosis, Evidence, Outcome, check, shown
+from entailor.diagnostics.base import MOST_SHOWN, CheckInput, CheckOutcome, DoctorFinding, check, shown
 from entailor.diagnostics.cross_validation import FEWEST_ROWS, held_out_accuracy, out_of_fold
 
 NAME = "label_noise"
@@ -28,11 +28,11 @@ STRENGTH_WORDS, STRENGTH_ENCODER, STRENGTH_WEIGHTS = 1.0, 0.0003, 1.0
 
 
 @check(NAME, "labels that look wrong")
-def label_noise(evidence: Evidence) -> Outcome:
+def label_noise(evidence: CheckInput) -> CheckOutcome:
     """Rank training examples by how little their label agrees with out-of-fold predictions."""
     places = evidence.fitted_rows()
     if len(places) < FEWEST_ROWS:
-        return Outcome(skipped=f"{len(places)} training examples, at least {FEWEST_ROWS} are needed")
+        return CheckOutcome(skipped=f"{len(places)} training examples, at least {FEWEST_ROWS} are needed")
     rows = [evidence.split.train[place] for place in places.tolist()]
     targets = evidence.targets(places.tolist())
     groups = group_codes(normalised_keys([row.text for row in rows]))
@@ -43,7 +43,7 @@ def label_noise(evidence: Evidence) -> Outcome:
     power = _power(fit, targets, evidence.seed)
     facts = {"accuracy": held.accuracy, "majority": held.majority, "features": fit.words, **power}
     if not len(candidates):
-        return Outcome((), facts)
+        return CheckOutcome((), facts)
     telling = held.tells and power["times_chance"] >= WORTH_READING
     message = (
         f"{share(len(candidates), len(rows))} of train have a label that held-out predictions from {fit.words} speak "
@@ -62,7 +62,7 @@ def label_noise(evidence: Evidence) -> Outcome:
         f"({100 * probabilities[at].max():.0f} %, the label given {100 * probabilities[at, targets[at]]:.0f} %)"
         for at in candidates[:MOST_SHOWN]
     ]
-    found = Diagnosis(
+    found = DoctorFinding(
         NAME,
         "label_noise",
         "warning" if telling else "info",
@@ -72,7 +72,7 @@ def label_noise(evidence: Evidence) -> Outcome:
         tuple(rows[at].id for at in candidates),
         facts,
     )
-    return Outcome((found,), facts)
+    return CheckOutcome((found,), facts)
 
 
 def noise_candidates(targets: Integers, probabilities: Floats) -> list[int]:
@@ -102,7 +102,7 @@ def _most(num_rows: int) -> int:
 class _Fit:
     """Features made once, fitted to labels as often as wanted: words, and a model's features beside them."""
 
-    def __init__(self, evidence: Evidence, places: Integers, groups: Integers) -> None:
+    def __init__(self, evidence: CheckInput, places: Integers, groups: Integers) -> None:
         self.groups, self.num_labels, self.seed = groups, len(evidence.labels), evidence.seed
         rows = [evidence.split.train[place] for place in places.tolist()]
         words = _word_features(rows, is_pair=evidence.is_pair)

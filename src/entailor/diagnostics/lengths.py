@@ -10,7 +10,7 @@ import numpy as np
 from entailor.config.plain import share
 from entailor.data.example import Example
 from entailor.data.words import Integers, words_of
-from entailor.diagnostics.base import MOST_SHOWN, Diagnosis, Evidence, Outcome, check, shown
+from entailor.diagnostics.base import MOST_SHOWN, CheckInput, CheckOutcome, DoctorFinding, check, shown
 
 NAME = "lengths"
 FIELDS = {"text": "first text", "text_pair": "second text"}
@@ -20,16 +20,16 @@ SHIFT = 1.5  # ratio of two parts' median lengths
 
 
 @check(NAME, "texts of unusual length, and parts of different length")
-def lengths(evidence: Evidence) -> Outcome:
+def lengths(evidence: CheckInput) -> CheckOutcome:
     """Count words; find texts far longer than the rest and parts whose texts are longer or shorter than train's."""
-    findings: list[Diagnosis] = []
+    findings: list[DoctorFinding] = []
     facts: dict[str, Any] = {}
     for field in FIELDS if evidence.is_pair else ("text",):
         counts = {part: _word_counts(rows, field) for part, rows in evidence.split.parts() if rows}
         facts[field] = {part: _quantiles(some) for part, some in counts.items()}
         findings += _outliers(evidence, field, counts["train"])
         findings += _shifts(field, counts)
-    return Outcome(tuple(findings), facts)
+    return CheckOutcome(tuple(findings), facts)
 
 
 def _word_counts(rows: Sequence[Example], field: str) -> Integers:
@@ -41,7 +41,7 @@ def _quantiles(counts: Integers) -> dict[str, int]:
     return {"p5": int(low), "median": int(middle), "p95": int(high), "longest": int(counts.max())}
 
 
-def _outliers(evidence: Evidence, field: str, counts: Integers) -> Iterator[Diagnosis]:
+def _outliers(evidence: CheckInput, field: str, counts: Integers) -> Iterator[DoctorFinding]:
     limit = max(FAR * float(np.quantile(counts, 0.95)), FEWEST_WORDS_FAR)
     far = np.flatnonzero(counts > limit)
     if len(far):
@@ -51,10 +51,10 @@ def _outliers(evidence: Evidence, field: str, counts: Integers) -> Iterator[Diag
         remedy = "Look whether several examples ran into one (a quote that is never closed), and cut what is not needed"
         some = tuple(shown("train", rows[at], f"{counts[at]:,} words") for at in far[:MOST_SHOWN].tolist())
         ids = tuple(rows[at].id for at in far.tolist())
-        yield Diagnosis(NAME, "long_texts", "info", message, remedy, some, ids)
+        yield DoctorFinding(NAME, "long_texts", "info", message, remedy, some, ids)
 
 
-def _shifts(field: str, counts: dict[str, Integers]) -> Iterator[Diagnosis]:
+def _shifts(field: str, counts: dict[str, Integers]) -> Iterator[DoctorFinding]:
     usual = max(1.0, float(np.median(counts["train"])))
     for part in ("validation", "test"):
         if part not in counts:
@@ -63,4 +63,4 @@ def _shifts(field: str, counts: dict[str, Integers]) -> Iterator[Diagnosis]:
         if max(there / usual, usual / there) >= SHIFT:
             message = f"half of the {FIELDS[field]}s of {part} have at most {there:.0f} words, of train {usual:.0f}"
             remedy = f"Expect {part} to differ in kind from train; draw both from one source where you can"
-            yield Diagnosis(NAME, "length_shift", "info", message, remedy, figures={"train": usual, part: there})
+            yield DoctorFinding(NAME, "length_shift", "info", message, remedy, figures={"train": usual, part: there})

@@ -16,7 +16,7 @@ from entailor.data.checks import FEW_SHARED_PREMISES, Severity
 from entailor.data.example import Example
 from entailor.data.text_keys import Keys, normalised, text_keys
 from entailor.data.words import Floats, Integers
-from entailor.diagnostics.base import MOST_SHOWN, Diagnosis, Evidence, Outcome, ShownExample, check, shown
+from entailor.diagnostics.base import MOST_SHOWN, CheckInput, CheckOutcome, DoctorFinding, ShownExample, check, shown
 from entailor.diagnostics.min_hash import candidate_pairs, likeness, signatures
 
 NAME = "near_duplicates"
@@ -36,7 +36,7 @@ class _Rows:
 
 
 @check(NAME, "examples and premises that nearly repeat another, within train and across parts")
-def near_duplicates(evidence: Evidence) -> Outcome:
+def near_duplicates(evidence: CheckInput) -> CheckOutcome:
     """Find pairs of examples whose texts are alike, each with its counterpart."""
     parts, sampled = _looked_at(evidence)
     rows = tuple(row for _, some in parts for row in some)
@@ -59,10 +59,10 @@ def near_duplicates(evidence: Evidence) -> Outcome:
         findings = tuple(
             replace(one, message=f"{one.message} (in a sample of {len(rows):,} examples)") for one in findings
         )
-    return Outcome(findings)
+    return CheckOutcome(findings)
 
 
-def _looked_at(evidence: Evidence) -> tuple[list[tuple[str, Sequence[Example]]], bool]:
+def _looked_at(evidence: CheckInput) -> tuple[list[tuple[str, Sequence[Example]]], bool]:
     """Return the parts, or samples of them where all examples together are too many; and whether these are samples."""
     parts = list(evidence.split.parts())
     if sum(len(rows) for _, rows in parts) <= MOST_ROWS:
@@ -78,7 +78,7 @@ def _looked_at(evidence: Evidence) -> tuple[list[tuple[str, Sequence[Example]]],
     return sampled[::-1], True
 
 
-def _row_findings(every: _Rows, pairs: Integers, alike: Floats) -> Iterator[Diagnosis]:
+def _row_findings(every: _Rows, pairs: Integers, alike: Floats) -> Iterator[DoctorFinding]:
     one, other = pairs.T
     near = (alike >= ALIKE) & (every.row_keys[one] != every.row_keys[other])
     same_label = np.array([every.rows[a].label == every.rows[b].label for a, b in pairs.tolist()], bool)
@@ -89,7 +89,9 @@ def _row_findings(every: _Rows, pairs: Integers, alike: Floats) -> Iterator[Diag
                 yield _row_finding(every, pairs[chosen], alike[chosen], (first, second), agrees=agrees)
 
 
-def _row_finding(every: _Rows, pairs: Integers, alike: Floats, parts: tuple[int, int], *, agrees: bool) -> Diagnosis:
+def _row_finding(
+    every: _Rows, pairs: Integers, alike: Floats, parts: tuple[int, int], *, agrees: bool
+) -> DoctorFinding:
     first, second = (every.names[part] for part in parts)
     others = _best_first(pairs[:, 1], alike)
     counted = share(len(others), int((every.parts == parts[1]).sum()))
@@ -104,7 +106,7 @@ def _row_finding(every: _Rows, pairs: Integers, alike: Floats, parts: tuple[int,
             else "Fine where pairs were written to differ in one word; else read them: one label may be wrong"
         )
         kind = "near_duplicates_within" if agrees else "near_duplicates_other_label"
-        return Diagnosis(NAME, kind, "info", message, remedy, rows, ids, {"pairs": len(pairs)})
+        return DoctorFinding(NAME, kind, "info", message, remedy, rows, ids, {"pairs": len(pairs)})
     message = f"{counted} of {second} nearly repeat an example of {first}, under {label}"
     if agrees:
         message += f": scores on {second} come out too high"
@@ -116,10 +118,10 @@ def _row_finding(every: _Rows, pairs: Integers, alike: Floats, parts: tuple[int,
     )
     figures = {"pairs": len(pairs), f"{first}_ids": list(trained)}
     kind = f"near_duplicates_{first}_{second}" + ("" if agrees else "_other_label")
-    return Diagnosis(NAME, kind, "warning" if agrees else "info", message, remedy, rows, ids, figures)
+    return DoctorFinding(NAME, kind, "warning" if agrees else "info", message, remedy, rows, ids, figures)
 
 
-def _premise_findings(every: _Rows, pairs: Integers, alike: Floats) -> Iterator[Diagnosis]:
+def _premise_findings(every: _Rows, pairs: Integers, alike: Floats) -> Iterator[DoctorFinding]:
     one, other = pairs.T
     near = (alike >= ALIKE) & (every.premise_keys[one] != every.premise_keys[other])
     for first, second in ((0, 2), (0, 1), (1, 2)):
@@ -134,7 +136,7 @@ def _premise_findings(every: _Rows, pairs: Integers, alike: Floats) -> Iterator[
         severity: Severity = "warning" if len(others) / total > FEW_SHARED_PREMISES else "info"
         rows = _shown_pairs(every, pairs[here], alike[here])
         ids = tuple(every.rows[place].id for place in others)
-        yield Diagnosis(NAME, f"near_premises_{names[0]}_{names[1]}", severity, message, remedy, rows, ids)
+        yield DoctorFinding(NAME, f"near_premises_{names[0]}_{names[1]}", severity, message, remedy, rows, ids)
 
 
 def _best_first(places: Integers, alike: Floats) -> list[int]:

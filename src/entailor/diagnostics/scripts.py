@@ -16,7 +16,7 @@ from functools import cache
 from entailor.config.plain import share
 from entailor.data.checks import Severity
 from entailor.data.example import Example
-from entailor.diagnostics.base import MOST_SHOWN, Diagnosis, Evidence, Outcome, check, shown
+from entailor.diagnostics.base import MOST_SHOWN, CheckInput, CheckOutcome, DoctorFinding, check, shown
 
 NAME = "scripts"
 TOGETHER = {"CJK": "Japanese or Chinese", "HIRAGANA": "Japanese or Chinese", "KATAKANA": "Japanese or Chinese"}
@@ -31,7 +31,7 @@ WORDS = re.compile(r"[^\W\d_]{2,}")
 
 
 @check(NAME, "other scripts than usual, words of mixed scripts, broken characters, markup")
-def scripts(evidence: Evidence) -> Outcome:
+def scripts(evidence: CheckInput) -> CheckOutcome:
     """Count letters by script and find examples that are unlike the rest."""
     places = [(part, row) for part, rows in evidence.split.parts() for row in rows]
     texts = [f"{row.text} {row.text_pair or ''}" for _, row in places]
@@ -58,7 +58,7 @@ def scripts(evidence: Evidence) -> Outcome:
         *_matching(places, texts, MARKUP.search, "markup", "have HTML entities or tags",
                    "Take them out, unless texts to come will have them too"),
     ]  # fmt: skip
-    return Outcome(tuple(findings), {"scripts": dict(counts.most_common())})
+    return CheckOutcome(tuple(findings), {"scripts": dict(counts.most_common())})
 
 
 def main_script(text: str) -> str:
@@ -93,7 +93,7 @@ def _script(character: str) -> str:
     return TOGETHER.get(first, first.capitalize())
 
 
-def _pair_scripts(places: Sequence[tuple[str, Example]]) -> Iterator[Diagnosis]:
+def _pair_scripts(places: Sequence[tuple[str, Example]]) -> Iterator[DoctorFinding]:
     def differ(row: Example) -> bool:
         if row.text_pair is None or (row.text.isascii() and row.text_pair.isascii()):
             return False
@@ -116,7 +116,7 @@ def _matching(
     kind: str,
     what: str,
     remedy: str,
-) -> Iterator[Diagnosis]:
+) -> Iterator[DoctorFinding]:
     matches = [search(text) for text in texts]
     yield from _found(
         places, [match is not None for match in matches], kind, what, remedy, lambda at: repr(_text_of(matches[at]))
@@ -134,10 +134,10 @@ def _found(
     what: str,
     remedy: str,
     note: Callable[[int], str] = lambda at: "",
-) -> Iterator[Diagnosis]:
+) -> Iterator[DoctorFinding]:
     hits = [at for at, hit in enumerate(mask) if hit]
     if hits:
         severity: Severity = "warning" if len(hits) / len(mask) > MANY else "info"
         rows = tuple(shown(*places[at], note(at)) for at in hits[:MOST_SHOWN])
         ids = tuple(places[at][1].id for at in hits)
-        yield Diagnosis(NAME, kind, severity, f"{share(len(hits), len(mask))} {what}", remedy, rows, ids)
+        yield DoctorFinding(NAME, kind, severity, f"{share(len(hits), len(mask))} {what}", remedy, rows, ids)

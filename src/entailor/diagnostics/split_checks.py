@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from entailor.data.checks import Located, locate_findings
-from entailor.diagnostics.base import MOST_SHOWN, Diagnosis, Evidence, Outcome, check, shown
+from entailor.diagnostics.base import MOST_SHOWN, CheckInput, CheckOutcome, DoctorFinding, check, shown
 
 NAME = "repeated_rows"
 
 
 @check(NAME, "the same text twice, in one part or in two; contradicting labels; empty texts")
-def split_checks(evidence: Evidence) -> Outcome:
+def split_checks(evidence: CheckInput) -> CheckOutcome:
     """Run `check_split` and show the examples its findings name."""
     parts = dict(evidence.split.parts())
     findings = []
@@ -17,5 +17,5 @@ def split_checks(evidence: Evidence) -> Outcome:
         found, rows = one.finding, [parts[one.part][place] for place in one.places]
         some = tuple(shown(one.part, row) for row in rows[:MOST_SHOWN])
         ids = tuple(row.id for row in rows)
-        findings.append(Diagnosis(NAME, found.kind, found.severity, found.message, found.remedy, some, ids))
-    return Outcome(tuple(findings))
+        findings.append(DoctorFinding(NAME, found.kind, found.severity, found.message, found.remedy, some, ids))
+    return CheckOutcome(tuple(findings))

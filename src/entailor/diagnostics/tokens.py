@@ -13,7 +13,7 @@ import numpy as np
 
 from entailor.config.plain import share
 from entailor.data.checks import Severity
-from entailor.diagnostics.base import MOST_SHOWN, CheckResult, Diagnosis, Evidence, Outcome, shown
+from entailor.diagnostics.base import MOST_SHOWN, CheckInput, CheckOutcome, CheckResult, DoctorFinding, shown
 from entailor.models.prompts import PromptEncoder
 from entailor.models.tokenizer import TextEncoder
 
@@ -21,7 +21,7 @@ TRUNCATION, COLLISIONS = "truncation", "label_tokens"
 MANY = 0.05
 
 
-def token_checks(encoder: TextEncoder | PromptEncoder, model: str, evidence: Evidence) -> tuple[CheckResult, ...]:
+def token_checks(encoder: TextEncoder | PromptEncoder, model: str, evidence: CheckInput) -> tuple[CheckResult, ...]:
     """Run both checks with the tokenizer of a model."""
     return (
         CheckResult(COLLISIONS, "label names that share their tokens", label_tokens(encoder, model, evidence.labels)),
@@ -29,7 +29,7 @@ def token_checks(encoder: TextEncoder | PromptEncoder, model: str, evidence: Evi
     )
 
 
-def truncation(encoder: TextEncoder | PromptEncoder, model: str, evidence: Evidence) -> Outcome:
+def truncation(encoder: TextEncoder | PromptEncoder, model: str, evidence: CheckInput) -> CheckOutcome:
     """Count tokens, and the examples that are longer than the model takes (windows are not cut)."""
     facts: dict[str, Any] = {"model": model, "max_length": encoder.max_length}
     findings = []
@@ -52,11 +52,13 @@ def truncation(encoder: TextEncoder | PromptEncoder, model: str, evidence: Evide
             severity: Severity = "warning" if len(cut) / len(rows) > MANY else "info"
             some = tuple(shown(part, rows[at]) for at in cut[:MOST_SHOWN])
             ids = tuple(rows[at].id for at in cut)
-            findings.append(Diagnosis(TRUNCATION, "truncated", severity, message, remedy, some, ids, {"part": part}))
-    return Outcome(tuple(findings), facts)
+            findings.append(
+                DoctorFinding(TRUNCATION, "truncated", severity, message, remedy, some, ids, {"part": part})
+            )
+    return CheckOutcome(tuple(findings), facts)
 
 
-def label_tokens(encoder: TextEncoder | PromptEncoder, model: str, labels: tuple[str, ...]) -> Outcome:
+def label_tokens(encoder: TextEncoder | PromptEncoder, model: str, labels: tuple[str, ...]) -> CheckOutcome:
     """Tokenise label words as they stand behind a space, and find those that do not differ significantly at once.
 
     Words are those of the template for decoders, the label names for encoders.
@@ -69,11 +71,11 @@ def label_tokens(encoder: TextEncoder | PromptEncoder, model: str, labels: tuple
     if lost:
         message = f"the vocabulary of {model} lacks words of the labels {', '.join(map(repr, lost))}"
         remedy = "Name them with ordinary words (data.label_names) where the names themselves are read or scored"
-        findings.append(Diagnosis(COLLISIONS, "unknown_label_tokens", "warning", message, remedy))
-    return Outcome(tuple(findings), {"model": model, "tokens": tokens})
+        findings.append(DoctorFinding(COLLISIONS, "unknown_label_tokens", "warning", message, remedy))
+    return CheckOutcome(tuple(findings), {"model": model, "tokens": tokens})
 
 
-def _collisions(tokens: dict[str, list[int]], model: str) -> Iterator[Diagnosis]:
+def _collisions(tokens: dict[str, list[int]], model: str) -> Iterator[DoctorFinding]:
     remedy = (
         "Give them other words in the verbalizer, or other names with data.label_names; classifiers with a head of "
         "their own are not concerned"
@@ -84,13 +86,13 @@ def _collisions(tokens: dict[str, list[int]], model: str) -> Iterator[Diagnosis]
         figures = {"labels": [one, other], "tokens": [first, second]}
         if first == second:
             message = f"{one!r} and {other!r} are the same tokens to {model}: no score can distinguish them"
-            yield Diagnosis(COLLISIONS, "same_label_tokens", "error", message, remedy, figures=figures)
+            yield DoctorFinding(COLLISIONS, "same_label_tokens", "error", message, remedy, figures=figures)
         elif first == second[: len(first)] or second == first[: len(second)]:
             message = (
                 f"the tokens of one of {one!r} and {other!r} begin the other's: the shorter one always scores higher"
             )
-            yield Diagnosis(COLLISIONS, "prefix_label_tokens", "warning", message, remedy, figures=figures)
+            yield DoctorFinding(COLLISIONS, "prefix_label_tokens", "warning", message, remedy, figures=figures)
         elif first[0] == second[0]:
             message = f"{one!r} and {other!r} begin with the same token: scored by the first alone they are the same"
             note = "Entailor scores all tokens of a label; other tools may read the first alone"
-            yield Diagnosis(COLLISIONS, "same_first_token", "info", message, note, figures=figures)
+            yield DoctorFinding(COLLISIONS, "same_first_token", "info", message, note, figures=figures)

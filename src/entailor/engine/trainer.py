@@ -25,7 +25,7 @@ from entailor.engine.memory import is_out_of_memory
 from entailor.engine.optimizer import build_optimizer, build_schedule, skips_when_told
 from entailor.engine.scorer import score
 from entailor.engine.stopping import Stopped
-from entailor.engine.training import Runtime, TrainingData, TrainingResult, seed_everything
+from entailor.engine.training import LoopRuntime, TrainingData, TrainingResult, seed_everything
 from entailor.engine.training_state import capture, restore
 from entailor.errors import DivergedError, TrainingError
 from entailor.events import Event
@@ -41,7 +41,7 @@ COLLAPSE_SHARE = 0.98
 GRADIENT_STEPS = 4
 
 
-def train(classifier: Classifier, method: TrainedMethod, data: TrainingData, runtime: Runtime) -> TrainingResult:
+def train(classifier: Classifier, method: TrainedMethod, data: TrainingData, runtime: LoopRuntime) -> TrainingResult:
     """Train in place and leave the best weights, by the validation split, in the classifier.
 
     Args:
@@ -63,7 +63,7 @@ def single_steps(
     classifier: Classifier,
     method: TrainedMethod,
     data: TrainingData,
-    runtime: Runtime,
+    runtime: LoopRuntime,
     groups: Iterable[list[list[int]]],
 ) -> Iterator[float]:
     """Take one optimizer step on each group of batches and yield its seconds; for estimates.
@@ -93,7 +93,7 @@ def single_steps(
 class Training:
     """State of one training; each method is one stage of a step."""
 
-    def __init__(self, classifier: Classifier, method: TrainedMethod, data: TrainingData, runtime: Runtime) -> None:
+    def __init__(self, classifier: Classifier, method: TrainedMethod, data: TrainingData, runtime: LoopRuntime) -> None:
         if not isinstance(classifier, nn.Module):
             raise TrainingError(f"{method.name}: its classifier is not a torch module")
         for part, inputs in (("training", data.train), ("validation", data.validation)):

@@ -33,7 +33,7 @@ class TrainingData:
 
 
 @dataclass(frozen=True)
-class Runtime:
+class LoopRuntime:
     """What surrounds the loop and does not change the method.
 
     Attributes:

@@ -19,7 +19,7 @@ from entailor.data.example import Example
 from entailor.errors import ConfigError, EntailorError
 from entailor.evaluation.calibration import apply_temperature
 from entailor.serving.batching import Batcher, BatchQueue, ClosedError, Job, Probabilities, QueueFullError
-from entailor.serving.metrics import Metrics
+from entailor.serving.metrics import ServerMetrics
 from entailor.serving.middleware import BodyLimit, RequestLog, TokenCheck, error_response, log_line
 from entailor.serving.pages import docs_page, page_headers, try_page
 from entailor.serving.registry import Registry, Served, path_below
@@ -77,7 +77,7 @@ def create_app(
         settings: of the server.
         write: takes lines of the log.
     """
-    metrics = Metrics()
+    metrics = ServerMetrics()
     queue = BatchQueue(settings.batch_tokens, settings.wait_ms / 1000, settings.max_queue)
     batcher = Batcher(queue, metrics.batch)
     metrics.queue.set_function(lambda: len(queue))
@@ -142,7 +142,7 @@ def _add_errors(app: FastAPI, write: Callable[[str], None]) -> None:
         return error_response(500, "internal_error", f"the server failed: {type(error).__name__}")
 
 
-def _add_pages(app: FastAPI, registry: Registry, batcher: Batcher, metrics: Metrics) -> None:
+def _add_pages(app: FastAPI, registry: Registry, batcher: Batcher, metrics: ServerMetrics) -> None:
     @app.get("/", include_in_schema=False)
     async def page() -> HTMLResponse:
         return HTMLResponse(try_page(), headers=page_headers(try_page()))
@@ -176,7 +176,7 @@ def _add_pages(app: FastAPI, registry: Registry, batcher: Batcher, metrics: Metr
 
 
 def _add_classify(app: FastAPI, registry: Registry, batcher: Batcher, settings: ServerSettings) -> None:
-    metrics: Metrics = app.state.metrics
+    metrics: ServerMetrics = app.state.metrics
 
     @app.post("/v1/classify", tags=["classify"], responses=errors(400, 401, 404, 413, 422, 429, 500, 503))
     async def classify(asked: ClassifyRequest, request: Request) -> ClassifyResponse:

@@ -86,7 +86,7 @@ class Call:
 
 
 @dataclass(frozen=True, eq=False)
-class Work:
+class QueuedInput:
     """One input in the queue.
 
     Attributes:
@@ -121,7 +121,7 @@ class BatchQueue:
 
     def __init__(self, tokens: int, wait: float, limit: int) -> None:
         self.tokens, self.wait, self.limit = tokens, wait, limit
-        self._works: deque[Work] = deque()
+        self._works: deque[QueuedInput] = deque()
 
     def __len__(self) -> int:
         return len(self._works)
@@ -130,7 +130,7 @@ class BatchQueue:
         """Tell whether so many inputs fit."""
         return len(self._works) + count <= self.limit
 
-    def add(self, works: Sequence[Work]) -> None:
+    def add(self, works: Sequence[QueuedInput]) -> None:
         """Put inputs at the end."""
         self._works.extend(works)
 
@@ -144,13 +144,13 @@ class BatchQueue:
         full = sum(work.tokens for work in self._works if work.lane is first.lane) >= self.tokens
         return 0.0 if full else first.arrived + self.wait - now
 
-    def take(self) -> list[Work]:
+    def take(self) -> list[QueuedInput]:
         """Remove and return the next batch: the oldest input, and others of its lane in their order; one at least.
 
         Inputs nobody waits for any more are dropped.
         """
-        batch: list[Work] = []
-        rest: deque[Work] = deque()
+        batch: list[QueuedInput] = []
+        rest: deque[QueuedInput] = deque()
         tokens = 0
         for work in self._works:
             if work.call.future.done():
@@ -201,7 +201,7 @@ class Batcher:
         """
         call = Call(len(jobs))
         now = self._clock()
-        works = [Work(lane, job, call, index, now) for index, job in enumerate(jobs)]
+        works = [QueuedInput(lane, job, call, index, now) for index, job in enumerate(jobs)]
         with self._changed:
             if self._closed:
                 raise ClosedError
@@ -246,7 +246,7 @@ class Batcher:
                 self._on_batch(len(batch), seconds, sum(work.tokens for work in batch))
 
 
-def run_batch(batch: Sequence[Work]) -> None:
+def run_batch(batch: Sequence[QueuedInput]) -> None:
     """Run a batch and answer; where it fails, each request by itself, so that only the culprit gets the error."""
     try:
         answers = batch[0].lane.run([work.job for work in batch])

@@ -15,7 +15,7 @@ from typing import Any
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from entailor.serving.metrics import Metrics
+from entailor.serving.metrics import ServerMetrics
 
 OPEN_ROUTES = ("/", "/docs", "/healthz", "/readyz", "/openapi.json")
 """Need no token: they show nothing of classifiers and texts."""
@@ -109,7 +109,7 @@ class RequestLog:
         metrics: where it is counted.
     """
 
-    def __init__(self, app: ASGIApp, write: Callable[[str], None], metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, write: Callable[[str], None], metrics: ServerMetrics) -> None:
         self.app, self.write, self.metrics = app, write, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

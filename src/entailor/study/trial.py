@@ -22,7 +22,7 @@ from entailor.engine.memory import is_out_of_memory
 from entailor.engine.meter import Meter, peak_gpu_memory_bytes, peak_memory_bytes, reset_peak_memory
 from entailor.engine.scorer import collect_features, score
 from entailor.engine.stopping import UNATTENDED, RunContext
-from entailor.engine.training import Runtime, TrainingData, TrainingResult, seed_everything
+from entailor.engine.training import LoopRuntime, TrainingData, TrainingResult, seed_everything
 from entailor.errors import DivergedError, EntailorError, MethodError, RunError, TrainingError
 from entailor.evaluation.calibration import fit_temperature
 from entailor.events import Event
@@ -404,7 +404,7 @@ class _Trial:
 
         earlier = self.training
         data = TrainingData(train_inputs, np.array(train_targets), validation_inputs, np.array(validation_targets))
-        runtime = Runtime(
+        runtime = LoopRuntime(
             seed=seed,
             autocast=torch.bfloat16 if self.provenance.get("precision") == "bf16" else None,
             scoring_batch_tokens=self.plan.scoring_batch_tokens,

@@ -31,7 +31,7 @@ from entailor.study.finished import SCORE_TOLERANCE
 CHECKED_WHERE_THERE = (".entailor.json", "estimate.json", "tuning/*/*/study.json", "trials/*/*/*/external/*.json")
 SAME_DATA = "Give `compare` the same data again"
 
-Outcome = Literal["sound", "damaged", "differs", "not scored"]
+Verified = Literal["sound", "damaged", "differs", "not scored"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Check:
     """
 
     what: str
-    outcome: Outcome
+    outcome: Verified
     words: str
 
 
