@@ -62,7 +62,11 @@ def contents(folder):
 
 
 @pytest.mark.parametrize(
-    "name", ["experiment.yaml", "environment.json", "report.html", ".lock", ".entailor.json", "notes.txt", "trials/x"]
+    "name",
+    [
+        *("experiment.yaml", "environment.json", "report.html", ".lock", ".entailor.json", "notes.txt", "trials/x"),
+        ".notes.json.ab12cd34.tmp",
+    ],
 )
 def test_a_folder_of_somebody_else_is_refused_and_left_as_it_was(quick, name):
     out = Path(quick.out)
@@ -105,6 +109,16 @@ def test_one_copied_file_does_not_make_a_folder_ours(quick, tmp_path):
     with pytest.raises(RunError, match="Entailor did not write it"):
         write_report(RunFolder(tmp_path))
     assert (other / "report.html").read_text() == (tmp_path / "report.html").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["..entailor.json.7idb3q_l.tmp", "..lock.json.ab12cd34.tmp"])
+def test_a_run_killed_while_it_wrote_its_first_file_goes_on(quick, name):
+    out = Path(quick.out)
+    out.mkdir()
+    (out / ".lock").touch()
+    (out / name).write_text('{"vers')
+    assert [record.status for record in compare(quick).records] == ["complete"] * 2
+    assert not (out / name).exists()
 
 
 @pytest.mark.parametrize("above", ["", "deep/deeper/"])

@@ -5,6 +5,7 @@ Nothing is written or deleted through a symbolic link, and nothing is deleted th
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,6 +19,8 @@ OWNER_FILE = ".lock.json"
 RUN_PARTS = ("trials", "tuning", "curve")
 CHECKED_FILES = ("experiment.yaml", "environment.json", "split.json", "comparison.json", "test_access.json")
 RUN_FILES = (*CHECKED_FILES, MARKER_FILE, LOCK_FILE, OWNER_FILE, "doctor.json", "estimate.json", "report.html")
+# What is left of the first two files of a run where it was killed while it wrote them.
+BEGINNINGS = re.compile(rf"\.({re.escape(MARKER_FILE)}|{re.escape(OWNER_FILE)})\.[a-z0-9_]{{8}}\.tmp")
 # Folders of before the marker, and copies without hidden files, are known by their checksums. One such file may have
 # been copied to a folder of the user's own.
 ENOUGH_CHECKED = 2
@@ -32,7 +35,7 @@ def is_run_folder(folder: Path) -> bool:
 
 
 def check_run_folder(folder: Path) -> None:
-    """Refuse a folder that is neither a run's nor new or empty; a lock alone does not count.
+    """Refuse a folder that is neither a run's nor new or empty; a lock, or a marker half written, does not count.
 
     Raises:
         RunError: it holds files of somebody else.
@@ -50,7 +53,15 @@ def check_run_folder(folder: Path) -> None:
 def _is_lock(path: Path) -> bool:
     if path.is_symlink() or not path.is_file():
         return False
-    return path.name == OWNER_FILE or (path.name == LOCK_FILE and path.stat().st_size == 0)
+    empty_lock = path.name == LOCK_FILE and path.stat().st_size == 0
+    return path.name == OWNER_FILE or empty_lock or BEGINNINGS.fullmatch(path.name) is not None
+
+
+def remove_beginnings(folder: Path) -> None:
+    """Delete what is left of a marker or an owner's file that was being written when a run was killed."""
+    for path in folder.iterdir():
+        if BEGINNINGS.fullmatch(path.name) and path.is_file() and not path.is_symlink():
+            path.unlink()
 
 
 def _has_checksum(path: Path) -> bool:
