@@ -503,3 +503,10 @@ def test_a_closed_pipe_is_no_catastrophe():
     command = f"{sys.executable} -m entailor models list | true"  # the reader is gone before the first word
     done = subprocess.run(["bash", "-c", command], env=environment(), capture_output=True, text=True, check=False)
     assert done.stderr == ""
+
+
+def test_a_command_that_moved_says_where(entailor_):
+    result = entailor_("bench", "--json")
+    assert result.code == 2
+    assert "Run python benchmarks/machine.py in a checkout" in result.err
+    assert (ROOT / "benchmarks" / "machine.py").exists()

@@ -70,11 +70,13 @@ def mapping(text: str | None, flag: str) -> dict[str, str] | None:
 
 
 def refuse_old_flags(arguments: list[str]) -> None:
-    """Name the new flag for one of the first release.
+    """Name the new flag for one of the first release, and where its command `bench` went.
 
     Raises:
-        ConfigError: a flag was renamed.
+        ConfigError: a flag was renamed, or the command moved.
     """
+    if arguments[:1] == ["bench"]:
+        raise ConfigError("bench: no command any more. Run python benchmarks/machine.py in a checkout")
     for word in arguments:
         flag = word.partition("=")[0]
         if flag.startswith("--") and (renamed := RENAMED.get(flag[2:].replace("-", "_"))):

@@ -33,7 +33,7 @@ ESTIMATE_VERSION = 5
 RANGE = 3.0
 """A trial is expected to take between its figure divided and multiplied by this."""
 LOAD_BYTES_A_SECOND = 400e6
-WORDS_SECONDS, WORD_SECONDS = 0.2, 1e-5
+WORDS_SECONDS, WORD_SECONDS = 0.1, 1e-5
 """Of a baseline on words: in any case, and for each character it is trained on."""
 SMALL_BATCH = 4.0
 """A token of a single example takes so many times that of a full batch."""
