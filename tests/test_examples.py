@@ -90,4 +90,4 @@ def test_examples_of_the_origin_run_from_end_to_end(
     assert [record.error for record in run.records] == [None] * len(run.records)
     assert {record.status for record in run.records} == {"complete"}
     assert run.folder.report_file.exists()
-    assert run.winner is not None
+    assert run.best is not None

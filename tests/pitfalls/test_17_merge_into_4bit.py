@@ -46,7 +46,7 @@ def test_ours_merges_into_full_precision_scores_again_and_says_the_price(nli_exp
     rows = {"lora": {"r": 2, "num_train_epochs": 1, "learning_rate": 0.03}}
     changed = {"model": settings, "methods": rows, "seeds": (0,), "out": str(tmp_path / "run")}
     run = compare(nli_experiment.model_copy(update=changed))
-    report = merge(run.winner, tmp_path / "merged")
+    report = merge(run.best.trial, tmp_path / "merged")
     assert report.trained_on == "nf4"
     assert report.examples == 18  # the recorded predictions of the test split
     assert "(the price of training on nf4 weights)" in str(report)

@@ -162,4 +162,12 @@ class RunFolder:
             candidate = next((one for one in candidates if (one["model"], one["method"]) == names), None)
         else:  # a run folder from before candidates were recommended
             candidate = next((one for one in candidates if one["best"]), None)
-        return self.trial(candidate["model"], candidate["method"], min(candidate["seeds"])) if candidate else None
+        return self._first_trial(candidate) if candidate else None
+
+    def only_trial(self, comparison: Mapping[str, Any]) -> Path | None:
+        """Return the folder of the only candidate's first complete seed; None where there are several to choose from."""
+        candidates = comparison.get("candidates", ())
+        return self._first_trial(candidates[0]) if len(candidates) == 1 and not comparison.get("failed") else None
+
+    def _first_trial(self, candidate: Mapping[str, Any]) -> Path:
+        return self.trial(candidate["model"], candidate["method"], min(candidate["seeds"]))

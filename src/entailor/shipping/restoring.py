@@ -66,7 +66,7 @@ def read_saved(trial: Path) -> dict[str, Any]:
 
 
 def find_trial(run: str | Path) -> Path:
-    """Return a trial's folder; of a whole run, that of the recommended candidate.
+    """Return a trial's folder; of a whole run, that of the recommended candidate, or of the only one.
 
     Raises:
         RunError: neither a complete trial nor a run with a recommended candidate.
@@ -82,12 +82,15 @@ def find_trial(run: str | Path) -> Path:
             )
         comparison = read_checked_json(whole.comparison_file, "Run the same command again")
         with well_formed(RunError, whole.comparison_file, "Run the same command again"):
-            winner = whole.winner(comparison)
+            winner = whole.winner(comparison) or whole.only_trial(comparison)
+            outcome = (comparison.get("recommendation") or {}).get("outcome")
         if winner is None and comparison.get("candidates"):
+            beaten = outcome == "none_beats_majority"
+            why = "beats the majority baseline" if beaten else "keeps within the limits of `recommend`"
+            other = "more training or test examples" if beaten else "other limits"
             raise RunError(
-                f"{folder}: no candidate keeps within the limits of `recommend`, so there is none to load. Give "
-                f"a trial's "
-                f"folder (under {folder / 'trials'}), or run `entailor compare` again with other limits"
+                f"{folder}: no candidate {why}, so none is recommended. Give a trial's folder (under "
+                f"{folder / 'trials'}), or run `entailor compare` again with {other} and another --out"
             )
         if winner is None:
             raise RunError(f"{folder}: no trial of this run is complete, so there is no winner to load")
