@@ -165,7 +165,7 @@ class RunFolder:
         return self._first_trial(candidate) if candidate else None
 
     def only_trial(self, comparison: Mapping[str, Any]) -> Path | None:
-        """Return the folder of the only candidate's first complete seed; None where there are several to choose from."""
+        """Return the folder of the only candidate's first complete seed; None where there are several."""
         candidates = comparison.get("candidates", ())
         return self._first_trial(candidates[0]) if len(candidates) == 1 and not comparison.get("failed") else None
 
