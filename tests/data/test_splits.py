@@ -349,3 +349,20 @@ def test_several_labels_in_one_are_refused_unless_they_are_named_as_classes(tmp_
 )
 def test_names_with_separators_are_classes(labels):
     assert joined_labels(labels) == []
+
+
+def test_a_saved_dataset_dict_gives_the_splits_that_are_asked_for(tmp_path):
+    import datasets
+
+    def part(name, count):
+        return datasets.Dataset.from_dict(
+            {"text": [f"{name} {n}" for n in range(count)], "label": ["x", "y"] * (count // 2)}
+        )
+
+    saved = str(tmp_path / "saved")
+    datasets.DatasetDict(train=part("train", 20), held=part("held", 6)).save_to_disk(saved)
+    split = load_data(DataSettings(train=saved, test_split="held", validation_size=4)).split
+    assert [len(rows) for _, rows in split.parts()] == [16, 4, 6]
+    assert split.test[0].text == "held 0"
+    with pytest.raises(DataError, match=r"several splits \(train, held\), but no split 'test'"):
+        load_data(DataSettings(train=saved, test=saved))

@@ -9,8 +9,21 @@ from typing import Annotated
 import typer
 
 from entailor.cli.arguments import label_settings, mapping
-from entailor.cli.options import AsJson, Columns, Delimiter, Encoding, LabelNames, NoGold, Quiet, Run, TrustCode
+from entailor.cli.options import (
+    AsJson,
+    Columns,
+    Delimiter,
+    Encoding,
+    LabelNames,
+    MaxBytes,
+    MaxRows,
+    NoGold,
+    Quiet,
+    Run,
+    TrustCode,
+)
 from entailor.cli.output import print_result
+from entailor.data.files import MAX_BYTES, MAX_ROWS
 from entailor.errors import ConfigError
 
 
@@ -23,6 +36,8 @@ def merge(
     columns: Columns = None,
     delimiter: Delimiter = None,
     encoding: Encoding = None,
+    max_bytes: MaxBytes = MAX_BYTES,
+    max_rows: MaxRows = MAX_ROWS,
     label_names: LabelNames = None,
     no_gold: NoGold = None,
     trust_remote_code: TrustCode = False,
@@ -45,6 +60,8 @@ def merge(
         no_gold=none,
         delimiter=delimiter,
         encoding=encoding,
+        max_bytes=max_bytes,
+        max_rows=max_rows,
     )
     merged = merge_run(run, output, test, options, observer=notes(quiet=False), trust_remote_code=trust_remote_code)
     print_result(json.dumps(asdict(merged), indent=2, ensure_ascii=False) if as_json else str(merged))

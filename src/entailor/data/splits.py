@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from entailor.config.parts import DataSettings
@@ -16,6 +17,7 @@ from entailor.data.example import Example, Split
 from entailor.data.files import is_file
 from entailor.data.labels import MOST_LISTED, ONE_LABEL, SEVERAL_REMEDY, joined_labels, list_word, listed, most_labels
 from entailor.data.readers import ReadOptions, ReadResult, read_examples
+from entailor.data.shards import has_splits
 from entailor.data.stratify import Rows, sample, split_off
 from entailor.errors import ConfigError, DataError, LabelError, near_miss
 
@@ -169,19 +171,23 @@ def _sources(settings: DataSettings) -> Iterator[tuple[str, tuple[str, str | Non
     """Say where each part is read from: part, and source with the split of a data set."""
     assert settings.train is not None
     train = located(settings.train)
-    on_hub = not is_file(train)
-    yield "train", (train, settings.train_split if on_hub else None)
+    yield "train", (train, settings.train_split if _has_splits(train) else None)
     for name, usual in (("validation", "validation"), ("test", "test")):
         source, split_name = getattr(settings, name), getattr(settings, f"{name}_split")
         if source is None and split_name is None:
             continue
         source = located(source) if source else train
-        if is_file(source):
+        if _has_splits(source):
+            yield name, (source, split_name or usual)
+        else:
             if split_name is not None:
                 raise ConfigError(f"data.{name}_split: {source} is a file and has no splits. Give data.{name} alone")
             yield name, (source, None)
-        else:
-            yield name, (source, split_name or usual)
+
+
+def _has_splits(source: str) -> bool:
+    """Tell whether a source is a data set of the Hub or a saved `DatasetDict`, of which one split is read."""
+    return not is_file(source) or has_splits(Path(source).expanduser())
 
 
 def _labels_of(rows: Sequence[Example], source: str) -> tuple[str, ...]:

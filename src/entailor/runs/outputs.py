@@ -111,7 +111,8 @@ def refuse_inputs(output: str | Path, target: Path, inputs: Iterable[Source]) ->
             continue
         with suppress(OSError, RuntimeError, ValueError):  # a name of the Hub, or a path that is met when it is read
             read = Path(source).expanduser().resolve()
-            if read == target or (read.exists() and target.exists() and read.samefile(target)):
+            within = next((place for place in (read, *read.parents) if place.is_file()), read)  # a.zip/train.csv
+            if within == target or (within.exists() and target.exists() and within.samefile(target)):
                 raise OutputError(f"{output}: the same file as the input {source}. Give another --output")
             if read.is_dir() and (belongs_to_run(target, read) or (target.exists() and read in target.parents)):
                 raise OutputError(f"{output}: lies in {source}, which is read. Give another --output")
