@@ -181,7 +181,7 @@ def _either(conditions: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _rule(rule: Mapping[str, Any]) -> str:
-    limits = [f"{limit}={rule[limit]:g}" for limit in COST_OF_LIMIT if rule[limit] is not None]
+    limits = [f"{limit}={rule[limit]:.15g}" for limit in COST_OF_LIMIT if rule[limit] is not None]
     within = f"Within {', '.join(limits)}: " if limits else ""
     if rule["ties"] == "most_accurate":
         said = "the highest mean accuracy of the candidates that beat the majority baseline."

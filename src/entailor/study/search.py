@@ -18,6 +18,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 
 from entailor.config.parts import BudgetSettings
+from entailor.config.plain import figure
 from entailor.data.example import Split
 from entailor.engine.choosing import merit
 from entailor.engine.stopping import RunContext
@@ -289,9 +290,11 @@ class _Tuner:
         return self._spent() + cost * (1 + 1 / evaluations) > self._limit()
 
     def _words(self, one: Tried) -> str:
-        settings = ", ".join(f"{key} {value:.2g}" for key, value in one.settings.items())
+        settings = ", ".join(f"{key} {figure(value)}" for key, value in one.settings.items())
         outcome = one.error or f"validation {100 * (one.validation_accuracy or 0):.1f} %"
-        state = {"pruned": f", stopped after {one.epochs:.3g} epochs", "cut": ", cut by the budget"}.get(one.state, "")
+        state = {"pruned": f", stopped after {figure(one.epochs, 3)} epochs", "cut": ", cut by the budget"}.get(
+            one.state, ""
+        )
         of = f" of {self.budget.trials}" if self.budget.trials else ""
         place = f"{self.plan.candidate} on {self.plan.model}, {one.number + 1}{of}"
         return f"tuning {place}: {settings}: {outcome}{state} ({one.seconds:.1f} s)"
