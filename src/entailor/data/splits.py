@@ -20,6 +20,7 @@ from entailor.data.readers import ReadOptions, ReadResult, read_examples
 from entailor.data.shards import has_splits
 from entailor.data.stratify import Rows, sample, split_off
 from entailor.errors import ConfigError, DataError, LabelError, near_miss
+from entailor.runs.record import MOST_LABELS
 
 NLI_LABELS = ("entailment", "neutral", "contradiction")
 TWO_WAY_LABELS = ("entailment", "not_entailment")
@@ -210,14 +211,17 @@ def _check_classes(labels: Sequence[str], num_rows: int, source: str, settings: 
             path=source,
             remedy=f"{SEVERAL_REMEDY}; if these are classes, name all of them: data.labels=[...]",
         )
-    most = settings.max_labels or most_labels(labels, num_rows)
-    if len(labels) > most and settings.labels is None:
+    named = settings.labels is not None
+    most = MOST_LABELS if named else min(MOST_LABELS, settings.max_labels or most_labels(labels, num_rows))
+    if len(labels) > most:
+        remedy = "Map another column with --columns label=COL, or write ranges of the numbers as labels"
+        if len(labels) <= MOST_LABELS:
+            remedy += f"; if these are classes, say so: data.max_labels={len(labels)}"
         raise LabelError(
             f"{len(labels):,} different labels in {num_rows:,} examples ({listed(labels[:3])}, ...): this looks like "
             f"numbers, ids or free text, not classes; expected at most {most:,}",
             path=source,
-            remedy="Map another column with --columns label=COL, or write ranges of the numbers as labels; if these "
-            f"are classes, say so: data.max_labels={len(labels)}",
+            remedy=remedy,
         )
 
 

@@ -32,12 +32,12 @@ from entailor.runs.integrity import disk_trouble
 from entailor.runs.layout import RunFolder
 from entailor.runs.record import CurvePoint
 from entailor.runs.redaction import without_secrets
+from entailor.runs.trial_folder import STUDY_FILE
 from entailor.study.sampler import Failure, Tried, distributions, optuna_study, search_ranges
 from entailor.study.trial import discard_leftovers, train_only
 from entailor.study.trial_plan import TrialPlan
 from entailor.tasks import Task
 
-STUDY_FILE = "study.json"
 STUDY_VERSION = 4
 STUDY_KEYS = ("model", "method", "status", "budget", "search_space", "chosen", "best")
 STUDY_REMEDY = "Delete its folder and run again"
