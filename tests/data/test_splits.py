@@ -266,8 +266,27 @@ def test_labels_of_one_text_stay_in_train(tmp_path):
 
 def test_leaks_that_are_all_of_train(tmp_path):
     source = write(tmp_path, "a.jsonl", pair_rows(20))
-    with pytest.raises(DataError, match="no labelled examples are left"):
+    with pytest.raises(DataError, match=r"every example with the label .* Set data\.drop_leaks=false"):
         load_data(DataSettings(train=source, validation=source, test=source, drop_leaks=True))
+
+
+def test_leaks_that_are_all_of_a_rare_class(tmp_path):
+    rows = [{"text": f"text {n}", "label": "xy"[n % 2]} for n in range(40)]
+    rare = {"text": "a leak", "label": "rare"}
+    train = write(tmp_path, "a.jsonl", [*rows, rare])
+    test = write(tmp_path, "b.jsonl", [*({**row, "text": f"other {row['text']}"} for row in rows), rare])
+    with pytest.raises(DataError, match="every example with the label 'rare' also stands in validation or test"):
+        load_data(DataSettings(train=train, test=test, drop_leaks=True))
+
+
+def test_a_sample_needs_the_labels_of_its_own_part_alone(tmp_path):
+    rows = [{"text": f"text {n}", "label": "xy"[n % 2]} for n in range(40)]
+    train = write(tmp_path, "a.jsonl", [*rows, {"text": "alone", "label": "rare"}])
+    test = write(tmp_path, "b.jsonl", [{**row, "text": f"other {row['text']}"} for row in rows])
+    small = DataSettings(train=train, test=test, max_validation_examples=2, max_test_examples=2)
+    assert [len(part) for _, part in load_data(small).split.parts()] == [37, 2, 2]
+    with pytest.raises(ConfigError, match="2 is less than the labels of train. Give at least 3"):
+        load_data(DataSettings(train=train, test=test, max_train_examples=2))
 
 
 # --- properties ---

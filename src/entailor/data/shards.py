@@ -50,7 +50,7 @@ def shards_of(path: Path, split: str | None) -> list[Path] | None:
             raise DataError(
                 f"one of {int(whole[3])} parts of a table",
                 path=path,
-                remedy=f"Give all of them: {path.with_name(f'{whole[1]}-*{path.suffix}')}",
+                remedy=f"Give all of them: {path.with_name(f'{path.name[: whole.start(2)]}*{path.name[whole.end(2) :]}')}",
             )
         return None
     return _of_one_table(path, sorted(found, key=_natural))

@@ -68,10 +68,18 @@ def load_data(settings: DataSettings, *, whole: bool = False) -> LoadedData:
     settings = with_bundled(settings)
     split, notes, reading = _from_sources(settings, whole=whole)
     if settings.drop_leaks:
+        before = {row.label for row in split.train}
         split, dropped = drop_leaks(split)
+        if lost := before - {row.label for row in split.train}:
+            raise DataError(
+                f"every example with the label {listed(sorted(map(str, lost)))} also stands in validation or test, so "
+                "that data.drop_leaks leaves none to learn from",
+                path=settings.train,
+                remedy="Set data.drop_leaks=false, or give other files for validation and test",
+            )
         notes.append(f"train: {dropped:,} examples dropped because their text also stands in validation or test")
     labels = _label_order(split, settings)
-    split, sampling = _sampled(split, settings, len(labels))
+    split, sampling = _sampled(split, settings)
     notes += sampling
     notes.append(", ".join(f"{name} {len(rows):,}" for name, rows in split.parts()) + f"; labels {_in_words(labels)}")
     return LoadedData(
@@ -243,14 +251,15 @@ def _notes(name: str, source: str, result: ReadResult) -> Iterator[str]:
     yield from result.notes
 
 
-def _sampled(split: Split, settings: DataSettings, num_labels: int) -> tuple[Split, list[str]]:
+def _sampled(split: Split, settings: DataSettings) -> tuple[Split, list[str]]:
     parts: dict[str, Rows] = {}
     notes = []
     for number, (name, rows) in enumerate(split.parts()):
         key = f"max_{name}_examples"
         size = getattr(settings, key)
+        num_labels = len({row.label for row in rows})  # a rare one may be in train alone
         if size is not None and size < num_labels:
-            raise ConfigError(f"data.{key}: {size} is less than the number of labels. Give at least {num_labels}")
+            raise ConfigError(f"data.{key}: {size} is less than the labels of {name}. Give at least {num_labels}")
         parts[name] = tuple(rows) if size is None else sample(tuple(rows), size, (settings.split_seed, 1, number))
         if len(parts[name]) < len(rows):
             notes.append(
