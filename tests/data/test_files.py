@@ -179,7 +179,7 @@ def test_shards_are_read_whole_or_not_at_all(tmp_path):
         parquet.write_table(table, tmp_path / f"train-0000{number}-of-00002.parquet")
     expected = ["0a", "0b", "1a", "1b"]
     assert texts(tmp_path) == texts(tmp_path / "train-*.parquet") == texts(tmp_path / "train-*") == expected
-    with pytest.raises(DataError, match=r"one of 2 parts .*train-\*\.parquet"):
+    with pytest.raises(DataError, match=r"one of 2 parts .*train-\*-of-00002\.parquet"):
         texts(tmp_path / "train-00000-of-00002.parquet")
     broken = pa.table({"text": ["x", None], "label": ["x", "y"]})
     parquet.write_table(broken, tmp_path / "train-00001-of-00002.parquet")

@@ -229,7 +229,7 @@ def test_pairs_here_and_single_texts_there(tmp_path):
             pair_rows(20),
             {"max_validation_examples": 2},
             ConfigError,
-            r"data\.max_validation_examples: 2 is less than the number",
+            r"data\.max_validation_examples: 2 is less than the labels",
         ),
         (
             [{"premise": "One premise.", "hypothesis": f"h {n}", "label": "ab"[n % 2]} for n in range(40)],
@@ -285,7 +285,7 @@ def test_a_sample_needs_the_labels_of_its_own_part_alone(tmp_path):
     test = write(tmp_path, "b.jsonl", [{**row, "text": f"other {row['text']}"} for row in rows])
     small = DataSettings(train=train, test=test, max_validation_examples=2, max_test_examples=2)
     assert [len(part) for _, part in load_data(small).split.parts()] == [37, 2, 2]
-    with pytest.raises(ConfigError, match="2 is less than the labels of train. Give at least 3"):
+    with pytest.raises(ConfigError, match=r"2 is less than the labels of train\. Give at least 3"):
         load_data(DataSettings(train=train, test=test, max_train_examples=2))
 
 

@@ -47,11 +47,9 @@ def shards_of(path: Path, split: str | None) -> list[Path] | None:
     else:
         whole = _SHARD.match(path.name)
         if whole and int(whole[3]) > 1:
-            raise DataError(
-                f"one of {int(whole[3])} parts of a table",
-                path=path,
-                remedy=f"Give all of them: {path.with_name(f'{path.name[: whole.start(2)]}*{path.name[whole.end(2) :]}')}",
-            )
+            parts = path.with_name(f"{path.name[: whole.start(2)]}*{path.name[whole.end(2) :]}")
+            problem = f"one of {int(whole[3])} parts of a table"
+            raise DataError(problem, path=path, remedy=f"Give all of them: {parts}")
         return None
     return _of_one_table(path, sorted(found, key=_natural))
 
