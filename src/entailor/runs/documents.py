@@ -99,8 +99,12 @@ def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
                 yield number, value
 
 
-def parse_json(content: bytes) -> Any:
+def parse_json(content: bytes, *, finite: bool = True) -> Any:
     """Return the value of a JSON document; halves of surrogate pairs are kept.
+
+    Args:
+        content: the document.
+        finite: refuse Infinity and NaN, which are no JSON, but which Python writes.
 
     Raises:
         ValueError: it is not JSON, or is beyond the limits.
@@ -111,7 +115,7 @@ def parse_json(content: bytes) -> Any:
     if content.count(b"[") + content.count(b"{") > MOST_NESTING:
         _check_nesting(content)
     text = content.decode("utf-8", "surrogatepass")
-    return json.loads(text, parse_constant=_not_a_number, parse_float=_finite)
+    return json.loads(text, parse_constant=_not_a_number, parse_float=_finite) if finite else json.loads(text)
 
 
 def _check_nesting(content: bytes) -> None:
