@@ -21,6 +21,7 @@ from entailor.accel.dropout import replace_dropout
 from entailor.accel.masks import ask_no_masks, known_padding
 from entailor.accel.shortcut import PROOF_LENGTHS, Shortcut
 from entailor.classifiers.base import Classifier, count_parameters, pad_ids
+from entailor.classifiers.layer_patterns import check_layer_patterns
 from entailor.classifiers.readout import LabelReads, build_readout, plan_reads
 from entailor.data.example import Example
 from entailor.errors import MethodError
@@ -317,6 +318,7 @@ class PeftClassifier(TransformerClassifier):
             config.modules_to_save = sorted({*(config.modules_to_save or ()), *heads})
         if hasattr(config, "fan_in_fan_out"):  # gpt2's linear layers hold their weights the other way round
             config.fan_in_fan_out = any(isinstance(layer, Conv1D) for layer in backbone.model.modules())
+        check_layer_patterns(config, backbone.model)
         wrapper = PeftModelForSequenceClassification if is_classifier else PeftModelForCausalLM
         with quiet_libraries():
             self.model = wrapper(backbone.model, config)
