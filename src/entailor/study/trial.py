@@ -25,7 +25,7 @@ from entailor.engine.stopping import UNATTENDED, RunContext
 from entailor.engine.training import LoopRuntime, TrainingData, TrainingResult, seed_everything
 from entailor.errors import DivergedError, EntailorError, MethodError, RunError, TrainingError
 from entailor.evaluation.calibration import fit_temperature
-from entailor.events import Event
+from entailor.events import Event, Severity
 from entailor.methods import Classifier, FittedClassifier, TrainedMethod
 from entailor.models.memory import resident_bytes
 from entailor.runs.files import write_json, write_text
@@ -252,10 +252,10 @@ class _Trial:
             provenance=self.provenance,
         )
 
-    def _note(self, *texts: str, kind: str = "note") -> None:
+    def _note(self, *texts: str, kind: str = "note", severity: Severity = "info") -> None:
         """Keep remarks for the record, each once: a restart makes them again."""
         known = {event.text for event in self.events}
-        self.events.extend(Event(kind, text=text) for text in texts if text not in known)
+        self.events.extend(Event(kind, severity, text) for text in texts if text not in known)
 
     def _events(self) -> tuple[Event, ...]:
         return tuple(replace(event, text=without_secrets(event.text)) for event in self.events)
@@ -335,6 +335,7 @@ class _Trial:
             backbone = self._load(seed)
             classifier = self.plan.method.adapt(backbone, self.task, seed)
         if backbone is not None:
+            self._note(*backbone.warnings, severity="warning")
             self._note(*backbone.events)
         return classifier
 
