@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from entailor.accel.dropout import replace_dropout
+from entailor.accel.embedding_rows import EmbeddingRows, rows_that_occur
 from entailor.accel.masks import ask_no_masks, known_padding
 from entailor.accel.shortcut import PROOF_LENGTHS, Shortcut
 from entailor.classifiers.base import Classifier, count_parameters, pad_ids
@@ -30,6 +31,7 @@ from entailor.models.prompts import PromptIds
 from entailor.models.tokenizer import TokenIds, token_ids
 from entailor.tasks import Task
 
+PROOF_INPUTS = 4
 WEIGHTS_FILE = "adapter_model.safetensors"
 
 
@@ -93,6 +95,7 @@ class TransformerClassifier(nn.Module, Classifier):
         self.head_names = tuple(head_modules(backbone.model)) if backbone.kind != "language_model" else ()
         self.pad_id = int(backbone.text_encoder.tokenizer.pad_token_id)
         self.readout = build_readout(backbone)
+        self.rows_trouble: str | None = None
 
     @property
     def pads(self) -> bool:
@@ -100,8 +103,8 @@ class TransformerClassifier(nn.Module, Classifier):
         return not self.packs()
 
     def notes(self) -> tuple[str, ...]:
-        """Return why the shortcut could not be tried, where that is so."""
-        return () if self.shortcut.trouble is None else (self.shortcut.trouble,)
+        """Return why a shortcut could not be tried, where that is so."""
+        return tuple(trouble for trouble in (self.shortcut.trouble, self.rows_trouble) if trouble is not None)
 
     def packs(self) -> bool:
         """Whether the shortcut is taken; proven here where it is not yet, so that the first batch is as all others."""
@@ -136,6 +139,20 @@ class TransformerClassifier(nn.Module, Classifier):
     def forward(self, batch: TokenBatch) -> Tensor:
         """Return logits_BL, float32; without padding in between and the last layer for what is read, where it fits."""
         return self.short_forward(batch) if self.packs() else self.plain_forward(batch)
+
+    def rows_to_train(self, inputs: Sequence[Any]) -> EmbeddingRows | None:
+        """Put the rows of the word embedding that occur in its place, where it is trained; see the base class."""
+        try:
+            embedding = self.model.get_input_embeddings()
+        except (AttributeError, NotImplementedError):
+            return None
+        if getattr(inputs[0], "continuations", ()):  # whose tokens stand beside the inputs' own
+            return None
+        self.packs()  # whose proof reads other tokens
+        occurring = {self.pad_id}.union(*(item.input_ids for item in inputs))
+        batch = self.collate(inputs[:PROOF_INPUTS])
+        rows, self.rows_trouble = rows_that_occur(self, embedding, sorted(occurring), lambda: self(batch))
+        return rows
 
     def made_up_batch(self) -> TokenBatch:
         """Return rows of random tokens, the same ones for every model of a vocabulary."""
@@ -283,7 +300,8 @@ class PeftClassifier(TransformerClassifier):
         values = json.loads(config_file.read_text(encoding="utf-8"))
         unordered = {name for name in values if isinstance(getattr(config, name, None), set)}
         values = {name: sorted(value) if name in unordered else value for name, value in values.items()}
-        config_file.write_text(json.dumps(values, indent=2, sort_keys=True), encoding="utf-8")
+        text = json.dumps(values, indent=2, sort_keys=True)
+        config_file.write_text(text, encoding="utf-8", newline="\n")
 
     def load(self, folder: Path) -> None:
         """Read adapter and head back.
