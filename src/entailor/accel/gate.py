@@ -52,6 +52,8 @@ def prove(
             expected_BL, found_BL = plain(), short()
     except Exception as error:  # a model's own code can raise anything on made-up rows, and work on real ones
         return Verdict(False, f"runs without the {name}, which could not be tried: {type(error).__name__}: {error}")
+    if expected_BL.shape != found_BL.shape:
+        return Verdict(False)
     spread, size = (expected_BL.amax(0) - expected_BL.amin(0)).min(), expected_BL.abs().max()
     return Verdict(bool((expected_BL - found_BL).abs().max() <= tolerance[0] * spread + tolerance[1] * size))
 
