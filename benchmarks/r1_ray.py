@@ -24,8 +24,9 @@ import psutil
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests.conftest import make_examples, write_csv
-from tests.kill import differing, outcome
+from tests.kill import outcome
 from tests.long.kills import tiny_bert
+from tests.scale.outcomes import differing_results
 
 from entailor.config.experiment import Experiment
 from entailor.config.parts import DataSettings, ModelSettings
@@ -111,7 +112,7 @@ def main() -> None:
                 end = started(workers)
                 took = timed(experiment, folder / f"ray{workers}", executor=RayExecutor())
                 end()
-                differs = differing(outcome(folder / "here"), outcome(folder / f"ray{workers}"))
+                differs = differing_results(outcome(folder / "here"), outcome(folder / f"ray{workers}"))
                 result[f"workers_{workers}"] = {
                     "seconds": took,
                     "efficiency": here / took / workers,
@@ -138,7 +139,7 @@ def main() -> None:
                 "lived_seconds": lives,
                 "taken_up_again": sum("goes on from its last checkpoint" in note for note in notes),
                 "seconds": took,
-                "differs": differing(outcome(folder / "here"), outcome(folder / "killed")),
+                "differs": differing_results(outcome(folder / "here"), outcome(folder / "killed")),
             }
             print(json.dumps(result), flush=True)
         if options.tiny:

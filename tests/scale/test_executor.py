@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 from tests.conftest import make_examples, write_csv
-from tests.kill import differing, outcome
+from tests.kill import outcome
 from tests.observers import listener
+from tests.scale.outcomes import differing_results
 from tests.scale.stand_in import RayTaskError, StandIn, TaskCancelledError, WorkerCrashedError
 
 import entailor
@@ -62,7 +63,7 @@ def test_the_run_folder_is_that_of_one_process(ray, here, elsewhere):
         finished=lambda record, reused: ended.append((record.name, reused)),
     )
     compare(elsewhere, observer, executor=RayExecutor(num_cpus=2))
-    assert differing(here, outcome(Path(elsewhere.out))) == []
+    assert differing_results(here, outcome(Path(elsewhere.out))) == []
     assert begun[:3] == [(1, 3, "majority"), (2, 3, "words"), (3, 3, "pairs")]
     assert ended[:3] == [("majority", False), ("words", False), ("pairs", False)]
     assert not list(Path(elsewhere.out).rglob("seed-*/.lock"))
@@ -81,7 +82,7 @@ def test_a_worker_that_dies_is_replaced_and_costs_no_result(ray, here, elsewhere
     ray.deaths.extend([WorkerCrashedError(), None, TaskCancelledError()])
     notes = []
     compare(elsewhere, listener(note=notes.append), executor=RayExecutor())
-    assert differing(here, outcome(Path(elsewhere.out))) == []
+    assert differing_results(here, outcome(Path(elsewhere.out))) == []
     assert not [note for note in notes if "its worker" in note]  # both had written their records before
 
 
@@ -144,7 +145,7 @@ def test_a_signal_cancels_what_runs_and_the_same_command_goes_on(ray, here, else
     assert ended == ["majority"]
     assert ray.cancelled == 1  # one more was done before the request was seen
     compare(elsewhere, executor=RayExecutor())
-    assert differing(here, outcome(Path(elsewhere.out))) == []
+    assert differing_results(here, outcome(Path(elsewhere.out))) == []
 
 
 def test_more_than_this_machine_has_is_refused_and_a_cluster_may_grow(ray, elsewhere):

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tests.kill import differing, outcome
+from tests.kill import outcome
 from tests.long.kills import make_experiment
 from tests.observers import listener
+from tests.scale.outcomes import differing_results
 
 pytest.importorskip("ray")
 
@@ -48,5 +49,5 @@ def test_search_seeds_and_curve_are_the_same_though_workers_are_killed(experimen
     compare(run, listener(stage=stage, note=notes.append), executor=RayExecutor())
     assert killed
     assert [note for note in notes if "goes on from its last checkpoint" in note]
-    assert differing(here, outcome(Path(run.out))) == []
+    assert differing_results(here, outcome(Path(run.out))) == []
     assert workers() == []
