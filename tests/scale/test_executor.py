@@ -18,7 +18,8 @@ from entailor.engine.stopping import Stopped, StopSwitch
 from entailor.errors import ConfigError, RunError
 from entailor.events import Event, Observer, StageProgress
 from entailor.methods import build_method
-from entailor.runs.lock import FileLock
+from entailor.runs.files import write_json
+from entailor.runs.lock import OWNER_FILE, FileLock
 from entailor.runs.record import RunRecord
 from entailor.scale import RayExecutor, ray_pool, ray_worker
 from entailor.scale.ray_worker import Assignment, Mailbox, run_job
@@ -76,6 +77,13 @@ def test_the_run_folder_is_that_of_one_process(ray, here, elsewhere):
     compare(elsewhere, observer, executor=RayExecutor())
     assert ray.options == []  # nothing is left, so Ray is not asked
     assert ended[len(tasks) :] == [(name, True) for name, _ in ended[: len(tasks)]]
+
+
+def test_files_come_back_from_nodes_that_do_not_see_the_run_folder(ray, here, elsewhere, monkeypatch):
+    monkeypatch.setattr(ray_worker, "_sees_the_run", lambda assignment: False)
+    compare(elsewhere, executor=RayExecutor())
+    assert differing_results(here, outcome(Path(elsewhere.out))) == []
+    assert compare(elsewhere).best.predictor().predict([("some cat", "red dog")])
 
 
 def test_a_worker_that_dies_is_replaced_and_costs_no_result(ray, here, elsewhere):
@@ -190,7 +198,8 @@ def test_without_ray_and_with_numbers_that_cannot_be(monkeypatch):
 @pytest.fixture
 def assignment(nli_task, tmp_path):
     plan = TrialPlan("majority", build_method("majority", {}), "none", 0, Experiment().model)
-    return Assignment(0, run_trial, plan, nli_task, tmp_path / "trial", Path.cwd())
+    write_json(tmp_path / OWNER_FILE, {"pid": 1})
+    return Assignment(0, run_trial, plan, nli_task, tmp_path / "trial", Path.cwd(), tmp_path, {"pid": 1})
 
 
 @pytest.fixture
@@ -211,6 +220,14 @@ def test_a_worker_says_what_keeps_it_from_working(assignment, mailbox, nli_split
     ):
         run_job(assignment, nli_split, mailbox)
     assert run_job(assignment, nli_split, mailbox).status == "complete"
+
+
+@pytest.mark.parametrize("changes", [{"owner": {"pid": 2}}, {"run": Path("/not/there")}], ids=["another run", "no run"])
+def test_a_worker_sends_its_files_where_it_does_not_see_the_run(changes, assignment, mailbox, nli_split):
+    carried = run_job(replace(assignment, **changes), nli_split, mailbox)
+    assert not assignment.folder.exists()
+    assert carried.files[-1][0] != "record.json"  # which is written last all the same
+    assert carried.unpack(assignment.folder) == RunRecord.read(assignment.folder)
 
 
 def test_a_mailbox_keeps_every_remark_and_the_last_word_on_a_stage(ray, mailbox):

@@ -1,8 +1,8 @@
 """Trials as tasks of Ray Core, on the cores and GPUs of this machine or of a cluster.
 
 One task a job and one worker process a task, so that nothing of a trial outlives it. The driver alone writes what is
-of the whole run; a trial writes its own folder, which every node must see. Whether a dead worker's trial is tried again
-is decided here and not by Ray, which knows nothing of checkpoints.
+of the whole run; a trial writes its own folder, or sends its files back where its node does not see that. Whether a
+dead worker's trial is tried again is decided here and not by Ray, which knows nothing of checkpoints.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ from entailor.data.example import Split
 from entailor.engine.stopping import RunContext, StopSwitch
 from entailor.errors import ConfigError
 from entailor.events import Event, Observer
+from entailor.runs.files import read_json
+from entailor.runs.ownership import OWNER_FILE, enclosing_run
 from entailor.runs.trial_folder import CHECKPOINT_FOLDER
-from entailor.scale.ray_worker import Assignment, Mailbox, run_job
+from entailor.scale.ray_worker import Assignment, Carried, Mailbox, run_job
 from entailor.study.jobs import Finished, Job
 from entailor.study.trial import complete_record
 
@@ -192,7 +194,10 @@ class _RayPool:
             )
         # an estimate that is too high must not keep a trial from ever running
         memory = min(self.memory.get((job.plan.model, job.plan.candidate), 0), int(self.most_memory))
-        assignment = Assignment(attempt.number, job.work, job.plan, job.task, job.folder.absolute(), Path.cwd())
+        folder = job.folder.absolute()
+        run = enclosing_run(folder) or folder
+        owner = read_json(run / OWNER_FILE) if (run / OWNER_FILE).is_file() else None
+        assignment = Assignment(attempt.number, job.work, job.plan, job.task, folder, Path.cwd(), run, owner)
         task = self.task.options(num_cpus=self.executor.num_cpus, num_gpus=gpus, memory=memory, name=job.title)
         self.running[task.remote(assignment, self.splits[id(job.split)][1], self.mailbox)] = attempt
 
@@ -207,7 +212,8 @@ class _RayPool:
         attempt = self.running.pop(reference)
         job = attempt.job
         try:
-            return [(job, self.ray.get(reference))]
+            found = self.ray.get(reference)
+            return [(job, found.unpack(job.folder) if isinstance(found, Carried) else found)]
         except TaskCancelledError:
             reason = "was told to stop"
         except RayTaskError as error:

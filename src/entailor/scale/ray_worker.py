@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,8 +19,9 @@ from entailor.data.example import Split
 from entailor.engine.stopping import RunContext, stop_on_signals
 from entailor.errors import RunError
 from entailor.events import Event, Observer, StageProgress
-from entailor.runs.ownership import LOCK_FILE
-from entailor.runs.trial_folder import refuse_trial_links
+from entailor.runs.files import atomic_path, read_json
+from entailor.runs.ownership import LOCK_FILE, OWNER_FILE
+from entailor.runs.trial_folder import RECORD_FILE, clear_trial, refuse_trial_links
 from entailor.study.jobs import Work
 from entailor.study.trial_plan import TrialPlan
 from entailor.tasks import Task
@@ -76,6 +78,8 @@ class Assignment:
         task: labels and input shape.
         folder: where it writes.
         directory: the working directory of the driver, from which models are named.
+        run: the run folder the folder lies in.
+        owner: what stands there of the driver, by which a worker knows that both see the same disk.
         release: of Entailor at the driver.
     """
 
@@ -85,7 +89,30 @@ class Assignment:
     task: Task
     folder: Path
     directory: Path
+    run: Path
+    owner: Any
     release: str = entailor.__version__
+
+
+@dataclass(frozen=True)
+class Carried:
+    """What comes back from a node that does not see the run folder.
+
+    Attributes:
+        result: of the job.
+        files: name below the job's folder, and content.
+    """
+
+    result: Any
+    files: tuple[tuple[str, bytes], ...]
+
+    def unpack(self, folder: Path) -> Any:
+        """Write the files, the record last, since a folder that has one is whole; return the result."""
+        clear_trial(folder)
+        for name, content in sorted(self.files, key=lambda file: file[0] == RECORD_FILE):
+            with atomic_path(folder / name) as temporary:
+                temporary.write_bytes(content)
+        return self.result
 
 
 def run_job(assignment: Assignment, split: Split, mailbox: Any) -> Any:
@@ -106,14 +133,32 @@ def run_job(assignment: Assignment, split: Split, mailbox: Any) -> Any:
         raise RunError(f"{here}: {versions}. Install the same on every node")
     with stop_on_signals() as stop:  # Ray cancels a task through the handler of SIGINT
         mailbox.post.remote(assignment.number, Event("trial"))
+        context = RunContext(Observer(_Posting(mailbox, assignment.number)), stop)
+        what = assignment.plan, assignment.task, split
+        if not _sees_the_run(assignment):
+            with tempfile.TemporaryDirectory(prefix="entailor-trial-") as scratch:
+                folder = Path(scratch) / "trial"
+                result = assignment.work(*what, folder, context)
+                found = sorted(path for path in folder.rglob("*") if path.is_file())
+                files = tuple((path.relative_to(folder).as_posix(), path.read_bytes()) for path in found)
+                return Carried(result, files)
         try:
             os.chdir(assignment.directory)
         except OSError as error:
             problem = f"{assignment.directory}: cannot be reached on {here} ({error.strerror})"
             raise RunError(f"{problem}. Run the command in a folder that every node mounts") from None
-        context = RunContext(Observer(_Posting(mailbox, assignment.number)), stop)
         with _only_one(assignment.folder):
-            return assignment.work(assignment.plan, assignment.task, split, assignment.folder, context)
+            return assignment.work(*what, assignment.folder, context)
+
+
+def _sees_the_run(assignment: Assignment) -> bool:
+    """Tell whether the driver's run folder is on a disk of this node, and not only one of the same name."""
+    if assignment.owner is None:  # the driver could not write it
+        return True
+    try:
+        return bool(read_json(assignment.run / OWNER_FILE) == assignment.owner)
+    except RunError:
+        return False
 
 
 @contextmanager
