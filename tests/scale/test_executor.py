@@ -11,10 +11,10 @@ from tests.observers import listener
 from tests.scale.outcomes import differing_results
 from tests.scale.stand_in import RayTaskError, StandIn, TaskCancelledError, WorkerCrashedError
 
-import entailor
+import entailor.study.compare
 from entailor.config.experiment import Experiment
-from entailor.config.parts import DataSettings
-from entailor.engine.stopping import Stopped, StopSwitch
+from entailor.config.parts import DataSettings, ModelSettings
+from entailor.engine.stopping import RunContext, Stopped, StopSwitch
 from entailor.errors import ConfigError, RunError
 from entailor.events import Event, Observer, StageProgress
 from entailor.methods import build_method
@@ -24,10 +24,18 @@ from entailor.runs.record import RunRecord
 from entailor.scale import RayExecutor, ray_pool, ray_worker
 from entailor.scale.ray_worker import Assignment, Mailbox, run_job
 from entailor.study.compare import compare
+from entailor.study.jobs import Job
 from entailor.study.trial import run_trial
 from entailor.study.trial_plan import TrialPlan
 
 METHODS = {"majority": {}, "words": {"method": "bag_of_words"}, "pairs": {"method": "bag_of_words", "max_ngram": 2}}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_page():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(entailor.study.compare, "write_report", lambda folder: None)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -165,12 +173,19 @@ def test_more_than_this_machine_has_is_refused_and_a_cluster_may_grow(ray, elsew
     assert text in warnings
 
 
-def test_a_gpu_goes_to_trials_with_a_model_where_there_is_one(ray, elsewhere, tiny_model):
+def test_a_gpu_goes_to_trials_with_a_model_where_there_is_one(ray, nli_task, nli_split, tmp_path):
     ray.there = [{"CPU": 2.0, "GPU": 1.0, "memory": 1e9}]
-    methods = {"majority": {}, "probe": {"method": "linear_probe"}}
-    both = elsewhere.model_copy(update={"models": (str(tiny_model("bert")),), "methods": methods, "learning_curve": ()})
-    compare(both, executor=RayExecutor())
-    assert {one["name"]: one["num_gpus"] for one in ray.options if "name" in one} == {"majority": 0, "probe": 1}
+    jobs = []
+    for name, device in (("majority", None), ("lora", None), ("linear_probe", "cpu")):
+        plan = TrialPlan(name, build_method(name, {}), "m", 0, ModelSettings(device_map=device))
+        folder = tmp_path / name
+        jobs.append(Job(name, lambda *_: "done", plan, nli_task, nli_split, folder, lost=str))
+    with RayExecutor().open({("m", "lora"): 5, ("m", "majority"): 10**12}) as pool:
+        assert [result for batch in pool.run(jobs, RunContext()) for _, result in batch] == ["done"] * 3
+    tasks = {one["name"]: one for one in ray.options if "name" in one}
+    assert {name: one["num_gpus"] for name, one in tasks.items()} == {"majority": 0, "lora": 1, "linear_probe": 0}
+    # no more than there is: an estimate that is too high must not keep a trial from running
+    assert {name: one["memory"] for name, one in tasks.items()} == {"majority": 1e9, "lora": 5, "linear_probe": 0}
 
 
 def test_a_cluster_that_is_not_there(ray, elsewhere, monkeypatch):
