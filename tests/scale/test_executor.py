@@ -12,6 +12,7 @@ from tests.scale.outcomes import differing_results
 from tests.scale.stand_in import RayTaskError, StandIn, TaskCancelledError, WorkerCrashedError
 
 import entailor.study.compare
+from entailor.cli.compare import _executor as executor_of
 from entailor.config.experiment import Experiment
 from entailor.config.parts import DataSettings, ModelSettings
 from entailor.engine.stopping import RunContext, Stopped, StopSwitch
@@ -24,7 +25,7 @@ from entailor.runs.record import RunRecord
 from entailor.scale import RayExecutor, ray_pool, ray_worker
 from entailor.scale.ray_worker import Assignment, Mailbox, run_job
 from entailor.study.compare import compare
-from entailor.study.jobs import Job
+from entailor.study.jobs import HERE, Job
 from entailor.study.trial import run_trial
 from entailor.study.trial_plan import TrialPlan
 
@@ -208,6 +209,14 @@ def test_without_ray_and_with_numbers_that_cannot_be(monkeypatch):
         RayExecutor(num_cpus=0)
     with pytest.raises(ConfigError, match="--gpus-per-trial: 0 or more was expected, found -1"):
         RayExecutor(num_gpus=-1)
+
+
+def test_flags_of_ray_belong_to_ray(monkeypatch):
+    with pytest.raises(ConfigError, match="--address: does nothing here. Add --executor ray, or leave it out"):
+        executor_of("local", "auto", None, None)
+    assert executor_of("local", None, None, None) is HERE
+    StandIn().install(monkeypatch)
+    assert executor_of("ray", "auto", None, 0.5) == RayExecutor("auto", num_cpus=1, num_gpus=0.5)
 
 
 @pytest.fixture
