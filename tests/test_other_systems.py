@@ -9,7 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+from entailor.accel import allocator
 from entailor.engine import meter
 from entailor.runs import documents, environment, files
 from entailor.shipping import prover
@@ -61,7 +63,9 @@ def test_a_c_library_that_gives_nothing_back(error, monkeypatch):
         raise error("no library without a name")
 
     monkeypatch.setattr(ctypes, "CDLL", no_library)
+    monkeypatch.setattr(allocator.platform, "libc_ver", lambda: ("glibc", "2.99"))
     assert meter.reset_peak_memory() in (True, False)
+    assert not allocator.keep_freed_memory([torch.empty(allocator.RETURNED_FROM_BYTES // 4)])
 
 
 def test_peak_memory_without_proc(no_proc):
