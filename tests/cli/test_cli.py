@@ -30,9 +30,10 @@ DATA = {"--config", "--train", "--validation", "--test", "--columns", "--delimit
 SIZES = {"--max-train-examples", "--max-test-examples"}
 LABELLED = ("--columns", "--delimiter", "--encoding", "--label-names", "--no-gold")
 PLAN = {"--learning-curve", "--estimate-only"}
+RAY = {"--executor", "--address", "--cpus-per-trial", "--gpus-per-trial"}
 VERBS = {
     (): {"--version", "--debug"},
-    ("compare",): {*DATA, *SIZES, *PLAN, "--methods", "--seeds", "--external", "--json", "--quiet"},
+    ("compare",): {*DATA, *SIZES, *PLAN, *RAY, "--methods", "--seeds", "--external", "--json", "--quiet"},
     ("train",): {*DATA, *SIZES, "--method", "--seed", "--json", "--quiet"},
     ("export",): {"--run", "--format", "--out", "--margin", "--external", "--trust-remote-code", "--json", "--quiet"},
     ("merge",): {"--run", "--output", "--test", *LABELLED, "--trust-remote-code", "--json"},

@@ -117,6 +117,36 @@ def _outcome(trial: _Trial) -> RunRecord:
         return trial.failed(error, f"{error}. Where it was raised stands in {details}")
 
 
+def complete_record(plan: TrialPlan, folder: Path) -> RunRecord | None:
+    """Return the record in a trial's folder where it is complete and was run with these hyperparameters."""
+    try:
+        record = RunRecord.read(folder)
+    except RunError:
+        return None
+    same = record.hyperparameters == plan.method.model_dump(mode="json")
+    return record if same and record.status == "complete" else None
+
+
+def lost_trial(plan: TrialPlan, task: Task, folder: Path, reason: str) -> RunRecord:
+    """Write the record of a trial whose process died again and again; its checkpoints stay.
+
+    Args:
+        plan: what was run.
+        task: labels and input shape.
+        folder: the trial's.
+        reason: what is known of it, and the next step.
+
+    Returns:
+        The failed record, as written.
+    """
+    clear_trial(folder)
+    kind = "WorkerDied"
+    blank = _blank_record(plan, task)
+    record = replace(blank, status="failed", error=without_secrets(f"{kind}: {reason}"), error_type=kind)
+    record.write(folder)
+    return record
+
+
 def train_only(
     plan: TrialPlan,
     task: Task,
