@@ -81,7 +81,7 @@ def main() -> None:
 
     runs = {"mixed": lambda: lane.run(jobs), "merged": lambda: merged.probabilities(examples)}
     speeds = in_turn(options.repeats, **{name: partial(timed, run) for name, run in runs.items()})
-    parts = [tensor for update in adapters[-1].updates.values() for tensor in (update.down_RI, update.up_OR)]
+    parts = [tensor for update in adapters[-1].updates.values() for tensor in (update.down_IR, update.up_RO)]
     parts += [tensor for head in adapters[-1].heads.values() for tensor in head.parameters()]
     report(
         "K1",
