@@ -202,8 +202,8 @@ def accuracy_by_coverage(names: Sequence[str], candidates: Sequence[Mapping[str,
     def draw(axes: Axes) -> None:
         for i, candidate in reversed(list(enumerate(candidates))):
             look = style(i)
-            x = [100 * point["coverage"] for point in candidate["coverage"]]
-            y = [100 * point["accuracy"] for point in candidate["coverage"]]
+            points = [point for point in candidate["coverage"] if point["accuracy"] is not None]
+            x, y = ([100 * point[name] for point in points] for name in ("coverage", "accuracy"))
             line = axes.plot(x, y, color=look.colour, marker=look.marker, linestyle=look.dash, linewidth=1.2)[0]
             line.set(markersize=3.5, markevery=4)
         axes.set_xlim(102, 0)
