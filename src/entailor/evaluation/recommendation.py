@@ -174,9 +174,9 @@ def recommend(
 
     Of the candidates within the limits that beat the majority baseline the best by the metric leads. Contenders are
     those non-inferior to it: the one-sided lower bound of their difference to it lies above minus the margin, with the
-    chance of examples, clusters and seeds in it. So what was merely not shown to be worse is not taken for equal. Costs decide
-    among contenders in the order of `cheapest`: a candidate that costs clearly more (20 %) than the cheapest leaves;
-    what remains is settled by accuracy.
+    chance of examples, clusters and seeds in it. So what was merely not shown to be worse is not taken for equal. Costs
+    decide among contenders in the order of `cheapest`: a candidate that costs clearly more (20 %) than the cheapest
+    leaves; what remains is settled by the metric.
 
     Args:
         candidates: of comparison.json, best first.
