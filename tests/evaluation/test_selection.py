@@ -36,7 +36,7 @@ def test_the_corrected_figure_is_right_in_the_mean_and_its_interval_covers(accur
         left.append(found.value - truth)
         held += found.low <= truth <= found.high
     assert np.mean(seen) > too_good
-    assert abs(np.mean(left)) < 0.01
+    assert abs(np.mean(left)) < 0.015
     assert held >= 54  # 95 % of 60 are 57; 54 or more are seen in 98 of 100 such tests
 
 

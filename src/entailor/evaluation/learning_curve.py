@@ -1,6 +1,7 @@
 """Accuracy by number of labels: what more would give, who overtakes whom, and how many labels adapting takes.
 
-Differences at a size are those of pairs.py, with examples, clusters and seeds in them; predictions are learning_laws.py.
+Differences at a size are those of pairs.py, with examples, clusters and seeds in them; predictions are those of
+learning_laws.py.
 """
 
 from __future__ import annotations
