@@ -323,27 +323,29 @@ def best_of(candidates: list[Scored]) -> tuple[float, float, float]:
 
 
 CURVES = {
-    "power law": lambda n: 0.5 - 0.15 - 1.2 * np.asarray(n, float) ** -0.5 + 0.35,
+    "power law": lambda n: 0.85 - 1.2 * np.asarray(n, float) ** -0.5,
+    "slow power law": lambda n: 0.80 - 0.5 * np.asarray(n, float) ** -0.25,
     "logarithmic": lambda n: 0.45 + 0.045 * np.log(np.asarray(n, float)),
+    "sigmoid": lambda n: 0.5 + 0.35 / (1 + np.exp(-1.5 * (np.log(np.asarray(n, float)) - np.log(150)))),
     "late start": lambda n: 0.5 + 0.4 / (1 + np.exp(-2.2 * (np.log(np.asarray(n, float)) - np.log(900)))),
 }
 SIZES = (50, 100, 200, 400, 800)
 
 
-def curve_of(name: str, law, rng, shared_N, seeds: int = 3) -> CandidateCurve:
+def curve_of(name: str, law, rng, shared_N, seeds: int = 3, sizes=SIZES) -> CandidateCurve:
     """Return one candidate's answers at every size."""
     n = len(shared_N)
     taste_N = rng.standard_normal(n)
     points = {}
-    for size in SIZES:
-        p_S = np.clip(law(size) + 0.01 * rng.standard_normal(seeds), 0.01, 0.99)
+    for size in sizes:
+        p_S = np.clip(law(size) + (0.01 if seeds > 1 else 0.0) * rng.standard_normal(seeds), 0.01, 0.99)
         latent_SN = (
             np.sqrt(SHARED) * shared_N
             + np.sqrt(TASTE) * taste_N
             + np.sqrt(1 - SHARED - TASTE) * rng.standard_normal((seeds, n))
         )
         right_SN = latent_SN < norm.ppf(p_S)[:, None]
-        points[size] = [Answers("m", name, right_N) for right_N in right_SN]
+        points[size] = [Answers("m", name, right_N, seeds == 1) for right_N in right_SN]
     return CandidateCurve("m", name, points)
 
 
@@ -352,8 +354,8 @@ class Answers:
 
     costs = SimpleNamespace(epochs=1.0, train_seconds=1.0)
 
-    def __init__(self, model: str, name: str, right_N: np.ndarray) -> None:
-        self.model, self.name = model, name
+    def __init__(self, model: str, name: str, right_N: np.ndarray, deterministic: bool = False) -> None:
+        self.model, self.name, self.provenance = model, name, {"deterministic": deterministic}
         self.predictions = [ANSWERS[int(i < right_N.size and right_N[i])][i] for i in range(len(right_N))]
 
 
@@ -369,24 +371,48 @@ ANSWERS = [
 def curves(draws: int) -> None:
     """Print how often predictions of learning curves hold the truth, and false crossings of equal candidates."""
     print("\nlearning curves, 1,000 test examples, 3 seeds (deviation 1 point), sizes 50 to 800 (%)")
-    print("law          twice: predicted, covered   ten times: predicted, covered")
-    draws = max(40, draws // 5)
+    print("law             twice: predicted, covered, width   ten times: predicted, covered, width")
     for place, (name, law) in enumerate(CURVES.items()):
-        rng, held = np.random.default_rng(place), {2: [], 10: []}
-        for _ in range(draws):
+        rng, held, widths = np.random.default_rng(place), {2: [], 10: []}, {2: [0.0], 10: [0.0]}
+        for _ in range(max(40, draws // 2)):
             document = describe_curves([curve_of("a", law, rng, rng.standard_normal(1000))])["candidates"][0]
             for one in document["predicted"]:
                 if one.get("refused") is None:
                     truth = float(law(one["factor"] * SIZES[-1]))
                     held[one["factor"]].append(one["low"] <= truth <= one["high"])
-        said = [f"{100 * len(held[k]) / draws:.0f}, {share(held[k]) if held[k] else float('nan'):.0f}" for k in (2, 10)]
-        print(f"{name:<12} {said[0]:<27} {said[1]}")
+                    widths[one["factor"]].append(one["high"] - one["low"])
+        said = [
+            f"{100 * len(held[k]) / max(40, draws // 2):.0f}, {share(held[k]) if held[k] else float('nan'):.0f}, "
+            f"{100 * max(np.median(widths[k]), 0):.0f} points"
+            for k in (2, 10)
+        ]
+        print(f"{name:<15} {said[0]:<34} {said[1]}", flush=True)
     rng, wrong = np.random.default_rng(77), []
     for _ in range(max(20, draws // 4)):
         shared_N = rng.standard_normal(1000)
         found = describe_curves([curve_of(f"c{k}", CURVES["power law"], rng, shared_N) for k in range(8)])
         wrong.append(bool(found["crossings"]))
     print(f"eight equal candidates: a false overtaking in {share(wrong):.0f} % of runs")
+
+
+def overtaking(draws: int) -> None:
+    """Print how often the interval of the number of labels that beats an untrained candidate holds the truth."""
+    print(
+        "\nlabels at which a trained candidate overtakes an untrained one: interval holds the truth (%), typical ends"
+    )
+    for place, (name, law) in enumerate(CURVES.items()):
+        for truth in (75, 300):
+            rng, held, ends = np.random.default_rng([place, truth]), [], []
+            for _ in range(max(40, draws // 3)):
+                shared_N = rng.standard_normal(1000)
+                level = float(law(truth))
+                asked = curve_of("asked", lambda n, level=level: level, rng, shared_N, seeds=1, sizes=(800,))
+                (found,) = describe_curves([curve_of("a", law, rng, shared_N)], [asked])["overtakes_untrained"]
+                low, high = found["low"] or 0, math.inf if found["high"] is None else found["high"]
+                held.append(low <= truth <= high)
+                ends.append((low, high))
+            typical = ", ".join(f"{end:.0f}" for end in np.median(ends, axis=0))
+            print(f"{name:<15} at {truth}: {share(held):.1f}  ({typical})", flush=True)
 
 
 def power(draws: int) -> None:
@@ -443,6 +469,7 @@ TABLES = {
     "imbalance": imbalance,
     "optimism": optimism,
     "curves": curves,
+    "overtaking": overtaking,
     "power": power,
     "calibration": calibration,
 }
