@@ -86,14 +86,14 @@ def _collisions(tokens: dict[str, list[int]], model: str) -> Iterator[DoctorFind
     for word, ids in tokens.items():
         if ids:
             same[tuple(ids)].append(word)
-    for ids, words in same.items():
-        first[ids[0]].append(words[0])
+    for joint, words in same.items():
+        first[joint[0]].append(words[0])
         if len(words) > 1:
             message = f"{listed(words)} are the same tokens to {model}: no score can distinguish them"
             yield _collision("same_label_tokens", "error", message, remedy, words, tokens)
     longer: dict[str, list[str]] = defaultdict(list)
-    for ids, words in same.items():
-        shorter = next((ids[:end] for end in range(1, len(ids)) if ids[:end] in same), None)
+    for joint, words in same.items():
+        shorter = next((joint[:end] for end in range(1, len(joint)) if joint[:end] in same), None)
         if shorter is not None:
             longer[same[shorter][0]].append(words[0])
     for word, words in longer.items():

@@ -9,12 +9,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-import entailor
 from entailor.data.example import Split
 from entailor.engine.stopping import RunContext, stop_on_signals
 from entailor.errors import RunError
@@ -26,6 +26,7 @@ from entailor.study.jobs import Work
 from entailor.study.trial_plan import TrialPlan
 from entailor.tasks import Task
 
+RELEASE = version("entailor")
 POST_SECONDS = 0.5  # a stage is reported at most this often, so that thousands of steps cost nothing
 LOCK_SECONDS = 60.0  # a worker whose driver was killed is gone long before
 
@@ -91,7 +92,7 @@ class Assignment:
     directory: Path
     run: Path
     owner: Any
-    release: str = entailor.__version__
+    release: str = RELEASE
 
 
 @dataclass(frozen=True)
@@ -128,8 +129,8 @@ def run_job(assignment: Assignment, split: Split, mailbox: Any) -> Any:
         Stopped: the driver, or the system, asked for it.
     """
     here = platform.node()
-    if assignment.release != entailor.__version__:
-        versions = f"Entailor {entailor.__version__} found, expected {assignment.release}"
+    if assignment.release != RELEASE:
+        versions = f"Entailor {RELEASE} found, expected {assignment.release}"
         raise RunError(f"{here}: {versions}. Install the same on every node")
     with stop_on_signals() as stop:  # Ray cancels a task through the handler of SIGINT
         mailbox.post.remote(assignment.number, Event("trial"))
