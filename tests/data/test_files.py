@@ -4,7 +4,9 @@ import gzip
 import io
 import json
 import os
+import random
 import zipfile
+from collections import Counter
 
 import pytest
 
@@ -216,6 +218,50 @@ def test_parquet_that_unpacks_from_its_dictionary(tmp_path):
         texts(tmp_path / "a.parquet", max_bytes=20_000_000)
     with pytest.raises(DataError, match="more than 1,000 rows"):
         texts(tmp_path / "a.parquet", max_rows=1000)
+
+
+def test_arrow_that_unpacks_to_much_is_refused_before_it_does(tmp_path, monkeypatch):
+    import pyarrow as pa
+    from pyarrow import feather
+
+    unread = ["x" * 1_000_000] * 4
+    table = pa.table({"text": ["one", "two"] * 2, "label": ["a", "b"] * 2, "more": pa.array(unread)})
+    options = pa.ipc.IpcWriteOptions(compression="zstd")
+    for name, new in (("a.arrow", pa.ipc.new_file), ("b.arrow", pa.ipc.new_stream)):
+        with new(str(tmp_path / name), table.schema, options=options) as out:
+            out.write_table(table)
+    feather.write_feather(table, str(tmp_path / "c.feather"), compression="lz4")
+    words = table.set_column(2, "more", pa.array(unread).dictionary_encode())
+    feather.write_feather(words, str(tmp_path / "d.feather"), compression="zstd")
+    for path in sorted(tmp_path.iterdir()):
+        assert path.stat().st_size < 50_000
+        assert texts(path, max_bytes=5_000_000) == ["one", "two"] * 2
+    monkeypatch.setattr(pa.ipc, "open_file", None)
+    monkeypatch.setattr(pa.ipc, "open_stream", None)
+    for path in sorted(tmp_path.iterdir()):
+        with pytest.raises(DataError, match="more than 900,000 bytes"):
+            texts(path, max_bytes=900_000)
+
+
+@pytest.mark.parametrize("compression", [None, "zstd"])
+def test_damaged_arrow_is_an_error_and_no_crash(tmp_path, compression):
+    import pyarrow as pa
+
+    table = pa.table({"text": [f"text {n}" for n in range(50)], "label": ["a", "b"] * 25})
+    options = pa.ipc.IpcWriteOptions(compression=compression)
+    with pa.ipc.new_file(str(tmp_path / "a.arrow"), table.schema, options=options) as out:
+        out.write_table(table)
+    sound = (tmp_path / "a.arrow").read_bytes()
+    rng, outcomes = random.Random(0), Counter()
+    for _ in range(150):
+        broken = bytearray(sound)
+        for _ in range(rng.randint(1, 3)):
+            broken[rng.randrange(len(broken))] = rng.choice([0, 1, 127, 128, 255])
+        try:
+            outcomes[len(texts(written(tmp_path / "b.arrow", bytes(broken))))] += 1
+        except (DataError, ConfigError) as error:
+            outcomes[type(error)] += 1
+    assert outcomes[DataError] > 50
 
 
 def test_what_would_hang_is_refused(tmp_path):
