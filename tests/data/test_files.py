@@ -211,7 +211,7 @@ def test_a_file_that_unpacks_to_hundreds_of_times_its_size_is_refused_before_it_
     monkeypatch.setattr(files, "SMALL_BYTES", 10_000)
     content = b"text,label\n" + b"x,y\n" * 5_000
     path = written(tmp_path / name, _zipped(content) if name == "a.zip" else gzip.compress(content))
-    with pytest.raises(DataError, match=r"more than 10,000 bytes.*raise data\.max_bytes"):
+    with pytest.raises(DataError, match=r"more than 1.,000 bytes.*raise data\.max_bytes"):
         texts(path)
     assert len(texts(path, max_bytes=10**9)) == 5_000  # as advised
 

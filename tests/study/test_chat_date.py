@@ -63,7 +63,7 @@ def test_tomorrow_asks_as_today(tiny_model, tmp_path, set_zone, monkeypatch):
     assert len(trials) == 2
     for trial in trials:
         for prompt in json.loads((trial / "record.json").read_text())["provenance"]["prompts"]:
-            assert "".join(prompt["tokens"]).startswith(day)
+            assert "".join(prompt["tokens"]).startswith(f"Question: {day} ")
     assert verify(tmp_path / "run").sound
     (record,) = first.records
     expected = [one.probabilities for one in record.predictions]
