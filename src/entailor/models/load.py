@@ -163,7 +163,8 @@ def load_backbone(
     # the pad id of text and model must agree; positions never depend on it
     model.config.pad_token_id = model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     for name, value in ANSWER_SETTINGS.items():
-        setattr(model.config, name, value)
+        if getattr(model.config, name, value) != value:
+            setattr(model.config, name, value)
     model.eval()
     if plan.device_map is None:
         model.to(plan.parts[0].place)
