@@ -199,6 +199,18 @@ def test_a_cluster_that_is_not_there(ray, elsewhere, monkeypatch):
         compare(elsewhere, executor=RayExecutor("10.0.0.9:6379"))
 
 
+def test_a_machine_too_busy_to_start_ray(ray, elsewhere, monkeypatch):
+    def late(**_):
+        raise Exception("The current node timed out during startup.")  # what Ray raises
+
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 64)
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", late, raising=False)
+    with pytest.raises(RunError, match=r"could not be started on this machine \(The current node timed out"):
+        compare(elsewhere, executor=RayExecutor())
+
+
 def test_without_ray_and_with_numbers_that_cannot_be(monkeypatch):
     monkeypatch.setattr(ray_pool.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"--executor ray: ray is missing. pip install 'entailor\[cluster\]'"):

@@ -8,6 +8,7 @@ dead worker's trial is tried again is decided here and not by Ray, which knows n
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import secrets
 import tempfile
@@ -19,7 +20,7 @@ from typing import Any
 
 from entailor.data.example import Split
 from entailor.engine.stopping import RunContext, StopSwitch
-from entailor.errors import ConfigError
+from entailor.errors import ConfigError, RunError
 from entailor.events import Event, Observer
 from entailor.runs.files import read_json
 from entailor.runs.ownership import OWNER_FILE, enclosing_run
@@ -99,6 +100,7 @@ class _RayPool:
 
         Raises:
             ConfigError: no cluster at the address, or this machine has less than a trial asks for.
+            RunError: Ray could not be started here, or a folder cannot be written.
         """
         observer, stop = run_context.observer, run_context.stop or StopSwitch()
         left = [job for job in jobs if job.found is None]
@@ -132,6 +134,7 @@ class _RayPool:
             return
         import ray
 
+        logging.getLogger("ray").setLevel(logging.ERROR)
         if not ray.is_initialized():  # a program may have its own
             if self.executor.address is None:
                 self._start()
@@ -159,14 +162,21 @@ class _RayPool:
         scratch = tempfile.TemporaryDirectory(prefix="entailor-ray-", ignore_cleanup_errors=True)
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # else Ray writes one to the home directory
-        ray.init(
-            address="local",
-            include_dashboard=False,
-            log_to_driver=False,
-            configure_logging=False,
-            _temp_dir=self.ending.enter_context(scratch),
-            _node_ip_address="127.0.0.1",
-        )
+        try:
+            ray.init(
+                address="local",
+                include_dashboard=False,
+                log_to_driver=False,
+                configure_logging=False,
+                _temp_dir=self.ending.enter_context(scratch),
+                _node_ip_address="127.0.0.1",
+            )
+        except Exception as error:  # Ray raises nothing more special where its processes are not up in 30 s
+            ray.shutdown()
+            raise RunError(
+                f"--executor ray: Ray could not be started on this machine ({error}). Run the same command again when "
+                "less runs beside it, or leave --executor out"
+            ) from error
 
     def _check_room(self, observer: Observer) -> None:
         """Refuse what this machine can never give; a cluster may still get a node that can."""
