@@ -92,6 +92,7 @@ class _RayPool:
         self.ray: Any = None
         self.mailbox: Any = None
         self.task: Any = None
+        self.most_memory, self.has_gpus = 0.0, False
         self.splits: dict[int, tuple[Split, Any]] = {}
         self.running: dict[Any, _Attempt] = {}
 
@@ -199,9 +200,8 @@ class _RayPool:
             self.splits[id(job.split)] = job.split, self.ray.put(job.split)
         gpus = self.executor.num_gpus
         if gpus is None:
-            gpus = (
-                1 if self.has_gpus and job.plan.method.needs_backbone and job.plan.settings.device_map != "cpu" else 0
-            )
+            needed = job.plan.method.needs_backbone and job.plan.settings.device_map != "cpu"
+            gpus = int(self.has_gpus and needed)
         # an estimate that is too high must not keep a trial from ever running
         memory = min(self.memory.get((job.plan.model, job.plan.candidate), 0), int(self.most_memory))
         folder = job.folder.absolute()
