@@ -244,7 +244,7 @@ def mailbox(ray):
 
 
 def test_a_worker_says_what_keeps_it_from_working(assignment, mailbox, nli_split, monkeypatch):
-    with pytest.raises(RunError, match=rf"Entailor {entailor.__version__} found, expected 9.9"):
+    with pytest.raises(RunError, match=rf"Entailor {ray_worker.installed_release()} found, expected 9.9"):
         run_job(replace(assignment, release="9.9"), nli_split, mailbox)
     with pytest.raises(RunError, match=r"/not/there: cannot be reached on .*\(No such file or directory\)"):
         run_job(replace(assignment, directory=Path("/not/there")), nli_split, mailbox)

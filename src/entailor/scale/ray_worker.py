@@ -8,13 +8,13 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-import entailor
 from entailor.data.example import Split
 from entailor.engine.stopping import RunContext, stop_on_signals
 from entailor.errors import RunError
@@ -67,6 +67,14 @@ class _Posting:
         self.mailbox.post.remote(self.number, event)
 
 
+def installed_release() -> str:
+    """Return the release of Entailor on this node; "source" where it is not installed."""
+    try:
+        return version("entailor")
+    except PackageNotFoundError:
+        return "source"
+
+
 @dataclass(frozen=True)
 class Assignment:
     """What a worker is sent of a job; its data come out of the object store.
@@ -91,7 +99,7 @@ class Assignment:
     directory: Path
     run: Path
     owner: Any
-    release: str = entailor.__version__
+    release: str = field(default_factory=installed_release)
 
 
 @dataclass(frozen=True)
@@ -128,8 +136,8 @@ def run_job(assignment: Assignment, split: Split, mailbox: Any) -> Any:
         Stopped: the driver, or the system, asked for it.
     """
     here = platform.node()
-    if assignment.release != entailor.__version__:
-        versions = f"Entailor {entailor.__version__} found, expected {assignment.release}"
+    if assignment.release != installed_release():
+        versions = f"Entailor {installed_release()} found, expected {assignment.release}"
         raise RunError(f"{here}: {versions}. Install the same on every node")
     with stop_on_signals() as stop:  # Ray cancels a task through the handler of SIGINT
         mailbox.post.remote(assignment.number, Event("trial"))
