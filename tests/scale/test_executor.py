@@ -199,6 +199,18 @@ def test_a_cluster_that_is_not_there(ray, elsewhere, monkeypatch):
         compare(elsewhere, executor=RayExecutor("10.0.0.9:6379"))
 
 
+def test_a_machine_too_busy_to_start_ray(ray, elsewhere, monkeypatch):
+    def late(**_):
+        raise Exception("The current node timed out during startup.")  # what Ray raises
+
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 64)
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", late, raising=False)
+    with pytest.raises(RunError, match=r"could not be started on this machine \(The current node timed out"):
+        compare(elsewhere, executor=RayExecutor())
+
+
 def test_without_ray_and_with_numbers_that_cannot_be(monkeypatch):
     monkeypatch.setattr(ray_pool.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"--executor ray: ray is missing. pip install 'entailor\[cluster\]'"):
@@ -232,7 +244,7 @@ def mailbox(ray):
 
 
 def test_a_worker_says_what_keeps_it_from_working(assignment, mailbox, nli_split, monkeypatch):
-    with pytest.raises(RunError, match=rf"Entailor {entailor.__version__} found, expected 9.9"):
+    with pytest.raises(RunError, match=rf"Entailor {ray_worker.installed_release()} found, expected 9.9"):
         run_job(replace(assignment, release="9.9"), nli_split, mailbox)
     with pytest.raises(RunError, match=r"/not/there: cannot be reached on .*\(No such file or directory\)"):
         run_job(replace(assignment, directory=Path("/not/there")), nli_split, mailbox)

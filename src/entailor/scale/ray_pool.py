@@ -8,6 +8,7 @@ dead worker's trial is tried again is decided here and not by Ray, which knows n
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import secrets
 import tempfile
@@ -19,7 +20,7 @@ from typing import Any
 
 from entailor.data.example import Split
 from entailor.engine.stopping import RunContext, StopSwitch
-from entailor.errors import ConfigError
+from entailor.errors import ConfigError, RunError
 from entailor.events import Event, Observer
 from entailor.runs.files import read_json
 from entailor.runs.ownership import OWNER_FILE, enclosing_run
@@ -91,6 +92,7 @@ class _RayPool:
         self.ray: Any = None
         self.mailbox: Any = None
         self.task: Any = None
+        self.most_memory, self.has_gpus = 0.0, False
         self.splits: dict[int, tuple[Split, Any]] = {}
         self.running: dict[Any, _Attempt] = {}
 
@@ -99,6 +101,7 @@ class _RayPool:
 
         Raises:
             ConfigError: no cluster at the address, or this machine has less than a trial asks for.
+            RunError: Ray could not be started here, or a folder cannot be written.
         """
         observer, stop = run_context.observer, run_context.stop or StopSwitch()
         left = [job for job in jobs if job.found is None]
@@ -132,6 +135,7 @@ class _RayPool:
             return
         import ray
 
+        logging.getLogger("ray").setLevel(logging.ERROR)
         if not ray.is_initialized():  # a program may have its own
             if self.executor.address is None:
                 self._start()
@@ -159,14 +163,21 @@ class _RayPool:
         scratch = tempfile.TemporaryDirectory(prefix="entailor-ray-", ignore_cleanup_errors=True)
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # else Ray writes one to the home directory
-        ray.init(
-            address="local",
-            include_dashboard=False,
-            log_to_driver=False,
-            configure_logging=False,
-            _temp_dir=self.ending.enter_context(scratch),
-            _node_ip_address="127.0.0.1",
-        )
+        try:
+            ray.init(
+                address="local",
+                include_dashboard=False,
+                log_to_driver=False,
+                configure_logging=False,
+                _temp_dir=self.ending.enter_context(scratch),
+                _node_ip_address="127.0.0.1",
+            )
+        except Exception as error:  # Ray raises nothing more special where its processes are not up in 30 s
+            ray.shutdown()
+            raise RunError(
+                f"--executor ray: Ray could not be started on this machine ({error}). Run the same command again when "
+                "less runs beside it, or leave --executor out"
+            ) from error
 
     def _check_room(self, observer: Observer) -> None:
         """Refuse what this machine can never give; a cluster may still get a node that can."""
@@ -189,9 +200,8 @@ class _RayPool:
             self.splits[id(job.split)] = job.split, self.ray.put(job.split)
         gpus = self.executor.num_gpus
         if gpus is None:
-            gpus = (
-                1 if self.has_gpus and job.plan.method.needs_backbone and job.plan.settings.device_map != "cpu" else 0
-            )
+            needed = job.plan.method.needs_backbone and job.plan.settings.device_map != "cpu"
+            gpus = int(self.has_gpus and needed)
         # an estimate that is too high must not keep a trial from ever running
         memory = min(self.memory.get((job.plan.model, job.plan.candidate), 0), int(self.most_memory))
         folder = job.folder.absolute()

@@ -8,8 +8,8 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from importlib.metadata import version
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,6 @@ from entailor.study.jobs import Work
 from entailor.study.trial_plan import TrialPlan
 from entailor.tasks import Task
 
-RELEASE = version("entailor")
 POST_SECONDS = 0.5  # a stage is reported at most this often, so that thousands of steps cost nothing
 LOCK_SECONDS = 60.0  # a worker whose driver was killed is gone long before
 
@@ -68,6 +67,14 @@ class _Posting:
         self.mailbox.post.remote(self.number, event)
 
 
+def installed_release() -> str:
+    """Return the release of Entailor on this node; "source" where it is not installed."""
+    try:
+        return version("entailor")
+    except PackageNotFoundError:
+        return "source"
+
+
 @dataclass(frozen=True)
 class Assignment:
     """What a worker is sent of a job; its data come out of the object store.
@@ -92,7 +99,7 @@ class Assignment:
     directory: Path
     run: Path
     owner: Any
-    release: str = RELEASE
+    release: str = field(default_factory=installed_release)
 
 
 @dataclass(frozen=True)
@@ -129,8 +136,8 @@ def run_job(assignment: Assignment, split: Split, mailbox: Any) -> Any:
         Stopped: the driver, or the system, asked for it.
     """
     here = platform.node()
-    if assignment.release != RELEASE:
-        versions = f"Entailor {RELEASE} found, expected {assignment.release}"
+    if assignment.release != installed_release():
+        versions = f"Entailor {installed_release()} found, expected {assignment.release}"
         raise RunError(f"{here}: {versions}. Install the same on every node")
     with stop_on_signals() as stop:  # Ray cancels a task through the handler of SIGINT
         mailbox.post.remote(assignment.number, Event("trial"))
