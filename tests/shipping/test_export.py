@@ -28,7 +28,6 @@ from entailor.shipping.manifest import read_manifest
 from entailor.shipping.verification import ask_here, ask_in_fresh_process, largest_loss
 from entailor.study.compare import Comparison
 
-
 AUTO_CLASSES = ("AutoModelForSequenceClassification", "AutoTokenizer")
 
 
