@@ -35,7 +35,6 @@ VERBS = {
     ("compare",): {*DATA, *SIZES, *PLAN, "--methods", "--seeds", "--external", "--json", "--quiet"},
     ("train",): {*DATA, *SIZES, "--method", "--seed", "--json", "--quiet"},
     ("export",): {"--run", "--format", "--out", "--margin", "--external", "--trust-remote-code", "--json", "--quiet"},
-    ("merge",): {"--run", "--output", "--test", *LABELLED, "--trust-remote-code", "--json"},
     ("evaluate",): {
         "--run",
         "--test",
@@ -510,3 +509,6 @@ def test_a_command_that_moved_says_where(entailor_):
     assert result.code == 2
     assert "Run python benchmarks/machine.py in a checkout" in result.err
     assert (ROOT / "benchmarks" / "machine.py").exists()
+    result = entailor_("merge", "--run", "runs/mine", "--output", "merged")
+    assert result.code == 2
+    assert "Run entailor export --format transformers" in result.err

@@ -27,8 +27,8 @@ from entailor.runs.lock import lock_run
 from entailor.runs.outputs import check_output, output_folder
 from entailor.runs.ownership import MARKER_FILE, check_run_folder
 from entailor.runs.trial_folder import clear_trial
+from entailor.shipping.export import export
 from entailor.shipping.inference import evaluate, label_words_of_run, predict
-from entailor.shipping.merging import merge
 from entailor.study.compare import compare
 from entailor.study.verification import verify
 
@@ -309,7 +309,7 @@ def test_any_path_given_as_a_run_is_an_error_in_words(path, nli_files, tmp_path,
     for command in (
         lambda: evaluate(path, nli_files.test),
         lambda: predict(path, nli_files.test, tmp_path / "out.csv"),
-        lambda: merge(path, tmp_path / "merged"),
+        lambda: export(path, ["sklearn"], tmp_path / "out"),
         lambda: verify(path),
         lambda: write_report(RunFolder(path)),
         lambda: diff_runs(path, path),
