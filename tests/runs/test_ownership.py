@@ -24,7 +24,7 @@ from entailor.report.html import write_report
 from entailor.runs.files import write_text
 from entailor.runs.layout import RunFolder
 from entailor.runs.lock import lock_run
-from entailor.runs.outputs import check_output, output_folder
+from entailor.runs.outputs import check_output
 from entailor.runs.ownership import MARKER_FILE, check_run_folder
 from entailor.runs.trial_folder import clear_trial
 from entailor.shipping.export import export
@@ -281,20 +281,6 @@ def test_nothing_is_written_among_the_files_of_a_run(finished_run, name):
 def test_a_device_or_folder_is_no_output(name, tmp_path):
     with pytest.raises(OutputError):
         check_output(name, [], overwrite=Path(name).resolve().is_file() is False)
-
-
-def test_a_failed_merge_leaves_a_folder_that_was_there(tmp_path):
-    def fail(target):
-        with output_folder(target) as scratch:
-            (scratch / "weights").write_text("half")
-            raise KeyboardInterrupt
-
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "link").symlink_to(tmp_path / "empty")
-    for name in ("empty", "link", "new/deeper"):
-        with pytest.raises(KeyboardInterrupt):
-            fail(tmp_path / name)
-    assert sorted(path.name for path in tmp_path.rglob("*")) == ["empty", "link"]
 
 
 # --- paths given to commands
