@@ -28,7 +28,7 @@ from entailor.models.load import open_model
 from entailor.models.resolve.package import KNOWN_PACKAGES
 from entailor.models.resolve.source import ModelFolder
 from entailor.runs.files import write_text
-from entailor.runs.integrity import file_sha256
+from entailor.runs.integrity import disk_trouble, file_sha256
 from entailor.runs.layout import RunFolder
 from entailor.runs.outputs import refuse_inputs
 from entailor.runs.record import RunRecord
@@ -243,7 +243,7 @@ def export(
     Raises:
         ConfigError: no format, one twice, or a margin that is none.
         MethodError: a format does not fit the method; nothing was written.
-        OutputError: the output exists, or lies among the files of a run.
+        OutputError: the output exists, lies among the files of a run, or the disk fails.
         RunError: there is no finished trial, or it is damaged.
     """
     if not 0 <= margin < 1:
@@ -274,12 +274,20 @@ def _check_free(target: Path, run: str | Path) -> None:
 
 @contextmanager
 def scratch_beside(target: Path) -> Iterator[Path]:
-    """Give a folder beside the target; it is gone afterwards, unless it was renamed."""
+    """Give a folder beside the target; it is gone afterwards, unless it was renamed.
+
+    Raises:
+        OutputError: the disk fails, whichever library was writing.
+    """
     made = [folder for folder in target.parents if not folder.exists()]
     scratch = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
     try:
         scratch.mkdir(parents=True)
         yield scratch
+    except Exception as error:  # safetensors has exceptions of its own for a full disk
+        if problem := disk_trouble(error):
+            raise OutputError(f"{target}: not written: {problem}") from error
+        raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
         for folder in made:

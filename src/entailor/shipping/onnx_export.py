@@ -21,6 +21,7 @@ from entailor.classifiers.transformer import TokenBatch
 from entailor.errors import ConfigError, RunError
 from entailor.methods.linear_probe import LinearProbeClassifier
 from entailor.models.load import quiet_libraries
+from entailor.runs.integrity import disk_trouble
 from entailor.shipping.formats import IN_GRAPH, write_script
 from entailor.shipping.runtimes import onnx_runtime
 
@@ -110,7 +111,7 @@ def write_onnx(source: Any, folder: Path) -> None:
         vocabulary = reader.text_encoder.tokenizer.vocab_size
         example = _made_up(names, 2, 9, vocabulary)  # both above 1, or the exporter takes them for constants
         shapes = tuple({0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC} for _ in names)
-        with warnings.catch_warnings(), quiet_libraries(), torch.no_grad():
+        with warnings.catch_warnings(), quiet_libraries(), _quiet_logging("torch.onnx"), torch.no_grad():
             warnings.simplefilter("ignore")
             try:
                 torch.onnx.export(
@@ -126,6 +127,8 @@ def write_onnx(source: Any, folder: Path) -> None:
                     optimize=True,
                 )
             except Exception as error:  # whatever torch's exporter raises means the same to the user
+                if disk_trouble(error):
+                    raise
                 kind = reader.model.config.model_type
                 problem = str(error).strip().splitlines()[0][:200]
                 raise RunError(f"onnx: torch cannot export {kind}: {problem}. Export transformers instead") from error
@@ -246,15 +249,15 @@ def _in_blocks(whole: Path, target: Path) -> None:
 
 
 @contextmanager
-def _quiet_logging() -> Iterator[None]:
-    """Keep onnxruntime from advising a preparation that is not needed here."""
-    root = logging.getLogger()
-    before = root.level
-    root.setLevel(logging.ERROR)
+def _quiet_logging(name: str | None = None) -> Iterator[None]:
+    """Keep a library from advising what is not needed here: a preparation for rounding, torchvision."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        root.setLevel(before)
+        logger.setLevel(before)
 
 
 def _unsigned(whole: Path, target: Path, **settings: Any) -> None:
