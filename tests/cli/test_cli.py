@@ -36,7 +36,6 @@ VERBS = {
     ("compare",): {*DATA, *SIZES, *PLAN, *RAY, "--methods", "--seeds", "--external", "--json", "--quiet"},
     ("train",): {*DATA, *SIZES, "--method", "--seed", "--json", "--quiet"},
     ("export",): {"--run", "--format", "--out", "--margin", "--external", "--trust-remote-code", "--json", "--quiet"},
-    ("merge",): {"--run", "--output", "--test", *LABELLED, "--trust-remote-code", "--json"},
     ("evaluate",): {
         "--run",
         "--test",
@@ -511,3 +510,6 @@ def test_a_command_that_moved_says_where(entailor_):
     assert result.code == 2
     assert "Run python benchmarks/machine.py in a checkout" in result.err
     assert (ROOT / "benchmarks" / "machine.py").exists()
+    result = entailor_("merge", "--run", "runs/mine", "--output", "merged")
+    assert result.code == 2
+    assert "Run entailor export --format transformers" in result.err

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors import SafetensorError
 from tests.conftest import NLI_LABELS
 from tests.observers import listener
 from tests.shipping.faults import FAULTS, cut, manifest_value
@@ -224,12 +225,16 @@ def test_outputs_in_use_and_odd_margins_are_refused(finished_run, tmp_path):
         export(tmp_path, ["sklearn"], tmp_path / "out")
 
 
-def test_a_full_disk_leaves_nothing(finished_run, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "error",
+    [OSError(28, "No space left on device"), SafetensorError("I/O error: No space left on device (os error 28)")],
+)
+def test_a_full_disk_leaves_nothing(finished_run, tmp_path, monkeypatch, error):
     def full(*args: Any) -> None:
-        raise OSError(28, "No space left on device")
+        raise error
 
     monkeypatch.setattr("entailor.shipping.export.write_manifest", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(OutputError, match=r"out: not written: the disk is full\. Free some space"):
         export(trial_of(finished_run, "majority"), ["sklearn"], tmp_path / "deep" / "out")
     assert list(tmp_path.iterdir()) == []
 

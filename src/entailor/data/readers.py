@@ -39,7 +39,7 @@ class ReadOptions:
         require_labels: whether a label column is needed and rows without a gold label are dropped. Without it such
             rows are kept with the label None.
         no_gold: labels that mean that there is none, beside the empty one; None: the usual ones.
-        flags: remedies name flags of `evaluate` and `merge` instead of keys of the experiment.
+        flags: remedies name flags of `evaluate` instead of keys of the experiment.
         trained: `labels` are those that train has.
         nulls_are_empty: take a text that is null for an empty one, instead of refusing it.
         delimiter: between the cells of a text file; None: found in its first line.
