@@ -28,7 +28,8 @@ from entailor.study.compare import Comparison
 ROOT = Path(__file__).parents[1].parent
 DATA = {"--config", "--train", "--validation", "--test", "--columns", "--delimiter", "--encoding", "--model", "--out"}
 SIZES = {"--max-train-examples", "--max-test-examples"}
-LABELLED = ("--columns", "--delimiter", "--encoding", "--label-names", "--no-gold")
+LIMITS = ("--max-bytes", "--max-rows")
+LABELLED = ("--columns", "--delimiter", "--encoding", "--label-names", "--no-gold", *LIMITS)
 PLAN = {"--learning-curve", "--estimate-only"}
 RAY = {"--executor", "--address", "--cpus-per-trial", "--gpus-per-trial"}
 VERBS = {
@@ -59,6 +60,7 @@ VERBS = {
             "--columns",
             "--delimiter",
             "--encoding",
+            *LIMITS,
             "--config-name",
             "--split",
             "--quiet",
