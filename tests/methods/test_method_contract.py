@@ -82,7 +82,12 @@ CASES = [
     if (name, architecture) not in NOT_FITTING
 ]
 USUAL = {name: architectures(kind)[0] for name, kind in registered_methods().items()}
-every_case = pytest.mark.parametrize("case", CASES, ids=str)
+# the scope keeps the tests of a case together, so that one process trains it and not each
+every_case = pytest.mark.parametrize("case", CASES, ids=str, scope="session")
+TRAINED = [case for case in CASES if issubclass(registered_methods()[case.name], TrainedMethod)]
+trained_case = pytest.mark.parametrize("case", TRAINED, ids=str, scope="session")
+LEARNING = [name for name, kind in registered_methods().items() if name != "majority" and not kind.training_free]
+PAIRS_ONLY = [name for name, kind in registered_methods().items() if kind.needs_pair]
 # what does not depend on the architecture is tested on one
 every_method = pytest.mark.parametrize("name", registered_methods())
 
@@ -185,13 +190,17 @@ def test_scores_do_not_depend_on_the_batching(case, taught):
         assert np.ptp(whole, axis=0).max() > 1e-6, "all examples score alike, so this test would see nothing"
 
 
-@every_case
+@pytest.mark.parametrize("case", [case for case in CASES if case not in TRAINED], ids=str, scope="session")
+def test_what_is_not_trained_by_gradients_has_no_parameter_groups(case, taught):
+    made = taught(case)
+    assert isinstance(made.classifier, (FittedClassifier, PromptedClassifier))
+    assert made.method.parameter_groups(made.classifier) == []
+
+
+@trained_case
 def test_parameter_groups_hold_each_trainable_tensor_once(case, taught):
     made = taught(case)
     groups = made.method.parameter_groups(made.classifier)
-    assert (groups == []) == isinstance(made.classifier, (FittedClassifier, PromptedClassifier))
-    if not groups:
-        return
     ids = [id(tensor) for group in groups for tensor in group.parameters]
     names = {id(tensor): name for name, tensor in made.classifier.named_parameters()}
     trainable = {id(tensor) for tensor in made.classifier.parameters() if tensor.requires_grad}
@@ -244,11 +253,9 @@ def _has(folder: Path, name: str) -> bool:
     return (folder / name).exists()
 
 
-@every_case
+@pytest.mark.parametrize("case", [case for case in TRAINED if case.head != "verbalizer"], ids=str, scope="session")
 def test_the_head_is_trained_and_saved(case, taught):
     made = taught(case)
-    if isinstance(made.classifier, (FittedClassifier, PromptedClassifier)) or case.head == "verbalizer":
-        return  # nothing is new in these
     heads = {
         name: tensor
         for name, tensor in made.classifier.named_parameters()
@@ -285,15 +292,19 @@ def test_a_seed_decides_everything(name, taught, adapt):
     assert np.array_equal(again(1), scores) != made.method.is_seeded
 
 
-@every_method
+@pytest.mark.parametrize("name", PAIRS_ONLY)
+def test_a_method_for_pairs_refuses_single_texts(name, adapt):
+    with pytest.raises(MethodError, match="pair"):
+        adapt(fast_method(name), USUAL[name], Task(("yes", "no"), is_pair=False))
+
+
+@pytest.mark.parametrize(
+    ("name", "pair"),
+    [(name, pair) for name in registered_methods() for pair in (True, False) if pair or name not in PAIRS_ONLY],
+)
 @pytest.mark.parametrize("labels", [("yes", "no"), ("a", "b", "c", "d", "e", "f")], ids=len)
-@pytest.mark.parametrize("pair", [True, False], ids=["pair", "single"])
 def test_other_tasks_work_as_well(name, labels, pair, adapt, tmp_path):
     task, method = Task(labels, is_pair=pair), fast_method(name)
-    if method.needs_pair and not pair:
-        with pytest.raises(MethodError, match="pair"):
-            adapt(method, USUAL[name], task)
-        return
     classifier = adapt(method, USUAL[name], task)
     train_rows, search_candidates, test_rows = (
         make_examples(36, seed=seed, pair=pair, labels=labels) for seed in (1, 2, 3)
@@ -337,10 +348,8 @@ def taught_encoder(adapt: Callable[..., Classifier], tmp_path_factory: pytest.Te
     return folder
 
 
-@every_method
+@pytest.mark.parametrize("name", LEARNING)
 def test_every_method_learns_what_its_model_can_tell(name, taught_encoder, adapt):
-    if name == "majority" or registered_methods()[name].training_free:
-        return
     is_trained = issubclass(registered_methods()[name], TrainedMethod)
     method = build_method(name, {"num_train_epochs": 8, "learning_rate": 0.01} if is_trained else {})
     classifier = adapt(method, taught_encoder)
