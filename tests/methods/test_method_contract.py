@@ -31,6 +31,7 @@ FAST = {
     "per_device_train_batch_size": 8,
     "num_train_epochs": 1.0,
     "learning_rate": 0.01,
+    "api_model": "made-up",
 }
 TRAIN, TUNE = make_examples(40, seed=1), make_examples(12, seed=2)
 TEST = make_examples(13, seed=3)

@@ -27,6 +27,7 @@ def test_every_file_that_defines_a_method_is_found():
         "in_context",
         "knn",
         "linear_probe",
+        "llm_api",
         "lora",
         "majority",
         "p_tuning",

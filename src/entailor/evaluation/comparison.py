@@ -162,11 +162,12 @@ def hardest_examples(records: Sequence[RunRecord], n: int = 20) -> list[dict[str
                 {
                     "model": model,
                     "method": name,
-                    "label": labels[int(mean_NL[i].argmax())],
+                    "label": labels[int(mean_NL[i].argmax())] if answered else "no answer",
                     "probability": float(mean_NL[i].max()),
-                    "right": bool(mean_NL[i].argmax() == gold_N[i]),
+                    "right": answered and bool(mean_NL[i].argmax() == gold_N[i]),
                 }
                 for (model, name), mean_NL in means.items()
+                for answered in [any(result.answered_N[i] for result in seeds[model, name])]
             ],
         }
         for i in order
@@ -305,10 +306,11 @@ def _costs(records: Sequence[RunRecord]) -> dict[str, Any]:
 
     seconds = ("load_seconds", "tokenize_seconds", "train_seconds", "evaluate_seconds")
     other = ("test_examples_per_second", "latency_p50_ms", "latency_p95_ms", "epochs", "truncated_share")
+    money = ("cost_per_thousand",)
     sizes = ("trainable_parameters", "stored_parameters", "total_parameters", "stored_bytes")
     return {
         "examples_per_second": over_seeds("train_examples_per_second"),
-        **{name: over_seeds(name) for name in (*seconds, *other)},
+        **{name: over_seeds(name) for name in (*seconds, *other, *money)},
         **{name: whole(name) for name in sizes},
         **{name: whole(name, _highest) for name in ("peak_memory_bytes", "peak_gpu_memory_bytes")},
     }

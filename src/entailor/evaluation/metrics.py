@@ -25,13 +25,18 @@ class Outcome:
 
     Attributes:
         gold_N: gold label, shape (N,).
-        predicted_N: most probable label, the first on a tie, shape (N,).
-        probabilities_NL: shape (N, number of labels).
+        predicted_N: most probable label, the first on a tie; the number of labels where there is no answer. Shape (N,).
+        probabilities_NL: shape (N, number of labels); all alike where there is no answer.
     """
 
     gold_N: npt.NDArray[np.int64]
     predicted_N: npt.NDArray[np.int64]
     probabilities_NL: npt.NDArray[np.float64]
+
+    @property
+    def answered_N(self) -> npt.NDArray[np.bool_]:
+        """Whether there is an answer, shape (N,)."""
+        return self.predicted_N < self.probabilities_NL.shape[1]
 
     @property
     def correct_N(self) -> npt.NDArray[np.bool_]:
@@ -82,7 +87,7 @@ class Metrics:
         log_loss: mean of -log of the gold label's probability, nats.
         ece: expected calibration error, 0 to 1.
         per_label: label to its line of the classification report.
-        confusion: counts; rows gold, columns predicted.
+        confusion: counts; rows gold, columns predicted; examples without an answer stand in no column.
         groups: group to accuracy, in order of first appearance; examples without a group are left out.
         majority_share: share of predictions that name the most predicted label; 1 is a collapse.
     """
@@ -131,7 +136,10 @@ def outcome(record: RunRecord) -> Outcome:
     if not np.isfinite(probabilities_NL).all():
         raise RunError(f"{place}: probabilities that are no finite numbers. Delete the trial's folder and run again")
     gold_N = np.array([index[one.label] for one in record.predictions])
-    return Outcome(gold_N, probabilities_NL.argmax(axis=1), probabilities_NL)
+    silent_N = ~probabilities_NL.any(axis=1)
+    predicted_N = np.where(silent_N, len(index), probabilities_NL.argmax(axis=1))
+    probabilities_NL[silent_N] = 1 / len(index)
+    return Outcome(gold_N, predicted_N, probabilities_NL)
 
 
 def clusters(record: RunRecord) -> npt.NDArray[np.int64] | None:
@@ -157,8 +165,8 @@ def beyond_chance(result: Outcome) -> npt.NDArray[np.float64]:
     give by chance. 0 in the mean for a classifier whose answers do not depend on gold, the majority baseline included.
     """
     n, num_labels = result.probabilities_NL.shape
-    gold_L = np.bincount(result.gold_N, minlength=num_labels) / n
-    predicted_L = np.bincount(result.predicted_N, minlength=num_labels) / n
+    gold_L = np.bincount(result.gold_N, minlength=num_labels + 1) / n  # the last: no answer
+    predicted_L = np.bincount(result.predicted_N, minlength=num_labels + 1) / n
     expected = float(gold_L @ predicted_L)
     return np.asarray(result.correct_N - predicted_L[result.gold_N] - gold_L[result.predicted_N] + expected)
 
@@ -194,7 +202,7 @@ def evaluate_record(record: RunRecord) -> Metrics:
         per_label=per_label,
         confusion=tuple(tuple(int(count) for count in row) for row in confusion),
         groups=_groups(record, scored),
-        majority_share=float(np.bincount(result.predicted_N).max() / n),
+        majority_share=float(np.bincount(result.predicted_N, minlength=num_labels)[:num_labels].max() / n),
     )
 
 

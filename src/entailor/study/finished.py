@@ -103,7 +103,7 @@ def save_and_reload(
     restored = load_classifier(folder, trust_remote_code=description["model_settings"]["trust_remote_code"])
     first = score(classifier, classifier.encode(sample), limit)
     second = score(restored, restored.encode(sample), limit)
-    gap = float(np.abs(first - second).max())
+    gap = float(np.abs(np.exp(first) - np.exp(second)).max() if classifier.abstains else np.abs(first - second).max())
     if gap > SCORE_TOLERANCE:
         raise TrainingError(
             f"{description['candidate']}: the saved classifier gives other scores than the trained one (by {gap:.2g}). "

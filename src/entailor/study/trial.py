@@ -192,12 +192,12 @@ class _Trial:
             gc.collect()  # an earlier trial's model is full of cycles, and would count in this one's memory
         whole_peak = reset_peak_memory()
         classifier = self._learn()
-        self._note(*classifier.notes())
         saved = self.folder / learned_folder(self.plan.method)
         if (prompts := prompts_of(classifier, self.task, self.split.validation)) is not None:
             self.provenance["prompts"] = prompts
         validation_EL = self._score_validation(classifier)
         logprobs_EL = self._score_test(classifier)
+        self._note(*classifier.notes())
         # the peak is read before the reload check, which holds a second model for a moment
         memory = peak_memory_bytes()
         if not whole_peak:
@@ -218,7 +218,7 @@ class _Trial:
             evaluate_seconds=seconds["evaluate"],
             train_examples_per_second=seen / self.training.train_seconds if self.training.train_seconds else None,
             test_examples_per_second=len(self.split.test) / seconds["test"],
-            **(latency_of(classifier, self.split.validation) if self.plan.keep else {}),
+            **((latency_of(classifier, self.split.validation) if self.plan.keep else {}) | classifier.measured_costs()),
             peak_memory_bytes=memory,
             peak_gpu_memory_bytes=peak_gpu_memory_bytes(),
             trainable_parameters=trainable,
@@ -450,6 +450,9 @@ class _Trial:
         logprobs_EL = score(classifier, inputs, self.plan.scoring_batch_tokens, self.observer, "test")
         self.meter.seconds["test"] = time.perf_counter() - begin
         self.meter.seconds["evaluate"] += self.meter.seconds["test"]
+        if silent := int(np.isneginf(logprobs_EL).all(axis=1).sum()):
+            text = f"{silent:,} of {len(logprobs_EL):,} test examples have no answer, and count as wrong"
+            self.events.append(Event("no_answer", "warning", text))
         return logprobs_EL
 
     def _score_validation(self, classifier: Classifier) -> NDArray[np.float64]:

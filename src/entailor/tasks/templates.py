@@ -104,6 +104,21 @@ class Template:
         """Return the word that stands for a label."""
         return self.words[self.labels.index(label)]
 
+    def prompt(self, example: Example, shots: Sequence[Example]) -> str:
+        """Return instruction, demonstrations and example as one text, up to the label slot."""
+        parts = [self.instruction] if self.instruction else []
+        parts += [self.before_slot(shot) + self.word(str(shot.label)) for shot in shots]
+        return self.separator.join([*parts, self.before_slot(example)])
+
+    def turns(self, example: Example, shots: Sequence[Example]) -> list[str]:
+        """Return the turns of a chat, the user's first: each demonstration, its label word, then the example."""
+        turns: list[str] = []
+        for shot in shots:
+            turns += [self.before_slot(shot).rstrip(), self.word(str(shot.label))]
+        turns.append(self.before_slot(example).rstrip())
+        lead = self.instruction + self.separator if self.instruction else ""
+        return [(lead + turns[0]).rstrip(), *turns[1:]]
+
     def bare_end(self) -> str:
         """Return the last line in front of the slot that holds no text of the example: what PMI scores words after."""
         mark = "\x000\x00"  # no letters: a template may change their case
