@@ -256,6 +256,17 @@ class BudgetSettings(Settings):
         return not (self.trials is None and self.minutes is None and self.examples is None)
 
 
+class PromptSearch(Settings):
+    """Prompts that are tried on validation under the budget, beside the candidate's own; each with each."""
+
+    templates: tuple[str, ...] = ()
+    """As `prompt.template`."""
+    instructions: tuple[str, ...] = ()
+    """As `prompt.instruction`; an empty one is none."""
+    verbalizers: tuple[dict[str, str], ...] = ()
+    """As `prompt.verbalizer`."""
+
+
 class PromptSettings(Settings):
     """How a decoder is asked: the text around an example, and the words that stand for the labels."""
 
@@ -269,6 +280,8 @@ class PromptSettings(Settings):
     """Text between instruction, demonstrations and the example."""
     chat: bool = False
     """Put the prompt through the model's own chat template."""
+    search: PromptSearch = PromptSearch()
+    """Templates, instructions and verbalizers to choose from on validation."""
 
 
 def _number_as_text(value: object) -> object:

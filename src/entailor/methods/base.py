@@ -33,11 +33,19 @@ class ParameterGroup:
 
 @dataclass(frozen=True)
 class Range:
-    """Where a hyperparameter is searched."""
+    """Where a hyperparameter is searched.
+
+    Attributes:
+        low: the least value, or 0.
+        high: the greatest, or the last place in `choices`.
+        log: whether it is drawn on a logarithmic scale.
+        choices: what is chosen from, in words, where it is no number; the value is a place in this list.
+    """
 
     low: float
     high: float
     log: bool = True
+    choices: tuple[str, ...] = ()
 
 
 class Method(Settings, ABC):
@@ -98,6 +106,11 @@ class Method(Settings, ABC):
     def objective(self) -> Objective:
         """Whether the checkpoint is loaded with a classification head, or as the language model it is."""
         return "classify"
+
+    @property
+    def reads_prompt(self) -> bool:
+        """Whether a language model is asked, so that the wording of the prompt counts."""
+        return self.objective == "language_model"
 
     @property
     def is_seeded(self) -> bool:

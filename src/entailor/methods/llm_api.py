@@ -107,6 +107,11 @@ class LlmApi(DemonstratedMethod, name="llm_api"):
         """Whether the validation split must be scored before test."""
         return self.calibration == "batch"
 
+    @property
+    def reads_prompt(self) -> bool:
+        """A language model is asked, though none is loaded."""
+        return True
+
 
 @dataclass(frozen=True, slots=True)
 class Prompt:

@@ -24,7 +24,7 @@ from entailor.engine.scorer import collect_features, score
 from entailor.engine.stopping import UNATTENDED, RunContext
 from entailor.engine.training import LoopRuntime, TrainingData, TrainingResult, seed_everything
 from entailor.errors import DivergedError, EntailorError, MethodError, RunError, TrainingError
-from entailor.evaluation.calibration import fit_temperature
+from entailor.evaluation.calibration import LEAST_PROBABILITY, fit_temperature
 from entailor.events import Event
 from entailor.methods import Classifier, FittedClassifier, TrainedMethod
 from entailor.models.memory import resident_bytes
@@ -144,6 +144,36 @@ def train_only(
     trial.is_enough = is_enough
     trial._learn()
     return trial.training
+
+
+def ask_validation(
+    plan: TrialPlan, task: Task, split: Split, folder: Path, run_context: RunContext = UNATTENDED
+) -> TrainingResult:
+    """Adapt a classifier that is not trained and score validation, and save nothing: how prompts are tried.
+
+    Args:
+        plan: what to try.
+        task: labels and input shape.
+        split: train and validation; its test is not looked at, and may be empty.
+        folder: nothing is written there.
+        run_context: as for :func:`run_trial`.
+
+    Returns:
+        Accuracy and loss on validation, with the number of its examples as those that were seen.
+    """
+    begin = time.perf_counter()
+    blind = replace(split, test=())
+    trial = _Trial(plan, replace(task, prompt=plan.prompt), blind, folder, run_context)
+    logprobs_EL = trial._score_validation(trial._learn())
+    gold_E = np.array(task.targets(split.validation))
+    answered_E = np.isfinite(logprobs_EL).all(axis=1)
+    gold_logprob_E = np.maximum(logprobs_EL[np.arange(len(gold_E)), gold_E], np.log(LEAST_PROBABILITY))
+    return TrainingResult(
+        best_accuracy=float((answered_E & (logprobs_EL.argmax(axis=1) == gold_E)).mean()),
+        best_loss=-float(gold_logprob_E.mean()),
+        evaluate_seconds=time.perf_counter() - begin,
+        examples_seen=len(gold_E),
+    )
 
 
 def discard_leftovers(folder: Path) -> None:

@@ -172,20 +172,25 @@ def build_template(
 
 
 def with_template_text(prompt: PromptSettings) -> PromptSettings:
-    """Return the settings with a template file replaced by what stands in it, so that a record needs no file.
+    """Return the settings with template files replaced by what stands in them, so that a record needs no file.
 
     Raises:
-        ConfigError: the file cannot be read.
+        ConfigError: a file cannot be read.
     """
-    if not prompt.template.endswith(SUFFIXES):
-        return prompt
+    listed = tuple(map(_template_text, prompt.search.templates))
+    search = prompt.search.model_copy(update={"templates": listed})
+    return prompt.model_copy(update={"template": _template_text(prompt.template), "search": search})
+
+
+def _template_text(template: str) -> str:
+    if not template.endswith(SUFFIXES):
+        return template
     try:
-        text = Path(prompt.template).expanduser().read_text(encoding="utf-8")
+        return Path(template).expanduser().read_text(encoding="utf-8").rstrip("\n")
     except OSError as error:
-        raise ConfigError(f"prompt.template: {prompt.template}: {error.strerror}. Check the path") from None
+        raise ConfigError(f"prompt.template: {template}: {error.strerror}. Check the path") from None
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{prompt.template}: not UTF-8 at byte {error.start}. Save the file as UTF-8") from None
-    return prompt.model_copy(update={"template": text.rstrip("\n")})
+        raise ConfigError(f"{template}: not UTF-8 at byte {error.start}. Save the file as UTF-8") from None
 
 
 def _wording(name: str, labels: frozenset[str], *, is_pair: bool) -> Wording:
