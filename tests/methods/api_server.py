@@ -15,7 +15,7 @@ import torch
 Body = dict[str, Any]
 Fault = Callable[[BaseHTTPRequestHandler], bool]
 """Answers a request in a wrong way; False where it lets it pass."""
-WORDS = ("entailment", "neutral", "contradiction", "yes", "no", *"abcdef")
+WORDS = ("True", "Neither", "False", "entailment", "neutral", "contradiction", "yes", "no", *"abcdef")
 
 
 @dataclass
@@ -86,9 +86,9 @@ def send(handler: BaseHTTPRequestHandler, status: int, document: Any, headers: d
     handler.wfile.write(content)
 
 
-def status(code: int, headers: dict[str, str] | None = None, **error: str) -> Fault:
+def status(number: int, headers: dict[str, str] | None = None, **error: str) -> Fault:
     def fault(handler: BaseHTTPRequestHandler) -> bool:
-        send(handler, code, {"error": {"message": f"made up: {code}", **error}}, headers)
+        send(handler, number, {"error": {"message": f"made up: {number}", **error}}, headers)
         return True
 
     return fault

@@ -326,17 +326,17 @@ def test_a_server_that_counts_no_tokens_is_charged_the_bound(cache):
 def test_a_server_without_logprobs_gives_constrained_answers_and_else_plain_ones(cache, nli_task):
     def constrained(path, body):
         words = body.get("response_format", {}).get("json_schema", {}).get("schema")
-        return api.chat_answer('{"label": "neutral"}' if words else "Well, neutral I think")
+        return api.chat_answer('{"label": "Neither"}' if words else "Well, Neither I think")
 
     with api.running(constrained) as server:
         classifier = adapted(server, nli_task)
         assert classifier.way == "constrained"
         assert np.exp(logprobs(classifier, TEST[:2])[:, 1]) == pytest.approx(0.95)
         enum = server.asked[-1]["response_format"]["json_schema"]["schema"]["properties"]["label"]["enum"]
-        assert enum == list(nli_task.labels)
+        assert enum == ["True", "Neither", "False"]
         assert "logprobs" not in server.asked[-1]
 
-    with api.running(lambda path, body: api.chat_answer("neutral")) as server:
+    with api.running(lambda path, body: api.chat_answer("neither.")) as server:
         server.faults = [api.status(400, message="unknown key logprobs"), api.status(422)]
         assert adapted(server, nli_task).way == "text"
 
@@ -369,7 +369,7 @@ def test_the_key_goes_to_the_server_of_the_environment_alone(server, api_server,
     ("base_url", "said"),
     [
         ("http://gpu.example.org/v1", "texts would be sent to http://gpu.example.org/v1, and OPENAI_BASE_URL does not"),
-        ("http://me:secret@127.0.0.1/v1", "a password or a query stands in the address"),
+        ("http://me:secret@127.0.0.1/v1", "an address without password and query is expected"),
         ("127.0.0.1:8000", "is no address. Write it like http://127.0.0.1:8000/v1"),
         ("file:///etc/passwd", "is no address"),
     ],

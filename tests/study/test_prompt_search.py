@@ -5,9 +5,12 @@ import json
 import pytest
 from tests.methods import api_server as api
 
+import entailor.study.compare
 from entailor import compare
 from entailor.config.experiment import Experiment
 from entailor.errors import ConfigError
+from entailor.report.effort import settings_words
+from entailor.runs.files import write_text
 from entailor.runs.layout import RunFolder
 from entailor.study.search import search_document
 
@@ -30,6 +33,11 @@ def reader(path, body):
     found = right if understood or (kind and "film 1" in prompt) else words[0]
     other = words[1 - words.index(found)]
     return api.chat_answer(found, {found: -0.2, other: -2.0})
+
+
+@pytest.fixture(autouse=True)
+def plain_page(monkeypatch):
+    monkeypatch.setattr(entailor.study.compare, "write_report", lambda folder: write_text(folder.report_file, "page"))
 
 
 @pytest.fixture
@@ -67,7 +75,7 @@ def test_the_best_prompt_on_validation_is_chosen_and_kept(server, tmp_path):
     saved = json.loads((tmp_path / "run/trials/none/llm_api/seed-0/classifier.json").read_text())
     assert saved["prompt"]["instruction"] == "Be just."
     assert run.best.predictor().predict(["bad film again"])[0].label == "bad"
-    assert "prompt.instruction Be just." in (tmp_path / "run/report.html").read_text()
+    assert "prompt.instruction Be just." in settings_words(study["chosen"], space)
     # no prompt but the chosen one was asked about test
     about_test = [body for body in server.asked if "play" in json.dumps(body)]
     assert len(about_test) == len(TEST)
@@ -93,8 +101,8 @@ def test_a_local_model_and_an_adapter_choose_their_prompts_too(tmp_path, tiny_mo
             data=nli_files,
             models=(str(tiny_model("llama")),),
             methods=methods,
-            prompt={"search": {"templates": ("label", "instruction")}},
-            budget={"trials": 3},
+            prompt={"search": {"templates": ("label",)}},
+            budget={"trials": 2},
             estimate=True,
             doctor=False,
             out=str(tmp_path / "run"),
@@ -104,7 +112,7 @@ def test_a_local_model_and_an_adapter_choose_their_prompts_too(tmp_path, tiny_mo
     studies = {one["method"]: one for one in search_document(RunFolder(tmp_path / "run"))["studies"]}
     assert studies["in_context"]["search_space"].keys() == {"prompt.template"}
     assert studies["lora"]["search_space"].keys() == {"learning_rate", "prompt.template"}
-    assert [len(one["trials"]) for one in studies.values()] == [3, 3]
+    assert [len(one["trials"]) for one in studies.values()] == [2, 2]
     assert all(one["error"] is None for study in studies.values() for one in study["trials"])
 
 

@@ -162,12 +162,11 @@ def hardest_examples(records: Sequence[RunRecord], n: int = 20) -> list[dict[str
                 {
                     "model": model,
                     "method": name,
-                    "label": labels[int(mean_NL[i].argmax())] if answered else "no answer",
+                    "label": labels[int(mean_NL[i].argmax())],
                     "probability": float(mean_NL[i].max()),
-                    "right": answered and bool(mean_NL[i].argmax() == gold_N[i]),
+                    "right": bool(mean_NL[i].argmax() == gold_N[i]),
                 }
                 for (model, name), mean_NL in means.items()
-                for answered in [any(result.answered_N[i] for result in seeds[model, name])]
             ],
         }
         for i in order

@@ -18,6 +18,8 @@ from entailor.evaluation.statistics import Proportion, accuracy_interval, number
 from entailor.evaluation.variance import Scored
 from entailor.runs.record import RunRecord, cluster_key
 
+HAIR = 1e-9  # of probability
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -25,18 +27,14 @@ class Outcome:
 
     Attributes:
         gold_N: gold label, shape (N,).
-        predicted_N: most probable label, the first on a tie; the number of labels where there is no answer. Shape (N,).
-        probabilities_NL: shape (N, number of labels); all alike where there is no answer.
+        predicted_N: most probable label, the first on a tie, shape (N,).
+        probabilities_NL: shape (N, number of labels). Where there is no answer all are alike, but for a hair more of a
+            label that is not gold: it is wrong by every metric, and not sure of it.
     """
 
     gold_N: npt.NDArray[np.int64]
     predicted_N: npt.NDArray[np.int64]
     probabilities_NL: npt.NDArray[np.float64]
-
-    @property
-    def answered_N(self) -> npt.NDArray[np.bool_]:
-        """Whether there is an answer, shape (N,)."""
-        return self.predicted_N < self.probabilities_NL.shape[1]
 
     @property
     def correct_N(self) -> npt.NDArray[np.bool_]:
@@ -137,9 +135,9 @@ def outcome(record: RunRecord) -> Outcome:
         raise RunError(f"{place}: probabilities that are no finite numbers. Delete the trial's folder and run again")
     gold_N = np.array([index[one.label] for one in record.predictions])
     silent_N = ~probabilities_NL.any(axis=1)
-    predicted_N = np.where(silent_N, len(index), probabilities_NL.argmax(axis=1))
     probabilities_NL[silent_N] = 1 / len(index)
-    return Outcome(gold_N, predicted_N, probabilities_NL)
+    probabilities_NL[silent_N, (gold_N[silent_N] + 1) % len(index)] += HAIR
+    return Outcome(gold_N, probabilities_NL.argmax(axis=1), probabilities_NL)
 
 
 def clusters(record: RunRecord) -> npt.NDArray[np.int64] | None:
@@ -165,8 +163,8 @@ def beyond_chance(result: Outcome) -> npt.NDArray[np.float64]:
     give by chance. 0 in the mean for a classifier whose answers do not depend on gold, the majority baseline included.
     """
     n, num_labels = result.probabilities_NL.shape
-    gold_L = np.bincount(result.gold_N, minlength=num_labels + 1) / n  # the last: no answer
-    predicted_L = np.bincount(result.predicted_N, minlength=num_labels + 1) / n
+    gold_L = np.bincount(result.gold_N, minlength=num_labels) / n
+    predicted_L = np.bincount(result.predicted_N, minlength=num_labels) / n
     expected = float(gold_L @ predicted_L)
     return np.asarray(result.correct_N - predicted_L[result.gold_N] - gold_L[result.predicted_N] + expected)
 
@@ -190,7 +188,11 @@ def evaluate_record(record: RunRecord) -> Metrics:
     n, num_labels = result.probabilities_NL.shape
     per_label = _per_label(result, record.labels)
     occurring = [line.f1 for line in per_label.values() if line.support and line.f1 is not None]
-    confusion = confusion_matrix(result.gold_N, result.predicted_N, labels=range(num_labels))
+    answered_N = np.array([any(one.probabilities.values()) for one in record.predictions])
+    confusion = np.zeros((num_labels, num_labels), dtype=np.int64)
+    if answered_N.any():
+        answers = result.gold_N[answered_N], result.predicted_N[answered_N]
+        confusion = confusion_matrix(*answers, labels=range(num_labels))
     return Metrics(
         labels=record.labels,
         num_examples=n,
@@ -202,7 +204,7 @@ def evaluate_record(record: RunRecord) -> Metrics:
         per_label=per_label,
         confusion=tuple(tuple(int(count) for count in row) for row in confusion),
         groups=_groups(record, scored),
-        majority_share=float(np.bincount(result.predicted_N, minlength=num_labels)[:num_labels].max() / n),
+        majority_share=float(np.bincount(result.predicted_N).max() / n),
     )
 
 

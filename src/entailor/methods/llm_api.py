@@ -36,6 +36,7 @@ TRIED: Mapping[str, tuple[Way, ...]] = {
 }
 UNKNOWN_SETTING = frozenset({400, 404, 422, 501})  # what servers answer where they do not know a key of a request
 LEAST_ROOM = 8  # tokens of an answer beside the label word
+ECHOED = 3  # likely first tokens that are tried; some become others behind the prompt
 ECHO_TOLERANCE = 0.02  # log-probability of one token, asked in two ways
 BATCH_SHARE = 16  # what one example counts in a batch: 64 are asked together
 
@@ -203,16 +204,19 @@ class LlmApiClassifier(PromptedClassifier):
         return () if reply.declined else Answer.model_validate(reply.value).steps
 
     def _echoes_truly(self, prompt: Prompt) -> bool:
-        """Hold the figure of an echoed token against that of the same token when it was written.
+        """Hold the figure of an echoed token against that of the same token where an answer begins.
 
         Some servers answer with the figures of the next token.
         """
         steps = self._steps(self.client.ask(self._questions("logprobs", prompt))[0])
         if not steps:
             return False
-        token, logprob, _ = steps[0]
-        echoed = self.client.ask([self._echo(prompt, token)])[0].value["logprob"]
-        return echoed is not None and abs(echoed - logprob) < ECHO_TOLERANCE
+        likely = sorted(steps[0][2].items(), key=lambda item: -item[1])
+        for token, logprob in [one for one in likely if one[0].strip().isalnum()][:ECHOED]:
+            echoed = self.client.ask([self._echo(prompt, token)])[0].value["logprob"]
+            if echoed is not None and abs(echoed - logprob) < ECHO_TOLERANCE:
+                return True
+        return False
 
     # --- asking
 

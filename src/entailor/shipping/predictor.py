@@ -213,7 +213,7 @@ class Predictor:
         with self._lock:
             rows_EL = self.scorer.probabilities(examples, observer)
         if calibrated and self.temperature:  # no answer stays none
-            return np.where(rows_EL.any(axis=1)[:, None], apply_temperature(rows_EL, self.temperature), 0.0)
+            return np.where(rows_EL.any(axis=1, keepdims=True), apply_temperature(rows_EL, self.temperature), 0.0)
         return rows_EL
 
     def check_calibrated(self, wanted: bool) -> None:
