@@ -20,6 +20,7 @@ def test_every_file_that_defines_a_method_is_found():
     assert set(registered_methods()) == {
         "bag_of_words",
         "bitfit",
+        "distilled",
         "dora",
         "full_finetuning",
         "hypothesis_only",
@@ -34,6 +35,7 @@ def test_every_file_that_defines_a_method_is_found():
         "peft",
         "prefix_tuning",
         "prompt_tuning",
+        "setfit",
         "static_embedding",
         "zero_shot_embedding",
         "zero_shot_nli",

@@ -10,7 +10,7 @@ from entailor import compare
 from entailor.config.experiment import Experiment
 from entailor.errors import ConfigError
 from entailor.report.effort import settings_words
-from entailor.runs.files import write_text
+from entailor.runs.files import read_checked_json, write_text
 from entailor.runs.layout import RunFolder
 from entailor.study.search import search_document
 
@@ -86,6 +86,11 @@ def test_the_best_prompt_on_validation_is_chosen_and_kept(server, tmp_path):
 
 def test_the_budget_holds_for_prompts_as_well(server, tmp_path):
     run_of(tmp_path, budget={"trials": 4})
+    expected = read_checked_json(tmp_path / "run/estimate.json", "")["candidates"]
+    assert {one["method"]: one["error"] for one in expected} == {
+        "llm_api": "how long its server takes is not known",
+        "majority": None,
+    }
     (study,) = search_document(RunFolder(tmp_path / "run"))["studies"]
     assert len(study["trials"]) == 4
     validation = study["trials"][0]["examples_seen"]

@@ -351,10 +351,9 @@ class ApiClient:
             self._refused(answer.status_code, answer.headers, content)
         try:
             document = json.loads(content)
-            value = question.read(document)
+            value, usage = question.read(document), dict(document.get("usage") or {})
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise _TransientError(f"an answer that is not of this protocol: {type(error).__name__}: {error}") from None
-        usage = document.get("usage") or {}
         return Reply(
             value=value,
             seconds=perf_counter() - began,

@@ -62,6 +62,9 @@ class DataSettings(Settings):
     """Label as written in the file (an integer or a short form) to label name."""
     labels: tuple[str, ...] | None = None
     """The label set. None: what stands in train; a label outside it is an error."""
+    ordinal: bool = False
+    """The labels are steps of a scale, in the order of `labels`, or of their size where they are numbers. Adds the
+    quadratic weighted kappa, for which an answer two steps off is four times as wrong as one that is one off."""
     max_labels: int | None = Field(default=None, ge=2)
     """Most different labels. None: 1,000, or 300 where they are numbers, or 20 where these have decimals."""
     no_gold: tuple[str, ...] | None = None

@@ -264,7 +264,7 @@ def _candidate(
         "shipped_accuracy": asdict(shipped),  # of the first seed's classifier alone, without the chance of seeds
         **{
             name: _mean([getattr(one, name) for one in metrics])
-            for name in ("macro_f1", "mcc", "log_loss", "ece", "majority_share")
+            for name in ("macro_f1", "mcc", "weighted_kappa", "log_loss", "ece", "majority_share")
         },
         **_costs(records),
         "per_label": label_means(metrics),

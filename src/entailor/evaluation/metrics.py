@@ -88,6 +88,7 @@ class Metrics:
         confusion: counts; rows gold, columns predicted; examples without an answer stand in no column.
         groups: group to accuracy, in order of first appearance; examples without a group are left out.
         majority_share: share of predictions that name the most predicted label; 1 is a collapse.
+        weighted_kappa: quadratic weighted kappa, -1 to 1, where the labels are steps of a scale; else None.
     """
 
     labels: tuple[str, ...]
@@ -101,6 +102,7 @@ class Metrics:
     confusion: tuple[tuple[int, ...], ...]
     groups: dict[str, GroupMetrics]
     majority_share: float
+    weighted_kappa: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values that go into JSON as they are."""
@@ -205,6 +207,7 @@ def evaluate_record(record: RunRecord) -> Metrics:
         confusion=tuple(tuple(int(count) for count in row) for row in confusion),
         groups=_groups(record, scored),
         majority_share=float(np.bincount(result.predicted_N).max() / n),
+        weighted_kappa=weighted_kappa(result.gold_N, result.predicted_N) if record.provenance.get("ordinal") else None,
     )
 
 
@@ -230,6 +233,24 @@ def _matthews(result: Outcome) -> float | None:
     if np.ptp(result.gold_N) == 0:  # decided by the test set, so that all candidates have the figure or none has it
         return None
     return float(matthews_corrcoef(result.gold_N, result.predicted_N))
+
+
+def weighted_kappa(gold_N: npt.NDArray[np.int64], predicted_N: npt.NDArray[np.int64]) -> float | None:
+    """Return agreement beyond chance with errors weighted by the square of their steps (Cohen 1968, *Weighted Kappa*).
+
+    Args:
+        gold_N: places of the gold labels on the scale.
+        predicted_N: of the predicted ones.
+
+    Returns:
+        1 for all right, 0 for answers that do not depend on gold; None where only one label occurs in gold.
+    """
+    from sklearn.metrics import cohen_kappa_score
+
+    if np.ptp(gold_N) == 0:
+        return None
+    steps = range(1 + int(max(gold_N.max(), predicted_N.max())))
+    return float(cohen_kappa_score(gold_N, predicted_N, labels=steps, weights="quadratic"))
 
 
 def _groups(record: RunRecord, scored: Scored) -> dict[str, GroupMetrics]:

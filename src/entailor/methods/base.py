@@ -58,6 +58,7 @@ class Method(Settings, ABC):
         needs_pair: True where a single text makes no sense.
         deterministic: True where the seed changes nothing, so one trial is enough.
         training_free: True where nothing is fitted to the training labels, so that more of them teach it nothing.
+        learns_from_others: True where a finished candidate of the same run teaches it, so that it runs last.
         families: the kinds of models it works on.
         train_passes: what training on an example takes, in forward passes through the model; 0 without training.
         stores_whole_model: True where the saved folder is a checkpoint of its own.
@@ -70,6 +71,7 @@ class Method(Settings, ABC):
     deterministic: ClassVar[bool] = False
     train_passes: ClassVar[float] = 1.0
     training_free: ClassVar[bool] = False
+    learns_from_others: ClassVar[bool] = False
     stores_whole_model: ClassVar[bool] = False
     families: ClassVar[frozenset[Family]] = frozenset({"encoder", "decoder"})
 
@@ -166,9 +168,10 @@ class TrainedMethod(Method):
     logging_steps: int = Field(default=10, ge=1)
     """Steps between two points of the loss curve."""
     class_weight: ClassWeight = "none"
-    metric_for_best_model: Literal["accuracy", "macro_f1", "mcc", "loss"] = "accuracy"
+    metric_for_best_model: Literal["accuracy", "macro_f1", "mcc", "weighted_kappa", "loss"] = "accuracy"
     """What chooses, on validation, the weights that are kept and the settings of a search; the loss breaks ties.
-    macro_f1: mean F1 of the labels that occur in validation. mcc: Matthews correlation. Both suit rare labels."""
+    macro_f1: mean F1 of the labels that occur in validation. mcc: Matthews correlation. Both suit rare labels.
+    weighted_kappa: quadratic weighted kappa, under data.ordinal."""
     early_stopping_patience: int | None = Field(default=None, ge=1)
     """Evaluations without improvement before training stops; None: never."""
     group_by_length: bool = True

@@ -96,9 +96,11 @@ def cost_of(plan: TrialPlan, split: Split, facts: ModelFacts | None) -> Candidat
     Args:
         plan: the trial.
         split: train and validation are looked at; of test only the size.
-        facts: of its model; None for a baseline on words.
+        facts: of its model; None for a baseline on words, and for a model on a server.
     """
     sizes = {name: len(part) for name, part in split.parts()}
+    if facts is None and plan.method.reads_prompt:
+        return CandidateCost(plan.model, plan.candidate, error="how long its server takes is not known")
     if facts is None:
         characters = sum(map(_characters, split.train[:SAMPLE])) / min(SAMPLE, sizes["train"])
         seconds = crowd() * (WORDS_SECONDS + WORD_SECONDS * characters * sizes["train"])

@@ -14,8 +14,9 @@ from entailor.classifiers.base import Classifier
 from entailor.data.example import Example
 from entailor.engine.scorer import run_without_gradients, score
 from entailor.errors import TrainingError
+from entailor.evaluation.calibration import LEAST_PROBABILITY
 from entailor.runs.files import write_json
-from entailor.runs.record import Prediction
+from entailor.runs.record import Prediction, RunRecord
 from entailor.runs.trial_folder import saved_folder
 from entailor.shipping.restoring import CLASSIFIER_FILE, CLASSIFIER_VERSION, load_classifier
 from entailor.study.trial_plan import TrialPlan
@@ -25,6 +26,18 @@ LATENCY_EXAMPLES = 40
 RELOAD_EXAMPLES = 16
 # Scores agree within this whatever the batching, and after saving and loading (log-probabilities).
 SCORE_TOLERANCE = 1e-4
+
+
+def blank_record(plan: TrialPlan, task: Task) -> RunRecord:
+    """Return the record of a trial before anything is known of it."""
+    return RunRecord(
+        model=plan.model,
+        name=plan.candidate,
+        method=plan.method.name,
+        seed=plan.seed,
+        labels=task.labels,
+        hyperparameters=plan.method.model_dump(mode="json"),
+    )
 
 
 def prompts_of(classifier: Classifier, task: Task, validation: Sequence[Example]) -> list[dict[str, Any]] | None:
@@ -65,6 +78,13 @@ def predictions_of(
         )
         for example, logprobs_L in zip(examples, logprobs_EL, strict=True)
     )
+
+
+def accuracy_and_loss(logprobs_EL: NDArray[np.float64], gold_E: NDArray[np.int64]) -> tuple[float, float]:
+    """Return the share that is right, and the log loss in nats; no answer is wrong, and finitely so."""
+    answered_E = np.isfinite(logprobs_EL).all(axis=1)
+    gold_logprob_E = np.maximum(logprobs_EL[np.arange(len(gold_E)), gold_E], np.log(LEAST_PROBABILITY))
+    return float((answered_E & (logprobs_EL.argmax(axis=1) == gold_E)).mean()), -float(gold_logprob_E.mean())
 
 
 def latency_of(classifier: Classifier, validation: Sequence[Example]) -> dict[str, float]:

@@ -150,7 +150,14 @@ def plan_trials(
                 plans += _plans_of(name, candidate, model, choices.get(model), experiment)
     if not plans:
         raise ConfigError("none of the chosen methods fits the models. Choose others with --methods or --model")
+    plans.sort(key=lambda plan: plan.method.learns_from_others)  # the others keep their order
     check_prompts(plans, task, experiment.budget)
+    by_kappa = [one.candidate for one in plans if getattr(one.method, "metric_for_best_model", "") == "weighted_kappa"]
+    if by_kappa and not task.ordinal:
+        raise ConfigError(
+            f"methods.{by_kappa[0]}.metric_for_best_model: weighted_kappa needs labels in an order. Set "
+            "data.ordinal=true"
+        )
     return plans
 
 

@@ -24,7 +24,7 @@ from entailor.engine.scorer import collect_features, score
 from entailor.engine.stopping import UNATTENDED, RunContext
 from entailor.engine.training import LoopRuntime, TrainingData, TrainingResult, seed_everything
 from entailor.errors import DivergedError, EntailorError, MethodError, RunError, TrainingError
-from entailor.evaluation.calibration import LEAST_PROBABILITY, fit_temperature
+from entailor.evaluation.calibration import fit_temperature
 from entailor.events import Event
 from entailor.methods import Classifier, FittedClassifier, TrainedMethod
 from entailor.models.memory import resident_bytes
@@ -35,13 +35,22 @@ from entailor.runs.record import Costs, CurvePoint, RunRecord
 from entailor.runs.redaction import without_secrets
 from entailor.runs.trial_folder import CHECKPOINT_FOLDER, WRITTEN_FILE, clear_trial, saved_folder
 from entailor.shipping.restoring import CLASSIFIER_FILE, FP32, learned_folder
-from entailor.study.finished import describe_classifier, latency_of, predictions_of, prompts_of, save_and_reload
+from entailor.study.finished import (
+    accuracy_and_loss,
+    blank_record,
+    describe_classifier,
+    latency_of,
+    predictions_of,
+    prompts_of,
+    save_and_reload,
+)
 from entailor.study.identity import training_identity
 from entailor.study.trial_plan import TrialPlan
 from entailor.tasks import Task
 
 if TYPE_CHECKING:
     from entailor.models.load import Backbone
+    from entailor.study.distillation import Lesson
 
 LAST_GOOD_FOLDER = "last_good"
 RESTART_SEED_STEP = 1000
@@ -165,14 +174,10 @@ def ask_validation(
     blind = replace(split, test=())
     trial = _Trial(plan, replace(task, prompt=plan.prompt), blind, folder, run_context)
     logprobs_EL = trial._score_validation(trial._learn())
-    gold_E = np.array(task.targets(split.validation))
-    answered_E = np.isfinite(logprobs_EL).all(axis=1)
-    gold_logprob_E = np.maximum(logprobs_EL[np.arange(len(gold_E)), gold_E], np.log(LEAST_PROBABILITY))
+    accuracy, loss = accuracy_and_loss(logprobs_EL, np.array(task.targets(split.validation)))
+    seconds = time.perf_counter() - begin
     return TrainingResult(
-        best_accuracy=float((answered_E & (logprobs_EL.argmax(axis=1) == gold_E)).mean()),
-        best_loss=-float(gold_logprob_E.mean()),
-        evaluate_seconds=time.perf_counter() - begin,
-        examples_seen=len(gold_E),
+        best_accuracy=accuracy, best_loss=loss, evaluate_seconds=seconds, examples_seen=len(split.validation)
     )
 
 
@@ -182,28 +187,10 @@ def discard_leftovers(folder: Path) -> None:
     remove_files(folder, (WRITTEN_FILE,))
 
 
-def _blank_record(plan: TrialPlan, task: Task) -> RunRecord:
-    return RunRecord(
-        model=plan.model,
-        name=plan.candidate,
-        method=plan.method.name,
-        seed=plan.seed,
-        labels=task.labels,
-        hyperparameters=plan.method.model_dump(mode="json"),
-    )
-
-
 class _Trial:
     """State of one trial; each method is one stage."""
 
-    def __init__(
-        self,
-        plan: TrialPlan,
-        task: Task,
-        split: Split,
-        folder: Path,
-        run_context: RunContext,
-    ) -> None:
+    def __init__(self, plan: TrialPlan, task: Task, split: Split, folder: Path, run_context: RunContext) -> None:
         self.plan, self.task, self.split, self.folder = plan, task, split, folder
         self.observer, self.stop = run_context.observer, run_context.stop
         self.store = CheckpointStore(folder / CHECKPOINT_FOLDER, self.observer)
@@ -215,6 +202,9 @@ class _Trial:
         self.training = TrainingResult()
         # whether another seed would give another classifier decides what a single trial can say
         self.provenance: dict[str, Any] = {"deterministic": not plan.method.is_seeded}
+        if task.ordinal:
+            self.provenance["ordinal"] = True
+        self.lesson: Lesson | None = None
         self.is_enough: Callable[[CurvePoint, int], bool] | None = None
 
     def run(self) -> RunRecord:
@@ -259,7 +249,7 @@ class _Trial:
             truncated_share=self.truncated_share,
         )
         return replace(
-            _blank_record(self.plan, self.task),
+            blank_record(self.plan, self.task),
             costs=costs,
             events=self._events(),
             provenance=self.provenance,
@@ -271,7 +261,7 @@ class _Trial:
 
     def failed(self, error: Exception, text: str) -> RunRecord:
         """Return what there is to say of a trial that was not finished."""
-        blank = _blank_record(self.plan, self.task)
+        blank = blank_record(self.plan, self.task)
         kind = type(error).__name__
         return replace(
             blank,
@@ -304,6 +294,11 @@ class _Trial:
 
     def _learn(self) -> Classifier:
         """Adapt and train; start a collapsed training again with another seed, and say so."""
+        if self.plan.method.learns_from_others:
+            from entailor.study.distillation import lesson_of
+
+            with self.meter.measure("train"):
+                self.lesson = lesson_of(self.plan, self.task, self.split, self.folder, self.observer)
         snapshot = self._checkpoint()
         first = 0
         if snapshot is not None:
@@ -314,6 +309,8 @@ class _Trial:
                 train_seconds=context["train_seconds"], examples_seen=context["examples_seen"]
             )
             self.observer.note(f"{self.plan.candidate}: goes on from the checkpoint at step {snapshot.step}")
+        if self.lesson is not None:
+            self._note(self.lesson.words)
         for attempt in range(first, self.plan.restarts + 1):
             seed = self.plan.seed + attempt * RESTART_SEED_STEP
             classifier = self.classifier = self._adapt(seed)
@@ -337,14 +334,18 @@ class _Trial:
             from entailor.models.load import open_model
 
             digest = open_model(self.plan.model, self.plan.settings).weights_sha256
-        return self.store.newest(training_identity(self.plan.decisive(), self.task, self.split, digest))
+        return self.store.newest(self._identity(digest))
+
+    def _identity(self, digest: str | None) -> str:
+        taught = {} if self.lesson is None else {"lesson": self.lesson.digest}
+        return training_identity({**self.plan.decisive(), **taught}, self.task, self.split, digest)
 
     def _saving(self, attempt: int, resume_from: Snapshot | None) -> Saving:
         """Say when the training is saved, with what is needed to come back to this attempt."""
         digest = self.provenance.get("weights_sha256")
         return Saving(
             store=self.store,
-            identity=training_identity(self.plan.decisive(), self.task, self.split, digest),
+            identity=self._identity(digest),
             every_steps=self.plan.checkpoint_steps,
             every_minutes=self.plan.checkpoint_minutes,
             context={
@@ -406,22 +407,15 @@ class _Trial:
         if isinstance(classifier, PromptedClassifier):
             self._demonstrate(classifier)
             return
-        train_inputs = self._encode(classifier, self.split.train)
+        learned_from = self.split.train if self.lesson is None else self.lesson.examples
+        train_inputs = self._encode(classifier, learned_from)
         validation_inputs = self._encode(classifier, self.split.validation)
-        train_targets, validation_targets = (
-            self.task.targets(self.split.train),
-            self.task.targets(self.split.validation),
-        )
+        train_targets = self.task.targets(learned_from)
+        validation_targets = self.task.targets(self.split.validation)
         if isinstance(classifier, FittedClassifier):
             with self.meter.measure("train"):
                 limit = self.plan.scoring_batch_tokens
-                features = collect_features(
-                    classifier,
-                    train_inputs,
-                    train_targets,
-                    limit,
-                    self.observer,
-                )
+                features = collect_features(classifier, train_inputs, train_targets, limit, self.observer)
                 validation_features = collect_features(classifier, validation_inputs, validation_targets, limit)
                 self.observer.stage("fit")
                 self._note(*classifier.fit(features, validation_features))
@@ -433,7 +427,9 @@ class _Trial:
         from entailor.engine.trainer import train
 
         earlier = self.training
-        data = TrainingData(train_inputs, np.array(train_targets), validation_inputs, np.array(validation_targets))
+        targets = np.array(train_targets), np.array(validation_targets)
+        soft_EL = None if self.lesson is None else self.lesson.soft_EL
+        data = TrainingData(train_inputs, targets[0], validation_inputs, targets[1], soft_EL)
         runtime = LoopRuntime(
             seed=seed,
             autocast=torch.bfloat16 if self.provenance.get("precision") == "bf16" else None,
