@@ -24,6 +24,7 @@ from entailor.accel.token_tree import PromptTree, can_branch, grow_trees
 from entailor.classifiers.base import PromptedClassifier, count_parameters, pad_ids
 from entailor.classifiers.readout import LabelWords, plan_tree_reads
 from entailor.classifiers.transformer import TokenBatch, TransformerClassifier
+from entailor.config.plain import figure
 from entailor.data.example import Example
 from entailor.errors import MethodError
 from entailor.methods.demonstrations import DemonstratedMethod, Demonstrations
@@ -135,7 +136,7 @@ class InContextClassifier(TransformerClassifier, PromptedClassifier):
             self.bias_L = torch.from_numpy(np.log(np.exp(logprobs_EL).mean(0))).float()
         if self.method.fit_temperature:
             self.temperature = best_temperature(logprobs_EL - self.bias_L.numpy(), targets_E)
-            return (f"temperature {self.temperature:.3g}, fitted on validation",)
+            return (f"temperature {figure(self.temperature, 3)}, fitted on validation",)
         return ()
 
     def _prior(self) -> Tensor:

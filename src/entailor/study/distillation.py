@@ -47,8 +47,8 @@ class Lesson:
         return told.hexdigest()
 
 
-def lesson_of(plan: TrialPlan, task: Task, split: Split, trial: Path, observer: Observer) -> Lesson | None:
-    """Return what a candidate is taught by another; None where its method learns from labels alone.
+def lesson_of(plan: TrialPlan, task: Task, split: Split, trial: Path, observer: Observer) -> Lesson:
+    """Return what a candidate is taught by another.
 
     Args:
         plan: of the candidate.
@@ -62,8 +62,7 @@ def lesson_of(plan: TrialPlan, task: Task, split: Split, trial: Path, observer: 
         DataError: the file of further texts cannot be read, or has another shape.
     """
     method = plan.method
-    if not isinstance(method, Distilled):
-        return None
+    assert isinstance(method, Distilled)
     place, record, accuracy = _teacher(method, trial)
     classifier = load_classifier(place, trust_remote_code=plan.settings.trust_remote_code)
     further = _further(method, task)

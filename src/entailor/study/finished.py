@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from entailor.errors import TrainingError
 from entailor.evaluation.calibration import LEAST_PROBABILITY
 from entailor.runs.files import write_json
 from entailor.runs.record import Prediction, RunRecord
+from entailor.runs.redaction import without_secrets
 from entailor.runs.trial_folder import saved_folder
 from entailor.shipping.restoring import CLASSIFIER_FILE, CLASSIFIER_VERSION, load_classifier
 from entailor.study.trial_plan import TrialPlan
@@ -38,6 +40,12 @@ def blank_record(plan: TrialPlan, task: Task) -> RunRecord:
         labels=task.labels,
         hyperparameters=plan.method.model_dump(mode="json"),
     )
+
+
+def failed_record(plan: TrialPlan, task: Task, kind: str, text: str) -> RunRecord:
+    """Return the record of a trial that was not finished: the name of its error, and what it says."""
+    blank = blank_record(plan, task)
+    return replace(blank, status="failed", error=without_secrets(f"{kind}: {text}"), error_type=kind)
 
 
 def prompts_of(classifier: Classifier, task: Task, validation: Sequence[Example]) -> list[dict[str, Any]] | None:

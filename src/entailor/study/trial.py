@@ -25,7 +25,7 @@ from entailor.engine.stopping import UNATTENDED, RunContext
 from entailor.engine.training import LoopRuntime, TrainingData, TrainingResult, seed_everything
 from entailor.errors import DivergedError, EntailorError, MethodError, RunError, TrainingError
 from entailor.evaluation.calibration import fit_temperature
-from entailor.events import Event
+from entailor.events import Event, Severity
 from entailor.methods import Classifier, FittedClassifier, TrainedMethod
 from entailor.models.memory import resident_bytes
 from entailor.runs.files import write_json, write_text
@@ -39,6 +39,7 @@ from entailor.study.finished import (
     accuracy_and_loss,
     blank_record,
     describe_classifier,
+    failed_record,
     latency_of,
     predictions_of,
     prompts_of,
@@ -126,6 +127,34 @@ def _outcome(trial: _Trial) -> RunRecord:
         return trial.failed(error, f"{error}. Where it was raised stands in {details}")
 
 
+def complete_record(plan: TrialPlan, folder: Path) -> RunRecord | None:
+    """Return the record in a trial's folder where it is complete and was run with these hyperparameters."""
+    try:
+        record = RunRecord.read(folder)
+    except RunError:
+        return None
+    same = record.hyperparameters == plan.method.model_dump(mode="json")
+    return record if same and record.status == "complete" else None
+
+
+def lost_trial(plan: TrialPlan, task: Task, folder: Path, reason: str) -> RunRecord:
+    """Write the record of a trial whose process died again and again; its checkpoints stay.
+
+    Args:
+        plan: what was run.
+        task: labels and input shape.
+        folder: the trial's.
+        reason: what is known of it, and the next step.
+
+    Returns:
+        The failed record, as written.
+    """
+    clear_trial(folder)
+    record = failed_record(plan, task, "WorkerDied", reason)
+    record.write(folder)
+    return record
+
+
 def train_only(
     plan: TrialPlan,
     task: Task,
@@ -158,27 +187,13 @@ def train_only(
 def ask_validation(
     plan: TrialPlan, task: Task, split: Split, folder: Path, run_context: RunContext = UNATTENDED
 ) -> TrainingResult:
-    """Adapt a classifier that is not trained and score validation, and save nothing: how prompts are tried.
-
-    Args:
-        plan: what to try.
-        task: labels and input shape.
-        split: train and validation; its test is not looked at, and may be empty.
-        folder: nothing is written there.
-        run_context: as for :func:`run_trial`.
-
-    Returns:
-        Accuracy and loss on validation, with the number of its examples as those that were seen.
-    """
+    """Adapt a classifier that is not trained and score validation: how prompts are tried. As :func:`train_only`."""
     begin = time.perf_counter()
-    blind = replace(split, test=())
-    trial = _Trial(plan, replace(task, prompt=plan.prompt), blind, folder, run_context)
+    trial = _Trial(plan, replace(task, prompt=plan.prompt), replace(split, test=()), folder, run_context)
     logprobs_EL = trial._score_validation(trial._learn())
     accuracy, loss = accuracy_and_loss(logprobs_EL, np.array(task.targets(split.validation)))
-    seconds = time.perf_counter() - begin
-    return TrainingResult(
-        best_accuracy=accuracy, best_loss=loss, evaluate_seconds=seconds, examples_seen=len(split.validation)
-    )
+    seconds, seen = time.perf_counter() - begin, len(split.validation)
+    return TrainingResult(best_accuracy=accuracy, best_loss=loss, evaluate_seconds=seconds, examples_seen=seen)
 
 
 def discard_leftovers(folder: Path) -> None:
@@ -202,8 +217,7 @@ class _Trial:
         self.training = TrainingResult()
         # whether another seed would give another classifier decides what a single trial can say
         self.provenance: dict[str, Any] = {"deterministic": not plan.method.is_seeded}
-        if task.ordinal:
-            self.provenance["ordinal"] = True
+        self.provenance |= {"ordinal": True} if task.ordinal else {}
         self.lesson: Lesson | None = None
         self.is_enough: Callable[[CurvePoint, int], bool] | None = None
 
@@ -261,21 +275,13 @@ class _Trial:
 
     def failed(self, error: Exception, text: str) -> RunRecord:
         """Return what there is to say of a trial that was not finished."""
-        blank = blank_record(self.plan, self.task)
-        kind = type(error).__name__
-        return replace(
-            blank,
-            status="failed",
-            error=without_secrets(f"{kind}: {text}"),
-            error_type=kind,
-            events=self._events(),
-            provenance=self.provenance,
-        )
+        failed = failed_record(self.plan, self.task, type(error).__name__, text)
+        return replace(failed, events=self._events(), provenance=self.provenance)
 
-    def _note(self, *texts: str, kind: str = "note") -> None:
+    def _note(self, *texts: str, kind: str = "note", severity: Severity = "info") -> None:
         """Keep remarks for the record, each once: a restart makes them again."""
         known = {event.text for event in self.events}
-        self.events.extend(Event(kind, text=text) for text in texts if text not in known)
+        self.events.extend(Event(kind, severity, text) for text in texts if text not in known)
 
     def _events(self) -> tuple[Event, ...]:
         return tuple(replace(event, text=without_secrets(event.text)) for event in self.events)
@@ -299,6 +305,7 @@ class _Trial:
 
             with self.meter.measure("train"):
                 self.lesson = lesson_of(self.plan, self.task, self.split, self.folder, self.observer)
+            self._note(self.lesson.words)
         snapshot = self._checkpoint()
         first = 0
         if snapshot is not None:
@@ -309,8 +316,6 @@ class _Trial:
                 train_seconds=context["train_seconds"], examples_seen=context["examples_seen"]
             )
             self.observer.note(f"{self.plan.candidate}: goes on from the checkpoint at step {snapshot.step}")
-        if self.lesson is not None:
-            self._note(self.lesson.words)
         for attempt in range(first, self.plan.restarts + 1):
             seed = self.plan.seed + attempt * RESTART_SEED_STEP
             classifier = self.classifier = self._adapt(seed)
@@ -366,6 +371,7 @@ class _Trial:
             backbone = self._load(seed)
             classifier = self.plan.method.adapt(backbone, self.task, seed)
         if backbone is not None:
+            self._note(*backbone.warnings, severity="warning")
             self._note(*backbone.events)
         return classifier
 
@@ -427,9 +433,9 @@ class _Trial:
         from entailor.engine.trainer import train
 
         earlier = self.training
-        targets = np.array(train_targets), np.array(validation_targets)
-        soft_EL = None if self.lesson is None else self.lesson.soft_EL
-        data = TrainingData(train_inputs, targets[0], validation_inputs, targets[1], soft_EL)
+        soft_EL = self.lesson and self.lesson.soft_EL
+        validation = validation_inputs, np.array(validation_targets)
+        data = TrainingData(train_inputs, np.array(train_targets), *validation, soft_EL)
         runtime = LoopRuntime(
             seed=seed,
             autocast=torch.bfloat16 if self.provenance.get("precision") == "bf16" else None,
