@@ -9,7 +9,10 @@ from entailor.methods.base import TrainedMethod
 
 
 def figure_of_choice(method: TrainedMethod, predicted_E: NDArray[np.int64], gold_E: NDArray[np.int64]) -> float | None:
-    """Return macro F1 over the labels in gold, or Matthews correlation; None where accuracy or the loss chooses."""
+    """Return macro F1 over the labels in gold, Matthews correlation or quadratic weighted kappa.
+
+    None where accuracy or the loss chooses.
+    """
     if method.metric_for_best_model == "macro_f1":
         from sklearn.metrics import f1_score
 
@@ -18,6 +21,10 @@ def figure_of_choice(method: TrainedMethod, predicted_E: NDArray[np.int64], gold
         from sklearn.metrics import matthews_corrcoef
 
         return float(matthews_corrcoef(gold_E, predicted_E))
+    if method.metric_for_best_model == "weighted_kappa":
+        from entailor.evaluation.metrics import weighted_kappa
+
+        return weighted_kappa(gold_E, predicted_E) or 0.0
     return None
 
 
