@@ -121,6 +121,28 @@ def test_a_run_killed_while_it_wrote_its_first_file_goes_on(quick, name):
     assert not (out / name).exists()
 
 
+def test_what_a_killed_run_was_writing_goes_and_nothing_else(tmp_path):
+    run, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    seed = "trials/none/majority/seed-0"
+    ours = [
+        ".experiment.yaml.7idb3q_l.tmp",
+        ".comparison.json.7idb3q_l.tmp",
+        f"{seed}/.predictions.jsonl.7idb3q_l.tmp",
+        f"{seed}/external/.reviews-1a2b.json.7idb3q_l.tmp",
+        "tuning/none/bag_of_words/.study.json.7idb3q_l.tmp",
+        "data/.train.json.7idb3q_l.tmp",
+    ]
+    others = [".notes.txt.7idb3q_l.tmp", f"{seed}/.mine.json.7idb3q_l.tmp", "mine/.record.json.7idb3q_l.tmp", "a.tmp"]
+    for name in (*ours, *others):
+        write_text(run / name, "half")
+    write_text(elsewhere / ".record.json.7idb3q_l.tmp", "mine")
+    (run / "curve").symlink_to(elsewhere)
+    RunFolder(run).mark()
+    with lock_run(run):
+        assert sorted(contents(run)) == sorted([*others, MARKER_FILE, ".lock", ".lock.json"])
+    assert (elsewhere / ".record.json.7idb3q_l.tmp").exists()
+
+
 @pytest.mark.parametrize("above", ["", "deep/deeper/"])
 def test_wrong_data_leave_no_folder_and_no_lock(quick, tmp_path, above):
     out = tmp_path / f"{above}run"

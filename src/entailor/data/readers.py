@@ -96,7 +96,7 @@ def read_examples(source: str, options: ReadOptions | None = None) -> ReadResult
     """Read a whole file or data set.
 
     Args:
-        source: CSV, TSV, JSON lines (each also .gz) or Parquet file, or a Hugging Face data set id.
+        source: as for `entailor.data.tables.open_table`.
         options: how it is read.
 
     Raises:
@@ -264,7 +264,7 @@ class _Reading:
             raise DataError(
                 f"more than {self._options.max_rows:,} rows",
                 path=self._source,
-                remedy="If you trust the file, raise data.max_rows",
+                remedy="If you trust the file, raise data.max_rows (predict, evaluate and merge: --max-rows)",
             )
         if self._options.require_labels and None in labels:
             kept = [label is not None for label in labels]

@@ -74,16 +74,17 @@ def _resolved(output: str | Path) -> Path:
 def refuse_inputs(output: str | Path, target: Path, inputs: Iterable[Source]) -> None:
     """Raise OutputError where an output lies among the files of a run, or is or lies in what is read."""
     if belongs_to_run(target):
-        raise OutputError(f"{output}: lies among the files of a run. Give another --output")
+        raise OutputError(f"{output}: lies among the files of a run. Give another place to write")
     for source in inputs:
         if source is None:
             continue
         with suppress(OSError, RuntimeError, ValueError):  # a name of the Hub, or a path that is met when it is read
             read = Path(source).expanduser().resolve()
-            if read == target or (read.exists() and target.exists() and read.samefile(target)):
-                raise OutputError(f"{output}: the same file as the input {source}. Give another --output")
+            within = next((place for place in (read, *read.parents) if place.is_file()), read)  # a.zip/train.csv
+            if within == target or (within.exists() and target.exists() and within.samefile(target)):
+                raise OutputError(f"{output}: the same file as the input {source}. Give another place to write")
             if read.is_dir() and (belongs_to_run(target, read) or (target.exists() and read in target.parents)):
-                raise OutputError(f"{output}: lies in {source}, which is read. Give another --output")
+                raise OutputError(f"{output}: lies in {source}, which is read. Give another place to write")
 
 
 def _remembered(path: Path) -> bool:

@@ -146,7 +146,7 @@ class GroupedLinear(nn.Module):
         """Return W x + b + B A x with the A and B of the row's adapter; (..., I) to (..., O)."""
         output: Tensor = self.layer(states)
         runs = self.layout.tokens(states)
-        inputs, outputs = (one.reshape(-1, one.shape[-1]).split(runs.sizes) for one in (states, output))
+        inputs, outputs = (one.reshape(-1, one.shape[-1]).split_with_sizes(runs.sizes) for one in (states, output))
         for adapter, input_NI, output_NO in zip(runs.owners, inputs, outputs, strict=True):
             if update := adapter.updates.get(self.path):
                 output_NO.addmm_(input_NI @ update.down_IR, update.up_RO)
@@ -170,7 +170,7 @@ class GroupedHead(nn.Module):
         runs = self.layout.rows
         parts = [
             adapter.heads[self.path](own, *args, **kwargs)
-            for adapter, own in zip(runs.owners, states.split(runs.sizes), strict=True)
+            for adapter, own in zip(runs.owners, states.split_with_sizes(runs.sizes), strict=True)
         ]
         widest = max(part.shape[-1] for part in parts)
         return torch.cat([nn.functional.pad(part, (0, widest - part.shape[-1])) for part in parts])

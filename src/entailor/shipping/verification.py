@@ -145,7 +145,7 @@ def ask_in_fresh_process(folder: Path, job: dict[str, Any], *, seconds: float = 
     """Return what an export answers in a process without Entailor; `problem` where it ended in an error."""
     with tempfile.TemporaryDirectory(prefix="entailor-proof-") as scratch:
         asked, found = Path(scratch) / "job.json", Path(scratch) / "found.json"
-        asked.write_text(json.dumps(job), encoding="utf-8")
+        asked.write_text(json.dumps(job), encoding="utf-8", newline="\n")
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
         command = [sys.executable, "-IB", prover.__file__, str(folder.resolve()), str(asked), str(found)]
         try:
