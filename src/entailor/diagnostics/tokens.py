@@ -86,14 +86,14 @@ def _collisions(tokens: dict[str, list[int]], model: str) -> Iterator[DoctorFind
     for word, ids in tokens.items():
         if ids:
             same[tuple(ids)].append(word)
-    for ids, words in same.items():
-        first[ids[0]].append(words[0])
+    for spelt, words in same.items():
+        first[spelt[0]].append(words[0])
         if len(words) > 1:
             message = f"{listed(words)} are the same tokens to {model}: no score can distinguish them"
             yield _collision("same_label_tokens", "error", message, remedy, words, tokens)
     longer: dict[str, list[str]] = defaultdict(list)
-    for ids, words in same.items():
-        shorter = next((ids[:end] for end in range(1, len(ids)) if ids[:end] in same), None)
+    for spelt, words in same.items():
+        shorter = next((spelt[:end] for end in range(1, len(spelt)) if spelt[:end] in same), None)
         if shorter is not None:
             longer[same[shorter][0]].append(words[0])
     for word, words in longer.items():
