@@ -200,7 +200,7 @@ def test_settings_of_the_split(tmp_path: Path, given: Given, remedy: str, told: 
 def test_a_file_that_unpacks_to_much_is_read_where_the_limit_is_raised(tmp_path: Path):
     path = tmp_path / "a.csv.gz"
     path.write_bytes(gzip.compress(csv_of(tmp_path / "a.csv").read_bytes()))
-    with pytest.raises(DataError, match=r"raise data\.max_bytes \(predict, evaluate and merge: --max-bytes\)"):
+    with pytest.raises(DataError, match=r"raise data\.max_bytes \(predict and evaluate: --max-bytes\)"):
         load({"train": str(path), "max_bytes": 100})
     assert len(load({"train": str(path), "max_bytes": 10_000}).split.train) == 40
     with pytest.raises(DataError, match=r"take \.gz off its name"):

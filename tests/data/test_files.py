@@ -10,6 +10,7 @@ from collections import Counter
 
 import pytest
 
+from entailor.data import files
 from entailor.data.readers import NumberedRows, ReadOptions, read_examples
 from entailor.errors import ConfigError, DataError
 
@@ -205,6 +206,16 @@ def test_a_small_file_that_unpacks_to_a_large_one(tmp_path, name):
     path = written(tmp_path / name, _zipped(content) if name == "a.zip" else gzip.compress(content))
     with pytest.raises(DataError, match=r"more than 100,000 bytes.*data\.max_bytes"):
         texts(path, max_bytes=100_000)
+
+
+@pytest.mark.parametrize("name", ["a.csv.gz", "a.zip"])
+def test_a_file_that_unpacks_to_hundreds_of_times_its_size_is_refused_before_it_is_read(tmp_path, name, monkeypatch):
+    monkeypatch.setattr(files, "SMALL_BYTES", 10_000)
+    content = b"text,label\n" + b"x,y\n" * 5_000
+    path = written(tmp_path / name, _zipped(content) if name == "a.zip" else gzip.compress(content))
+    with pytest.raises(DataError, match=r"more than 1.,000 bytes.*raise data\.max_bytes"):
+        texts(path)
+    assert len(texts(path, max_bytes=10**9)) == 5_000  # as advised
 
 
 def test_parquet_that_unpacks_from_its_dictionary(tmp_path):

@@ -193,9 +193,15 @@ CostName = Literal["latency", "stored", "memory", "train_time"]
 COST_NAMES: tuple[CostName, ...] = get_args(CostName)
 
 
-class Priorities(Settings):
-    """What counts when one candidate is recommended. Limits, then accuracy, then costs among equals."""
+MetricName = Literal["accuracy", "macro_f1", "mcc", "log_loss", "brier", "auroc", "average_precision"]
 
+
+class Priorities(Settings):
+    """What counts when one candidate is recommended. Limits, then the metric, then costs among equals."""
+
+    metric: MetricName = "accuracy"
+    """What candidates are ordered, tested and recommended by. What training chooses weights and settings by is each
+    method's metric_for_best_model."""
     max_latency_ms: float | None = Field(default=None, gt=0)
     """Most milliseconds for one answer (median)."""
     max_stored_bytes: int | None = Field(default=None, gt=0)
@@ -205,12 +211,12 @@ class Priorities(Settings):
     max_train_seconds: float | None = Field(default=None, gt=0)
     """Most seconds of training."""
     margin: float = Field(default=0.02, ge=0, lt=1)
-    """Accuracy that may be given away for a lower cost, as a share: 0.02 is two points."""
+    """How much of the metric may be given away for a lower cost: 0.02 is two points of accuracy."""
     level: float = Field(default=0.8, gt=0.5, lt=1)
     """Confidence of the one-sided bound that must lie within the margin."""
     ties: Literal["cheapest", "most_accurate"] = "cheapest"
-    """cheapest: costs decide among candidates shown to be within the margin of the most accurate one. most_accurate:
-    the highest mean, at any cost."""
+    """cheapest: costs decide among candidates shown to be within the margin of the best one. most_accurate:
+    the best by the metric, at any cost."""
     cheapest: tuple[CostName, ...] = COST_NAMES
     """Costs in the order they decide; one decides where it is at least 20 % higher. What is left out comes last."""
 

@@ -25,6 +25,8 @@ KINDS_IN_WORDS = (
 )
 MAX_BYTES = 1 << 30
 MAX_ROWS = 10_000_000
+MOST_RATIO, SMALL_BYTES = 100, 16 << 20
+"""How many times its size a compressed file may unpack to; a text that repeats one line gives a few hundred."""
 SAMPLE_BYTES = 1 << 18
 
 _KIND = re.compile(
@@ -219,13 +221,37 @@ def too_large(path: object, limit: int) -> DataError:
     return DataError(
         f"unpacks to more than {limit:,} bytes",
         path=path,
-        remedy="If you trust the file, raise data.max_bytes (predict, evaluate and merge: --max-bytes)",
+        remedy="If you trust the file, raise data.max_bytes (predict and evaluate: --max-bytes)",
     )
+
+
+def _check_ratio(path: Path, form: FileFormat) -> None:
+    """Refuse a small file that unpacks to very many times its size before rows are made of it; no text is like that.
+
+    Raises:
+        DataError: it does, and data.max_bytes is not set to another number.
+    """
+    most = max(SMALL_BYTES, MOST_RATIO * path.stat().st_size)
+    suffix = path.suffix.lower()
+    if form.max_bytes != MAX_BYTES or most >= MAX_BYTES or suffix not in (".gz", ".zip"):
+        return
+    with translated(path):
+        if suffix == ".zip":
+            with zipfile.ZipFile(path) as archive:
+                size = sum(one.file_size for one in archive.infolist())
+        else:
+            size = 0
+            with gzip.open(path) as file:
+                while size <= most and (piece := file.read(1 << 20)):
+                    size += len(piece)
+    if size > most:
+        raise too_large(path, most)
 
 
 @contextmanager
 def _unpacked(path: Path, form: FileFormat) -> Iterator[io.BufferedReader]:
     check_regular(path)
+    _check_ratio(path, form)
     with ExitStack() as stack:
         with translated(path):
             raw = stack.enter_context(path.open("rb", buffering=0))

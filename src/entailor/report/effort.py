@@ -126,7 +126,7 @@ def _curve_lines(curve: Mapping[str, Any] | None) -> list[str]:
     return [
         "accuracy by number of training labels:",
         *align(lines, left={0}),
-        *(f"  {words}" for words in crossing_words(curve)),
+        *(f"  {words}" for words in (*crossing_words(curve), *overtaking_words(curve))),
         curve["sentence"],
     ]
 
@@ -148,6 +148,23 @@ def crossing_words(curve: Mapping[str, Any]) -> list[str]:
         f"(between {one['between'][0]:,} and {one['between'][1]:,})"
         for one in curve["crossings"]
     ]
+
+
+def overtaking_words(curve: Mapping[str, Any]) -> list[str]:
+    """Return one sentence a candidate: with how many labels it becomes better than the best that needs none."""
+    lines = []
+    for one in curve["overtakes_untrained"]:
+        low = f"from {one['low']:,}" if one["low"] else "from fewer than the smallest size"
+        high = f"to {one['high']:,}" if one["high"] else "to more than the largest size"
+        if one["at"]:
+            where = f"at about {one['at']:,} labels"
+        else:
+            where = "below the smallest size" if one["before_first"] else "at none of these sizes"
+        lines.append(
+            f"{one['method']} overtakes {one['over_method']}, which needs no labels "
+            f"({percent(one['accuracy_untrained'])}), {where} (95 %: {low} {high})"
+        )
+    return lines
 
 
 def _truth_lines(estimate: Mapping[str, Any] | None) -> list[str]:
@@ -199,7 +216,7 @@ def effort_section(comparison: Mapping[str, Any]) -> Any:
         tuning_plot=_tuning_plot(comparison, tuning["studies"]) if tuning else None,
         curve=curve if curve and curve["candidates"] else None,
         curves=_named(curve["candidates"]) if curve else [],
-        crossings=crossing_words(curve) if curve else [],
+        crossings=[*crossing_words(curve), *overtaking_words(curve)] if curve else [],
         curve_plot=_curve_plot(comparison, curve["candidates"]) if curve else None,
         estimate=estimate,
         estimates=_named(estimate["candidates"]) if estimate else [],
@@ -230,5 +247,10 @@ def _tuning_plot(comparison: Mapping[str, Any], studies: Sequence[Mapping[str, A
 def _curve_plot(comparison: Mapping[str, Any], candidates: Sequence[Mapping[str, Any]]) -> Any:
     from markupsafe import Markup
 
-    drawn = plots.learning_curves(_names(candidates), _looks(comparison, candidates), candidates)
+    drawn = plots.learning_curves(
+        _names(candidates),
+        _looks(comparison, candidates),
+        candidates,
+        comparison["learning_curve"]["overtakes_untrained"],
+    )
     return Markup(drawn) if drawn else None  # noqa: S704 - matplotlib escapes the names in it

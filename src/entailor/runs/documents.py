@@ -114,8 +114,12 @@ def check_size(content: bytes) -> None:
         raise ValueError(f"its values would take about {cost >> 20:,} MB of memory, at most {MOST_MEMORY >> 20} are")
 
 
-def parse_json(content: bytes) -> Any:
+def parse_json(content: bytes, *, finite: bool = True) -> Any:
     """Return the value of a JSON document; halves of surrogate pairs are kept.
+
+    Args:
+        content: the document.
+        finite: refuse Infinity and NaN, which are no JSON, but which Python writes.
 
     Raises:
         ValueError: it is not JSON, or is beyond the limits.
@@ -124,7 +128,7 @@ def parse_json(content: bytes) -> Any:
     if content.count(b"[") + content.count(b"{") > MOST_NESTING:
         _check_nesting(content)
     text = content.decode("utf-8", "surrogatepass")
-    return json.loads(text, parse_constant=_not_a_number, parse_float=_finite)
+    return json.loads(text, parse_constant=_not_a_number, parse_float=_finite) if finite else json.loads(text)
 
 
 def _check_nesting(content: bytes) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from entailor.runs.integrity import BLANK_CHECKSUM, verify_checksum, with_checks
 from entailor.runs.ownership import refuse_links
 
 CHECKSUM_KEY = "checksum"
+REPLACE_TRIES = 20 if os.name == "nt" else 1
 DELETE_IT = "Delete it and run the same command again"
 
 
@@ -42,9 +44,22 @@ def atomic_path(path: Path) -> Iterator[Path]:
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)  # mkstemp makes private files
-        temporary.replace(path)
+        _replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _replace(temporary: Path, path: Path) -> None:
+    """Rename a file over another; on Windows as soon as nobody has that one open, a virus scanner for instance."""
+    for left in reversed(range(REPLACE_TRIES)):
+        try:
+            temporary.replace(path)
+        except PermissionError:
+            if not left:
+                raise
+            time.sleep(0.05)
+        else:
+            return
 
 
 def write_text(path: Path, text: str) -> None:
@@ -97,7 +112,10 @@ def read_checked_json(path: Path, remedy: str) -> dict[str, Any]:
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write one JSON object a line, atomically."""
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", errors="surrogatepass") as file:
+    with (
+        atomic_path(path) as temporary,
+        temporary.open("w", encoding="utf-8", errors="surrogatepass", newline="\n") as file,
+    ):
         for row in rows:
             file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
 

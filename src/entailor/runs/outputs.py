@@ -6,8 +6,6 @@ checksums of these, and nothing else of them.
 
 from __future__ import annotations
 
-import secrets
-import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -64,35 +62,6 @@ def output_file(output: str | Path, inputs: Iterable[Source] = (), *, overwrite:
             place = _memory(file_sha256(temporary))
             place.parent.mkdir(parents=True, exist_ok=True)
             place.touch()
-
-
-@contextmanager
-def output_folder(output: str | Path, inputs: Iterable[Source] = ()) -> Iterator[Path]:
-    """Give an empty folder whose content becomes that of the output; on failure nothing is left of it.
-
-    Raises:
-        OutputError: the output is a file or a folder with something in it, or an input, or lies among the files of a
-            run.
-    """
-    target = _resolved(output)
-    refuse_inputs(output, target, inputs)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise OutputError(f"{output}: exists already. Give another --output, or delete it")
-    made = [place for place in (target, *target.parents) if not place.exists()]
-    target.mkdir(parents=True, exist_ok=True)
-    scratch = target / f".{secrets.token_hex(8)}.tmp"
-    try:
-        scratch.mkdir()
-        yield scratch
-        for entry in sorted(scratch.iterdir()):
-            if (target / entry.name).exists():
-                raise OutputError(f"{target / entry.name}: somebody else wrote it meanwhile. Give another --output")
-            entry.rename(target / entry.name)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-        with suppress(OSError):  # not empty: it is wanted
-            for place in made:
-                place.rmdir()
 
 
 def _resolved(output: str | Path) -> Path:
