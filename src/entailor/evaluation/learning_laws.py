@@ -57,7 +57,7 @@ class Fitted:
     def accuracy(self, n: float) -> Floats:
         """Return the accuracy at n labels, 0 to 1, shape (D,)."""
         values_F = _shapes(self.name, np.array([np.log(n)]), self.log_scale)[:, 0]
-        return np.clip(self.c_D + self.a_D * values_F[self.shape_D], 0.0, 1.0)
+        return np.asarray(np.clip(self.c_D + self.a_D * values_F[self.shape_D], 0.0, 1.0))
 
 
 def fit(name: str, sizes: Sequence[int], accuracy_DN: Floats) -> Fitted:
