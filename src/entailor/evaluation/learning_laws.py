@@ -16,7 +16,7 @@ import numpy.typing as npt
 LEAST_SIZES = 4  # three to fit, and the largest to judge by
 FACTORS = (2, 10)
 JUDGED = 0.99  # a law is out where so much of the resamples lies on one side of what it says of the largest size
-MOST_WIDTH = 0.15  # of a prediction's interval; a wider one says nothing
+MOST_WIDTH = 0.25  # of a prediction's interval; a wider one says nothing
 INTERVAL = (2.5, 97.5)
 
 Floats = npt.NDArray[np.float64]
