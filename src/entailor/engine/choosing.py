@@ -22,9 +22,12 @@ def figure_of_choice(method: TrainedMethod, predicted_E: NDArray[np.int64], gold
 
         return float(matthews_corrcoef(gold_E, predicted_E))
     if method.metric_for_best_model == "weighted_kappa":
-        from entailor.evaluation.metrics import weighted_kappa
+        from sklearn.metrics import cohen_kappa_score
 
-        return weighted_kappa(gold_E, predicted_E) or 0.0
+        if np.ptp(gold_E) == 0:
+            return 0.0
+        steps = range(1 + int(max(gold_E.max(), predicted_E.max())))
+        return float(cohen_kappa_score(gold_E, predicted_E, labels=steps, weights="quadratic"))
     return None
 
 

@@ -433,7 +433,7 @@ class _Trial:
         from entailor.engine.trainer import train
 
         earlier = self.training
-        soft_EL = self.lesson and self.lesson.soft_EL
+        soft_EL = None if self.lesson is None else self.lesson.soft_EL
         validation = validation_inputs, np.array(validation_targets)
         data = TrainingData(train_inputs, np.array(train_targets), *validation, soft_EL)
         runtime = LoopRuntime(
