@@ -68,7 +68,7 @@ def lesson_of(plan: TrialPlan, task: Task, split: Split, trial: Path, observer: 
     further = _further(method, task)
     texts, tokens = [*split.train, *further], read_saved(place)["scoring_batch_tokens"]
     said_EL = np.exp(score(classifier, classifier.encode(texts), tokens, observer, "teacher") / method.temperature)
-    answered_E = np.asarray(said_EL).any(axis=1)
+    answered_E = np.any(np.asarray(said_EL) > 0, axis=1)
     if not answered_E.any():
         raise MethodError(f"{method.name}: {record.name} gives no answer to any text, so it cannot teach. Name another")
     said_EL[answered_E] /= said_EL[answered_E].sum(axis=1, keepdims=True)
