@@ -37,6 +37,19 @@ def test_few_rows_are_looked_at_as_far_as_they_go():
     assert results["near_duplicates"].outcome.skipped is None
 
 
+def test_many_labels_are_fitted_to_fewer_examples_and_too_many_to_none():
+    def looked_at(num_labels: int, num_rows: int) -> CheckInput:
+        rows = singles(*((f"text {n}", f"label {n % num_labels}") for n in range(num_rows)))
+        return CheckInput(Split(rows, (), ()), tuple(f"label {n}" for n in range(num_labels)), is_pair=False)
+
+    assert len(looked_at(3, 20_000).fitted_rows()) == 12_000
+    many = looked_at(500, 20_000)
+    assert (len(many.fitted_rows()), many.too_few()) == (3_000, None)
+    results = {name: registered_checks()[name][1](looked_at(1000, 20_000)) for name in ("artefacts", "label_noise")}
+    for one in results.values():
+        assert one.skipped == "1,000 labels are too many to learn from the 1,500 examples that would be looked at"
+
+
 def test_imbalance_rare_labels_and_shift(findings_of: FindingsOf):
     train = singles(*((f"text {n}", "a") for n in range(300)), *((f"other {n}", "b") for n in range(10)))
     test = singles(*((f"new {n}", "b") for n in range(60)), part="test")

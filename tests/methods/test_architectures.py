@@ -78,6 +78,16 @@ def test_the_head_of_a_model_that_shortens_its_text_is_read(model_of):
     two_steps("p_tuning", model_of("funnel"), pooling="head")  # the remedy of the message
 
 
+@pytest.mark.parametrize("name", ["lora", "full_finetuning", "linear_probe"])
+def test_a_model_that_reads_padding_runs_without_it_and_says_so(name, model_of):
+    backbone, classifier = two_steps(name, model_of("fnet"))
+    assert [event for event in backbone.events if event.startswith("runs without padding")]
+    rows = make_examples(6, seed=3, labels=TASK.labels)
+    alone = np.concatenate([logprobs(classifier, [row]) for row in rows])
+    np.testing.assert_allclose(logprobs(classifier, rows), alone, atol=1e-6)
+    assert not [event for event in two_steps(name, model_of("albert"))[0].events if "padding" in event]
+
+
 @pytest.mark.parametrize("kind", ["mixtral", "qwen2_moe"])
 def test_experts_are_left_out_and_said(kind, model_of):
     backbone, classifier = two_steps("lora", model_of(kind), lora_dropout=0.1)

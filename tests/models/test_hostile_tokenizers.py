@@ -4,9 +4,11 @@ import json
 
 import pytest
 from tests.conftest import make_decoder_tokenizer, make_tokenizer
+from tokenizers import Regex, pre_tokenizers
 
 from entailor.errors import ModelError
-from entailor.models.tokenizer import check_tokenizer, panics_named
+from entailor.models import tokenizer as tokenizer_module
+from entailor.models.tokenizer import call_tokenizer, check_tokenizer
 from entailor.tasks import foreign
 
 
@@ -119,7 +121,24 @@ def test_a_file_beyond_the_limit_or_no_file_is_one_error(name, tmp_path):
 
 def test_a_panic_on_a_text_is_one_error():
     panic = type("PanicException", (BaseException,), {})
-    with pytest.raises(ModelError, match=r"fails on a text: called `unwrap\(\)`"), panics_named(object()):
-        raise panic("called `unwrap()`\nmore")
-    with pytest.raises(KeyboardInterrupt), panics_named(object()):
-        raise KeyboardInterrupt
+
+    def fails(error):
+        def tokenizer(texts, pairs):
+            raise error
+
+        return tokenizer
+
+    with pytest.raises(ModelError, match=r"fails on a text: called `unwrap\(\)`"):
+        call_tokenizer(fails(panic("called `unwrap()`\nmore")), ["a"])
+    for other in (KeyboardInterrupt, TypeError):
+        with pytest.raises(other):
+            call_tokenizer(fails(other()), ["a"])
+
+
+def test_a_regular_expression_without_an_end_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(tokenizer_module, "PATIENCE", 0.3)
+    slow = make_tokenizer("bert")
+    slow.backend_tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("(x+x+)+y"), "isolated")
+    assert call_tokenizer(slow, ["w1 w2"])["input_ids"]
+    with pytest.raises(ModelError, match=r"tokenizer\.json fails on a text: it takes longer than 0 seconds"):
+        call_tokenizer(slow, [("x" * 20 + " ") * 12])

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from entailor.report.effort import budget_words, effort_lines, effort_section, estimate_lines
+from entailor.report.effort import budget_words, effort_lines, effort_section, estimate_lines, settings_words
 from entailor.report.html import render
 
 NAME = "<b>lora</b>"
@@ -149,3 +149,9 @@ def test_an_estimate_names_what_could_not_be_found_out_and_the_day_it_ends():
     assert lines[-1] == (
         "estimate: about 27.8 h (13.9 h to 55.6 h), until 11:30 1 day later, with up to 1.0 GB of memory"
     )
+
+
+def test_settings_of_a_hundred_and_more_are_plain_numbers():
+    settings = {"learning_rate": 0.00123, "lora.r": 128, "num_virtual_tokens": 100, "warmup_steps": 12_345.0, "C": 9.96}
+    said = "learning_rate 0.0012, lora.r 128, num_virtual_tokens 100, warmup_steps 12,345, C 10"
+    assert settings_words(settings) == said

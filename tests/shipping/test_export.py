@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors import SafetensorError
 from tests.conftest import NLI_LABELS
 from tests.observers import listener
 from tests.shipping.faults import FAULTS, cut, manifest_value
@@ -26,6 +28,8 @@ from entailor.shipping.export import Source, export, prove, write_format
 from entailor.shipping.manifest import read_manifest
 from entailor.shipping.verification import ask_here, ask_in_fresh_process, largest_loss
 from entailor.study.compare import Comparison
+
+AUTO_CLASSES = ("AutoModelForSequenceClassification", "AutoTokenizer")
 
 
 def trial_of(run: Comparison, name: str) -> Path:
@@ -221,12 +225,16 @@ def test_outputs_in_use_and_odd_margins_are_refused(finished_run, tmp_path):
         export(tmp_path, ["sklearn"], tmp_path / "out")
 
 
-def test_a_full_disk_leaves_nothing(finished_run, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "error",
+    [OSError(28, "No space left on device"), SafetensorError("I/O error: No space left on device (os error 28)")],
+)
+def test_a_full_disk_leaves_nothing(finished_run, tmp_path, monkeypatch, error):
     def full(*args: Any) -> None:
-        raise OSError(28, "No space left on device")
+        raise error
 
     monkeypatch.setattr("entailor.shipping.export.write_manifest", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(OutputError, match=r"out: not written: the disk is full\. Free some space"):
         export(trial_of(finished_run, "majority"), ["sklearn"], tmp_path / "deep" / "out")
     assert list(tmp_path.iterdir()) == []
 
@@ -254,6 +262,44 @@ def test_a_strangers_folder_is_refused(healthy, tmp_path, change, problem):
     change(tmp_path / "theirs")
     with pytest.raises(EntailorError, match=problem):
         Predictor.load(tmp_path / "theirs")
+
+
+def with_code_of_its_own(folder: Path) -> None:
+    (folder / "theirs.py").write_text(f"open({str(folder.parent / 'was run')!r}, 'w')")
+    config = {"model_type": "theirs", "auto_map": dict.fromkeys(("AutoConfig", *AUTO_CLASSES), "theirs.Theirs")}
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def through_a_link(folder: Path) -> None:
+    (folder.parent / "elsewhere").mkdir()
+    (folder.parent / "elsewhere" / "file").write_text("private")
+    (folder / "linked").symlink_to(folder.parent / "elsewhere")
+    values = json.loads((folder / "manifest.json").read_text())
+    values["files"]["linked/file"] = hashlib.sha256(b"private").hexdigest()
+    del values["checksum"]
+    write_checked_json(folder / "manifest.json", values)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda folder: (with_code_of_its_own(folder), listed(folder)), "cannot be loaded"),
+        (through_a_link, "lies outside the folder"),
+        (lambda folder: (weights(folder).write_bytes(b"\xff" * 90), listed(folder)), "header too large"),
+        (lambda folder: ((folder / "tokenizer.json").write_text("[" * 50_000), listed(folder)), "tokenizer cannot be"),
+    ],
+)
+def test_a_strangers_checkpoint_is_refused_and_nothing_of_it_is_run(healthy, tmp_path, change, problem, monkeypatch):
+    monkeypatch.setattr("builtins.input", lambda *words: "y")  # where transformers would ask
+    shutil.copytree(healthy["transformers"], tmp_path / "theirs")
+    change(tmp_path / "theirs")
+    with pytest.raises(EntailorError, match=problem):
+        Predictor.load(tmp_path / "theirs")
+    assert not (tmp_path / "was run").exists()
+
+
+def weights(folder: Path) -> Path:
+    return folder / "model.safetensors"
 
 
 def test_a_strangers_script_is_not_run(healthy, tmp_path):

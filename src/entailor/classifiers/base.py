@@ -21,6 +21,8 @@ from entailor.tasks import Task
 if TYPE_CHECKING:  # baselines on words do without
     from torch import Tensor
 
+    from entailor.accel.embedding_rows import EmbeddingRows
+
 
 class Encoded(Protocol):
     """One input of a classifier; the engine looks at these three things only."""
@@ -66,6 +68,13 @@ class Classifier(ABC):
     @abstractmethod
     def logits(self, batch: Any) -> Tensor | NDArray[np.float32]:
         """Return logits_BL, float32; a NumPy array where no torch is needed for them."""
+
+    def rows_to_train(self, inputs: Sequence[Any]) -> EmbeddingRows | None:
+        """Put the rows of a large embedding that occur in its place, for as long as these inputs train it.
+
+        None where the embedding is not trained, or nothing is won. Whoever asks calls `finish` of what it gets.
+        """
+        return None
 
     @contextmanager
     def scoring(self, inputs: Sequence[Any]) -> Iterator[Sequence[Any]]:

@@ -13,7 +13,6 @@ import numpy as np
 
 from entailor.data.example import Example
 from entailor.diagnostics.base import MOST_SHOWN, CheckInput, CheckOutcome, DoctorFinding, check, shown
-from entailor.diagnostics.cross_validation import FEWEST_ROWS
 
 NAME = "exchanged_columns"
 MOST_ROWS = 3_000  # of a part
@@ -32,8 +31,8 @@ def exchanged_columns(evidence: CheckInput) -> CheckOutcome:
         return CheckOutcome(skipped="examples are single texts")
     parts = {part: rows[:MOST_ROWS] for part, rows in evidence.split.parts()}
     train = parts["train"]
-    if len(train) < FEWEST_ROWS:
-        return CheckOutcome(skipped=f"{len(train)} training examples, at least {FEWEST_ROWS} are needed")
+    if reason := evidence.too_few():
+        return CheckOutcome(skipped=reason)
     words = HashingVectorizer(n_features=2**14, alternate_sign=False, norm="l2")
     model = LogisticRegression(C=10.0, solver="liblinear", random_state=evidence.seed)
 

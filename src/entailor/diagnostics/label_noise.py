@@ -19,7 +19,7 @@ from entailor.data.example import Example
 from entailor.data.text_keys import normalised_keys
 from entailor.data.words import Floats, Integers, group_codes, overlap_features, text_matrix
 from entailor.diagnostics.base import MOST_SHOWN, CheckInput, CheckOutcome, DoctorFinding, check, shown
-from entailor.diagnostics.cross_validation import FEWEST_ROWS, held_out_accuracy, out_of_fold
+from entailor.diagnostics.cross_validation import held_out_accuracy, out_of_fold
 
 NAME = "label_noise"
 PLANTED = 0.05  # share of labels made wrong on purpose
@@ -34,9 +34,9 @@ STRENGTH_WORDS, STRENGTH_ENCODER, STRENGTH_WEIGHTS = 1.0, 0.0003, 1.0
 @check(NAME, "labels that look wrong")
 def label_noise(evidence: CheckInput) -> CheckOutcome:
     """Rank training examples by how little their label agrees with out-of-fold predictions."""
+    if reason := evidence.too_few():
+        return CheckOutcome(skipped=reason)
     places = evidence.fitted_rows()
-    if len(places) < FEWEST_ROWS:
-        return CheckOutcome(skipped=f"{len(places)} training examples, at least {FEWEST_ROWS} are needed")
     rows = [evidence.split.train[place] for place in places.tolist()]
     targets = evidence.targets(places.tolist())
     groups = group_codes(normalised_keys([row.text for row in rows]))

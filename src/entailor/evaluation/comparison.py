@@ -11,6 +11,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from entailor.config.parts import Priorities
 from entailor.errors import RunError
@@ -26,6 +27,9 @@ from entailor.evaluation.targets import TARGETS, Target
 from entailor.evaluation.variance import Scored, spread_of_mean
 from entailor.evaluation.wording import interval, percent
 from entailor.runs.record import NO_MODEL, RunRecord
+
+MOST_IN_MATRIX = 100  # labels of a confusion matrix: of 1,000 it would fill ten megabytes for each candidate
+MOST_CONFUSIONS = 20
 
 
 def compare_records(
@@ -179,7 +183,7 @@ def _candidate(
         },
         **_costs(records),
         "per_label": label_means(metrics),
-        "confusion": np.sum([one.confusion for one in metrics], axis=0).tolist(),
+        **_confusions(first.labels, np.sum([one.confusion for one in metrics], axis=0)),
         "groups": accuracy_by_group(records, outcomes),
         **confidence_of(records, outcomes),
         "hyperparameters": dict(first.hyperparameters),
@@ -192,6 +196,24 @@ def _candidate(
             {"seed": one["seed"], "error": one["error"], "error_type": one["error_type"]}
             for one in failed
             if (one["model"], one["method"]) == (first.model, first.name)
+        ],
+    }
+
+
+def _confusions(labels: Sequence[str], counts_LL: npt.NDArray[np.int64]) -> dict[str, Any]:
+    """Return the confusion matrix, which of many labels would be too large to be read back, and the usual mistakes."""
+    rows, columns = np.nonzero(counts_LL * ~np.eye(len(labels), dtype=bool))
+    most = np.argsort(-counts_LL[rows, columns], kind="stable")[:MOST_CONFUSIONS]
+    return {
+        "confusion": counts_LL.tolist() if len(labels) <= MOST_IN_MATRIX else None,
+        "confusions": [
+            {
+                "gold": labels[gold],
+                "predicted": labels[predicted],
+                "count": int(counts_LL[gold, predicted]),
+                "share": float(counts_LL[gold, predicted] / counts_LL[gold].sum()),
+            }
+            for gold, predicted in zip(rows[most].tolist(), columns[most].tolist(), strict=True)
         ],
     }
 

@@ -113,10 +113,11 @@ def _draws(points: Points) -> Floats:
     num_test = first.values_SN.shape[1]
     cluster_N = np.arange(num_test) if first.cluster_N is None else first.cluster_N
     num_clusters = int(cluster_N.max()) + 1
-    weights_DN = rng.multinomial(num_clusters, np.full(num_clusters, 1 / num_clusters), size=DRAWS)[:, cluster_N]
+    counts_DC = rng.multinomial(num_clusters, np.full(num_clusters, 1 / num_clusters), size=DRAWS)
+    weights_DN = counts_DC[:, cluster_N]
     drawn = []
     for scored in points.values():
-        by_seed_DS = weights_DN @ scored.values_SN.T / weights_DN.sum(axis=1, keepdims=True)
+        by_seed_DS = weights_DN @ scored.values_SN.T.astype(float) / weights_DN.sum(axis=1, keepdims=True)
         seeds, mean_D = by_seed_DS.shape[1], by_seed_DS.mean(axis=1)
         if scored.varies:
             picked_DS = rng.integers(seeds, size=by_seed_DS.shape)
@@ -132,11 +133,11 @@ def _draws(points: Points) -> Floats:
 def _document(candidate: CandidateCurve, points: Points) -> dict[str, Any]:
     lines = []
     for size, scored in points.items():
-        found, costs = accuracy_interval(scored), [record.costs for record in candidate.sizes[size]]
+        inside, costs = accuracy_interval(scored), [record.costs for record in candidate.sizes[size]]
         lines.append(
             {
                 "n": size,
-                "accuracy": {"mean": scored.mean, "low": found.low, "high": found.high},
+                "accuracy": {"mean": scored.mean, "low": inside.low, "high": inside.high},
                 "per_seed": scored.values_SN.mean(axis=1).tolist(),
                 "epochs": float(np.mean([one.epochs for one in costs])),
                 "train_seconds": float(np.mean([one.train_seconds for one in costs])),
@@ -146,22 +147,22 @@ def _document(candidate: CandidateCurve, points: Points) -> dict[str, Any]:
     if any(scored.varies and len(scored.values_SN) < 2 for scored in points.values()):
         return {**document, "refused": "one seed; a prediction needs two or more at every size"}
     sizes = list(points)
-    found = predict(sizes, np.array([one.mean for one in points.values()]), _draws(points))
+    prediction = predict(sizes, np.array([one.mean for one in points.values()]), _draws(points))
     predicted: list[dict[str, Any]] = []
-    for factor, figures in found.at.items():
+    for factor, figures in prediction.at.items():
         line: dict[str, Any] = {"factor": factor, "n": factor * sizes[-1], **figures}
         width = figures["high"] - figures["low"]
         if width > MOST_WIDTH:
             line["refused"] = f"the interval is {100 * width:.0f} points wide"
         predicted.append(line)
-    return {**document, "laws": list(found.laws), "refused": found.refused, "predicted": predicted}
+    return {**document, "laws": list(prediction.laws), "refused": prediction.refused, "predicted": predicted}
 
 
 def _best_by_size(candidates: Sequence[CandidateCurve], points: Sequence[Points]) -> list[dict[str, Any]]:
     """Return the most accurate candidate at each size that all have, and whether it may be another (95 %)."""
-    best = []
+    best: list[dict[str, Any]] = []
     for size in sorted(set.intersection(*(set(one) for one in points))):
-        place = max(range(len(points)), key=lambda i, n=size: points[i][n].mean)
+        place = max(range(len(points)), key=[one[size].mean for one in points].__getitem__)
         others = [compare_scored(points[place][size], one[size]) for i, one in enumerate(points) if i != place]
         sure = all(_surely(one, len(others)) for one in others)
         best.append({"n": size, **candidates[place].names, "sure": sure})

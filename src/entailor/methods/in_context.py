@@ -28,6 +28,7 @@ from entailor.classifiers.readout import LabelWords, plan_tree_reads
 from entailor.classifiers.retrieval import Retriever
 from entailor.classifiers.transformer import TokenBatch, TransformerClassifier
 from entailor.config.experiment import DEFAULT_MODEL
+from entailor.config.plain import figure
 from entailor.data.example import Example
 from entailor.errors import MethodError, near_miss
 from entailor.methods.base import Method
@@ -169,7 +170,7 @@ class InContextClassifier(TransformerClassifier, PromptedClassifier):
             self.bias_L = torch.from_numpy(np.log(np.exp(logprobs_EL).mean(0))).float()
         if self.method.fit_temperature:
             self.temperature = best_temperature(logprobs_EL - self.bias_L.numpy(), targets_E)
-            return (f"temperature {self.temperature:.3g}, fitted on validation",)
+            return (f"temperature {figure(self.temperature, 3)}, fitted on validation",)
         return ()
 
     def _drawn(self, train: Sequence[Example]) -> tuple[Example, ...]:

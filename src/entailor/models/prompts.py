@@ -14,7 +14,7 @@ from entailor.data.example import Example
 from entailor.errors import ConfigError, ModelError
 from entailor.models.chat import MARK, ChatFrame, Segment
 from entailor.models.control_tokens import control_ids, text_ids
-from entailor.models.tokenizer import MIN_ROOM, panics_named, position_limit
+from entailor.models.tokenizer import MIN_ROOM, call_tokenizer, position_limit
 from entailor.tasks.templates import Template
 
 Shots = Callable[[int], Sequence[Example]]
@@ -231,18 +231,18 @@ class PromptEncoder:
         return [row or [self.tokenizer.pad_token_id] for row in ids]  # no model takes an input of no tokens
 
     def _call(self, texts: Sequence[str], **settings: Any) -> Any:
-        with panics_named(self.tokenizer):
-            return self.tokenizer(
-                list(texts),
-                add_special_tokens=False,
-                padding=False,
-                truncation=False,
-                return_attention_mask=False,
-                return_token_type_ids=False,
-                verbose=False,
-                split_special_tokens=True,
-                **settings,
-            )
+        return call_tokenizer(
+            self.tokenizer,
+            list(texts),
+            add_special_tokens=False,
+            padding=False,
+            truncation=False,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,
+            split_special_tokens=True,
+            **settings,
+        )
 
     def _cut(self, example: Example, room: int) -> Example:
         """Return the example with its longest text cut until prompt and text fit."""

@@ -11,11 +11,11 @@ import os
 from array import array
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from entailor.data.example import Example
@@ -200,20 +200,20 @@ class TextEncoder:
 
     def _call(self, texts: list[str], pairs: list[str] | None, **settings: Any) -> Any:
         settings.setdefault("truncation", False)
-        with panics_named(self.tokenizer):
-            return self.tokenizer(
-                texts,
-                pairs,
-                add_special_tokens=True,
-                padding=False,
-                return_attention_mask=False,
-                return_token_type_ids=self.has_types,
-                verbose=False,
-                # Text that looks like a special token ("[SEP]", "<s>") is text. Said in every call: `transformers`
-                # sets the backend's own switch back to its default each time.
-                split_special_tokens=True,
-                **settings,
-            )
+        return call_tokenizer(
+            self.tokenizer,
+            texts,
+            pairs,
+            add_special_tokens=True,
+            padding=False,
+            return_attention_mask=False,
+            return_token_type_ids=self.has_types,
+            verbose=False,
+            # Text that looks like a special token ("[SEP]", "<s>") is text. Said in every call: `transformers` sets the
+            # backend's own switch back to its default each time.
+            split_special_tokens=True,
+            **settings,
+        )
 
 
 TOKENIZER_FILE = "tokenizer.json"
@@ -223,6 +223,8 @@ SIDE_FILES = (
 )
 MOST_TOKENIZER = 256 * 2**20
 MOST_BESIDE = 32 * 2**20
+PATIENCE, SLOWEST = 60.0, 10_000.0
+"""Seconds that any call of a tokenizer may take, and characters a second that come on top; usual is a million."""
 
 
 def check_tokenizer(folder: Path) -> None:
@@ -256,21 +258,35 @@ def _problem_of(file: Path, size: int, changed_ns: int) -> str:
         return str(error).split("\n")[0]
 
 
-@contextmanager
-def panics_named(tokenizer: Any) -> Iterator[None]:
-    """Turn a panic of the tokenizers library, which is no `Exception`, into one error.
+def call_tokenizer(tokenizer: Any, texts: list[str], pairs: list[str] | None = None, **settings: Any) -> Any:
+    """Call a fast tokenizer, and do not wait for one that does not come to an end.
+
+    A regular expression in its file can take hours over a text, and nothing stops the library; so the call has a thread
+    of its own, which is left behind.
 
     Raises:
-        ModelError: it panicked.
+        ModelError: it took far longer than any tokenizer, or panicked.
     """
-    try:
-        yield
-    except BaseException as error:
-        if type(error).__name__ != "PanicException":
-            raise
-        where = getattr(tokenizer, "name_or_path", "") or "the tokenizer"
-        problem = f"{error}".split("\n")[0][:200]
-        raise ModelError(f"{where}: its {TOKENIZER_FILE} fails on a text: {problem}. {_GET_AGAIN}") from None
+    answers: list[Any] = []
+    failures: list[BaseException] = []
+
+    def call() -> None:
+        try:
+            answers.append(tokenizer(texts, pairs, **settings))
+        except BaseException as error:  # a panic of the tokenizers library is no Exception
+            failures.append(error)
+
+    seconds = PATIENCE + sum(map(len, chain(texts, pairs or ()))) / SLOWEST
+    thread = Thread(target=call, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if answers:
+        return answers[0]
+    if failures and type(failures[0]).__name__ != "PanicException":
+        raise failures[0]
+    problem = str(failures[0]).split("\n")[0][:200] if failures else f"it takes longer than {seconds:.0f} seconds"
+    where = getattr(tokenizer, "name_or_path", "") or "the tokenizer"
+    raise ModelError(f"{where}: its {TOKENIZER_FILE} fails on a text: {problem}. {_GET_AGAIN}")
 
 
 def position_limit(config: Any, tokenizer: Any) -> int:

@@ -220,7 +220,7 @@ def _either(conditions: Sequence[Mapping[str, Any]], rule: Mapping[str, Any]) ->
 
 
 def _rule(rule: Mapping[str, Any]) -> str:
-    limits = [f"{limit}={rule[limit]:g}" for limit in COST_OF_LIMIT if rule[limit] is not None]
+    limits = [f"{limit}={rule[limit]:.15g}" for limit in COST_OF_LIMIT if rule[limit] is not None]
     within = f"Within {', '.join(limits)}: " if limits else ""
     if rule["ties"] == "most_accurate":
         mean = _highest(rule).replace(" ", " mean ", 1)

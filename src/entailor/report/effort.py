@@ -10,6 +10,7 @@ from datetime import datetime
 from importlib.resources import files
 from typing import Any
 
+from entailor.config.plain import figure
 from entailor.evaluation.comparison import short_model_names
 from entailor.report import plots, tables
 from entailor.report.tables import align, count, duration, percent, size
@@ -83,13 +84,13 @@ def budget_words(budget: Mapping[str, Any]) -> str:
     if budget["trials"] is not None:
         return f"{budget['trials']} trials"
     if budget["minutes"] is not None:
-        return f"{budget['minutes']:g} minutes"
+        return f"{budget['minutes']:.15g} minutes"
     return f"{budget['examples']:,} training examples"
 
 
 def settings_words(settings: Mapping[str, float]) -> str:
     """Return ``learning_rate 0.0012``, several with commas."""
-    return ", ".join(f"{name} {value:.2g}" for name, value in settings.items())
+    return ", ".join(f"{name} {figure(value)}" for name, value in settings.items())
 
 
 def _tuning_lines(tuning: Mapping[str, Any] | None) -> list[str]:

@@ -32,7 +32,6 @@ AGAIN = "Run the same command again: it redoes what is damaged"
 NUM_HARDEST = 20
 MOST_CHARACTERS = 600  # of one text; a document's first lines say enough here
 MOST_LABELS = 16  # a larger confusion matrix cannot be read; its most frequent confusions are listed instead
-MOST_CONFUSIONS = 20
 MOST_GROUPS = 40
 MOST_ABSENT = 5
 RINGS = "upper left is better; rings: the Pareto front"
@@ -240,7 +239,6 @@ def _candidates(comparison: Mapping[str, Any]) -> list[dict[str, Any]]:
             "title": title,
             "short_model": title.removeprefix(candidate["method"]).removeprefix(" · "),
             "matrix": _matrix(comparison["labels"], candidate["confusion"]),
-            "confusions": _confusions(comparison["labels"], candidate["confusion"]),
             "shown_groups": sorted(candidate["groups"].items(), key=lambda item: -item[1]["n"])[:MOST_GROUPS],
         }
         for index, (title, candidate) in enumerate(zip(titles, comparison["candidates"], strict=True))
@@ -261,17 +259,6 @@ def _matrix(labels: Sequence[str], confusion: Sequence[Sequence[int]]) -> list[d
         }
         for i, (label, counts) in enumerate(zip(labels, confusion, strict=True))
     ]
-
-
-def _confusions(labels: Sequence[str], confusion: Sequence[Sequence[int]]) -> list[dict[str, Any]]:
-    """Return the most frequent mistakes, the most frequent first."""
-    found: list[dict[str, Any]] = [
-        {"gold": labels[i], "predicted": labels[j], "count": count, "share": count / sum(counts)}
-        for i, counts in enumerate(confusion)
-        for j, count in enumerate(counts)
-        if i != j and count
-    ]
-    return sorted(found, key=lambda one: -one["count"])[:MOST_CONFUSIONS]
 
 
 def _forest(comparison: Mapping[str, Any]) -> Any:

@@ -279,11 +279,11 @@ def learning_curves(
         ticks = sorted({point["n"] for candidate in candidates for point in candidate["points"]})
         axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
         axes.set_xticks([], minor=True)
-        for look, one in zip(looks, overtakes_untrained, strict=False):  # one a candidate, or none at all
+        for number, one in zip(looks, overtakes_untrained, strict=False):  # one a candidate, or none at all
             level = 100 * one["accuracy_untrained"]
             axes.axhline(level, color=INK, linewidth=0.8, linestyle=(0, (2, 2)))
             ends = [one["low"] or ticks[0], one["high"] or ticks[-1]]
-            axes.plot(ends, [level] * 2, color=style(look).colour, linewidth=3.0, alpha=0.5)
+            axes.plot(ends, [level] * 2, color=style(number).colour, linewidth=3.0, alpha=0.5)
         axes.set(xlabel="training labels, log scale", ylabel="test accuracy (%)")
 
     return _draw("curve", _described("Test accuracy by number of training labels", names), draw)

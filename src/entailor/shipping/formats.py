@@ -191,7 +191,7 @@ def write_script(folder: Path, runtime: Any) -> None:
     if line in text:
         shared = inspect.getsource(tokens).partition("from __future__ import annotations\n")[2]
         text = text.replace(line, shared.strip() + "\n")
-    (folder / "predict.py").write_text(text, encoding="utf-8")
+    (folder / "predict.py").write_text(text, encoding="utf-8", newline="\n")
 
 
 def write_linear(classifier: Any, folder: Path) -> None:

@@ -239,6 +239,11 @@ def estimate_trials(work: Work, split: Split, folder: RunFolder) -> dict[str, An
     }
 
 
+def expected_memory(folder: RunFolder) -> dict[tuple[str, str], int]:
+    """Return the bytes a trial is expected to need, by model and candidate; none where nothing was estimated."""
+    return {(one["model"], one["method"]): one["peak_memory_bytes"] for one in _earlier(folder) if not one["error"]}
+
+
 def _earlier(folder: RunFolder) -> list[dict[str, Any]]:
     """Return the candidates of the estimate in the folder; none where it is missing, damaged or old."""
     try:

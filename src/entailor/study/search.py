@@ -12,12 +12,14 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
 from entailor.config.parts import BudgetSettings
+from entailor.config.plain import figure
 from entailor.data.example import Split
 from entailor.engine.choosing import merit
 from entailor.engine.stopping import RunContext
@@ -31,12 +33,13 @@ from entailor.runs.integrity import disk_trouble
 from entailor.runs.layout import RunFolder
 from entailor.runs.record import CurvePoint
 from entailor.runs.redaction import without_secrets
+from entailor.runs.trial_folder import STUDY_FILE
+from entailor.study.jobs import HERE, Job, Pool
 from entailor.study.sampler import Failure, Tried, distributions, optuna_study, search_ranges
 from entailor.study.trial import discard_leftovers, train_only
 from entailor.study.trial_plan import TrialPlan
 from entailor.tasks import Task
 
-STUDY_FILE = "study.json"
 STUDY_VERSION = 4
 STUDY_KEYS = ("model", "method", "status", "budget", "search_space", "chosen", "best")
 STUDY_REMEDY = "Delete its folder and run again"
@@ -78,6 +81,7 @@ def search_candidates(
     split: Split,
     folder: RunFolder,
     run_context: RunContext,
+    pool: Pool = HERE,
 ) -> list[TrialPlan]:
     """Spend the budget on each candidate that can be tuned; return the plans with the chosen settings.
 
@@ -92,22 +96,57 @@ def search_candidates(
         folder: where studies are kept.
         run_context: who is told how each training goes, with a line for each setting; and who may stop
             it.
+        pool: where the studies are run.
 
     Raises:
         Stopped: somebody asked for it.
     """
     blind = replace(split, test=())
-    studies: dict[tuple[str, str], Study] = {}
-    chosen = []
+    firsts: dict[tuple[str, str], TrialPlan] = {}
     for plan in plans:
         if is_tunable(plan.method):
-            key = plan.model, plan.candidate
-            if key not in studies:
-                place = folder.study(plan.model, plan.candidate)
-                studies[key] = _Tuner(plan, budget, task, blind, place, run_context).run()
-            plan = with_settings(plan, studies[key].chosen)  # noqa: PLW2901 - the same plan, its settings chosen
-        chosen.append(plan)
-    return chosen
+            firsts.setdefault((plan.model, plan.candidate), plan)
+    jobs = [
+        Job(
+            title=f"tuning {plan.candidate}",
+            work=partial(run_study, budget),
+            plan=plan,
+            task=task,
+            split=blind,
+            folder=folder.study(plan.model, plan.candidate),
+            lost=partial(_lost_study, plan, run_context.observer),
+            found=_Tuner(plan, budget, task, blind, folder.study(plan.model, plan.candidate), run_context).finished(),
+            counted=False,
+        )
+        for plan in firsts.values()
+    ]
+    studies = {(study.model, study.candidate): study for batch in pool.run(jobs, run_context) for _, study in batch}
+    keys = [(plan.model, plan.candidate) for plan in plans]
+    return [
+        with_settings(plan, studies[key].chosen) if key in studies else plan
+        for plan, key in zip(plans, keys, strict=True)
+    ]
+
+
+def run_study(
+    budget: BudgetSettings, plan: TrialPlan, task: Task, split: Split, folder: Path, run_context: RunContext
+) -> Study:
+    """Spend the budget on one candidate, or read its study where that is finished.
+
+    Args:
+        budget: what it may spend.
+        plan: one of its trials.
+        task: labels and input shape.
+        split: without test.
+        folder: the study's.
+        run_context: as for :func:`search_candidates`.
+    """
+    return _Tuner(plan, budget, task, split, folder, run_context).run()
+
+
+def _lost_study(plan: TrialPlan, observer: Observer, reason: str) -> Study:
+    observer.warn(f"tuning {plan.candidate} on {plan.model}: {reason}. The candidate keeps its own settings")
+    return Study(plan.model, plan.candidate, (), None)
 
 
 def search_document(folder: RunFolder) -> dict[str, Any] | None:
@@ -156,19 +195,25 @@ class _Tuner:
         self.ranges = search_ranges(plan.method)
         self.tried: list[Tried] = []
 
+    def finished(self) -> Study | None:
+        """Return the study where an earlier run finished it under the same settings."""
+        return self._study() if self._read() == "finished" else None
+
     def run(self) -> Study:
-        finished = self._take_up()
-        while not finished and self._affordable():
+        status = self._read()
+        if status is None:
+            discard_leftovers(self.folder)
+            self._write_study("running", None)
+        while status != "finished" and self._affordable():
             self.tried.append(self._try())
             self._write_study("running", None)
             discard_leftovers(self.folder)
             self.observer.note(self._words(self.tried[-1]))
         discard_leftovers(self.folder)  # which a kill right after a study was written leaves behind
-        best = _best(self.tried, self.method.metric_for_best_model)
-        study = Study(self.plan.model, self.plan.candidate, tuple(self.tried), best)
-        if not finished:
+        study = self._study()
+        if status != "finished":
             self._write_study("finished", study)
-        if best is None:
+        if study.best is None:
             self.observer.note(
                 f"tuning {self.plan.candidate} on {self.plan.model}: none of {len(self.tried)} settings could "
                 f"be used. See "
@@ -176,18 +221,20 @@ class _Tuner:
             )
         return study
 
-    def _take_up(self) -> bool:
-        """Read what an earlier run tried under the same settings; tell whether its study was finished."""
+    def _study(self) -> Study:
+        best = _best(self.tried, self.method.metric_for_best_model)
+        return Study(self.plan.model, self.plan.candidate, tuple(self.tried), best)
+
+    def _read(self) -> str | None:
+        """Read what an earlier run tried under the same settings; return the status of its study, or None."""
         try:
             earlier = read_checked_json(self.folder / STUDY_FILE, STUDY_REMEDY)
             if earlier.get("version") == STUDY_VERSION and earlier.get("key") == self._key():
                 self.tried = _read_tried(self.folder / STUDY_FILE, earlier)
-                return bool(earlier.get("status") == "finished")
+                return str(earlier.get("status"))
         except RunError:
             self.tried = []
-        discard_leftovers(self.folder)
-        self._write_study("running", None)
-        return False
+        return None
 
     def _write_study(self, status: str, study: Study | None) -> None:
         document = {
@@ -289,9 +336,11 @@ class _Tuner:
         return self._spent() + cost * (1 + 1 / evaluations) > self._limit()
 
     def _words(self, one: Tried) -> str:
-        settings = ", ".join(f"{key} {value:.2g}" for key, value in one.settings.items())
+        settings = ", ".join(f"{key} {figure(value)}" for key, value in one.settings.items())
         outcome = one.error or f"validation {100 * (one.validation_accuracy or 0):.1f} %"
-        state = {"pruned": f", stopped after {one.epochs:.3g} epochs", "cut": ", cut by the budget"}.get(one.state, "")
+        state = {"pruned": f", stopped after {figure(one.epochs, 3)} epochs", "cut": ", cut by the budget"}.get(
+            one.state, ""
+        )
         of = f" of {self.budget.trials}" if self.budget.trials else ""
         place = f"{self.plan.candidate} on {self.plan.model}, {one.number + 1}{of}"
         return f"tuning {place}: {settings}: {outcome}{state} ({one.seconds:.1f} s)"

@@ -25,7 +25,7 @@ from entailor.engine.stopping import UNATTENDED, RunContext
 from entailor.engine.training import LoopRuntime, TrainingData, TrainingResult, seed_everything
 from entailor.errors import DivergedError, EntailorError, MethodError, RunError, TrainingError
 from entailor.evaluation.calibration import fit_temperature
-from entailor.events import Event
+from entailor.events import Event, Severity
 from entailor.methods import Classifier, FittedClassifier, TrainedMethod
 from entailor.models.memory import resident_bytes
 from entailor.runs.files import write_json, write_text
@@ -115,6 +115,36 @@ def _outcome(trial: _Trial) -> RunRecord:
         details = trial.folder / "traceback.txt"
         write_text(details, without_secrets(traceback.format_exc()))
         return trial.failed(error, f"{error}. Where it was raised stands in {details}")
+
+
+def complete_record(plan: TrialPlan, folder: Path) -> RunRecord | None:
+    """Return the record in a trial's folder where it is complete and was run with these hyperparameters."""
+    try:
+        record = RunRecord.read(folder)
+    except RunError:
+        return None
+    same = record.hyperparameters == plan.method.model_dump(mode="json")
+    return record if same and record.status == "complete" else None
+
+
+def lost_trial(plan: TrialPlan, task: Task, folder: Path, reason: str) -> RunRecord:
+    """Write the record of a trial whose process died again and again; its checkpoints stay.
+
+    Args:
+        plan: what was run.
+        task: labels and input shape.
+        folder: the trial's.
+        reason: what is known of it, and the next step.
+
+    Returns:
+        The failed record, as written.
+    """
+    clear_trial(folder)
+    kind = "WorkerDied"
+    blank = _blank_record(plan, task)
+    record = replace(blank, status="failed", error=without_secrets(f"{kind}: {reason}"), error_type=kind)
+    record.write(folder)
+    return record
 
 
 def train_only(
@@ -252,10 +282,10 @@ class _Trial:
             provenance=self.provenance,
         )
 
-    def _note(self, *texts: str, kind: str = "note") -> None:
+    def _note(self, *texts: str, kind: str = "note", severity: Severity = "info") -> None:
         """Keep remarks for the record, each once: a restart makes them again."""
         known = {event.text for event in self.events}
-        self.events.extend(Event(kind, text=text) for text in texts if text not in known)
+        self.events.extend(Event(kind, severity, text) for text in texts if text not in known)
 
     def _events(self) -> tuple[Event, ...]:
         return tuple(replace(event, text=without_secrets(event.text)) for event in self.events)
@@ -335,6 +365,7 @@ class _Trial:
             backbone = self._load(seed)
             classifier = self.plan.method.adapt(backbone, self.task, seed)
         if backbone is not None:
+            self._note(*backbone.warnings, severity="warning")
             self._note(*backbone.events)
         return classifier
 

@@ -5,6 +5,7 @@ A template is Jinja, rendered in a sandbox; it ends in ``{{ label }}``, the labe
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -15,6 +16,7 @@ from typing import Any
 from entailor.config.parts import PromptSettings
 from entailor.data.example import Example
 from entailor.errors import ConfigError, near_miss
+from entailor.runs.documents import read_bytes
 from entailor.tasks.foreign import ForeignError
 from entailor.tasks.sandbox import MOST_SOURCE, renderer
 
@@ -165,8 +167,8 @@ def with_template_text(prompt: PromptSettings) -> PromptSettings:
     if not prompt.template.endswith(SUFFIXES):
         return prompt
     try:
-        text = Path(prompt.template).expanduser().read_text(encoding="utf-8")
-    except OSError as error:
+        text = read_bytes(Path(os.path.expanduser(prompt.template)), 4 * MOST_SOURCE).decode()  # noqa: PTH111 - see below
+    except OSError as error:  # Path.expanduser would raise another where there is no such user
         raise ConfigError(f"prompt.template: {prompt.template}: {error.strerror}. Check the path") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{prompt.template}: not UTF-8 at byte {error.start}. Save the file as UTF-8") from None
