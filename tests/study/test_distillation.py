@@ -13,7 +13,6 @@ from entailor.config.parts import ModelSettings
 from entailor.data.example import Split
 from entailor.methods import build_method
 from entailor.runs.files import write_text
-from entailor.runs.record import RunRecord
 from entailor.study.distillation import lesson_of
 from entailor.study.trial_plan import TrialPlan
 from entailor.tasks import Task
@@ -42,30 +41,33 @@ def run(files, out, tiny_model, methods, **more):
     )
 
 
-def record_of(folder, method):
-    (file,) = folder.glob(f"trials/*/{method}/seed-0/record.json")
-    return RunRecord.read(file.parent)
-
-
 def test_the_best_on_validation_teaches_and_the_pupil_comes_last(files, tmp_path, tiny_model):
-    pupil = {"num_train_epochs": 8, "learning_rate": 0.01, "unlabelled": files["further"]}
-    comparison = run(files, tmp_path / "run", tiny_model, {"distilled": pupil, "majority": {}, "bag_of_words": {}})
-    assert [record.name for record in comparison.records] == ["majority", "bag_of_words", "distilled"]
-    record = record_of(tmp_path / "run", "distilled")
+    pupil = {"num_train_epochs": 2, "teacher": "bag_of_words", "unlabelled": files["further"]}
+    methods = {"distilled": pupil, "majority": {}, "bag_of_words": {}, "linear_probe": {"C": [0.1]}}
+    comparison = run(files, tmp_path / "run", tiny_model, methods)
+    assert [record.name for record in comparison.records] == ["majority", "bag_of_words", "linear_probe", "distilled"]
+    record = comparison.records[-1]
+    assert record.status == "complete", record.error
     told = " ".join(event.text for event in record.events)
     assert "taught by bag_of_words on none (validation " in told
-    assert "36 labelled and 30 further texts" in told
-    saved = {one.name: one for one in comparison.records}
-    assert sum(p.predicted == p.label for p in saved["distilled"].predictions) >= 20
+    assert " labelled and 30 further texts" in told
 
-    # what is taught: the teacher's probabilities and a tenth of the label; of further texts its answers alone
+    # with nobody named it is the best on validation; taught are its probabilities and a tenth of the label, and of
+    # further texts its answers alone
     task, method = Task(LABELS, is_pair=False), build_method("distilled", {"unlabelled": files["further"]})
     plan = TrialPlan("distilled", method, "m", 0, ModelSettings())
 
     rows = make_examples(10, seed=3, pair=False, labels=LABELS)
     trial = tmp_path / "run/trials/m/distilled/seed-0"
     lesson = lesson_of(plan, task, Split(tuple(rows), (), ()), trial, listener())
-    teacher = entailor.Predictor.load(tmp_path / "run/trials/none/bag_of_words/seed-0")
+    right = {
+        one.name: np.mean([answer.predicted == answer.label for answer in one.validation_predictions])
+        for one in comparison.records[:3]
+    }
+    best = max(right, key=right.get)
+    assert lesson.words.startswith(f"taught by {best} on ")
+    (place,) = tmp_path.glob(f"run/trials/*/{best}/seed-0")
+    teacher = entailor.Predictor.load(place)
     said_EL = np.array([list(one.probabilities.values()) for one in teacher.predict([row.text for row in rows])])
     gold_EL = np.eye(2)[task.targets(rows)]
     np.testing.assert_allclose(lesson.soft_EL[:10], 0.9 * said_EL + 0.1 * gold_EL, atol=1e-6)

@@ -29,10 +29,10 @@ class FullFinetuning(TrainedMethod, name="full_finetuning"):
             MethodError: no model, or one whose weights are quantised.
         """
         if backbone is None:
-            raise MethodError("full_finetuning needs a model. Give one with --model")
+            raise MethodError(f"{self.name} needs a model. Give one with --model")
         if backbone.quantized:
             raise MethodError(
-                "full_finetuning: weights in 4 or 8 bits cannot be trained. Train lora on the same model, or set "
+                f"{self.name}: weights in 4 or 8 bits cannot be trained. Train lora on the same model, or set "
                 "model.load_in_4bit=false and model.load_in_8bit=false"
             )
         classifier = FullClassifier(backbone, task)
