@@ -16,7 +16,7 @@ import numpy.typing as npt
 LEAST_SIZES = 4  # three to fit, and the largest to judge by
 FACTORS = (2, 10)
 JUDGED = 0.99  # a law is out where so much of the resamples lies on one side of what it says of the largest size
-MOST_WIDTH = 0.15  # of a prediction's interval; a wider one says nothing
+MOST_WIDTH = 0.25  # of a prediction's interval; a wider one says nothing
 INTERVAL = (2.5, 97.5)
 
 Floats = npt.NDArray[np.float64]
@@ -57,7 +57,7 @@ class Fitted:
     def accuracy(self, n: float) -> Floats:
         """Return the accuracy at n labels, 0 to 1, shape (D,)."""
         values_F = _shapes(self.name, np.array([np.log(n)]), self.log_scale)[:, 0]
-        return np.clip(self.c_D + self.a_D * values_F[self.shape_D], 0.0, 1.0)
+        return np.asarray(np.clip(self.c_D + self.a_D * values_F[self.shape_D], 0.0, 1.0))
 
 
 def fit(name: str, sizes: Sequence[int], accuracy_DN: Floats) -> Fitted:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from entailor.evaluation.targets import Target
 from entailor.evaluation.variance import Scored, cluster_sums, seed_variance, spread_of_difference
@@ -77,7 +78,7 @@ def corrected_best(candidates: Sequence[Scored], target: Target) -> Corrected:
     return Corrected(value, float(ends.min()), float(ends.max()), abs(optimism), len(candidates))
 
 
-def _covariance(candidates: Sequence[Scored]) -> np.ndarray:
+def _covariance(candidates: Sequence[Scored]) -> npt.NDArray[np.float64]:
     """Return the covariance of the means, shape (candidates, candidates)."""
     cluster_N, n = candidates[0].cluster_N, len(candidates[0].mean_N)
     sums_KG = np.stack([cluster_sums(one.mean_N - one.mean, cluster_N) for one in candidates])

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from entailor.evaluation.metrics import Outcome, clusters, outcome
+from entailor.evaluation.metrics import Outcome
 from entailor.evaluation.statistics import Proportion, accuracy_interval
 from entailor.evaluation.variance import Scored, spread_of_mean
-from entailor.runs.record import RunRecord
 
 Floats = npt.NDArray[np.float64]
+Values = Floats | npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Target:
     sign: int
     low: float
     high: float
-    values_N: Callable[[Outcome], Floats]
+    values_N: Callable[[Outcome], Values]
 
     def gain(self, outcomes: Sequence[Outcome], varies: bool, cluster_N: npt.NDArray[np.int64] | None) -> Scored:
         """Return what each seed gives for each example, turned so that more is better."""
@@ -110,7 +110,7 @@ def _over_labels(one: Callable[[npt.NDArray[np.bool_], Floats], Floats]) -> Call
             for label in range(result.probabilities_NL.shape[1])
             if 0 < (result.gold_N == label).sum() < len(result.gold_N)
         ]
-        return np.mean(found, axis=0) if found else np.full(len(result.gold_N), np.nan)
+        return np.asarray(np.mean(found, axis=0)) if found else np.full(len(result.gold_N), np.nan)
 
     return mean
 
@@ -150,7 +150,7 @@ def _average_precision(is_label_N: npt.NDArray[np.bool_], score_N: Floats) -> Fl
 TARGETS = {
     one.name: one
     for one in (
-        Target("accuracy", "accuracy", 1, 0.0, 1.0, lambda result: result.correct_N),  # type: ignore[arg-type,return-value]
+        Target("accuracy", "accuracy", 1, 0.0, 1.0, lambda result: result.correct_N),
         Target("macro_f1", "macro F1", 1, 0.0, 1.0, _macro_f1),
         Target("mcc", "Matthews correlation", 1, -1.0, 1.0, _mcc),
         Target("log_loss", "log loss", -1, 0.0, np.inf, _log_loss),
@@ -159,14 +159,3 @@ TARGETS = {
         Target("average_precision", "average precision", 1, 0.0, 1.0, _over_labels(_average_precision)),
     )
 }
-
-
-def scored_by(target: Target, records: Sequence[RunRecord]) -> Scored:
-    """Return a candidate's trials by a metric, more is better.
-
-    Args:
-        target: the metric.
-        records: the candidate's complete trials, over the same examples.
-    """
-    varies = not all(record.provenance.get("deterministic", False) for record in records)
-    return target.gain([outcome(record) for record in records], varies, clusters(records[0]))
