@@ -16,7 +16,6 @@ KINDS += ("gemma3_text", "qwen2", "mixtral", "qwen2_moe", "esm")
 REFUSED = {
     ("bart", "p_tuning"): r"does not fit .*\(bart\).*decoder",
     ("bart", "prefix_tuning"): r"does not fit .*\(bart\).*decoder",
-    ("big_bird", "prefix_tuning"): "no effect on this architecture's output",
     ("bloom", "prefix_tuning"): "no key and value projections of a known name",
     ("funnel", "prefix_tuning"): "no key and value projections of a known name",
     ("xlnet", "prefix_tuning"): "no key and value projections of a known name",
