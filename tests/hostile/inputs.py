@@ -64,7 +64,7 @@ def over_model(model: Path, folder: Path) -> Sequence[Words]:
     train = ["--train", str(folder / "train.csv")]
     out = ["--out", str(folder / "run"), "doctor=false", "estimate=false"]
     return [
-        ["compare", "--model", str(model), "--methods", "lora", *train, *out],
+        ["compare", "--model", str(model), "--methods", "lora", "--seeds", "1", *train, *out],
         ["models", "pull", str(model)],
         ["validate", "--model", str(model), *train],
     ]

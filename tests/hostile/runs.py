@@ -63,7 +63,7 @@ def over_run(run: Path) -> Sequence[Words]:
         ["evaluate", "--run", str(trial), "--test", source],
         ["predict", "--run", str(trial), "--input", source, "--output", str(run.parent / "out.csv")],
         ["predict", "--run", str(run), "--input", source, "--output", str(run.parent / "out.csv")],
-        ["merge", "--run", str(trial), "--output", str(run.parent / "merged")],
+        ["export", "--run", str(trial), "--format", "transformers", "--out", str(run.parent / "out")],
         ["compare", *again, "estimate=false"],
     ]
 
@@ -264,9 +264,9 @@ def shallow(folder: Path) -> Sequence[Words]:
     source = str(sound_run() / "train.csv")
     return [
         ["evaluate", "--run", str(shallow), "--test", source],
-        ["merge", "--run", str(shallow), "--output", str(folder / "merged")],
+        ["export", "--run", str(shallow), "--format", "transformers", "--out", str(folder / "out")],
         ["evaluate", "--run", "/", "--test", source],
-        ["merge", "--run", "/tmp", "--output", str(folder / "merged")],
+        ["export", "--run", "/tmp", "--format", "transformers", "--out", str(folder / "out")],
         ["verify", "--run", "/"],
         ["report", "--run", "/"],
     ]

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from entailor.accel.dropout import replace_dropout
+from entailor.accel.embedding_rows import EmbeddingRows, rows_that_occur
 from entailor.accel.masks import ask_no_masks, known_padding
 from entailor.accel.shortcut import PROOF_LENGTHS, Shortcut
 from entailor.classifiers.base import Classifier, count_parameters, pad_ids
@@ -32,6 +33,7 @@ from entailor.models.prompts import PromptIds
 from entailor.models.tokenizer import TokenIds, token_ids
 from entailor.tasks import Task
 
+PROOF_INPUTS = 4
 WEIGHTS_FILE = "adapter_model.safetensors"
 SAME_SCORE = 1e-2
 """What padding may change in logits, as a share of what they differ between two texts; 8-bit weights round by batch."""
@@ -117,6 +119,7 @@ class TransformerClassifier(nn.Module, Classifier):
                 f"runs without padding, texts of one length at a time: {backbone.model.config.model_type} reads what "
                 "the attention mask hides, so scores would depend on the batch",
             )
+        self.rows_trouble: str | None = None
 
     @property
     def pads(self) -> bool:
@@ -124,8 +127,8 @@ class TransformerClassifier(nn.Module, Classifier):
         return not self.packs()
 
     def notes(self) -> tuple[str, ...]:
-        """Return why the shortcut could not be tried, where that is so."""
-        return () if self.shortcut.trouble is None else (self.shortcut.trouble,)
+        """Return why a shortcut could not be tried, where that is so."""
+        return tuple(trouble for trouble in (self.shortcut.trouble, self.rows_trouble) if trouble is not None)
 
     def packs(self) -> bool:
         """Whether the shortcut is taken; proven here where it is not yet, so that the first batch is as all others."""
@@ -189,6 +192,20 @@ class TransformerClassifier(nn.Module, Classifier):
                 return True
         spread = (alone_BL[0] - alone_BL[-1]).abs().max()
         return bool(changed > SAME_SCORE * spread + 1e-5 * alone_BL.abs().max())
+
+    def rows_to_train(self, inputs: Sequence[Any]) -> EmbeddingRows | None:
+        """Put the rows of the word embedding that occur in its place, where it is trained; see the base class."""
+        try:
+            embedding = self.model.get_input_embeddings()
+        except (AttributeError, NotImplementedError):
+            return None
+        if getattr(inputs[0], "continuations", ()):  # whose tokens stand beside the inputs' own
+            return None
+        self.packs()  # whose proof reads other tokens
+        occurring = {self.pad_id}.union(*(item.input_ids for item in inputs))
+        batch = self.collate(inputs[:PROOF_INPUTS])
+        rows, self.rows_trouble = rows_that_occur(self, embedding, sorted(occurring), lambda: self(batch))
+        return rows
 
     def made_up_batch(self) -> TokenBatch:
         """Return rows of random tokens, the same ones for every model of a vocabulary."""
@@ -340,7 +357,8 @@ class PeftClassifier(TransformerClassifier):
         values = json.loads(config_file.read_text(encoding="utf-8"))
         unordered = {name for name in values if isinstance(getattr(config, name, None), set)}
         values = {name: sorted(value) if name in unordered else value for name, value in values.items()}
-        config_file.write_text(json.dumps(values, indent=2, sort_keys=True), encoding="utf-8")
+        text = json.dumps(values, indent=2, sort_keys=True)
+        config_file.write_text(text, encoding="utf-8", newline="\n")
 
     def load(self, folder: Path) -> None:
         """Read adapter and head back.
