@@ -15,7 +15,7 @@ LINES = [
 
 
 @cache
-def tests_in(file):
+def defined_in(file):
     tree = ast.parse((ROOT / file).read_text("utf-8"))
     return {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
 
@@ -23,7 +23,7 @@ def tests_in(file):
 def test_every_test_of_the_table_exists():
     named = [found for line in LINES for found in NAMED.findall(line)]
     assert len(named) > 100
-    assert [name for file, name in named if name not in tests_in(file)] == []
+    assert [name for file, name in named if name not in defined_in(file)] == []
 
 
 def test_every_fault_is_held_by_a_test():

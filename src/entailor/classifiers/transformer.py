@@ -168,7 +168,7 @@ class TransformerClassifier(nn.Module, Classifier):
         """Run a batch, or each length in it by itself where the architecture reads padding."""
         if not (self.equal_lengths and batch.padded):
             return one(batch)
-        rows = [(batch.lengths_B == length).nonzero().flatten() for length in batch.lengths_B.unique()]  # type: ignore[no-untyped-call]
+        rows = [(batch.lengths_B == length).nonzero().flatten() for length in sorted(set(batch.lengths_B.tolist()))]
         parts = torch.cat([one(batch.of_one_length(rows_b)) for rows_b in rows])
         return parts[send(torch.cat(rows).argsort(), parts.device)]
 
