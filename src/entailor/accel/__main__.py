@@ -79,7 +79,7 @@ def embedding_step() -> tuple[Run, Run]:
     few.load_state_dict(whole.state_dict())
     rows = EmbeddingRows(few, words_NT.flatten().tolist())
 
-    def stepping(embedding: nn.Embedding, trained: nn.Parameter) -> Run:
+    def stepping(embedding: nn.Embedding, trained: Tensor) -> Run:
         optimizer = torch.optim.AdamW([trained], weight_decay=0.0, fused=True)
 
         def step() -> Tensor:

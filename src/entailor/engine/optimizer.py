@@ -63,7 +63,7 @@ def decay_of(parameter: Tensor, schedule: LambdaLR, steps: int) -> float:
     held = zip(schedule.optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True)
     for group, rate, factor in held:
         if any(one is parameter for one in group["params"]):
-            return math.prod(1 - rate * factor(step) * group["weight_decay"] for step in range(steps))
+            return float(math.prod(1 - rate * factor(step) * group["weight_decay"] for step in range(steps)))
     raise ValueError("not a parameter of this optimizer")
 
 
