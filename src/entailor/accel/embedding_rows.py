@@ -42,7 +42,7 @@ class EmbeddingRows:
         self.padding = None if padding is None or self.place_V[padding] < 0 else int(self.place_V[padding])
         self.decay = 1.0
         weight_VH.requires_grad_(False)
-        embedding.forward = self.forward  # type: ignore[method-assign,assignment]  # on the instance; the class keeps its own
+        embedding.forward = self.forward  # type: ignore[assignment,method-assign]  # on the instance; the class keeps its own
 
     def forward(self, ids: Tensor) -> Tensor:
         """Return the vectors of token ids, of any shape; in training only of those that occur.
@@ -115,7 +115,7 @@ def rows_that_occur(
         try:
             return logits()
         finally:
-            embedding.forward = rows.forward  # type: ignore[method-assign,assignment]
+            embedding.forward = rows.forward  # type: ignore[assignment,method-assign]
 
     with evaluating(model):
         verdict = prove("embedding rows that occur", full, short)

@@ -52,7 +52,9 @@ def compare(
             help="Names with commas. Default: baselines, linear_probe, p_tuning, prefix_tuning, lora, full_finetuning.",
         ),
     ] = None,
-    seeds: Annotated[int | None, typer.Option("--seeds", help="Trials of each method with randomness in it.")] = None,
+    seeds: Annotated[
+        int | None, typer.Option("--seeds", help="Trials of each method with randomness in it; 3 by default.")
+    ] = None,
     out: Out = None,
     external: External = None,
     max_train_examples: MaxTrain = None,

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from entailor.errors import RunError
-from entailor.runs.documents import parse_json, read_bytes
+from entailor.runs.documents import check_size, parse_json, read_bytes
 from entailor.runs.integrity import BLANK_CHECKSUM, verify_checksum, with_checksum
 from entailor.runs.ownership import refuse_links
 
@@ -69,14 +69,30 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON atomically; NaN and infinity are refused, since other readers cannot take them."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    """Write JSON atomically; NaN and infinity are refused, since other readers cannot take them.
+
+    Raises:
+        RunError: it is too large to be read back.
+    """
+    write_text(path, _json_text(path, value))
 
 
 def write_checked_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write JSON with a checksum of the file as its last key; :func:`read_checked_json` takes it off again."""
-    text = json.dumps({**value, CHECKSUM_KEY: BLANK_CHECKSUM}, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    write_text(path, with_checksum(text))
+    """Write JSON with a checksum of the file as its last key; :func:`read_checked_json` takes it off again.
+
+    Raises:
+        RunError: it is too large to be read back.
+    """
+    write_text(path, with_checksum(_json_text(path, {**value, CHECKSUM_KEY: BLANK_CHECKSUM})))
+
+
+def _json_text(path: Path, value: Any) -> str:
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    try:
+        check_size(text.encode("utf-8", "surrogatepass"))
+    except ValueError as error:
+        raise RunError(f"{path}: too large to be read back ({error}). Use fewer examples or labels") from None
+    return text
 
 
 def read_checked_json(path: Path, remedy: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from entailor.data.stratify import nested_samples
 from entailor.engine.stopping import UNATTENDED, RunContext
 from entailor.evaluation.learning_curve import CandidateCurve, describe_curves
 from entailor.methods import Method, TrainedMethod
+from entailor.methods.registry import find_method
 from entailor.runs.layout import RunFolder
 from entailor.runs.record import RunRecord
 from entailor.study.jobs import HERE, Job, Pool
@@ -78,7 +79,12 @@ def plan_points(plans: Sequence[TrialPlan], sizes: Sequence[int], num_train: int
 
 def is_learnt(method: Method) -> bool:
     """Tell whether more labels teach a method anything."""
-    return not method.training_free
+    return not (method.training_free or method.learns_from_others)  # a teacher has learnt from all labels
+
+
+def _learns_nothing(record: RunRecord) -> bool:
+    method = find_method(record.method)  # None where it came with a package that is gone
+    return method is not None and method.training_free
 
 
 def _more_epochs(method: Method, size: int, num_train: int) -> float:
@@ -166,7 +172,11 @@ def curve_document(
         for size, record in found
         if record.status != "complete"
     ]
-    document = describe_curves([CandidateCurve(*key, sizes) for key, sizes in candidates.items() if len(sizes) > 1])
+    curves = [CandidateCurve(*key, sizes) for key, sizes in candidates.items()]
+    document = describe_curves(
+        [one for one in curves if len(one.sizes) > 1],
+        [one for one in curves if len(one.sizes) == 1 and _learns_nothing(next(iter(one.sizes.values()))[0])],
+    )
     for candidate in document["candidates"]:
         for point in candidate["points"]:
             sampled = None if point["n"] == num_train else point["n"]
