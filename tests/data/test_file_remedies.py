@@ -9,8 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from entailor.cli.app import app
 from entailor.config.parts import DataSettings
+from entailor.data.readers import ReadOptions
 from entailor.data.splits import LoadedData, load_data
 from entailor.errors import ConfigError, DataError
 
@@ -200,7 +203,7 @@ def test_settings_of_the_split(tmp_path: Path, given: Given, remedy: str, told: 
 def test_a_file_that_unpacks_to_much_is_read_where_the_limit_is_raised(tmp_path: Path):
     path = tmp_path / "a.csv.gz"
     path.write_bytes(gzip.compress(csv_of(tmp_path / "a.csv").read_bytes()))
-    with pytest.raises(DataError, match=r"raise data\.max_bytes \(predict, evaluate and merge: --max-bytes\)"):
+    with pytest.raises(DataError, match=r"raise data\.max_bytes \(predict and evaluate: --max-bytes\)"):
         load({"train": str(path), "max_bytes": 100})
     assert len(load({"train": str(path), "max_bytes": 10_000}).split.train) == 40
     with pytest.raises(DataError, match=r"take \.gz off its name"):
@@ -215,3 +218,15 @@ def test_a_validation_file_without_train(tmp_path: Path):
     assert load(
         {**own, "train": str(csv_of(tmp_path / "b.csv", rows=[(f"b {t}", y) for t, y in ROWS]))}
     ).split.validation
+
+
+@pytest.mark.parametrize("command", ["predict", "evaluate"])
+def test_commands_without_keys_have_flags_for_the_limits(monkeypatch: pytest.MonkeyPatch, command: str):
+    def taken(run: object, source: object, *others: object, **more: object) -> None:
+        options = next(one for one in others if isinstance(one, ReadOptions))
+        raise DataError(f"{options.max_bytes} and {options.max_rows}")
+
+    monkeypatch.setattr(f"entailor.shipping.inference.{command}", taken)
+    files = ["--input", "a.csv", "--output", "b.csv"] if command == "predict" else ["--test", "a.csv"]
+    done = CliRunner().invoke(app, [command, "--run", "x", *files, "--max-bytes", "5", "--max-rows", "7"])
+    assert str(done.exception) == "5 and 7"

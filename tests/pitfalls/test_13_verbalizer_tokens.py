@@ -69,9 +69,10 @@ def test_ours_names_a_thousand_alike_labels_once(byte_level):
     labels = ("intent", *(f"intent {n}" for n in range(1000)))
     (found,) = label_tokens(Encoder(byte_level), "tiny", labels).findings
     assert (found.kind, len(found.figures["labels"])) == ("prefix_label_tokens", 1001)
-    assert "of 'intent' begin those of 'intent 0', 'intent 1', 'intent 2' and 997 more" in found.message
-    (found,) = label_tokens(Encoder(byte_level), "tiny", labels[1:]).findings
-    assert (found.kind, len(found.figures["labels"])) == ("same_first_token", 1000)
+    assert found.message.endswith("higher: 'intent / intent 0', 'intent / intent 1', 'intent / intent 2' and 997 more")
+    findings = {one.kind: one for one in label_tokens(Encoder(byte_level), "tiny", labels[1:]).findings}
+    assert len(findings["same_first_token"].figures["labels"]) == 1000
+    assert len(findings) <= 2
 
 
 def test_ours_tokenises_prompt_and_word_together_and_scores_all_its_tokens(load_tiny, nli_task):

@@ -26,6 +26,7 @@ from entailor.runs.integrity import checksums
 from entailor.runs.record import RunRecord
 from entailor.shipping.export import Source, export, prove, write_format
 from entailor.shipping.manifest import read_manifest
+from entailor.shipping.onnx_export import INT8_VARIANTS
 from entailor.shipping.verification import ask_here, ask_in_fresh_process, largest_loss
 from entailor.study.compare import Comparison
 
@@ -123,6 +124,41 @@ def test_the_predictor_answers_for_an_export(name, healthy, sources):
     answers = Predictor.load(healthy[name]).predict([(one.text, one.text_pair) for one in record.predictions])
     for answer, one in zip(answers, record.predictions, strict=True):
         assert answer.probabilities == pytest.approx(one.probabilities, abs=1e-5)
+
+
+# --- weights in 8 bits
+
+
+@pytest.mark.parametrize("variant", INT8_VARIANTS)
+def test_each_way_to_round_gives_nearly_the_same_answers(variant, healthy, sources, tmp_path):
+    if "onnx" not in healthy:
+        pytest.skip("the extra `export` is not installed")
+    shutil.copytree(healthy["onnx"], tmp_path / "out")
+    INT8_VARIANTS[variant](healthy["onnx"] / "model.onnx", tmp_path / "out" / "model.onnx")
+    proof = prove(sources["lora"], "onnx-int8", tmp_path / "out", 0.99, ask_here)
+    assert proof.problems == []
+    assert 0 < proof.largest_change < 0.2
+
+
+def test_the_first_way_to_round_that_passes_is_released(healthy, sources, finished_run, tmp_path, monkeypatch):
+    if "onnx" not in healthy:
+        pytest.skip("the extra `export` is not installed")
+    asked: list[Path] = []
+
+    def first_one_fails(folder: Path, job: dict[str, Any]) -> dict[str, Any]:
+        asked.append(folder)
+        return {"problem": "it fell"} if len(asked) == 1 else ask_here(folder, job)
+
+    def copied(source: Source, name: str, folder: Path) -> None:  # torch's exporter takes seconds
+        shutil.copytree(healthy["onnx"], folder, dirs_exist_ok=True)
+
+    monkeypatch.setattr("entailor.shipping.export.write_format", copied)
+    trial = trial_of(finished_run, "lora")
+    (report,) = export(trial, ["onnx-int8"], tmp_path / "out", margin=0.99, ask=first_one_fails)
+    assert report.proof.passed
+    assert report.variant == list(INT8_VARIANTS)[1]
+    assert [path.name for path in (tmp_path / "out").glob("*.onnx")] == ["model.onnx"]
+    read_manifest(tmp_path / "out")
 
 
 # --- faults
@@ -315,3 +351,4 @@ def test_the_bound_of_a_loss_is_that_of_the_score_interval():
     assert largest_loss(0, 0, 100) == pytest.approx(1.6449**2 / (100 + 1.6449**2), abs=1e-4)
     assert largest_loss(5, 5, 1000) < largest_loss(10, 5, 1000) < largest_loss(20, 5, 1000)
     assert largest_loss(5, 5, 10_000) < 0.001
+    assert largest_loss(5, 5, 1000) < largest_loss(5, 5, 1000, 0.01)

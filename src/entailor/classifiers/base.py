@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,8 @@ class Classifier(ABC):
 
     task: Task
     method_name: str = ""
+    abstains: ClassVar[bool] = False
+    """Whether it may give no answer: a row of logits that are all minus infinity, which counts as wrong."""
 
     @property
     def pads(self) -> bool:
@@ -56,6 +58,10 @@ class Classifier(ABC):
     def notes(self) -> tuple[str, ...]:
         """Return what the reader of a record must know about how it ran."""
         return ()
+
+    def measured_costs(self) -> dict[str, float]:
+        """Return fields of a record's costs that only it can know; they go before what is measured from outside."""
+        return {}
 
     @abstractmethod
     def encode(self, examples: Sequence[Example]) -> Sequence[Encoded]:

@@ -62,6 +62,9 @@ class DataSettings(Settings):
     """Label as written in the file (an integer or a short form) to label name."""
     labels: tuple[str, ...] | None = None
     """The label set. None: what stands in train; a label outside it is an error."""
+    ordinal: bool = False
+    """The labels are steps of a scale, in the order of `labels`, or of their size where they are numbers. Adds the
+    quadratic weighted kappa, for which an answer two steps off is four times as wrong as one that is one off."""
     max_labels: int | None = Field(default=None, ge=2)
     """Most different labels. None: 1,000, or 300 where they are numbers, or 20 where these have decimals."""
     no_gold: tuple[str, ...] | None = None
@@ -262,6 +265,17 @@ class BudgetSettings(Settings):
         return not (self.trials is None and self.minutes is None and self.examples is None)
 
 
+class PromptSearch(Settings):
+    """Prompts that are tried on validation under the budget, beside the candidate's own; each with each."""
+
+    templates: tuple[str, ...] = ()
+    """As `prompt.template`."""
+    instructions: tuple[str, ...] = ()
+    """As `prompt.instruction`; an empty one is none."""
+    verbalizers: tuple[dict[str, str], ...] = ()
+    """As `prompt.verbalizer`."""
+
+
 class PromptSettings(Settings):
     """How a decoder is asked: the text around an example, and the words that stand for the labels."""
 
@@ -275,6 +289,8 @@ class PromptSettings(Settings):
     """Text between instruction, demonstrations and the example."""
     chat: bool = False
     """Put the prompt through the model's own chat template."""
+    search: PromptSearch = PromptSearch()
+    """Templates, instructions and verbalizers to choose from on validation."""
 
 
 def _number_as_text(value: object) -> object:

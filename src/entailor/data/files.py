@@ -221,7 +221,7 @@ def too_large(path: object, limit: int) -> DataError:
     return DataError(
         f"unpacks to more than {limit:,} bytes",
         path=path,
-        remedy="If you trust the file, raise data.max_bytes (predict, evaluate and merge: --max-bytes)",
+        remedy="If you trust the file, raise data.max_bytes (predict and evaluate: --max-bytes)",
     )
 
 

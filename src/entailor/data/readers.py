@@ -264,7 +264,7 @@ class _Reading:
             raise DataError(
                 f"more than {self._options.max_rows:,} rows",
                 path=self._source,
-                remedy="If you trust the file, raise data.max_rows (predict, evaluate and merge: --max-rows)",
+                remedy="If you trust the file, raise data.max_rows (predict and evaluate: --max-rows)",
             )
         if self._options.require_labels and None in labels:
             kept = [label is not None for label in labels]

@@ -280,10 +280,25 @@ def _label_order(split: Split, settings: DataSettings) -> tuple[str, ...]:
                 remedy=f"Leave it out: {seen}",
             )
         return settings.labels
+    if settings.ordinal:
+        return _by_size(found, settings)
     for known in (NLI_LABELS, TWO_WAY_LABELS):
         if found <= set(known):
             return tuple(label for label in known if label in found)
     return tuple(sorted(found))
+
+
+def _by_size(labels: Iterable[str], settings: DataSettings) -> tuple[str, ...]:
+    """Return labels that are numbers by their size.
+
+    Raises:
+        ConfigError: one is no number.
+    """
+    try:
+        return tuple(sorted(labels, key=lambda label: float(label.replace(",", "."))))
+    except ValueError:
+        said = f"data.ordinal: the labels of {settings.train} are no numbers ({listed(sorted(labels))})"
+        raise ConfigError(f"{said}. Give their order, lowest first: data.labels=[...]") from None
 
 
 def _row_count(settings: DataSettings, key: str, total: int) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -76,7 +77,7 @@ def label_tokens(encoder: TextEncoder | PromptEncoder, model: str, labels: tuple
 
 
 def _collisions(tokens: dict[str, list[int]], model: str) -> Iterator[DoctorFinding]:
-    """Find words of the same tokens, words that begin others, and words of the same first token, each set once."""
+    """Find words of the same tokens, words whose tokens begin others', and words of the same first token."""
     remedy = (
         "Give them other words in the verbalizer, or other names with data.label_names; classifiers with a head of "
         "their own are not concerned"
@@ -86,22 +87,26 @@ def _collisions(tokens: dict[str, list[int]], model: str) -> Iterator[DoctorFind
     for word, ids in tokens.items():
         if ids:
             same[tuple(ids)].append(word)
-    for joint, words in same.items():
-        first[joint[0]].append(words[0])
+    for spelt, words in same.items():
+        first[spelt[0]].append(words[0])
         if len(words) > 1:
             message = f"{listed(words)} are the same tokens to {model}: no score can distinguish them"
             yield _collision("same_label_tokens", "error", message, remedy, words, tokens)
-    longer: dict[str, list[str]] = defaultdict(list)
-    for joint, words in same.items():
-        shorter = next((joint[:end] for end in range(1, len(joint)) if joint[:end] in same), None)
-        if shorter is not None:
-            longer[same[shorter][0]].append(words[0])
-    for word, words in longer.items():
-        message = f"the tokens of {word!r} begin those of {listed(words)}: the shorter one always scores higher"
-        yield _collision("prefix_label_tokens", "warning", message, remedy, [word, *words], tokens)
+    begun = [
+        (same[spelt[:end]][0], words[0])
+        for spelt, words in same.items()
+        if (end := next((end for end in range(1, len(spelt)) if spelt[:end] in same), 0))
+    ]
+    if begun:
+        shown_ = listed([f"{shorter} / {longer}" for shorter, longer in begun])
+        message = (
+            f"the tokens of one word begin those of another, so that the shorter one always scores higher: {shown_}"
+        )
+        both = list(dict.fromkeys(chain.from_iterable(begun)))
+        yield _collision("prefix_label_tokens", "warning", message, remedy, both, tokens)
     note = "Entailor scores all tokens of a label; other tools may read the first alone"
     for words in first.values():
-        if len(words) > 1 and not any({word, *more} == set(words) for word, more in longer.items()):
+        if len(words) > 1 and not set(words) <= set(chain.from_iterable(begun)):
             message = f"{listed(words)} begin with the same token: scored by the first alone they are the same"
             yield _collision("same_first_token", "info", message, note, words, tokens)
 

@@ -336,16 +336,19 @@ class Training:
 
     def _loss(self, batch: Sequence[int]) -> Tensor:
         members = [self.data.train[index] for index in batch]
-        targets_B = torch.from_numpy(self.data.train_targets[[item.example_index for item in members]])
+        rows = [item.example_index for item in members]
+        gold_B = targets = torch.from_numpy(self.data.train_targets[rows])
+        if self.data.soft_targets_EL is not None:
+            targets = torch.from_numpy(self.data.soft_targets_EL[rows]).float()
         with torch.autocast(self.device.type, dtype=self.runtime.autocast, enabled=self.runtime.autocast is not None):
             logits_BL: Any = self.classifier.logits(self.classifier.collate(members))
-        targets_B = send(targets_B, logits_BL.device)
+        targets = send(targets, logits_BL.device)
         smoothing = self.method.label_smoothing_factor
         if self.weight_L is None:
-            return nn.functional.cross_entropy(logits_BL, targets_B, label_smoothing=smoothing)
+            return nn.functional.cross_entropy(logits_BL, targets, label_smoothing=smoothing)
         # the mean over examples, so that a batch in parts has the gradient of the whole
-        loss_B = nn.functional.cross_entropy(logits_BL, targets_B, label_smoothing=smoothing, reduction="none")
-        return (loss_B * self.weight_L[targets_B]).mean()
+        loss_B = nn.functional.cross_entropy(logits_BL, targets, label_smoothing=smoothing, reduction="none")
+        return (loss_B * self.weight_L[send(gold_B, logits_BL.device)]).mean()
 
     def _named_trainable(self) -> list[str]:
         names = {id(tensor): name for name, tensor in self.module.named_parameters()}

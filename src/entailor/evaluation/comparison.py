@@ -179,7 +179,7 @@ def _candidate(
         "intervals": _intervals(outcomes, scored),
         **{
             name: _mean([getattr(one, name) for one in metrics])
-            for name in ("macro_f1", "mcc", "log_loss", "ece", "majority_share")
+            for name in ("macro_f1", "mcc", "weighted_kappa", "log_loss", "ece", "majority_share")
         },
         **_costs(records),
         "per_label": label_means(metrics),
@@ -246,10 +246,11 @@ def _costs(records: Sequence[RunRecord]) -> dict[str, Any]:
 
     seconds = ("load_seconds", "tokenize_seconds", "train_seconds", "evaluate_seconds")
     other = ("test_examples_per_second", "latency_p50_ms", "latency_p95_ms", "epochs", "truncated_share")
+    money = ("cost_per_thousand",)
     sizes = ("trainable_parameters", "stored_parameters", "total_parameters", "stored_bytes")
     return {
         "examples_per_second": over_seeds("train_examples_per_second"),
-        **{name: over_seeds(name) for name in (*seconds, *other)},
+        **{name: over_seeds(name) for name in (*seconds, *other, *money)},
         **{name: whole(name) for name in sizes},
         **{name: whole(name, _highest) for name in ("peak_memory_bytes", "peak_gpu_memory_bytes")},
     }

@@ -31,8 +31,8 @@ from entailor.models.memory_plan import Placement, check_room, plan_placement
 from entailor.models.precision import PrecisionChoice
 from entailor.models.prompts import PromptEncoder
 from entailor.models.resolve.source import ModelFolder, resolve_model
-from entailor.models.sizes import bounded_skeleton, text_size
-from entailor.models.tokenizer import TextEncoder, check_tokenizer
+from entailor.models.sizes import bounded_skeleton
+from entailor.models.tokenizer import TextEncoder, check_tokenizer, fit_tokenizer
 from entailor.runs.network import check_no_hub_kernels
 from entailor.tasks import Task
 
@@ -128,19 +128,12 @@ def load_backbone(
         ModelError: the files cannot be read, the architecture is unknown, an encoder is asked for words, or a head for
             entailment that knows none.
     """
-    from transformers import AutoTokenizer
-
     config = read_config(folder, settings)
     if objective == "entailment":
         task, settings = task_of_own_head(config, folder.name), settings.model_copy(update={"head": "checkpoint"})
     options: dict[str, Any] = {"trust_remote_code": settings.trust_remote_code, "local_files_only": True}
-    check_tokenizer(folder.path)
-    with _readable_errors(folder.name):
-        tokenizer = AutoTokenizer.from_pretrained(folder.path, use_fast=True, **options)
-    if not getattr(tokenizer, "is_fast", False):
-        raise ModelError(f"{folder.name}: it has no fast tokenizer (tokenizer.json). Save one with `tokenizers`")
-    family = family_of(config.model_type)
-    _fit_tokenizer(folder.name, tokenizer, config, family)
+    tokenizer, family = open_tokenizer(folder, settings), family_of(config.model_type)
+    fit_tokenizer(folder.name, tokenizer, config, is_decoder=family == "decoder")
     with _readable_errors(folder.name):
         text_encoder = _text_encoder(tokenizer, config, task, settings, family, objective)
     if precision.precision == "bf16" and main_device().type == "cpu":
@@ -211,38 +204,21 @@ def read_config(folder: ModelFolder, settings: ModelSettings) -> Any:
         return AutoConfig.from_pretrained(folder.path, trust_remote_code=trusted, local_files_only=True)
 
 
-def _fit_tokenizer(name: str, tokenizer: Any, config: Any, family: Family) -> None:
-    """Hold the tokenizer against the rows of the embeddings, and give it a pad token that has a row, in place.
-
-    Which token is the pad makes no difference, since positions come from lengths. Tokens without a row do no
-    harm where neither a text nor a prompt can give them: some libraries add such tokens by themselves.
+def open_tokenizer(folder: ModelFolder, settings: ModelSettings) -> Any:
+    """Return a checkpoint's fast tokenizer, tried out of process before it is read in this one.
 
     Raises:
-        ModelError: some text would be given an id that the embeddings have no row for.
+        ModelError: it has none, or one that cannot be used.
     """
-    rows = text_size(config, "vocab_size")
-    if rows is None:
-        return
-    pad = tokenizer.pad_token_id
-    words = tokenizer.get_vocab()
-    if pad is None or not 0 <= pad < rows:
-        special = [index for index in tokenizer.all_special_ids if 0 <= index < rows]
-        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(special[0] if special else 0)
-    unread = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
-    reached = set(tokenizer("a", "b")["input_ids"]) | {words[token] for token in words if words[token] not in unread}
-    if family == "decoder":
-        template = str(tokenizer.chat_template)
-        in_prompts = {tokenizer.bos_token_id, tokenizer.eos_token_id} - {None}
-        reached |= in_prompts | {index for token, index in words.items() if index in unread and token in template}
-    beyond = sorted(index for index in reached if index >= rows)
-    if beyond:
-        first = tokenizer.convert_ids_to_tokens(beyond[0])
-        raise ModelError(
-            f"{name}: its tokenizer knows {len(beyond)} tokens that its embeddings have no row for: they have {rows:,} "
-            f"rows, and {first!r} has the id {beyond[0]}. Tokenizer and weights are of different checkpoints, or "
-            "tokens were added and not trained. Save both from one checkpoint; or, with transformers, "
-            f"model.resize_token_embeddings({beyond[-1] + 1}) and model.save_pretrained(FOLDER)"
-        )
+    from transformers import AutoTokenizer
+
+    check_tokenizer(folder.path)
+    trusted = settings.trust_remote_code
+    with _readable_errors(folder.name):
+        tokenizer = AutoTokenizer.from_pretrained(folder.path, trust_remote_code=trusted, local_files_only=True)
+    if not getattr(tokenizer, "is_fast", False):
+        raise ModelError(f"{folder.name}: it has no fast tokenizer (tokenizer.json). Save one with `tokenizers`")
+    return tokenizer
 
 
 def _checked_plan(

@@ -192,10 +192,7 @@ class PromptEncoder:
             return [*self.first_ids, example.text]
         if template.chat:
             return self._chat_segments(example, shots, word)
-        parts = [template.instruction] if template.instruction else []
-        parts += [template.before_slot(shot) + template.word(str(shot.label)) for shot in shots]
-        parts.append(template.before_slot(example))
-        text = template.separator.join(parts)
+        text = template.prompt(example, shots)
         # space in front of the slot belongs to the word, as tokenizers have it
         return [*self.first_ids, text + word if word else text.rstrip()]
 
@@ -204,13 +201,7 @@ class PromptEncoder:
 
         Only what the chat template itself writes may become control tokens; a text that spells one stays text.
         """
-        template = self.template
-        contents: list[str] = []
-        for number, shot in enumerate((*shots, example)):
-            lead = template.instruction + template.separator if number == 0 and template.instruction else ""
-            contents.append((lead + template.before_slot(shot)).rstrip())
-            if number < len(shots):
-                contents.append(template.word(str(shot.label)))
+        contents = self.template.turns(example, shots)
         segments: list[Segment] = [
             MARK.sub(lambda found: contents[int(found[1])], piece) if isinstance(piece, str) else piece
             for piece in self.frame.around(len(contents))

@@ -289,6 +289,40 @@ def call_tokenizer(tokenizer: Any, texts: list[str], pairs: list[str] | None = N
     raise ModelError(f"{where}: its {TOKENIZER_FILE} fails on a text: {problem}. {_GET_AGAIN}")
 
 
+def fit_tokenizer(name: str, tokenizer: Any, config: Any, *, is_decoder: bool) -> None:
+    """Hold the tokenizer against the rows of the embeddings, and give it a pad token that has a row, in place.
+
+    Which token is the pad makes no difference, since positions come from lengths. Tokens without a row do no
+    harm where neither a text nor a prompt can give them: some libraries add such tokens by themselves.
+
+    Raises:
+        ModelError: some text would be given an id that the embeddings have no row for.
+    """
+    rows = text_size(config, "vocab_size")
+    if rows is None:
+        return
+    pad = tokenizer.pad_token_id
+    words = tokenizer.get_vocab()
+    if pad is None or not 0 <= pad < rows:
+        special = [index for index in tokenizer.all_special_ids if 0 <= index < rows]
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(special[0] if special else 0)
+    unread = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
+    reached = set(tokenizer("a", "b")["input_ids"]) | {words[token] for token in words if words[token] not in unread}
+    if is_decoder:
+        template = str(tokenizer.chat_template)
+        in_prompts = {tokenizer.bos_token_id, tokenizer.eos_token_id} - {None}
+        reached |= in_prompts | {index for token, index in words.items() if index in unread and token in template}
+    beyond = sorted(index for index in reached if index >= rows)
+    if beyond:
+        first = tokenizer.convert_ids_to_tokens(beyond[0])
+        raise ModelError(
+            f"{name}: its tokenizer knows {len(beyond)} tokens that its embeddings have no row for: they have {rows:,} "
+            f"rows, and {first!r} has the id {beyond[0]}. Tokenizer and weights are of different checkpoints, or "
+            "tokens were added and not trained. Save both from one checkpoint; or, with transformers, "
+            f"model.resize_token_embeddings({beyond[-1] + 1}) and model.save_pretrained(FOLDER)"
+        )
+
+
 def position_limit(config: Any, tokenizer: Any) -> int:
     """Return how many tokens the model can take: its positions, less those its architecture never uses."""
     positions = text_size(config, "max_position_embeddings")

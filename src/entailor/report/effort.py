@@ -88,9 +88,18 @@ def budget_words(budget: Mapping[str, Any]) -> str:
     return f"{budget['examples']:,} training examples"
 
 
-def settings_words(settings: Mapping[str, float]) -> str:
-    """Return ``learning_rate 0.0012``, several with commas."""
-    return ", ".join(f"{name} {figure(value)}" for name, value in settings.items())
+def settings_words(settings: Mapping[str, float], space: Mapping[str, Any]) -> str:
+    """Return ``learning_rate 0.0012``, several with commas; of a prompt its words.
+
+    Args:
+        settings: hyperparameter to value, or to its place among the choices.
+        space: where they were searched, as comparison.json has it.
+    """
+    told = []
+    for name, value in settings.items():
+        choices = (space.get(name) or {}).get("choices")
+        told.append(f"{name} {choices[int(value)] if choices else figure(value)}")
+    return ", ".join(told)
 
 
 def _tuning_lines(tuning: Mapping[str, Any] | None) -> list[str]:
@@ -109,7 +118,7 @@ def _tuning_lines(tuning: Mapping[str, Any] | None) -> list[str]:
                 count(study["examples_seen"]),
                 duration(study["seconds"]),
                 percent(best["validation_accuracy"]) if best else "–",
-                settings_words(study["chosen"]) or "its own settings",
+                settings_words(study["chosen"], study["search_space"]) or "its own settings",
             )
         )
     return [f"tuning, {budget_words(tuning['budget'])} a candidate, on validation alone:", *align(lines, left={0, 6})]

@@ -118,6 +118,10 @@ def closing(comparison: Mapping[str, Any]) -> list[str]:
             lines.append(f"    {one['scoring']}")
         else:
             lines.append(f"external test set {one['name']}: left out: {one['error']}")
+    kappas = [one.get("weighted_kappa") for one in comparison["candidates"]]
+    if any(kappa is not None for kappa in kappas):
+        told = zip(candidate_names(comparison), kappas, strict=True)
+        lines.append("quadratic weighted kappa: " + ", ".join(f"{name} {decimal(kappa, 2)}" for name, kappa in told))
     if corrected := correction(comparison):
         lines.append(corrected)
     said = advice(comparison)
@@ -186,6 +190,7 @@ def classification_report_text(metrics: Metrics) -> str:
         ("accuracy", f"{percent(metrics.accuracy.value)} ({interval(metrics.accuracy.low, metrics.accuracy.high)})"),
         ("macro F1", _defined(metrics.macro_f1)),
         ("Matthews correlation", _defined(metrics.mcc)),
+        *([] if metrics.weighted_kappa is None else [("quadratic weighted kappa", _defined(metrics.weighted_kappa))]),
         ("log loss", _defined(metrics.log_loss)),
         ("calibration error", _defined(metrics.ece)),
     ]

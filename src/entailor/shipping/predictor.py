@@ -208,7 +208,9 @@ class Predictor:
             return np.zeros((0, len(self.labels)))
         with self._lock:
             rows_EL = self.scorer.probabilities(examples, observer)
-        return apply_temperature(rows_EL, self.temperature) if calibrated and self.temperature else rows_EL
+        if calibrated and self.temperature:  # no answer stays none
+            return np.where(rows_EL.any(axis=1, keepdims=True), apply_temperature(rows_EL, self.temperature), 0.0)
+        return rows_EL
 
     def check_calibrated(self, wanted: bool) -> None:
         """Raise RunError where calibrated probabilities are wanted and no temperature was fitted."""
@@ -219,10 +221,10 @@ class Predictor:
             )
 
     def answer(self, row: NDArray[np.float64], min_confidence: float = 0.0) -> Answer:
-        """Return the answer that one row of probabilities gives."""
+        """Return the answer that one row of probabilities gives; no label where all are 0, as without an answer."""
         said = dict(zip(self.labels, map(float, row), strict=True))
         best = max(said, key=said.__getitem__)
-        return Answer(best if said[best] >= min_confidence else None, said)
+        return Answer(best if said[best] > 0 and said[best] >= min_confidence else None, said)
 
 
 def _load_runtime(module: Any, folder: Path, base: str | None) -> Any:

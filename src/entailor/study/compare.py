@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from functools import partial
+from itertools import chain
 from typing import Any
 
 from entailor.config.experiment import Experiment, with_settings
@@ -126,7 +127,7 @@ def _run(prepared: Prepared, run_context: RunContext, pool: Pool) -> Comparison:
     drawn = time.monotonic()
     try:
         done = 0
-        for batch in pool.run(jobs, run_context):
+        for batch in chain.from_iterable(pool.run(wave, run_context) for wave in _waves(jobs)):
             for job, record in batch:
                 if job.found is not None:
                     discard_leftovers(job.folder)  # which a kill between a record and the end of its trial leaves
@@ -170,6 +171,12 @@ def _job(plan: TrialPlan, prepared: Prepared) -> Job:
         lost=partial(lost_trial, plan, prepared.task, place),
         found=record if is_finished(record, plan) else None,
     )
+
+
+def _waves(jobs: list[Job]) -> list[list[Job]]:
+    """Return the jobs in groups that may run at once: what learns from other candidates waits for them."""
+    pupils = [job for job in jobs if job.plan.method.learns_from_others]
+    return [wave for wave in ([job for job in jobs if not job.plan.method.learns_from_others], pupils) if wave]
 
 
 def _external(prepared: Prepared, observer: Observer, summary: dict[str, Any]) -> None:

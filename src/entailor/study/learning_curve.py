@@ -79,7 +79,7 @@ def plan_points(plans: Sequence[TrialPlan], sizes: Sequence[int], num_train: int
 
 def is_learnt(method: Method) -> bool:
     """Tell whether more labels teach a method anything."""
-    return not method.training_free
+    return not (method.training_free or method.learns_from_others)  # a teacher has learnt from all labels
 
 
 def _learns_nothing(record: RunRecord) -> bool:

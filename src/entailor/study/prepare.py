@@ -97,7 +97,7 @@ def prepare(
             check_same_experiment(folder, resolved, complete)
             write_data(folder, files, observer, has_trials=bool(records))
             data = load_data(experiment.data)
-            task = Task(data.labels, data.is_pair)
+            task = Task(data.labels, data.is_pair, ordinal=experiment.data.ordinal)
             check_external(experiment.data)
             needs_models = any(candidate.method.needs_backbone for candidate in candidates.values())
             environment = prepare_folder(folder, resolved, data, observer, records, needs_models=needs_models)
