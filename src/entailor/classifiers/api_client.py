@@ -107,6 +107,7 @@ class Budget:
     def __init__(self, requests: int | None, cost: float | None) -> None:
         self.most_requests, self.most_cost = requests, cost
         self.requests, self.spent, self._set_aside = 0, 0.0, 0.0
+        self._under_way = 0  # what is set aside need not come back to exactly 0
         self._changed = Condition()
 
     def begin(self, bound: float) -> None:
@@ -122,7 +123,7 @@ class Budget:
                     "same command again: what was answered is not asked again"
                 )
             while self.most_cost is not None and self.spent + self._set_aside + bound > self.most_cost:
-                if not self._set_aside:
+                if not self._under_way:
                     raise ApiError(
                         f"the budget of {self.most_cost:g} does not suffice: {self.spent:.4g} is spent, and the next "
                         f"request may cost {bound:.2g}. Raise max_cost and run the same command again: what was "
@@ -130,11 +131,13 @@ class Budget:
                     )
                 self._changed.wait()
             self.requests += 1
+            self._under_way += 1
             self._set_aside += bound
 
     def end(self, bound: float, cost: float) -> None:
         """Replace what was set aside by what it cost."""
         with self._changed:
+            self._under_way -= 1
             self._set_aside = max(0.0, self._set_aside - bound)
             self.spent += cost
             self._changed.notify_all()
