@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-from tests import hostile
+from tests.hostile import runs as hostile
 
 from entailor.cli import app as cli
 from entailor.config.experiment import Experiment, parse_settings

@@ -150,7 +150,8 @@ Maker = Callable[[random.Random], bytes]
 
 def makers() -> dict[str, Maker]:
     """Return what makes an input of each target."""
-    from tests import fuzz, hostile
+    from tests import fuzz
+    from tests.hostile import runs as hostile
 
     rows = [{"text": f"good {i}", "text_pair": "x", "label": "ab"[i % 2], "id": str(i)} for i in range(6)]
     csv = b"text,label,id\n" + b"".join(b"good thing %d,%s,%d\n" % (i, b"ab"[i % 2 : i % 2 + 1], i) for i in range(6))

@@ -154,4 +154,4 @@ def test_an_estimate_names_what_could_not_be_found_out_and_the_day_it_ends():
 def test_settings_of_a_hundred_and_more_are_plain_numbers():
     settings = {"learning_rate": 0.00123, "lora.r": 128, "num_virtual_tokens": 100, "warmup_steps": 12_345.0, "C": 9.96}
     said = "learning_rate 0.0012, lora.r 128, num_virtual_tokens 100, warmup_steps 12,345, C 10"
-    assert settings_words(settings) == said
+    assert settings_words(settings, {}) == said

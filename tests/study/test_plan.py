@@ -57,7 +57,7 @@ def test_families_stand_in_one_table(tiny_model, nli_files, out):
     saved = json.loads((run.folder.trial(decoder, "one_shot", 1) / "classifier.json").read_text())
     assert saved["prompt"]["template"] == "gpt3"
     again = load_classifier(run.folder.trial(decoder, "one_shot", 1))
-    assert len(again.shots) == 1
+    assert len(again.demonstrations.shots) == 1
     record = next(record for record in run.records if record.name == "one_shot")
     asked = record.provenance["prompts"]
     assert [prompt["label"] for prompt in asked] == list(record.labels)

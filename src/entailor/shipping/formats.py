@@ -150,7 +150,7 @@ def _frames(encoder: PromptEncoder, classifier: Any) -> dict[str, Any]:
     Raises:
         MethodError: the template does more with a text than to write it down.
     """
-    shots: tuple[Example, ...] = getattr(classifier, "shots", ())
+    shots = classifier.demonstrations.shots if isinstance(classifier, InContextClassifier) else ()
     is_pair = encoder.template.is_pair
     words: tuple[str, ...] = encoder.template.words if encoder.with_labels else ()
 
