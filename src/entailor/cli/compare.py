@@ -25,6 +25,7 @@ from entailor.cli.options import (
     Test,
     Train,
     Validation,
+    Verbose,
 )
 from entailor.cli.output import print_result, remark
 
@@ -63,6 +64,7 @@ def compare(
     ] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Run several ways of adapting, and tell which wins.
 
@@ -91,8 +93,8 @@ def compare(
     if estimate_only:
         _show_estimate(experiment, as_json=as_json, quiet=quiet)
         return
-    result = _runexperiment(experiment, quiet=quiet)
-    _show_comparison(result, as_json=as_json, quiet=quiet)
+    result = _run_experiment(experiment, quiet=quiet, verbose=verbose)
+    _show_comparison(result, as_json=as_json, quiet=quiet, verbose=verbose)
     if all(record.status == "failed" for record in result.records):
         raise typer.Exit(1)
 
@@ -114,6 +116,7 @@ def train(
     max_test_examples: MaxTest = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Train one classifier one way, and save it."""
     flags = {
@@ -129,8 +132,9 @@ def train(
         "seeds": [seed],
         "out": out,
     }
-    result = _runexperiment(read_experiment(config, flags, [f"methods={method}", *(overrides or [])]), quiet=quiet)
-    _show_comparison(result, as_json=as_json, quiet=quiet)
+    experiment = read_experiment(config, flags, [f"methods={method}", *(overrides or [])])
+    result = _run_experiment(experiment, quiet=quiet, verbose=verbose)
+    _show_comparison(result, as_json=as_json, quiet=quiet, verbose=verbose)
     for record in result.records:
         if record.status == "failed":
             raise typer.Exit(1)
@@ -138,13 +142,13 @@ def train(
             remark(f"saved in {result.folder.trial(record.model, record.name, record.seed)}")
 
 
-def _runexperiment(experiment: Experiment, *, quiet: bool) -> Comparison:
+def _run_experiment(experiment: Experiment, *, quiet: bool, verbose: bool) -> Comparison:
     from entailor.cli.progress import watch
     from entailor.engine.stopping import Stopped, stop_on_signals
     from entailor.study.compare import compare
 
     try:
-        with stop_on_signals() as stop, watch(quiet=quiet) as observer:
+        with stop_on_signals() as stop, watch(quiet=quiet, verbose=verbose) as observer:
             return compare(experiment, observer, stop)
     except Stopped as stopped:
         place = f" at {stopped.place}" if stopped.place else ""
@@ -167,7 +171,7 @@ def _show_estimate(experiment: Experiment, *, as_json: bool, quiet: bool) -> Non
         print_result("\n".join(estimate_lines(expected)) if expected["candidates"] else "nothing is left to do")
 
 
-def _show_comparison(result: Comparison, *, as_json: bool, quiet: bool) -> None:
+def _show_comparison(result: Comparison, *, as_json: bool, quiet: bool, verbose: bool) -> None:
     from entailor.report.effort import effort_lines
     from entailor.report.tables import comparison_table, plain_table
 
@@ -176,10 +180,11 @@ def _show_comparison(result: Comparison, *, as_json: bool, quiet: bool) -> None:
     elif sys.stdout.isatty():
         from rich.console import Console
 
-        Console().print(comparison_table(result.summary))
+        console = Console()
+        console.print(comparison_table(result.summary, width=console.width, verbose=verbose))
     else:
-        print_result(plain_table(result.summary))
-    if not as_json:
+        print_result(plain_table(result.summary, verbose=verbose))
+    if verbose and not as_json:
         for line in effort_lines(result.summary):
             print_result(line)
     if not quiet:
