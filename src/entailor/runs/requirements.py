@@ -17,6 +17,7 @@ PURPOSES = {
     "excel": "reading .xlsx files",
     "export": "entailor export --format onnx and onnx-int8",
     "serve": "entailor serve",
+    "track": "tracking=... (TensorBoard, MLflow, Weights & Biases, trackio)",
     "docs": "building the documentation (make site)",
     "dev": "running the tests and checks",
 }
