@@ -62,7 +62,7 @@ class TrackioSink:
             for point in record.curve:
                 run.log(curve_figures(point), step=point.step)
             run.log(final_figures(record), step=record.curve[-1].step if record.curve else 0)
-            run.finish()
+            trackio.finish()  # not run.finish(), after which it would be finished once more, aloud, at the end
 
     def finish(self, summary: Mapping[str, Any], folder: RunFolder) -> None:
         """Do nothing: the runs hold all."""
