@@ -168,8 +168,9 @@ def comparison_table(comparison: Mapping[str, Any], *, width: int, verbose: bool
     table.caption_justify = "left"
     table.show_edge = table.pad_edge = False
     for i in shown:
-        right = {"justify": "right", "no_wrap": heads[i] != "group"} if i else {}
-        table.add_column(heads[i], overflow="fold", **right)
+        figures = i > 0
+        wraps = heads[i] == "group" or not figures
+        table.add_column(heads[i], overflow="fold", justify="right" if figures else "left", no_wrap=not wraps)
     for candidate, line in zip(comparison["candidates"], lines, strict=True):
         style = "bold green" if candidate["best"] else "green" if candidate["tied_with_best"] else ""
         table.add_row(*(Text(line[i]) for i in shown), style=style)

@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from entailor.errors import OutputError
 from entailor.shipping.manifest import MANIFEST_FILE, read_manifest
 from entailor.shipping.predictor import Predictor
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
 
 WHOLE = ("transformers", "sklearn", "onnx", "onnx-int8", "gguf", "gguf-f16")  # an adapter needs its base model
 
@@ -53,14 +50,14 @@ class PyFunc:
     def __init__(self, predictor: Predictor) -> None:
         self.predictor = predictor
 
-    def predict(self, model_input: DataFrame, params: dict[str, Any] | None = None) -> DataFrame:
+    def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> Any:
         """Return `label` and ``probability_LABEL`` for each line of the input.
 
         Args:
-            model_input: a frame whose columns are found as those of a file, or named `text` (and `text_pair`).
+            model_input: a pandas frame whose columns are found as those of a file, or named `text` (and `text_pair`).
             params: none are known.
         """
-        from pandas import DataFrame
+        from pandas import DataFrame  # type: ignore[import-untyped, unused-ignore]
 
         answers = self.predictor.predict(model_input)
         lines = [
