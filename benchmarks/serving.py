@@ -1,15 +1,15 @@
-"""Requests a second of `entailor serve` beside a plain FastAPI server with a pipeline, in one run; then overload.
+"""Requests a second of `entailor serve` beside plain FastAPI servers with a pipeline, in one run; then overload.
 
-python benchmarks/serving.py --trial runs/mine/trials/MODEL/lora/seed-0 [--out serving.json]
+python benchmarks/serving.py --trial runs/mine/trials/MODEL/lora/seed-0 [--out serving.json]    (needs locust)
 
-Every request carries a recorded test example of its own and expects its recorded probabilities. The rounds of both
-servers alternate. Clients run on the same machine, so the ratio says more than the figures. Loopback only, bounded.
+Every request carries a recorded test example of its own and expects its recorded probabilities, so that a mixed-up
+answer shows. The rounds of the servers take turns. Clients run in a process of their own on the same machine, so ratios
+say more than figures. Loopback only, bounded.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import os
 import socket
@@ -18,20 +18,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
-import psutil
-
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "src"))
+CLOSE = 1e-3
+"""Most by which a probability may differ; those of two examples differ by more."""
+OVERLOAD = 10
+"""So many times the clients of a round come at once."""
 
 
-def plain_server(folder: str, port: int) -> None:
-    """Serve a checkpoint as guides show it: FastAPI, a pipeline, one request at a time in a thread."""
+def plain_server(folder: str, port: int, at_once: str) -> None:
+    """Serve a checkpoint as guides show it: FastAPI and a pipeline, in a pool of threads or one request at a time."""
     import uvicorn
     from fastapi import FastAPI
     from transformers import pipeline
@@ -39,106 +39,116 @@ def plain_server(folder: str, port: int) -> None:
     ask: Any = pipeline("text-classification", model=folder, device="cpu", top_k=None)
     app = FastAPI()
 
-    @app.post("/classify")
     def classify(body: dict[str, Any]) -> Any:
         return ask({"text": body["text"], "text_pair": body["text_pair"]}, truncation=True)
 
-    @app.get("/healthz")
-    def healthz() -> str:
-        return "ok"
+    async def classify_alone(body: dict[str, Any]) -> Any:
+        return classify(body)
 
+    app.post("/classify")(classify if at_once == "threads" else classify_alone)
+    app.get("/healthz")(lambda: "ok")
     uvicorn.run(app, port=port, log_level="error")
 
 
-class Plain:
-    """How the plain server is asked."""
+def load(url: str, kind: str, examples_file: str, clients: int, seconds: float) -> dict[str, Any]:
+    """Send requests from so many clients, none of which waits, and say what became of them."""
+    import gevent
+    from locust import FastHttpUser, task
+    from locust.env import Environment
 
-    def __init__(self, folder: Path, port: int) -> None:
-        self.command = [sys.executable, __file__, "--plain-server", str(folder), str(port)]
-        self.path = "/classify"
+    examples = json.loads(Path(examples_file).read_text(encoding="utf-8"))
+    numbers = iter(range(10**9))
+    outcomes: dict[str, int] = {}
 
-    def body(self, text: str, pair: str | None) -> dict[str, Any]:
-        """Return a request."""
-        return {"text": text, "text_pair": pair}
+    class Client(FastHttpUser):  # type: ignore[misc]
+        host = url
+        network_timeout = connection_timeout = 300.0
 
-    def probabilities(self, answer: Any) -> dict[str, float]:
-        """Return the probabilities of an answer by label."""
-        scores = answer[0] if isinstance(answer[0], list) else answer
-        return {one["label"]: one["score"] for one in scores}
+        @task
+        def classify(self) -> None:
+            one = examples[next(numbers) % len(examples)]
+            text, pair = one["text"], one["text_pair"]
+            if kind == "entailor":
+                body = {"model": "mine", "inputs": [text if pair is None else [text, pair]]}
+            else:
+                body = {"text": text, "text_pair": pair}
+            path = "/v1/classify" if kind == "entailor" else "/classify"
+            with self.client.post(path, json=body, catch_response=True) as found:
+                outcome = judged(kind, one["probabilities"], found)
+                outcomes[outcome] = outcomes.get(outcome, 0) + 1
+                found.success() if outcome == "right" else found.failure(outcome)
+
+    environment = Environment(user_classes=[Client], stop_timeout=300)  # what was sent is answered
+    runner = environment.create_local_runner()
+    began = time.perf_counter()
+    runner.start(clients, spawn_rate=clients)
+    gevent.sleep(seconds)
+    runner.stop()
+    seconds = time.perf_counter() - began
+    total = environment.stats.total
+    return {
+        "answered_per_second": outcomes.get("right", 0) / seconds,
+        "p50_ms": total.get_response_time_percentile(0.5),
+        "p99_ms": total.get_response_time_percentile(0.99),
+        "outcomes": outcomes,
+    }
 
 
-class Entailor:
-    """How `entailor serve` is asked."""
-
-    def __init__(self, trial: Path, port: int, *arguments: str) -> None:
-        self.command = [sys.executable, "-m", "entailor", "serve", f"mine={trial}", "--port", str(port), *arguments]
-        self.path = "/v1/classify"
-
-    def body(self, text: str, pair: str | None) -> dict[str, Any]:
-        """Return a request."""
-        return {"model": "mine", "inputs": [text if pair is None else [text, pair]]}
-
-    def probabilities(self, answer: Any) -> dict[str, float]:
-        """Return the probabilities of an answer by label."""
-        return {one["label"]: one["probability"] for one in answer["results"][0]["scores"]}
+def judged(kind: str, expected: dict[str, float], found: Any) -> str:
+    """Return what became of a request: right, mixed up, lost, or its status."""
+    if found.status_code == 0:
+        return "lost"
+    if found.status_code != 200:
+        return f"{found.status_code}{' with Retry-After' if 'retry-after' in found.headers else ''}"
+    answer = found.json()
+    if kind == "entailor":
+        said = {one["label"]: one["probability"] for one in answer["results"][0]["scores"]}
+    else:
+        said = {one["label"]: one["score"] for one in (answer[0] if isinstance(answer[0], list) else answer)}
+    return "right" if all(abs(said[label] - value) < CLOSE for label, value in expected.items()) else "mixed up"
 
 
-class Running:
+@dataclass
+class Server:
     """A server in a process of its own."""
 
-    def __init__(self, kind: Any, port: int) -> None:
+    kind: str
+    command: list[str]
+    port: int
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        import httpx
+        import psutil
+
         environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-        self.kind, self.url = kind, f"http://127.0.0.1:{port}"
-        self.process = subprocess.Popen(kind.command, env=environment, stderr=subprocess.DEVNULL)
+        self.process = subprocess.Popen(self.command, env=environment, stderr=subprocess.DEVNULL)
+        self.seen = psutil.Process(self.process.pid)
         for _ in range(1200):
             try:
-                if httpx.get(f"{self.url}/healthz", trust_env=False).status_code == 200:
+                if httpx.get(f"http://127.0.0.1:{self.port}/healthz", trust_env=False).status_code == 200:
                     return
             except httpx.TransportError:
                 time.sleep(0.25)
-        raise RuntimeError(f"{kind.command[:4]}: gave no answer")
+        raise RuntimeError(f"{self.kind}: gave no answer")
 
-    @property
-    def memory(self) -> int:
-        """Bytes of memory of its own."""
-        return int(psutil.Process(self.process.pid).memory_info().rss)
-
-    async def load(self, examples: Sequence[Any], clients: int, requests: int) -> dict[str, Any]:
-        """Send requests from so many clients at once, and say what became of them."""
-        numbers = iter(range(requests))
-        milliseconds: list[float] = []
-        outcomes: Counter[str] = Counter()
-        limits = httpx.Limits(max_connections=clients, max_keepalive_connections=clients)
-        async with httpx.AsyncClient(base_url=self.url, limits=limits, timeout=300, trust_env=False) as http:
-
-            async def client() -> None:
-                for number in numbers:
-                    one = examples[number % len(examples)]
-                    began = time.perf_counter()
-                    try:
-                        found = await http.post(self.kind.path, json=self.kind.body(one.text, one.text_pair))
-                    except httpx.TransportError:
-                        outcomes["lost"] += 1
-                        continue
-                    if found.status_code == 200:
-                        milliseconds.append((time.perf_counter() - began) * 1e3)
-                        said = self.kind.probabilities(found.json())
-                        close = all(abs(said[label] - value) < 1e-3 for label, value in one.probabilities.items())
-                        outcomes["right" if close else "mixed up"] += 1
-                    else:
-                        later = " with Retry-After" if "retry-after" in found.headers else ""
-                        outcomes[f"{found.status_code}{later}"] += 1
-
-            began = time.perf_counter()
-            await asyncio.gather(*(client() for _ in range(clients)))
-            seconds = time.perf_counter() - began
-        percentiles = statistics.quantiles(milliseconds, n=100) if len(milliseconds) > 1 else [0.0] * 99
-        return {
-            "answered_per_second": outcomes["right"] / seconds,
-            "p50_ms": percentiles[49],
-            "p99_ms": percentiles[98],
-            "outcomes": dict(outcomes),
-            "memory_bytes": self.memory,
+    def load(self, examples: Path, clients: int, seconds: float) -> dict[str, Any]:
+        """Have a process of clients send requests."""
+        before = sum(self.seen.cpu_times()[:2])
+        done = subprocess.run(
+            [
+                *(sys.executable, __file__, "--load", f"http://127.0.0.1:{self.port}", self.kind),
+                *(str(examples), str(clients), str(seconds)),
+            ],
+            stdout=subprocess.PIPE,
+            check=True,
+        )
+        found: dict[str, Any] = json.loads(done.stdout)
+        spent = sum(self.seen.cpu_times()[:2]) - before
+        answered = found["outcomes"].get("right", 0)
+        return found | {
+            "processor_ms_an_answer": 1e3 * spent / max(answered, 1),
+            "memory_bytes": int(self.seen.memory_info().rss),
         }
 
 
@@ -148,17 +158,21 @@ def free_port() -> int:
         return int(made.getsockname()[1])
 
 
-async def measured(servers: dict[str, Running], examples: Sequence[Any], asked: argparse.Namespace) -> dict[str, Any]:
-    """Return what each round gave, by server, and what overload did."""
-    found: dict[str, Any] = {name: [] for name in servers}
-    for server in servers.values():
-        await server.load(examples, 4, 40)  # warms up
+def measured(servers: list[Server], examples: Path, asked: argparse.Namespace) -> dict[str, Any]:
+    """Return what each round gave, by server, and what overload did to ours."""
+    found: dict[str, Any] = {server.kind: [] for server in servers}
+    for server in servers:
+        server.load(examples, 4, 3)  # warms up
     for _ in range(asked.rounds):
-        for name, server in servers.items():
-            found[name].append(await server.load(examples, asked.clients, asked.requests))
-    before = servers["entailor"].memory
-    found["overload"] = await servers["entailor"].load(examples, 20 * asked.clients, 10 * asked.requests)
-    found["overload"]["memory_growth"] = servers["entailor"].memory / before
+        for server in servers:
+            found[server.kind].append(server.load(examples, asked.clients, asked.seconds))
+            print(server.kind, found[server.kind][-1], file=sys.stderr, flush=True)
+    ours = next(server for server in servers if server.kind == "entailor")
+    found["overload"] = [ours.load(examples, OVERLOAD * asked.clients, asked.seconds) for _ in range(3)]
+    for figure in ("answered_per_second", "p50_ms", "p99_ms", "processor_ms_an_answer"):
+        found[figure] = {one.kind: statistics.median(row[figure] for row in found[one.kind]) for one in servers}
+    best = max(value for kind, value in found["answered_per_second"].items() if kind != "entailor")
+    found["ratio_to_the_better"] = found["answered_per_second"]["entailor"] / best
     return found
 
 
@@ -166,35 +180,47 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trial", type=Path)
     parser.add_argument("--clients", type=int, default=32)
-    parser.add_argument("--requests", type=int, default=400, help="of a round")
+    parser.add_argument("--seconds", type=float, default=10, help="of a round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("serving.json"))
-    parser.add_argument("--plain-server", nargs=2, metavar=("FOLDER", "PORT"), help=argparse.SUPPRESS)
+    parser.add_argument("--plain", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--load", nargs=5, help=argparse.SUPPRESS)
     asked = parser.parse_args()
-    if asked.plain_server:
-        plain_server(asked.plain_server[0], int(asked.plain_server[1]))
+    if asked.plain:
+        plain_server(asked.plain[0], int(asked.plain[1]), asked.plain[2])
+        return
+    if asked.load:
+        url, kind, examples, clients, seconds = asked.load
+        print(json.dumps(load(url, kind, examples, int(clients), float(seconds))))
         return
     from entailor.shipping.export import Source, write_format
 
     with tempfile.TemporaryDirectory() as scratch:
         source = Source(asked.trial)
-        examples = source.record.predictions
-        write_format(source, "transformers", Path(scratch))
-        ports = free_port(), free_port()
-        servers = {
-            "plain": Running(Plain(Path(scratch), ports[0]), ports[0]),
-            "entailor": Running(Entailor(asked.trial, ports[1], "--max-queue", "64", "--max-inputs", "64"), ports[1]),
-        }
+        rows = [{"text": one.text, "text_pair": one.text_pair, "probabilities": one.probabilities}
+                for one in source.record.predictions]  # fmt: skip
+        examples = Path(scratch) / "examples.json"
+        examples.write_text(json.dumps(rows), encoding="utf-8")
+        checkpoint = Path(scratch) / "model"
+        checkpoint.mkdir()
+        write_format(source, "transformers", checkpoint)
+        servers = []
+        for at_once in ("threads", "alone"):
+            port = free_port()
+            command = [sys.executable, __file__, "--plain", str(checkpoint), str(port), at_once]
+            servers.append(Server(f"plain, {at_once}", command, port))
+        port = free_port()
+        command = [sys.executable, "-m", "entailor", "serve", f"mine={asked.trial}", "--port", str(port)]
+        servers.append(Server("entailor", [*command, "--max-queue", "64", "--max-inputs", "64"], port))
         try:
-            found = asyncio.run(measured(servers, examples, asked))
-            speed = {name: statistics.median(one["answered_per_second"] for one in found[name]) for name in servers}
-            found |= {"answered_per_second": speed, "ratio": speed["entailor"] / speed["plain"]}
+            for server in servers:
+                server.start()
+            found = measured(servers, examples, asked)
             asked.out.write_text(json.dumps(found, indent=1), encoding="utf-8")
             print(json.dumps(found, indent=1))
         finally:
-            for server in servers.values():
+            for server in servers:
                 server.process.terminate()
-            for server in servers.values():
                 server.process.wait()
 
 

@@ -43,8 +43,25 @@ def test_one_file_makes_a_method(
     package: Path, tmp_path: Path, tiny_model: Callable[[str], Path], nli_split: Split
 ) -> None:
     files = [f"--{name}={write_rows(tmp_path / f'{name}.jsonl', tuple(rows))}" for name, rows in nli_split.parts()]
-    words = ["compare", *files, "--model", str(tiny_model("bert")), "--methods", "majority,bitfit", "--json", "--quiet"]
-    words += ["--out", str(tmp_path / "run"), "bitfit.train_norms=true", "num_train_epochs=2", "model.precision=fp32"]
+    words = [
+        "compare",
+        *files,
+        "--model",
+        str(tiny_model("bert")),
+        "--methods",
+        "majority,bitfit",
+        "--seeds",
+        "1",
+        "--json",
+    ]
+    words += [
+        "--quiet",
+        "--out",
+        str(tmp_path / "run"),
+        "bitfit.train_norms=true",
+        "num_train_epochs=2",
+        "model.precision=fp32",
+    ]
     done = subprocess.run(
         [sys.executable, "-c", "from entailor.cli.app import main; main()", *words],
         env={"PYTHONPATH": str(package), "HOME": str(tmp_path), "OMP_NUM_THREADS": "1"},

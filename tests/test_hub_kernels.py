@@ -87,7 +87,6 @@ def test_no_command_uses_a_package_that_fetches_code(planted, tiny_model, tmp_pa
         "evaluate": f"evaluate --run run --test {test}",
         "predict": f"predict --run run --input {test} --output new.csv",
         "validate": f"validate {data}",
-        "merge": "merge --run run --output merged",
         "export": "export --run run --format transformers,adapter --out exported --quiet",
         "serve": "serve --help",  # it loads as predict does
         "report": "report --run run",

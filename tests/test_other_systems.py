@@ -9,9 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+from entailor.accel import allocator
 from entailor.engine import meter
-from entailor.runs import documents, environment
+from entailor.runs import documents, environment, files
 from entailor.shipping import prover
 
 SOURCES = sorted((Path(__file__).parent.parent / "src").rglob("*.py"))
@@ -61,7 +63,9 @@ def test_a_c_library_that_gives_nothing_back(error, monkeypatch):
         raise error("no library without a name")
 
     monkeypatch.setattr(ctypes, "CDLL", no_library)
+    monkeypatch.setattr(allocator.platform, "libc_ver", lambda: ("glibc", "2.99"))
     assert meter.reset_peak_memory() in (True, False)
+    assert not allocator.keep_freed_memory([torch.empty(allocator.RETURNED_FROM_BYTES // 4)])
 
 
 def test_peak_memory_without_proc(no_proc):
@@ -109,3 +113,34 @@ def test_nothing_of_one_system_is_imported_or_called_without_a_way_out(path):
             assert called not in {f"os.{name}" for name in NOT_ON_WINDOWS}, f"{path}:{node.lineno}: {called}"
             if node.value.id == "signal" and node.attr.startswith("SIG"):
                 assert node.attr in SIGNALS_EVERYWHERE, f"{path}:{node.lineno}: {called}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
+def test_text_is_written_with_the_same_line_ends_everywhere(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            mode = node.args[0].value if node.args and isinstance(node.args[0], ast.Constant) else ""
+            as_text = node.func.attr == "open" and str(mode) in ("w", "a", "x", "w+")
+            if as_text or node.func.attr == "write_text":
+                given = {keyword.arg for keyword in node.keywords}
+                assert given & {"newline", None}, f"{path}:{node.lineno}: newline is missing"
+
+
+def test_a_file_that_another_program_has_open_is_replaced_as_soon_as_it_is_closed(tmp_path, monkeypatch):
+    refusals = [PermissionError("in use"), PermissionError("in use")]
+    plain = Path.replace
+
+    def replace(self, target):
+        if refusals:
+            raise refusals.pop()
+        return plain(self, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    monkeypatch.setattr(files, "REPLACE_TRIES", 3)
+    monkeypatch.setattr(files.time, "sleep", lambda seconds: None)
+    files.write_text(tmp_path / "a.txt", "one\ntwo\n")
+    assert (tmp_path / "a.txt").read_bytes() == b"one\ntwo\n"
+    refusals.extend(PermissionError("for good") for _ in range(3))
+    with pytest.raises(PermissionError, match="for good"):
+        files.write_text(tmp_path / "a.txt", "three")
+    assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]

@@ -188,6 +188,18 @@ def test_labels_that_are_no_classes(tmp_path: Path, labels: list[str]):
     assert len(loaded(given, word).labels) == len(set(labels))
 
 
+def test_more_labels_than_a_record_holds_are_refused_before_anything_runs(tmp_path: Path):
+    labels = [f"word {n}" for n in range(5001)]
+    given = f"data.train={file_of(tmp_path / 'a.csv', labels * 2)}"
+    for named in ((), ("data.max_labels=5001",)):
+        with pytest.raises(
+            LabelError, match=r"5,001 different labels .*looks like numbers.*expected at most 5,000"
+        ) as caught:
+            loaded(given, *named)
+        assert len(str(caught.value)) < 500
+        assert "max_labels" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     "labels", [["1", "2", "3", "4", "5"] * 8, ["0.5", "1.0", "1.5"] * 8, [f"intent {n % 150}" for n in range(600)]]
 )

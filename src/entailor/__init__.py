@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from entailor.runs.record import RunRecord
     from entailor.shipping.export import export
     from entailor.shipping.inference import evaluate, predict
-    from entailor.shipping.merging import MergeReport, merge
     from entailor.shipping.predictor import Predictor
     from entailor.shipping.restoring import load_classifier
     from entailor.study.compare import compare, estimate
@@ -50,7 +49,6 @@ _HOMES = {
     "DoctorReport": "entailor.diagnostics.doctor",
     "Example": "entailor.data.example",
     "Experiment": "entailor.config.experiment",
-    "MergeReport": "entailor.shipping.merging",
     "Method": "entailor.methods",
     "ModelSettings": "entailor.config.parts",
     "Observer": "entailor.events",
@@ -64,7 +62,6 @@ _HOMES = {
     "estimate": "entailor.study.compare",
     "export": "entailor.shipping.export",
     "load_classifier": "entailor.shipping.restoring",
-    "merge": "entailor.shipping.merging",
     "predict": "entailor.shipping.inference",
     "validate": "entailor.diagnostics.doctor",
     "verify": "entailor.study.verification",
@@ -82,7 +79,6 @@ __all__ = [
     "Event",
     "Example",
     "Experiment",
-    "MergeReport",
     "Method",
     "ModelSettings",
     "Observer",
@@ -96,7 +92,6 @@ __all__ = [
     "evaluate",
     "export",
     "load_classifier",
-    "merge",
     "predict",
     "validate",
     "verify",

@@ -7,6 +7,7 @@ EntailorError
 ├── ModelError             a checkpoint that cannot be found, fetched or trusted
 │   └── HeadMismatchError  a checkpoint whose own head names other labels
 ├── DownloadError          a file that the package index does not give
+├── ApiError               a language model's server that refuses, stays silent or costs more than it may
 ├── MethodError            a method that does not fit the model or the task
 ├── TrainingError          training that went wrong in a way that must not pass silently
 │   └── DivergedError      a loss, a gradient or a score that is not finite
@@ -82,6 +83,20 @@ class HeadMismatchError(ModelError):
 
 class DownloadError(EntailorError):
     """A file of a release cannot be fetched from the package index, or is not the one expected."""
+
+
+class ApiError(EntailorError):
+    """A language model's server refuses, stays silent, or would cost more than it may.
+
+    Args:
+        problem: what was found, and the next step.
+        status: of the HTTP answer; None where there was none.
+        code: the server's own name of the error.
+    """
+
+    def __init__(self, problem: str, *, status: int | None = None, code: str = "") -> None:
+        self.problem, self.status, self.code = problem, status, code
+        super().__init__(problem)
 
 
 class MethodError(EntailorError):

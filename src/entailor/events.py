@@ -24,12 +24,14 @@ class Event:
         text: a sentence, or what is under way in a few words; "" where the data say all.
         data: of a `trial` a :class:`TrialStarted`, of a `stage` a :class:`StageProgress`, of `finished` a
             :class:`TrialFinished`, of an `estimate` what :func:`entailor.estimate` returns; None of all others.
+        trial: title of the trial it is of, where that is not the last one that began: several may run at once.
     """
 
     kind: str
     severity: Severity = "info"
     text: str = ""
     data: Any = None
+    trial: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +94,9 @@ class Observer:
         """Report how far a stage has come."""
         self.on_event(Event("stage", text=text, data=StageProgress(name, done, total)))
 
-    def finished(self, record: Any, *, reused: bool) -> None:
-        """Report a trial's record."""
-        self.on_event(Event("finished", data=TrialFinished(record, reused)))
+    def finished(self, record: Any, *, reused: bool, trial: str = "") -> None:
+        """Report a trial's record, and the title it began with."""
+        self.on_event(Event("finished", data=TrialFinished(record, reused), trial=trial))
 
     def estimate(self, expected: Any) -> None:
         """Report what is expected of the run, before its first trial."""

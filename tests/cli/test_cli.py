@@ -28,14 +28,15 @@ from entailor.study.compare import Comparison
 ROOT = Path(__file__).parents[1].parent
 DATA = {"--config", "--train", "--validation", "--test", "--columns", "--delimiter", "--encoding", "--model", "--out"}
 SIZES = {"--max-train-examples", "--max-test-examples"}
-LABELLED = ("--columns", "--delimiter", "--encoding", "--label-names", "--no-gold")
+LIMITS = ("--max-bytes", "--max-rows")
+LABELLED = ("--columns", "--delimiter", "--encoding", "--label-names", "--no-gold", *LIMITS)
 PLAN = {"--learning-curve", "--estimate-only"}
+RAY = {"--executor", "--address", "--cpus-per-trial", "--gpus-per-trial"}
 VERBS = {
     (): {"--version", "--debug"},
-    ("compare",): {*DATA, *SIZES, *PLAN, "--methods", "--seeds", "--external", "--json", "--quiet", "--verbose"},
+    ("compare",): {*DATA, *SIZES, *PLAN, *RAY, "--methods", "--seeds", "--external", "--json", "--quiet", "--verbose"},
     ("train",): {*DATA, *SIZES, "--method", "--seed", "--json", "--quiet", "--verbose"},
     ("export",): {"--run", "--format", "--out", "--margin", "--external", "--trust-remote-code", "--json", "--quiet"},
-    ("merge",): {"--run", "--output", "--test", *LABELLED, "--trust-remote-code", "--json"},
     ("evaluate",): {
         "--run",
         "--test",
@@ -59,6 +60,7 @@ VERBS = {
             "--columns",
             "--delimiter",
             "--encoding",
+            *LIMITS,
             "--config-name",
             "--split",
             "--quiet",
@@ -477,7 +479,7 @@ def test_ctrl_c_from_outside(tmp_path, tiny_model, nli_files):
     """The process is stopped while it trains; what it had finished is not done again."""
     files = ["--train", nli_files.train, "--validation", nli_files.validation, "--test", nli_files.test]
     words = ["-m", "entailor", "compare", *files, "--model", tiny_model("bert")]
-    words += ["--methods", "majority,lora", "--out", tmp_path / "run"]
+    words += ["--methods", "majority,lora", "--seeds", "1", "--out", tmp_path / "run"]
     process = subprocess.Popen(
         [sys.executable, *map(str, words), "lora.num_train_epochs=100000"],
         env=environment(),
@@ -512,3 +514,6 @@ def test_a_command_that_moved_says_where(entailor_):
     assert result.code == 2
     assert "Run python benchmarks/machine.py in a checkout" in result.err
     assert (ROOT / "benchmarks" / "machine.py").exists()
+    result = entailor_("merge", "--run", "runs/mine", "--output", "merged")
+    assert result.code == 2
+    assert "Run entailor export --format transformers" in result.err

@@ -11,7 +11,7 @@ import pytest
 from rich.progress import Progress
 
 from entailor.cli.progress import watch
-from entailor.events import Event
+from entailor.events import Event, StageProgress
 from entailor.runs.record import Costs, Prediction, RunRecord
 
 RIGHT = RunRecord(
@@ -115,3 +115,39 @@ def test_truncation_of_many_texts_is_said_at_once(monkeypatch, share, said):
     with watch(quiet=False) as observer:
         observer.finished(replace(RIGHT, costs=Costs(truncated_share=share)), reused=False)
     assert (f"{100 * share:.1f} % of the test texts were truncated" in stream.getvalue()) == said
+
+
+def at_once(monkeypatch: pytest.MonkeyPatch, stream: io.StringIO) -> str:
+    """What two trials that run at the same time write."""
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("TERM", "xterm")
+    with watch(quiet=False) as observer:
+        observer.trial(1, 2, "one")
+        observer.trial(2, 2, "two")
+        for trial in ("one", "two"):
+            observer.on_event(Event("stage", data=StageProgress("train", 1, 9), trial=trial))
+        observer.finished(RIGHT, reused=False, trial="one")
+        observer.finished(RIGHT, reused=False, trial="two")
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
+
+
+def test_lines_of_trials_that_run_at_once_say_whose_they_are(monkeypatch):
+    begun_and_done = [
+        line for line in at_once(monkeypatch, io.StringIO()).splitlines() if "of test" in line or "[" in line
+    ]
+    assert [line for line in begun_and_done if "ALARM" not in line] == [
+        "[1/2] one",
+        "[2/2] two",
+        "    one: 50.0 % of test right, trained in 75 s",
+        "    50.0 % of test right, trained in 75 s",
+    ]
+
+
+def test_bars_of_trials_that_run_at_once_stand_below_each_other(monkeypatch):
+    text = at_once(monkeypatch, Terminal())
+    assert "one: train" in text
+    assert "two: train" in text
+    assert "one: 50.0 % of test right, trained in 75 s\n" in text
+    assert "two: 50.0 % of test right, trained in 75 s\n" in text
+    assert "2/2" in text

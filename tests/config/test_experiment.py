@@ -339,6 +339,7 @@ def test_a_bare_key_reaches_rows_of_other_names():
 
 
 def test_a_count_of_seeds_and_a_list_of_seeds():
+    assert Experiment().seeds == (0, 1, 2)
     assert Experiment(seeds=3).seeds == Experiment(seeds=[0, 1, 2]).seeds == (0, 1, 2)
 
 

@@ -4,11 +4,14 @@ import gzip
 import io
 import json
 import os
+import random
 import zipfile
+from collections import Counter
 
 import pytest
 
-from entailor.data.readers import ReadOptions, read_examples
+from entailor.data import files
+from entailor.data.readers import NumberedRows, ReadOptions, read_examples
 from entailor.errors import ConfigError, DataError
 
 
@@ -179,7 +182,7 @@ def test_shards_are_read_whole_or_not_at_all(tmp_path):
         parquet.write_table(table, tmp_path / f"train-0000{number}-of-00002.parquet")
     expected = ["0a", "0b", "1a", "1b"]
     assert texts(tmp_path) == texts(tmp_path / "train-*.parquet") == texts(tmp_path / "train-*") == expected
-    with pytest.raises(DataError, match=r"one of 2 parts .*train-\*\.parquet"):
+    with pytest.raises(DataError, match=r"one of 2 parts .*train-\*-of-00002\.parquet"):
         texts(tmp_path / "train-00000-of-00002.parquet")
     broken = pa.table({"text": ["x", None], "label": ["x", "y"]})
     parquet.write_table(broken, tmp_path / "train-00001-of-00002.parquet")
@@ -199,10 +202,20 @@ def _zipped(content: bytes) -> bytes:
 
 @pytest.mark.parametrize("name", ["a.csv.gz", "a.jsonl.gz", "a.json.gz", "a.zip"])
 def test_a_small_file_that_unpacks_to_a_large_one(tmp_path, name):
-    content = b'[{"text": "' + b"x" * 3_000_000 if "json" in name else b"text,label\n" + b"x,y\n" * 1_000_000
+    content = b'[{"text": "' + b"x" * 300_000 if "json" in name else b"text,label\n" + b"x,y\n" * 100_000
     path = written(tmp_path / name, _zipped(content) if name == "a.zip" else gzip.compress(content))
-    with pytest.raises(DataError, match=r"more than 1,000,000 bytes.*data\.max_bytes"):
-        texts(path, max_bytes=1_000_000)
+    with pytest.raises(DataError, match=r"more than 100,000 bytes.*data\.max_bytes"):
+        texts(path, max_bytes=100_000)
+
+
+@pytest.mark.parametrize("name", ["a.csv.gz", "a.zip"])
+def test_a_file_that_unpacks_to_hundreds_of_times_its_size_is_refused_before_it_is_read(tmp_path, name, monkeypatch):
+    monkeypatch.setattr(files, "SMALL_BYTES", 10_000)
+    content = b"text,label\n" + b"x,y\n" * 5_000
+    path = written(tmp_path / name, _zipped(content) if name == "a.zip" else gzip.compress(content))
+    with pytest.raises(DataError, match=r"more than 1.,000 bytes.*raise data\.max_bytes"):
+        texts(path)
+    assert len(texts(path, max_bytes=10**9)) == 5_000  # as advised
 
 
 def test_parquet_that_unpacks_from_its_dictionary(tmp_path):
@@ -218,6 +231,50 @@ def test_parquet_that_unpacks_from_its_dictionary(tmp_path):
         texts(tmp_path / "a.parquet", max_rows=1000)
 
 
+def test_arrow_that_unpacks_to_much_is_refused_before_it_does(tmp_path, monkeypatch):
+    import pyarrow as pa
+    from pyarrow import feather
+
+    unread = ["x" * 1_000_000] * 4
+    table = pa.table({"text": ["one", "two"] * 2, "label": ["a", "b"] * 2, "more": pa.array(unread)})
+    options = pa.ipc.IpcWriteOptions(compression="zstd")
+    for name, new in (("a.arrow", pa.ipc.new_file), ("b.arrow", pa.ipc.new_stream)):
+        with new(str(tmp_path / name), table.schema, options=options) as out:
+            out.write_table(table)
+    feather.write_feather(table, str(tmp_path / "c.feather"), compression="lz4")
+    words = table.set_column(2, "more", pa.array(unread).dictionary_encode())
+    feather.write_feather(words, str(tmp_path / "d.feather"), compression="zstd")
+    for path in sorted(tmp_path.iterdir()):
+        assert path.stat().st_size < 50_000
+        assert texts(path, max_bytes=5_000_000) == ["one", "two"] * 2
+    monkeypatch.setattr(pa.ipc, "open_file", None)
+    monkeypatch.setattr(pa.ipc, "open_stream", None)
+    for path in sorted(tmp_path.iterdir()):
+        with pytest.raises(DataError, match="more than 900,000 bytes"):
+            texts(path, max_bytes=900_000)
+
+
+@pytest.mark.parametrize("compression", [None, "zstd"])
+def test_damaged_arrow_is_an_error_and_no_crash(tmp_path, compression):
+    import pyarrow as pa
+
+    table = pa.table({"text": [f"text {n}" for n in range(50)], "label": ["a", "b"] * 25})
+    options = pa.ipc.IpcWriteOptions(compression=compression)
+    with pa.ipc.new_file(str(tmp_path / "a.arrow"), table.schema, options=options) as out:
+        out.write_table(table)
+    sound = (tmp_path / "a.arrow").read_bytes()
+    rng, outcomes = random.Random(0), Counter()
+    for _ in range(150):
+        broken = bytearray(sound)
+        for _ in range(rng.randint(1, 3)):
+            broken[rng.randrange(len(broken))] = rng.choice([0, 1, 127, 128, 255])
+        try:
+            outcomes[len(texts(written(tmp_path / "b.arrow", bytes(broken))))] += 1
+        except (DataError, ConfigError) as error:
+            outcomes[type(error)] += 1
+    assert outcomes[DataError] > 50
+
+
 def test_what_would_hang_is_refused(tmp_path):
     os.mkfifo(tmp_path / "a.csv")
     for source in (tmp_path / "a.csv", "/dev/zero"):
@@ -225,3 +282,102 @@ def test_what_would_hang_is_refused(tmp_path):
             texts(source)
     with pytest.raises(DataError, match="NUL byte in a path"):
         texts("a\0.csv")
+
+
+def _book(path, **sheets):
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    book.remove(book.active)
+    for name, rows in sheets.items():
+        sheet = book.create_sheet(name)
+        for row in rows:
+            sheet.append(row)
+    book.save(path)
+    return path
+
+
+def test_of_several_sheets_the_one_that_fits_is_read_and_said(tmp_path):
+    path = _book(
+        tmp_path / "a.xlsx",
+        About=[["written in May"]],
+        Data=[["text", "label"], ["one", "a"], ["two", "b"]],
+        More=[["text", "label"], ["three", "a"]],
+    )
+    result = read_examples(str(path))
+    assert [row.text for row in result.examples] == ["one", "two"]
+    assert result.notes == (f"{path}: of 3 sheets 'Data' is read; name another as {path}/About",)
+    assert texts(f"{path}/More") == ["three"]
+    assert read_examples(f"{path}/More").notes == ()
+    with pytest.raises(DataError, match=r"a\.xlsx/About: no column of texts"):
+        texts(f"{path}/About")
+    with pytest.raises(DataError, match=r"no sheet 'Moar', but 'About', 'Data', 'More'.*a\.xlsx/About"):
+        texts(f"{path}/Moar")
+
+
+def test_a_file_of_an_archive_is_named_by_its_path(tmp_path):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("in/train.csv", "text,label\none,a\n")
+        archive.writestr("in/test.tsv", "text\tlabel\ntwo\tb\n")
+        for extra in ("__MACOSX/in/._train.csv", "in/.hidden.csv", "LICENSE", "README.md"):
+            archive.writestr(extra, "nothing")
+    with pytest.raises(
+        DataError, match=r"2 files in it .*in/train\.csv, in/test\.tsv.*Name one: .*a\.zip/in/train\.csv$"
+    ):
+        texts(path)
+    assert texts(f"{path}/in/train.csv") == ["one"]
+    assert texts(f"{path}/in/test.tsv") == ["two"]
+    with pytest.raises(DataError, match=r"no file 'in/tset\.tsv' in it, but in/train\.csv, in/test\.tsv"):
+        texts(f"{path}/in/tset.tsv")
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.pdf", "nothing")
+    with pytest.raises(DataError, match="0 files in it that can be read"):
+        texts(path)
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.csv", "a.tsv"])
+@pytest.mark.parametrize("content", [json.dumps(ROWS, indent=1), "\n".join(map(json.dumps, ROWS))])
+def test_json_is_known_by_its_content(tmp_path, name, content):
+    assert texts(written(tmp_path / name, content), require_labels=False) == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "text,label\na,x\n,\nb,y\n,\n\n",
+        "text;label;;\na;x;;\nb;y;;\n;;;\n",
+        "text,label\na,x,\nb,y,,\n",
+        "text,label,\na,x\nb,y\n",
+        ",,\ntext,label,\na,x,\nb,y,\n",
+    ],
+)
+def test_empty_cells_that_spreadsheets_leave_are_no_rows_and_no_columns(tmp_path, content):
+    path = str(written(tmp_path / "a.csv", content))
+    assert [(row.text, row.label) for row in read_examples(path).examples] == [("a", "x"), ("b", "y")]
+    rows = NumberedRows(path, ReadOptions(), is_pair=False)
+    assert [row.text for _, row, _ in rows] == ["a", "b"]
+    lines = content.splitlines()
+    first = next(place for place, line in enumerate(lines) if line.startswith("text")) + 1
+    blank = [line for line in lines[first:] if not line.strip(",;")]
+    assert [note.split()[0] for note in rows.notes()] == [str(len(blank))] * bool(blank)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.csv", "text,label\na,x,more\n", "row 2: 3 cells, expected 2"),
+        ("a.csv", "text,label\na\n", "row 2: 1 cells, expected 2"),
+        ("a.csv", "Survey of May\n\ntext,label\na,x\n", "delete what stands above it"),
+        ("a.txt", "__label__a one\n__label__b two\n", "lines of fastText"),
+        ("a.json", '{"text": ["a", "b"], "label": ["x", "y"]}', "one object that holds columns"),
+        ("a.json", '{"text": {"0": "a", "1": "b"}, "label": {"0": "x", "1": "y"}}', r'orient="records"'),
+    ],
+)
+def test_files_of_another_form_say_what_they_are(tmp_path, name, content, said):
+    with pytest.raises(DataError, match=said):
+        texts(written(tmp_path / name, content), require_labels=False)
+
+
+def test_an_address_is_no_file(tmp_path):
+    with pytest.raises(DataError, match=r"an address, expected a file\. Download it"):
+        texts("https://example.org/train.csv")

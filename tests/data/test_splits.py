@@ -229,7 +229,7 @@ def test_pairs_here_and_single_texts_there(tmp_path):
             pair_rows(20),
             {"max_validation_examples": 2},
             ConfigError,
-            r"data\.max_validation_examples: 2 is less than the number",
+            r"data\.max_validation_examples: 2 is less than the labels",
         ),
         (
             [{"premise": "One premise.", "hypothesis": f"h {n}", "label": "ab"[n % 2]} for n in range(40)],
@@ -266,8 +266,27 @@ def test_labels_of_one_text_stay_in_train(tmp_path):
 
 def test_leaks_that_are_all_of_train(tmp_path):
     source = write(tmp_path, "a.jsonl", pair_rows(20))
-    with pytest.raises(DataError, match="no labelled examples are left"):
+    with pytest.raises(DataError, match=r"every example with the label .* Set data\.drop_leaks=false"):
         load_data(DataSettings(train=source, validation=source, test=source, drop_leaks=True))
+
+
+def test_leaks_that_are_all_of_a_rare_class(tmp_path):
+    rows = [{"text": f"text {n}", "label": "xy"[n % 2]} for n in range(40)]
+    rare = {"text": "a leak", "label": "rare"}
+    train = write(tmp_path, "a.jsonl", [*rows, rare])
+    test = write(tmp_path, "b.jsonl", [*({**row, "text": f"other {row['text']}"} for row in rows), rare])
+    with pytest.raises(DataError, match="every example with the label 'rare' also stands in validation or test"):
+        load_data(DataSettings(train=train, test=test, drop_leaks=True))
+
+
+def test_a_sample_needs_the_labels_of_its_own_part_alone(tmp_path):
+    rows = [{"text": f"text {n}", "label": "xy"[n % 2]} for n in range(40)]
+    train = write(tmp_path, "a.jsonl", [*rows, {"text": "alone", "label": "rare"}])
+    test = write(tmp_path, "b.jsonl", [{**row, "text": f"other {row['text']}"} for row in rows])
+    small = DataSettings(train=train, test=test, max_validation_examples=2, max_test_examples=2)
+    assert [len(part) for _, part in load_data(small).split.parts()] == [37, 2, 2]
+    with pytest.raises(ConfigError, match=r"2 is less than the labels of train\. Give at least 3"):
+        load_data(DataSettings(train=train, test=test, max_train_examples=2))
 
 
 # --- properties ---
@@ -349,3 +368,20 @@ def test_several_labels_in_one_are_refused_unless_they_are_named_as_classes(tmp_
 )
 def test_names_with_separators_are_classes(labels):
     assert joined_labels(labels) == []
+
+
+def test_a_saved_dataset_dict_gives_the_splits_that_are_asked_for(tmp_path):
+    import datasets
+
+    def part(name, count):
+        return datasets.Dataset.from_dict(
+            {"text": [f"{name} {n}" for n in range(count)], "label": ["x", "y"] * (count // 2)}
+        )
+
+    saved = str(tmp_path / "saved")
+    datasets.DatasetDict(train=part("train", 20), held=part("held", 6)).save_to_disk(saved)
+    split = load_data(DataSettings(train=saved, test_split="held", validation_size=4)).split
+    assert [len(rows) for _, rows in split.parts()] == [16, 4, 6]
+    assert split.test[0].text == "held 0"
+    with pytest.raises(DataError, match=r"several splits \(train, held\), but no split 'test'"):
+        load_data(DataSettings(train=saved, test=saved))

@@ -20,7 +20,8 @@ def singles(*rows: tuple[str, str], part: str = "train") -> tuple[Example, ...]:
 
 
 def test_a_check_is_one_file_that_registers_itself():
-    names = "artefacts imbalance label_names label_noise lengths near_duplicates repeated_rows scripts"
+    names = "artefacts exchanged_columns imbalance label_names label_noise lengths near_duplicates placeholders "
+    names += "repeated_rows scripts"
     assert list(registered_checks()) == names.split()
 
 
@@ -30,10 +31,23 @@ def test_few_rows_are_looked_at_as_far_as_they_go():
     results = {
         one.name: one for one in examine(CheckInput(split, ("a", "b"), is_pair=False), listener(note=told.append))
     }
-    assert len(told) == len(results) == 8
+    assert len(told) == len(results) == 10
     assert "at least 60" in (results["label_noise"].outcome.skipped or "")
     assert "at least 60" in (results["artefacts"].outcome.skipped or "")
     assert results["near_duplicates"].outcome.skipped is None
+
+
+def test_many_labels_are_fitted_to_fewer_examples_and_too_many_to_none():
+    def looked_at(num_labels: int, num_rows: int) -> CheckInput:
+        rows = singles(*((f"text {n}", f"label {n % num_labels}") for n in range(num_rows)))
+        return CheckInput(Split(rows, (), ()), tuple(f"label {n}" for n in range(num_labels)), is_pair=False)
+
+    assert len(looked_at(3, 20_000).fitted_rows()) == 12_000
+    many = looked_at(500, 20_000)
+    assert (len(many.fitted_rows()), many.too_few()) == (3_000, None)
+    results = {name: registered_checks()[name][1](looked_at(1000, 20_000)) for name in ("artefacts", "label_noise")}
+    for one in results.values():
+        assert one.skipped == "1,000 labels are too many to learn from the 1,500 examples that would be looked at"
 
 
 def test_imbalance_rare_labels_and_shift(findings_of: FindingsOf):
@@ -147,3 +161,49 @@ def test_control_characters_are_found_and_shown_by_their_codes(findings_of: Find
     assert found.ids == ("train-20", "train-21")
     assert "\x1b" not in found.examples[1].text
     assert "--encoding cp1252" in found.remedy
+
+
+def test_test_examples_that_stand_there_five_times_are_a_finding(findings_of: FindingsOf):
+    train = singles(*((f"text {n}", "ab"[n % 2]) for n in range(20)))
+    test = singles(*((f"new {n // 5}", "ab"[n // 5 % 2]) for n in range(50)), part="test")
+    found = findings_of("repeated_rows", Split(train, (), test))["repeated_rows"]
+    assert (found.severity, len(found.ids)) == ("warning", 40)
+    assert found.message == "40 of 50 examples (80 %) of test repeat an earlier example, label included"
+
+
+def test_contradictions_within_test_are_found(findings_of: FindingsOf):
+    train = singles(*((f"text {n}", "ab"[n % 2]) for n in range(20)))
+    test = singles(("one", "a"), ("One!", "b"), ("two", "a"), part="test")
+    found = findings_of("repeated_rows", Split(train, (), test))["conflicting_labels"]
+    assert found.message.startswith("2 of 3 examples (67 %) of test repeat a text under another label")
+    assert found.ids == ("test-0", "test-1")
+
+
+def test_words_for_nothing_are_found_in_both_texts(findings_of: FindingsOf):
+    rows = tuple(Example(str(n), f"text {n}", "nan" if n == 3 else f"other {n}", "ab"[n % 2]) for n in range(30))
+    found = findings_of("placeholders", rows)["placeholder_text"]
+    assert (found.severity, found.ids) == ("warning", ("3",))
+    assert "the second text of 1 of 30 examples (3.3 %) of train is nothing but 'nan'" in found.message
+    assert findings_of("placeholders", singles(("nan bread", "a"), ("none of it", "b"))) == {}
+
+
+def test_texts_that_end_at_one_length_are_cut(findings_of: FindingsOf):
+    cut = singles(*(((f"{n} " + "word " * (20 + n))[:120], "ab"[n % 2]) for n in range(40)))
+    found = findings_of("lengths", cut)["cut_texts"]
+    assert found.severity == "warning"
+    assert "is exactly 120 characters long, and none is longer" in found.message
+    whole = singles(*((f"{n} " + "word " * (20 + n), "ab"[n % 2]) for n in range(40)))
+    assert "cut_texts" not in findings_of("lengths", whole)
+
+
+def test_exchanged_columns_of_test_are_found(findings_of: FindingsOf, corpus: Split):
+    def exchanged(rows):
+        return tuple(Example(row.id, row.text_pair or "", row.text, row.label) for row in rows)
+
+    long = tuple(Example(row.id, f"{row.text} It was on a Tuesday.", row.text_pair, row.label) for row in corpus.train)
+    tests = tuple(Example(row.id, f"{row.text} It was on a Tuesday.", row.text_pair, row.label) for row in corpus.test)
+    found = findings_of("exchanged_columns", Split(long, (), exchanged(tests)))["exchanged_columns"]
+    assert "of the pairs of test the first text looks like a second text of train" in found.message
+    assert findings_of("exchanged_columns", Split(long, (), tests)) == {}
+    alike = tuple(Example(f"{n}", f"word {n % 7}", f"word {n % 11}", "ab"[n % 2]) for n in range(80))
+    assert findings_of("exchanged_columns", Split(alike, (), exchanged(alike))) == {}  # nothing to tell them by

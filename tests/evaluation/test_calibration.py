@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from entailor.evaluation.calibration import (
+    abstaining,
     apply_temperature,
     area_over_coverage,
     coverage_curve,
@@ -11,6 +12,7 @@ from entailor.evaluation.calibration import (
     fit_temperature,
     reliability_bins,
 )
+from entailor.evaluation.calibration_error import calibration_error
 
 
 def test_confident_and_always_right_is_calibrated():
@@ -120,3 +122,47 @@ def test_everything_answered_is_the_accuracy(pairs):
     assert points[0].accuracy == pytest.approx(correct_N.mean())
     assert points[0].confidence == confidence_N.min()
     assert 0 <= area_over_coverage(confidence_N, correct_N) <= 1
+
+
+@pytest.mark.parametrize("off", [0.0, 0.1])
+@pytest.mark.parametrize("n", [50, 400])
+def test_the_debiased_error_is_that_of_the_classifier_and_not_of_few_examples(n, off):
+    rng, found = np.random.default_rng(n), []
+    for _ in range(40):
+        confidence_N = 0.6 + 0.4 * rng.beta(2, 1, n)
+        found.append(calibration_error(confidence_N, rng.random(n) < confidence_N - off))
+    assert np.mean([one.low <= off <= one.high for one in found]) >= 0.9
+    squares = np.mean([one.value**2 for one in found])  # cut off at 0, so a little above where the truth is 0
+    assert squares == pytest.approx(off**2, abs=0.3 / n)
+
+
+def test_repeated_examples_know_no_more_of_calibration():
+    rng = np.random.default_rng(6)
+    confidence_N = 0.6 + 0.4 * rng.random(120)
+    right_N = rng.random(120) < confidence_N - 0.1
+    once = calibration_error(confidence_N, right_N)
+    repeated = calibration_error(np.repeat(confidence_N, 5), np.repeat(right_N, 5), np.repeat(np.arange(120), 5))
+    taken_for_more = calibration_error(np.repeat(confidence_N, 5), np.repeat(right_N, 5))
+    assert (repeated.low, repeated.high) == pytest.approx((once.low, once.high), abs=0.02)
+    assert taken_for_more.high - taken_for_more.low < 0.7 * (once.high - once.low)
+
+
+def test_thresholds_of_validation_promise_no_more_than_they_keep():
+    rng, promised, kept = np.random.default_rng(7), [], []
+    for _ in range(60):
+        confidence_N, validation_V = rng.random(60), rng.random(60)
+        correct_N = rng.random(60) < 0.7  # confidence that knows nothing
+        (read_off,) = coverage_curve(confidence_N, correct_N, (0.5,))
+        (chosen,) = abstaining(validation_V, confidence_N, correct_N, (0.5,))
+        promised.append(read_off.coverage)
+        kept.append(chosen.coverage)
+        assert chosen.accuracy == correct_N[confidence_N >= chosen.confidence].mean()
+    assert set(promised) == {0.5}
+    assert np.std(kept) > 0.05
+    assert np.mean(kept) == pytest.approx(0.5, abs=0.03)
+
+
+def test_where_no_example_is_sure_enough_nothing_is_right_or_wrong():
+    (everything, few) = abstaining(np.full(10, 0.9), np.full(10, 0.5), np.ones(10, dtype=bool), (1.0, 0.5))
+    assert (everything.coverage, everything.accuracy) == (1.0, 1.0)
+    assert (few.coverage, few.accuracy, few.confidence) == (0.0, None, 0.9)

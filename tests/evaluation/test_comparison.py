@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from entailor.errors import RunError
-from entailor.evaluation.comparison import compare_records, hardest_examples, short_model_names
+from entailor.evaluation.alignment import hardest_examples
+from entailor.evaluation.comparison import compare_records, short_model_names
 from entailor.events import Event
 from entailor.runs.record import Costs
 

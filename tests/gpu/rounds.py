@@ -63,6 +63,8 @@ ROUNDS: dict[str, tuple[str, str, dict[str, Any]]] = {
 """Name to method, architecture and settings; `needs_backbone` methods that are not here fail the suite."""
 NOT_PRETENDED = {
     "dora": "peft reads its norms off an identity matrix of three dimensions, which the pretence cannot fold",
+    "distilled": "it is full fine-tuning on other targets",
+    "setfit": "its trainer is that of another library",
 }
 """Methods that are tried on a real device alone."""
 

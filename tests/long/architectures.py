@@ -1,5 +1,7 @@
 """Every architecture that `transformers` can put a classification head on, with five methods: a table in Markdown.
 
+A method is right where it trains, and scores texts alone as in a batch.
+
 python -m tests.long.architectures [KIND ...]
 """
 
@@ -10,7 +12,10 @@ import tempfile
 import warnings
 from pathlib import Path
 
-from tests.methods.architectures import METHODS, make_model, two_steps
+import numpy as np
+from tests.conftest import make_examples
+from tests.methods.architectures import METHODS, TASK, make_model, two_steps
+from tests.methods.conftest import logprobs
 
 from entailor.errors import EntailorError
 from entailor.models.load import family_of
@@ -19,12 +24,16 @@ from entailor.models.load import family_of
 def outcome(name: str, model: str) -> str:
     """Say how a method does on a model."""
     try:
-        two_steps(name, model)
+        backbone, classifier = two_steps(name, model)
+        rows = make_examples(4, seed=3, labels=TASK.labels)
+        alone = np.concatenate([logprobs(classifier, [row]) for row in rows])
+        if not np.allclose(logprobs(classifier, rows), alone, atol=1e-4):
+            return "FAILED: its scores depend on the batch"
     except EntailorError as error:
         return f"refused: {str(error)[:160]}"
     except Exception as error:  # the table shows what must not happen
         return f"FAILED: {type(error).__name__}: {str(error)[:160]}"
-    return "ok"
+    return "ok, without padding" if any("runs without padding" in event for event in backbone.events) else "ok"
 
 
 def main(kinds: list[str]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.methods.api_server import ApiServer, made_up, running
 
 from entailor.classifiers.base import PromptedClassifier
 from entailor.data.example import Example
@@ -129,6 +130,15 @@ def tiny_nli(tiny_model: Callable[[str], Path], tmp_path_factory: pytest.TempPat
         return made[kind]
 
     return make
+
+
+@pytest.fixture(scope="session", autouse=True)
+def api_server() -> Iterator[ApiServer]:
+    """A server that makes answers up, which the environment names."""
+    with running(made_up) as server, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OPENAI_BASE_URL", server.base_url)
+        patch.delenv("OPENAI_API_KEY", raising=False)
+        yield server
 
 
 @pytest.fixture(scope="session", autouse=True)

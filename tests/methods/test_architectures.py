@@ -16,7 +16,6 @@ KINDS += ("gemma3_text", "qwen2", "mixtral", "qwen2_moe", "esm")
 REFUSED = {
     ("bart", "p_tuning"): r"does not fit .*\(bart\).*decoder",
     ("bart", "prefix_tuning"): r"does not fit .*\(bart\).*decoder",
-    ("big_bird", "prefix_tuning"): "no effect on this architecture's output",
     ("bloom", "prefix_tuning"): "no key and value projections of a known name",
     ("funnel", "prefix_tuning"): "no key and value projections of a known name",
     ("xlnet", "prefix_tuning"): "no key and value projections of a known name",
@@ -40,13 +39,16 @@ def model_of(tmp_path_factory):
     return make
 
 
-@pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize("kind", KINDS)
-def test_two_steps_or_a_reason(kind, name, model_of, tmp_path):
-    if reason := REFUSED.get((kind, name)):
-        with pytest.raises(MethodError, match=reason):
-            two_steps(name, model_of(kind))
-        return
+@pytest.mark.parametrize(("kind", "name"), REFUSED)
+def test_what_does_not_fit_is_refused_with_the_reason(kind, name, model_of):
+    with pytest.raises(MethodError, match=REFUSED[kind, name]):
+        two_steps(name, model_of(kind))
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [(kind, name) for kind in KINDS for name in METHODS if (kind, name) not in REFUSED]
+)
+def test_two_steps_score_alike_alone_and_in_a_batch(kind, name, model_of):
     _, classifier = two_steps(name, model_of(kind))
     scores = logprobs(classifier, make_examples(4, seed=3, labels=TASK.labels))
     assert np.isfinite(scores).all()
@@ -76,6 +78,16 @@ def test_only_what_was_named_is_refused(model_of):
 
 def test_the_head_of_a_model_that_shortens_its_text_is_read(model_of):
     two_steps("p_tuning", model_of("funnel"), pooling="head")  # the remedy of the message
+
+
+@pytest.mark.parametrize("name", ["lora", "full_finetuning", "linear_probe"])
+def test_a_model_that_reads_padding_runs_without_it_and_says_so(name, model_of):
+    backbone, classifier = two_steps(name, model_of("fnet"))
+    assert [event for event in backbone.events if event.startswith("runs without padding")]
+    rows = make_examples(6, seed=3, labels=TASK.labels)
+    alone = np.concatenate([logprobs(classifier, [row]) for row in rows])
+    np.testing.assert_allclose(logprobs(classifier, rows), alone, atol=1e-6)
+    assert not [event for event in two_steps(name, model_of("albert"))[0].events if "padding" in event]
 
 
 @pytest.mark.parametrize("kind", ["mixtral", "qwen2_moe"])

@@ -108,28 +108,28 @@ def test_prompts_that_lost_demonstrations_are_run_whole(asked):
 
 
 def test_demonstrations_are_stratified_and_another_draw_with_each_seed(asked):
-    draws = [asked(seed=seed, num_fewshot=6).shots for seed in range(4)]
+    draws = [asked(seed=seed, num_fewshot=6).demonstrations.shots for seed in range(4)]
     for shots in draws:
         assert Counter(shot.label for shot in shots) == {"entailment": 2, "neutral": 2, "contradiction": 2}
         assert {shot.id for shot in shots} <= {row.id for row in TRAIN}
     assert len({tuple(shot.id for shot in shots) for shots in draws}) == 4
-    assert asked(seed=1, num_fewshot=6).shots == draws[1]
-    one = [asked(seed=seed, num_fewshot=1).shots[0].label for seed in range(12)]
+    assert asked(seed=1, num_fewshot=6).demonstrations.shots == draws[1]
+    one = [asked(seed=seed, num_fewshot=1).demonstrations.shots[0].label for seed in range(12)]
     assert len(set(one)) == 3  # one-shot shows another label each time
 
 
 def test_the_draw_does_not_depend_on_others_generators(asked):
     torch.manual_seed(1)
     np.random.seed(1)  # noqa: NPY002 - the legacy generator is what must not matter
-    first = asked(num_fewshot=6).shots
+    first = asked(num_fewshot=6).demonstrations.shots
     torch.manual_seed(2)
-    assert asked(num_fewshot=6).shots == first
+    assert asked(num_fewshot=6).demonstrations.shots == first
 
 
 def test_fixed_demonstrations_stand_in_their_order(asked):
     ids = [TRAIN[7].id, TRAIN[2].id]
     classifier = asked(num_fewshot=2, demonstrations="fixed", demonstration_ids=ids)
-    assert [shot.id for shot in classifier.shots] == ids
+    assert [shot.id for shot in classifier.demonstrations.shots] == ids
     with pytest.raises(MethodError, match=r"which is no example of train. Did you mean"):
         asked(num_fewshot=1, demonstrations="fixed", demonstration_ids=[TRAIN[0].id + "x"])
     with pytest.raises(MethodError, match="num_fewshot=3, but demonstration_ids names 2"):

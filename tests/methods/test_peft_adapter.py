@@ -10,6 +10,7 @@ from tests.methods.conftest import logprobs, teach
 from entailor.errors import ConfigError, MethodError
 from entailor.methods import build_method
 from entailor.methods.peft_adapter import PeftAdapter
+from entailor.tasks import foreign
 
 ROWS = make_examples(5, seed=3)
 FAST = {"num_train_epochs": 1, "per_device_train_batch_size": 8, "learning_rate": 0.05}
@@ -150,3 +151,24 @@ def test_every_setting_of_every_adapter_that_may_be_a_path_is_refused(load_tiny)
                 method = PeftAdapter(peft_type=kind.value, peft_config={key: "a/b"})
                 with pytest.raises(ConfigError, match=f"{key} is 'a/b'"):
                     method._config(backbone)
+
+
+ENDLESS = "(.+.+)+x"
+HOSTILE_PATTERNS = {
+    "target_modules": {"target_modules": ENDLESS},
+    "exclude_modules": {"target_modules": ["query"], "exclude_modules": ENDLESS},
+    "rank_pattern": {"target_modules": ["query"], "rank_pattern": {ENDLESS: 2}},
+}
+
+
+@pytest.mark.parametrize("key", HOSTILE_PATTERNS)
+def test_a_pattern_of_layers_that_has_no_end_is_one_error(key, load_tiny, nli_task, monkeypatch):
+    monkeypatch.setattr(foreign, "SECONDS", 0.3)
+    with pytest.raises(MethodError, match=rf"LORA: {key} is .*it takes longer than 0.3 seconds.*Give a list of names"):
+        adapted(load_tiny, nli_task, peft_type="LORA", peft_config=HOSTILE_PATTERNS[key])
+
+
+def test_a_pattern_that_is_none_is_one_error(load_tiny, nli_task):
+    with pytest.raises(MethodError, match=r"LORA: target_modules is '\(query', which cannot be matched"):
+        build_method("lora", {"target_modules": "(query"}).adapt(load_tiny("bert"), nli_task, 0)
+    build_method("lora", {"target_modules": r".*\.(query|key)"}).adapt(load_tiny("bert"), nli_task, 0)

@@ -5,11 +5,8 @@ import pytest
 from tests.conftest import DECODERS, make_examples
 from tests.methods.conftest import logprobs, teach
 
-from entailor.config.parts import ModelSettings
 from entailor.methods import build_method
 from entailor.models.quantization import quantized_layers
-from entailor.shipping.merging import merge
-from entailor.study.compare import compare
 
 ROWS = make_examples(12, seed=4)
 
@@ -44,21 +41,3 @@ def test_soft_prompts_train_on_four_bits(kind, method, load_tiny, nli_task):
     way = build_method(method, {"num_train_epochs": 1})
     classifier = way.adapt(load_tiny(kind, load_in_4bit=True), nli_task, 0)
     assert teach(way, classifier, ROWS, ROWS).best_step > 0
-
-
-def test_merging_works_for_both_heads(nli_experiment, tiny_model, tmp_path):
-    methods = {
-        "head": {"method": "lora", "r": 2, "num_train_epochs": 1},
-        "words": {"method": "lora", "r": 2, "num_train_epochs": 1, "head": "verbalizer"},
-        "asked": {"method": "in_context"},
-        "full_words": {"method": "lora", "r": 2, "num_train_epochs": 1, "head": "verbalizer"}
-        | {"model": {"load_in_4bit": False}},
-    }
-    small = {"models": (str(tiny_model("llama")),), "methods": methods, "seeds": (0,), "out": str(tmp_path / "run")}
-    four = ModelSettings(precision="fp32", load_in_4bit=True)
-    run = compare(nli_experiment.model_copy(update={"model": four, **small}))
-    assert [record.error for record in run.records] == [None] * 4
-    for name in ("head", "words", "full_words"):
-        report = merge(run.folder.trial(small["models"][0], name, 0), tmp_path / name)
-        assert report.trained_on == ("full precision" if name == "full_words" else "nf4")
-        assert report.largest_change < (1e-5 if name == "full_words" else 0.2)

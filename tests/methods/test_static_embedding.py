@@ -1,5 +1,7 @@
 """A table of vectors: what is averaged, and that a classifier is tied to its table."""
 
+import os
+
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
@@ -9,6 +11,7 @@ from tests.methods.conftest import logprobs, teach
 from entailor.data.example import Example
 from entailor.errors import ModelError
 from entailor.methods import build_method
+from entailor.methods.static_embedding import open_table
 from entailor.tasks import Task
 
 
@@ -64,6 +67,19 @@ def test_a_table_that_does_not_fit_is_refused(table):
         build_method("static_embedding", {"table": str(folder)}).adapt(None, task, 0)
     with pytest.raises(ModelError, match=r"No such file.*Give wordllama"):
         build_method("static_embedding", {"table": str(folder / "none")}).adapt(None, task, 0)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
+def test_a_table_of_a_stranger_is_read_within_bounds(table, name):
+    folder, _, _ = table
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(ModelError, match=rf"a named pipe, a regular file was expected \(.*{name}\)"):
+        open_table(str(folder))
+    (folder / name).unlink()
+    (folder / name).write_text("{}" + " " * 20)
+    with pytest.raises(ModelError, match=r"weights cannot be read|the tokenizer cannot be used"):
+        open_table(str(folder))
 
 
 def test_no_text_is_too_short(table):

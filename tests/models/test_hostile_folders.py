@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from entailor.errors import ModelError
 from entailor.models import sizes
+from entailor.models.precision import measure_gflops
 from entailor.models.resolve import folder as folder_module
 from entailor.models.resolve.source import resolve_model
 
@@ -53,10 +54,20 @@ def test_a_huge_file_beside_the_weights_is_not_read(folder, name):
         resolve_model(str(folder))
 
 
-@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json"])
-def test_deep_nesting_is_an_error(folder, name):
-    (folder / name).write_text("[" * 200_000)
-    with pytest.raises(ModelError, match=rf"{name}: nested too deeply"):
+MAPPINGS = ("config.json", "tokenizer_config.json", "generation_config.json", "special_tokens_map.json")
+
+
+@pytest.mark.parametrize("name", [*MAPPINGS, "added_tokens.json", "chat_template.json", "processor_config.json"])
+@pytest.mark.parametrize("levels", [101, 200_000])
+def test_deep_nesting_is_an_error(folder, name, levels):
+    (folder / name).write_text('{"model_type": "bert", "a": ' + "[" * levels + "]" * levels + "}")
+    with pytest.raises(ModelError, match=rf"{name}: not JSON that is taken .nested more than 100 deep"):
+        resolve_model(str(folder))
+
+
+def test_a_file_whose_values_would_fill_the_memory_is_not_parsed(folder):
+    (folder / "special_tokens_map.json").write_text('{"a": [' + "[]," * 6_000_000 + "[]]}")
+    with pytest.raises(ModelError, match=r"special_tokens_map.json: .*its values would take about"):
         resolve_model(str(folder))
 
 
@@ -93,6 +104,35 @@ def test_sizes_that_are_none_end_in_one_error(folder, load_tiny, values):
     change(folder / "config.json", **values)
     with pytest.raises(ModelError):
         load_tiny(folder)
+
+
+@pytest.mark.parametrize("key", ["intermediate_size", "max_position_embeddings", "vocab_size", "type_vocab_size"])
+def test_sizes_that_the_weights_cannot_fill_take_no_memory(folder, load_tiny, key):
+    change(folder / "config.json", **{key: 10**7})  # 0.6 GB each
+    with pytest.raises(ModelError, match=r"describes [\d,]{11,} parameters, and the weights are [\d,]{5,7} numbers"):
+        load_tiny(folder)
+
+
+@pytest.mark.parametrize("widths", [(10**9, 32), (32, 10**12), (10**9, 10**12)])
+def test_speed_is_measured_without_memory_for_absurd_widths(widths):
+    assert measure_gflops("fp32", *widths) > 0
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "problem"),
+    [
+        ("architectures", [5], "no list of names"),
+        ("architectures", {"a": 1}, "no list of names"),
+        ("id2label", ["a", "b"], "no mapping"),
+        ("label2id", 5, "no mapping"),
+        ("id2label", {str(number): str(number) for number in range(70_000)}, "names 70,000 labels, at most"),
+        ("num_labels", 70_000, "num_labels is 70000, at most"),
+    ],
+)
+def test_names_of_labels_and_classes_are_what_they_must_be(folder, key, value, problem):
+    change(folder / "config.json", **{key: value})
+    with pytest.raises(ModelError, match=f"config.json: {key} .*{problem}|config.json: {problem}"):
+        resolve_model(str(folder))
 
 
 def test_a_model_of_too_many_modules_is_not_built(folder, load_tiny, monkeypatch):

@@ -1,12 +1,17 @@
 """Tokenizer files of strangers: each one is read, or is one error that names the file, in bounded time and memory."""
 
 import json
+import shutil
 
 import pytest
 from tests.conftest import make_decoder_tokenizer, make_tokenizer
+from tokenizers import Regex, pre_tokenizers
 
+from entailor.config.parts import ModelSettings
+from entailor.engine.speed import facts_of
 from entailor.errors import ModelError
-from entailor.models.tokenizer import check_tokenizer, panics_named
+from entailor.models import tokenizer as tokenizer_module
+from entailor.models.tokenizer import call_tokenizer, check_tokenizer
 from entailor.tasks import foreign
 
 
@@ -119,7 +124,36 @@ def test_a_file_beyond_the_limit_or_no_file_is_one_error(name, tmp_path):
 
 def test_a_panic_on_a_text_is_one_error():
     panic = type("PanicException", (BaseException,), {})
-    with pytest.raises(ModelError, match=r"fails on a text: called `unwrap\(\)`"), panics_named(object()):
-        raise panic("called `unwrap()`\nmore")
-    with pytest.raises(KeyboardInterrupt), panics_named(object()):
-        raise KeyboardInterrupt
+
+    def fails(error):
+        def tokenizer(texts, pairs):
+            raise error
+
+        return tokenizer
+
+    with pytest.raises(ModelError, match=r"fails on a text: called `unwrap\(\)`"):
+        call_tokenizer(fails(panic("called `unwrap()`\nmore")), ["a"])
+    for other in (KeyboardInterrupt, TypeError):
+        with pytest.raises(other):
+            call_tokenizer(fails(other()), ["a"])
+
+
+def test_a_regular_expression_without_an_end_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(tokenizer_module, "PATIENCE", 0.3)
+    slow = make_tokenizer("bert")
+    slow.backend_tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("(x+x+)+y"), "isolated")
+    assert call_tokenizer(slow, ["w1 w2"])["input_ids"]
+    with pytest.raises(ModelError, match=r"tokenizer\.json fails on a text: it takes longer than 0 seconds"):
+        call_tokenizer(slow, [("x" * 20 + " ") * 12])
+
+
+def test_the_estimate_reads_no_tokenizer_that_was_not_tried(tiny_model, tmp_path, monkeypatch):
+    folder = shutil.copytree(tiny_model("bert"), tmp_path / "model")
+    save(folder, CHANGED["doubles"])
+    monkeypatch.setattr("entailor.models.precision.known_speeds", lambda hidden, inner: (1.0, 1.0))
+    monkeypatch.setattr("entailor.models.memory_plan.forward_gflops", lambda bits: 1.0)
+    placed = {"parts": [{"place": "cpu", "name": "layers", "parameters": 1}], "load_bytes": 1}
+    with pytest.raises(ModelError, match="the tokenizer cannot be used"):
+        facts_of(str(folder), ModelSettings(), placed, ["a"], None, half=False)
+    facts = facts_of(str(tiny_model("bert")), ModelSettings(), placed, ["w1 w2 \ud800"], None, half=False)
+    assert facts.tokens == 5

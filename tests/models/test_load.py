@@ -133,6 +133,32 @@ def test_weights_of_another_shape_are_refused(copied, load_tiny):
         load_tiny(folder)
 
 
+@pytest.mark.parametrize(("kind", "key"), [("bert", "num_hidden_layers"), ("distilbert", "n_layers")])
+def test_layers_that_the_configuration_leaves_out_are_said(kind, key, tiny_model, load_tiny, tmp_path):
+    assert load_tiny(kind).warnings == ()
+    folder = shutil.copytree(tiny_model(kind), tmp_path / "model")
+    change_config(folder, **{key: 1})
+    (warning,) = load_tiny(folder).warnings
+    assert re.match(r"1[0-9] weights in the files are not used, .*layer\.1\..*Where it gives fewer layers", warning)
+
+
+def test_layers_that_the_files_lack_are_an_error(copied, load_tiny):
+    folder = copied()
+    change_config(folder, num_hidden_layers=3)
+    with pytest.raises(ModelError, match=r"16 weights of the encoder are missing .*layer\.2"):
+        load_tiny(folder)
+
+
+@pytest.mark.parametrize("setting", [{"return_dict": False}, {"torchscript": True}, {"output_hidden_states": True}])
+def test_how_a_model_returns_its_results_elsewhere_makes_no_difference(setting, copied, load_tiny, tiny_model):
+    folder = copied()
+    change_config(folder, **setting)
+    ids_BT = torch.tensor([[2, 8, 9, 3]])
+    with torch.no_grad():
+        found_BL, expected_BL = (load_tiny(one).model(ids_BT).logits for one in (folder, tiny_model("bert")))
+    torch.testing.assert_close(found_BL, expected_BL)
+
+
 def test_an_encoder_without_its_pooler_is_whole(copied, load_tiny):
     folder = copied()
     tensors = {k: v for k, v in load_file(folder / "model.safetensors").items() if "pooler" not in k}

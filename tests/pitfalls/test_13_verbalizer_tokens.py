@@ -52,7 +52,7 @@ def test_ours_names_labels_that_begin_with_the_same_token(byte_level):
     outcome = label_tokens(Encoder(byte_level), "tiny", ("positive", "possible", "not"))
     (found,) = outcome.findings
     assert (found.kind, found.severity) == ("same_first_token", "info")
-    assert "'positive' and 'possible' begin with the same token" in found.message
+    assert "'positive', 'possible' begin with the same token" in found.message
 
 
 def test_ours_calls_equal_tokens_an_error_and_a_prefix_a_warning(byte_level, load_tiny):
@@ -63,6 +63,16 @@ def test_ours_calls_equal_tokens_an_error_and_a_prefix_a_warning(byte_level, loa
         "same_label_tokens": "error",
         "prefix_label_tokens": "warning",
     }
+
+
+def test_ours_names_a_thousand_alike_labels_once(byte_level):
+    labels = ("intent", *(f"intent {n}" for n in range(1000)))
+    (found,) = label_tokens(Encoder(byte_level), "tiny", labels).findings
+    assert (found.kind, len(found.figures["labels"])) == ("prefix_label_tokens", 1001)
+    assert found.message.endswith("higher: 'intent / intent 0', 'intent / intent 1', 'intent / intent 2' and 997 more")
+    findings = {one.kind: one for one in label_tokens(Encoder(byte_level), "tiny", labels[1:]).findings}
+    assert len(findings["same_first_token"].figures["labels"]) == 1000
+    assert len(findings) <= 2
 
 
 def test_ours_tokenises_prompt_and_word_together_and_scores_all_its_tokens(load_tiny, nli_task):

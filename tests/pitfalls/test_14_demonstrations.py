@@ -26,7 +26,7 @@ def drawn(load_tiny, nli_task, seed, shots=6):
     method = build_method("in_context", {"num_fewshot": shots})
     classifier = method.adapt(load_tiny("llama", objective="language_model"), nli_task, seed)
     told = classifier.demonstrate(ROWS)
-    return classifier.shots, told
+    return classifier.demonstrations.shots, told
 
 
 def test_ours_draws_from_every_label_and_from_train_alone(load_tiny, nli_task):

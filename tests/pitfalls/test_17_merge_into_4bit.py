@@ -9,7 +9,8 @@ from transformers import LlamaForSequenceClassification
 
 from entailor import compare
 from entailor.models.load import quiet_libraries
-from entailor.shipping.merging import merge
+from entailor.shipping.export import export
+from entailor.shipping.verification import ask_here
 
 IDS = torch.tensor([[1, 10, 20, 30], [1, 11, 31, 41]])
 CONFIG = {"task_type": "SEQ_CLS", "r": 4, "target_modules": ["q_proj", "v_proj"], "init_lora_weights": False}
@@ -41,14 +42,21 @@ def test_usual_merging_into_4_bit_moves_the_scores_and_into_full_precision_does_
     assert moved_by_merging(quantised) > 1e-2
 
 
-def test_ours_merges_into_full_precision_scores_again_and_says_the_price(nli_experiment, tmp_path):
+def test_ours_merges_into_full_precision_and_scores_again(nli_experiment, tmp_path):
     settings = nli_experiment.model.model_copy(update={"load_in_4bit": True})
     rows = {"lora": {"r": 2, "num_train_epochs": 1, "learning_rate": 0.03}}
     changed = {"model": settings, "methods": rows, "seeds": (0,), "out": str(tmp_path / "run")}
     run = compare(nli_experiment.model_copy(update=changed))
-    report = merge(run.best.trial, tmp_path / "merged")
-    assert report.trained_on == "nf4"
-    assert report.examples == 18  # the recorded predictions of the test split
-    assert "(the price of training on nf4 weights)" in str(report)
+    (record,) = run.records
+    placed = record.provenance["placement"]
+    assert {part["name"] for part in placed["parts"]} >= {"4-bit layers", "head"}
+    assert placed["total_bytes"] < placed["load_bytes"]
+    assert record.provenance["reload_gap"] < 1e-6
+    # another base than in training, so not the recorded scores; eighteen examples show no small loss
+    (report,) = export(run.best.trial, ["transformers"], tmp_path / "merged", margin=0.9, ask=ask_here)
+    assert report.proof.passed
+    assert report.proof.examples == 18
+    assert 0 < report.proof.largest_change < 0.2
     weights = load_file(tmp_path / "merged" / "model.safetensors")
     assert {tensor.dtype for tensor in weights.values() if tensor.is_floating_point()} == {torch.float32}
+    assert not [name for name in weights if "lora" in name]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from entailor.report.effort import budget_words, effort_lines, effort_section, estimate_lines
+from entailor.report.effort import budget_words, effort_lines, effort_section, estimate_lines, settings_words
 from entailor.report.html import render
 
 NAME = "<b>lora</b>"
@@ -51,9 +51,10 @@ def full(comparison: dict[str, Any]) -> dict[str, Any]:
     far = {**told, "factor": 10, "n": 10_000, "refused": "the interval is 40 points wide"}
     for point in points:
         point.setdefault("exploratory", False)
-    law = {"a": 1.5, "b": 0.4, "c": 0.1, "r2": 0.98}
-    curve_row = {**name, "points": points, "fit": law, "refused": None, "predicted": [told, far]}
+    curve_row = {**name, "points": points, "laws": ["power", "sigmoid"], "refused": None, "predicted": [told, far]}
     crossing = {**name, "over_model": row["model"], "over_method": "majority", "between": [50, 200], "at": 120}
+    overtaking = {**name, "over_model": row["model"], "over_method": "zero_shot", "accuracy_untrained": 0.47}
+    overtaking |= {"at": 130, "low": None, "high": 400, "before_first": False}
     pair = {"estimate": 10.0, "measured": 8.0, "ratio": 1.25}
     estimate_row = {**name, "error": None, "trial_seconds": pair, "tuning_seconds": pair, "peak_memory_bytes": pair}
     reads = [
@@ -70,6 +71,7 @@ def full(comparison: dict[str, Any]) -> dict[str, Any]:
             "candidates": [curve_row],
             "best": [],
             "crossings": [crossing],
+            "overtakes_untrained": [overtaking],
             "failed": [],
             "sentence": "lora, best at 1,000 labels: more labels are worth it.",
         },
@@ -89,6 +91,10 @@ def test_lines_say_what_was_tried_what_more_labels_give_and_how_good_the_estimat
     assert re.search(r"lora</b>\s+3\s+1\s+3.0 k\s+36 s\s+61.0 %\s+learning_rate 0.001", text)
     assert "64.0 % (60.0 to 68.0)" in text
     assert f"{NAME} overtakes majority at about 120 labels (between 50 and 200)" in text
+    assert (
+        f"{NAME} overtakes zero_shot, which needs no labels (47.0 %), at about 130 labels "
+        "(95 %: from fewer than the smallest size to 400)"
+    ) in text
     assert "more labels are worth it." in text
     assert re.search(r"all trials: 8\.0|10 s expected, 8\.0 s measured, ratio 1\.25", text)
     assert f"exploratory, since test had been read before they were added: {NAME}" in text
@@ -107,15 +113,16 @@ def test_the_page_shows_every_trial_and_marks_what_was_stopped_chosen_and_explor
     assert "nan &amp; inf" in page
     assert '<span class="badge best">chosen</span>' in page
     assert page.count('<span class="badge warn">exploratory</span>') >= 2
-    assert "1.5 n<sup>−0.40</sup> + 0.100" in page
+    assert "power, sigmoid" in page
+    assert "overtakes zero_shot, which needs no labels" in page
     assert "50: 40.0 % (exploratory)" in page
     assert len(re.findall(r'aria-label="(Validation accuracy of every setting|Test accuracy by number)', page)) == 2
 
 
 def test_a_refused_prediction_gives_its_reason(full):
     row = full["learning_curve"]["candidates"][0]
-    row |= {"fit": None, "predicted": [], "refused": "3 sizes; a fit needs 4"}
-    assert "no prediction: 3 sizes; a fit needs 4" in str(effort_section(full))
+    row |= {"predicted": [], "refused": "3 sizes; a prediction needs 4"}
+    assert "no prediction: 3 sizes; a prediction needs 4" in str(effort_section(full))
 
 
 @pytest.mark.parametrize(
@@ -142,3 +149,9 @@ def test_an_estimate_names_what_could_not_be_found_out_and_the_day_it_ends():
     assert lines[-1] == (
         "estimate: about 27.8 h (13.9 h to 55.6 h), until 11:30 1 day later, with up to 1.0 GB of memory"
     )
+
+
+def test_settings_of_a_hundred_and_more_are_plain_numbers():
+    settings = {"learning_rate": 0.00123, "lora.r": 128, "num_virtual_tokens": 100, "warmup_steps": 12_345.0, "C": 9.96}
+    said = "learning_rate 0.0012, lora.r 128, num_virtual_tokens 100, warmup_steps 12,345, C 10"
+    assert settings_words(settings) == said

@@ -243,14 +243,23 @@ def test_two_models_share_one_page(records):
     assert "<i>" not in page
 
 
-def test_many_labels_are_listed_as_confusions():
-    labels = tuple(f"intent {i}" for i in range(77))
+@pytest.mark.parametrize(("count", "is_kept"), [(77, True), (101, False)])
+def test_many_labels_are_listed_as_confusions(count: int, is_kept: bool):
+    labels = tuple(f"intent {i}" for i in range(count))
+    said = [i % count if i < 700 else 5 for i in range(770)]  # the last seventy are all taken for intent 5
     predictions = tuple(
-        Prediction(str(i), labels[i % 77], {label: float(label == labels[(i + i % 2) % 77]) for label in labels})
+        Prediction(str(i), labels[i % count], {label: float(label == labels[said[i]]) for label in labels})
         for i in range(770)
     )
     record = RunRecord("m", "lora", "lora", 0, labels, predictions=predictions)
-    page = render(name="x", comparison=compare_records([record]), records=[record])
+    found = compare_records([record])
+    (candidate,) = found["candidates"]
+    assert (candidate["confusion"] is not None) is is_kept
+    assert len(candidate["confusions"]) == 20
+    first = candidate["confusions"][0]
+    assert (first["predicted"], first["count"]) == ("intent 5", 1)
+    assert first["share"] == pytest.approx(1 / sum(one.label == first["gold"] for one in predictions))
+    page = render(name="x", comparison=found, records=[record])
     assert "Most frequent confusions" in page
     assert len(page) < 300_000
     assert "first text" not in page  # single texts have no parts

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from entailor.config.plain import share
 from entailor.errors import RunError
 from entailor.runs import documents
 from entailor.runs.documents import json_lines, parse_json, read_bytes, well_formed
+from entailor.runs.files import write_checked_json, write_json
 
 
 @pytest.mark.parametrize(
@@ -110,6 +112,26 @@ def test_what_is_not_well_formed_is_one_error_about_the_file():
         (lambda: float(10**400), "too large"),
         (lambda: None.get("x"), "NoneType"),
     ):
-        said = rf"^a\.json: not what Entailor writes .*{re.escape(found)}.*Copy it again$"
+        said = rf"^a\.json: not what Entailor writes .*{re.escape(found)}.*please report this: .*Copy it again$"
         with pytest.raises(RunError, match=said), well_formed(RunError, Path("a.json"), "Copy it again"):
             act()
+
+
+def test_a_fault_of_our_own_is_not_laid_to_the_file_alone():
+    said = r"report this: TypeError at plain\.py:\d+\. Copy"
+    with pytest.raises(RunError, match=said) as caught, well_formed(RunError, Path("a.json"), "Copy it again"):
+        share("one", 2)
+    assert isinstance(caught.value.__cause__, TypeError)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [({"a": "x" * 6000}, r"bytes, at most 5,000 are read"), ({"a": [0] * 400}, "MB of memory, at most 0")],
+)
+def test_what_could_not_be_read_back_is_not_written(tmp_path, monkeypatch, value, said):
+    monkeypatch.setattr(documents, "MOST_BYTES", 5000)
+    monkeypatch.setattr(documents, "MOST_MEMORY", 10_000)
+    for write in (write_json, write_checked_json):
+        with pytest.raises(RunError, match=rf"a\.json: too large to be read back .*{said}.*Use fewer examples"):
+            write(tmp_path / "a.json", value)
+    assert not list(tmp_path.iterdir())

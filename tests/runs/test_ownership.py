@@ -24,11 +24,11 @@ from entailor.report.html import write_report
 from entailor.runs.files import write_text
 from entailor.runs.layout import RunFolder
 from entailor.runs.lock import lock_run
-from entailor.runs.outputs import check_output, output_folder
+from entailor.runs.outputs import check_output
 from entailor.runs.ownership import MARKER_FILE, check_run_folder
 from entailor.runs.trial_folder import clear_trial
+from entailor.shipping.export import export
 from entailor.shipping.inference import evaluate, label_words_of_run, predict
-from entailor.shipping.merging import merge
 from entailor.study.compare import compare
 from entailor.study.verification import verify
 
@@ -119,6 +119,28 @@ def test_a_run_killed_while_it_wrote_its_first_file_goes_on(quick, name):
     (out / name).write_text('{"vers')
     assert [record.status for record in compare(quick).records] == ["complete"] * 2
     assert not (out / name).exists()
+
+
+def test_what_a_killed_run_was_writing_goes_and_nothing_else(tmp_path):
+    run, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    seed = "trials/none/majority/seed-0"
+    ours = [
+        ".experiment.yaml.7idb3q_l.tmp",
+        ".comparison.json.7idb3q_l.tmp",
+        f"{seed}/.predictions.jsonl.7idb3q_l.tmp",
+        f"{seed}/external/.reviews-1a2b.json.7idb3q_l.tmp",
+        "tuning/none/bag_of_words/.study.json.7idb3q_l.tmp",
+        "data/.train.json.7idb3q_l.tmp",
+    ]
+    others = [".notes.txt.7idb3q_l.tmp", f"{seed}/.mine.json.7idb3q_l.tmp", "mine/.record.json.7idb3q_l.tmp", "a.tmp"]
+    for name in (*ours, *others):
+        write_text(run / name, "half")
+    write_text(elsewhere / ".record.json.7idb3q_l.tmp", "mine")
+    (run / "curve").symlink_to(elsewhere)
+    RunFolder(run).mark()
+    with lock_run(run):
+        assert sorted(contents(run)) == sorted([*others, MARKER_FILE, ".lock", ".lock.json"])
+    assert (elsewhere / ".record.json.7idb3q_l.tmp").exists()
 
 
 @pytest.mark.parametrize("above", ["", "deep/deeper/"])
@@ -283,20 +305,6 @@ def test_a_device_or_folder_is_no_output(name, tmp_path):
         check_output(name, [], overwrite=Path(name).resolve().is_file() is False)
 
 
-def test_a_failed_merge_leaves_a_folder_that_was_there(tmp_path):
-    def fail(target):
-        with output_folder(target) as scratch:
-            (scratch / "weights").write_text("half")
-            raise KeyboardInterrupt
-
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "link").symlink_to(tmp_path / "empty")
-    for name in ("empty", "link", "new/deeper"):
-        with pytest.raises(KeyboardInterrupt):
-            fail(tmp_path / name)
-    assert sorted(path.name for path in tmp_path.rglob("*")) == ["empty", "link"]
-
-
 # --- paths given to commands
 
 
@@ -309,7 +317,7 @@ def test_any_path_given_as_a_run_is_an_error_in_words(path, nli_files, tmp_path,
     for command in (
         lambda: evaluate(path, nli_files.test),
         lambda: predict(path, nli_files.test, tmp_path / "out.csv"),
-        lambda: merge(path, tmp_path / "merged"),
+        lambda: export(path, ["sklearn"], tmp_path / "out"),
         lambda: verify(path),
         lambda: write_report(RunFolder(path)),
         lambda: diff_runs(path, path),

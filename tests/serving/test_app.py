@@ -73,6 +73,17 @@ def test_what_does_not_fit_is_one_clear_error(start, body, status):
     problem(start().post("/v1/classify", content=body, headers={"Content-Type": "application/json"}), status)
 
 
+def test_a_whole_number_may_be_written_as_json_schema_allows(start):
+    assert len(ask(start(), ["a"], top_k=2.0).json()["results"][0]["scores"]) == 2
+    problem(ask(start(), ["a"], top_k=True), 422)
+
+
+def test_a_method_that_a_path_does_not_take_is_answered_with_all_it_takes(start):
+    answer = start().options("/v1/models")
+    problem(answer, 405)
+    assert answer.headers["Allow"] == "GET, POST"
+
+
 def test_limits_on_inputs_characters_and_bytes(start):
     client = start(max_inputs=2, max_characters=10, max_body_bytes=400)
     assert "at most 2" in problem(ask(client, ["a"] * 3), 422)
@@ -178,12 +189,12 @@ def test_classifiers_are_loaded_and_unloaded_while_the_server_runs(start, regist
     answer = ask(client, [["w11 w12", "w0 w13"], ["w14", "w2 w15"]], "mine").json()["results"]
     own = registry.get("mine").predictor.predict([("w11 w12", "w0 w13"), ("w14", "w2 w15")])
     assert [one["label"] for one in answer] == [one.label for one in own]
-    assert "served already" in problem(client.post("/v1/models", json={"name": "mine", "path": folder.name}), 422)
+    assert "served already" in problem(client.post("/v1/models", json={"name": "mine", "path": folder.name}), 409)
     assert client.delete("/v1/models/mine").status_code == 204
     assert problem(ask(client, [["a", "b"]], "mine"), 404)
     assert problem(client.delete("/v1/models/mine"), 404)
     for path in ("..", "/etc", "../../etc", "a\0b"):
-        assert "leads out" in problem(client.post("/v1/models", json={"name": "x", "path": path}), 422)
+        assert "leads out" in problem(client.post("/v1/models", json={"name": "x", "path": path}), 403)
     assert problem(client.post("/v1/models", json={"name": "x", "path": "nothing-here"}), 409)
     assert problem(client.post("/v1/models", json={"name": "a b", "path": folder.name}), 422)
 
@@ -198,6 +209,11 @@ def test_without_a_models_folder_nobody_loads_or_unloads(start):
 def test_the_document_names_every_route_and_the_page_shows_it_without_other_servers(start):
     client = start()
     document = client.get("/openapi.json").json()
+    inputs = document["components"]["schemas"]["ClassifyRequest"]["properties"]["inputs"]
+    assert (inputs["maxItems"], [one.get("items", one)["maxLength"] for one in inputs["items"]["anyOf"]]) == (
+        ServerSettings().max_inputs,
+        [ServerSettings().max_characters] * 2,
+    )
     assert set(document["paths"]) == {
         "/healthz",
         "/readyz",

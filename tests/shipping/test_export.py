@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors import SafetensorError
 from tests.conftest import NLI_LABELS
 from tests.observers import listener
 from tests.shipping.faults import FAULTS, cut, manifest_value
@@ -24,8 +26,11 @@ from entailor.runs.integrity import checksums
 from entailor.runs.record import RunRecord
 from entailor.shipping.export import Source, export, prove, write_format
 from entailor.shipping.manifest import read_manifest
+from entailor.shipping.onnx_export import INT8_VARIANTS
 from entailor.shipping.verification import ask_here, ask_in_fresh_process, largest_loss
 from entailor.study.compare import Comparison
+
+AUTO_CLASSES = ("AutoModelForSequenceClassification", "AutoTokenizer")
 
 
 def trial_of(run: Comparison, name: str) -> Path:
@@ -119,6 +124,41 @@ def test_the_predictor_answers_for_an_export(name, healthy, sources):
     answers = Predictor.load(healthy[name]).predict([(one.text, one.text_pair) for one in record.predictions])
     for answer, one in zip(answers, record.predictions, strict=True):
         assert answer.probabilities == pytest.approx(one.probabilities, abs=1e-5)
+
+
+# --- weights in 8 bits
+
+
+@pytest.mark.parametrize("variant", INT8_VARIANTS)
+def test_each_way_to_round_gives_nearly_the_same_answers(variant, healthy, sources, tmp_path):
+    if "onnx" not in healthy:
+        pytest.skip("the extra `export` is not installed")
+    shutil.copytree(healthy["onnx"], tmp_path / "out")
+    INT8_VARIANTS[variant](healthy["onnx"] / "model.onnx", tmp_path / "out" / "model.onnx")
+    proof = prove(sources["lora"], "onnx-int8", tmp_path / "out", 0.99, ask_here)
+    assert proof.problems == []
+    assert 0 < proof.largest_change < 0.2
+
+
+def test_the_first_way_to_round_that_passes_is_released(healthy, sources, finished_run, tmp_path, monkeypatch):
+    if "onnx" not in healthy:
+        pytest.skip("the extra `export` is not installed")
+    asked: list[Path] = []
+
+    def first_one_fails(folder: Path, job: dict[str, Any]) -> dict[str, Any]:
+        asked.append(folder)
+        return {"problem": "it fell"} if len(asked) == 1 else ask_here(folder, job)
+
+    def copied(source: Source, name: str, folder: Path) -> None:  # torch's exporter takes seconds
+        shutil.copytree(healthy["onnx"], folder, dirs_exist_ok=True)
+
+    monkeypatch.setattr("entailor.shipping.export.write_format", copied)
+    trial = trial_of(finished_run, "lora")
+    (report,) = export(trial, ["onnx-int8"], tmp_path / "out", margin=0.99, ask=first_one_fails)
+    assert report.proof.passed
+    assert report.variant == list(INT8_VARIANTS)[1]
+    assert [path.name for path in (tmp_path / "out").glob("*.onnx")] == ["model.onnx"]
+    read_manifest(tmp_path / "out")
 
 
 # --- faults
@@ -221,12 +261,16 @@ def test_outputs_in_use_and_odd_margins_are_refused(finished_run, tmp_path):
         export(tmp_path, ["sklearn"], tmp_path / "out")
 
 
-def test_a_full_disk_leaves_nothing(finished_run, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "error",
+    [OSError(28, "No space left on device"), SafetensorError("I/O error: No space left on device (os error 28)")],
+)
+def test_a_full_disk_leaves_nothing(finished_run, tmp_path, monkeypatch, error):
     def full(*args: Any) -> None:
-        raise OSError(28, "No space left on device")
+        raise error
 
     monkeypatch.setattr("entailor.shipping.export.write_manifest", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(OutputError, match=r"out: not written: the disk is full\. Free some space"):
         export(trial_of(finished_run, "majority"), ["sklearn"], tmp_path / "deep" / "out")
     assert list(tmp_path.iterdir()) == []
 
@@ -256,6 +300,44 @@ def test_a_strangers_folder_is_refused(healthy, tmp_path, change, problem):
         Predictor.load(tmp_path / "theirs")
 
 
+def with_code_of_its_own(folder: Path) -> None:
+    (folder / "theirs.py").write_text(f"open({str(folder.parent / 'was run')!r}, 'w')")
+    config = {"model_type": "theirs", "auto_map": dict.fromkeys(("AutoConfig", *AUTO_CLASSES), "theirs.Theirs")}
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def through_a_link(folder: Path) -> None:
+    (folder.parent / "elsewhere").mkdir()
+    (folder.parent / "elsewhere" / "file").write_text("private")
+    (folder / "linked").symlink_to(folder.parent / "elsewhere")
+    values = json.loads((folder / "manifest.json").read_text())
+    values["files"]["linked/file"] = hashlib.sha256(b"private").hexdigest()
+    del values["checksum"]
+    write_checked_json(folder / "manifest.json", values)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda folder: (with_code_of_its_own(folder), listed(folder)), "cannot be loaded"),
+        (through_a_link, "lies outside the folder"),
+        (lambda folder: (weights(folder).write_bytes(b"\xff" * 90), listed(folder)), "header too large"),
+        (lambda folder: ((folder / "tokenizer.json").write_text("[" * 50_000), listed(folder)), "tokenizer cannot be"),
+    ],
+)
+def test_a_strangers_checkpoint_is_refused_and_nothing_of_it_is_run(healthy, tmp_path, change, problem, monkeypatch):
+    monkeypatch.setattr("builtins.input", lambda *words: "y")  # where transformers would ask
+    shutil.copytree(healthy["transformers"], tmp_path / "theirs")
+    change(tmp_path / "theirs")
+    with pytest.raises(EntailorError, match=problem):
+        Predictor.load(tmp_path / "theirs")
+    assert not (tmp_path / "was run").exists()
+
+
+def weights(folder: Path) -> Path:
+    return folder / "model.safetensors"
+
+
 def test_a_strangers_script_is_not_run(healthy, tmp_path):
     shutil.copytree(healthy["sklearn"], tmp_path / "theirs")
     (tmp_path / "theirs" / "predict.py").write_text("raise SystemExit('run')")
@@ -269,3 +351,4 @@ def test_the_bound_of_a_loss_is_that_of_the_score_interval():
     assert largest_loss(0, 0, 100) == pytest.approx(1.6449**2 / (100 + 1.6449**2), abs=1e-4)
     assert largest_loss(5, 5, 1000) < largest_loss(10, 5, 1000) < largest_loss(20, 5, 1000)
     assert largest_loss(5, 5, 10_000) < 0.001
+    assert largest_loss(5, 5, 1000) < largest_loss(5, 5, 1000, 0.01)

@@ -1,4 +1,4 @@
-"""Examples without a gold label: `evaluate`, `merge --test` and external test sets report them as train and test do."""
+"""Examples without a gold label: `evaluate` and external test sets report them as train and test do."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from entailor.errors import ConfigError, DivergedError, MethodError, RunError, T
 from entailor.methods import build_method
 from entailor.runs.files import read_checked_json, write_checked_json, write_text
 from entailor.runs.layout import RunFolder
-from entailor.runs.record import CurvePoint, RunRecord
+from entailor.runs.record import CurvePoint
 from entailor.study.compare import compare
 from entailor.study.sampler import expected_share, search_ranges
 from entailor.study.search import search_candidates, search_document, with_settings
@@ -413,4 +413,3 @@ def test_records_and_files_agree(validation, tmp_path):
     assert [row["number"] for row in read_checked_json(file, "")["trials"]] == [0, 1]
     assert not list(tmp_path.rglob("*.tmp"))
     assert not list(tmp_path.rglob("record.json"))
-    assert RunRecord  # nothing of a trial is written

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,26 @@ def test_a_file_is_read_once_and_its_text_is_kept(tmp_path):
     Path(file).write_bytes(b"\xff{{ label }}")
     with pytest.raises(ConfigError, match="not UTF-8 at byte 0"):
         with_template_text(PromptSettings(template=str(file)))
+
+
+@pytest.mark.parametrize(
+    ("make", "problem"),
+    [
+        (os.mkfifo, "a named pipe"),
+        (lambda file: file.symlink_to("/dev/zero"), "a device"),
+        (Path.mkdir, "Is a directory"),
+        (lambda file: file.write_text("x" * 500_000), "500,000 bytes, at most"),
+    ],
+)
+def test_a_template_file_that_has_no_end_is_not_read(make, problem, tmp_path):
+    make(tmp_path / "mine.jinja")
+    with pytest.raises(ConfigError, match=rf"mine\.jinja: {problem}"):
+        with_template_text(PromptSettings(template=str(tmp_path / "mine.jinja")))
+
+
+def test_a_template_file_of_an_unknown_user_is_an_error():
+    with pytest.raises(ConfigError, match="No such file"):
+        with_template_text(PromptSettings(template="~nobody-of-this-name/mine.jinja"))
 
 
 @pytest.mark.parametrize(

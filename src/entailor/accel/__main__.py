@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from entailor.accel.dropout import dropout_mask, reference_dropout
+from entailor.accel.embedding_rows import EmbeddingRows
 from entailor.accel.gate import prove
 from entailor.accel.lora_linear import lora_linear, reference_lora_linear
 from entailor.accel.prefix_cache import SharedPrefix
@@ -71,6 +72,30 @@ def dropout_masks() -> tuple[Run, Run]:
     return lambda: _means(reference_dropout(ones, 0.1, training=True)), lambda: _means(dropout_mask(shape, 0.1))
 
 
+def embedding_step() -> tuple[Run, Run]:
+    """A step on a word embedding of 60,000 tokens, of which some hundred occur."""
+    words_NT = torch.randint(5, 300, (32, 40))
+    whole, few = (nn.Embedding(60_000, 64) for _ in range(2))
+    few.load_state_dict(whole.state_dict())
+    rows = EmbeddingRows(few, words_NT.flatten().tolist())
+
+    def stepping(embedding: nn.Embedding, trained: Tensor) -> Run:
+        optimizer = torch.optim.AdamW([trained], weight_decay=0.0, fused=True)
+
+        def step() -> Tensor:
+            with torch.enable_grad():
+                vectors_NTH: Tensor = embedding(words_NT)
+                vectors_NTH.square().mean().backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_([trained], 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+            return vectors_NTH.detach().flatten(1)
+
+        return step
+
+    return stepping(whole, whole.weight), stepping(few, rows.rows_UH)
+
+
 def _means(mask: Tensor) -> Tensor:
     return torch.stack([mask.mean(), -mask.mean()])[:, None].round(decimals=2)
 
@@ -111,6 +136,7 @@ SHORTCUTS: dict[str, Callable[[], tuple[Run, Run]]] = {
     "packed encoder": packed_encoder,
     "LoRA in one step": lora_step,
     "dropout masks": dropout_masks,
+    "embedding rows": embedding_step,
     "shared prefix": shared_prefix,
 }
 

@@ -32,7 +32,8 @@ def keep_freed_memory(trained: Iterable[Tensor]) -> bool:
     largest = max((t.numel() * t.element_size() for t in trained if t.device.type == "cpu"), default=0)
     if largest < RETURNED_FROM_BYTES or platform.libc_ver()[0] != "glibc":
         return False
-    library = ctypes.CDLL(None)
-    return bool(library.mallopt(M_MMAP_THRESHOLD, KEPT_BYTES // 2 + 1)) and bool(
-        library.mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
-    )
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):  # a static build
+        return False
+    return bool(mallopt(M_MMAP_THRESHOLD, KEPT_BYTES // 2 + 1)) and bool(mallopt(M_TRIM_THRESHOLD, KEPT_BYTES))

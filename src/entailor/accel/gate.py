@@ -7,11 +7,12 @@ as well as another result, means that the plain way is taken and that one remark
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 TOLERANCE = 1e-3
 """Logits with and without the shortcut agree within this share of what they differ from row to row."""
@@ -51,5 +52,20 @@ def prove(
             expected_BL, found_BL = plain(), short()
     except Exception as error:  # a model's own code can raise anything on made-up rows, and work on real ones
         return Verdict(False, f"runs without the {name}, which could not be tried: {type(error).__name__}: {error}")
+    if expected_BL.shape != found_BL.shape:
+        return Verdict(False)
     spread, size = (expected_BL.amax(0) - expected_BL.amin(0)).min(), expected_BL.abs().max()
     return Verdict(bool((expected_BL - found_BL).abs().max() <= tolerance[0] * spread + tolerance[1] * size))
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Run a block without dropout; each module is afterwards in the mode it was in."""
+    modes = {module: module.training for module in model.modules()}
+    for module in modes:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode

@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from entailor.accel.encoder import layer_stack, pack, run_packed
-from entailor.accel.gate import prove
+from entailor.accel.gate import evaluating, prove
 
 PROOF_LENGTHS = (7, 4, 7, 9)
 """Tokens of the made-up rows: some alike, most of them padded."""
@@ -79,14 +79,8 @@ class Shortcut:
         if layer_stack(self.body) is None:
             self.proven = False
             return False
-        modes = {module: module.training for module in classifier.modules()}
-        for module in modes:
-            module.training = False
-        try:
+        with evaluating(classifier):
             verdict = prove("packed encoder", plain, short)
-        finally:
-            for module, mode in modes.items():
-                module.training = mode
         self.trouble = verdict.trouble
         self.proven = self.proven is not False and verdict.proven
         return self.proven

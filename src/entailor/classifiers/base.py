@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,8 @@ from entailor.tasks import Task
 
 if TYPE_CHECKING:  # baselines on words do without
     from torch import Tensor
+
+    from entailor.accel.embedding_rows import EmbeddingRows
 
 
 class Encoded(Protocol):
@@ -45,6 +47,8 @@ class Classifier(ABC):
 
     task: Task
     method_name: str = ""
+    abstains: ClassVar[bool] = False
+    """Whether it may give no answer: a row of logits that are all minus infinity, which counts as wrong."""
 
     @property
     def pads(self) -> bool:
@@ -54,6 +58,10 @@ class Classifier(ABC):
     def notes(self) -> tuple[str, ...]:
         """Return what the reader of a record must know about how it ran."""
         return ()
+
+    def measured_costs(self) -> dict[str, float]:
+        """Return fields of a record's costs that only it can know; they go before what is measured from outside."""
+        return {}
 
     @abstractmethod
     def encode(self, examples: Sequence[Example]) -> Sequence[Encoded]:
@@ -66,6 +74,13 @@ class Classifier(ABC):
     @abstractmethod
     def logits(self, batch: Any) -> Tensor | NDArray[np.float32]:
         """Return logits_BL, float32; a NumPy array where no torch is needed for them."""
+
+    def rows_to_train(self, inputs: Sequence[Any]) -> EmbeddingRows | None:
+        """Put the rows of a large embedding that occur in its place, for as long as these inputs train it.
+
+        None where the embedding is not trained, or nothing is won. Whoever asks calls `finish` of what it gets.
+        """
+        return None
 
     @contextmanager
     def scoring(self, inputs: Sequence[Any]) -> Iterator[Sequence[Any]]:

@@ -5,9 +5,10 @@ Holds no training and no hyperparameters: methods choose what is trainable, the 
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from entailor.accel.dropout import replace_dropout
+from entailor.accel.embedding_rows import EmbeddingRows, rows_that_occur
 from entailor.accel.masks import ask_no_masks, known_padding
 from entailor.accel.shortcut import PROOF_LENGTHS, Shortcut
 from entailor.classifiers.base import Classifier, count_parameters, pad_ids
+from entailor.classifiers.layer_patterns import check_layer_patterns
 from entailor.classifiers.readout import LabelReads, build_readout, plan_reads
 from entailor.data.example import Example
 from entailor.errors import MethodError
@@ -30,7 +33,12 @@ from entailor.models.prompts import PromptIds
 from entailor.models.tokenizer import TokenIds, token_ids
 from entailor.tasks import Task
 
+PROOF_INPUTS = 4
 WEIGHTS_FILE = "adapter_model.safetensors"
+SAME_SCORE = 1e-2
+"""What padding may change in logits, as a share of what they differ between two texts; 8-bit weights round by batch."""
+PROBE_FAILURES = (ValueError, TypeError, LookupError, AttributeError, RuntimeError)
+"""What architectures raise on inputs they cannot take."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +66,18 @@ class TokenBatch:
     def padded(self) -> bool:
         """Whether its rows have different lengths."""
         return bool((self.lengths_B != self.lengths_B[0]).any())
+
+    def of_one_length(self, rows_b: Tensor) -> TokenBatch:
+        """Return some of its rows, all of one length, without padding; there must be no reads or positions."""
+        length = int(self.lengths_B[rows_b[0]])
+        rows, types_BT = send(rows_b, self.ids_BT.device), self.types_BT
+        return replace(
+            self,
+            ids_BT=self.ids_BT[rows, :length],
+            mask_BT=self.mask_BT[rows, :length],
+            types_BT=None if types_BT is None else types_BT[rows, :length],
+            lengths_B=self.lengths_B[rows_b],
+        )
 
 
 class TransformerClassifier(nn.Module, Classifier):
@@ -93,6 +113,13 @@ class TransformerClassifier(nn.Module, Classifier):
         self.head_names = tuple(head_modules(backbone.model)) if backbone.kind != "language_model" else ()
         self.pad_id = int(backbone.text_encoder.tokenizer.pad_token_id)
         self.readout = build_readout(backbone)
+        self.equal_lengths = backbone.kind == "encoder" and self._reads_padding()
+        if self.equal_lengths:
+            backbone.events += (
+                f"runs without padding, texts of one length at a time: {backbone.model.config.model_type} reads what "
+                "the attention mask hides, so scores would depend on the batch",
+            )
+        self.rows_trouble: str | None = None
 
     @property
     def pads(self) -> bool:
@@ -100,8 +127,8 @@ class TransformerClassifier(nn.Module, Classifier):
         return not self.packs()
 
     def notes(self) -> tuple[str, ...]:
-        """Return why the shortcut could not be tried, where that is so."""
-        return () if self.shortcut.trouble is None else (self.shortcut.trouble,)
+        """Return why a shortcut could not be tried, where that is so."""
+        return tuple(trouble for trouble in (self.shortcut.trouble, self.rows_trouble) if trouble is not None)
 
     def packs(self) -> bool:
         """Whether the shortcut is taken; proven here where it is not yet, so that the first batch is as all others."""
@@ -135,7 +162,50 @@ class TransformerClassifier(nn.Module, Classifier):
 
     def forward(self, batch: TokenBatch) -> Tensor:
         """Return logits_BL, float32; without padding in between and the last layer for what is read, where it fits."""
-        return self.short_forward(batch) if self.packs() else self.plain_forward(batch)
+        return self.short_forward(batch) if self.packs() else self._run(self.plain_forward, batch)
+
+    def _run(self, one: Callable[[TokenBatch], Tensor], batch: TokenBatch) -> Tensor:
+        """Run a batch, or each length in it by itself where the architecture reads padding."""
+        if not (self.equal_lengths and batch.padded):
+            return one(batch)
+        rows = [(batch.lengths_B == length).nonzero().flatten() for length in batch.lengths_B.unique()]  # type: ignore[no-untyped-call]
+        parts = torch.cat([one(batch.of_one_length(rows_b)) for rows_b in rows])
+        return parts[send(torch.cat(rows).argsort(), parts.device)]
+
+    def _reads_padding(self) -> bool:
+        """Tell whether a text's logits change with the padding of its batch, by two short ones.
+
+        Some architectures ignore the attention mask, as FNet does, which has no attention.
+        """
+        texts = ["one two three four five six seven", "one"]
+        pair = "two" if self.task.is_pair else None
+        inputs = self.text_encoder.encode([Example("", text, pair) for text in texts])
+        run = functools.partial(TransformerClassifier.plain_forward, self)
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            try:
+                alone_BL = torch.cat([run(self.collate([one])) for one in inputs])
+            except PROBE_FAILURES:  # each method says so in its own words
+                return False
+            try:
+                changed = (run(self.collate(inputs)) - alone_BL).abs().max()
+            except PROBE_FAILURES:
+                return True
+        spread = (alone_BL[0] - alone_BL[-1]).abs().max()
+        return bool(changed > SAME_SCORE * spread + 1e-5 * alone_BL.abs().max())
+
+    def rows_to_train(self, inputs: Sequence[Any]) -> EmbeddingRows | None:
+        """Put the rows of the word embedding that occur in its place, where it is trained; see the base class."""
+        try:
+            embedding = self.model.get_input_embeddings()
+        except (AttributeError, NotImplementedError):
+            return None
+        if getattr(inputs[0], "continuations", ()):  # whose tokens stand beside the inputs' own
+            return None
+        self.packs()  # whose proof reads other tokens
+        occurring = {self.pad_id}.union(*(item.input_ids for item in inputs))
+        batch = self.collate(inputs[:PROOF_INPUTS])
+        rows, self.rows_trouble = rows_that_occur(self, embedding, sorted(occurring), lambda: self(batch))
+        return rows
 
     def made_up_batch(self) -> TokenBatch:
         """Return rows of random tokens, the same ones for every model of a vocabulary."""
@@ -169,6 +239,9 @@ class TransformerClassifier(nn.Module, Classifier):
 
     def mean_states(self, batch: TokenBatch) -> Tensor:
         """Return the mean of the last hidden states over real tokens, (B, H), without gradients."""
+        return self._run(self._mean_states, batch)
+
+    def _mean_states(self, batch: TokenBatch) -> Tensor:
         inputs: dict[str, Any] = {"input_ids": batch.ids_BT, "attention_mask": batch.mask_BT}
         if batch.types_BT is not None:
             inputs["token_type_ids"] = batch.types_BT
@@ -262,6 +335,7 @@ class PeftClassifier(TransformerClassifier):
             config.modules_to_save = sorted({*(config.modules_to_save or ()), *heads})
         if hasattr(config, "fan_in_fan_out"):  # gpt2's linear layers hold their weights the other way round
             config.fan_in_fan_out = any(isinstance(layer, Conv1D) for layer in backbone.model.modules())
+        check_layer_patterns(config, backbone.model)
         wrapper = PeftModelForSequenceClassification if is_classifier else PeftModelForCausalLM
         with quiet_libraries():
             self.model = wrapper(backbone.model, config)
@@ -283,7 +357,8 @@ class PeftClassifier(TransformerClassifier):
         values = json.loads(config_file.read_text(encoding="utf-8"))
         unordered = {name for name in values if isinstance(getattr(config, name, None), set)}
         values = {name: sorted(value) if name in unordered else value for name, value in values.items()}
-        config_file.write_text(json.dumps(values, indent=2, sort_keys=True), encoding="utf-8")
+        text = json.dumps(values, indent=2, sort_keys=True)
+        config_file.write_text(text, encoding="utf-8", newline="\n")
 
     def load(self, folder: Path) -> None:
         """Read adapter and head back.

@@ -11,6 +11,12 @@ from entailor.errors import RENAMED, ConfigError
 if TYPE_CHECKING:
     from entailor.config.experiment import Experiment
 
+GONE = {
+    "bench": "Run python benchmarks/machine.py in a checkout",
+    "merge": "Run entailor export --format transformers --run RUN --out FOLDER; --external FILE scores a file as well",
+}
+"""Commands of the first release, and what does their work now."""
+
 
 def read_experiment(config: Path | None, flags: dict[str, Any], words: list[str]) -> Experiment:
     """Lay file, flags and key=value over each other, in this order."""
@@ -70,13 +76,13 @@ def mapping(text: str | None, flag: str) -> dict[str, str] | None:
 
 
 def refuse_old_flags(arguments: list[str]) -> None:
-    """Name the new flag for one of the first release, and where its command `bench` went.
+    """Name the new flag for one of the first release, and where its commands went.
 
     Raises:
         ConfigError: a flag was renamed, or the command moved.
     """
-    if arguments[:1] == ["bench"]:
-        raise ConfigError("bench: no command any more. Run python benchmarks/machine.py in a checkout")
+    if arguments and arguments[0] in GONE:
+        raise ConfigError(f"{arguments[0]}: no command any more. {GONE[arguments[0]]}")
     for word in arguments:
         flag = word.partition("=")[0]
         if flag.startswith("--") and (renamed := RENAMED.get(flag[2:].replace("-", "_"))):

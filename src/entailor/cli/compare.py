@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -28,9 +28,11 @@ from entailor.cli.options import (
     Verbose,
 )
 from entailor.cli.output import print_result, remark
+from entailor.errors import ConfigError
 
 if TYPE_CHECKING:
     from entailor.config.experiment import Experiment
+    from entailor.study.jobs import Executor
     from entailor.study.results import Comparison
 
 
@@ -51,7 +53,9 @@ def compare(
             help="Names with commas. Default: baselines, linear_probe, p_tuning, prefix_tuning, lora, full_finetuning.",
         ),
     ] = None,
-    seeds: Annotated[int | None, typer.Option("--seeds", help="Trials of each method with randomness in it.")] = None,
+    seeds: Annotated[
+        int | None, typer.Option("--seeds", help="Trials of each method with randomness in it; 3 by default.")
+    ] = None,
     out: Out = None,
     external: External = None,
     max_train_examples: MaxTrain = None,
@@ -62,6 +66,20 @@ def compare(
     estimate_only: Annotated[
         bool, typer.Option("--estimate-only", help="Tell how long it would take and how much memory, and stop.")
     ] = False,
+    executor: Annotated[
+        Literal["local", "ray"],
+        typer.Option("--executor", help="Where trials run: one after the other here, or many at once as tasks of Ray."),
+    ] = "local",
+    address: Annotated[
+        str | None, typer.Option("--address", help="Ray cluster: auto, or host:port. Default: this machine alone.")
+    ] = None,
+    cpus_per_trial: Annotated[
+        float | None, typer.Option("--cpus-per-trial", help="Cores of a trial, and its threads. Default: 1.")
+    ] = None,
+    gpus_per_trial: Annotated[
+        float | None,
+        typer.Option("--gpus-per-trial", help="GPUs of a trial; 0.5 lets two share one. Default: 1 if there is any."),
+    ] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -93,7 +111,8 @@ def compare(
     if estimate_only:
         _show_estimate(experiment, as_json=as_json, quiet=quiet)
         return
-    result = _run_experiment(experiment, quiet=quiet, verbose=verbose)
+    where = _executor(executor, address, cpus_per_trial, gpus_per_trial)
+    result = _run_experiment(experiment, where, quiet=quiet, verbose=verbose)
     _show_comparison(result, as_json=as_json, quiet=quiet, verbose=verbose)
     if all(record.status == "failed" for record in result.records):
         raise typer.Exit(1)
@@ -133,7 +152,7 @@ def train(
         "out": out,
     }
     experiment = read_experiment(config, flags, [f"methods={method}", *(overrides or [])])
-    result = _run_experiment(experiment, quiet=quiet, verbose=verbose)
+    result = _run_experiment(experiment, _executor("local", None, None, None), quiet=quiet, verbose=verbose)
     _show_comparison(result, as_json=as_json, quiet=quiet, verbose=verbose)
     for record in result.records:
         if record.status == "failed":
@@ -142,14 +161,32 @@ def train(
             remark(f"saved in {result.folder.trial(record.model, record.name, record.seed)}")
 
 
-def _run_experiment(experiment: Experiment, *, quiet: bool, verbose: bool) -> Comparison:
+def _executor(name: str, address: str | None, cpus: float | None, gpus: float | None) -> Executor:
+    """Return where trials run.
+
+    Raises:
+        ConfigError: ray is missing, or a flag of Ray's stands without it.
+    """
+    from entailor.study.jobs import HERE
+
+    if name == "ray":
+        from entailor.scale import RayExecutor
+
+        return RayExecutor(address, num_cpus=1 if cpus is None else cpus, num_gpus=gpus)
+    flags = {"--address": address, "--cpus-per-trial": cpus, "--gpus-per-trial": gpus}
+    if given := [flag for flag, value in flags.items() if value is not None]:
+        raise ConfigError(f"{given[0]}: does nothing here. Add --executor ray, or leave it out")
+    return HERE
+
+
+def _run_experiment(experiment: Experiment, executor: Executor, *, quiet: bool, verbose: bool) -> Comparison:
     from entailor.cli.progress import watch
     from entailor.engine.stopping import Stopped, stop_on_signals
     from entailor.study.compare import compare
 
     try:
         with stop_on_signals() as stop, watch(quiet=quiet, verbose=verbose) as observer:
-            return compare(experiment, observer, stop)
+            return compare(experiment, observer, stop, executor=executor)
     except Stopped as stopped:
         place = f" at {stopped.place}" if stopped.place else ""
         remark(f"interrupted{place}; the same command goes on where it stopped")

@@ -26,6 +26,8 @@ Delimiter = Annotated[
 Encoding = Annotated[
     str | None, typer.Option("--encoding", help="Of text files without a byte order mark, e.g. cp1252. Default: UTF-8.")
 ]
+MaxBytes = Annotated[int, typer.Option("--max-bytes", min=1, help="Most bytes that a compressed file may unpack to.")]
+MaxRows = Annotated[int, typer.Option("--max-rows", min=1, help="Most examples of the file.")]
 LabelNames = Annotated[
     str | None,
     typer.Option(

@@ -16,6 +16,8 @@ from entailor.cli.options import (
     Delimiter,
     Encoding,
     LabelNames,
+    MaxBytes,
+    MaxRows,
     NoGold,
     Overwrite,
     Quiet,
@@ -24,6 +26,7 @@ from entailor.cli.options import (
     TrustCode,
 )
 from entailor.cli.output import print_result, remark
+from entailor.data.files import MAX_BYTES, MAX_ROWS
 
 
 def evaluate(
@@ -32,6 +35,8 @@ def evaluate(
     columns: Columns = None,
     delimiter: Delimiter = None,
     encoding: Encoding = None,
+    max_bytes: MaxBytes = MAX_BYTES,
+    max_rows: MaxRows = MAX_ROWS,
     label_names: LabelNames = None,
     no_gold: NoGold = None,
     config_name: ConfigName = None,
@@ -61,6 +66,8 @@ def evaluate(
         split=split,
         delimiter=delimiter,
         encoding=encoding,
+        max_bytes=max_bytes,
+        max_rows=max_rows,
     )
     with counting(quiet=quiet) as observer:
         record = evaluate_run(run, test, options, observer, trust_remote_code=trust_remote_code)
@@ -77,6 +84,8 @@ def predict(
     columns: Columns = None,
     delimiter: Delimiter = None,
     encoding: Encoding = None,
+    max_bytes: MaxBytes = MAX_BYTES,
+    max_rows: MaxRows = MAX_ROWS,
     config_name: ConfigName = None,
     split: SplitName = None,
     trust_remote_code: TrustCode = False,
@@ -104,6 +113,8 @@ def predict(
         require_labels=False,
         delimiter=delimiter,
         encoding=encoding,
+        max_bytes=max_bytes,
+        max_rows=max_rows,
     )
     with counting(quiet=quiet) as observer:
         confidence = Confidence(calibrated, min_confidence)

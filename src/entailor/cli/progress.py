@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
@@ -99,19 +100,29 @@ def _alarms(record: RunRecord) -> list[str]:
 
 
 def _lines(*, verbose: bool) -> Observer:
-    def show(event: Event) -> None:
+    return Observer(_Lines(verbose=verbose))
+
+
+class _Lines:
+    """One line when a trial begins and one when it is over."""
+
+    def __init__(self, *, verbose: bool) -> None:
+        self.title, self.verbose = "", verbose
+
+    def __call__(self, event: Event) -> None:
         match event.data:
             case TrialStarted(number, count):
+                self.title = event.text
                 remark(f"[{number}/{count}] {event.text}")
             case TrialFinished(record, reused):
+                # several may run at once, and then another one began meanwhile
+                name = f"{event.trial}: " if event.trial not in ("", self.title) else ""
                 for line in (_outcome(record, reused), *_alarms(record)):
-                    remark(f"    {line}")
+                    remark(f"    {name}{line}")
             case _ if event.kind == "estimate":
-                _show_estimate(event.data, verbose=verbose)
-            case None if verbose or event.severity == "warning":
+                _show_estimate(event.data, verbose=self.verbose)
+            case None if self.verbose or event.severity == "warning":
                 remark(event.text)
-
-    return Observer(show)
 
 
 def _show_estimate(expected: dict[str, Any], say: Callable[[str], None] = remark, *, verbose: bool) -> None:
@@ -138,24 +149,31 @@ def _bars(*, verbose: bool) -> Iterator[Observer]:
         yield Observer(_Bars(bars, verbose=verbose))
 
 
+@dataclass
+class _Part:
+    """The bar of a trial's stage."""
+
+    bar: TaskID
+    stage: StageProgress
+
+
 class _Bars:
-    """One bar for all trials, and below it one for the stage that is under way."""
+    """One bar for all trials, and below it one for the stage of each trial that is under way."""
 
     def __init__(self, bars: Progress, *, verbose: bool) -> None:
         self.bars, self.verbose = bars, verbose
         self.whole = bars.add_task("trials", total=None, count="", words="")
-        self.part: TaskID | None = None
-        self.stage = StageProgress("", 0, 0)
-        self.title, self.trial = "", TrialStarted(0, 0)
+        self.parts: dict[str, _Part] = {}
+        self.title, self.count, self.done = "", 0, 0
 
     def __call__(self, event: Event) -> None:
         match event.data:
             case TrialStarted():
                 self._begin(event.data, event.text)
             case StageProgress():
-                self._step(event.data, event.text)
+                self._step(event.data, event.text, event.trial)
             case TrialFinished(record, reused):
-                self._finished(record, reused=reused)
+                self._finished(record, event.trial or self.title, reused=reused)
             case _ if event.kind == "estimate":
                 _show_estimate(event.data, self._say, verbose=self.verbose)
             case None if self.verbose or event.severity == "warning":
@@ -165,30 +183,36 @@ class _Bars:
         self.bars.console.print(escape(text), style=style, highlight=False, soft_wrap=True)
 
     def _begin(self, trial: TrialStarted, title: str) -> None:
-        self.title, self.trial = title, trial
-        done = trial.number - 1
-        self.bars.update(
-            self.whole, total=trial.count, completed=done, count=f"{done}/{trial.count}", words=escape(title)
-        )
+        self.title, self.count = title, trial.count
+        if trial.number == 1:
+            self.done = 0
+        self._whole(escape(title))
 
-    def _step(self, stage: StageProgress, text: str) -> None:
-        if self.part is None or stage.name != self.stage.name or stage.done < self.stage.done:
-            self._end_stage()
+    def _whole(self, words: str) -> None:
+        count = f"{self.done}/{self.count}"
+        self.bars.update(self.whole, total=self.count, completed=self.done, count=count, words=words)
+
+    def _step(self, stage: StageProgress, text: str, trial: str) -> None:
+        part = self.parts.get(trial)
+        if part is None or stage.name != part.stage.name or stage.done < part.stage.done:
+            self._end_stage(trial)
             # a new line, since one whose total is known cannot be made one whose total is not
-            self.part = self.bars.add_task(stage.name, total=stage.total or None, count="", words="")
-        self.stage = stage
+            name = f"{escape(trial)}: {stage.name}" if trial else stage.name
+            part = _Part(self.bars.add_task(name, total=stage.total or None, count="", words=""), stage)
+            self.parts[trial] = part
+        part.stage = stage
         count = f"{stage.done:,}/{stage.total:,}" if stage.total else ""
-        self.bars.update(self.part, completed=stage.done, count=count, words=escape(text))
+        self.bars.update(part.bar, completed=stage.done, count=count, words=escape(text))
 
-    def _end_stage(self) -> None:
-        if self.part is not None:
-            self.bars.remove_task(self.part)
-            self.part = None
+    def _end_stage(self, trial: str) -> None:
+        if part := self.parts.pop(trial, None):
+            self.bars.remove_task(part.bar)
 
-    def _finished(self, record: RunRecord, *, reused: bool) -> None:
-        self._end_stage()
-        self._say(f"{self.title}: {_outcome(record, reused)}")
+    def _finished(self, record: RunRecord, title: str, *, reused: bool) -> None:
+        for trial in ("", title):
+            self._end_stage(trial)
+        self._say(f"{title}: {_outcome(record, reused)}")
         for alarm in _alarms(record):
             self._say(f"  {alarm}", style="yellow")
-        number, count = self.trial.number, self.trial.count
-        self.bars.update(self.whole, completed=number, count=f"{number}/{count}", words="")
+        self.done += 1
+        self._whole("")

@@ -8,46 +8,9 @@ from typing import Annotated
 
 import typer
 
-from entailor.cli.arguments import label_settings, mapping
-from entailor.cli.options import AsJson, Columns, Delimiter, Encoding, LabelNames, NoGold, Quiet, Run, TrustCode
+from entailor.cli.options import AsJson, Quiet, Run, TrustCode
 from entailor.cli.output import print_result
 from entailor.errors import ConfigError
-
-
-def merge(
-    run: Run,
-    output: Annotated[Path, typer.Option("--output", help="A new folder for the merged checkpoint.")],
-    test: Annotated[
-        str | None, typer.Option("--test", help="Labelled file to score before and after. Default: the run's own test.")
-    ] = None,
-    columns: Columns = None,
-    delimiter: Delimiter = None,
-    encoding: Encoding = None,
-    label_names: LabelNames = None,
-    no_gold: NoGold = None,
-    trust_remote_code: TrustCode = False,
-    as_json: AsJson = False,
-) -> None:
-    """Write a trained adapter into its base model.
-
-    That is done in full precision. The merged checkpoint is read back and scored; what merging changed is printed.
-    """
-    from dataclasses import asdict
-
-    from entailor.cli.progress import notes
-    from entailor.data.readers import ReadOptions
-    from entailor.shipping.merging import merge as merge_run
-
-    names, none = label_settings(label_names, no_gold)
-    options = ReadOptions(
-        columns=mapping(columns, "--columns") or {},
-        label_names=names,
-        no_gold=none,
-        delimiter=delimiter,
-        encoding=encoding,
-    )
-    merged = merge_run(run, output, test, options, observer=notes(quiet=False), trust_remote_code=trust_remote_code)
-    print_result(json.dumps(asdict(merged), indent=2, ensure_ascii=False) if as_json else str(merged))
 
 
 def export(

@@ -62,6 +62,9 @@ class DataSettings(Settings):
     """Label as written in the file (an integer or a short form) to label name."""
     labels: tuple[str, ...] | None = None
     """The label set. None: what stands in train; a label outside it is an error."""
+    ordinal: bool = False
+    """The labels are steps of a scale, in the order of `labels`, or of their size where they are numbers. Adds the
+    quadratic weighted kappa, for which an answer two steps off is four times as wrong as one that is one off."""
     max_labels: int | None = Field(default=None, ge=2)
     """Most different labels. None: 1,000, or 300 where they are numbers, or 20 where these have decimals."""
     no_gold: tuple[str, ...] | None = None
@@ -193,9 +196,15 @@ CostName = Literal["latency", "stored", "memory", "train_time"]
 COST_NAMES: tuple[CostName, ...] = get_args(CostName)
 
 
-class Priorities(Settings):
-    """What counts when one candidate is recommended. Limits, then accuracy, then costs among equals."""
+MetricName = Literal["accuracy", "macro_f1", "mcc", "log_loss", "brier", "auroc", "average_precision"]
 
+
+class Priorities(Settings):
+    """What counts when one candidate is recommended. Limits, then the metric, then costs among equals."""
+
+    metric: MetricName = "accuracy"
+    """What candidates are ordered, tested and recommended by. What training chooses weights and settings by is each
+    method's metric_for_best_model."""
     max_latency_ms: float | None = Field(default=None, gt=0)
     """Most milliseconds for one answer (median)."""
     max_stored_bytes: int | None = Field(default=None, gt=0)
@@ -205,12 +214,12 @@ class Priorities(Settings):
     max_train_seconds: float | None = Field(default=None, gt=0)
     """Most seconds of training."""
     margin: float = Field(default=0.02, ge=0, lt=1)
-    """Accuracy that may be given away for a lower cost, as a share: 0.02 is two points."""
+    """How much of the metric may be given away for a lower cost: 0.02 is two points of accuracy."""
     level: float = Field(default=0.8, gt=0.5, lt=1)
     """Confidence of the one-sided bound that must lie within the margin."""
     ties: Literal["cheapest", "most_accurate"] = "cheapest"
-    """cheapest: costs decide among candidates shown to be within the margin of the most accurate one. most_accurate:
-    the highest mean, at any cost."""
+    """cheapest: costs decide among candidates shown to be within the margin of the best one. most_accurate:
+    the best by the metric, at any cost."""
     cheapest: tuple[CostName, ...] = COST_NAMES
     """Costs in the order they decide; one decides where it is at least 20 % higher. What is left out comes last."""
 
@@ -256,6 +265,17 @@ class BudgetSettings(Settings):
         return not (self.trials is None and self.minutes is None and self.examples is None)
 
 
+class PromptSearch(Settings):
+    """Prompts that are tried on validation under the budget, beside the candidate's own; each with each."""
+
+    templates: tuple[str, ...] = ()
+    """As `prompt.template`."""
+    instructions: tuple[str, ...] = ()
+    """As `prompt.instruction`; an empty one is none."""
+    verbalizers: tuple[dict[str, str], ...] = ()
+    """As `prompt.verbalizer`."""
+
+
 class PromptSettings(Settings):
     """How a decoder is asked: the text around an example, and the words that stand for the labels."""
 
@@ -269,6 +289,8 @@ class PromptSettings(Settings):
     """Text between instruction, demonstrations and the example."""
     chat: bool = False
     """Put the prompt through the model's own chat template."""
+    search: PromptSearch = PromptSearch()
+    """Templates, instructions and verbalizers to choose from on validation."""
 
 
 def _number_as_text(value: object) -> object:

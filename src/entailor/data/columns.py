@@ -178,6 +178,8 @@ def _likely_causes(names: Sequence[str]) -> Iterator[str]:
         yield "The cells may be divided by another sign: give it with --delimiter. "
     elif any(len(name) > 40 for name in names):
         yield "The first line looks like data: add a header line with the columns' names. "
+    elif not usual_names_in(names):
+        yield "If these are no names of columns, add a header line, or delete what stands above it. "
 
 
 def _shown(names: Sequence[str]) -> str:

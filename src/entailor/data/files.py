@@ -25,6 +25,8 @@ KINDS_IN_WORDS = (
 )
 MAX_BYTES = 1 << 30
 MAX_ROWS = 10_000_000
+MOST_RATIO, SMALL_BYTES = 100, 16 << 20
+"""How many times its size a compressed file may unpack to; a text that repeats one line gives a few hundred."""
 SAMPLE_BYTES = 1 << 18
 
 _KIND = re.compile(
@@ -40,6 +42,7 @@ _MARKS = (  # UTF-32 first: its little-endian mark begins with that of UTF-16
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _C1 = re.compile("[\x80-\x9f]")
+_HIDDEN = re.compile(r"^__MACOSX/|(^|/)\.")
 
 
 @dataclass(frozen=True)
@@ -50,11 +53,13 @@ class FileFormat:
         delimiter: between the cells of a text file; None: found in its first line.
         encoding: of text files without a byte order mark; None: UTF-8.
         max_bytes: most bytes that a compressed file may unpack to.
+        inside: the file of an archive, or the sheet of a workbook; None: the only one, or the first sheet that fits.
     """
 
     delimiter: str | None = None
     encoding: str | None = None
     max_bytes: int = MAX_BYTES
+    inside: str | None = None
 
     def __post_init__(self) -> None:
         if self.delimiter is not None and (len(self.delimiter) != 1 or self.delimiter in '"\r\n\0'):
@@ -78,9 +83,17 @@ def is_file(source: str) -> bool:
     """Tell whether a source is meant as a file: it exists, or has a file's suffix or a path's form."""
     if "\0" in source:
         raise DataError("NUL byte in a path", path=repr(source), remedy="Check the path")
-    if source.startswith((".", "/", "~")) or kind_of(source) or _OTHER_KIND.search(source):
+    if source.startswith((".", "/", "~")) or kind_of(source) or _OTHER_KIND.search(source) or "://" in source:
         return True
-    return Path(source).exists()
+    return Path(source).exists() or divided(Path(source))[1] is not None
+
+
+def divided(path: Path) -> tuple[Path, str | None]:
+    """Divide a path that leads into an archive or a workbook, such as ``a.zip/train.csv`` or ``a.xlsx/Sheet2``."""
+    for parent in path.parents:
+        if parent.suffix.lower() in (".zip", ".xlsx") and not parent.is_dir():
+            return parent, path.relative_to(parent).as_posix()
+    return path, None
 
 
 def check_regular(path: Path) -> None:
@@ -113,20 +126,31 @@ def open_text(path: Path, newline: str, form: FileFormat) -> Iterator[TextIO]:
             raise _encoding_error(path, form, encoding, error) from None
 
 
-def zip_member(path: Path) -> zipfile.ZipInfo:
-    """Return the one file in a zip archive.
+def zip_member(path: Path, name: str | None = None) -> zipfile.ZipInfo:
+    """Return a file in a zip archive.
+
+    Args:
+        path: the archive.
+        name: the file; None: the only one of a kind that is read, hidden ones aside.
 
     Raises:
-        DataError: it is no archive, is damaged or encrypted, or does not hold exactly one text file.
+        DataError: it is no archive, is damaged or encrypted, or does not hold that file, or not exactly one.
     """
     with translated(path), zipfile.ZipFile(path) as archive:
-        inside = [one for one in archive.infolist() if not (one.is_dir() or one.filename.startswith("__MACOSX/"))]
-    if len(inside) != 1:
-        names = ", ".join(one.filename for one in inside[:5])
-        raise DataError(f"{len(inside)} files in it ({names}), expected one", path=path, remedy="Unpack the archive")
-    if inside[0].flag_bits & 1:
+        members = [one for one in archive.infolist() if kind_of(one.filename) and not _HIDDEN.search(one.filename)]
+    found = [one for one in members if name is None or one.filename == name]
+    if len(found) != 1:
+        names = ", ".join(one.filename for one in members[:5])
+        problem = f"{len(members)} files in it that can be read ({names}), expected one" if name is None else ""
+        remedy = (
+            f"Name one: {path}/{members[0].filename}" if members else f"Give an archive with one of {KINDS_IN_WORDS}"
+        )
+        raise DataError(
+            problem or f"no file {name!r} in it, but {names or 'none that can be read'}", path=path, remedy=remedy
+        )
+    if found[0].flag_bits & 1:
         raise DataError("encrypted", path=path, remedy="Unpack the archive")
-    return inside[0]
+    return found[0]
 
 
 @contextmanager
@@ -195,13 +219,39 @@ class _Limited(io.RawIOBase):
 def too_large(path: object, limit: int) -> DataError:
     """Return the error for a compressed file that unpacks to more than the limit."""
     return DataError(
-        f"unpacks to more than {limit:,} bytes", path=path, remedy="If you trust the file, raise data.max_bytes"
+        f"unpacks to more than {limit:,} bytes",
+        path=path,
+        remedy="If you trust the file, raise data.max_bytes (predict and evaluate: --max-bytes)",
     )
+
+
+def _check_ratio(path: Path, form: FileFormat) -> None:
+    """Refuse a small file that unpacks to very many times its size before rows are made of it; no text is like that.
+
+    Raises:
+        DataError: it does, and data.max_bytes is not set to another number.
+    """
+    most = max(SMALL_BYTES, MOST_RATIO * path.stat().st_size)
+    suffix = path.suffix.lower()
+    if form.max_bytes != MAX_BYTES or most >= MAX_BYTES or suffix not in (".gz", ".zip"):
+        return
+    with translated(path):
+        if suffix == ".zip":
+            with zipfile.ZipFile(path) as archive:
+                size = sum(one.file_size for one in archive.infolist())
+        else:
+            size = 0
+            with gzip.open(path) as file:
+                while size <= most and (piece := file.read(1 << 20)):
+                    size += len(piece)
+    if size > most:
+        raise too_large(path, most)
 
 
 @contextmanager
 def _unpacked(path: Path, form: FileFormat) -> Iterator[io.BufferedReader]:
     check_regular(path)
+    _check_ratio(path, form)
     with ExitStack() as stack:
         with translated(path):
             raw = stack.enter_context(path.open("rb", buffering=0))
@@ -211,7 +261,7 @@ def _unpacked(path: Path, form: FileFormat) -> Iterator[io.BufferedReader]:
         if suffix == ".gz":
             inner = stack.enter_context(gzip.GzipFile(fileobj=raw))
         elif suffix == ".zip":
-            member = zip_member(path)
+            member = zip_member(path, form.inside)
             with translated(path):
                 archive = stack.enter_context(zipfile.ZipFile(path))
                 inner = stack.enter_context(archive.open(member))

@@ -31,6 +31,12 @@ class JsonTable(Table):
         head = [record for _, record in islice(self._records(), RECORDS_LOOKED_AT)]
         if not head:
             raise empty_file(path)
+        if len(head) == 1 and _is_columns(head[0]):
+            raise DataError(
+                "one object that holds columns, expected one object for each example",
+                path=path,
+                remedy='Write the examples one by one, as pandas does with to_json(orient="records")',
+            )
         outer = dict.fromkeys(chain.from_iterable(head))
         inner = chain.from_iterable(inner_names(name, record.get(name)) for record in head for name in record)
         self.columns = tuple(dict.fromkeys((*outer, *inner)))
@@ -160,6 +166,14 @@ class _Document:
 
 def _is_rows(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
+
+
+def _is_columns(record: dict[str, Any]) -> bool:
+    """Tell whether an object is a whole table: lists of one length, or values by the number of their example."""
+    columns = list(record.values())
+    if all(isinstance(column, list) for column in columns):
+        return len(columns) > 1 and len(set(map(len, columns))) == 1 and len(columns[0]) > 1
+    return all(isinstance(column, dict) and column and all(map(str.isdecimal, column)) for column in columns)
 
 
 def _bounded_lines(path: Path, lines: TextIO) -> Iterator[str]:

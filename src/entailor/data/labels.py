@@ -60,7 +60,7 @@ def mapping_word(names: Mapping[str, str], *, flags: bool = False) -> str:
 
     Args:
         names: label as written to label name.
-        flags: the command has a flag for it, as `evaluate` and `merge` do, instead of a key of the experiment.
+        flags: the command has a flag for it, as `evaluate` has, instead of a key of the experiment.
     """
     pairs = ", ".join(f"{_quoted(written)}: {_quoted(name)}" for written, name in names.items())
     return shlex.quote(f"{'--label-names' if flags else 'data.label_names'}={{{pairs}}}")

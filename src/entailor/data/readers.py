@@ -39,7 +39,7 @@ class ReadOptions:
         require_labels: whether a label column is needed and rows without a gold label are dropped. Without it such
             rows are kept with the label None.
         no_gold: labels that mean that there is none, beside the empty one; None: the usual ones.
-        flags: remedies name flags of `evaluate` and `merge` instead of keys of the experiment.
+        flags: remedies name flags of `evaluate` instead of keys of the experiment.
         trained: `labels` are those that train has.
         nulls_are_empty: take a text that is null for an empty one, instead of refusing it.
         delimiter: between the cells of a text file; None: found in its first line.
@@ -96,7 +96,7 @@ def read_examples(source: str, options: ReadOptions | None = None) -> ReadResult
     """Read a whole file or data set.
 
     Args:
-        source: CSV, TSV, JSON lines (each also .gz) or Parquet file, or a Hugging Face data set id.
+        source: as for `entailor.data.tables.open_table`.
         options: how it is read.
 
     Raises:
@@ -264,7 +264,7 @@ class _Reading:
             raise DataError(
                 f"more than {self._options.max_rows:,} rows",
                 path=self._source,
-                remedy="If you trust the file, raise data.max_rows",
+                remedy="If you trust the file, raise data.max_rows (predict and evaluate: --max-rows)",
             )
         if self._options.require_labels and None in labels:
             kept = [label is not None for label in labels]

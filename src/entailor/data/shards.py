@@ -9,7 +9,13 @@ from pathlib import Path
 from entailor.data.files import KINDS_IN_WORDS, file_error, kind_of
 from entailor.errors import DataError
 
+SPLITS_FILE = "dataset_dict.json"
 _SHARD = re.compile(r"^(.*?)[-_.]?(\d+)-of-(\d+)(?=\.)")
+
+
+def has_splits(path: Path) -> bool:
+    """Tell whether a path is a saved `DatasetDict`."""
+    return (path / SPLITS_FILE).is_file()
 
 
 def shards_of(path: Path, split: str | None) -> list[Path] | None:
@@ -19,12 +25,13 @@ def shards_of(path: Path, split: str | None) -> list[Path] | None:
         DataError: nothing is there, a shard is missing, or the files are of more than one table.
     """
     if path.is_dir():
-        if (path / "dataset_dict.json").is_file():
-            names = _listed(path / "dataset_dict.json", "splits")
+        if has_splits(path):
+            names = _listed(path / SPLITS_FILE, "splits")
             if split in names:
                 return shards_of(path / str(split), None)
             remedy = f"Give the folder of one, such as {path / (names[0] if names else 'train')}"
-            raise DataError(f"several splits ({', '.join(names)}), expected one", path=path, remedy=remedy)
+            asked = "expected one" if split is None else f"but no split {split!r}"
+            raise DataError(f"several splits ({', '.join(names)}), {asked}", path=path, remedy=remedy)
         if (path / "state.json").is_file():
             return [path / name for name in _listed(path / "state.json", "_data_files")]
         found = [child for child in path.iterdir() if kind_of(child.name) and child.is_file()]
@@ -40,11 +47,9 @@ def shards_of(path: Path, split: str | None) -> list[Path] | None:
     else:
         whole = _SHARD.match(path.name)
         if whole and int(whole[3]) > 1:
-            raise DataError(
-                f"one of {int(whole[3])} parts of a table",
-                path=path,
-                remedy=f"Give all of them: {path.with_name(f'{whole[1]}-*{path.suffix}')}",
-            )
+            parts = path.with_name(f"{path.name[: whole.start(2)]}*{path.name[whole.end(2) :]}")
+            problem = f"one of {int(whole[3])} parts of a table"
+            raise DataError(problem, path=path, remedy=f"Give all of them: {parts}")
         return None
     return _of_one_table(path, sorted(found, key=_natural))
 

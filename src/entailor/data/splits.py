@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from entailor.config.parts import DataSettings
@@ -16,8 +17,10 @@ from entailor.data.example import Example, Split
 from entailor.data.files import is_file
 from entailor.data.labels import MOST_LISTED, ONE_LABEL, SEVERAL_REMEDY, joined_labels, list_word, listed, most_labels
 from entailor.data.readers import ReadOptions, ReadResult, read_examples
+from entailor.data.shards import has_splits
 from entailor.data.stratify import Rows, sample, split_off
 from entailor.errors import ConfigError, DataError, LabelError, near_miss
+from entailor.runs.record import MOST_LABELS
 
 NLI_LABELS = ("entailment", "neutral", "contradiction")
 TWO_WAY_LABELS = ("entailment", "not_entailment")
@@ -65,10 +68,18 @@ def load_data(settings: DataSettings, *, whole: bool = False) -> LoadedData:
     settings = with_bundled(settings)
     split, notes, reading = _from_sources(settings, whole=whole)
     if settings.drop_leaks:
+        before = {row.label for row in split.train}
         split, dropped = drop_leaks(split)
+        if lost := before - {row.label for row in split.train}:
+            raise DataError(
+                f"every example with the label {listed(sorted(map(str, lost)))} also stands in validation or test, so "
+                "that data.drop_leaks leaves none to learn from",
+                path=settings.train,
+                remedy="Set data.drop_leaks=false, or give other files for validation and test",
+            )
         notes.append(f"train: {dropped:,} examples dropped because their text also stands in validation or test")
     labels = _label_order(split, settings)
-    split, sampling = _sampled(split, settings, len(labels))
+    split, sampling = _sampled(split, settings)
     notes += sampling
     notes.append(", ".join(f"{name} {len(rows):,}" for name, rows in split.parts()) + f"; labels {_in_words(labels)}")
     return LoadedData(
@@ -169,19 +180,23 @@ def _sources(settings: DataSettings) -> Iterator[tuple[str, tuple[str, str | Non
     """Say where each part is read from: part, and source with the split of a data set."""
     assert settings.train is not None
     train = located(settings.train)
-    on_hub = not is_file(train)
-    yield "train", (train, settings.train_split if on_hub else None)
+    yield "train", (train, settings.train_split if _has_splits(train) else None)
     for name, usual in (("validation", "validation"), ("test", "test")):
         source, split_name = getattr(settings, name), getattr(settings, f"{name}_split")
         if source is None and split_name is None:
             continue
         source = located(source) if source else train
-        if is_file(source):
+        if _has_splits(source):
+            yield name, (source, split_name or usual)
+        else:
             if split_name is not None:
                 raise ConfigError(f"data.{name}_split: {source} is a file and has no splits. Give data.{name} alone")
             yield name, (source, None)
-        else:
-            yield name, (source, split_name or usual)
+
+
+def _has_splits(source: str) -> bool:
+    """Tell whether a source is a data set of the Hub or a saved `DatasetDict`, of which one split is read."""
+    return not is_file(source) or has_splits(Path(source).expanduser())
 
 
 def _labels_of(rows: Sequence[Example], source: str) -> tuple[str, ...]:
@@ -204,14 +219,17 @@ def _check_classes(labels: Sequence[str], num_rows: int, source: str, settings: 
             path=source,
             remedy=f"{SEVERAL_REMEDY}; if these are classes, name all of them: data.labels=[...]",
         )
-    most = settings.max_labels or most_labels(labels, num_rows)
-    if len(labels) > most and settings.labels is None:
+    named = settings.labels is not None
+    most = MOST_LABELS if named else min(MOST_LABELS, settings.max_labels or most_labels(labels, num_rows))
+    if len(labels) > most:
+        remedy = "Map another column with --columns label=COL, or write ranges of the numbers as labels"
+        if len(labels) <= MOST_LABELS:
+            remedy += f"; if these are classes, say so: data.max_labels={len(labels)}"
         raise LabelError(
             f"{len(labels):,} different labels in {num_rows:,} examples ({listed(labels[:3])}, ...): this looks like "
             f"numbers, ids or free text, not classes; expected at most {most:,}",
             path=source,
-            remedy="Map another column with --columns label=COL, or write ranges of the numbers as labels; if these "
-            f"are classes, say so: data.max_labels={len(labels)}",
+            remedy=remedy,
         )
 
 
@@ -233,14 +251,15 @@ def _notes(name: str, source: str, result: ReadResult) -> Iterator[str]:
     yield from result.notes
 
 
-def _sampled(split: Split, settings: DataSettings, num_labels: int) -> tuple[Split, list[str]]:
+def _sampled(split: Split, settings: DataSettings) -> tuple[Split, list[str]]:
     parts: dict[str, Rows] = {}
     notes = []
     for number, (name, rows) in enumerate(split.parts()):
         key = f"max_{name}_examples"
         size = getattr(settings, key)
+        num_labels = len({row.label for row in rows})  # a rare one may be in train alone
         if size is not None and size < num_labels:
-            raise ConfigError(f"data.{key}: {size} is less than the number of labels. Give at least {num_labels}")
+            raise ConfigError(f"data.{key}: {size} is less than the labels of {name}. Give at least {num_labels}")
         parts[name] = tuple(rows) if size is None else sample(tuple(rows), size, (settings.split_seed, 1, number))
         if len(parts[name]) < len(rows):
             notes.append(
@@ -261,10 +280,25 @@ def _label_order(split: Split, settings: DataSettings) -> tuple[str, ...]:
                 remedy=f"Leave it out: {seen}",
             )
         return settings.labels
+    if settings.ordinal:
+        return _by_size(found, settings)
     for known in (NLI_LABELS, TWO_WAY_LABELS):
         if found <= set(known):
             return tuple(label for label in known if label in found)
     return tuple(sorted(found))
+
+
+def _by_size(labels: Iterable[str], settings: DataSettings) -> tuple[str, ...]:
+    """Return labels that are numbers by their size.
+
+    Raises:
+        ConfigError: one is no number.
+    """
+    try:
+        return tuple(sorted(labels, key=lambda label: float(label.replace(",", "."))))
+    except ValueError:
+        said = f"data.ordinal: the labels of {settings.train} are no numbers ({listed(sorted(labels))})"
+        raise ConfigError(f"{said}. Give their order, lowest first: data.labels=[...]") from None
 
 
 def _row_count(settings: DataSettings, key: str, total: int) -> int:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterator, Sequence
-from itertools import chain, dropwhile, islice
+from dataclasses import replace
+from itertools import chain, dropwhile, islice, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -19,6 +20,7 @@ from entailor.data.files import (
     KINDS_IN_WORDS,
     FileFormat,
     check_regular,
+    divided,
     empty_file,
     is_file,
     kind_of,
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 CSV_CELL_LIMIT = 32_000_000
 SAMPLE_CHARACTERS = 1 << 16
 DELIMITERS = (",", ";", "\t", "|")
+_JSON = re.compile(r'\s*(\[\s*)?\{\s*"(?:[^"\\]|\\.)*"\s*:')  # an object, or an array of them
 
 
 def open_table(
@@ -46,7 +49,8 @@ def open_table(
     """Open a file, a folder or glob of shards, or a data set, and learn its columns.
 
     Args:
-        source: path of a file or folder, a glob, or a Hugging Face data set id.
+        source: path of a file or folder, a glob, a file in an archive (``a.zip/train.csv``), a sheet of a workbook
+            (``a.xlsx/Sheet2``), or a Hugging Face data set id.
         config_name: configuration of a data set.
         split: split of a data set.
         form: how files are read.
@@ -56,11 +60,13 @@ def open_table(
     """
     if not is_file(source):
         return _hub_table(source, config_name, split)
+    if "://" in source:
+        raise DataError("an address, expected a file", path=source, remedy="Download it, and give the path of the file")
     form = form or FileFormat()
-    path = Path(source).expanduser()
+    path, inside = divided(Path(source).expanduser())
     shards = shards_of(path, split)
     if shards is None:
-        return _file_table(path, form)
+        return _file_table(path, replace(form, inside=inside))
     tables = [_file_table(shard, form) for shard in shards]
     return tables[0] if len(tables) == 1 else ShardedTable(str(path), tables)
 
@@ -69,7 +75,7 @@ def _file_table(path: Path, form: FileFormat) -> Table:
     check_regular(path)
     kind = kind_of(path.name)
     if kind == ".zip":
-        kind = kind_of(zip_member(path).filename)
+        kind = kind_of(zip_member(path, form.inside).filename)
         if kind in (".parquet", ".arrow", ".feather", ".xlsx", ".zip"):
             raise DataError(f"a {kind} file in an archive", path=path, remedy="Unpack the archive")
     if kind in (".parquet", ".arrow", ".feather"):
@@ -82,9 +88,14 @@ def _file_table(path: Path, form: FileFormat) -> Table:
         return ExcelTable(path, form)
     if kind is None:
         raise DataError(f"files of kind {path.suffix!r} are not read, expected {KINDS_IN_WORDS}", path=path)
-    if kind in (".csv", ".tsv", ".txt"):
+    if kind in (".csv", ".tsv", ".txt") and not _holds_json(path, form):
         return CsvTable(path, form, kind)
     return JsonTable(path, form)
+
+
+def _holds_json(path: Path, form: FileFormat) -> bool:
+    with open_text(path, newline="\n", form=form) as lines:
+        return _JSON.match(lines.read(SAMPLE_CHARACTERS)) is not None
 
 
 class ShardedTable(Table):
@@ -131,7 +142,11 @@ class ShardedTable(Table):
 
 
 class CsvTable(Table):
-    """A CSV or TSV file with a header line; blank lines are skipped."""
+    """A CSV or TSV file with a header line; blank lines, and those of delimiters alone, are skipped.
+
+    Empty cells behind the last column that has a name may be missing, or be more than there are columns: so
+    spreadsheets write them.
+    """
 
     def __init__(self, path: Path, form: FileFormat, kind: str) -> None:
         # The limit belongs to the process; it is only ever raised, so that nobody else's files stop being readable.
@@ -150,6 +165,7 @@ class CsvTable(Table):
             raise DataError("NUL byte in the header", path=path, row=line, remedy=remedy)
         self.header_row = line
         self.columns = tuple(header) if self._has_header else ("text",)
+        self._fewest_cells = max((place for place, name in enumerate(self.columns, start=1) if name), default=0)
         notes = []
         if not self._has_header:
             notes.append(f"{path}: no header of known names; every line is taken as one text")
@@ -175,6 +191,12 @@ class CsvTable(Table):
         best = max(DELIMITERS, key=lambda mark: (usual_names_in(ways[mark]), mark == usual and len(ways[mark]) > 1,
                                                  len(ways[mark])))  # fmt: skip
         if kind == ".txt" and usual_names_in(ways[best]) == 0:
+            if first.startswith("__label__"):
+                raise DataError(
+                    "lines of fastText (__label__NAME TEXT), which are not read",
+                    path=self._path,
+                    remedy="Write a CSV file with the columns text and label",
+                )
             self._has_header, self._plain_quotes = False, True
             return "\0"  # unused: lines are not divided
         return best if len(ways[best]) > 1 else usual
@@ -184,11 +206,13 @@ class CsvTable(Table):
         picks = [self.columns.index(name) for name in columns]
         width = {len(self.columns)}
         with open_text(self._path, newline="", form=self._form) as lines:
-            records = islice(filter(None, self._reader(lines)), self._skipped + self._has_header, None)
+            records = islice(filter(_is_record, self._reader(lines)), self._skipped + self._has_header, None)
             try:
                 while rows := list(islice(records, BATCH_ROWS)):
                     if set(map(len, rows)) != width:
-                        raise self._first_error()
+                        if not all(map(self._fits, rows)):
+                            raise self._first_error()
+                        rows = [list(islice(chain(cells, repeat("")), len(self.columns))) for cells in rows]
                     cells = list(zip(*rows, strict=True))
                     yield [cells[pick] for pick in picks]
             except csv.Error:
@@ -224,24 +248,31 @@ class CsvTable(Table):
                     if cells and skipped < self._skipped:
                         skipped += 1
                     else:
-                        yield line, cells
+                        yield line, cells if _is_record(cells) else []
                     line = reader.line_num + 1
             except csv.Error as error:
                 raise _csv_error(self._path, line, str(error)) from None
 
+    def _fits(self, cells: Sequence[str]) -> bool:
+        return len(cells) >= self._fewest_cells and not any(cells[len(self.columns) :])
+
     def _first_error(self) -> DataError:
         """Walk the file again, record by record, to the first that is wrong."""
-        width = len(self.columns)
         try:
-            line, cells = next((line, cells) for line, cells in self._records() if len(cells) != width)
+            line, cells = next((line, cells) for line, cells in self._records() if not self._fits(cells))
         except DataError as error:
             return error
         return DataError(
-            f"{len(cells)} cells, expected {width} as in the header",
+            f"{len(cells)} cells, expected {len(self.columns)} as in the header",
             path=self._path,
             row=line,
             remedy="Put cells that hold the delimiter or a line break between double quotes, or give --delimiter",
         )
+
+
+def _is_record(cells: Sequence[str]) -> bool:
+    """Tell a record from a blank line, or one of delimiters alone as spreadsheets leave them below a table."""
+    return bool(cells) and (len(cells) == 1 or any(cells))
 
 
 class _Lines:

@@ -16,7 +16,7 @@ from entailor.data.example import Example
 from entailor.data.text_keys import normalised_keys
 from entailor.data.words import Integers, group_codes, ngrams, overlap_features, text_matrix, words_of
 from entailor.diagnostics.base import MOST_SHOWN, CheckInput, CheckOutcome, DoctorFinding, check, shown
-from entailor.diagnostics.cross_validation import FEWEST_ROWS, Held, held_out_accuracy, out_of_fold
+from entailor.diagnostics.cross_validation import Held, held_out_accuracy, out_of_fold
 
 NAME = "artefacts"
 GAIN = 0.05  # above the majority; less is worth a remark only
@@ -51,9 +51,9 @@ class TellingWord:
 @check(NAME, "labels given away by one text alone, by word overlap, or by single words")
 def artefacts(evidence: CheckInput) -> CheckOutcome:
     """Cross-validate classifiers that see too little to understand, and look for words that go with a label."""
+    if reason := evidence.too_few():
+        return CheckOutcome(skipped=reason)
     places = evidence.fitted_rows()
-    if len(places) < FEWEST_ROWS:
-        return CheckOutcome(skipped=f"{len(places)} training examples, at least {FEWEST_ROWS} are needed")
     rows = [evidence.split.train[place] for place in places.tolist()]
     targets = evidence.targets(places.tolist())
     field = "text_pair" if evidence.is_pair else "text"

@@ -23,6 +23,9 @@ from entailor.events import SILENT, Observer
 MOST_SHOWN = 5  # rows shown with a finding; all ids stand in `ids`
 MOST_CHARACTERS = 160  # of a text that is shown
 MOST_FITTED = 12_000  # rows that cross-validated checks look at: more says little more and takes long
+MOST_FITS = 1_500_000  # rows times labels: one regression is fitted for each label
+FEWEST_FITTED = 60  # below this, five folds say nothing
+FEWEST_OF_LABEL = 5  # on average, in a sample
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
 
@@ -122,11 +125,23 @@ class CheckInput:
     reading: tuple[Finding, ...] = ()
 
     def fitted_rows(self) -> Integers:
-        """Return which training examples cross-validated checks look at: all, or a sample of 12,000, in order."""
-        count = len(self.split.train)
-        if count <= MOST_FITTED:
+        """Return which training examples cross-validated checks look at: all, or a sample, in order.
+
+        The sample has at most 12,000, and fewer where there are more than 125 labels.
+        """
+        count, most = len(self.split.train), min(MOST_FITTED, MOST_FITS // len(self.labels))
+        if count <= most:
             return np.arange(count)
-        return np.sort(np.random.default_rng((self.seed, 1)).choice(count, MOST_FITTED, replace=False))
+        return np.sort(np.random.default_rng((self.seed, 1)).choice(count, most, replace=False))
+
+    def too_few(self) -> str | None:
+        """Return why cross-validation would say nothing of these examples, or None."""
+        count, num_labels = len(self.fitted_rows()), len(self.labels)
+        if count < FEWEST_FITTED:
+            return f"{count} training examples, at least {FEWEST_FITTED} are needed"
+        if count < len(self.split.train) and count < FEWEST_OF_LABEL * num_labels:
+            return f"{num_labels:,} labels are too many to learn from the {count:,} examples that would be looked at"
+        return None
 
     def targets(self, rows: Iterable[int]) -> Integers:
         """Return label codes of training examples."""

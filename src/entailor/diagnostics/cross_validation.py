@@ -12,7 +12,6 @@ from entailor.data.words import Floats, Integers
 
 FOLDS = 5
 MOST_ITERATIONS = 100
-FEWEST_ROWS = 60  # below this, five folds say nothing
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ NAME = "lengths"
 FIELDS = {"text": "first text", "text_pair": "second text"}
 FAR = 10.0  # times the 95th percentile
 FEWEST_WORDS_FAR = 200  # nothing shorter is called long
+SHORTEST_CUT, FEWEST_CUT, MANY_CUT = 60, 5, 0.005  # characters; texts of one greatest length, and their share
 SHIFT = 1.5  # ratio of two parts' median lengths
 
 
@@ -28,6 +29,7 @@ def lengths(evidence: CheckInput) -> CheckOutcome:
         counts = {part: _word_counts(rows, field) for part, rows in evidence.split.parts() if rows}
         facts[field] = {part: _quantiles(some) for part, some in counts.items()}
         findings += _outliers(evidence, field, counts["train"])
+        findings += _cut(evidence, field)
         findings += _shifts(field, counts)
     return CheckOutcome(tuple(findings), facts)
 
@@ -52,6 +54,27 @@ def _outliers(evidence: CheckInput, field: str, counts: Integers) -> Iterator[Do
         some = tuple(shown("train", rows[at], f"{counts[at]:,} words") for at in far[:MOST_SHOWN].tolist())
         ids = tuple(rows[at].id for at in far.tolist())
         yield DoctorFinding(NAME, "long_texts", "info", message, remedy, some, ids)
+
+
+def _cut(evidence: CheckInput, field: str) -> Iterator[DoctorFinding]:
+    """Find a part in which many texts are of exactly the same greatest length, as a limit on a field leaves them."""
+    for part, rows in evidence.split.parts():
+        sizes = np.array([len(getattr(row, field) or "") for row in rows], np.int64)
+        if not len(sizes) or sizes.max() < SHORTEST_CUT:
+            continue
+        at_limit = np.flatnonzero(sizes == sizes.max())
+        if len(at_limit) < max(FEWEST_CUT, MANY_CUT * len(sizes)):
+            continue
+        limit = int(sizes.max())
+        message = (
+            f"the {FIELDS[field]} of {share(len(at_limit), len(rows))} of {part} is exactly {limit:,} characters long"
+        )
+        message += ", and none is longer: they were cut"
+        remedy = "Get the whole texts: what the label depends on may stand behind the cut"
+        some = tuple(shown(part, rows[at]) for at in at_limit[:MOST_SHOWN].tolist())
+        yield DoctorFinding(
+            NAME, "cut_texts", "warning", message, remedy, some, tuple(rows[at].id for at in at_limit.tolist())
+        )
 
 
 def _shifts(field: str, counts: dict[str, Integers]) -> Iterator[DoctorFinding]:

@@ -5,15 +5,16 @@ Checks of the doctor that need a tokenizer; those that read texts alone stand in
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
-from itertools import combinations
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
 from entailor.config.plain import share
 from entailor.data.checks import Severity
-from entailor.diagnostics.base import MOST_SHOWN, CheckInput, CheckOutcome, CheckResult, DoctorFinding, shown
+from entailor.diagnostics.base import MOST_SHOWN, CheckInput, CheckOutcome, CheckResult, DoctorFinding, listed, shown
 from entailor.models.prompts import PromptEncoder
 from entailor.models.tokenizer import TextEncoder
 
@@ -69,30 +70,49 @@ def label_tokens(encoder: TextEncoder | PromptEncoder, model: str, labels: tuple
     findings = [*_collisions(tokens, model)]
     lost = [word for word, ids in tokens.items() if not ids or (unknown is not None and unknown in ids)]
     if lost:
-        message = f"the vocabulary of {model} lacks words of the labels {', '.join(map(repr, lost))}"
+        message = f"the vocabulary of {model} lacks words of the labels {listed(lost)}"
         remedy = "Name them with ordinary words (data.label_names) where the names themselves are read or scored"
         findings.append(DoctorFinding(COLLISIONS, "unknown_label_tokens", "warning", message, remedy))
     return CheckOutcome(tuple(findings), {"model": model, "tokens": tokens})
 
 
 def _collisions(tokens: dict[str, list[int]], model: str) -> Iterator[DoctorFinding]:
+    """Find words of the same tokens, words whose tokens begin others', and words of the same first token."""
     remedy = (
         "Give them other words in the verbalizer, or other names with data.label_names; classifiers with a head of "
         "their own are not concerned"
     )
-    for (one, first), (other, second) in combinations(tokens.items(), 2):
-        if not first or not second:
-            continue
-        figures = {"labels": [one, other], "tokens": [first, second]}
-        if first == second:
-            message = f"{one!r} and {other!r} are the same tokens to {model}: no score can distinguish them"
-            yield DoctorFinding(COLLISIONS, "same_label_tokens", "error", message, remedy, figures=figures)
-        elif first == second[: len(first)] or second == first[: len(second)]:
-            message = (
-                f"the tokens of one of {one!r} and {other!r} begin the other's: the shorter one always scores higher"
-            )
-            yield DoctorFinding(COLLISIONS, "prefix_label_tokens", "warning", message, remedy, figures=figures)
-        elif first[0] == second[0]:
-            message = f"{one!r} and {other!r} begin with the same token: scored by the first alone they are the same"
-            note = "Entailor scores all tokens of a label; other tools may read the first alone"
-            yield DoctorFinding(COLLISIONS, "same_first_token", "info", message, note, figures=figures)
+    same: dict[tuple[int, ...], list[str]] = defaultdict(list)
+    first: dict[int, list[str]] = defaultdict(list)
+    for word, ids in tokens.items():
+        if ids:
+            same[tuple(ids)].append(word)
+    for spelt, words in same.items():
+        first[spelt[0]].append(words[0])
+        if len(words) > 1:
+            message = f"{listed(words)} are the same tokens to {model}: no score can distinguish them"
+            yield _collision("same_label_tokens", "error", message, remedy, words, tokens)
+    begun = [
+        (same[spelt[:end]][0], words[0])
+        for spelt, words in same.items()
+        if (end := next((end for end in range(1, len(spelt)) if spelt[:end] in same), 0))
+    ]
+    if begun:
+        shown_ = listed([f"{shorter} / {longer}" for shorter, longer in begun])
+        message = (
+            f"the tokens of one word begin those of another, so that the shorter one always scores higher: {shown_}"
+        )
+        both = list(dict.fromkeys(chain.from_iterable(begun)))
+        yield _collision("prefix_label_tokens", "warning", message, remedy, both, tokens)
+    note = "Entailor scores all tokens of a label; other tools may read the first alone"
+    for words in first.values():
+        if len(words) > 1 and not set(words) <= set(chain.from_iterable(begun)):
+            message = f"{listed(words)} begin with the same token: scored by the first alone they are the same"
+            yield _collision("same_first_token", "info", message, note, words, tokens)
+
+
+def _collision(
+    kind: str, severity: Severity, message: str, remedy: str, words: list[str], tokens: dict[str, list[int]]
+) -> DoctorFinding:
+    figures = {"labels": words, "tokens": [tokens[word] for word in words]}
+    return DoctorFinding(COLLISIONS, kind, severity, message, remedy, figures=figures)

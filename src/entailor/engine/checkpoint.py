@@ -26,7 +26,7 @@ from entailor.runs.ownership import refuse_links, remove_files
 if TYPE_CHECKING:
     from torch import Tensor
 
-CHECKPOINT_VERSION = 4
+CHECKPOINT_VERSION = 5
 KEPT = 2
 _NAME = re.compile(r"step-(?P<step>\d{9,})(?:-attempt-(?P<attempt>\d+))?-(?P<sha256>[0-9a-f]{64})\.safetensors")
 _TEMPORARY = re.compile(r"\.step-\d{9,}\.tmp")

@@ -9,7 +9,10 @@ from entailor.methods.base import TrainedMethod
 
 
 def figure_of_choice(method: TrainedMethod, predicted_E: NDArray[np.int64], gold_E: NDArray[np.int64]) -> float | None:
-    """Return macro F1 over the labels in gold, or Matthews correlation; None where accuracy or the loss chooses."""
+    """Return macro F1 over the labels in gold, Matthews correlation or quadratic weighted kappa.
+
+    None where accuracy or the loss chooses.
+    """
     if method.metric_for_best_model == "macro_f1":
         from sklearn.metrics import f1_score
 
@@ -18,6 +21,13 @@ def figure_of_choice(method: TrainedMethod, predicted_E: NDArray[np.int64], gold
         from sklearn.metrics import matthews_corrcoef
 
         return float(matthews_corrcoef(gold_E, predicted_E))
+    if method.metric_for_best_model == "weighted_kappa":
+        from sklearn.metrics import cohen_kappa_score
+
+        if np.ptp(gold_E) == 0:
+            return 0.0
+        steps = range(1 + int(max(gold_E.max(), predicted_E.max())))
+        return float(cohen_kappa_score(gold_E, predicted_E, labels=steps, weights="quadratic"))
     return None
 
 

@@ -39,7 +39,7 @@ def reset_peak_memory() -> bool:
         ctypes.CDLL(None).malloc_trim(0)
     reset_peak_bytes()
     with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii", newline="\n")
         return True
     return False
 

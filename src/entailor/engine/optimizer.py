@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
+from entailor.accel.embedding_rows import EmbeddingRows
 from entailor.methods.base import ParameterGroup, TrainedMethod
 
 
@@ -38,6 +41,30 @@ def skips_when_told(device: torch.device) -> bool:
     optimizer.found_inf = torch.ones((), device=device)
     optimizer.step()
     return number.item() == 1.0
+
+
+def with_rows(groups: Sequence[ParameterGroup], rows: EmbeddingRows) -> list[ParameterGroup]:
+    """Return the groups with the rows that occur in the place of their embedding, under the same settings."""
+    whole = rows.embedding.weight
+    return [
+        replace(group, parameters=tuple(rows.rows_UH if one is whole else one for one in group.parameters))
+        for group in groups
+    ]
+
+
+def decay_of(parameter: Tensor, schedule: LambdaLR, steps: int) -> float:
+    """Return what weight decay alone leaves of a weight that never got a gradient.
+
+    Args:
+        parameter: one of the optimizer's, whose group tells the decay.
+        schedule: of the learning rate.
+        steps: optimizer steps done.
+    """
+    held = zip(schedule.optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True)
+    for group, rate, factor in held:
+        if any(one is parameter for one in group["params"]):
+            return float(math.prod(1 - rate * factor(step) * group["weight_decay"] for step in range(steps)))
+    raise ValueError("not a parameter of this optimizer")
 
 
 def build_schedule(optimizer: torch.optim.Optimizer, method: TrainedMethod, total_steps: int) -> LambdaLR:

@@ -59,7 +59,8 @@ def score(
 ) -> NDArray[np.float64]:
     """Return log-probabilities of the labels, shape (examples, L).
 
-    Windows of one example are pooled by averaging their logits.
+    Windows of one example are pooled by averaging their logits. An example without an answer has minus infinity for
+    every label, so that its probabilities are all 0.
 
     Args:
         classifier: in evaluation mode after the call.
@@ -88,9 +89,12 @@ def score(
     if parts:
         np.add.at(sums_EL, rows, _read(parts))
         np.add.at(counts_E, rows, 1)
-    if not np.isfinite(sums_EL).all():
+    silent_E = np.isneginf(sums_EL).all(axis=1) if classifier.abstains else np.zeros(num_rows, dtype=bool)
+    if not np.isfinite(sums_EL[~silent_E]).all():
         raise DivergedError("a score is not finite. Lower the learning rate, or train in fp32 (model.precision=fp32)")
-    return log_softmax(sums_EL / counts_E[:, None])
+    logprobs_EL = sums_EL / counts_E[:, None]
+    logprobs_EL[~silent_E] = log_softmax(logprobs_EL[~silent_E])
+    return logprobs_EL
 
 
 def _logits(classifier: Classifier, members: Sequence[Encoded]) -> list[Any]:

@@ -60,14 +60,16 @@ def facts_of(
 
     Raises:
         RunError: the model will stand on a GPU, whose speed is not known.
+        ModelError: its files cannot be read.
     """
     import torch
-    from transformers import AutoTokenizer
 
-    from entailor.models.load import open_model, read_config
+    from entailor.models.control_tokens import whole_characters
+    from entailor.models.load import open_model, open_tokenizer, read_config
     from entailor.models.memory_plan import forward_gflops
     from entailor.models.precision import known_speeds
     from entailor.models.sizes import required_size, text_size
+    from entailor.models.tokenizer import call_tokenizer
 
     if any(part["place"] not in ("cpu", "disk") for part in placed["parts"]):
         raise RunError("the speed of this GPU is not known before the first steps")
@@ -79,10 +81,10 @@ def facts_of(
     bits = 4 if settings.load_in_4bit else 8 if settings.load_in_8bit else 32
     cores = 1e9 * torch.get_num_threads() / crowd()
     speed = fp32 * cores if bits == 32 else 1e9 * forward_gflops(bits) / crowd()
-    tokenizer = AutoTokenizer.from_pretrained(folder.path, local_files_only=True, trust_remote_code=False)
-    tokens = sum(map(len, tokenizer(list(texts)).input_ids)) / len(texts)
+    tokenizer = open_tokenizer(folder, settings)
+    tokens = sum(map(len, call_tokenizer(tokenizer, list(map(whole_characters, texts))).input_ids)) / len(texts)
     if prompt is not None:
-        tokens += len(tokenizer(prompt).input_ids)
+        tokens += len(call_tokenizer(tokenizer, [prompt]).input_ids[0])
     if settings.max_length is not None:
         tokens = min(tokens, settings.max_length)
     body = sum(part["parameters"] for part in placed["parts"] if part["name"].endswith("layers"))

@@ -22,7 +22,7 @@ from entailor.classifiers.base import Classifier
 from entailor.engine.batching import BatchLimit, part_limit, parts_of, training_batches
 from entailor.engine.choosing import figure_of_choice, merit, weights_of_labels
 from entailor.engine.memory import is_out_of_memory
-from entailor.engine.optimizer import build_optimizer, build_schedule, skips_when_told
+from entailor.engine.optimizer import build_optimizer, build_schedule, decay_of, skips_when_told, with_rows
 from entailor.engine.scorer import score
 from entailor.engine.stopping import Stopped
 from entailor.engine.training import LoopRuntime, TrainingData, TrainingResult, seed_everything
@@ -112,6 +112,9 @@ class Training:
         self.steps_per_epoch = self._groups_in(len(self._epoch_batches(np.random.default_rng(runtime.seed))))
         self.total_steps = max(1, math.ceil(self.steps_per_epoch * method.num_train_epochs))
         groups = method.parameter_groups(classifier)
+        self.rows = classifier.rows_to_train(data.train)
+        if self.rows is not None:
+            groups = with_rows(groups, self.rows)
         self.trainable = [tensor for group in groups for tensor in group.parameters]
         keep_freed_memory(self.trainable)
         self.optimizer = build_optimizer(groups)
@@ -141,6 +144,13 @@ class Training:
 
     def run(self) -> TrainingResult:
         """Train from the beginning, or from the checkpoint that was handed over."""
+        try:
+            return self._run()
+        finally:
+            if self.rows is not None:
+                self.rows.finish()
+
+    def _run(self) -> TrainingResult:
         if self.method.gradient_checkpointing:
             self._checkpoint_activations()
         saving = self.runtime.saving
@@ -314,6 +324,7 @@ class Training:
             self._keep_best()
             return DivergedError(problem, f"the best weights so far, of step {self.result.best_step}")
         self.module.eval()
+        self._decay_rows(self.step)
         whole = all(bool(torch.isfinite(tensor).all()) for tensor in self.trainable)
         return DivergedError(problem, f"the weights after step {self.step}" if whole else None)
 
@@ -325,19 +336,24 @@ class Training:
 
     def _loss(self, batch: Sequence[int]) -> Tensor:
         members = [self.data.train[index] for index in batch]
-        targets_B = torch.from_numpy(self.data.train_targets[[item.example_index for item in members]])
+        rows = [item.example_index for item in members]
+        gold_B = targets = torch.from_numpy(self.data.train_targets[rows])
+        if self.data.soft_targets_EL is not None:
+            targets = torch.from_numpy(self.data.soft_targets_EL[rows]).float()
         with torch.autocast(self.device.type, dtype=self.runtime.autocast, enabled=self.runtime.autocast is not None):
             logits_BL: Any = self.classifier.logits(self.classifier.collate(members))
-        targets_B = send(targets_B, logits_BL.device)
+        targets = send(targets, logits_BL.device)
         smoothing = self.method.label_smoothing_factor
         if self.weight_L is None:
-            return nn.functional.cross_entropy(logits_BL, targets_B, label_smoothing=smoothing)
+            return nn.functional.cross_entropy(logits_BL, targets, label_smoothing=smoothing)
         # the mean over examples, so that a batch in parts has the gradient of the whole
-        loss_B = nn.functional.cross_entropy(logits_BL, targets_B, label_smoothing=smoothing, reduction="none")
-        return (loss_B * self.weight_L[targets_B]).mean()
+        loss_B = nn.functional.cross_entropy(logits_BL, targets, label_smoothing=smoothing, reduction="none")
+        return (loss_B * self.weight_L[send(gold_B, logits_BL.device)]).mean()
 
     def _named_trainable(self) -> list[str]:
         names = {id(tensor): name for name, tensor in self.module.named_parameters()}
+        if self.rows is not None:
+            names[id(self.rows.rows_UH)] = names[id(self.rows.embedding.weight)]
         return [names.get(id(tensor), "?") for tensor in self.trainable]
 
     def _check_gradients(self) -> None:
@@ -388,6 +404,7 @@ class Training:
     def _evaluate(self) -> None:
         self._log()
         begin = time.perf_counter()
+        self._decay_rows(self.step)
         try:
             logprobs_EL = score(self.classifier, self.data.validation, self.runtime.scoring_batch_tokens)
         except DivergedError:
@@ -419,6 +436,11 @@ class Training:
         if self.runtime.is_enough:
             self.told_to_stop = self.runtime.is_enough(self.result.curve[-1], self.result.examples_seen)
 
+    def _decay_rows(self, step: int) -> None:
+        """Say how much weight decay has left, after a step, of the embedding rows that never occur."""
+        if self.rows is not None:
+            self.rows.decay = decay_of(self.rows.rows_UH, self.schedule, step)
+
     def _is_better(self, accuracy: float, loss: float, figure: float | None) -> bool:
         metric, best = self.method.metric_for_best_model, self.result
         return not self.best or merit(metric, accuracy, loss, figure) > merit(
@@ -433,6 +455,7 @@ class Training:
         with torch.no_grad():
             for tensor, best in zip(self.trainable, self.best, strict=True):
                 tensor.copy_(best)
+        self._decay_rows(self.result.best_step or 0)
         self.module.eval()
         if self._stopped_early() and self.step < self.total_steps:
             text = f"stopped early at step {self.step} of {self.total_steps}"

@@ -24,12 +24,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Encoded train and validation splits, and one target an example (`Encoded.example_index` points to it)."""
+    """Encoded train and validation splits, and one target an example (`Encoded.example_index` points to it).
+
+    Attributes:
+        train: inputs that are learned from.
+        train_targets: their labels.
+        validation: inputs that choose the weights.
+        validation_targets: their labels.
+        soft_targets_EL: distributions over the labels to learn in place of `train_targets`; None: those.
+    """
 
     train: Sequence[Encoded]
     train_targets: NDArray[np.int64]
     validation: Sequence[Encoded]
     validation_targets: NDArray[np.int64]
+    soft_targets_EL: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True)

@@ -119,21 +119,24 @@ class CoveragePoint:
     """What abstaining below a confidence gives.
 
     Attributes:
-        coverage: share of examples that are answered, the most confident ones.
-        accuracy: share of these that is right.
-        confidence: the lowest confidence among them: what to give as the least to be answered.
+        wanted: share of examples that were to be answered.
+        coverage: share that is answered.
+        accuracy: share of these that is right; None where none is answered.
+        confidence: what to give as the least confidence to be answered.
     """
 
+    wanted: float
     coverage: float
-    accuracy: float
+    accuracy: float | None
     confidence: float
 
 
 def coverage_curve(
     confidence_N: npt.NDArray[np.float64], correct_N: npt.NDArray[np.bool_], coverages: Sequence[float] = COVERAGES
 ) -> tuple[CoveragePoint, ...]:
-    """Return accuracy against coverage, from everything answered down to the most confident twentieth.
+    """Return accuracy against coverage, with thresholds read off the examples that are judged.
 
+    Such thresholds promise more than they keep; :func:`abstaining` chooses them on other examples.
     Examples of equal confidence stand or fall together in practice; here each of them counts with their mean, so that
     their order in the file decides nothing.
 
@@ -144,8 +147,33 @@ def coverage_curve(
     """
     accuracy_N, confidence_N = _by_confidence(confidence_N, correct_N)
     n = len(confidence_N)
-    kept = [max(1, round(coverage * n)) for coverage in coverages]
-    return tuple(CoveragePoint(k / n, float(accuracy_N[k - 1]), float(confidence_N[k - 1])) for k in kept)
+    kept = [(wanted, max(1, round(wanted * n))) for wanted in coverages]
+    return tuple(
+        CoveragePoint(wanted, k / n, float(accuracy_N[k - 1]), float(confidence_N[k - 1])) for wanted, k in kept
+    )
+
+
+def abstaining(
+    validation_V: npt.NDArray[np.float64],
+    confidence_N: npt.NDArray[np.float64],
+    correct_N: npt.NDArray[np.bool_],
+    coverages: Sequence[float] = COVERAGES,
+) -> tuple[CoveragePoint, ...]:
+    """Return what thresholds chosen on validation give on test.
+
+    Args:
+        validation_V: confidence on the validation split, shape (V,); its quantiles are the thresholds.
+        confidence_N: confidence on test, shape (N,).
+        correct_N: whether the prediction on test was right, shape (N,).
+        coverages: shares of validation to answer, each above 0; 1 answers everything.
+    """
+    highest_V, points = np.sort(validation_V)[::-1], []
+    for wanted in coverages:
+        least = float(highest_V[max(1, round(wanted * len(highest_V))) - 1]) if wanted < 1 else 0.0
+        answered_N = confidence_N >= least
+        accuracy = float(correct_N[answered_N].mean()) if answered_N.any() else None
+        points.append(CoveragePoint(wanted, float(answered_N.mean()), accuracy, least))
+    return tuple(points)
 
 
 def area_over_coverage(confidence_N: npt.NDArray[np.float64], correct_N: npt.NDArray[np.bool_]) -> float:

@@ -11,31 +11,25 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from entailor.config.parts import Priorities
 from entailor.errors import RunError
-from entailor.evaluation.calibration import (
-    area_over_coverage,
-    coverage_curve,
-    expected_calibration_error,
-    reliability_bins,
-)
-from entailor.evaluation.metrics import (
-    Metrics,
-    Outcome,
-    beyond_chance,
-    calibrated,
-    clusters,
-    evaluate_record,
-    log_loss,
-    outcome,
-)
+from entailor.evaluation.alignment import aligned
+from entailor.evaluation.confidence import confidence_of
+from entailor.evaluation.metrics import Metrics, Outcome, beyond_chance, clusters, evaluate_record, outcome
 from entailor.evaluation.pairs import SIGNIFICANCE, Pairs, compare_all
 from entailor.evaluation.power import POWER, detectable_difference, usual_of
 from entailor.evaluation.recommendation import CandidateKey, key_of, mark_pareto, recommend
+from entailor.evaluation.selection import corrected_best
 from entailor.evaluation.statistics import accuracy_interval, clustering, holm
+from entailor.evaluation.targets import TARGETS, Target
 from entailor.evaluation.variance import Scored, spread_of_mean
+from entailor.evaluation.wording import interval, percent
 from entailor.runs.record import NO_MODEL, RunRecord
+
+MOST_IN_MATRIX = 100  # labels of a confusion matrix: of 1,000 it would fill ten megabytes for each candidate
+MOST_CONFUSIONS = 20
 
 
 def compare_records(
@@ -57,7 +51,7 @@ def compare_records(
     """
     if not records:
         raise RunError("There is no trial to compare. Run `entailor compare` first")
-    complete = _aligned([record for record in records if record.status == "complete"])
+    complete = aligned([record for record in records if record.status == "complete"])
     seeds: dict[CandidateKey, list[RunRecord]] = {}
     for record in complete:
         seeds.setdefault((record.model, record.name), []).append(record)
@@ -73,27 +67,27 @@ def compare_records(
         for record in records
         if record.status != "complete"
     ]
+    priorities = priorities or Priorities()
+    target = TARGETS[priorities.metric]
     candidates = [_candidate(candidate, outcomes[key], failed) for key, candidate in seeds.items()]
-    candidates.sort(
-        key=lambda candidate: (-candidate["accuracy"]["mean"], candidate["model"], candidate["method"])
-    )  # measured times would differ
-    scored = {
-        key_of(candidate): scored_candidate(seeds[key_of(candidate)], outcomes[key_of(candidate)])
-        for candidate in candidates
-    }
+    by_key = {key_of(candidate): scored_by(target, seeds[key_of(candidate)], outcomes) for candidate in candidates}
+    # the name settles what is equal: measured times would differ
+    candidates.sort(key=lambda one: (-round(by_key[key_of(one)].mean, 12), one["model"], one["method"]))
+    scored = {key_of(candidate): by_key[key_of(candidate)] for candidate in candidates}
     pairs = compare_all(scored)
     _mark_groups(candidates, pairs)
     gold_N = next(iter(outcomes.values()))[0].gold_N if outcomes else np.array([], dtype=np.int64)
     chance = float(np.bincount(gold_N).max() / len(gold_N)) if len(gold_N) else None
     _test_against_majority(candidates, outcomes, scored)
-    mark_pareto(candidates)
+    mark_pareto(candidates, target)
     claims = "methods" if _holds_seeds(scored.values()) else "classifiers"
-    winner = _winner(candidates, claims)
+    winner = _winner(candidates, scored, target, claims)
     return {
         **(extra or {}),
         "labels": list((complete or records)[0].labels),
         "num_test": len(gold_N),
         "majority_accuracy": chance,
+        "metric": target.name,
         "candidates": candidates,
         "pairs": _pair_lines(pairs),
         "claims": claims,
@@ -101,9 +95,28 @@ def compare_records(
         "detectable": _detectable(pairs, candidates),
         "winner": winner,
         "sentence": winner["sentence"] if winner else f"No trial finished: {len(failed)} of {len(failed)} failed.",
-        "recommendation": recommend(candidates, pairs, priorities or Priorities(), len(gold_N)),
+        "recommendation": recommend(candidates, pairs, priorities, len(gold_N)),
         "failed": failed,
     }
+
+
+def scored_by(
+    target: Target, records: Sequence[RunRecord], outcomes: Mapping[CandidateKey, Sequence[Outcome]]
+) -> Scored:
+    """Return what each seed of a candidate gives for each example by a metric; more is better.
+
+    Raises:
+        RunError: test has no such figure.
+    """
+    first = records[0]
+    plain = scored_candidate(records, outcomes[first.model, first.name])
+    found = target.gain(outcomes[first.model, first.name], plain.varies, plain.cluster_N)
+    if np.isnan(found.mean):
+        raise RunError(
+            f"recommend.metric={target.name}: {target.title} is not defined where all test examples have one label. "
+            "Set recommend.metric=accuracy, or test on examples of every label"
+        )
+    return found
 
 
 def scored_candidate(records: Sequence[RunRecord], outcomes: Sequence[Outcome]) -> Scored:
@@ -115,62 +128,6 @@ def scored_candidate(records: Sequence[RunRecord], outcomes: Sequence[Outcome]) 
 def _holds_seeds(scored: Iterable[Scored]) -> bool:
     """Return whether what is found is about methods: every one that varies has several seeds."""
     return all(len(one.values_SN) > 1 or not one.varies for one in scored)
-
-
-def hardest_examples(records: Sequence[RunRecord], n: int = 20) -> list[dict[str, Any]]:
-    """Return the examples most candidates got wrong, hardest first; examples no candidate got wrong are left out.
-
-    A candidate with several seeds counts with the share of its seeds that were wrong, and says the label with the
-    highest
-    mean probability. Between examples equally often wrong, the one with the less probable gold label is harder.
-
-    Args:
-        records: as for :func:`compare_records`; failed ones are skipped.
-        n: at most so many.
-
-    Returns:
-        One mapping an example: `id`, `text`, `text_pair`, `group`, `gold`, `wrong` (sum over candidates),
-        `num_candidates`, and
-        `said`, one of `model`, `method`, `label`, `probability`, `right` a candidate.
-    """
-    complete = _aligned([record for record in records if record.status == "complete"])
-    if not complete:
-        return []
-    seeds: dict[CandidateKey, list[Outcome]] = {}
-    for record in complete:
-        seeds.setdefault((record.model, record.name), []).append(outcome(record))
-    gold_N = seeds[complete[0].model, complete[0].name][0].gold_N
-    means = {
-        key: np.mean([result.probabilities_NL for result in candidate], axis=0) for key, candidate in seeds.items()
-    }
-    wrong_N = np.sum(
-        [1 - np.mean([result.correct_N for result in candidate], axis=0) for candidate in seeds.values()], axis=0
-    )
-    gold_probability_N = np.mean([mean_NL[np.arange(len(gold_N)), gold_N] for mean_NL in means.values()], axis=0)
-    order = [int(i) for i in np.lexsort((gold_probability_N, -np.round(wrong_N, 9)))[:n] if wrong_N[i] > 0]
-    labels, examples = complete[0].labels, complete[0].predictions
-    return [
-        {
-            "id": examples[i].id,
-            "text": examples[i].text,
-            "text_pair": examples[i].text_pair,
-            "group": examples[i].group,
-            "gold": examples[i].label,
-            "wrong": float(wrong_N[i]),
-            "num_candidates": len(seeds),
-            "said": [
-                {
-                    "model": model,
-                    "method": name,
-                    "label": labels[int(mean_NL[i].argmax())],
-                    "probability": float(mean_NL[i].max()),
-                    "right": bool(mean_NL[i].argmax() == gold_N[i]),
-                }
-                for (model, name), mean_NL in means.items()
-            ],
-        }
-        for i in order
-    ]
 
 
 def short_model_names(models: Sequence[str]) -> dict[str, str]:
@@ -194,49 +151,6 @@ def candidate_titles(candidates: Sequence[Mapping[str, Any]]) -> dict[CandidateK
     }
 
 
-def _aligned(complete: Sequence[RunRecord]) -> list[RunRecord]:
-    """Bring labels and examples of all records into the order of the first, or say what does not match."""
-    if not complete:
-        return []
-    first = complete[0]
-    gold = _gold(first)
-    aligned = []
-    for record in complete:
-        where = f"{_place(record)} and {_place(first)}"
-        if set(record.labels) != set(first.labels):
-            raise RunError(
-                f"{where} have different labels ({', '.join(record.labels)}; {', '.join(first.labels)}). "
-                "Only trials of one task can be compared"
-            )
-        own = _gold(record)
-        if own.keys() != gold.keys():
-            odd = min(own.keys() ^ gold.keys())
-            raise RunError(
-                f"{where} were tested on different examples ({len(own)} and {len(gold)}; {odd!r} stands in one only). "
-                "Run both on the same test split"
-            )
-        differing = next((id_ for id_, label in own.items() if gold[id_] != label), None)
-        if differing is not None:
-            raise RunError(
-                f"{where} have different gold labels for example {differing!r} "
-                f"({own[differing]}; {gold[differing]}). Run both on the same test split"
-            )
-        by_id = {one.id: one for one in record.predictions}
-        aligned.append(replace(record, labels=first.labels, predictions=tuple(by_id[id_] for id_ in gold)))
-    return aligned
-
-
-def _gold(record: RunRecord) -> dict[str, str]:
-    gold = {one.id: one.label for one in record.predictions}
-    if len(gold) != len(record.predictions):
-        raise RunError(f"{_place(record)}: two test examples share an id. Give every example an id of its own")
-    return gold
-
-
-def _place(record: RunRecord) -> str:
-    return f"{record.name} on {record.model}, seed {record.seed}"
-
-
 def _candidate(
     records: Sequence[RunRecord], outcomes: Sequence[Outcome], failed: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
@@ -245,7 +159,7 @@ def _candidate(
     metrics = [evaluate_record(record) for record in records]
     per_seed = [one.accuracy.value for one in metrics]
     scored = scored_candidate(records, outcomes)
-    interval = accuracy_interval(scored)
+    found = accuracy_interval(scored)
     shipped = accuracy_interval(replace(scored, values_SN=scored.values_SN[:1]))
     return {
         "model": first.model,
@@ -255,23 +169,23 @@ def _candidate(
         "seeds": [record.seed for record in records],
         "accuracy": {
             "mean": statistics.fmean(per_seed),
-            "low": interval.low,
-            "high": interval.high,
+            "low": found.low,
+            "high": found.high,
             "worst": min(per_seed),
             "std": statistics.stdev(per_seed) if len(per_seed) > 1 else None,
             "per_seed": per_seed,
         },
         "shipped_accuracy": asdict(shipped),  # of the first seed's classifier alone, without the chance of seeds
+        "intervals": _intervals(outcomes, scored),
         **{
             name: _mean([getattr(one, name) for one in metrics])
-            for name in ("macro_f1", "mcc", "log_loss", "ece", "majority_share")
+            for name in ("macro_f1", "mcc", "weighted_kappa", "log_loss", "ece", "majority_share")
         },
         **_costs(records),
         "per_label": label_means(metrics),
-        "confusion": np.sum([one.confusion for one in metrics], axis=0).tolist(),
+        **_confusions(first.labels, np.sum([one.confusion for one in metrics], axis=0)),
         "groups": accuracy_by_group(records, outcomes),
-        "reliability": _reliability(outcomes),
-        **_calibration(records, outcomes),
+        **confidence_of(records, outcomes),
         "hyperparameters": dict(first.hyperparameters),
         "events": [
             {"seed": record.seed, "kind": event.kind, "severity": event.severity, "text": event.text}
@@ -284,6 +198,33 @@ def _candidate(
             if (one["model"], one["method"]) == (first.model, first.name)
         ],
     }
+
+
+def _confusions(labels: Sequence[str], counts_LL: npt.NDArray[np.int64]) -> dict[str, Any]:
+    """Return the confusion matrix, which of many labels would be too large to be read back, and the usual mistakes."""
+    rows, columns = np.nonzero(counts_LL * ~np.eye(len(labels), dtype=bool))
+    most = np.argsort(-counts_LL[rows, columns], kind="stable")[:MOST_CONFUSIONS]
+    return {
+        "confusion": counts_LL.tolist() if len(labels) <= MOST_IN_MATRIX else None,
+        "confusions": [
+            {
+                "gold": labels[gold],
+                "predicted": labels[predicted],
+                "count": int(counts_LL[gold, predicted]),
+                "share": float(counts_LL[gold, predicted] / counts_LL[gold].sum()),
+            }
+            for gold, predicted in zip(rows[most].tolist(), columns[most].tolist(), strict=True)
+        ],
+    }
+
+
+def _intervals(outcomes: Sequence[Outcome], scored: Scored) -> dict[str, dict[str, float] | None]:
+    """Return every metric with its 95 % interval; None where test does not define it."""
+    found: dict[str, dict[str, float] | None] = {}
+    for name, target in TARGETS.items():
+        values = target.gain(outcomes, scored.varies, scored.cluster_N)
+        found[name] = None if np.isnan(values.mean) else asdict(target.interval(values))
+    return found
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -305,10 +246,11 @@ def _costs(records: Sequence[RunRecord]) -> dict[str, Any]:
 
     seconds = ("load_seconds", "tokenize_seconds", "train_seconds", "evaluate_seconds")
     other = ("test_examples_per_second", "latency_p50_ms", "latency_p95_ms", "epochs", "truncated_share")
+    money = ("cost_per_thousand",)
     sizes = ("trainable_parameters", "stored_parameters", "total_parameters", "stored_bytes")
     return {
         "examples_per_second": over_seeds("train_examples_per_second"),
-        **{name: over_seeds(name) for name in (*seconds, *other)},
+        **{name: over_seeds(name) for name in (*seconds, *other, *money)},
         **{name: whole(name) for name in sizes},
         **{name: whole(name, _highest) for name in ("peak_memory_bytes", "peak_gpu_memory_bytes")},
     }
@@ -337,41 +279,6 @@ def accuracy_by_group(records: Sequence[RunRecord], outcomes: Sequence[Outcome])
     return {
         group: {"n": len(places), "accuracy": asdict(accuracy_interval(whole.among(places)))}
         for group, places in members.items()
-    }
-
-
-def _reliability(outcomes: Sequence[Outcome]) -> list[dict[str, float]]:
-    confidence = np.concatenate([result.confidence_N for result in outcomes])
-    correct = np.concatenate([result.correct_N for result in outcomes])
-    return [asdict(one) for one in reliability_bins(confidence, correct)]
-
-
-def _calibration(records: Sequence[RunRecord], outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """Return what the temperatures give, None where a record has none, and accuracy against coverage.
-
-    Abstaining goes by the calibrated confidence where there is one.
-    """
-    temperatures = [record.temperature for record in records if record.temperature is not None]
-    scaled = None
-    if len(temperatures) == len(records):
-        scaled = [calibrated(result, one) for result, one in zip(outcomes, temperatures, strict=True)]
-    curves = [coverage_curve(result.confidence_N, result.correct_N) for result in scaled or outcomes]
-    return {
-        "calibrated": scaled
-        and {
-            "temperature": statistics.fmean(temperatures),
-            "temperatures": temperatures,
-            "log_loss": statistics.fmean(map(log_loss, scaled)),
-            "ece": statistics.fmean(expected_calibration_error(one.confidence_N, one.correct_N) for one in scaled),
-            "reliability": _reliability(scaled),
-        },
-        "coverage": [
-            {name: statistics.fmean(getattr(point, name) for point in points) for name in asdict(points[0])}
-            for points in zip(*curves, strict=True)
-        ],
-        "area_over_coverage": statistics.fmean(
-            area_over_coverage(result.confidence_N, result.correct_N) for result in scaled or outcomes
-        ),
     }
 
 
@@ -434,20 +341,31 @@ def _detectable(pairs: Pairs[CandidateKey], candidates: Sequence[Mapping[str, An
     }
 
 
-def _winner(candidates: Sequence[Mapping[str, Any]], claims: str) -> dict[str, Any] | None:
+def _winner(
+    candidates: Sequence[Mapping[str, Any]], scored: Mapping[CandidateKey, Scored], target: Target, claims: str
+) -> dict[str, Any] | None:
     if not candidates:
         return None
     best = candidates[0]
+    corrected = corrected_best(list(scored.values()), target)
     tied = [candidate for candidate in candidates if candidate["tied_with_best"]]
     return {
         "model": best["model"],
         "method": best["method"],
         "accuracy": {key: best["accuracy"][key] for key in ("mean", "low", "high")},
+        "corrected": asdict(corrected),
         "tied_with": [{"model": candidate["model"], "method": candidate["method"]} for candidate in tied],
         "sentence": _sentence(
-            best, tied, len(candidates), short_model_names([candidate["model"] for candidate in candidates]), claims
+            best, tied, len(candidates), short_model_names([one["model"] for one in candidates]), target, claims
         ),
     }
+
+
+def _figure(target: Target, found: Mapping[str, float]) -> str:
+    """Return the metric with its interval; accuracy in percent and without its name."""
+    if target.name == "accuracy":
+        return f"{percent(found['value'])} ({interval(found['low'], found['high'])})"
+    return f"{target.title} {found['value']:.3f} ({found['low']:.3f} to {found['high']:.3f})"
 
 
 def _sentence(
@@ -455,10 +373,10 @@ def _sentence(
     tied: Sequence[Mapping[str, Any]],
     num_candidates: int,
     short: Mapping[str, str],
+    target: Target,
     claims: str,
 ) -> str:
-    mean, low, high = (100 * best["accuracy"][key] for key in ("mean", "low", "high"))
-    figure = f"{mean:.1f} % ({low:.1f} to {high:.1f})"
+    figure = _figure(target, best["intervals"][target.name])
     name = best["method"] + (f" on {short[best['model']]}" if best["model"] in short else "")
     if num_candidates == 1:
         return f"{name} reaches {figure}; there is nothing to compare it with."

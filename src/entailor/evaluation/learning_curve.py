@@ -1,15 +1,15 @@
-"""Accuracy by number of labels: a power law with its interval, the best candidate, and whether more labels pay.
+"""Accuracy by number of labels: what more would give, who overtakes whom, and how many labels adapting takes.
 
-Error falls with the number of labels n about as a * n^-b + c (Hestness et al. 2017, section 3; Rosenfeld et al. 2020).
-A law fitted to a few noisy points says little, so every figure has a bootstrap interval, and a poor fit is refused.
+Differences at a size are those of pairs.py, with examples, clusters and seeds in them; predictions are those of
+learning_laws.py.
 """
 
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -17,18 +17,16 @@ import numpy.typing as npt
 
 from entailor.errors import RunError
 from entailor.evaluation.comparison import short_model_names
-from entailor.evaluation.statistics import wilson_interval
+from entailor.evaluation.learning_laws import MOST_WIDTH, predict
+from entailor.evaluation.metrics import clusters
+from entailor.evaluation.pairs import SIGNIFICANCE, Difference, compare_scored
+from entailor.evaluation.statistics import accuracy_interval
+from entailor.evaluation.variance import Scored
 from entailor.runs.record import RunRecord
 
 DRAWS = 200
 SEED = 0
-LEAST_SIZES = 4  # three parameters, and one point that can contradict them
-LEAST_R2 = 0.8  # of the mean error by size
-MOST_WIDTH = 0.25  # of a prediction's interval; a wider one says nothing
-FACTORS = (2, 10)
-SURE = 0.9  # share of draws in which the lead must change for a crossing to be told
-STEEPEST = 2.0  # largest exponent b
-EXPONENTS = 81  # that are tried for resampled curves
+SAMPLE_DEVIATION = 0.0075  # by which another training sample moves a method without randomness, in accuracy
 
 Floats = npt.NDArray[np.float64]
 
@@ -41,103 +39,46 @@ class CandidateCurve:
     method: str
     sizes: Mapping[int, Sequence[RunRecord]]
 
-
-@dataclass(frozen=True)
-class PowerLaw:
-    """Error as a * n^-b + c."""
-
-    a: float
-    b: float
-    c: float
-
-    def error(self, n: float) -> float:
-        """Return the error at n labels, 0 to 1."""
-        return float(min(1.0, self.a * n**-self.b + self.c))
+    @property
+    def names(self) -> dict[str, str]:
+        """Model and method, as comparison.json has them."""
+        return {"model": self.model, "method": self.method}
 
 
-def fit_power_law(sizes: Sequence[int], errors: Sequence[float]) -> PowerLaw | None:
-    """Return the law of least squares with a >= 0, 0 <= b <= 2, 0 <= c <= 1, or None where none is found.
-
-    Args:
-        sizes: numbers of labels, at least three different ones.
-        errors: error at each, 0 to 1.
-    """
-    from scipy.optimize import OptimizeWarning, curve_fit
-
-    n, e = np.asarray(sizes, float), np.asarray(errors, float)
-    scale = float(n.min())  # in units of the smallest sample the parameters are of one size
-    first = (max(1e-3, float(e[0] - 0.9 * e.min())), 0.5, 0.9 * float(e.min()))
-    bounds = ((0.0, 0.0, 0.0), (10.0, STEEPEST, 1.0))
-    begin = [min(max(value, low), high) for value, low, high in zip(first, *bounds, strict=True)]
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", OptimizeWarning)  # the interval is the bootstrap's, not the covariance's
-            (a, b, c), _ = curve_fit(
-                lambda x, a, b, c: a * (x / scale) ** -b + c, n, e, p0=begin, bounds=bounds, maxfev=400
-            )
-    except RuntimeError:
-        return None
-    return PowerLaw(float(a) * scale ** float(b), float(b), float(c))
+Points = Mapping[int, Scored]
 
 
-def fit_resampled(sizes: Sequence[int], errors_DN: Floats) -> list[PowerLaw]:
-    """Return the law of least squares of each of many curves, under the same bounds, over a grid of exponents.
-
-    For a given exponent the law is linear in a and c, so all curves are solved at once; :func:`fit_power_law` for each
-    would take seconds.
-
-    Args:
-        sizes: N numbers of labels.
-        errors_DN: D curves.
-    """
-    scale = float(min(sizes))
-    n = np.asarray(sizes, float) / scale
-    mean_D = errors_DN.mean(axis=1)
-    best_D = np.full(len(errors_DN), np.inf)
-    laws_D3 = np.zeros((len(errors_DN), 3))
-    for b in np.linspace(0.025, STEEPEST, EXPONENTS):
-        x_N = n**-b
-        centred_N = x_N - x_N.mean()
-        a_D = np.maximum(0.0, (errors_DN @ centred_N) / (centred_N @ centred_N))
-        c_D = mean_D - a_D * x_N.mean()
-        below = c_D < 0
-        a_D, c_D = np.where(below, (errors_DN @ x_N) / (x_N @ x_N), a_D), np.maximum(c_D, 0.0)
-        loss_D = ((a_D[:, None] * x_N + c_D[:, None] - errors_DN) ** 2).sum(axis=1)
-        better = loss_D < best_D
-        best_D = np.where(better, loss_D, best_D)
-        laws_D3[better] = np.stack([a_D * scale**b, np.full_like(a_D, b), c_D], axis=1)[better]
-    return [PowerLaw(*map(float, law)) for law in laws_D3]
-
-
-def describe_curves(candidates: Sequence[CandidateCurve]) -> dict[str, Any]:
-    """Return each candidate's points, fit and predictions, the best at each size, and where the lead changes.
+def describe_curves(candidates: Sequence[CandidateCurve], untrained: Sequence[CandidateCurve] = ()) -> dict[str, Any]:
+    """Return each candidate's points and predictions, the best at each size, where the lead changes, and what pays.
 
     Args:
         candidates: at least two sizes each.
+        untrained: candidates that labels teach nothing, with one size each.
 
     Raises:
         RunError: two points were tested on different examples.
     """
     if not candidates:
-        return {"candidates": [], "num_test": 0, "best": [], "crossings": [], "sentence": "No curve has two sizes yet."}
-    correct = [
-        {size: _correct(records, candidates[0]) for size, records in sorted(candidate.sizes.items())}
-        for candidate in candidates
-    ]
-    num_test = next(iter(correct[0].values())).shape[1]
-    drawn = _draws(correct, num_test)
-    documents = [
-        _row_document(candidate, found, errors, num_test)
-        for candidate, found, errors in zip(candidates, correct, drawn, strict=True)
-    ]
-    names = _names(candidates)
-    best = _best_by_size(candidates, drawn)
+        return {
+            "candidates": [],
+            "num_test": 0,
+            "best": [],
+            "crossings": [],
+            "overtakes_untrained": [],
+            "sentence": "No curve has two sizes yet.",
+        }
+    ids = [one.id for one in next(iter(candidates[0].sizes.values()))[0].predictions]
+    points = [{size: _scored(records, ids) for size, records in sorted(one.sizes.items())} for one in candidates]
+    documents = [_document(one, found) for one, found in zip(candidates, points, strict=True)]
+    asked = [(one, _scored(next(iter(one.sizes.values())), ids)) for one in untrained]
+    overtaking = _overtaking(candidates, points, max(asked, key=lambda pair: pair[1].mean)) if asked else []
     return {
-        "num_test": num_test,
+        "num_test": len(ids),
         "candidates": documents,
-        "best": best,
-        "crossings": _crossings(candidates, correct, drawn),
-        "sentence": _sentence(documents, names),
+        "best": _best_by_size(candidates, points),
+        "crossings": _crossings(candidates, points),
+        "overtakes_untrained": overtaking,
+        "sentence": _sentence(documents, _names(candidates)),
     }
 
 
@@ -149,9 +90,8 @@ def _names(candidates: Sequence[CandidateCurve]) -> list[str]:
     ]
 
 
-def _correct(records: Sequence[RunRecord], first: CandidateCurve) -> Floats:
-    """Return right or wrong, (seeds, test examples), in the order of the first candidate's examples."""
-    ids = [one.id for one in next(iter(first.sizes.values()))[0].predictions]
+def _scored(records: Sequence[RunRecord], ids: Sequence[str]) -> Scored:
+    """Return right or wrong, (seeds, test examples), in the order of the ids."""
     lines = []
     for record in records:
         right = {one.id: one.predicted == one.label for one in record.predictions}
@@ -161,135 +101,143 @@ def _correct(records: Sequence[RunRecord], first: CandidateCurve) -> Floats:
                 "Delete the folder `curve` and run the same command again"
             )
         lines.append([right[id_] for id_ in ids])
-    return np.array(lines, dtype=float)
+    varies = not all(record.provenance.get("deterministic", False) for record in records)
+    order = {one.id: place for place, one in enumerate(records[0].predictions)}
+    cluster_N = clusters(records[0])
+    return Scored(np.array(lines), varies, None if cluster_N is None else cluster_N[[order[id_] for id_ in ids]])
 
 
-def _draws(correct: Sequence[Mapping[int, Floats]], num_test: int) -> list[dict[int, Floats]]:
-    """Return errors under resampled test examples (the same for every point) and resampled seeds, (draws,) a size."""
-    rng = np.random.default_rng(SEED)
-    weights_DN = rng.multinomial(num_test, np.full(num_test, 1 / num_test), size=DRAWS) / num_test
+def _draws(points: Points) -> Floats:
+    """Return accuracies under resampled clusters of examples (the same for every size) and seeds, (draws, sizes)."""
+    rng, first = np.random.default_rng(SEED), next(iter(points.values()))
+    num_test = first.values_SN.shape[1]
+    cluster_N = np.arange(num_test) if first.cluster_N is None else first.cluster_N
+    num_clusters = int(cluster_N.max()) + 1
+    counts_DC = rng.multinomial(num_clusters, np.full(num_clusters, 1 / num_clusters), size=DRAWS)
+    weights_DN = counts_DC[:, cluster_N]
     drawn = []
-    for candidate in correct:
-        errors = {}
-        for size, right_SN in candidate.items():
-            by_seed_DS = 1 - weights_DN @ right_SN.T
-            seeds = right_SN.shape[0]
-            picked_DS = rng.integers(seeds, size=(DRAWS, seeds))
-            errors[size] = np.take_along_axis(by_seed_DS, picked_DS, axis=1).mean(axis=1)
-        drawn.append(errors)
-    return drawn
+    for scored in points.values():
+        by_seed_DS = weights_DN @ scored.values_SN.T.astype(float) / weights_DN.sum(axis=1, keepdims=True)
+        seeds, mean_D = by_seed_DS.shape[1], by_seed_DS.mean(axis=1)
+        if scored.varies:
+            picked_DS = rng.integers(seeds, size=by_seed_DS.shape)
+            moved_D = np.take_along_axis(by_seed_DS, picked_DS, axis=1).mean(axis=1) - mean_D
+            # what is drawn from few seeds varies less than seeds do
+            mean_D = mean_D + moved_D * math.sqrt(seeds / max(1, seeds - 1))
+        else:
+            mean_D = mean_D + SAMPLE_DEVIATION * rng.standard_normal(DRAWS)
+        drawn.append(mean_D)
+    return np.array(drawn).T
 
 
-def _row_document(
-    candidate: CandidateCurve, correct: Mapping[int, Floats], drawn: Mapping[int, Floats], num_test: int
-) -> dict[str, Any]:
-    points = []
-    for size, right_SN in correct.items():
-        mean = float(right_SN.mean())
-        wilson = wilson_interval(mean, num_test)
-        points.append(
+def _document(candidate: CandidateCurve, points: Points) -> dict[str, Any]:
+    lines = []
+    for size, scored in points.items():
+        inside, costs = accuracy_interval(scored), [record.costs for record in candidate.sizes[size]]
+        lines.append(
             {
                 "n": size,
-                "accuracy": {"mean": mean, "low": wilson.low, "high": wilson.high},
-                "per_seed": right_SN.mean(axis=1).tolist(),
-                "epochs": float(np.mean([record.costs.epochs for record in candidate.sizes[size]])),
-                "train_seconds": float(np.mean([record.costs.train_seconds for record in candidate.sizes[size]])),
+                "accuracy": {"mean": scored.mean, "low": inside.low, "high": inside.high},
+                "per_seed": scored.values_SN.mean(axis=1).tolist(),
+                "epochs": float(np.mean([one.epochs for one in costs])),
+                "train_seconds": float(np.mean([one.train_seconds for one in costs])),
             }
         )
-    sizes = list(correct)
-    errors = [1 - point["accuracy"]["mean"] for point in points]
-    law, r2, refused = _checked_fit(sizes, errors)
-    document: dict[str, Any] = {"model": candidate.model, "method": candidate.method, "points": points}
-    document |= {"fit": None, "refused": refused, "predicted": []}
-    if law is None or refused:
-        return document
-    found = fit_resampled(sizes, np.array([drawn[size] for size in sizes]).T)
-    largest = sizes[-1]
-    predicted = [_prediction(law, found, largest, factor) for factor in FACTORS]
-    if predicted[0]["high"] - predicted[0]["low"] > MOST_WIDTH:
-        wide = 100 * (predicted[0]["high"] - predicted[0]["low"])
-        return {**document, "refused": f"the prediction at twice the labels is {wide:.0f} points wide"}
-    for one in predicted[1:]:
-        if one["high"] - one["low"] > MOST_WIDTH:
-            one["refused"] = f"the interval is {100 * (one['high'] - one['low']):.0f} points wide"
-    return {**document, "fit": {"a": law.a, "b": law.b, "c": law.c, "r2": r2}, "predicted": predicted}
+    document: dict[str, Any] = {**candidate.names, "points": lines, "laws": [], "refused": None, "predicted": []}
+    if any(scored.varies and len(scored.values_SN) < 2 for scored in points.values()):
+        return {**document, "refused": "one seed; a prediction needs two or more at every size"}
+    sizes = list(points)
+    prediction = predict(sizes, np.array([one.mean for one in points.values()]), _draws(points))
+    predicted: list[dict[str, Any]] = []
+    for factor, figures in prediction.at.items():
+        line: dict[str, Any] = {"factor": factor, "n": factor * sizes[-1], **figures}
+        width = figures["high"] - figures["low"]
+        if width > MOST_WIDTH:
+            line["refused"] = f"the interval is {100 * width:.0f} points wide"
+        predicted.append(line)
+    return {**document, "laws": list(prediction.laws), "refused": prediction.refused, "predicted": predicted}
 
 
-def _checked_fit(sizes: Sequence[int], errors: Sequence[float]) -> tuple[PowerLaw | None, float, str | None]:
-    """Return the law, the share of variance it explains, and why it is refused, if it is."""
-    if len(sizes) < LEAST_SIZES:
-        return None, 0.0, f"{len(sizes)} sizes; a fit needs {LEAST_SIZES}"
-    law = fit_power_law(sizes, errors)
-    if law is None:
-        return None, 0.0, "no power law was found"
-    total = float(np.var(errors))
-    left = float(np.mean([(law.error(n) - e) ** 2 for n, e in zip(sizes, errors, strict=True)]))
-    r2 = 1 - left / total if total > 0 else 0.0
-    if errors[-1] >= errors[0]:
-        return law, r2, "accuracy does not rise with the number of labels"
-    return law, r2, None if r2 >= LEAST_R2 else f"the power law explains {100 * r2:.0f} % of what the points vary"
-
-
-def _prediction(law: PowerLaw, found: Sequence[PowerLaw], largest: int, factor: int) -> dict[str, Any]:
-    """Return the accuracy at more labels, and what it gains over the fitted accuracy at the largest size."""
-    n = factor * largest
-    accuracies = np.array([1 - one.error(n) for one in found])
-    gains = np.array([one.error(largest) - one.error(n) for one in found])
-    low, high = np.percentile(accuracies, (2.5, 97.5))
-    gain_low, gain_high = np.percentile(gains, (2.5, 97.5))
-    value = 1 - law.error(n)
-    return {
-        "factor": factor,
-        "n": n,
-        "accuracy": value,
-        "low": float(min(low, value)),
-        "high": float(max(high, value)),
-        "gain": law.error(largest) - law.error(n),
-        "gain_low": float(gain_low),
-        "gain_high": float(gain_high),
-    }
-
-
-def _best_by_size(candidates: Sequence[CandidateCurve], drawn: Sequence[Mapping[int, Floats]]) -> list[dict[str, Any]]:
-    """Return the best candidate at each size that all candidates have, with the share of draws in which it is best."""
-    shared = sorted(set.intersection(*(set(errors) for errors in drawn)))
-    best = []
-    for size in shared:
-        errors_RD = np.array([errors[size] for errors in drawn])
-        place = int(errors_RD.mean(axis=1).argmin())
-        first_D = errors_RD[place] <= errors_RD.min(axis=0)
-        one = {"n": size, "model": candidates[place].model, "method": candidates[place].method}
-        best.append({**one, "share_of_draws": float(first_D.mean())})
+def _best_by_size(candidates: Sequence[CandidateCurve], points: Sequence[Points]) -> list[dict[str, Any]]:
+    """Return the most accurate candidate at each size that all have, and whether it may be another (95 %)."""
+    best: list[dict[str, Any]] = []
+    for size in sorted(set.intersection(*(set(one) for one in points))):
+        place = max(range(len(points)), key=[one[size].mean for one in points].__getitem__)
+        others = [compare_scored(points[place][size], one[size]) for i, one in enumerate(points) if i != place]
+        sure = all(_surely(one, len(others)) for one in others)
+        best.append({"n": size, **candidates[place].names, "sure": sure})
     return best
 
 
-def _crossings(
-    candidates: Sequence[CandidateCurve], correct: Sequence[Mapping[int, Floats]], drawn: Sequence[Mapping[int, Floats]]
-) -> list[dict[str, Any]]:
-    """Return where one candidate overtakes another for good measure: behind at one size, ahead at a later one.
+def _surely(ahead: Difference, tries: int) -> bool:
+    """Return whether a candidate is ahead, one-sided, corrected for the number of tries (Bonferroni)."""
+    return tries * ahead.mirrored().p_worse < SIGNIFICANCE
 
-    Both must hold in at least `SURE` of the draws, or the change of lead is noise. Between the last size behind and the
-    first ahead the place is interpolated over log n.
+
+def _crossings(candidates: Sequence[CandidateCurve], points: Sequence[Points]) -> list[dict[str, Any]]:
+    """Return where one candidate overtakes another: surely behind at one size, and surely ahead at a later one.
+
+    Both are corrected for the number of pairs and sizes. Between the last size behind and the first ahead the place is
+    interpolated over log n.
     """
     found = []
-    for i, behind in enumerate(candidates):
-        for j, ahead in enumerate(candidates):
-            shared = sorted(set(drawn[i]) & set(drawn[j])) if i != j else []
-            # how often candidate i is behind, and ahead of, candidate j at each size
-            loses = [float((drawn[i][n] > drawn[j][n]).mean()) for n in shared]
-            wins = [float((drawn[i][n] < drawn[j][n]).mean()) for n in shared]
-            later = next((k for k in range(len(shared)) if wins[k] >= SURE), None)
-            earlier = [k for k in range(later or 0) if loses[k] >= SURE]
-            if later is None or not earlier:
-                continue
-            low, high = shared[earlier[-1]], shared[later]
-            gaps = [float(correct[i][n].mean() - correct[j][n].mean()) for n in (low, high)]
-            share = -gaps[0] / (gaps[1] - gaps[0]) if gaps[1] != gaps[0] else 0.5
-            at = math.exp(math.log(low) + min(1.0, max(0.0, share)) * (math.log(high) - math.log(low)))
-            names = {"model": behind.model, "method": behind.method}
-            over = {"over_model": ahead.model, "over_method": ahead.method}
-            found.append({**names, **over, "between": [low, high], "at": round(at)})
+    tries = len(points) * (len(points) - 1) // 2 * max(len(one) for one in points)
+    for i, j in permutations(range(len(points)), 2):
+        shared = sorted(set(points[i]) & set(points[j]))
+        gaps = {n: compare_scored(points[i][n], points[j][n]) for n in shared}
+        later = next((n for n in shared if _surely(gaps[n], tries)), None)
+        earlier = [n for n in shared if later and n < later and _surely(gaps[n].mirrored(), tries)]
+        if later is None or not earlier:
+            continue
+        between = [earlier[-1], later]
+        at = _zero(between, [gaps[n].value for n in between])
+        over = {f"over_{key}": value for key, value in candidates[j].names.items()}
+        found.append({**candidates[i].names, **over, "between": between, "at": round(at)})
     return found
+
+
+def _overtaking(
+    candidates: Sequence[CandidateCurve], points: Sequence[Points], best: tuple[CandidateCurve, Scored]
+) -> list[dict[str, Any]]:
+    """Return with how many labels each candidate becomes better than the best that labels teach nothing.
+
+    The interval holds the sizes at which the difference is not significantly other than 0: a test turned around, as an
+    interval is. Between sizes the ends are interpolated over log n. `low` is None where it is below the smallest size,
+    `high` where it is above the largest; `at` where it is either, and `before_first` says which.
+    """
+    asked, line = best
+    found = []
+    for candidate, own in zip(candidates, points, strict=True):
+        sizes = list(own)
+        gaps = [compare_scored(own[n], line) for n in sizes]
+        # the highest and the lowest so far: a curve that rises in truth goes down by chance alone
+        value = np.maximum.accumulate([one.value for one in gaps])
+        high = np.maximum.accumulate([one.high for one in gaps])
+        low = np.minimum.accumulate([one.low for one in gaps][::-1])[::-1]
+        over = {f"over_{key}": name for key, name in asked.names.items()}
+        at, first, last = _zero(sizes, value), _zero(sizes, high), _zero(sizes, low)
+        found.append(
+            {
+                **candidate.names,
+                **over,
+                "accuracy_untrained": line.mean,
+                "at": round(at) if 0 < at < math.inf else None,
+                "low": None if first == 0 else round(min(first, sizes[-1])),
+                "high": None if last == math.inf else round(max(last, sizes[0])),
+                "before_first": at == 0,
+            }
+        )
+    return found
+
+
+def _zero(sizes: Sequence[int], values: Sequence[float] | Floats) -> float:
+    """Return where values first reach 0, interpolated over log n; 0 if from the first size on, infinite if at none."""
+    place = next((k for k, value in enumerate(values) if value >= 0), None)
+    if place is None or place == 0:
+        return math.inf if place is None else 0.0
+    behind, ahead = float(values[place - 1]), float(values[place])
+    share = -behind / (ahead - behind)
+    return math.exp(math.log(sizes[place - 1]) + share * math.log(sizes[place] / sizes[place - 1]))
 
 
 def _sentence(documents: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:

@@ -18,6 +18,8 @@ from entailor.evaluation.statistics import Proportion, accuracy_interval, number
 from entailor.evaluation.variance import Scored
 from entailor.runs.record import RunRecord, cluster_key
 
+HAIR = 1e-9  # of probability
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -26,7 +28,8 @@ class Outcome:
     Attributes:
         gold_N: gold label, shape (N,).
         predicted_N: most probable label, the first on a tie, shape (N,).
-        probabilities_NL: shape (N, number of labels).
+        probabilities_NL: shape (N, number of labels). Where there is no answer all are alike, but for a hair more of a
+            label that is not gold: it is wrong by every metric, and not sure of it.
     """
 
     gold_N: npt.NDArray[np.int64]
@@ -82,9 +85,10 @@ class Metrics:
         log_loss: mean of -log of the gold label's probability, nats.
         ece: expected calibration error, 0 to 1.
         per_label: label to its line of the classification report.
-        confusion: counts; rows gold, columns predicted.
+        confusion: counts; rows gold, columns predicted; examples without an answer stand in no column.
         groups: group to accuracy, in order of first appearance; examples without a group are left out.
         majority_share: share of predictions that name the most predicted label; 1 is a collapse.
+        weighted_kappa: quadratic weighted kappa, -1 to 1, where the labels are steps of a scale; else None.
     """
 
     labels: tuple[str, ...]
@@ -98,6 +102,7 @@ class Metrics:
     confusion: tuple[tuple[int, ...], ...]
     groups: dict[str, GroupMetrics]
     majority_share: float
+    weighted_kappa: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values that go into JSON as they are."""
@@ -131,6 +136,9 @@ def outcome(record: RunRecord) -> Outcome:
     if not np.isfinite(probabilities_NL).all():
         raise RunError(f"{place}: probabilities that are no finite numbers. Delete the trial's folder and run again")
     gold_N = np.array([index[one.label] for one in record.predictions])
+    silent_N = ~probabilities_NL.any(axis=1)
+    probabilities_NL[silent_N] = 1 / len(index)
+    probabilities_NL[silent_N, (gold_N[silent_N] + 1) % len(index)] += HAIR
     return Outcome(gold_N, probabilities_NL.argmax(axis=1), probabilities_NL)
 
 
@@ -182,7 +190,11 @@ def evaluate_record(record: RunRecord) -> Metrics:
     n, num_labels = result.probabilities_NL.shape
     per_label = _per_label(result, record.labels)
     occurring = [line.f1 for line in per_label.values() if line.support and line.f1 is not None]
-    confusion = confusion_matrix(result.gold_N, result.predicted_N, labels=range(num_labels))
+    answered_N = np.array([any(one.probabilities.values()) for one in record.predictions])
+    confusion = np.zeros((num_labels, num_labels), dtype=np.int64)
+    if answered_N.any():
+        answers = result.gold_N[answered_N], result.predicted_N[answered_N]
+        confusion = confusion_matrix(*answers, labels=range(num_labels))
     return Metrics(
         labels=record.labels,
         num_examples=n,
@@ -195,6 +207,7 @@ def evaluate_record(record: RunRecord) -> Metrics:
         confusion=tuple(tuple(int(count) for count in row) for row in confusion),
         groups=_groups(record, scored),
         majority_share=float(np.bincount(result.predicted_N).max() / n),
+        weighted_kappa=weighted_kappa(result.gold_N, result.predicted_N) if record.provenance.get("ordinal") else None,
     )
 
 
@@ -220,6 +233,24 @@ def _matthews(result: Outcome) -> float | None:
     if np.ptp(result.gold_N) == 0:  # decided by the test set, so that all candidates have the figure or none has it
         return None
     return float(matthews_corrcoef(result.gold_N, result.predicted_N))
+
+
+def weighted_kappa(gold_N: npt.NDArray[np.int64], predicted_N: npt.NDArray[np.int64]) -> float | None:
+    """Return agreement beyond chance with errors weighted by the square of their steps (Cohen 1968, *Weighted Kappa*).
+
+    Args:
+        gold_N: places of the gold labels on the scale.
+        predicted_N: of the predicted ones.
+
+    Returns:
+        1 for all right, 0 for answers that do not depend on gold; None where only one label occurs in gold.
+    """
+    from sklearn.metrics import cohen_kappa_score
+
+    if np.ptp(gold_N) == 0:
+        return None
+    steps = range(1 + int(max(gold_N.max(), predicted_N.max())))
+    return float(cohen_kappa_score(gold_N, predicted_N, labels=steps, weights="quadratic"))
 
 
 def _groups(record: RunRecord, scored: Scored) -> dict[str, GroupMetrics]:

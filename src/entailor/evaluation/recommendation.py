@@ -14,6 +14,7 @@ from typing import Any, Literal
 from entailor.config.parts import Priorities
 from entailor.evaluation.pairs import Pairs
 from entailor.evaluation.power import examples_for_margin, examples_needed
+from entailor.evaluation.targets import Target
 
 CLEARLY = 1.2  # a cost decides when it is at least this many times as high; less is within what a clock varies
 ONE_TEXT_ALONE = "hypothesis_only"
@@ -171,11 +172,11 @@ def recommend(
 ) -> dict[str, Any] | None:
     """Return the fields of :class:`Recommendation` and `rule`, the priorities it followed; None without candidates.
 
-    Of the candidates within the limits that beat the majority baseline the most accurate leads. Contenders are those
-    non-inferior to it: the one-sided lower bound of their difference to it lies above minus the margin, with the chance
-    of examples, clusters and seeds in it. So what was merely not shown to be worse is not taken for equal. Costs decide
-    among contenders in the order of `cheapest`: a candidate that costs clearly more (20 %) than the cheapest leaves;
-    what remains is settled by accuracy.
+    Of the candidates within the limits that beat the majority baseline the best by the metric leads. Contenders are
+    those non-inferior to it: the one-sided lower bound of their difference to it lies above minus the margin, with the
+    chance of examples, clusters and seeds in it. So what was merely not shown to be worse is not taken for equal. Costs
+    decide among contenders in the order of `cheapest`: a candidate that costs clearly more (20 %) than the cheapest
+    leaves; what remains is settled by the metric.
 
     Args:
         candidates: of comparison.json, best first.
@@ -220,28 +221,30 @@ def recommend(
     return {**asdict(found), "rule": priorities.model_dump(mode="json")}
 
 
-def mark_pareto(candidates: Sequence[dict[str, Any]]) -> None:
+def mark_pareto(candidates: Sequence[dict[str, Any]], target: Target) -> None:
     """Give every candidate `pareto`, and `pareto_by`: the costs against which alone it is on the front.
 
-    A candidate is in the Pareto set when no other is at least as accurate and at most as costly in everything, and
-    better in
-    something. Candidates no better than the majority baseline are never in it: doing nothing is always cheapest.
+    A candidate is in the Pareto set when no other is at least as good by the metric and at most as costly in
+    everything, and better in something. Candidates no better than the majority baseline are never in it: doing nothing
+    is always cheapest.
     """
     for candidate in candidates:
         others = [other for other in candidates if other is not candidate and other["beats_majority"]]
         candidate["pareto_by"] = [
             cost.name
             for cost in COSTS
-            if candidate["beats_majority"] and not any(_dominates(other, candidate, (cost,)) for other in others)
+            if candidate["beats_majority"]
+            and not any(_dominates(other, candidate, (cost,), target) for other in others)
         ]
         candidate["pareto"] = candidate["beats_majority"] and not any(
-            _dominates(other, candidate, COSTS) for other in others
+            _dominates(other, candidate, COSTS, target) for other in others
         )
 
 
-def _dominates(a: Candidate, b: Candidate, costs: Sequence[Cost]) -> bool:
+def _dominates(a: Candidate, b: Candidate, costs: Sequence[Cost], target: Target) -> bool:
     figures = [(_known(cost.of(a)), _known(cost.of(b))) for cost in costs]
-    figures.append((-a["accuracy"]["mean"], -b["accuracy"]["mean"]))
+    merit_a, merit_b = (target.sign * one["intervals"][target.name]["value"] for one in (a, b))
+    figures.append((-merit_a, -merit_b))
     return all(x <= y for x, y in figures) and any(x < y for x, y in figures)
 
 

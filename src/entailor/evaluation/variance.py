@@ -164,7 +164,7 @@ def seed_variance(values_SN: npt.NDArray[np.generic], cluster_N: Integers | None
         return None
     means_S = values_SN.mean(axis=1)
     rest_SN = values_SN - values_SN.mean(axis=0) - means_S[:, None] + means_S.mean()
-    sums_SG = np.stack([_sums(rest_N, cluster_N) for rest_N in rest_SN])
+    sums_SG = np.stack([cluster_sums(rest_N, cluster_N) for rest_N in rest_SN])
     clusters = sums_SG.shape[1]
     if clusters < 2:
         return None
@@ -196,7 +196,8 @@ def spread_of_mean(candidate: Scored) -> Spread:
     return _spread(candidate.mean_N, candidate.cluster_N, [(own, 1 / len(candidate.values_SN))])
 
 
-def _sums(values_N: Floats, cluster_N: Integers | None) -> Floats:
+def cluster_sums(values_N: Floats, cluster_N: Integers | None) -> Floats:
+    """Return the sum within each cluster, or the values themselves where examples stand alone."""
     if cluster_N is None:
         return values_N
     return np.asarray(np.bincount(cluster_N, weights=values_N), dtype=np.float64)
@@ -205,11 +206,11 @@ def _sums(values_N: Floats, cluster_N: Integers | None) -> Floats:
 def _spread(value_N: Floats, cluster_N: Integers | None, parts: list[tuple[SeedVariance | None, float]]) -> Spread:
     """Cluster-robust variance over examples, and seeds."""
     n = len(value_N)
-    sums_G = _sums(value_N - value_N.mean(), cluster_N)
+    sums_G = cluster_sums(value_N - value_N.mean(), cluster_N)
     clusters = len(sums_G)
     examples = float((sums_G**2).sum()) * clusters / (clusters - 1) / n**2 if clusters > 1 else 0.0
     # where two candidates part on four examples of a thousand, these four are all that is known of the variance
-    _, counts = np.unique(np.round(_sums(value_N, cluster_N), 9), return_counts=True)
+    _, counts = np.unique(np.round(cluster_sums(value_N, cluster_N), 9), return_counts=True)
     own = float(max(1, clusters - int(counts.max()) - 1))
     if cluster_N is not None:  # a few large clusters among many small ones count as few
         squares_G = np.bincount(cluster_N).astype(float) ** 2

@@ -25,6 +25,11 @@ def points(share: float) -> str:
     return f"{100 * share:+.1f}".replace("-", "−")
 
 
+def lead(metric: str, difference: float) -> str:
+    """Return a difference in a metric: points of accuracy, else three digits."""
+    return points(difference) if metric == "accuracy" else f"{difference:+.3f}".replace("-", "−")
+
+
 def decimal(value: float | None, digits: int = 3) -> str:
     """Return ``0.612``, a dash for None."""
     return NOTHING if value is None else f"{value:.{digits}f}"

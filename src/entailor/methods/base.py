@@ -33,11 +33,19 @@ class ParameterGroup:
 
 @dataclass(frozen=True)
 class Range:
-    """Where a hyperparameter is searched."""
+    """Where a hyperparameter is searched.
+
+    Attributes:
+        low: the least value, or 0.
+        high: the greatest, or the last place in `choices`.
+        log: whether it is drawn on a logarithmic scale.
+        choices: what is chosen from, in words, where it is no number; the value is a place in this list.
+    """
 
     low: float
     high: float
     log: bool = True
+    choices: tuple[str, ...] = ()
 
 
 class Method(Settings, ABC):
@@ -50,6 +58,7 @@ class Method(Settings, ABC):
         needs_pair: True where a single text makes no sense.
         deterministic: True where the seed changes nothing, so one trial is enough.
         training_free: True where nothing is fitted to the training labels, so that more of them teach it nothing.
+        learns_from_others: True where a finished candidate of the same run teaches it, so that it runs last.
         families: the kinds of models it works on.
         train_passes: what training on an example takes, in forward passes through the model; 0 without training.
         stores_whole_model: True where the saved folder is a checkpoint of its own.
@@ -62,6 +71,7 @@ class Method(Settings, ABC):
     deterministic: ClassVar[bool] = False
     train_passes: ClassVar[float] = 1.0
     training_free: ClassVar[bool] = False
+    learns_from_others: ClassVar[bool] = False
     stores_whole_model: ClassVar[bool] = False
     families: ClassVar[frozenset[Family]] = frozenset({"encoder", "decoder"})
 
@@ -98,6 +108,11 @@ class Method(Settings, ABC):
     def objective(self) -> Objective:
         """Whether the checkpoint is loaded with a classification head, or as the language model it is."""
         return "classify"
+
+    @property
+    def reads_prompt(self) -> bool:
+        """Whether a language model is asked, so that the wording of the prompt counts."""
+        return self.objective == "language_model"
 
     @property
     def is_seeded(self) -> bool:
@@ -153,9 +168,10 @@ class TrainedMethod(Method):
     logging_steps: int = Field(default=10, ge=1)
     """Steps between two points of the loss curve."""
     class_weight: ClassWeight = "none"
-    metric_for_best_model: Literal["accuracy", "macro_f1", "mcc", "loss"] = "accuracy"
+    metric_for_best_model: Literal["accuracy", "macro_f1", "mcc", "weighted_kappa", "loss"] = "accuracy"
     """What chooses, on validation, the weights that are kept and the settings of a search; the loss breaks ties.
-    macro_f1: mean F1 of the labels that occur in validation. mcc: Matthews correlation. Both suit rare labels."""
+    macro_f1: mean F1 of the labels that occur in validation. mcc: Matthews correlation. Both suit rare labels.
+    weighted_kappa: quadratic weighted kappa, under data.ordinal."""
     early_stopping_patience: int | None = Field(default=None, ge=1)
     """Evaluations without improvement before training stops; None: never."""
     group_by_length: bool = True

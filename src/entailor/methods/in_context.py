@@ -6,7 +6,6 @@ Brown et al. 2020, section 2; every label word is scored with all its tokens. La
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -16,7 +15,6 @@ from typing import Any, ClassVar, Literal, get_args
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, TypeAdapter
 from torch import Tensor
 
 from entailor.accel.gate import ROUNDING, TOLERANCE, Verdict, prove
@@ -25,12 +23,11 @@ from entailor.accel.prefix_cache import SharedPrefix, can_share
 from entailor.accel.token_tree import PromptTree, can_branch, grow_trees
 from entailor.classifiers.base import PromptedClassifier, count_parameters, pad_ids
 from entailor.classifiers.readout import LabelWords, plan_tree_reads
-from entailor.classifiers.retrieval import Retriever
 from entailor.classifiers.transformer import TokenBatch, TransformerClassifier
-from entailor.config.experiment import DEFAULT_MODEL
+from entailor.config.plain import figure
 from entailor.data.example import Example
-from entailor.errors import MethodError, near_miss
-from entailor.methods.base import Method
+from entailor.errors import MethodError
+from entailor.methods.demonstrations import DemonstratedMethod, Demonstrations
 from entailor.models.device import send
 from entailor.models.load import Backbone, Family, Objective
 from entailor.models.prompts import PromptEncoder, PromptIds, common_prefix
@@ -45,7 +42,7 @@ MADE_UP_TOKENS = 12  # of each piece of the prompts a shortcut is proven on; mor
 SHORTEST_PREFIX = 8  # tokens below which a shared beginning is not worth a pass of its own
 
 
-class InContext(Method, name="in_context"):
+class InContext(DemonstratedMethod, name="in_context"):
     """Ask a decoder for the label word; demonstrations come from train alone, another draw with each seed."""
 
     summary: ClassVar[str] = "zero-, one- or few-shot prompting"
@@ -53,15 +50,6 @@ class InContext(Method, name="in_context"):
     families: ClassVar[frozenset[Family]] = frozenset({"decoder"})
     train_passes: ClassVar[float] = 0.0
 
-    num_fewshot: int = Field(default=0, ge=0)
-    """Demonstrations in front of each example; 0: none."""
-    demonstrations: Literal["random", "nearest", "fixed"] = "random"
-    """random: stratified by label, drawn and shuffled by the seed. nearest: for each example its neighbours in train,
-    the nearest last. fixed: those of demonstration_ids, in that order."""
-    demonstration_ids: tuple[str, ...] = ()
-    """Ids of training examples, for demonstrations=fixed."""
-    retriever: str = DEFAULT_MODEL
-    """Frozen encoder that finds neighbours, for demonstrations=nearest."""
     calibration: Literal["none", "pmi", "contextual", "batch"] = "none"
     """Label bias that is subtracted. pmi: of the words behind the bare end of the prompt. contextual: behind texts that
     say nothing. batch: the mean over the validation split, whose labels are not looked at."""
@@ -78,13 +66,7 @@ class InContext(Method, name="in_context"):
         """
         if backbone is None:
             raise MethodError("in_context needs a model. Give one with --model")
-        if (self.demonstrations == "fixed") != bool(self.demonstration_ids):
-            raise MethodError("in_context: demonstrations=fixed goes with demonstration_ids. Give both or neither")
-        if self.demonstrations == "fixed" and self.num_fewshot != len(self.demonstration_ids):
-            raise MethodError(
-                f"in_context: num_fewshot={self.num_fewshot}, but demonstration_ids names "
-                f"{len(self.demonstration_ids)}. Make them agree"
-            )
+        self.check_demonstrations()
         return InContextClassifier(self, backbone, task, seed)
 
     @property
@@ -97,28 +79,22 @@ class InContext(Method, name="in_context"):
         """The output layer is what answers."""
         return "language_model"
 
-    @property
-    def is_seeded(self) -> bool:
-        """Only drawn demonstrations depend on the seed."""
-        return self.num_fewshot > 0 and self.demonstrations == "random"
-
 
 class InContextClassifier(TransformerClassifier, PromptedClassifier):
     """A frozen decoder, demonstrations, and what is taken off its label logits.
 
     Attributes:
-        shots: the demonstrations in front of every example, or those neighbours are found among.
+        demonstrations: the solved examples in its prompts.
         bias_L: label bias that is subtracted.
         temperature: what label logits are divided by.
     """
 
     def __init__(self, method: InContext, backbone: Backbone, task: Task, seed: int) -> None:
         super().__init__(backbone, task)
-        self.method, self.seed = method, seed
+        self.method = method
         self.prompts: PromptEncoder = self.text_encoder  # type: ignore[assignment]
         self.readout = LabelWords(whole_vocabulary=method.length_normalized)
-        self.shots: tuple[Example, ...] = ()
-        self.retriever: Retriever | None = None
+        self.demonstrations = Demonstrations(method, task, seed)
         self.bias_L = torch.zeros(len(task.labels))
         self.temperature = 1.0
         self.prefix: SharedPrefix | None = None
@@ -137,22 +113,13 @@ class InContextClassifier(TransformerClassifier, PromptedClassifier):
         Raises:
             MethodError: fewer training examples than demonstrations, or an id that is not in train.
         """
-        method = self.method
-        if method.num_fewshot > len(train):
-            raise MethodError(
-                f"in_context: num_fewshot={method.num_fewshot}, but train has {len(train)} examples. Lower num_fewshot"
-            )
-        if method.num_fewshot and method.demonstrations == "nearest":
-            self.shots = tuple(train)
-            self.retriever = Retriever(method.retriever, self.shots)
-        elif method.num_fewshot:
-            self.shots = self._fixed(train) if method.demonstrations == "fixed" else self._drawn(train)
-        if method.calibration in ("pmi", "contextual"):
+        chosen = self.demonstrations.choose(train)
+        if self.method.calibration in ("pmi", "contextual"):
             self.bias_L = self._prior()
         if can_share(self.model.config, 0):  # proven now, so that the record says what could not be tried
-            for way in WAYS if self.shots else WAYS[1:]:
+            for way in WAYS if self.demonstrations.shots else WAYS[1:]:
                 self._is_exact(way)
-        return self._what_was_chosen()
+        return chosen
 
     def notes(self) -> tuple[str, ...]:
         """Return which shortcuts could not be tried, and why."""
@@ -169,41 +136,8 @@ class InContextClassifier(TransformerClassifier, PromptedClassifier):
             self.bias_L = torch.from_numpy(np.log(np.exp(logprobs_EL).mean(0))).float()
         if self.method.fit_temperature:
             self.temperature = best_temperature(logprobs_EL - self.bias_L.numpy(), targets_E)
-            return (f"temperature {self.temperature:.3g}, fitted on validation",)
+            return (f"temperature {figure(self.temperature, 3)}, fitted on validation",)
         return ()
-
-    def _drawn(self, train: Sequence[Example]) -> tuple[Example, ...]:
-        """Draw in turn from every label, in an order of labels of its own, then shuffle."""
-        rng = random.Random(f"demonstrations-{self.seed}")
-        by_label = {label: [row for row in train if row.label == label] for label in self.task.labels}
-        labels = [label for label in self.task.labels if by_label[label]]
-        rng.shuffle(labels)
-        for rows in by_label.values():
-            rng.shuffle(rows)
-        chosen: list[Example] = []
-        while len(chosen) < self.method.num_fewshot:
-            for label in labels:
-                if by_label[label] and len(chosen) < self.method.num_fewshot:
-                    chosen.append(by_label[label].pop())
-        rng.shuffle(chosen)
-        return tuple(chosen)
-
-    def _fixed(self, train: Sequence[Example]) -> tuple[Example, ...]:
-        by_id = {row.id: row for row in train}
-        for wanted in self.method.demonstration_ids:
-            if wanted not in by_id:
-                raise MethodError(
-                    f"in_context: demonstration_ids names {wanted!r}, which is no example of train."
-                    f"{near_miss(wanted, by_id)}"
-                )
-        return tuple(by_id[wanted] for wanted in self.method.demonstration_ids)
-
-    def _what_was_chosen(self) -> tuple[str, ...]:
-        if not self.shots or self.retriever is not None:
-            return ()
-        counts = [sum(shot.label == label for shot in self.shots) for label in self.task.labels]
-        named = ", ".join(f"{label} {count}" for label, count in zip(self.task.labels, counts, strict=True))
-        return (f"{len(self.shots)} demonstrations from train ({named})",)
 
     def _prior(self) -> Tensor:
         """Return log-probabilities of the labels where there is nothing to go by, bias_L."""
@@ -212,7 +146,7 @@ class InContextClassifier(TransformerClassifier, PromptedClassifier):
         else:
             second = [text if self.task.is_pair else None for text in CONTENT_FREE]
             empty = [Example(f"free-{i}", text, second[i]) for i, text in enumerate(CONTENT_FREE)]
-            inputs = self.prompts.encode(empty, shots=self._shots_of(empty))
+            inputs = self.prompts.encode(empty, shots=self.demonstrations.before(empty))
         with torch.no_grad():
             logits_BL = self._label_logits(self.collate(inputs))
         if self.method.calibration == "pmi":
@@ -223,13 +157,7 @@ class InContextClassifier(TransformerClassifier, PromptedClassifier):
 
     def encode(self, examples: Sequence[Example]) -> list[PromptIds]:
         """Render and tokenise, demonstrations in front."""
-        return self.prompts.encode(examples, shots=self._shots_of(examples))
-
-    def _shots_of(self, examples: Sequence[Example]) -> Any:
-        if self.retriever is None:
-            return lambda row: self.shots
-        found = self.retriever.nearest(examples, self.method.num_fewshot)
-        return lambda row: [self.shots[index] for index in reversed(found[row])]
+        return self.prompts.encode(examples, shots=self.demonstrations.before(examples))
 
     @contextmanager
     def scoring(self, inputs: Sequence[PromptIds]) -> Iterator[Sequence[PromptIds] | Sequence[PromptTree]]:
@@ -358,7 +286,7 @@ class InContextClassifier(TransformerClassifier, PromptedClassifier):
         write_json(
             folder / STATE_FILE,
             {
-                "demonstrations": [[row.id, row.text, row.text_pair, row.label] for row in self.shots],
+                "demonstrations": self.demonstrations.document(),
                 "bias": self.bias_L.tolist(),
                 "temperature": self.temperature,
             },
@@ -367,14 +295,11 @@ class InContextClassifier(TransformerClassifier, PromptedClassifier):
     def load(self, folder: Path) -> None:
         """Read them back."""
         saved = read_json(folder / STATE_FILE)
-        rows = TypeAdapter(list[tuple[str, str, str | None, str | None]]).validate_python(saved["demonstrations"])
         bias_L, temperature = torch.tensor(saved["bias"]), float(saved["temperature"])
         if bias_L.shape != (len(self.task.labels),) or not 0 < temperature < 1e6:
             raise ValueError("one bias a label and a temperature above 0 were expected")
-        self.shots = tuple(Example(*row) for row in rows)
         self.bias_L, self.temperature = bias_L, temperature
-        if self.shots and self.method.demonstrations == "nearest":
-            self.retriever = Retriever(self.method.retriever, self.shots)
+        self.demonstrations.read(saved["demonstrations"])
 
     def parameter_counts(self) -> tuple[int, int, int]:
         """Nothing is trained, and no weights are stored."""

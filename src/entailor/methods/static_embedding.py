@@ -7,6 +7,7 @@ u * v (Conneau et al. 2017, section 3). The usual table is WordLlama's: 32,000 t
 from __future__ import annotations
 
 import hashlib
+import os
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,7 +30,9 @@ from entailor.methods.base import ClassWeight, Method
 from entailor.methods.linear_probe import fit_standardized
 from entailor.models.control_tokens import whole_characters
 from entailor.models.load import Backbone
+from entailor.models.tokenizer import check_tokenizer
 from entailor.runs.cache_place import cache_folder
+from entailor.runs.documents import read_bytes
 from entailor.runs.files import read_json, write_json
 from entailor.runs.package_index import ReleaseFile, fetch_release_file
 from entailor.tasks import Task
@@ -40,6 +43,7 @@ WORDLLAMA: Final = ReleaseFile(  # any machine reads this one: of a wheel only n
     sha256="42c2c88907ace0b0681ac6f9092d6a300a6409a5d2d61071a3fb5e7159370c97",
     size=19_155_170,
 )
+MOST_TABLE_BYTES = 4 << 30
 WEIGHTS, TOKENIZER = (
     "wordllama/weights/l2_supercat_256.safetensors",
     "wordllama/tokenizers/l2_supercat_tokenizer_config.json",
@@ -116,14 +120,17 @@ def open_table(name: str) -> TokenTable:
     """
     if name == "wordllama":
         return _wordllama(WORDLLAMA)
-    folder = Path(name).expanduser()
+    folder = Path(os.path.expanduser(name))  # noqa: PTH111 - Path.expanduser raises where there is no such user
     try:
-        weights, tokenizer = ((folder / file).read_bytes() for file in ("model.safetensors", "tokenizer.json"))
+        weights, tokenizer = (
+            read_bytes(folder / file, MOST_TABLE_BYTES) for file in ("model.safetensors", "tokenizer.json")
+        )
     except OSError as error:
         raise ModelError(
             f"static_embedding: table={name!r}: {error.strerror} ({error.filename}). Give wordllama, or a folder with "
             "model.safetensors and tokenizer.json"
         ) from None
+    check_tokenizer(folder)
     return _table(weights, tokenizer, name)
 
 

@@ -5,6 +5,7 @@ Decides nothing: what goes where, in how many bits, stands in the plan.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,22 @@ def load_checkpoint(auto_class: Any, path: Path, plan: Placement, **options: Any
     settle_quantized(model, plan.settings)
     check_heads_left_alone(model, plan.left_alone)
     return model, info
+
+
+def unread_weights(model: Any, unexpected: Iterable[str]) -> tuple[str, ...]:
+    """Return a warning where the files hold weights of the body that the configuration has no place for, or nothing.
+
+    Heads of other tasks and poolers stay unread as a rule, and nobody misses them.
+    """
+    prefix = model.base_model_prefix
+    body = {prefix, *(name for name, _ in getattr(model, prefix, model).named_children())} - {"pooler"}
+    names = sorted(key for key in unexpected if key.split(".")[0] in body and ".pooler." not in key)
+    if not names:
+        return ()
+    return (
+        f"{len(names)} weights in the files are not used, since config.json describes no place for them (e.g. "
+        f"{', '.join(names[:2])}). Where it gives fewer layers than were trained, copy or download it again",
+    )
 
 
 def tensors_by_name(path: Path) -> dict[str, Any]:

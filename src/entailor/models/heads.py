@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from entailor.errors import HeadMismatchError
+from entailor.errors import HeadMismatchError, ModelError
+from entailor.tasks import Task
 
 # One checkpoint says "ENTAILMENT", the next "entail"; nothing is guessed beyond case, spaces and these.
 LABEL_SYNONYMS = {"entail": "entailment", "contradict": "contradiction", "non_entailment": "not_entailment"}
@@ -48,9 +49,43 @@ def match_labels(config: Any, labels: tuple[str, ...], model: str) -> list[int]:
     )
 
 
+def task_of_own_head(config: Any, name: str) -> Task:
+    """Return the task a checkpoint of NLI was trained on, its labels in the order of its head.
+
+    Raises:
+        ModelError: it has no head, or none of its labels is entailment.
+    """
+    labels = tuple(str(config.id2label[row]) for row in range(config.num_labels))
+    if not has_own_head(config) or "entailment" not in map(normal_label, labels):
+        found = f"names {', '.join(labels)}" if has_own_head(config) else "is missing"
+        raise ModelError(
+            f"{name}: a checkpoint with an entailment head was expected, and its head {found}. Give one trained on NLI "
+            "(MultiNLI, SNLI) with --model; its labels are read from id2label in config.json"
+        )
+    return Task(labels, is_pair=True)
+
+
+def name_labels(config: Any, task: Task) -> None:
+    """Give a configuration the task's labels, in place."""
+    config.id2label = dict(enumerate(task.labels))
+    config.label2id = {label: index for index, label in enumerate(task.labels)}
+    config.problem_type = "single_label_classification"
+
+
 def head_modules(model: Any) -> dict[str, nn.Module]:
     """Return what stands on top of the encoder, by name (``classifier``, ``pre_classifier``, ``pooler``, ...)."""
     return {name: module for name, module in model.named_children() if name != model.base_model_prefix}
+
+
+def pooler_modules(model: Any) -> set[str]:
+    """Return the modules of the encoder's own pooler: a new head reads through it, so it is trained and saved with it.
+
+    A checkpoint whose pooler was never used (weights near zero) lets hardly any gradient through: LoRA then stands
+    still for half its training (docs/decisions/0027).
+    """
+    prefix = model.base_model_prefix
+    names = (name for name, _ in model.named_parameters() if name.startswith(f"{prefix}.pooler."))
+    return {name.rpartition(".")[0] for name in names}
 
 
 def output_layer(model: Any, num_labels: int) -> nn.Linear:

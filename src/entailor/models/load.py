@@ -15,20 +15,31 @@ import torch
 
 from entailor.config.parts import ModelSettings
 from entailor.errors import EntailorError, ModelError
-from entailor.models.checkpoint import load_checkpoint
+from entailor.models.checkpoint import load_checkpoint, unread_weights
 from entailor.models.device import main_device
-from entailor.models.heads import has_own_head, head_modules, match_labels, normal_label, reorder_head, reset_head
+from entailor.models.heads import (
+    has_own_head,
+    head_modules,
+    match_labels,
+    name_labels,
+    pooler_modules,
+    reorder_head,
+    reset_head,
+    task_of_own_head,
+)
 from entailor.models.memory_plan import Placement, check_room, plan_placement
 from entailor.models.precision import PrecisionChoice
 from entailor.models.prompts import PromptEncoder
 from entailor.models.resolve.source import ModelFolder, resolve_model
-from entailor.models.sizes import bounded_skeleton, text_size
-from entailor.models.tokenizer import TextEncoder, check_tokenizer
+from entailor.models.sizes import bounded_skeleton
+from entailor.models.tokenizer import TextEncoder, check_tokenizer, fit_tokenizer
 from entailor.runs.network import check_no_hub_kernels
 from entailor.tasks import Task
 
 Family = Literal["encoder", "decoder"]
 Objective = Literal["classify", "language_model", "entailment"]
+ANSWER_SETTINGS = {"return_dict": True, "torchscript": False, "output_attentions": False, "output_hidden_states": False}
+"""How a model hands over what it computes, which its configuration may have for other users of it."""
 BackboneKind = Literal["encoder", "decoder", "language_model"]
 
 
@@ -44,6 +55,7 @@ class Backbone:
         new_modules: modules that must be trained and saved, whatever the method: those initialised just now (the head,
             mostly), and the pooler a new head reads through.
         events: what the reader of a record must know about loading.
+        warnings: what else is shown at once.
         own_head: whether the checkpoint's own classification head is kept.
         kind: what is read: an encoder's head, a decoder's head at the last token, or a language model's output layer.
         placement: what stands where, in how many bytes.
@@ -55,6 +67,7 @@ class Backbone:
     precision: PrecisionChoice
     new_modules: tuple[str, ...]
     events: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     own_head: bool = False
     kind: BackboneKind = "encoder"
     placement: Placement | None = None
@@ -115,19 +128,12 @@ def load_backbone(
         ModelError: the files cannot be read, the architecture is unknown, an encoder is asked for words, or a head for
             entailment that knows none.
     """
-    from transformers import AutoTokenizer
-
     config = read_config(folder, settings)
     if objective == "entailment":
-        task, settings = _task_of_own_head(config, folder.name), settings.model_copy(update={"head": "checkpoint"})
+        task, settings = task_of_own_head(config, folder.name), settings.model_copy(update={"head": "checkpoint"})
     options: dict[str, Any] = {"trust_remote_code": settings.trust_remote_code, "local_files_only": True}
-    check_tokenizer(folder.path)
-    with _readable_errors(folder.name):
-        tokenizer = AutoTokenizer.from_pretrained(folder.path, use_fast=True, **options)
-    if not getattr(tokenizer, "is_fast", False):
-        raise ModelError(f"{folder.name}: it has no fast tokenizer (tokenizer.json). Save one with `tokenizers`")
-    family = family_of(config.model_type)
-    _fit_tokenizer(folder.name, tokenizer, config, family)
+    tokenizer, family = open_tokenizer(folder, settings), family_of(config.model_type)
+    fit_tokenizer(folder.name, tokenizer, config, is_decoder=family == "decoder")
     with _readable_errors(folder.name):
         text_encoder = _text_encoder(tokenizer, config, task, settings, family, objective)
     if precision.precision == "bf16" and main_device().type == "cpu":
@@ -140,36 +146,23 @@ def load_backbone(
                 "decoders. Set head=classifier, or give a decoder with --model"
             )
         plan = _checked_plan(folder, config, settings, objective)
-        model = _load_language_model(folder, plan, options)
-        backbone = Backbone(folder, model, text_encoder, precision, (), kind="language_model")
+        model, unread = _load_language_model(folder, plan, options)
+        backbone = Backbone(folder, model, text_encoder, precision, (), warnings=unread, kind="language_model")
     else:
         rows = _rows_of_own_head(folder, config, task, settings)
         plan = _checked_plan(folder, config, settings, objective, None if rows is not None else len(task.labels))
-        model, missing, events, kept = _load_with_head(folder, task, plan, rows, seed, options)
-        backbone = Backbone(folder, model, text_encoder, precision, missing, events, kept, kind=family)
+        model, missing, events, unread, kept = _load_with_head(folder, task, plan, rows, seed, options)
+        backbone = Backbone(folder, model, text_encoder, precision, missing, events, unread, kept, kind=family)
     # the pad id of text and model must agree; positions never depend on it
     model.config.pad_token_id = model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+    for name, value in ANSWER_SETTINGS.items():
+        if getattr(model.config, name, value) != value:
+            setattr(model.config, name, value)
     model.eval()
     if plan.device_map is None:
         model.to(plan.parts[0].place)
     backbone.placement = plan
     return backbone
-
-
-def _task_of_own_head(config: Any, name: str) -> Task:
-    """Return the task a checkpoint of NLI was trained on, its labels in the order of its head.
-
-    Raises:
-        ModelError: it has no head, or none of its labels is entailment.
-    """
-    labels = tuple(str(config.id2label[row]) for row in range(config.num_labels))
-    if not has_own_head(config) or "entailment" not in map(normal_label, labels):
-        found = f"names {', '.join(labels)}" if has_own_head(config) else "is missing"
-        raise ModelError(
-            f"{name}: a checkpoint with an entailment head was expected, and its head {found}. Give one trained on NLI "
-            "(MultiNLI, SNLI) with --model; its labels are read from id2label in config.json"
-        )
-    return Task(labels, is_pair=True)
 
 
 def plan_model(name: str, settings: ModelSettings, task: Task, objective: Objective = "classify") -> Placement:
@@ -211,38 +204,21 @@ def read_config(folder: ModelFolder, settings: ModelSettings) -> Any:
         return AutoConfig.from_pretrained(folder.path, trust_remote_code=trusted, local_files_only=True)
 
 
-def _fit_tokenizer(name: str, tokenizer: Any, config: Any, family: Family) -> None:
-    """Hold the tokenizer against the rows of the embeddings, and give it a pad token that has a row, in place.
-
-    Which token is the pad makes no difference, since positions come from lengths. Tokens without a row do no
-    harm where neither a text nor a prompt can give them: some libraries add such tokens by themselves.
+def open_tokenizer(folder: ModelFolder, settings: ModelSettings) -> Any:
+    """Return a checkpoint's fast tokenizer, tried out of process before it is read in this one.
 
     Raises:
-        ModelError: some text would be given an id that the embeddings have no row for.
+        ModelError: it has none, or one that cannot be used.
     """
-    rows = text_size(config, "vocab_size")
-    if rows is None:
-        return
-    pad = tokenizer.pad_token_id
-    words = tokenizer.get_vocab()
-    if pad is None or not 0 <= pad < rows:
-        special = [index for index in tokenizer.all_special_ids if 0 <= index < rows]
-        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(special[0] if special else 0)
-    unread = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
-    reached = set(tokenizer("a", "b")["input_ids"]) | {words[token] for token in words if words[token] not in unread}
-    if family == "decoder":
-        template = str(tokenizer.chat_template)
-        in_prompts = {tokenizer.bos_token_id, tokenizer.eos_token_id} - {None}
-        reached |= in_prompts | {index for token, index in words.items() if index in unread and token in template}
-    beyond = sorted(index for index in reached if index >= rows)
-    if beyond:
-        first = tokenizer.convert_ids_to_tokens(beyond[0])
-        raise ModelError(
-            f"{name}: its tokenizer knows {len(beyond)} tokens that its embeddings have no row for: they have {rows:,} "
-            f"rows, and {first!r} has the id {beyond[0]}. Tokenizer and weights are of different checkpoints, or "
-            "tokens were added and not trained. Save both from one checkpoint; or, with transformers, "
-            f"model.resize_token_embeddings({beyond[-1] + 1}) and model.save_pretrained(FOLDER)"
-        )
+    from transformers import AutoTokenizer
+
+    check_tokenizer(folder.path)
+    trusted = settings.trust_remote_code
+    with _readable_errors(folder.name):
+        tokenizer = AutoTokenizer.from_pretrained(folder.path, trust_remote_code=trusted, local_files_only=True)
+    if not getattr(tokenizer, "is_fast", False):
+        raise ModelError(f"{folder.name}: it has no fast tokenizer (tokenizer.json). Save one with `tokenizers`")
+    return tokenizer
 
 
 def _checked_plan(
@@ -278,11 +254,13 @@ def _rows_of_own_head(folder: ModelFolder, config: Any, task: Task, settings: Mo
 
 def _load_with_head(
     folder: ModelFolder, task: Task, plan: Placement, rows: list[int] | None, seed: int, options: dict[str, Any]
-) -> tuple[Any, tuple[str, ...], tuple[str, ...], bool]:
-    """Return the classifier, its newly made modules, what is worth recording, and whether its own head is kept."""
+) -> tuple[Any, tuple[str, ...], tuple[str, ...], tuple[str, ...], bool]:
+    """Return the classifier, its new modules, what is to be recorded and to be shown, and if its own head is kept."""
     config, settings = plan.config, plan.settings
     own_head = has_own_head(config)
-    model, missing = _load_classifier(folder, task, plan, own_order=rows is not None, seed=seed, options=options)
+    model, missing, unread = _load_classifier(
+        folder, task, plan, own_order=rows is not None, seed=seed, options=options
+    )
     if not own_head and not missing & set(head_modules(model)):
         # its configuration did not say so, but the file carries a head, in an order of its own
         own_head = True
@@ -300,22 +278,12 @@ def _load_with_head(
         events = ("the checkpoint's own head is replaced by a new one (model.head=new)",)
     if rows is None:
         missing |= pooler_modules(model)
-    _name_labels(model.config, task)
-    return model, tuple(sorted(missing)), events, rows is not None
+    name_labels(model.config, task)
+    return model, tuple(sorted(missing)), events, unread, rows is not None
 
 
-def pooler_modules(model: Any) -> set[str]:
-    """Return the modules of the encoder's own pooler: a new head reads through it, so it is trained and saved with it.
-
-    A checkpoint whose pooler was never used (weights near zero) lets hardly any gradient through: LoRA then stands
-    still for half its training (docs/decisions/0027).
-    """
-    prefix = model.base_model_prefix
-    names = (name for name, _ in model.named_parameters() if name.startswith(f"{prefix}.pooler."))
-    return {name.rpartition(".")[0] for name in names}
-
-
-def _load_language_model(folder: ModelFolder, plan: Placement, options: dict[str, Any]) -> Any:
+def _load_language_model(folder: ModelFolder, plan: Placement, options: dict[str, Any]) -> tuple[Any, tuple[str, ...]]:
+    """Return the model, and a warning where the files hold more."""
     from transformers import AutoModelForCausalLM
 
     with torch.random.fork_rng(devices=[]), _readable_errors(folder.name):
@@ -328,13 +296,13 @@ def _load_language_model(folder: ModelFolder, plan: Placement, options: dict[str
         )
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    return model
+    return model, unread_weights(model, info["unexpected_keys"])
 
 
 def _load_classifier(
     folder: ModelFolder, task: Task, plan: Placement, *, own_order: bool, seed: int, options: dict[str, Any]
-) -> tuple[Any, set[str]]:
-    """Return the model and the names of the modules that were not in the checkpoint."""
+) -> tuple[Any, set[str], tuple[str, ...]]:
+    """Return the model, the names of the modules that were not in the files, and a warning where these hold more."""
     from transformers import AutoModelForSequenceClassification
 
     label_count = {} if own_order else {"num_labels": len(task.labels)}
@@ -344,7 +312,8 @@ def _load_classifier(
     absent = set(info["missing_keys"]) | {str(key[0]) for key in info["mismatched_keys"]}
     _refuse_half_loaded(model, absent, folder.name)
     tops = set(head_modules(model))
-    return model, {key.split(".")[0] if key.split(".")[0] in tops else key.rpartition(".")[0] for key in absent}
+    new = {key.split(".")[0] if key.split(".")[0] in tops else key.rpartition(".")[0] for key in absent}
+    return model, new, unread_weights(model, info["unexpected_keys"])
 
 
 def _refuse_half_loaded(model: Any, absent: set[str], name: str) -> None:
@@ -355,12 +324,6 @@ def _refuse_half_loaded(model: Any, absent: set[str], name: str) -> None:
             f"{name}: {len(inside)} weights of the encoder are missing or have another shape "
             f"(e.g. {sorted(inside)[0]}). The file is damaged or belongs to another configuration"
         )
-
-
-def _name_labels(config: Any, task: Task) -> None:
-    config.id2label = dict(enumerate(task.labels))
-    config.label2id = {label: index for index, label in enumerate(task.labels)}
-    config.problem_type = "single_label_classification"
 
 
 def family_of(model_type: str) -> Family:

@@ -7,6 +7,8 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
+from entailor.config.plain import figure
+
 CGROUPS = Path("/sys/fs/cgroup")
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 UNITS |= {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
@@ -23,8 +25,7 @@ def size_text(count: float) -> str:
     """Return bytes in words, to three digits."""
     for unit, one in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= one:
-            digits = f"{count / one:.3g}"
-            return f"{count / one:,.0f} {unit}" if "e" in digits else f"{digits} {unit}"
+            return f"{figure(count / one, 3)} {unit}"
     return f"{count:.0f} bytes"
 
 

@@ -32,6 +32,8 @@ from entailor.runs.environment import accelerators
 HALF_TYPES = {"BF16": torch.bfloat16, "F16": torch.float16}
 PIECE_BYTES = 24 * PIECE
 """Temporaries of quantising one piece."""
+MOST_UNFILLED = 2**20
+"""Parameters that a small checkpoint may lack, such as a pooler, whatever its size."""
 SLACK = 1.1
 """What the allocator takes beside the tensors."""
 
@@ -142,6 +144,7 @@ def plan_placement(
     stored_dtype = HALF_TYPES.get(half, torch.float32)
     alone = modules_left_alone(skeleton)
     sizes = _Sizes(skeleton, settings, stored_dtype, alone)
+    _check_filled(name, sizes, sum(stored.values()))
     room = _room(path, settings)
     device_map = None
     if settings.device_map == "auto" and sizes.load_bytes > room[main]:
@@ -150,6 +153,20 @@ def plan_placement(
     return Placement(
         name, parts, sizes.load_bytes, room, stored_dtype, settings, config, type(skeleton), alone, device_map
     )
+
+
+def _check_filled(name: str, sizes: _Sizes, stored: int) -> None:
+    """Hold the sizes a configuration describes against the weights before memory is taken for them.
+
+    Raises:
+        ModelError: the weights are far too few.
+    """
+    described = sum(count for _, kind, count, _ in sizes.rows if kind != "head")
+    if described > 2 * stored + MOST_UNFILLED:
+        raise ModelError(
+            f"{name}: config.json describes {described:,} parameters, and the weights are {stored:,} numbers. They are "
+            "of different checkpoints, or damaged. Copy or download both again"
+        )
 
 
 def check_room(plan: Placement) -> None:

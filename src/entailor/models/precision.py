@@ -33,6 +33,8 @@ HEAD = 32
 LARGEST_LAYER = 1024 * 1024
 """Most weights of the measured layer. A larger one is measured by a smaller one of the same shape with the same rows:
 the ratio stays, and the time does not grow with the model."""
+WIDEST = 4096
+"""Most that either width of the measured layer is: a configuration may hold any number."""
 REPEATS = 5
 SECONDS_EACH = 0.15
 """No new repeat starts after this many seconds in one precision."""
@@ -136,7 +138,8 @@ def measure_gflops(precision: Precision, hidden_size: int, intermediate_size: in
     import torch
 
     shrink = max(1.0, (hidden_size * intermediate_size / LARGEST_LAYER) ** 0.5)
-    width, inner = (max(HEAD, int(size / shrink) // HEAD * HEAD) for size in (hidden_size, intermediate_size))
+    sizes = (min(int(size / shrink), WIDEST) for size in (hidden_size, intermediate_size))
+    width, inner = (max(HEAD, size // HEAD * HEAD) for size in sizes)
     clock = time.perf_counter if sys.platform == "win32" else time.thread_time  # too coarse there
 
     with _one_thread(), torch.enable_grad(), torch.random.fork_rng(devices=[]):

@@ -14,7 +14,7 @@ from entailor.data.example import Example
 from entailor.errors import ConfigError, ModelError
 from entailor.models.chat import MARK, ChatFrame, Segment
 from entailor.models.control_tokens import control_ids, text_ids
-from entailor.models.tokenizer import MIN_ROOM, panics_named, position_limit
+from entailor.models.tokenizer import MIN_ROOM, call_tokenizer, position_limit
 from entailor.tasks.templates import Template
 
 Shots = Callable[[int], Sequence[Example]]
@@ -192,10 +192,7 @@ class PromptEncoder:
             return [*self.first_ids, example.text]
         if template.chat:
             return self._chat_segments(example, shots, word)
-        parts = [template.instruction] if template.instruction else []
-        parts += [template.before_slot(shot) + template.word(str(shot.label)) for shot in shots]
-        parts.append(template.before_slot(example))
-        text = template.separator.join(parts)
+        text = template.prompt(example, shots)
         # space in front of the slot belongs to the word, as tokenizers have it
         return [*self.first_ids, text + word if word else text.rstrip()]
 
@@ -204,13 +201,7 @@ class PromptEncoder:
 
         Only what the chat template itself writes may become control tokens; a text that spells one stays text.
         """
-        template = self.template
-        contents: list[str] = []
-        for number, shot in enumerate((*shots, example)):
-            lead = template.instruction + template.separator if number == 0 and template.instruction else ""
-            contents.append((lead + template.before_slot(shot)).rstrip())
-            if number < len(shots):
-                contents.append(template.word(str(shot.label)))
+        contents = self.template.turns(example, shots)
         segments: list[Segment] = [
             MARK.sub(lambda found: contents[int(found[1])], piece) if isinstance(piece, str) else piece
             for piece in self.frame.around(len(contents))
@@ -231,18 +222,18 @@ class PromptEncoder:
         return [row or [self.tokenizer.pad_token_id] for row in ids]  # no model takes an input of no tokens
 
     def _call(self, texts: Sequence[str], **settings: Any) -> Any:
-        with panics_named(self.tokenizer):
-            return self.tokenizer(
-                list(texts),
-                add_special_tokens=False,
-                padding=False,
-                truncation=False,
-                return_attention_mask=False,
-                return_token_type_ids=False,
-                verbose=False,
-                split_special_tokens=True,
-                **settings,
-            )
+        return call_tokenizer(
+            self.tokenizer,
+            list(texts),
+            add_special_tokens=False,
+            padding=False,
+            truncation=False,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,
+            split_special_tokens=True,
+            **settings,
+        )
 
     def _cut(self, example: Example, room: int) -> Example:
         """Return the example with its longest text cut until prompt and text fit."""

@@ -11,11 +11,11 @@ import os
 from array import array
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from entailor.data.example import Example
@@ -200,20 +200,20 @@ class TextEncoder:
 
     def _call(self, texts: list[str], pairs: list[str] | None, **settings: Any) -> Any:
         settings.setdefault("truncation", False)
-        with panics_named(self.tokenizer):
-            return self.tokenizer(
-                texts,
-                pairs,
-                add_special_tokens=True,
-                padding=False,
-                return_attention_mask=False,
-                return_token_type_ids=self.has_types,
-                verbose=False,
-                # Text that looks like a special token ("[SEP]", "<s>") is text. Said in every call: `transformers`
-                # sets the backend's own switch back to its default each time.
-                split_special_tokens=True,
-                **settings,
-            )
+        return call_tokenizer(
+            self.tokenizer,
+            texts,
+            pairs,
+            add_special_tokens=True,
+            padding=False,
+            return_attention_mask=False,
+            return_token_type_ids=self.has_types,
+            verbose=False,
+            # Text that looks like a special token ("[SEP]", "<s>") is text. Said in every call: `transformers` sets the
+            # backend's own switch back to its default each time.
+            split_special_tokens=True,
+            **settings,
+        )
 
 
 TOKENIZER_FILE = "tokenizer.json"
@@ -223,6 +223,8 @@ SIDE_FILES = (
 )
 MOST_TOKENIZER = 256 * 2**20
 MOST_BESIDE = 32 * 2**20
+PATIENCE, SLOWEST = 60.0, 10_000.0
+"""Seconds that any call of a tokenizer may take, and characters a second that come on top; usual is a million."""
 
 
 def check_tokenizer(folder: Path) -> None:
@@ -256,21 +258,69 @@ def _problem_of(file: Path, size: int, changed_ns: int) -> str:
         return str(error).split("\n")[0]
 
 
-@contextmanager
-def panics_named(tokenizer: Any) -> Iterator[None]:
-    """Turn a panic of the tokenizers library, which is no `Exception`, into one error.
+def call_tokenizer(tokenizer: Any, texts: list[str], pairs: list[str] | None = None, **settings: Any) -> Any:
+    """Call a fast tokenizer, and do not wait for one that does not come to an end.
+
+    A regular expression in its file can take hours over a text, and nothing stops the library; so the call has a thread
+    of its own, which is left behind.
 
     Raises:
-        ModelError: it panicked.
+        ModelError: it took far longer than any tokenizer, or panicked.
     """
-    try:
-        yield
-    except BaseException as error:
-        if type(error).__name__ != "PanicException":
-            raise
-        where = getattr(tokenizer, "name_or_path", "") or "the tokenizer"
-        problem = f"{error}".split("\n")[0][:200]
-        raise ModelError(f"{where}: its {TOKENIZER_FILE} fails on a text: {problem}. {_GET_AGAIN}") from None
+    answers: list[Any] = []
+    failures: list[BaseException] = []
+
+    def call() -> None:
+        try:
+            answers.append(tokenizer(texts, pairs, **settings))
+        except BaseException as error:  # a panic of the tokenizers library is no Exception
+            failures.append(error)
+
+    seconds = PATIENCE + sum(map(len, chain(texts, pairs or ()))) / SLOWEST
+    thread = Thread(target=call, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if answers:
+        return answers[0]
+    if failures and type(failures[0]).__name__ != "PanicException":
+        raise failures[0]
+    problem = str(failures[0]).split("\n")[0][:200] if failures else f"it takes longer than {seconds:.0f} seconds"
+    where = getattr(tokenizer, "name_or_path", "") or "the tokenizer"
+    raise ModelError(f"{where}: its {TOKENIZER_FILE} fails on a text: {problem}. {_GET_AGAIN}")
+
+
+def fit_tokenizer(name: str, tokenizer: Any, config: Any, *, is_decoder: bool) -> None:
+    """Hold the tokenizer against the rows of the embeddings, and give it a pad token that has a row, in place.
+
+    Which token is the pad makes no difference, since positions come from lengths. Tokens without a row do no
+    harm where neither a text nor a prompt can give them: some libraries add such tokens by themselves.
+
+    Raises:
+        ModelError: some text would be given an id that the embeddings have no row for.
+    """
+    rows = text_size(config, "vocab_size")
+    if rows is None:
+        return
+    pad = tokenizer.pad_token_id
+    words = tokenizer.get_vocab()
+    if pad is None or not 0 <= pad < rows:
+        special = [index for index in tokenizer.all_special_ids if 0 <= index < rows]
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(special[0] if special else 0)
+    unread = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
+    reached = set(tokenizer("a", "b")["input_ids"]) | {words[token] for token in words if words[token] not in unread}
+    if is_decoder:
+        template = str(tokenizer.chat_template)
+        in_prompts = {tokenizer.bos_token_id, tokenizer.eos_token_id} - {None}
+        reached |= in_prompts | {index for token, index in words.items() if index in unread and token in template}
+    beyond = sorted(index for index in reached if index >= rows)
+    if beyond:
+        first = tokenizer.convert_ids_to_tokens(beyond[0])
+        raise ModelError(
+            f"{name}: its tokenizer knows {len(beyond)} tokens that its embeddings have no row for: they have {rows:,} "
+            f"rows, and {first!r} has the id {beyond[0]}. Tokenizer and weights are of different checkpoints, or "
+            "tokens were added and not trained. Save both from one checkpoint; or, with transformers, "
+            f"model.resize_token_embeddings({beyond[-1] + 1}) and model.save_pretrained(FOLDER)"
+        )
 
 
 def position_limit(config: Any, tokenizer: Any) -> int:

@@ -11,7 +11,8 @@ from typing import Any
 
 from entailor.evaluation.comparison import candidate_titles
 from entailor.evaluation.recommendation import COSTS
-from entailor.evaluation.wording import duration, percent, points, size
+from entailor.evaluation.targets import TARGETS
+from entailor.evaluation.wording import duration, interval, lead, percent, size
 
 Key = tuple[str, str]
 
@@ -86,20 +87,53 @@ def _why(found: Mapping[str, Any]) -> str:
     within = " within the limits" if any(rule[limit] is not None for limit in COST_OF_LIMIT) else ""
     margin, count = _margin(rule), len(found["contenders"])
     if rule["ties"] == "most_accurate":
-        return f"it has the highest accuracy{within}"
+        return f"it has the {_highest(rule)}{within}"
     if count == 1:
         others = bool(found["against_leader"])
-        return f"it has the highest accuracy{within}" + (
+        return f"it has the {_highest(rule)}{within}" + (
             f", and no other is shown to be within {margin}" if others else ""
         )
     if not found["decided_by"]:
-        return f"of {count} candidates{within} shown to be within {margin} of the most accurate none costs clearly less"
+        return f"of {count} candidates{within} shown to be within {margin} of the {_best(rule)} none costs clearly less"
     least = " and the ".join(LEAST[name] for name in found["decided_by"])
-    return f"of {count} candidates{within} shown to be within {margin} of the most accurate it is the {least}"
+    return f"of {count} candidates{within} shown to be within {margin} of the {_best(rule)} it is the {least}"
 
 
 def _margin(rule: Mapping[str, Any]) -> str:
-    return f"{100 * rule['margin']:g} points"
+    return f"{100 * rule['margin']:g} points" if rule["metric"] == "accuracy" else f"{rule['margin']:g}"
+
+
+def _best(rule: Mapping[str, Any]) -> str:
+    return "most accurate" if rule["metric"] == "accuracy" else "best"
+
+
+def _highest(rule: Mapping[str, Any]) -> str:
+    target = TARGETS[rule["metric"]]
+    return f"{'highest' if target.sign > 0 else 'lowest'} {target.title}"
+
+
+def _lead(rule: Mapping[str, Any], difference: float) -> str:
+    """Return a difference in the metric, above 0 where it is for the better."""
+    return (
+        f"{lead(rule['metric'], difference)} points"
+        if rule["metric"] == "accuracy"
+        else lead(rule["metric"], difference)
+    )
+
+
+def correction(comparison: Mapping[str, Any]) -> str | None:
+    """Return what the best candidate's figure is without the part that comes from having been chosen by it."""
+    found = (comparison.get("winner") or {}).get("corrected")
+    if not found or round(found["optimism"], 3) == 0:
+        return None
+    if comparison["metric"] == "accuracy":
+        figure = f"{percent(found['value'])} ({interval(found['low'], found['high'])})"
+    else:
+        figure = f"{found['value']:.3f} ({found['low']:.3f} to {found['high']:.3f})"
+    return (
+        f"The best of {found['candidates']} looks better than it is on the examples it was chosen by: corrected for "
+        f"that, {TARGETS[comparison['metric']].title} {figure}."
+    )
 
 
 def _figures(pick: Mapping[str, Any]) -> list[str]:
@@ -115,18 +149,20 @@ def _standing(found: Mapping[str, Any], titles: Mapping[Key, str]) -> list[str]:
     against = {_key(one): one for one in found["against_leader"]}
     if _key(found) != leader:
         own = against[_key(found)]
+        least = _lead(rule, max(0.0, -own["lower_bound"])).lstrip("+")
         reasons.append(
-            f"It was {points(own['difference'])} points from {titles[leader]}; with {percent(rule['level'])} "
-            f"confidence it gives away no more than {max(0.0, -100 * own['lower_bound']):.1f} points. Where that is "
+            f"It was {_lead(rule, own['difference'])} from {titles[leader]}; with {percent(rule['level'])} "
+            f"confidence it gives away no more than {least}. Where that is "
             "too much, set recommend.margin lower or recommend.ties=most_accurate."
         )
     open_ones = [one for one in against.values() if not one["non_inferior"]]
     needed = [one for one in open_ones if one["examples_needed"] is not None]
     if len(found["contenders"]) == 1 and needed:
         nearest = max(needed, key=lambda one: float(one["lower_bound"]))
+        worst = lead(rule["metric"], nearest["lower_bound"])
         reasons.append(
             f"That {titles[_key(nearest)]} is within {_margin(rule)} of {titles[leader]} is not shown "
-            f"({points(nearest['difference'])} points seen, at worst {points(nearest['lower_bound'])}); if both are "
+            f"({_lead(rule, nearest['difference'])} seen, at worst {worst}); if both are "
             f"equally good, about {nearest['examples_needed']:,} test examples would show it in 4 of 5 runs."
         )
     if found["reads_one_text"]:
@@ -153,11 +189,14 @@ def _next(found: Mapping[str, Any], titles: Mapping[Key, str], by_key: Mapping[K
         return None
     candidate = by_key[_key(second)]
     costs = ", ".join(SHOWN[cost.name](value) for cost in COSTS if (value := cost.of(candidate)) is not None)
-    return f"{titles[_key(second)]} comes next: {points(second['difference'])} points ({second['verdict']}); {costs}."
+    behind = _lead(found["rule"], second["difference"])
+    return f"{titles[_key(second)]} comes next: {behind} ({second['verdict']}); {costs}."
 
 
 def _changes(found: Mapping[str, Any], titles: Mapping[Key, str]) -> tuple[str, ...]:
-    changes = [f"{_either(one['conditions'])}, it would be {titles[_key(one)]}." for one in found["changes"]]
+    changes = [
+        f"{_either(one['conditions'], found['rule'])}, it would be {titles[_key(one)]}." for one in found["changes"]
+    ]
     if found["to_tell_leader"] is not None:
         leader = titles[_key(found["leader"])]
         changes.append(
@@ -167,7 +206,7 @@ def _changes(found: Mapping[str, Any], titles: Mapping[Key, str]) -> tuple[str, 
     return tuple(changes)
 
 
-def _either(conditions: Sequence[Mapping[str, Any]]) -> str:
+def _either(conditions: Sequence[Mapping[str, Any]], rule: Mapping[str, Any]) -> str:
     words = []
     for one in conditions:
         if one["kind"] == "without_limit":
@@ -175,21 +214,22 @@ def _either(conditions: Sequence[Mapping[str, Any]]) -> str:
         elif one["kind"] == "cost_first":
             words.append(f"if {one['cost'].replace('_', ' ')} counted first")
         else:
-            words.append("if accuracy alone counted")
+            words.append(f"if {TARGETS[rule['metric']].title} alone counted")
     said = " or ".join(words)
     return said[0].upper() + said[1:]
 
 
 def _rule(rule: Mapping[str, Any]) -> str:
-    limits = [f"{limit}={rule[limit]:g}" for limit in COST_OF_LIMIT if rule[limit] is not None]
+    limits = [f"{limit}={rule[limit]:.15g}" for limit in COST_OF_LIMIT if rule[limit] is not None]
     within = f"Within {', '.join(limits)}: " if limits else ""
     if rule["ties"] == "most_accurate":
-        said = "the highest mean accuracy of the candidates that beat the majority baseline."
+        mean = _highest(rule).replace(" ", " mean ", 1)
+        said = f"the {mean} of the candidates that beat the majority baseline."
         return within + (said if within else said[0].upper() + said[1:])
     order = ", then ".join(name.replace("_", " ") for name in rule["cheapest"])
     said = (
         f"among the candidates that beat the majority baseline and are shown ({percent(rule['level'])} confidence) to "
-        f"be within {_margin(rule)} of the most accurate of them, the cheapest by {order}; a cost decides where it is "
+        f"be within {_margin(rule)} of the {_best(rule)} of them, the cheapest by {order}; a cost decides where it is "
         "at least 20 % higher."
     )
     return within + (said if within else said[0].upper() + said[1:])

@@ -10,6 +10,7 @@ from datetime import datetime
 from importlib.resources import files
 from typing import Any
 
+from entailor.config.plain import figure
 from entailor.evaluation.comparison import short_model_names
 from entailor.report import plots, tables
 from entailor.report.tables import align, count, duration, percent, size
@@ -83,13 +84,22 @@ def budget_words(budget: Mapping[str, Any]) -> str:
     if budget["trials"] is not None:
         return f"{budget['trials']} trials"
     if budget["minutes"] is not None:
-        return f"{budget['minutes']:g} minutes"
+        return f"{budget['minutes']:.15g} minutes"
     return f"{budget['examples']:,} training examples"
 
 
-def settings_words(settings: Mapping[str, float]) -> str:
-    """Return ``learning_rate 0.0012``, several with commas."""
-    return ", ".join(f"{name} {value:.2g}" for name, value in settings.items())
+def settings_words(settings: Mapping[str, float], space: Mapping[str, Any]) -> str:
+    """Return ``learning_rate 0.0012``, several with commas; of a prompt its words.
+
+    Args:
+        settings: hyperparameter to value, or to its place among the choices.
+        space: where they were searched, as comparison.json has it.
+    """
+    told = []
+    for name, value in settings.items():
+        choices = (space.get(name) or {}).get("choices")
+        told.append(f"{name} {choices[int(value)] if choices else figure(value)}")
+    return ", ".join(told)
 
 
 def _tuning_lines(tuning: Mapping[str, Any] | None) -> list[str]:
@@ -108,7 +118,7 @@ def _tuning_lines(tuning: Mapping[str, Any] | None) -> list[str]:
                 count(study["examples_seen"]),
                 duration(study["seconds"]),
                 percent(best["validation_accuracy"]) if best else "–",
-                settings_words(study["chosen"]) or "its own settings",
+                settings_words(study["chosen"], study["search_space"]) or "its own settings",
             )
         )
     return [f"tuning, {budget_words(tuning['budget'])} a candidate, on validation alone:", *align(lines, left={0, 6})]
@@ -125,7 +135,7 @@ def _curve_lines(curve: Mapping[str, Any] | None) -> list[str]:
     return [
         "accuracy by number of training labels:",
         *align(lines, left={0}),
-        *(f"  {words}" for words in crossing_words(curve)),
+        *(f"  {words}" for words in (*crossing_words(curve), *overtaking_words(curve))),
         curve["sentence"],
     ]
 
@@ -147,6 +157,23 @@ def crossing_words(curve: Mapping[str, Any]) -> list[str]:
         f"(between {one['between'][0]:,} and {one['between'][1]:,})"
         for one in curve["crossings"]
     ]
+
+
+def overtaking_words(curve: Mapping[str, Any]) -> list[str]:
+    """Return one sentence a candidate: with how many labels it becomes better than the best that needs none."""
+    lines = []
+    for one in curve["overtakes_untrained"]:
+        low = f"from {one['low']:,}" if one["low"] else "from fewer than the smallest size"
+        high = f"to {one['high']:,}" if one["high"] else "to more than the largest size"
+        if one["at"]:
+            where = f"at about {one['at']:,} labels"
+        else:
+            where = "below the smallest size" if one["before_first"] else "at none of these sizes"
+        lines.append(
+            f"{one['method']} overtakes {one['over_method']}, which needs no labels "
+            f"({percent(one['accuracy_untrained'])}), {where} (95 %: {low} {high})"
+        )
+    return lines
 
 
 def _truth_lines(estimate: Mapping[str, Any] | None) -> list[str]:
@@ -200,7 +227,7 @@ def effort_section(comparison: Mapping[str, Any]) -> Any:
         tuning_plot=_tuning_plot(comparison, tuning["studies"]) if tuning else None,
         curve=curve if curve and curve["candidates"] else None,
         curves=_named(curve["candidates"]) if curve else [],
-        crossings=crossing_words(curve) if curve else [],
+        crossings=[*crossing_words(curve), *overtaking_words(curve)] if curve else [],
         curve_plot=_curve_plot(comparison, curve["candidates"]) if curve else None,
         estimate=estimate,
         estimates=_named(estimate["candidates"]) if estimate else [],
@@ -231,5 +258,10 @@ def _tuning_plot(comparison: Mapping[str, Any], studies: Sequence[Mapping[str, A
 def _curve_plot(comparison: Mapping[str, Any], candidates: Sequence[Mapping[str, Any]]) -> Any:
     from markupsafe import Markup
 
-    drawn = plots.learning_curves(_names(candidates), _looks(comparison, candidates), candidates)
+    drawn = plots.learning_curves(
+        _names(candidates),
+        _looks(comparison, candidates),
+        candidates,
+        comparison["learning_curve"]["overtakes_untrained"],
+    )
     return Markup(drawn) if drawn else None  # noqa: S704 - matplotlib escapes the names in it

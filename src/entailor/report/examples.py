@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from entailor.evaluation.comparison import hardest_examples
+from entailor.evaluation.alignment import hardest_examples
 from entailor.runs.record import Prediction, RunRecord
 
 NUM_HARDEST = 20

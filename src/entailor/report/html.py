@@ -10,12 +10,16 @@ import base64
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from entailor.errors import RunError
+from entailor.evaluation.targets import TARGETS
+from entailor.evaluation.wording import lead
 from entailor.report import examples, plots, sections, tables
+from entailor.report.advice import correction
 from entailor.report.doctor import doctor_section
 from entailor.report.effort import effort_section
 from entailor.runs.documents import read_bytes, well_formed
@@ -28,8 +32,8 @@ from entailor.runs.trial_folder import RECORD_FILE
 
 AGAIN = "Run the same command again: it redoes what is damaged"
 MOST_LABELS = 16  # a larger confusion matrix cannot be read; its most frequent confusions are listed instead
-MOST_CONFUSIONS = 20
 MOST_GROUPS = 40
+MOST_ABSENT = 5
 RINGS = "upper left is better; rings: the Pareto front"
 
 
@@ -98,7 +102,7 @@ def read_comparison(path: Path) -> dict[str, Any]:
         RunError: it is missing, damaged, or something else.
     """
     comparison = read_checked_json(path, AGAIN)
-    needed = {"candidates", "labels", "num_test", "majority_accuracy", "sentence", "winner", "failed"}
+    needed = {"candidates", "labels", "num_test", "majority_accuracy", "sentence", "winner", "failed", "metric"}
     if not needed <= comparison.keys():
         raise RunError(f"{path}: no comparison of trials. Delete it and run the same command again")
     return comparison
@@ -136,7 +140,9 @@ def render(
         lstrip_blocks=True,
         loader=PackageLoader("entailor", "report/templates"),
     )
-    engine.filters.update({one.__name__: one for one in _FILTERS}, memory=tables.memory)
+    engine.filters.update(
+        {one.__name__: one for one in _FILTERS}, memory=tables.memory, lead=partial(lead, comparison["metric"])
+    )
     recommended = sections.recommended(comparison, candidates)
     picked = recommended["candidate"]["index"] if recommended and recommended["candidate"] else None
     found = examples.errors(records, candidates, comparison["labels"], picked or 0)
@@ -145,6 +151,7 @@ def render(
     page = template.render(
         name=name,
         comparison=comparison,
+        metric=TARGETS[comparison["metric"]].title,
         headline=tables.headline(comparison),
         candidates=candidates,
         swatches=[_drawn(plots.swatch(i)) for i in range(len(candidates))],
@@ -211,7 +218,6 @@ def _candidates(comparison: Mapping[str, Any]) -> list[dict[str, Any]]:
             "title": title,
             "short_model": title.removeprefix(candidate["method"]).removeprefix(" · "),
             "matrix": _matrix(comparison["labels"], candidate["confusion"]),
-            "confusions": _confusions(comparison["labels"], candidate["confusion"]),
             "shown_groups": sorted(candidate["groups"].items(), key=lambda item: -item[1]["n"])[:MOST_GROUPS],
         }
         for index, (title, candidate) in enumerate(zip(titles, comparison["candidates"], strict=True))
@@ -232,17 +238,6 @@ def _matrix(labels: Sequence[str], confusion: Sequence[Sequence[int]]) -> list[d
         }
         for i, (label, counts) in enumerate(zip(labels, confusion, strict=True))
     ]
-
-
-def _confusions(labels: Sequence[str], confusion: Sequence[Sequence[int]]) -> list[dict[str, Any]]:
-    """Return the most frequent mistakes, the most frequent first."""
-    found: list[dict[str, Any]] = [
-        {"gold": labels[i], "predicted": labels[j], "count": count, "share": count / sum(counts)}
-        for i, counts in enumerate(confusion)
-        for j, count in enumerate(counts)
-        if i != j and count
-    ]
-    return sorted(found, key=lambda one: -one["count"])[:MOST_CONFUSIONS]
 
 
 def _file(name: str) -> str:
@@ -292,6 +287,10 @@ def _figures(comparison: Mapping[str, Any], records: Sequence[RunRecord]) -> lis
 def _remarks(comparison: Mapping[str, Any], candidates: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return what the summary says besides the winner, as sentences."""
     remarks = []
+    if corrected := correction(comparison):
+        remarks.append(corrected)
+    if absent := _absent_labels(candidates):
+        remarks.append(absent)
     if comparison["majority_accuracy"] is not None:
         above = sum(candidate["beats_majority"] for candidate in candidates)
         remarks.append(
@@ -308,6 +307,19 @@ def _remarks(comparison: Mapping[str, Any], candidates: Sequence[Mapping[str, An
             "another seed may turn it around. Give --seeds 3 or more to compare methods."
         )
     return remarks
+
+
+def _absent_labels(candidates: Sequence[Mapping[str, Any]]) -> str | None:
+    """Say which labels no test example has: nothing is known of them, and macro F1 leaves them out."""
+    lines = candidates[0]["per_label"] if candidates else {}
+    absent = [label for label, line in lines.items() if not line["support"]]
+    if not absent:
+        return None
+    shown = ", ".join(absent[:MOST_ABSENT]) + (", ..." if len(absent) > MOST_ABSENT else "")
+    return (
+        f"{len(absent)} of {len(lines)} labels have no test example ({shown}): nothing is known of them, and "
+        "macro F1 is the mean over the others."
+    )
 
 
 def _groups(candidates: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:

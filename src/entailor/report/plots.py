@@ -202,8 +202,8 @@ def accuracy_by_coverage(names: Sequence[str], candidates: Sequence[Mapping[str,
     def draw(axes: Axes) -> None:
         for i, candidate in reversed(list(enumerate(candidates))):
             look = style(i)
-            x = [100 * point["coverage"] for point in candidate["coverage"]]
-            y = [100 * point["accuracy"] for point in candidate["coverage"]]
+            points = [point for point in candidate["coverage"] if point["accuracy"] is not None]
+            x, y = ([100 * point[name] for point in points] for name in ("coverage", "accuracy"))
             line = axes.plot(x, y, color=look.colour, marker=look.marker, linestyle=look.dash, linewidth=1.2)[0]
             line.set(markersize=3.5, markevery=4)
         axes.set_xlim(102, 0)
@@ -245,13 +245,19 @@ def tuning_trials(names: Sequence[str], looks: Sequence[int], studies: Sequence[
     return _draw("tuning", _described("Validation accuracy of every setting tried", names), draw)
 
 
-def learning_curves(names: Sequence[str], looks: Sequence[int], candidates: Sequence[Mapping[str, Any]]) -> str | None:
-    """Return test accuracy by number of labels with intervals, and the fitted law up to ten times as many.
+def learning_curves(
+    names: Sequence[str],
+    looks: Sequence[int],
+    candidates: Sequence[Mapping[str, Any]],
+    overtakes_untrained: Sequence[Mapping[str, Any]] = (),
+) -> str | None:
+    """Return test accuracy by number of labels with intervals, and what is predicted up to ten times as many.
 
     Args:
         names: of the candidates.
         looks: the place of each candidate in the comparison.
         candidates: of the learning curve, as comparison.json holds them.
+        overtakes_untrained: of the learning curve; drawn as a level line, with the interval of where it is overtaken.
     """
     if not candidates:
         return None
@@ -273,6 +279,11 @@ def learning_curves(names: Sequence[str], looks: Sequence[int], candidates: Sequ
         ticks = sorted({point["n"] for candidate in candidates for point in candidate["points"]})
         axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
         axes.set_xticks([], minor=True)
+        for number, one in zip(looks, overtakes_untrained, strict=False):  # one a candidate, or none at all
+            level = 100 * one["accuracy_untrained"]
+            axes.axhline(level, color=INK, linewidth=0.8, linestyle=(0, (2, 2)))
+            ends = [one["low"] or ticks[0], one["high"] or ticks[-1]]
+            axes.plot(ends, [level] * 2, color=style(number).colour, linewidth=3.0, alpha=0.5)
         axes.set(xlabel="training labels, log scale", ylabel="test accuracy (%)")
 
     return _draw("curve", _described("Test accuracy by number of training labels", names), draw)

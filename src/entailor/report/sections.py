@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from entailor.evaluation.targets import TARGETS
+from entailor.evaluation.wording import lead
 from entailor.report.advice import advice
 
 SHOWN_COVERAGES = (1.0, 0.9, 0.8, 0.7, 0.5)
@@ -60,9 +62,16 @@ def limit_of_test(comparison: Mapping[str, Any]) -> str | None:
     seeds = found["seed_share"]
     more = f"; {100 * seeds:.0f} % of the variance is between seeds, where only more seeds help" if seeds > 0.1 else ""
     return (
-        f"With {comparison['num_test']:,} test examples a lead of {100 * found['difference']:.1f} points over another "
-        f"candidate is found in 4 of 5 runs (corrected for {found['comparisons']} comparisons with the best{more}); "
-        "smaller ones are easily missed."
+        f"With {comparison['num_test']:,} test examples a lead of {_lead(comparison, found['difference'])} over "
+        f"another candidate is found in 4 of 5 runs (corrected for {found['comparisons']} comparisons with the "
+        f"best{more}); smaller ones are easily missed."
+    )
+
+
+def _lead(comparison: Mapping[str, Any], difference: float) -> str:
+    shown = lead(comparison["metric"], difference).lstrip("+")
+    return (
+        f"{shown} points" if comparison["metric"] == "accuracy" else f"{shown} in {TARGETS[comparison['metric']].title}"
     )
 
 
@@ -109,7 +118,7 @@ def calibrations(candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
             "candidate": candidate,
             "calibrated": candidate.get("calibrated"),
             "points": [
-                min(candidate["coverage"], key=lambda point: abs(point["coverage"] - wanted))
+                min(candidate["coverage"], key=lambda point: abs(point["wanted"] - wanted))
                 for wanted in SHOWN_COVERAGES
             ],
         }

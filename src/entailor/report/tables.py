@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from entailor.evaluation.comparison import short_model_names
 from entailor.evaluation.recommendation import peak_memory as memory
+from entailor.evaluation.targets import TARGETS
 from entailor.evaluation.wording import count, decimal, duration, interval, p_value, percent, points, rate, size
-from entailor.report.advice import advice
+from entailor.report.advice import advice, correction
 from entailor.runs.record import NO_MODEL
 
 if TYPE_CHECKING:
@@ -75,20 +76,23 @@ LEGEND = (
 
 def headings(comparison: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the heads of the columns; with one seed the first says what is compared."""
-    first, *rest = HEADINGS
-    return (f"{first} ({ONE_SEED})", *rest) if comparison.get("claims") == "classifiers" else HEADINGS
+    first, accuracy, group, _, *rest = HEADINGS
+    if comparison.get("claims") == "classifiers":
+        first = f"{first} ({ONE_SEED})"
+    metric = comparison["metric"]
+    shown = (accuracy, group, "F1") if metric == "accuracy" else (f"{TARGETS[metric].title} (95 %)", group, "accuracy")
+    return (first, *shown, *rest)
 
 
 def cells(comparison: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """Return the cells of each candidate, under `HEADINGS`."""
+    metric = comparison["metric"]
     return [
         (
             f"{mark(candidate)} {name}{' (exploratory)' if candidate.get('exploratory') else ''}",
-            "{mean:.1f} ({low:.1f}–{high:.1f})".format(
-                **{k: 100 * candidate["accuracy"][k] for k in ("mean", "low", "high")}
-            ),
+            _with_interval(metric, candidate["intervals"][metric]),
             candidate["group"] + ("°" if candidate["pareto"] else ""),
-            decimal(candidate["macro_f1"], 2),
+            decimal(candidate["macro_f1"], 2) if metric == "accuracy" else percent(candidate["accuracy"]["mean"]),
             duration(candidate["train_seconds"] or None),
             size(memory(candidate)),
             count(candidate["trainable_parameters"]),
@@ -96,6 +100,12 @@ def cells(comparison: Mapping[str, Any]) -> list[tuple[str, ...]]:
         )
         for name, candidate in zip(candidate_names(comparison), comparison["candidates"], strict=True)
     ]
+
+
+def _with_interval(metric: str, found: Mapping[str, float]) -> str:
+    if metric == "accuracy":
+        return "{value:.1f} ({low:.1f}–{high:.1f})".format(**{key: 100 * value for key, value in found.items()})
+    return "{value:.3f} ({low:.3f}–{high:.3f})".format(**found)
 
 
 def closing(comparison: Mapping[str, Any], *, verbose: bool = False) -> list[str]:
@@ -118,6 +128,12 @@ def closing(comparison: Mapping[str, Any], *, verbose: bool = False) -> list[str
                 lines.append(f"    {one['scoring']}")
         else:
             lines.append(f"external test set {one['name']}: left out: {one['error']}")
+    kappas = [one.get("weighted_kappa") for one in comparison["candidates"]]
+    if any(kappa is not None for kappa in kappas):
+        told = zip(candidate_names(comparison), kappas, strict=True)
+        lines.append("quadratic weighted kappa: " + ", ".join(f"{name} {decimal(kappa, 2)}" for name, kappa in told))
+    if corrected := correction(comparison):
+        lines.append(corrected)
     if curve := comparison.get("learning_curve"):
         lines.append(curve["sentence"])
     lines += data_line(comparison)
@@ -223,6 +239,7 @@ def classification_report_text(metrics: Metrics) -> str:
         ("accuracy", f"{percent(metrics.accuracy.value)} ({interval(metrics.accuracy.low, metrics.accuracy.high)})"),
         ("macro F1", _defined(metrics.macro_f1)),
         ("Matthews correlation", _defined(metrics.mcc)),
+        *([] if metrics.weighted_kappa is None else [("quadratic weighted kappa", _defined(metrics.weighted_kappa))]),
         ("log loss", _defined(metrics.log_loss)),
         ("calibration error", _defined(metrics.ece)),
     ]

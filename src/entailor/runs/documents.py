@@ -12,6 +12,7 @@ import math
 import os
 import re
 import stat
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedReader
@@ -24,13 +25,14 @@ from pydantic import ValidationError
 from entailor.errors import EntailorError
 
 MOST_BYTES = 128 << 20  # of a JSON document
-MOST_LINE_BYTES = 16 << 20  # of a line of JSON lines
+MOST_LINE_BYTES = 64 << 20  # of a line of JSON lines: two of the longest texts and the labels fit
 MOST_MEMORY = 512 << 20  # that the values of a JSON document may take
 MOST_NESTING = 100
 MOST_YAML_BYTES = 512 << 10  # PyYAML reads a megabyte a second
 MOST_YAML_NODES = 20_000  # aliases written out; about 25,000 are read in a second
 MOST_DIGITS = 400
 
+_PACKAGE = Path(__file__).parents[1]
 # What a value costs in memory, told by the byte that opens it: pointer and number, list, mapping, half a text.
 _COSTS = {b",": 40, b"[": 88, b"{": 232, b'"': 30}
 _KINDS = {
@@ -99,19 +101,34 @@ def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
                 yield number, value
 
 
-def parse_json(content: bytes) -> Any:
+def check_size(content: bytes) -> None:
+    """Refuse a JSON document that takes too much memory to be read.
+
+    Raises:
+        ValueError: its bytes or its values are beyond the limits.
+    """
+    if len(content) > MOST_BYTES:
+        raise ValueError(f"{len(content):,} bytes, at most {MOST_BYTES:,} are read")
+    cost = sum(content.count(byte) * each for byte, each in _COSTS.items())
+    if cost > MOST_MEMORY:
+        raise ValueError(f"its values would take about {cost >> 20:,} MB of memory, at most {MOST_MEMORY >> 20} are")
+
+
+def parse_json(content: bytes, *, finite: bool = True) -> Any:
     """Return the value of a JSON document; halves of surrogate pairs are kept.
+
+    Args:
+        content: the document.
+        finite: refuse Infinity and NaN, which are no JSON, but which Python writes.
 
     Raises:
         ValueError: it is not JSON, or is beyond the limits.
     """
-    cost = sum(content.count(byte) * each for byte, each in _COSTS.items())
-    if cost > MOST_MEMORY:
-        raise ValueError(f"its values would take about {cost >> 20:,} MB of memory, at most {MOST_MEMORY >> 20} are")
+    check_size(content)
     if content.count(b"[") + content.count(b"{") > MOST_NESTING:
         _check_nesting(content)
     text = content.decode("utf-8", "surrogatepass")
-    return json.loads(text, parse_constant=_not_a_number, parse_float=_finite)
+    return json.loads(text, parse_constant=_not_a_number, parse_float=_finite) if finite else json.loads(text)
 
 
 def _check_nesting(content: bytes) -> None:
@@ -137,15 +154,25 @@ def _finite(text: str) -> float:
 def well_formed(error: type[EntailorError], path: Path, remedy: str) -> Iterator[None]:
     """Turn what goes wrong inside for lack of a key, or a value of the wrong type, into one error about a file.
 
-    For documents whose checksum fits but which another program may have made up.
+    For documents whose checksum fits but which another program may have made up. Where no model of the document says
+    what is wrong, it may as well be a fault of Entailor, so the error tells where it was met.
     """
     try:
         yield
+    except ValidationError as found:
+        raise error(f"{path}: not what Entailor writes ({first_complaint(found)}). {remedy}") from found
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as found:
         text = f"missing {found}" if isinstance(found, KeyError) else str(found) or type(found).__name__
-        if isinstance(found, ValidationError):
-            text = first_complaint(found)
-        raise error(f"{path}: not what Entailor writes ({' '.join(text.split())[:200]}). {remedy}") from found
+        problem = f"not what Entailor writes ({' '.join(text.split())[:200]})"
+        bug = f"if nobody changed it, please report this: {type(found).__name__} at {_place_of(found)}"
+        raise error(f"{path}: {problem}; {bug}. {remedy}") from found
+
+
+def _place_of(error: BaseException) -> str:
+    """Return file and line of the innermost of our own functions that an error went through."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
+    ours = [frame for frame in frames if Path(frame.filename).is_relative_to(_PACKAGE)] or frames
+    return f"{Path(ours[-1].filename).name}:{ours[-1].lineno}" if ours else "an unknown place"
 
 
 def first_complaint(error: ValidationError) -> str:

@@ -9,17 +9,19 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from entailor.errors import RunError
-from entailor.runs.documents import parse_json, read_bytes
+from entailor.runs.documents import check_size, parse_json, read_bytes
 from entailor.runs.integrity import BLANK_CHECKSUM, verify_checksum, with_checksum
 from entailor.runs.ownership import refuse_links
 
 CHECKSUM_KEY = "checksum"
+REPLACE_TRIES = 20 if os.name == "nt" else 1
 DELETE_IT = "Delete it and run the same command again"
 
 
@@ -42,9 +44,22 @@ def atomic_path(path: Path) -> Iterator[Path]:
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)  # mkstemp makes private files
-        temporary.replace(path)
+        _replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _replace(temporary: Path, path: Path) -> None:
+    """Rename a file over another; on Windows as soon as nobody has that one open, a virus scanner for instance."""
+    for left in reversed(range(REPLACE_TRIES)):
+        try:
+            temporary.replace(path)
+        except PermissionError:
+            if not left:
+                raise
+            time.sleep(0.05)
+        else:
+            return
 
 
 def write_text(path: Path, text: str) -> None:
@@ -54,14 +69,30 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON atomically; NaN and infinity are refused, since other readers cannot take them."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    """Write JSON atomically; NaN and infinity are refused, since other readers cannot take them.
+
+    Raises:
+        RunError: it is too large to be read back.
+    """
+    write_text(path, _json_text(path, value))
 
 
 def write_checked_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write JSON with a checksum of the file as its last key; :func:`read_checked_json` takes it off again."""
-    text = json.dumps({**value, CHECKSUM_KEY: BLANK_CHECKSUM}, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    write_text(path, with_checksum(text))
+    """Write JSON with a checksum of the file as its last key; :func:`read_checked_json` takes it off again.
+
+    Raises:
+        RunError: it is too large to be read back.
+    """
+    write_text(path, with_checksum(_json_text(path, {**value, CHECKSUM_KEY: BLANK_CHECKSUM})))
+
+
+def _json_text(path: Path, value: Any) -> str:
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    try:
+        check_size(text.encode("utf-8", "surrogatepass"))
+    except ValueError as error:
+        raise RunError(f"{path}: too large to be read back ({error}). Use fewer examples or labels") from None
+    return text
 
 
 def read_checked_json(path: Path, remedy: str) -> dict[str, Any]:
@@ -81,7 +112,10 @@ def read_checked_json(path: Path, remedy: str) -> dict[str, Any]:
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write one JSON object a line, atomically."""
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", errors="surrogatepass") as file:
+    with (
+        atomic_path(path) as temporary,
+        temporary.open("w", encoding="utf-8", errors="surrogatepass", newline="\n") as file,
+    ):
         for row in rows:
             file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
 

@@ -17,7 +17,8 @@ from filelock import FileLock, Timeout
 from entailor.errors import RunError
 from entailor.runs.files import read_json, write_json
 from entailor.runs.integrity import disk_trouble
-from entailor.runs.ownership import LOCK_FILE, OWNER_FILE, check_run_folder, remove_beginnings
+from entailor.runs.ownership import LOCK_FILE, OWNER_FILE, check_run_folder
+from entailor.runs.trial_folder import remove_temporary
 
 
 @contextmanager
@@ -43,7 +44,7 @@ def lock_run(folder: Path) -> Iterator[None]:
     try:
         check_run_folder(folder)  # before the lock was held another program may have come
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        remove_beginnings(folder)
+        remove_temporary(folder)
         with suppress(OSError):  # it only serves the message of another process
             write_json(folder / OWNER_FILE, {"pid": os.getpid(), "host": platform.node(), "since": now})
         yield

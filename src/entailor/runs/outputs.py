@@ -6,8 +6,6 @@ checksums of these, and nothing else of them.
 
 from __future__ import annotations
 
-import secrets
-import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -66,35 +64,6 @@ def output_file(output: str | Path, inputs: Iterable[Source] = (), *, overwrite:
             place.touch()
 
 
-@contextmanager
-def output_folder(output: str | Path, inputs: Iterable[Source] = ()) -> Iterator[Path]:
-    """Give an empty folder whose content becomes that of the output; on failure nothing is left of it.
-
-    Raises:
-        OutputError: the output is a file or a folder with something in it, or an input, or lies among the files of a
-            run.
-    """
-    target = _resolved(output)
-    refuse_inputs(output, target, inputs)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise OutputError(f"{output}: exists already. Give another --output, or delete it")
-    made = [place for place in (target, *target.parents) if not place.exists()]
-    target.mkdir(parents=True, exist_ok=True)
-    scratch = target / f".{secrets.token_hex(8)}.tmp"
-    try:
-        scratch.mkdir()
-        yield scratch
-        for entry in sorted(scratch.iterdir()):
-            if (target / entry.name).exists():
-                raise OutputError(f"{target / entry.name}: somebody else wrote it meanwhile. Give another --output")
-            entry.rename(target / entry.name)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-        with suppress(OSError):  # not empty: it is wanted
-            for place in made:
-                place.rmdir()
-
-
 def _resolved(output: str | Path) -> Path:
     try:
         return Path(output).expanduser().resolve()
@@ -105,16 +74,17 @@ def _resolved(output: str | Path) -> Path:
 def refuse_inputs(output: str | Path, target: Path, inputs: Iterable[Source]) -> None:
     """Raise OutputError where an output lies among the files of a run, or is or lies in what is read."""
     if belongs_to_run(target):
-        raise OutputError(f"{output}: lies among the files of a run. Give another --output")
+        raise OutputError(f"{output}: lies among the files of a run. Give another place to write")
     for source in inputs:
         if source is None:
             continue
         with suppress(OSError, RuntimeError, ValueError):  # a name of the Hub, or a path that is met when it is read
             read = Path(source).expanduser().resolve()
-            if read == target or (read.exists() and target.exists() and read.samefile(target)):
-                raise OutputError(f"{output}: the same file as the input {source}. Give another --output")
+            within = next((place for place in (read, *read.parents) if place.is_file()), read)  # a.zip/train.csv
+            if within == target or (within.exists() and target.exists() and within.samefile(target)):
+                raise OutputError(f"{output}: the same file as the input {source}. Give another place to write")
             if read.is_dir() and (belongs_to_run(target, read) or (target.exists() and read in target.parents)):
-                raise OutputError(f"{output}: lies in {source}, which is read. Give another --output")
+                raise OutputError(f"{output}: lies in {source}, which is read. Give another place to write")
 
 
 def _remembered(path: Path) -> bool:

@@ -57,13 +57,6 @@ def _is_lock(path: Path) -> bool:
     return path.name == OWNER_FILE or empty_lock or BEGINNINGS.fullmatch(path.name) is not None
 
 
-def remove_beginnings(folder: Path) -> None:
-    """Delete what is left of a marker or an owner's file that was being written when a run was killed."""
-    for path in folder.iterdir():
-        if BEGINNINGS.fullmatch(path.name) and path.is_file() and not path.is_symlink():
-            path.unlink()
-
-
 def _has_checksum(path: Path) -> bool:
     if path.is_symlink() or not path.is_file():
         return False

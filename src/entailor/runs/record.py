@@ -50,7 +50,7 @@ class Prediction:
     Attributes:
         id: the example's id.
         label: its gold label.
-        probabilities: label name to probability; sums to 1.
+        probabilities: label name to probability; sums to 1, or all 0 where the classifier gave no answer.
         group: genre, phenomenon, or None.
         text: the text or premise, kept for the report's hardest examples.
         text_pair: the hypothesis, or None.
@@ -69,7 +69,9 @@ class Prediction:
 
     @property
     def predicted(self) -> str:
-        """The most probable label; the first in the task's order on a tie."""
+        """The most probable label, the first in the task's order on a tie; empty where there is no answer."""
+        if not any(self.probabilities.values()):
+            return ""
         return max(self.probabilities, key=self.probabilities.__getitem__)
 
 
@@ -117,7 +119,7 @@ class Costs:
         evaluate_seconds: validation evaluations and the final scoring of test.
         train_examples_per_second: None for a training-free method.
         test_examples_per_second: in the final scoring.
-        latency_p50_ms: median time for one example alone, tokenisation included.
+        latency_p50_ms: median time for one example alone, tokenisation included; of a server, as it was when asked.
         latency_p95_ms: 95th percentile of the same.
         peak_memory_bytes: most resident memory of the process during the trial.
         peak_gpu_memory_bytes: None without a GPU.
@@ -127,6 +129,7 @@ class Costs:
         stored_bytes: size on disk of what is saved.
         epochs: training epochs run.
         truncated_share: share of test examples that did not fit `max_length`, 0 to 1.
+        cost_per_thousand: money for a thousand answers, in the currency of the prices that were given; None without.
     """
 
     __pydantic_config__: ClassVar = _AS_WRITTEN
@@ -147,6 +150,7 @@ class Costs:
     stored_bytes: Count = 0
     epochs: Amount = 0.0
     truncated_share: Amount = 0.0
+    cost_per_thousand: Amount | None = None
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from entailor.errors import RunError
 from entailor.runs.files import read_checked_json, write_checked_json
-from entailor.runs.ownership import refuse_links, remove_files, remove_scratch
+from entailor.runs.ownership import RUN_FILES, RUN_PARTS, refuse_links, remove_files, remove_scratch
 
 RECORD_FILE = "record.json"
 VALIDATION_FILE = "validation_predictions.jsonl"
@@ -32,7 +32,28 @@ TRIAL_FILES = (
     ),
     "last_good/classifier.json",
 )
-TEMPORARY = re.compile(rf"\.({'|'.join(map(re.escape, TRIAL_FILES))})\.[a-z0-9_]{{8}}\.tmp")
+STUDY_FILE = "study.json"
+# What is left of a file that was being written when a run was killed; in the last two folders files have any name.
+TEMPORARY = re.compile(r"\.(?P<name>.+)\.[a-z0-9_]{8}\.tmp")
+WRITTEN_NAMES = frozenset({*RUN_FILES, *TRIAL_FILES, STUDY_FILE})
+JSON_FOLDERS = ("external", "data")
+
+
+def remove_temporary(run: Path) -> None:
+    """Delete what is left in a run folder of files that were being written when a run was killed.
+
+    Args:
+        run: the folder, which no other process may be writing to. Links in it are not followed.
+    """
+    places = [run, *(run / name for name in (*RUN_PARTS, *JSON_FOLDERS) if not (run / name).is_symlink())]
+    for place in places:
+        for path in place.glob(".*.tmp") if place == run else place.rglob(".*.tmp"):
+            found = TEMPORARY.fullmatch(path.name)
+            ours = found and (
+                found["name"] in WRITTEN_NAMES or (path.parent.name in JSON_FOLDERS and found["name"].endswith(".json"))
+            )
+            if ours and path.is_file() and not path.is_symlink():
+                path.unlink()
 
 
 def clear_trial(folder: Path) -> None:
@@ -49,9 +70,8 @@ def clear_trial(folder: Path) -> None:
         return
     written = {name for file in (RECORD_FILE, WRITTEN_FILE) for name in _listed_files(folder / file)}
     external = {f"external/{file.name}" for file in (folder / "external").glob("*.json")}
-    temporary = {file.name for file in folder.glob(".*.tmp") if TEMPORARY.fullmatch(file.name)}
     remove_files(folder, (RECORD_FILE,))
-    remove_files(folder, sorted(written | external | temporary | set(TRIAL_FILES)))
+    remove_files(folder, sorted(written | external | set(TRIAL_FILES)))
     for name in SAVED_FOLDERS:
         remove_scratch(folder / scratch_name(name))
         if (folder / name).exists():

@@ -44,12 +44,12 @@ class LowRank:
     """The update of one layer.
 
     Attributes:
-        down_RI: A, I features to rank R.
-        up_OR: B, times the scale.
+        down_IR: A, I features to rank R.
+        up_RO: B, times the scale.
     """
 
-    down_RI: Tensor
-    up_OR: Tensor
+    down_IR: Tensor
+    up_RO: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,12 +69,25 @@ class Adapter:
     num_labels: int
 
 
+@dataclass(frozen=True)
+class Runs:
+    """Stretches that belong to one adapter each, one behind the other.
+
+    Attributes:
+        owners: of each stretch.
+        sizes: how long it is.
+    """
+
+    owners: tuple[Adapter, ...]
+    sizes: tuple[int, ...]
+
+
 class Layout:
     """Whose the rows of the batch are that is being run; only inside :meth:`of`."""
 
     def __init__(self) -> None:
-        self.rows: list[tuple[Adapter, slice]] = []
-        self._by_count: dict[int, list[tuple[Adapter, slice]]] = {}
+        self.rows = Runs((), ())
+        self._by_count: dict[int, Runs] = {}
         self._count = 0
 
     @contextmanager
@@ -97,26 +110,23 @@ class Layout:
         try:
             yield
         finally:
-            self.rows, self._by_count, self._count = [], {}, 0
+            self.rows, self._by_count, self._count = Runs((), ()), {}, 0
 
-    def parts(self, states: Tensor) -> list[tuple[Adapter, slice]]:
-        """Return the runs of one adapter along the first dimension, of (B, T, features) or of packed (N, features)."""
+    def tokens(self, states: Tensor) -> Runs:
+        """Return whose the tokens are of (B, T, features), laid end to end, or of packed (N, features)."""
         padded = states.ndim > 2
         if (len(states) != self._count) if padded else (len(states) not in self._by_count):
             # deberta sends its relative positions, one for all rows, through layers that are adapted
             raise NotSharedError(f"a layer is given {tuple(states.shape)}, which is not one part for each row")
-        return self.rows if padded else self._by_count[len(states)]
+        if not padded:
+            return self._by_count[len(states)]
+        return Runs(self.rows.owners, tuple(rows * states.shape[1:-1].numel() for rows in self.rows.sizes))
 
 
-def _runs(owners: Sequence[Adapter], sizes: Sequence[int]) -> list[tuple[Adapter, slice]]:
+def _runs(owners: Sequence[Adapter], sizes: Sequence[int]) -> Runs:
     """Return who owns which stretch."""
-    runs, start = [], 0
-    for _, group in groupby(zip(owners, sizes, strict=True), key=lambda pair: id(pair[0])):
-        members = list(group)
-        stop = start + sum(size for _, size in members)
-        runs.append((members[0][0], slice(start, stop)))
-        start = stop
-    return runs
+    groups = [list(group) for _, group in groupby(zip(owners, sizes, strict=True), key=lambda pair: id(pair[0]))]
+    return Runs(tuple(group[0][0] for group in groups), tuple(sum(size for _, size in group) for group in groups))
 
 
 class GroupedLinear(nn.Module):
@@ -135,10 +145,11 @@ class GroupedLinear(nn.Module):
     def forward(self, states: Tensor) -> Tensor:
         """Return W x + b + B A x with the A and B of the row's adapter; (..., I) to (..., O)."""
         output: Tensor = self.layer(states)
-        for adapter, part in self.layout.parts(states):
+        runs = self.layout.tokens(states)
+        inputs, outputs = (one.reshape(-1, one.shape[-1]).split_with_sizes(runs.sizes) for one in (states, output))
+        for adapter, input_NI, output_NO in zip(runs.owners, inputs, outputs, strict=True):
             if update := adapter.updates.get(self.path):
-                low_NR = states[part].flatten(0, -2) @ update.down_RI.T
-                output[part].view(-1, output.shape[-1]).addmm_(low_NR, update.up_OR.T)
+                output_NO.addmm_(input_NI @ update.down_IR, update.up_RO)
         return output
 
 
@@ -156,7 +167,11 @@ class GroupedHead(nn.Module):
 
     def forward(self, states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Return the outputs of all rows, (B, ..., widest)."""
-        parts = [adapter.heads[self.path](states[part], *args, **kwargs) for adapter, part in self.layout.rows]
+        runs = self.layout.rows
+        parts = [
+            adapter.heads[self.path](own, *args, **kwargs)
+            for adapter, own in zip(runs.owners, states.split_with_sizes(runs.sizes), strict=True)
+        ]
         widest = max(part.shape[-1] for part in parts)
         return torch.cat([nn.functional.pad(part, (0, widest - part.shape[-1])) for part in parts])
 
@@ -184,7 +199,7 @@ class AdapterLane:
         for path in adapter.heads:
             model.set_submodule(path, GroupedHead(path, self._layout))
         self._heads = set(adapter.heads)
-        self._tokenizer = adapter.text_encoder.tokenizer
+        self._text_encoder = adapter.text_encoder
         self._runner: PeftClassifier = classifier
         classifier.model = model
         batch = classifier.made_up_batch()
@@ -215,8 +230,11 @@ class AdapterLane:
             raise NotSharedError("its base model has other parts")
         if any(not _same(tensor, self._base[name]) for name, tensor in theirs.items()):
             raise NotSharedError("its base model has other weights")
-        if _tokenizer_text(adapter.text_encoder.tokenizer) == _tokenizer_text(self._tokenizer):
-            adapter.text_encoder.tokenizer = self._tokenizer  # tens of megabytes each
+        ours, own = self._text_encoder, adapter.text_encoder
+        if _tokenizer_text(own.tokenizer) == _tokenizer_text(ours.tokenizer):
+            own.tokenizer = ours.tokenizer  # tens of megabytes each
+            if _without_tokenizer(own) == _without_tokenizer(ours):
+                adapter = replace(adapter, text_encoder=ours)  # texts of both are then encoded at once
         self._wrap(adapter)
         self._prove(adapter, self._latest() or adapter, classifier.made_up_batch(), expected_BL)
         self._latest = weakref.ref(adapter)
@@ -225,13 +243,12 @@ class AdapterLane:
     def run(self, jobs: Sequence[Job]) -> list[Probabilities]:
         """Return probabilities_L of each job; `job.model` is its adapter."""
         inputs, owners = [], []
-        order = sorted(range(len(jobs)), key=lambda index: id(jobs[index].model))
-        for _, group in groupby(order, key=lambda index: id(jobs[index].model)):
+        kinds = [(id(job.model.text_encoder), job.example.text_pair is None) for job in jobs]
+        for _, group in groupby(sorted(range(len(jobs)), key=kinds.__getitem__), key=kinds.__getitem__):
             members = list(group)
-            adapter = jobs[members[0]].model
-            for item in adapter.text_encoder.encode([jobs[index].example for index in members]):
+            for item in jobs[members[0]].model.text_encoder.encode([jobs[index].example for index in members]):
                 inputs.append(replace(item, example_index=members[item.example_index]))
-                owners.append(adapter)
+                owners.append(jobs[members[item.example_index]].model)
         sums = [np.zeros(job.model.num_labels) for job in jobs]
         windows = np.zeros(len(jobs))
         for indices in scoring_batches([len(item) for item in inputs], BatchLimit(tokens=self.batch_tokens)):
@@ -334,7 +351,7 @@ def _is_plain(module: Any) -> bool:
 def _update(module: Any) -> LowRank:
     (name,) = module.active_adapters
     up_OR = module.lora_B[name].weight.detach() * module.scaling[name]
-    return LowRank(module.lora_A[name].weight.detach().clone(), up_OR)
+    return LowRank(module.lora_A[name].weight.detach().clone().T, up_OR.T)
 
 
 def _outer_modules(model: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module]]:
@@ -380,3 +397,8 @@ def _alone(classifier: Any) -> Tensor:
 
 def _tokenizer_text(tokenizer: Any) -> tuple[str, Any]:
     return tokenizer.backend_tokenizer.to_str(), tokenizer.special_tokens_map
+
+
+def _without_tokenizer(text_encoder: Any) -> tuple[type, dict[str, Any]]:
+    settings = {name: value for name, value in vars(text_encoder).items() if name not in ("tokenizer", "_identity")}
+    return type(text_encoder), settings

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,16 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.routing import Match, Route
 
 from entailor.data.example import Example
-from entailor.errors import ConfigError, EntailorError
+from entailor.errors import EntailorError
 from entailor.evaluation.calibration import apply_temperature
 from entailor.serving.batching import Batcher, BatchQueue, ClosedError, Job, Probabilities, QueueFullError
 from entailor.serving.metrics import ServerMetrics
 from entailor.serving.middleware import BodyLimit, RequestLog, TokenCheck, error_response, log_line
 from entailor.serving.pages import docs_page, page_headers, try_page
-from entailor.serving.registry import Registry, Served, path_below
+from entailor.serving.registry import OutsideError, Registry, Served, path_below
 from entailor.serving.schemas import (
     ClassifyRequest,
     ClassifyResponse,
@@ -98,6 +100,7 @@ def create_app(
         separate_input_output_schemas=False,
     )
     app.state.batcher, app.state.metrics = batcher, metrics
+    app.openapi = partial(_document, app, settings)  # type: ignore[method-assign]
     _add_errors(app, write)
     _add_pages(app, registry, batcher, metrics)
     _add_classify(app, registry, batcher, settings)
@@ -110,6 +113,16 @@ def create_app(
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=LOOPBACK_HOSTS)
     app.add_middleware(RequestLog, write=write, metrics=metrics)
     return app
+
+
+def _document(app: FastAPI, settings: ServerSettings) -> dict[str, Any]:
+    """Return the OpenAPI document with the limits of this server, so that clients know them beforehand."""
+    if app.openapi_schema is None:
+        inputs = FastAPI.openapi(app)["components"]["schemas"]["ClassifyRequest"]["properties"]["inputs"]
+        inputs["maxItems"] = settings.max_inputs
+        for one in inputs["items"]["anyOf"]:
+            one.get("items", one)["maxLength"] = settings.max_characters
+    return app.openapi_schema or {}
 
 
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -134,12 +147,21 @@ def _add_errors(app: FastAPI, write: Callable[[str], None]) -> None:
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> JSONResponse:
         kind = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "invalid_request")
-        return error_response(error.status_code, kind, str(error.detail), dict(error.headers or {}))
+        headers = dict(error.headers or {})
+        if error.status_code == 405:  # Starlette names the methods of the first route of a path alone
+            headers["Allow"] = ", ".join(sorted(allowed_methods(app, request)))
+        return error_response(error.status_code, kind, str(error.detail), headers)
 
     @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> JSONResponse:
         write(log_line("error", kind=type(error).__name__))  # the message may hold a text
         return error_response(500, "internal_error", f"the server failed: {type(error).__name__}")
+
+
+def allowed_methods(app: FastAPI, request: Request) -> set[str]:
+    """Return the methods that a request's path takes."""
+    routes = [one for one in app.routes if isinstance(one, Route) and one.matches(request.scope)[0] != Match.NONE]
+    return {method for route in routes for method in route.methods or ()}
 
 
 def _add_pages(app: FastAPI, registry: Registry, batcher: Batcher, metrics: ServerMetrics) -> None:
@@ -285,8 +307,8 @@ def _add_models(app: FastAPI, registry: Registry, settings: ServerSettings, writ
         try:
             path = path_below(asked.path, settings.models_folder)
             served = await asyncio.to_thread(registry.load, asked.name, path)
-        except ConfigError as error:
-            raise RefusedError(422, "invalid_request", str(error)) from None
+        except OutsideError as error:
+            raise RefusedError(403, "not_allowed", str(error)) from None
         except (EntailorError, OSError) as error:
             raise RefusedError(409, "not_loaded", str(error)) from None
         write(log_line("loaded", model=served.name))

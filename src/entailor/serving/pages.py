@@ -67,7 +67,8 @@ def _type(schema: dict[str, Any]) -> str:
     if "anyOf" in schema:
         return " or ".join(map(_type, schema["anyOf"]))
     if schema.get("type") == "array":
-        return f"list of ({_type(schema['items'])})" if "items" in schema else "list"
+        most = f" of at most {schema['maxItems']}" if "maxItems" in schema else ""
+        return f"list{most} of ({_type(schema['items'])})" if "items" in schema else "list"
     limits = [f"{words} {schema[key]}" for key, words in _LIMITS.items() if key in schema]
     return " ".join([str(schema.get("type", "")), *limits]).strip()
 

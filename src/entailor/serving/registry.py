@@ -21,6 +21,10 @@ from entailor.shipping.predictor import ClassifierScorer, Predictor
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 
 
+class OutsideError(ConfigError):
+    """A client's path leads out of the folder from which classifiers may be loaded."""
+
+
 @dataclass(frozen=True)
 class Served:
     """A classifier that answers requests.
@@ -146,9 +150,9 @@ def path_below(path: str, folder: Path) -> Path:
     """Return a client's path below the folder from which classifiers may be loaded.
 
     Raises:
-        ConfigError: it leads outside.
+        OutsideError: it leads outside.
     """
     found = (folder / path.replace("\0", "/")).resolve()
     if "\0" in path or not found.is_relative_to(folder.resolve()):
-        raise ConfigError("the path leads out of the folder from which classifiers may be loaded (--models-folder)")
+        raise OutsideError("the path leads out of the folder from which classifiers may be loaded (--models-folder)")
     return found

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from entailor.serving.registry import NAME
 
 
 def whole_characters(text: str) -> str:
@@ -14,7 +16,13 @@ def whole_characters(text: str) -> str:
     return text
 
 
-Text = Annotated[str, AfterValidator(whole_characters), Field(description="One text.")]
+def whole_number(value: object) -> object:
+    """Return 3 for 3.0, which is an integer to JSON Schema and not to Python."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Whole = AfterValidator(whole_characters)  # comes behind limits, or they would be missing in the document
+Text = Annotated[str, Whole, Field(description="One text.")]
 Pair = Annotated[list[Text], Field(min_length=2, max_length=2, description="Two texts, e.g. premise and hypothesis.")]
 
 
@@ -27,12 +35,13 @@ class ClassifyRequest(BaseModel):
         json_schema_extra={"examples": [{"model": "reviews", "inputs": ["A fine film."], "min_confidence": 0.6}]},
     )
 
-    model: Annotated[Text, Field(max_length=100, description="Name of a classifier, see GET /v1/models.")]
+    model: Annotated[str, Field(max_length=100, description="Name of a classifier, see GET /v1/models."), Whole]
     inputs: Annotated[
         list[Text | Pair], Field(min_length=1, description="Texts, or pairs where the classifier was trained on pairs.")
     ]
     top_k: Annotated[
-        int | None, Field(ge=1, le=1_000_000, description="Give only so many labels. Default: all of them.")
+        Annotated[int, Field(ge=1, le=1_000_000), BeforeValidator(whole_number)] | None,
+        Field(description="Give only so many labels. Default: all of them."),
     ] = None
     calibrated: Annotated[bool, Field(description="At the temperature that was fitted on validation.")] = False
     min_confidence: Annotated[
@@ -87,8 +96,8 @@ class LoadRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    name: Annotated[Text, Field(max_length=100)]
-    path: Annotated[Text, Field(max_length=4096, description="Below the server's --models-folder.")]
+    name: Annotated[str, Field(pattern=f"^{NAME}$")]
+    path: Annotated[str, Field(max_length=4096, description="Below the server's --models-folder."), Whole]
 
 
 class Status(BaseModel):

@@ -44,7 +44,7 @@ class ServerSettings:
         if not 0 <= self.port <= 65_535:
             raise ConfigError(f"--port: {self.port} found, expected a number from 0 to 65535")
         if not 0 <= self.wait_ms <= 3_600_000:
-            raise ConfigError(f"--wait-ms: {self.wait_ms:g} found, expected milliseconds from 0 to 3600000")
+            raise ConfigError(f"--wait-ms: {self.wait_ms:.15g} found, expected milliseconds from 0 to 3600000")
         for name in ("batch_tokens", "max_queue", "max_inputs", "max_characters", "max_body_bytes"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"--{name.replace('_', '-')}: {getattr(self, name)} found, expected 1 or more")

@@ -26,7 +26,7 @@ from entailor.runs.documents import well_formed
 from entailor.runs.files import read_checked_json
 from entailor.runs.layout import RunFolder
 from entailor.shipping.predictor import wrong_shape
-from entailor.shipping.verification import EXACT, Reference, largest_loss
+from entailor.shipping.verification import EXACT, Reference
 
 Score = Callable[[Sequence[Example]], NDArray[np.float64]]
 
@@ -152,9 +152,9 @@ def judge_external(
         right_E, still_E = (before_E == one.gold_E)[known_E], (after_E == one.gold_E)[known_E]
         flips = int((before_E != after_E).sum())
         if known_E.any():
-            bound = largest_loss(int((right_E & ~still_E).sum()), int((~right_E & still_E).sum()), len(right_E))
+            bound = reference.loss(right_E, still_E)
         else:
-            bound = largest_loss(flips, 0, len(before_E))
+            bound = reference.loss(np.ones(len(before_E), dtype=bool), before_E == after_E)
         change = float(np.abs(after_EL - one.logprobs_EL).max())
         before, after = (float(some.mean()) if known_E.any() else None for some in (right_E, still_E))
         proofs.append(ExternalProof(one.name, len(before_E), change, flips, before, after, bound))

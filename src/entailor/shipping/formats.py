@@ -21,6 +21,7 @@ from entailor.methods.bag_of_words import BagOfWordsClassifier
 from entailor.methods.full_finetuning import FullClassifier
 from entailor.methods.in_context import InContextClassifier
 from entailor.methods.linear_probe import LinearProbeClassifier
+from entailor.methods.llm_api import LlmApiClassifier
 from entailor.methods.majority import MajorityClassifier
 from entailor.methods.static_embedding import StaticEmbeddingClassifier
 from entailor.models.load import quiet_libraries
@@ -34,6 +35,7 @@ FORMATS: tuple[Format, ...] = ("transformers", "adapter", "sklearn", "onnx", "on
 TOKENIZER_FILE = "tokenizer.json"
 FIELDS = dict(zip(tokens.MARKS, ({"field": "text"}, {"field": "text_pair"}), strict=True))
 LINEAR = (MajorityClassifier, BagOfWordsClassifier, StaticEmbeddingClassifier)
+ON_SERVER = "the model is on a server. entailor predict and entailor serve ask it there"
 IN_GRAPH = (SoftPromptClassifier, LinearProbeClassifier)
 """Classifiers that are no checkpoint, but can be written as one graph."""
 
@@ -60,7 +62,8 @@ def _why_no_model(classifier: Classifier) -> str | None:
     if isinstance(classifier, LinearProbeClassifier):
         return "a regression on pooled states is no head that transformers knows"
     if not isinstance(classifier, TransformerClassifier):
-        return "the classifier is no checkpoint of transformers"
+        on_server = isinstance(classifier, LlmApiClassifier)
+        return ON_SERVER if on_server else "the classifier is no checkpoint of transformers"
     if getattr(classifier.text_encoder, "windows", False):
         return "long texts are cut into windows, which no runtime outside Entailor does. Train with long_texts=truncate"
     if not isinstance(classifier.readout, (OwnHead, LastToken, LabelWords)):
@@ -191,7 +194,7 @@ def write_script(folder: Path, runtime: Any) -> None:
     if line in text:
         shared = inspect.getsource(tokens).partition("from __future__ import annotations\n")[2]
         text = text.replace(line, shared.strip() + "\n")
-    (folder / "predict.py").write_text(text, encoding="utf-8")
+    (folder / "predict.py").write_text(text, encoding="utf-8", newline="\n")
 
 
 def write_linear(classifier: Any, folder: Path) -> None:

@@ -94,7 +94,8 @@ def read_manifest(folder: str | Path) -> Manifest:
         manifest = Manifest.model_validate(values)
     for name in manifest.files:
         path = place / name
-        if Path(name).is_absolute() or ".." in Path(name).parts or path.is_symlink():
+        outside = path.is_symlink() or not path.resolve().is_relative_to(place.resolve())
+        if outside or Path(name).is_absolute() or ".." in Path(name).parts:
             raise RunError(f"{file}: {name[:80]!r} lies outside the folder. Do not use this export")
         if path.suffix in REFUSED_ENDINGS:
             raise RunError(f"{path}: pickle is never loaded. Do not use this export")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from entailor.classifiers.transformer import TokenBatch
 from entailor.errors import ConfigError, RunError
 from entailor.methods.linear_probe import LinearProbeClassifier
 from entailor.models.load import quiet_libraries
+from entailor.runs.integrity import disk_trouble
 from entailor.shipping.formats import IN_GRAPH, write_script
 from entailor.shipping.runtimes import onnx_runtime
 
@@ -108,7 +111,7 @@ def write_onnx(source: Any, folder: Path) -> None:
         vocabulary = reader.text_encoder.tokenizer.vocab_size
         example = _made_up(names, 2, 9, vocabulary)  # both above 1, or the exporter takes them for constants
         shapes = tuple({0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC} for _ in names)
-        with warnings.catch_warnings(), quiet_libraries(), torch.no_grad():
+        with warnings.catch_warnings(), quiet_libraries(), _quiet_logging("torch.onnx"), torch.no_grad():
             warnings.simplefilter("ignore")
             try:
                 torch.onnx.export(
@@ -124,6 +127,8 @@ def write_onnx(source: Any, folder: Path) -> None:
                     optimize=True,
                 )
             except Exception as error:  # whatever torch's exporter raises means the same to the user
+                if disk_trouble(error):
+                    raise
                 kind = reader.model.config.model_type
                 problem = str(error).strip().splitlines()[0][:200]
                 raise RunError(f"onnx: torch cannot export {kind}: {problem}. Export transformers instead") from error
@@ -217,43 +222,81 @@ def check_shapes(file: Path, model: nn.Module, names: tuple[str, ...], max_lengt
             raise RunError(f"onnx: on {batch} x {length} tokens logits differ by {gap:.3g} from torch's")
 
 
-def quantise(whole: Path, target: Path, settings: dict[str, Any]) -> None:
-    """Write a file with weights of 8 bits, by onnxruntime's dynamic quantisation."""
-    import logging
-
+def _dynamic(whole: Path, target: Path, *, leave_out: bool = False, **settings: Any) -> None:
+    """Round weights to 8 bits, and what is multiplied by them when it runs, by onnxruntime's dynamic quantisation."""
     from onnxruntime.quantization import quantize_dynamic
 
-    root = logging.getLogger()
-    before = root.level
-    root.setLevel(logging.ERROR)  # it advises a preparation that dynamic quantisation does not need
-    try:
-        quantize_dynamic(str(whole), str(target), **settings)
-    finally:
-        root.setLevel(before)
+    nodes = _weight_nodes(whole)
+    excluded = [nodes[-1].name, *(_hurting(whole, nodes) if leave_out else ())]  # the head stays as it is
+    with _quiet_logging():
+        quantize_dynamic(str(whole), str(target), nodes_to_exclude=excluded, **settings)
 
 
-def variants(whole: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Give ways to quantise, the smallest first; the head stays as it is in all of them."""
+def _in_blocks(whole: Path, target: Path) -> None:
+    """Round weights to 8 bits, 32 of them by one scale, and the table of token vectors."""
     import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+
+    head = _weight_nodes(whole)[-1].name
+    with _quiet_logging():
+        rounded = MatMulNBitsQuantizer(
+            onnx.load(str(whole)), bits=8, block_size=32, is_symmetric=True, accuracy_level=4, nodes_to_exclude=[head]
+        )
+        rounded.process()
+        rounded.model.save_model_to_file(str(target))
+        quantize_dynamic(str(target), str(target), weight_type=QuantType.QUInt8, op_types_to_quantize=["Gather"])
+
+
+@contextmanager
+def _quiet_logging(name: str | None = None) -> Iterator[None]:
+    """Keep a library from advising what is not needed here: a preparation for rounding, torchvision."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def _unsigned(whole: Path, target: Path, **settings: Any) -> None:
     from onnxruntime.quantization import QuantType
 
-    model = onnx.load(str(whole))
-    nodes = [node for node in model.graph.node if node.op_type in WEIGHT_NODES]
-    head = [node.name for node in nodes[-1:]]
-    for left_out, words in (((), ""), (_hurting(model, nodes), ", without the layers that rounding changes most")):
-        for per_channel in (False, True):
-            for kind in (QuantType.QInt8, QuantType.QUInt8):
-                yield (
-                    f"{kind.name}{', per channel' if per_channel else ''}{words}",
-                    {"weight_type": kind, "per_channel": per_channel, "nodes_to_exclude": [*head, *left_out]},
-                )
+    _dynamic(whole, target, weight_type=QuantType.QUInt8, **settings)
 
 
-def _hurting(model: Any, nodes: list[Any]) -> tuple[str, ...]:
+def _signed(whole: Path, target: Path, **settings: Any) -> None:
+    from onnxruntime.quantization import QuantType
+
+    # of 8 signed bits processors without VNNI clip the sums, so that answers would depend on the machine
+    _dynamic(whole, target, weight_type=QuantType.QInt8, reduce_range=True, **settings)
+
+
+INT8_VARIANTS: dict[str, Callable[[Path, Path], None]] = {
+    "unsigned": _unsigned,
+    "unsigned, per channel": partial(_unsigned, per_channel=True),
+    "signed of 7 bits, per channel": partial(_signed, per_channel=True),
+    "weights alone, in blocks of 32": _in_blocks,
+    "unsigned, per channel, without the layers that rounding changes most": partial(
+        _unsigned, per_channel=True, leave_out=True
+    ),
+}
+"""Ways to write onnx-int8 from a file in full precision, the smallest first."""
+
+
+def _weight_nodes(whole: Path) -> list[Any]:
+    import onnx
+
+    return [node for node in onnx.load(str(whole)).graph.node if node.op_type in WEIGHT_NODES]
+
+
+def _hurting(whole: Path, nodes: list[Any]) -> tuple[str, ...]:
     """Return the layers whose weights rounding to 8 bits changes most, as a share of their size."""
+    import onnx
     from onnx import numpy_helper
 
-    weights = {one.name: one for one in model.graph.initializer}
+    weights = {one.name: one for one in onnx.load(str(whole)).graph.initializer}
     change = {}
     for node in nodes:
         for name in node.input:

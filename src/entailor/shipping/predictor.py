@@ -21,7 +21,6 @@ from entailor.evaluation.calibration import apply_temperature
 from entailor.events import SILENT, Observer
 from entailor.methods import Classifier
 from entailor.models.resolve.source import resolve_model
-from entailor.runs.documents import well_formed
 from entailor.runs.files import read_json
 from entailor.runs.trial_folder import RECORD_FILE
 from entailor.shipping.manifest import MANIFEST_FILE, read_manifest
@@ -156,10 +155,7 @@ class Predictor:
                     "checkpoint, or export again"
                 )
             base = str(found.path)
-        from entailor.models.load import quiet_libraries
-
-        with well_formed(RunError, folder, "Export it again"), quiet_libraries():
-            runtime = module.Runtime(folder, base)
+        runtime = _load_runtime(module, folder, base)
         return cls(
             RuntimeScorer(runtime),
             manifest.labels,
@@ -212,7 +208,9 @@ class Predictor:
             return np.zeros((0, len(self.labels)))
         with self._lock:
             rows_EL = self.scorer.probabilities(examples, observer)
-        return apply_temperature(rows_EL, self.temperature) if calibrated and self.temperature else rows_EL
+        if calibrated and self.temperature:  # no answer stays none
+            return np.where(rows_EL.any(axis=1, keepdims=True), apply_temperature(rows_EL, self.temperature), 0.0)
+        return rows_EL
 
     def check_calibrated(self, wanted: bool) -> None:
         """Raise RunError where calibrated probabilities are wanted and no temperature was fitted."""
@@ -223,10 +221,31 @@ class Predictor:
             )
 
     def answer(self, row: NDArray[np.float64], min_confidence: float = 0.0) -> Answer:
-        """Return the answer that one row of probabilities gives."""
+        """Return the answer that one row of probabilities gives; no label where all are 0, as without an answer."""
         said = dict(zip(self.labels, map(float, row), strict=True))
         best = max(said, key=said.__getitem__)
-        return Answer(best if said[best] >= min_confidence else None, said)
+        return Answer(best if said[best] > 0 and said[best] >= min_confidence else None, said)
+
+
+def _load_runtime(module: Any, folder: Path, base: str | None) -> Any:
+    """Return the loaded export; whatever a stranger's files make the libraries raise is one error.
+
+    Raises:
+        ModelError: its tokenizer cannot be used.
+        RunError: the rest cannot, or a library is missing.
+    """
+    from entailor.models.load import quiet_libraries
+    from entailor.models.tokenizer import check_tokenizer
+
+    check_tokenizer(folder)
+    try:
+        with quiet_libraries():
+            return module.Runtime(folder, base)
+    except ModuleNotFoundError as error:
+        raise RunError(f"{folder}: {error.name} is not installed. Run: pip install {error.name}") from None
+    except Exception as error:  # each library has exceptions of its own
+        words = " ".join(str(error).split())[:200] or type(error).__name__
+        raise RunError(f"{folder}: cannot be loaded ({words}). Export it again") from error
 
 
 def check_confidence(least: float) -> float:

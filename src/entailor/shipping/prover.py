@@ -118,7 +118,7 @@ def main() -> None:
         found["pipeline"] = through_pipeline(folder, job, runtime.labels)
     found["peak_memory_bytes"] = peak_memory_bytes()
     found["imported"] = sorted({name.partition(".")[0] for name in sys.modules})
-    found_file.write_text(json.dumps(found), encoding="utf-8")
+    found_file.write_text(json.dumps(found), encoding="utf-8", newline="\n")
 
 
 if __name__ == "__main__":

@@ -127,7 +127,7 @@ def load_classifier(trial: str | Path, *, full_precision: bool = False, trust_re
     try:
         prompt = parse_settings(PromptSettings, saved["prompt"], where="prompt")
         day = date.fromisoformat(saved["date"]) if saved.get("date") else date.today()
-        task = Task(tuple(saved["labels"]), saved["is_pair"], prompt, day)
+        task = Task(tuple(saved["labels"]), saved["is_pair"], prompt, day=day)
         settings = parse_settings(ModelSettings, saved["model_settings"], where="model")
         method = build_method(saved["method"], saved["hyperparameters"])
     except (ConfigError, ValueError) as error:

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -25,8 +26,8 @@ EXACT = 1e-4
 """Most by which a log-probability may change where weights and arithmetic are the same; rounding stays below."""
 ALONE = 64
 """Inputs asked one by one."""
-CONFIDENT_Z = 1.6449
-"""One-sided, at 95 %."""
+ERROR_RATE = 0.05
+"""How often an export that loses more than the margin may pass, at most."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class Reference:
         temperature: fitted on validation; None where none was.
         exact: whether weights and arithmetic are those of the record, so that nothing but rounding may differ.
         quantised: whether the format rounds weights: then answers may differ a little from batch to batch.
+        tries: of how many ways to write a format the first that passes is released; each is tested more strictly, so
+            that all of them together err no more often than one would (Bonferroni).
     """
 
     labels: tuple[str, ...]
@@ -58,6 +61,12 @@ class Reference:
     temperature: float | None
     exact: bool = True
     quantised: bool = False
+    tries: int = 1
+
+    def loss(self, right_E: NDArray[np.bool_], still_E: NDArray[np.bool_]) -> float:
+        """Return the accuracy that may be lost at most, of examples that were right before and are right now."""
+        lost, won = int((right_E & ~still_E).sum()), int((~right_E & still_E).sum())
+        return largest_loss(lost, won, len(right_E), ERROR_RATE / self.tries)
 
 
 @dataclass(frozen=True)
@@ -136,7 +145,7 @@ def ask_in_fresh_process(folder: Path, job: dict[str, Any], *, seconds: float = 
     """Return what an export answers in a process without Entailor; `problem` where it ended in an error."""
     with tempfile.TemporaryDirectory(prefix="entailor-proof-") as scratch:
         asked, found = Path(scratch) / "job.json", Path(scratch) / "found.json"
-        asked.write_text(json.dumps(job), encoding="utf-8")
+        asked.write_text(json.dumps(job), encoding="utf-8", newline="\n")
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
         command = [sys.executable, "-IB", prover.__file__, str(folder.resolve()), str(asked), str(found)]
         try:
@@ -178,7 +187,7 @@ def judge(folder: Path, reference: Reference, found: dict[str, Any], margin: flo
     before_E, after_E = reference.logprobs_EL.argmax(1), logprobs_EL.argmax(1)
     change = float(np.abs(logprobs_EL - reference.logprobs_EL).max())
     right, still = before_E == reference.gold_E, after_E == reference.gold_E
-    bound = largest_loss(int((right & ~still).sum()), int((~right & still).sum()), len(right))
+    bound = reference.loss(right, still)
     batch = _batch_change(logprobs_EL, found)
     problems += _other_scores(reference, found, logprobs_EL, change, batch, bound, margin)
     recalls = [_recalls(reference, predicted) for predicted in (before_E, after_E)]
@@ -301,8 +310,8 @@ def _recalls(reference: Reference, predicted_E: NDArray[np.int64]) -> dict[str, 
     return found
 
 
-def largest_loss(lost: int, won: int, examples: int) -> float:
-    """Return the upper confidence bound, one-sided at 95 %, of the accuracy lost between paired answers.
+def largest_loss(lost: int, won: int, examples: int, error_rate: float = ERROR_RATE) -> float:
+    """Return the one-sided upper confidence bound of the accuracy lost between paired answers.
 
     The score interval of Tango (1998), Equivalence test and confidence interval for the difference in proportions for
     the paired-sample design, section 2.
@@ -311,11 +320,13 @@ def largest_loss(lost: int, won: int, examples: int) -> float:
         lost: examples that were right and are wrong now.
         won: the other way round.
         examples: all of them.
+        error_rate: how often the bound lies too low.
     """
+    critical = NormalDist().inv_cdf(1 - error_rate)
     low, high = (lost - won) / examples, 1.0
     for _ in range(60):
         middle = (low + high) / 2
-        if _score(lost, won, examples, middle) > -CONFIDENT_Z:
+        if _score(lost, won, examples, middle) > -critical:
             low = middle
         else:
             high = middle

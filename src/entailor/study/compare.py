@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import partial
+from itertools import chain
 from typing import Any
 
 from entailor.config.experiment import Experiment, with_settings
@@ -22,14 +24,15 @@ from entailor.runs.documents import well_formed
 from entailor.runs.files import write_checked_json
 from entailor.runs.layout import RUN_VERSION, RunFolder
 from entailor.runs.record import NO_MODEL, RunRecord
-from entailor.study.estimate import Work, estimate_document, estimate_trials
+from entailor.study.estimate import Work, estimate_document, estimate_trials, expected_memory
 from entailor.study.external import score_external
+from entailor.study.jobs import HERE, Executor, Job, Pool
 from entailor.study.learning_curve import PointPlan, curve_document, finished_point, plan_points, run_points
 from entailor.study.prepare import Prepared, prepare
 from entailor.study.results import Comparison
 from entailor.study.search import search_candidates, search_document
 from entailor.study.test_access import AccessLog, choice_name, choice_of, log_test_access
-from entailor.study.trial import discard_leftovers, run_trial
+from entailor.study.trial import discard_leftovers, lost_trial, run_trial
 from entailor.study.trial_plan import TrialPlan
 from entailor.tracking.sinks import check_tracking, tracked
 
@@ -44,6 +47,7 @@ def compare(
     train: Any = None,
     validation: Any = None,
     test: Any = None,
+    executor: Executor = HERE,
     **settings: Any,
 ) -> Comparison:
     """Run every (model, method, seed) that is not complete in the run folder, then compare all the folder holds.
@@ -67,6 +71,8 @@ def compare(
             columns that are read alone, so that the run can be resumed and made again.
         validation: as `train`; by default taken from it.
         test: as `train`; by default taken from it.
+        executor: where trials run: here, one after the other, or :class:`~entailor.scale.RayExecutor`; changes no
+            result.
         **settings: keys of :class:`~entailor.Experiment`: `methods`, `models`, `seeds`, `out` and others.
 
     Raises:
@@ -81,7 +87,8 @@ def compare(
         if experiment.estimate:
             observer.estimate(_estimate(prepared))
         tracking = tracked(experiment.tracking, prepared.folder, observer)
-        finished = _run(prepared, RunContext(tracking.observer, stop))
+        with executor.open(expected_memory(prepared.folder)) as pool:
+            finished = _run(prepared, RunContext(tracking.observer, stop), pool)
         if finished.summary:
             tracking.finish(finished.summary)
         return finished
@@ -106,19 +113,18 @@ def estimate(experiment: Experiment, observer: Observer = SILENT) -> dict[str, A
         return _estimate(prepared)
 
 
-def _run(prepared: Prepared, run_context: RunContext) -> Comparison:
-    """Choose settings, run what is left, and keep comparison and report right after each trial."""
+def _run(prepared: Prepared, run_context: RunContext, pool: Pool) -> Comparison:
+    """Choose settings, run what is left, and keep comparison and report right after each trial that ends."""
     experiment, folder, data = prepared.experiment, prepared.folder, prepared.data
     task, split, records, plans = prepared.task, data.split, prepared.records, prepared.plans
     observer = run_context.observer
     if experiment.budget.is_set:
-        plans = search_candidates(plans, experiment.budget, task, split, folder, run_context)
+        plans = search_candidates(plans, experiment.budget, task, split, folder, run_context, pool)
     points = plan_points(plans, experiment.learning_curve, len(split.train), folder)
     # from here on test is read: all that is chosen has been chosen, and the folder says when and what
     there = [*((None, record) for record in records.values()), *folder.curve_records()]
     log = log_test_access(folder.test_access_file, split, choices_made(plans, points), there)
-    places = [folder.trial(plan.model, plan.candidate, plan.seed) for plan in plans]
-    finished = {place for place, plan in zip(places, plans, strict=True) if is_finished(records.get(place), plan)}
+    jobs = [_job(plan, prepared) for plan in plans]
 
     def compared() -> dict[str, Any]:
         return write_comparison(folder, records.values(), data, prepared.environment, log, experiment.recommend)
@@ -126,21 +132,23 @@ def _run(prepared: Prepared, run_context: RunContext) -> Comparison:
     summary: dict[str, Any] = {}
     drawn = time.monotonic()
     try:
-        for number, (plan, place) in enumerate(zip(plans, places, strict=True), start=1):
-            observer.trial(number, len(plans), trial_title(plan, experiment))
-            if place not in finished:
-                records[place] = run_trial(plan, task, split, place, run_context)
-            else:
-                discard_leftovers(place)  # which a kill between a record and the end of its trial leaves behind
-            log = log.with_results(records[place])
-            if place not in finished or number == len(plans):
+        done = 0
+        for batch in chain.from_iterable(pool.run(wave, run_context) for wave in _waves(jobs)):
+            for job, record in batch:
+                if job.found is not None:
+                    discard_leftovers(job.folder)  # which a kill between a record and the end of its trial leaves
+                records[job.folder] = record
+                log = log.with_results(record)
+            done += len(batch)
+            if done == len(jobs) or any(job.found is None for job, _ in batch):
                 summary = compared()
             if summary and time.monotonic() - drawn > REPORT_SECONDS:
                 write_report(folder)
                 drawn = time.monotonic()
-            observer.finished(records[place], reused=place in finished)
+            for job, record in batch:
+                observer.finished(record, reused=job.found is not None, trial=job.title)
         if points:
-            run_points(points, task, split, experiment.data.split_seed, run_context)
+            run_points(points, task, split, experiment.data.split_seed, run_context, pool)
             for size, record in folder.curve_records():
                 log = log.with_results(record, size)
             summary = compared()
@@ -152,7 +160,29 @@ def _run(prepared: Prepared, run_context: RunContext) -> Comparison:
         raise
     if summary:
         write_report(folder)
-    return Comparison(folder, summary, tuple(records[place] for place in places))
+    return Comparison(folder, summary, tuple(records[job.folder] for job in jobs))
+
+
+def _job(plan: TrialPlan, prepared: Prepared) -> Job:
+    """Return a trial as what is to be run, or as found where it is complete with the settings that are chosen now."""
+    place = prepared.folder.trial(plan.model, plan.candidate, plan.seed)
+    record = prepared.records.get(place)
+    return Job(
+        title=trial_title(plan, prepared.experiment),
+        work=run_trial,
+        plan=plan,
+        task=prepared.task,
+        split=prepared.data.split,
+        folder=place,
+        lost=partial(lost_trial, plan, prepared.task, place),
+        found=record if is_finished(record, plan) else None,
+    )
+
+
+def _waves(jobs: list[Job]) -> list[list[Job]]:
+    """Return the jobs in groups that may run at once: what learns from other candidates waits for them."""
+    pupils = [job for job in jobs if job.plan.method.learns_from_others]
+    return [wave for wave in ([job for job in jobs if not job.plan.method.learns_from_others], pupils) if wave]
 
 
 def _external(prepared: Prepared, observer: Observer, summary: dict[str, Any]) -> None:

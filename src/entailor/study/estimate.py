@@ -25,8 +25,8 @@ from entailor.runs.layout import RunFolder
 from entailor.runs.record import NO_MODEL, RunRecord
 from entailor.study.finished import LATENCY_EXAMPLES, RELOAD_EXAMPLES
 from entailor.study.learning_curve import PointPlan
+from entailor.study.prompt_search import ranges_of
 from entailor.study.sampler import expected_share
-from entailor.study.search import is_tunable
 from entailor.study.trial_plan import TrialPlan
 
 ESTIMATE_VERSION = 5
@@ -96,9 +96,11 @@ def cost_of(plan: TrialPlan, split: Split, facts: ModelFacts | None) -> Candidat
     Args:
         plan: the trial.
         split: train and validation are looked at; of test only the size.
-        facts: of its model; None for a baseline on words.
+        facts: of its model; None for a baseline on words, and for a model on a server.
     """
     sizes = {name: len(part) for name, part in split.parts()}
+    if facts is None and plan.method.reads_prompt:
+        return CandidateCost(plan.model, plan.candidate, error="how long its server takes is not known")
     if facts is None:
         characters = sum(map(_characters, split.train[:SAMPLE])) / min(SAMPLE, sizes["train"])
         seconds = crowd() * (WORDS_SECONDS + WORD_SECONDS * characters * sizes["train"])
@@ -188,10 +190,14 @@ def estimate_candidates(work: Work, split: Split) -> list[dict[str, Any]]:
 
 
 def _tuning_seconds(plan: TrialPlan, budget: BudgetSettings, cost: CandidateCost, num_train: int) -> float:
-    if not budget.is_set or not is_tunable(plan.method) or cost.error:
+    if not budget.is_set or not (ranges := ranges_of(plan)) or cost.error:
         return 0.0
     method = plan.method
-    assert isinstance(method, TrainedMethod)
+    if not isinstance(method, TrainedMethod):  # prompts: validation takes about what test takes
+        combinations = math.prod(len(one.choices) for one in ranges.values())
+        tried = min(budget.trials or combinations, combinations)
+        asked = tried * (cost.load / 2 + cost.evaluate + cost.test)
+        return asked if budget.minutes is None else 60 * budget.minutes
     training, start = cost.train + cost.evaluate, cost.load / 2
     if budget.minutes is not None:
         return 60 * budget.minutes
@@ -237,6 +243,11 @@ def estimate_trials(work: Work, split: Split, folder: RunFolder) -> dict[str, An
         "peak_memory_bytes": max((candidate["peak_memory_bytes"] for candidate in candidates), default=0),
         "ends": (now + timedelta(seconds=seconds)).astimezone().isoformat(timespec="seconds"),
     }
+
+
+def expected_memory(folder: RunFolder) -> dict[tuple[str, str], int]:
+    """Return the bytes a trial is expected to need, by model and candidate; none where nothing was estimated."""
+    return {(one["model"], one["method"]): one["peak_memory_bytes"] for one in _earlier(folder) if not one["error"]}
 
 
 def _earlier(folder: RunFolder) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from entailor.classifiers.base import Classifier
 from entailor.data.example import Example
 from entailor.engine.scorer import run_without_gradients, score
 from entailor.errors import TrainingError
+from entailor.evaluation.calibration import LEAST_PROBABILITY
 from entailor.runs.files import write_json
-from entailor.runs.record import Prediction
+from entailor.runs.record import Prediction, RunRecord
+from entailor.runs.redaction import without_secrets
 from entailor.runs.trial_folder import saved_folder
 from entailor.shipping.restoring import CLASSIFIER_FILE, CLASSIFIER_VERSION, load_classifier
 from entailor.study.trial_plan import TrialPlan
@@ -25,6 +28,24 @@ LATENCY_EXAMPLES = 40
 RELOAD_EXAMPLES = 16
 # Scores agree within this whatever the batching, and after saving and loading (log-probabilities).
 SCORE_TOLERANCE = 1e-4
+
+
+def blank_record(plan: TrialPlan, task: Task) -> RunRecord:
+    """Return the record of a trial before anything is known of it."""
+    return RunRecord(
+        model=plan.model,
+        name=plan.candidate,
+        method=plan.method.name,
+        seed=plan.seed,
+        labels=task.labels,
+        hyperparameters=plan.method.model_dump(mode="json"),
+    )
+
+
+def failed_record(plan: TrialPlan, task: Task, kind: str, text: str) -> RunRecord:
+    """Return the record of a trial that was not finished: the name of its error, and what it says."""
+    blank = blank_record(plan, task)
+    return replace(blank, status="failed", error=without_secrets(f"{kind}: {text}"), error_type=kind)
 
 
 def prompts_of(classifier: Classifier, task: Task, validation: Sequence[Example]) -> list[dict[str, Any]] | None:
@@ -67,6 +88,13 @@ def predictions_of(
     )
 
 
+def accuracy_and_loss(logprobs_EL: NDArray[np.float64], gold_E: NDArray[np.int64]) -> tuple[float, float]:
+    """Return the share that is right, and the log loss in nats; no answer is wrong, and finitely so."""
+    answered_E = np.isfinite(logprobs_EL).all(axis=1)
+    gold_logprob_E = np.maximum(logprobs_EL[np.arange(len(gold_E)), gold_E], np.log(LEAST_PROBABILITY))
+    return float((answered_E & (logprobs_EL.argmax(axis=1) == gold_E)).mean()), -float(gold_logprob_E.mean())
+
+
 def latency_of(classifier: Classifier, validation: Sequence[Example]) -> dict[str, float]:
     """Time single examples, text to logits, after three to warm up; milliseconds."""
     times, run = [], run_without_gradients(classifier)
@@ -103,7 +131,7 @@ def save_and_reload(
     restored = load_classifier(folder, trust_remote_code=description["model_settings"]["trust_remote_code"])
     first = score(classifier, classifier.encode(sample), limit)
     second = score(restored, restored.encode(sample), limit)
-    gap = float(np.abs(first - second).max())
+    gap = float(np.abs(np.exp(first) - np.exp(second)).max() if classifier.abstains else np.abs(first - second).max())
     if gap > SCORE_TOLERANCE:
         raise TrainingError(
             f"{description['candidate']}: the saved classifier gives other scores than the trained one (by {gap:.2g}). "

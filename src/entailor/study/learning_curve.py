@@ -8,19 +8,21 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from entailor.data.example import Split
 from entailor.data.stratify import nested_samples
 from entailor.engine.stopping import UNATTENDED, RunContext
-from entailor.errors import RunError
 from entailor.evaluation.learning_curve import CandidateCurve, describe_curves
 from entailor.methods import Method, TrainedMethod
+from entailor.methods.registry import find_method
 from entailor.runs.layout import RunFolder
 from entailor.runs.record import RunRecord
+from entailor.study.jobs import HERE, Job, Pool
 from entailor.study.test_access import AccessLog, choice_name
-from entailor.study.trial import discard_leftovers, run_trial
+from entailor.study.trial import complete_record, discard_leftovers, lost_trial, run_trial
 from entailor.study.trial_plan import TrialPlan
 from entailor.tasks import Task
 
@@ -77,7 +79,12 @@ def plan_points(plans: Sequence[TrialPlan], sizes: Sequence[int], num_train: int
 
 def is_learnt(method: Method) -> bool:
     """Tell whether more labels teach a method anything."""
-    return not method.training_free
+    return not (method.training_free or method.learns_from_others)  # a teacher has learnt from all labels
+
+
+def _learns_nothing(record: RunRecord) -> bool:
+    method = find_method(record.method)  # None where it came with a package that is gone
+    return method is not None and method.training_free
 
 
 def _more_epochs(method: Method, size: int, num_train: int) -> float:
@@ -96,6 +103,7 @@ def run_points(
     split: Split,
     seed: int,
     run_context: RunContext = UNATTENDED,
+    pool: Pool = HERE,
 ) -> None:
     """Run the points that are not complete.
 
@@ -105,29 +113,33 @@ def run_points(
         split: the whole split; train is sampled.
         seed: of the samples.
         run_context: as for :func:`run_trial`.
+        pool: where they are run.
     """
-    observer = run_context.observer
     samples = nested_samples(split.train, sorted({point.num_train for point in points}), seed)
-    for number, point in enumerate(points, start=1):
-        observer.trial(number, len(points), point.title)
-        record = finished_point(point)
-        reused = record is not None
-        if record is None:
-            part = Split(samples[point.num_train], split.validation, split.test)
-            record = run_trial(point.plan, task, part, point.folder, run_context)
-        else:
-            discard_leftovers(point.folder)
-        observer.finished(record, reused=reused)
+    parts = {size: Split(sample, split.validation, split.test) for size, sample in samples.items()}
+    jobs = [
+        Job(
+            title=point.title,
+            work=run_trial,
+            plan=point.plan,
+            task=task,
+            split=parts[point.num_train],
+            folder=point.folder,
+            lost=partial(lost_trial, point.plan, task, point.folder),
+            found=finished_point(point),
+        )
+        for point in points
+    ]
+    for batch in pool.run(jobs, run_context):
+        for job, record in batch:
+            if job.found is not None:
+                discard_leftovers(job.folder)
+            run_context.observer.finished(record, reused=job.found is not None, trial=job.title)
 
 
 def finished_point(point: PointPlan) -> RunRecord | None:
     """Return a point's record where it is complete and was run with these settings."""
-    try:
-        record = RunRecord.read(point.folder)
-    except RunError:
-        return None
-    same = record.hyperparameters == point.plan.method.model_dump(mode="json")
-    return record if same and record.status == "complete" else None
+    return complete_record(point.plan, point.folder)
 
 
 def curve_document(
@@ -160,7 +172,11 @@ def curve_document(
         for size, record in found
         if record.status != "complete"
     ]
-    document = describe_curves([CandidateCurve(*key, sizes) for key, sizes in candidates.items() if len(sizes) > 1])
+    curves = [CandidateCurve(*key, sizes) for key, sizes in candidates.items()]
+    document = describe_curves(
+        [one for one in curves if len(one.sizes) > 1],
+        [one for one in curves if len(one.sizes) == 1 and _learns_nothing(next(iter(one.sizes.values()))[0])],
+    )
     for candidate in document["candidates"]:
         for point in candidate["points"]:
             sampled = None if point["n"] == num_train else point["n"]

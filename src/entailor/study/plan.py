@@ -22,6 +22,7 @@ from entailor.models.sizes import required_size, text_size
 from entailor.runs.files import write_checked_json
 from entailor.runs.layout import RunFolder
 from entailor.runs.record import NO_MODEL
+from entailor.study.prompt_search import check_prompts
 from entailor.study.trial_plan import TrialPlan
 from entailor.tasks import Task
 from entailor.tasks.templates import with_template_text
@@ -95,8 +96,9 @@ def resolve(experiment: Experiment, candidates: dict[str, Candidate]) -> dict[st
 
 def _written_out(candidate: Candidate) -> dict[str, Any]:
     own = dict(candidate.own)
-    if "prompt" in own and "template" in own["prompt"]:
-        own["prompt"] = {**own["prompt"], "template": candidate.prompt.template}
+    if "prompt" in own:
+        written = candidate.prompt.model_dump(mode="json")
+        own["prompt"] = {key: written[key] for key in own["prompt"]}
     return own
 
 
@@ -148,6 +150,14 @@ def plan_trials(
                 plans += _plans_of(name, candidate, model, choices.get(model), experiment)
     if not plans:
         raise ConfigError("none of the chosen methods fits the models. Choose others with --methods or --model")
+    plans.sort(key=lambda plan: plan.method.learns_from_others)  # the others keep their order
+    check_prompts(plans, task, experiment.budget)
+    by_kappa = [one.candidate for one in plans if getattr(one.method, "metric_for_best_model", "") == "weighted_kappa"]
+    if by_kappa and not task.ordinal:
+        raise ConfigError(
+            f"methods.{by_kappa[0]}.metric_for_best_model: weighted_kappa needs labels in an order. Set "
+            "data.ordinal=true"
+        )
     return plans
 
 

@@ -5,11 +5,12 @@ A folder that holds trials of another experiment or other data is refused here, 
 
 from __future__ import annotations
 
+import datetime
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -96,10 +97,11 @@ def prepare(
             check_same_experiment(folder, resolved, complete)
             write_data(folder, files, observer, has_trials=bool(records))
             data = load_data(experiment.data)
-            task = Task(data.labels, data.is_pair)
+            task = Task(data.labels, data.is_pair, ordinal=experiment.data.ordinal)
             check_external(experiment.data)
             needs_models = any(candidate.method.needs_backbone for candidate in candidates.values())
             environment = prepare_folder(folder, resolved, data, observer, records, needs_models=needs_models)
+            task = replace(task, day=datetime.date.fromisoformat(environment["date"]))
             tell_of_data(experiment, data, folder, observer)
             plans = plan_trials(experiment, candidates, task, folder, environment, observer)
             seeds = Counter((plan.model, plan.candidate) for plan in plans if plan.method.is_seeded)
@@ -254,6 +256,9 @@ def prepare_folder(
     elif earlier.get("model_settings") == resolved["model"]:
         # broken off before a trial was complete: another measurement could make its checkpoints useless
         environment["precision"] = earlier.get("precision", {})
+    # a chat template may print it: what is run later, or goes on, is asked as what was run first
+    kept = earlier.get("date") if records or earlier.get("model_settings") == resolved["model"] else None
+    environment["date"] = kept or datetime.date.today().isoformat()
     environment["model_settings"] = resolved["model"]
     environment["data"] = {
         "notes": list(data.notes),
@@ -311,6 +316,7 @@ class _Environment(BaseModel):
     precision: dict[str, PrecisionChoice] = {}
     placement: dict[str, Any] = {}
     data: dict[str, Any] = {}
+    date: datetime.date | None = None
 
 
 def _precision_in(records: Iterable[RunRecord]) -> dict[str, Any]:

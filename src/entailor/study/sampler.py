@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from entailor.config.parts import BudgetSettings
-from entailor.methods import Method, TrainedMethod
+from entailor.methods import Method
 from entailor.methods.base import Range
 
 SIMULATIONS = 20  # of a study, to estimate what pruning saves
@@ -99,15 +99,18 @@ def _own_value(method: Method, name: str) -> float:
 
 
 def distributions(ranges: Mapping[str, Range]) -> dict[str, Any]:
-    """Return the ranges as Optuna has them."""
-    from optuna.distributions import FloatDistribution
+    """Return the ranges as Optuna has them; choices by their places."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution
 
-    return {name: FloatDistribution(one.low, one.high, log=one.log) for name, one in ranges.items()}
+    return {
+        name: CategoricalDistribution([float(place) for place in range(len(one.choices))])
+        if one.choices
+        else FloatDistribution(one.low, one.high, log=one.log)
+        for name, one in ranges.items()
+    }
 
 
-def optuna_study(
-    budget: BudgetSettings, ranges: Mapping[str, Range], tried: Sequence[Tried], method: TrainedMethod
-) -> Any:
+def optuna_study(budget: BudgetSettings, ranges: Mapping[str, Range], tried: Sequence[Tried], method: Method) -> Any:
     """Return a study that stands where these trials left it.
 
     It is made again for each trial, with a seed of its own, so that a study that was broken off draws what it would
@@ -143,7 +146,7 @@ def optuna_study(
             )
         )
     if not tried:
-        study.enqueue_trial({name: _own_value(method, name) for name in ranges})
+        study.enqueue_trial({name: 0.0 if one.choices else _own_value(method, name) for name, one in ranges.items()})
     return study
 
 

@@ -8,35 +8,40 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
 from entailor.config.parts import BudgetSettings
+from entailor.config.plain import figure
 from entailor.data.example import Split
 from entailor.engine.choosing import merit
 from entailor.engine.stopping import RunContext
 from entailor.engine.training import TrainingResult
 from entailor.errors import DivergedError, EntailorError, RunError, TrainingError
 from entailor.events import Event, Observer, StageProgress
-from entailor.methods import Method, TrainedMethod
+from entailor.methods import TrainedMethod
 from entailor.runs.documents import well_formed
 from entailor.runs.files import read_checked_json, write_checked_json
 from entailor.runs.integrity import disk_trouble
 from entailor.runs.layout import RunFolder
 from entailor.runs.record import CurvePoint
 from entailor.runs.redaction import without_secrets
-from entailor.study.sampler import Failure, Tried, distributions, optuna_study, search_ranges
-from entailor.study.trial import discard_leftovers, train_only
+from entailor.runs.trial_folder import STUDY_FILE
+from entailor.study.jobs import HERE, Job, Pool
+from entailor.study.prompt_search import PARTS, ranges_of, untried, with_prompt
+from entailor.study.sampler import Failure, Tried, distributions, optuna_study
+from entailor.study.trial import ask_validation, discard_leftovers, train_only
 from entailor.study.trial_plan import TrialPlan
 from entailor.tasks import Task
 
-STUDY_FILE = "study.json"
 STUDY_VERSION = 4
 STUDY_KEYS = ("model", "method", "status", "budget", "search_space", "chosen", "best")
 STUDY_REMEDY = "Delete its folder and run again"
@@ -66,11 +71,6 @@ class Study:
         return {} if self.best is None else self.tried[self.best].settings
 
 
-def is_tunable(method: Method) -> bool:
-    """Tell whether a method is trained and says where its hyperparameters are searched."""
-    return isinstance(method, TrainedMethod) and bool(method.search_space())
-
-
 def search_candidates(
     plans: Sequence[TrialPlan],
     budget: BudgetSettings,
@@ -78,6 +78,7 @@ def search_candidates(
     split: Split,
     folder: RunFolder,
     run_context: RunContext,
+    pool: Pool = HERE,
 ) -> list[TrialPlan]:
     """Spend the budget on each candidate that can be tuned; return the plans with the chosen settings.
 
@@ -92,22 +93,57 @@ def search_candidates(
         folder: where studies are kept.
         run_context: who is told how each training goes, with a line for each setting; and who may stop
             it.
+        pool: where the studies are run.
 
     Raises:
         Stopped: somebody asked for it.
     """
     blind = replace(split, test=())
-    studies: dict[tuple[str, str], Study] = {}
-    chosen = []
+    firsts: dict[tuple[str, str], TrialPlan] = {}
     for plan in plans:
-        if is_tunable(plan.method):
-            key = plan.model, plan.candidate
-            if key not in studies:
-                place = folder.study(plan.model, plan.candidate)
-                studies[key] = _Tuner(plan, budget, task, blind, place, run_context).run()
-            plan = with_settings(plan, studies[key].chosen)  # noqa: PLW2901 - the same plan, its settings chosen
-        chosen.append(plan)
-    return chosen
+        if ranges_of(plan):
+            firsts.setdefault((plan.model, plan.candidate), plan)
+    jobs = [
+        Job(
+            title=f"tuning {plan.candidate}",
+            work=partial(run_study, budget),
+            plan=plan,
+            task=task,
+            split=blind,
+            folder=folder.study(plan.model, plan.candidate),
+            lost=partial(_lost_study, plan, run_context.observer),
+            found=_Tuner(plan, budget, task, blind, folder.study(plan.model, plan.candidate), run_context).finished(),
+            counted=False,
+        )
+        for plan in firsts.values()
+    ]
+    studies = {(study.model, study.candidate): study for batch in pool.run(jobs, run_context) for _, study in batch}
+    keys = [(plan.model, plan.candidate) for plan in plans]
+    return [
+        with_settings(plan, studies[key].chosen) if key in studies else plan
+        for plan, key in zip(plans, keys, strict=True)
+    ]
+
+
+def run_study(
+    budget: BudgetSettings, plan: TrialPlan, task: Task, split: Split, folder: Path, run_context: RunContext
+) -> Study:
+    """Spend the budget on one candidate, or read its study where that is finished.
+
+    Args:
+        budget: what it may spend.
+        plan: one of its trials.
+        task: labels and input shape.
+        split: without test.
+        folder: the study's.
+        run_context: as for :func:`search_candidates`.
+    """
+    return _Tuner(plan, budget, task, split, folder, run_context).run()
+
+
+def _lost_study(plan: TrialPlan, observer: Observer, reason: str) -> Study:
+    observer.warn(f"tuning {plan.candidate} on {plan.model}: {reason}. The candidate keeps its own settings")
+    return Study(plan.model, plan.candidate, (), None)
 
 
 def search_document(folder: RunFolder) -> dict[str, Any] | None:
@@ -131,10 +167,11 @@ def search_document(folder: RunFolder) -> dict[str, Any] | None:
 
 
 def with_settings(plan: TrialPlan, settings: Mapping[str, float]) -> TrialPlan:
-    """Return a plan with other hyperparameters, checked as if the user had written them."""
-    if not settings:
-        return plan
-    return replace(plan, method=type(plan.method).model_validate({**plan.method.model_dump(), **settings}))
+    """Return a plan with other hyperparameters, checked as if the user had written them, and another prompt."""
+    own = {name: value for name, value in settings.items() if name not in PARTS}
+    if own:
+        plan = replace(plan, method=type(plan.method).model_validate({**plan.method.model_dump(), **own}))
+    return with_prompt(plan, settings)
 
 
 class _Tuner:
@@ -149,26 +186,32 @@ class _Tuner:
         folder: Path,
         run_context: RunContext,
     ) -> None:
-        assert isinstance(plan.method, TrainedMethod)
         self.plan, self.method = replace(plan, seed=budget.search_seed, restarts=0), plan.method
         self.budget, self.task, self.split, self.folder = budget, task, split, folder
         self.observer, self.stop = run_context.observer, run_context.stop
-        self.ranges = search_ranges(plan.method)
+        self.metric = plan.method.metric_for_best_model if isinstance(plan.method, TrainedMethod) else "accuracy"
+        self.ranges = ranges_of(plan)
         self.tried: list[Tried] = []
 
+    def finished(self) -> Study | None:
+        """Return the study where an earlier run finished it under the same settings."""
+        return self._study() if self._read() == "finished" else None
+
     def run(self) -> Study:
-        finished = self._take_up()
-        while not finished and self._affordable():
+        status = self._read()
+        if status is None:
+            discard_leftovers(self.folder)
+            self._write_study("running", None)
+        while status != "finished" and self._affordable():
             self.tried.append(self._try())
             self._write_study("running", None)
             discard_leftovers(self.folder)
             self.observer.note(self._words(self.tried[-1]))
         discard_leftovers(self.folder)  # which a kill right after a study was written leaves behind
-        best = _best(self.tried, self.method.metric_for_best_model)
-        study = Study(self.plan.model, self.plan.candidate, tuple(self.tried), best)
-        if not finished:
+        study = self._study()
+        if status != "finished":
             self._write_study("finished", study)
-        if best is None:
+        if study.best is None:
             self.observer.note(
                 f"tuning {self.plan.candidate} on {self.plan.model}: none of {len(self.tried)} settings could "
                 f"be used. See "
@@ -176,18 +219,20 @@ class _Tuner:
             )
         return study
 
-    def _take_up(self) -> bool:
-        """Read what an earlier run tried under the same settings; tell whether its study was finished."""
+    def _study(self) -> Study:
+        best = _best(self.tried, self.metric)
+        return Study(self.plan.model, self.plan.candidate, tuple(self.tried), best)
+
+    def _read(self) -> str | None:
+        """Read what an earlier run tried under the same settings; return the status of its study, or None."""
         try:
             earlier = read_checked_json(self.folder / STUDY_FILE, STUDY_REMEDY)
             if earlier.get("version") == STUDY_VERSION and earlier.get("key") == self._key():
                 self.tried = _read_tried(self.folder / STUDY_FILE, earlier)
-                return bool(earlier.get("status") == "finished")
+                return str(earlier.get("status"))
         except RunError:
             self.tried = []
-        discard_leftovers(self.folder)
-        self._write_study("running", None)
-        return False
+        return None
 
     def _write_study(self, status: str, study: Study | None) -> None:
         document = {
@@ -221,11 +266,25 @@ class _Tuner:
     def _affordable(self) -> bool:
         if not self.tried:
             return True
-        if _hopeless(self.tried):
+        if _hopeless(self.tried) or self._left() == []:
             return False
         if self.budget.trials is not None:
             return len(self.tried) < self.budget.trials
         return self._spent() + self._least_cost() <= self._limit()
+
+    def _left(self) -> list[dict[str, float]] | None:
+        return untried(self.ranges, [one.settings for one in self.tried])
+
+    def _draw(self) -> tuple[Any, Any]:
+        """Return a study and its next trial; where only choices are searched none is tried twice."""
+        study = optuna_study(self.budget, self.ranges, self.tried, self.method)
+        trial = study.ask(distributions(self.ranges))
+        left = self._left()
+        if left is not None and dict(trial.params) not in left:
+            study = optuna_study(self.budget, self.ranges, self.tried, self.method)
+            study.enqueue_trial(random.Random(self.budget.search_seed + len(self.tried)).choice(left))
+            trial = study.ask(distributions(self.ranges))
+        return study, trial
 
     def _limit(self) -> float:
         return float(self.budget.examples or 60 * (self.budget.minutes or 0))
@@ -243,11 +302,10 @@ class _Tuner:
         return min(costs, default=0.0)
 
     def _try(self) -> Tried:
-        """Train one setting, as far as pruner and budget let it."""
+        """Train one setting, as far as pruner and budget let it; a prompt is asked about all of validation."""
         from optuna.trial import TrialState
 
-        study = optuna_study(self.budget, self.ranges, self.tried, self.method)
-        trial = study.ask(distributions(self.ranges))
+        study, trial = self._draw()
         settings = {name: float(trial.params[name]) for name in self.ranges}
         attempt = _Attempt(self, trial)
         number, result = len(self.tried), TrainingResult()
@@ -256,7 +314,11 @@ class _Tuner:
         plan = replace(with_settings(self.plan, settings), candidate=f"{self.plan.candidate}, setting {number + 1}")
         try:
             context = RunContext(Observer(attempt.relay), self.stop)
-            result = train_only(plan, self.task, self.split, self.folder, attempt.is_enough, context)
+            if isinstance(self.method, TrainedMethod):
+                result = train_only(plan, self.task, self.split, self.folder, attempt.is_enough, context)
+            else:
+                result = ask_validation(plan, self.task, self.split, self.folder, context)
+                attempt.evaluations.append(result.best_accuracy)
         except Exception as raised:  # a model's own code can raise anything, and other settings may do without
             if disk_trouble(raised):
                 raise
@@ -289,9 +351,14 @@ class _Tuner:
         return self._spent() + cost * (1 + 1 / evaluations) > self._limit()
 
     def _words(self, one: Tried) -> str:
-        settings = ", ".join(f"{key} {value:.2g}" for key, value in one.settings.items())
+        settings = ", ".join(
+            f"{key} {found.choices[int(one.settings[key])] if found.choices else figure(one.settings[key])}"
+            for key, found in self.ranges.items()
+        )
         outcome = one.error or f"validation {100 * (one.validation_accuracy or 0):.1f} %"
-        state = {"pruned": f", stopped after {one.epochs:.3g} epochs", "cut": ", cut by the budget"}.get(one.state, "")
+        state = {"pruned": f", stopped after {figure(one.epochs, 3)} epochs", "cut": ", cut by the budget"}.get(
+            one.state, ""
+        )
         of = f" of {self.budget.trials}" if self.budget.trials else ""
         place = f"{self.plan.candidate} on {self.plan.model}, {one.number + 1}{of}"
         return f"tuning {place}: {settings}: {outcome}{state} ({one.seconds:.1f} s)"
@@ -308,7 +375,9 @@ class _Attempt:
         self.evaluations: list[float] = []
         self.epochs = 0.0
         method = tuner.method
-        self.step_examples = method.per_device_train_batch_size * method.gradient_accumulation_steps
+        self.step_examples = 0  # of what is not trained
+        if isinstance(method, TrainedMethod):
+            self.step_examples = method.per_device_train_batch_size * method.gradient_accumulation_steps
         self.examples_begun = self.step_examples  # a setting that fails has cost its failing step at least
 
     def relay(self, event: Event) -> None:
@@ -322,6 +391,7 @@ class _Attempt:
 
     def is_enough(self, point: CurvePoint, examples_seen: int) -> bool:
         method = self.tuner.method
+        assert isinstance(method, TrainedMethod)
         self.epochs = point.epoch
         self.evaluations.append(_value(method, point))
         self.trial.report(self.evaluations[-1], len(self.evaluations))

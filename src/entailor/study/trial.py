@@ -25,7 +25,7 @@ from entailor.engine.stopping import UNATTENDED, RunContext
 from entailor.engine.training import LoopRuntime, TrainingData, TrainingResult, seed_everything
 from entailor.errors import DivergedError, EntailorError, MethodError, RunError, TrainingError
 from entailor.evaluation.calibration import fit_temperature
-from entailor.events import Event
+from entailor.events import Event, Severity
 from entailor.methods import Classifier, FittedClassifier, TrainedMethod
 from entailor.models.memory import resident_bytes
 from entailor.runs.files import write_json, write_text
@@ -35,13 +35,23 @@ from entailor.runs.record import Costs, CurvePoint, RunRecord
 from entailor.runs.redaction import without_secrets
 from entailor.runs.trial_folder import CHECKPOINT_FOLDER, WRITTEN_FILE, clear_trial, saved_folder
 from entailor.shipping.restoring import CLASSIFIER_FILE, FP32, learned_folder
-from entailor.study.finished import describe_classifier, latency_of, predictions_of, prompts_of, save_and_reload
+from entailor.study.finished import (
+    accuracy_and_loss,
+    blank_record,
+    describe_classifier,
+    failed_record,
+    latency_of,
+    predictions_of,
+    prompts_of,
+    save_and_reload,
+)
 from entailor.study.identity import training_identity
 from entailor.study.trial_plan import TrialPlan
 from entailor.tasks import Task
 
 if TYPE_CHECKING:
     from entailor.models.load import Backbone
+    from entailor.study.distillation import Lesson
 
 LAST_GOOD_FOLDER = "last_good"
 RESTART_SEED_STEP = 1000
@@ -117,6 +127,34 @@ def _outcome(trial: _Trial) -> RunRecord:
         return trial.failed(error, f"{error}. Where it was raised stands in {details}")
 
 
+def complete_record(plan: TrialPlan, folder: Path) -> RunRecord | None:
+    """Return the record in a trial's folder where it is complete and was run with these hyperparameters."""
+    try:
+        record = RunRecord.read(folder)
+    except RunError:
+        return None
+    same = record.hyperparameters == plan.method.model_dump(mode="json")
+    return record if same and record.status == "complete" else None
+
+
+def lost_trial(plan: TrialPlan, task: Task, folder: Path, reason: str) -> RunRecord:
+    """Write the record of a trial whose process died again and again; its checkpoints stay.
+
+    Args:
+        plan: what was run.
+        task: labels and input shape.
+        folder: the trial's.
+        reason: what is known of it, and the next step.
+
+    Returns:
+        The failed record, as written.
+    """
+    clear_trial(folder)
+    record = failed_record(plan, task, "WorkerDied", reason)
+    record.write(folder)
+    return record
+
+
 def train_only(
     plan: TrialPlan,
     task: Task,
@@ -146,34 +184,28 @@ def train_only(
     return trial.training
 
 
+def ask_validation(
+    plan: TrialPlan, task: Task, split: Split, folder: Path, run_context: RunContext = UNATTENDED
+) -> TrainingResult:
+    """Adapt a classifier that is not trained and score validation: how prompts are tried. As :func:`train_only`."""
+    begin = time.perf_counter()
+    trial = _Trial(plan, replace(task, prompt=plan.prompt), replace(split, test=()), folder, run_context)
+    logprobs_EL = trial._score_validation(trial._learn())
+    accuracy, loss = accuracy_and_loss(logprobs_EL, np.array(task.targets(split.validation)))
+    seconds, seen = time.perf_counter() - begin, len(split.validation)
+    return TrainingResult(best_accuracy=accuracy, best_loss=loss, evaluate_seconds=seconds, examples_seen=seen)
+
+
 def discard_leftovers(folder: Path) -> None:
     """Remove what a training that is over needs no more: its checkpoints, and the list its record now holds."""
     CheckpointStore(folder / CHECKPOINT_FOLDER).clear()
     remove_files(folder, (WRITTEN_FILE,))
 
 
-def _blank_record(plan: TrialPlan, task: Task) -> RunRecord:
-    return RunRecord(
-        model=plan.model,
-        name=plan.candidate,
-        method=plan.method.name,
-        seed=plan.seed,
-        labels=task.labels,
-        hyperparameters=plan.method.model_dump(mode="json"),
-    )
-
-
 class _Trial:
     """State of one trial; each method is one stage."""
 
-    def __init__(
-        self,
-        plan: TrialPlan,
-        task: Task,
-        split: Split,
-        folder: Path,
-        run_context: RunContext,
-    ) -> None:
+    def __init__(self, plan: TrialPlan, task: Task, split: Split, folder: Path, run_context: RunContext) -> None:
         self.plan, self.task, self.split, self.folder = plan, task, split, folder
         self.observer, self.stop = run_context.observer, run_context.stop
         self.store = CheckpointStore(folder / CHECKPOINT_FOLDER, self.observer)
@@ -185,6 +217,8 @@ class _Trial:
         self.training = TrainingResult()
         # whether another seed would give another classifier decides what a single trial can say
         self.provenance: dict[str, Any] = {"deterministic": not plan.method.is_seeded}
+        self.provenance |= {"ordinal": True} if task.ordinal else {}
+        self.lesson: Lesson | None = None
         self.is_enough: Callable[[CurvePoint, int], bool] | None = None
 
     def run(self) -> RunRecord:
@@ -192,12 +226,12 @@ class _Trial:
             gc.collect()  # an earlier trial's model is full of cycles, and would count in this one's memory
         whole_peak = reset_peak_memory()
         classifier = self._learn()
-        self._note(*classifier.notes())
         saved = self.folder / learned_folder(self.plan.method)
         if (prompts := prompts_of(classifier, self.task, self.split.validation)) is not None:
             self.provenance["prompts"] = prompts
         validation_EL = self._score_validation(classifier)
         logprobs_EL = self._score_test(classifier)
+        self._note(*classifier.notes())
         # the peak is read before the reload check, which holds a second model for a moment
         memory = peak_memory_bytes()
         if not whole_peak:
@@ -218,7 +252,7 @@ class _Trial:
             evaluate_seconds=seconds["evaluate"],
             train_examples_per_second=seen / self.training.train_seconds if self.training.train_seconds else None,
             test_examples_per_second=len(self.split.test) / seconds["test"],
-            **(latency_of(classifier, self.split.validation) if self.plan.keep else {}),
+            **((latency_of(classifier, self.split.validation) if self.plan.keep else {}) | classifier.measured_costs()),
             peak_memory_bytes=memory,
             peak_gpu_memory_bytes=peak_gpu_memory_bytes(),
             trainable_parameters=trainable,
@@ -229,7 +263,7 @@ class _Trial:
             truncated_share=self.truncated_share,
         )
         return replace(
-            _blank_record(self.plan, self.task),
+            blank_record(self.plan, self.task),
             costs=costs,
             events=self._events(),
             provenance=self.provenance,
@@ -241,21 +275,13 @@ class _Trial:
 
     def failed(self, error: Exception, text: str) -> RunRecord:
         """Return what there is to say of a trial that was not finished."""
-        blank = _blank_record(self.plan, self.task)
-        kind = type(error).__name__
-        return replace(
-            blank,
-            status="failed",
-            error=without_secrets(f"{kind}: {text}"),
-            error_type=kind,
-            events=self._events(),
-            provenance=self.provenance,
-        )
+        failed = failed_record(self.plan, self.task, type(error).__name__, text)
+        return replace(failed, events=self._events(), provenance=self.provenance)
 
-    def _note(self, *texts: str, kind: str = "note") -> None:
+    def _note(self, *texts: str, kind: str = "note", severity: Severity = "info") -> None:
         """Keep remarks for the record, each once: a restart makes them again."""
         known = {event.text for event in self.events}
-        self.events.extend(Event(kind, text=text) for text in texts if text not in known)
+        self.events.extend(Event(kind, severity, text) for text in texts if text not in known)
 
     def _events(self) -> tuple[Event, ...]:
         return tuple(replace(event, text=without_secrets(event.text)) for event in self.events)
@@ -274,6 +300,12 @@ class _Trial:
 
     def _learn(self) -> Classifier:
         """Adapt and train; start a collapsed training again with another seed, and say so."""
+        if self.plan.method.learns_from_others:
+            from entailor.study.distillation import lesson_of
+
+            with self.meter.measure("train"):
+                self.lesson = lesson_of(self.plan, self.task, self.split, self.folder, self.observer)
+            self._note(self.lesson.words)
         snapshot = self._checkpoint()
         first = 0
         if snapshot is not None:
@@ -307,14 +339,18 @@ class _Trial:
             from entailor.models.load import open_model
 
             digest = open_model(self.plan.model, self.plan.settings).weights_sha256
-        return self.store.newest(training_identity(self.plan.decisive(), self.task, self.split, digest))
+        return self.store.newest(self._identity(digest))
+
+    def _identity(self, digest: str | None) -> str:
+        taught = {} if self.lesson is None else {"lesson": self.lesson.digest}
+        return training_identity({**self.plan.decisive(), **taught}, self.task, self.split, digest)
 
     def _saving(self, attempt: int, resume_from: Snapshot | None) -> Saving:
         """Say when the training is saved, with what is needed to come back to this attempt."""
         digest = self.provenance.get("weights_sha256")
         return Saving(
             store=self.store,
-            identity=training_identity(self.plan.decisive(), self.task, self.split, digest),
+            identity=self._identity(digest),
             every_steps=self.plan.checkpoint_steps,
             every_minutes=self.plan.checkpoint_minutes,
             context={
@@ -335,6 +371,7 @@ class _Trial:
             backbone = self._load(seed)
             classifier = self.plan.method.adapt(backbone, self.task, seed)
         if backbone is not None:
+            self._note(*backbone.warnings, severity="warning")
             self._note(*backbone.events)
         return classifier
 
@@ -376,22 +413,15 @@ class _Trial:
         if isinstance(classifier, PromptedClassifier):
             self._demonstrate(classifier)
             return
-        train_inputs = self._encode(classifier, self.split.train)
+        learned_from = self.split.train if self.lesson is None else self.lesson.examples
+        train_inputs = self._encode(classifier, learned_from)
         validation_inputs = self._encode(classifier, self.split.validation)
-        train_targets, validation_targets = (
-            self.task.targets(self.split.train),
-            self.task.targets(self.split.validation),
-        )
+        train_targets = self.task.targets(learned_from)
+        validation_targets = self.task.targets(self.split.validation)
         if isinstance(classifier, FittedClassifier):
             with self.meter.measure("train"):
                 limit = self.plan.scoring_batch_tokens
-                features = collect_features(
-                    classifier,
-                    train_inputs,
-                    train_targets,
-                    limit,
-                    self.observer,
-                )
+                features = collect_features(classifier, train_inputs, train_targets, limit, self.observer)
                 validation_features = collect_features(classifier, validation_inputs, validation_targets, limit)
                 self.observer.stage("fit")
                 self._note(*classifier.fit(features, validation_features))
@@ -403,7 +433,9 @@ class _Trial:
         from entailor.engine.trainer import train
 
         earlier = self.training
-        data = TrainingData(train_inputs, np.array(train_targets), validation_inputs, np.array(validation_targets))
+        soft_EL = None if self.lesson is None else self.lesson.soft_EL
+        validation = validation_inputs, np.array(validation_targets)
+        data = TrainingData(train_inputs, np.array(train_targets), *validation, soft_EL)
         runtime = LoopRuntime(
             seed=seed,
             autocast=torch.bfloat16 if self.provenance.get("precision") == "bf16" else None,
@@ -450,6 +482,9 @@ class _Trial:
         logprobs_EL = score(classifier, inputs, self.plan.scoring_batch_tokens, self.observer, "test")
         self.meter.seconds["test"] = time.perf_counter() - begin
         self.meter.seconds["evaluate"] += self.meter.seconds["test"]
+        if silent := int(np.isneginf(logprobs_EL).all(axis=1).sum()):
+            text = f"{silent:,} of {len(logprobs_EL):,} test examples have no answer, and count as wrong"
+            self.events.append(Event("no_answer", "warning", text))
         return logprobs_EL
 
     def _score_validation(self, classifier: Classifier) -> NDArray[np.float64]:

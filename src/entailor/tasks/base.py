@@ -25,12 +25,14 @@ class Task:
         labels: label names; position = index of the classifier's output.
         is_pair: True for premise and hypothesis, False for one text.
         prompt: how a decoder is asked.
+        ordinal: whether the labels are steps of a scale, in their order.
         day: the date that chat templates print; a classifier keeps that of its training.
     """
 
     labels: tuple[str, ...]
     is_pair: bool
     prompt: PromptSettings = field(default_factory=PromptSettings)
+    ordinal: bool = False
     day: date = field(default_factory=date.today, compare=False)
 
     @cached_property

@@ -1,4 +1,4 @@
-"""Other people's templates and tokenizers, run in a child process with bounds on seconds, memory and output.
+"""Other people's templates, tokenizers and patterns, run in a child process with bounds on seconds, memory and output.
 
 One child serves the whole process. It ends itself when a request takes too long, and ends with this process.
 """

@@ -1,4 +1,4 @@
-"""What runs in the child process of :mod:`entailor.tasks.foreign`: other people's templates and tokenizers.
+"""What runs in the child process of :mod:`entailor.tasks.foreign`: other people's templates, tokenizers and patterns.
 
 Started by its path, so that it imports the standard library, jinja2 and tokenizers, and nothing else of Entailor.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import faulthandler
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -131,6 +132,15 @@ def probe_tokenizer(path: str) -> str:
     return "it gives the same tokens to every text" if len(found) == 1 else ""
 
 
+def match_names(pattern: str, names: list[str]) -> str:
+    """Match a pattern against names of layers in each way that `peft` does, and return nothing."""
+    forms = (f"(?:{pattern})\\Z", f"(.*\\.)?({pattern})$", f".*\\.{pattern}\\.(\\d+)\\.")
+    for compiled_form in map(re.compile, forms):
+        for name in names:
+            compiled_form.match(name)
+    return ""
+
+
 def _texts_in(said: Any) -> Iterator[str]:
     """Yield what the rules of a tokenizer look for and write: the texts a rule that grows would grow on."""
     if isinstance(said, str) and said:
@@ -140,7 +150,11 @@ def _texts_in(said: Any) -> Iterator[str]:
             yield from _texts_in(part)
 
 
-TASKS: dict[str, Callable[..., str]] = {"render": render, "probe_tokenizer": probe_tokenizer}
+TASKS: dict[str, Callable[..., str]] = {
+    "render": render,
+    "probe_tokenizer": probe_tokenizer,
+    "match_names": match_names,
+}
 
 
 def limit_memory() -> None:

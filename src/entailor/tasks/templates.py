@@ -5,6 +5,7 @@ A template is Jinja, rendered in a sandbox; it ends in ``{{ label }}``, the labe
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -15,6 +16,7 @@ from typing import Any
 from entailor.config.parts import PromptSettings
 from entailor.data.example import Example
 from entailor.errors import ConfigError, near_miss
+from entailor.runs.documents import read_bytes
 from entailor.tasks.foreign import ForeignError
 from entailor.tasks.sandbox import MOST_SOURCE, renderer
 
@@ -104,6 +106,21 @@ class Template:
         """Return the word that stands for a label."""
         return self.words[self.labels.index(label)]
 
+    def prompt(self, example: Example, shots: Sequence[Example]) -> str:
+        """Return instruction, demonstrations and example as one text, up to the label slot."""
+        parts = [self.instruction] if self.instruction else []
+        parts += [self.before_slot(shot) + self.word(str(shot.label)) for shot in shots]
+        return self.separator.join([*parts, self.before_slot(example)])
+
+    def turns(self, example: Example, shots: Sequence[Example]) -> list[str]:
+        """Return the turns of a chat, the user's first: each demonstration, its label word, then the example."""
+        turns: list[str] = []
+        for shot in shots:
+            turns += [self.before_slot(shot).rstrip(), self.word(str(shot.label))]
+        turns.append(self.before_slot(example).rstrip())
+        lead = self.instruction + self.separator if self.instruction else ""
+        return [(lead + turns[0]).rstrip(), *turns[1:]]
+
     def bare_end(self) -> str:
         """Return the last line in front of the slot that holds no text of the example: what PMI scores words after."""
         mark = "\x000\x00"  # no letters: a template may change their case
@@ -157,20 +174,26 @@ def build_template(
 
 
 def with_template_text(prompt: PromptSettings) -> PromptSettings:
-    """Return the settings with a template file replaced by what stands in it, so that a record needs no file.
+    """Return the settings with template files replaced by what stands in them, so that a record needs no file.
 
     Raises:
-        ConfigError: the file cannot be read.
+        ConfigError: a file cannot be read.
     """
-    if not prompt.template.endswith(SUFFIXES):
-        return prompt
+    listed = tuple(map(_template_text, prompt.search.templates))
+    search = prompt.search.model_copy(update={"templates": listed})
+    return prompt.model_copy(update={"template": _template_text(prompt.template), "search": search})
+
+
+def _template_text(template: str) -> str:
+    if not template.endswith(SUFFIXES):
+        return template
     try:
-        text = Path(prompt.template).expanduser().read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"prompt.template: {prompt.template}: {error.strerror}. Check the path") from None
+        text = read_bytes(Path(os.path.expanduser(template)), 4 * MOST_SOURCE).decode()  # noqa: PTH111 - see below
+        return text.rstrip("\n")
+    except OSError as error:  # Path.expanduser would raise another where there is no such user
+        raise ConfigError(f"prompt.template: {template}: {error.strerror}. Check the path") from None
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{prompt.template}: not UTF-8 at byte {error.start}. Save the file as UTF-8") from None
-    return prompt.model_copy(update={"template": text.rstrip("\n")})
+        raise ConfigError(f"{template}: not UTF-8 at byte {error.start}. Save the file as UTF-8") from None
 
 
 def _wording(name: str, labels: frozenset[str], *, is_pair: bool) -> Wording:

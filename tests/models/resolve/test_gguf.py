@@ -1,3 +1,5 @@
+import struct
+
 import gguf
 import numpy as np
 import pytest
@@ -153,4 +155,55 @@ def test_an_architecture_without_a_reader_is_named(cache, tmp_path, model, archi
 def test_a_file_with_a_tensor_missing_is_refused(cache, tmp_path, model):
     file = write_gguf(tmp_path / "part.gguf", model, without=("blk.0.ffn_up.weight",))
     with pytest.raises(ModelError, match=r"mlp.up_proj.weight' is missing \(1 tensors in all\)"):
+        resolve_model(str(file))
+
+
+def header(keys: bytes, count: int = 1, tensors: int = 0) -> bytes:
+    return b"GGUF" + struct.pack("<IQQ", 3, tensors, count) + keys
+
+
+def entry(name: bytes, kind: int, value: bytes) -> bytes:
+    return struct.pack("<Q", len(name)) + name + struct.pack("<I", kind) + value
+
+
+HOSTILE = {
+    "a list without an end": header(entry(b"a", 9, struct.pack("<IQ", 0, 2**60))),
+    "a list of lists": header(entry(b"a", 9, struct.pack("<IQ", 9, 2**60))),
+    "lists in lists": header(entry(b"a", 9, struct.pack("<IQ", 9, 1) * 900)),
+    "a text beyond": header(entry(b"a", 8, struct.pack("<Q", 2**63))),
+    "a name beyond": header(struct.pack("<Q", 2**63)),
+    "very many keys": header(b"", count=2**63),
+    "very many tensors": header(b"", count=0, tensors=2**63),
+    "a kind that is none": header(entry(b"a", 77, b"1234")),
+    "no architecture": header(entry(b"a", 4, b"1234")),
+    "the architecture is a number": header(entry(b"general.architecture", 4, b"1234")),
+    "a list of many bytes": header(entry(b"a", 9, struct.pack("<IQ", 0, 3_000_000) + bytes(3_000_000))),
+    "a long token": header(entry(b"a", 9, struct.pack("<IQQ", 8, 1, 5_000) + bytes(5_000))),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_header_is_one_error_at_once(cache, tmp_path, name):
+    (tmp_path / "bad.gguf").write_bytes(HOSTILE[name])
+    with pytest.raises(ModelError, match=r"bad\.gguf: (cut short or damaged|transformers .* cannot make)"):
+        resolve_model(str(tmp_path / "bad.gguf"))
+
+
+@pytest.mark.parametrize(
+    ("method", "value", "problem"),
+    [
+        ("add_block_count", 2**31, r"llama\.block_count is 2,147,483,648, at most 12 were expected"),
+        ("add_vocab_size", 2**31, r"llama\.vocab_size is .*at most 16,777,216"),
+        (
+            "add_feed_forward_length",
+            2**23,
+            r"its metadata describe [\d,]{13,} parameters, and its tensors hold",
+        ),
+    ],
+)
+def test_sizes_that_the_tensors_cannot_fill_take_no_memory(cache, tmp_path, model, monkeypatch, method, value, problem):
+    usual = getattr(gguf.GGUFWriter, method)
+    monkeypatch.setattr(gguf.GGUFWriter, method, lambda writer, size: usual(writer, value))
+    file = write_gguf(tmp_path / "large.gguf", model)
+    with pytest.raises(ModelError, match=problem):
         resolve_model(str(file))

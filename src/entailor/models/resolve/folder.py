@@ -5,7 +5,6 @@ Reads headers only. Never opens a pickle: weights in that form are refused by na
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatch
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from entailor.errors import ModelError
+from entailor.runs.documents import parse_json, read_bytes
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -34,6 +34,11 @@ TOKENIZER_PATTERNS = (
     "merges.txt",
     "chat_template.*",
 )
+SIDE_MAPPINGS = (
+    *("generation_config.json", "processor_config.json", "special_tokens_map.json"),
+    *("added_tokens.json", "chat_template.json"),
+)
+"""Files beside config.json and tokenizer_config.json that transformers reads as JSON without any limit."""
 FURTHER_TEMPLATES = "additional_chat_templates/*.jinja"
 CONFIG_PATTERNS = ("config.json", "generation_config.json")
 WEIGHT_PATTERNS = ("*.safetensors", "*.safetensors.index.json")
@@ -46,6 +51,8 @@ MOST_HEADER_BYTES = 25 * 10**6
 """Most bytes of a safetensors header, of 200,000 tensors or so; real ones take a tenth."""
 MOST_COUNTED = 2**20
 """Most that a key of config.json called num_... may be: labels, heads, experts."""
+MOST_LABELS = 2**16
+"""Most labels of a checkpoint's own head."""
 MOST_LAYERS = 1000
 """Most layers of a kind that a configuration may have where they are fewer than the tensors."""
 BYTE_TOKENIZERS = ("ByT5Tokenizer", "CanineTokenizer", "PerceiverTokenizer")
@@ -83,6 +90,9 @@ def check_folder(folder: Path, *, damage_remedy: str = "Copy or download it agai
             _check_regular(folder / name, small=not name.endswith(".safetensors"))
     for template in folder.glob(FURTHER_TEMPLATES):
         _check_regular(template, small=True)
+    for name in names:
+        if matches(name, SIDE_MAPPINGS):
+            _read_mapping(folder / name)
     config = _check_config(folder, names)
     files, tensors = _weight_files(folder, names, damage_remedy)
     _check_layers(folder / "config.json", config, tensors)
@@ -150,10 +160,23 @@ def _check_keys(file: Path, config: dict[str, Any]) -> None:
             )
         if "_implementation" in key and any("/" in str(one) for _, one in [*_entries({key: value})]):
             raise ModelError(f"{file}: {key} names {value!r}, code on the Hub, which is never run. Delete the key")
-        if key.startswith("num_") and isinstance(value, int) and not -1 <= value <= MOST_COUNTED:
+        most = MOST_LABELS if key == "num_labels" else MOST_COUNTED
+        if key.startswith("num_") and isinstance(value, int) and not -1 <= value <= most:
+            raise ModelError(f"{file}: {key} is {value}, at most {most:,} were expected. Do not use this checkpoint")
+        if key in ("id2label", "label2id") and not (value is None or isinstance(value, dict)):
+            raise ModelError(f"{file}: {key} is no mapping between numbers and labels. Copy or download it again")
+        if key in ("id2label", "label2id") and len(value or ()) > MOST_LABELS:
             raise ModelError(
-                f"{file}: {key} is {value}, at most {MOST_COUNTED:,} were expected. Do not use this checkpoint"
+                f"{file}: {key} names {len(value):,} labels, at most {MOST_LABELS:,} were expected. "
+                "Do not use this checkpoint"
             )
+        if key == "architectures" and not all(isinstance(one, str) for one in _listed(value)):
+            raise ModelError(f"{file}: architectures is no list of names of classes. Copy or download it again")
+
+
+def _listed(value: Any) -> list[Any]:
+    """Return the entries of a list; of null none, and of anything else itself as the one entry."""
+    return value if isinstance(value, list) else [] if value is None else [value]
 
 
 def _entries(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
@@ -270,11 +293,10 @@ def _check_tokenizer(folder: Path, names: list[str]) -> None:
 def _read_mapping(file: Path) -> dict[str, Any]:
     _check_regular(file, small=True)
     try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except RecursionError:
-        raise ModelError(f"{file}: nested too deeply. Do not use this checkpoint") from None
+        value = parse_json(read_bytes(file, MOST_JSON_BYTES), finite=False)
     except (OSError, ValueError) as error:
-        raise ModelError(f"{file}: not JSON ({error}). Copy or download it again") from None
+        problem = error.strerror if isinstance(error, OSError) else error
+        raise ModelError(f"{file}: not JSON that is taken ({problem}). Copy or download it again") from None
     if not isinstance(value, dict):
         raise ModelError(f"{file}: a mapping was expected, found a {type(value).__name__}. Copy or download it again")
     return value

@@ -8,36 +8,20 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
-import struct
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from entailor.errors import ModelError
 from entailor.models.resolve.cache import file_sha256, new_folder, require_room, weights_sha256, write_source
-from entailor.models.sizes import text_size
+from entailor.models.resolve.gguf_header import READER_FAILURES, GgufHeader, read_header, require_magic
+from entailor.models.sizes import bounded_skeleton, text_size
 from entailor.runs.trial_folder import folder_name
 
-READER_FAILURES = (ValueError, KeyError, IndexError, TypeError, AttributeError, RuntimeError, OSError, struct.error)
-"""What the readers raise on files they cannot take; none of them raises an error of its own."""
 FLOAT32_UP_TO = 1_000_000_000
 """Parameters up to which weights are kept in float32, exactly as unpacked. Above, float16 halves the disk and memory;
 its rounding is far below that of the 2 to 8 bits the file was stored in."""
-
-
-@dataclass(frozen=True)
-class GgufHeader:
-    """What a GGUF file says of itself.
-
-    Attributes:
-        architecture: llama.cpp's name of the model family.
-        parameters: number of weights.
-    """
-
-    architecture: str
-    parameters: int
 
 
 def convert_gguf(path: Path, cache: Path, hashes: Path | None) -> Path:
@@ -62,57 +46,22 @@ def convert_gguf(path: Path, cache: Path, hashes: Path | None) -> Path:
     return target
 
 
-def require_magic(path: Path) -> None:
-    """Refuse a file that does not start as every GGUF file does.
-
-    Raises:
-        ModelError: it starts otherwise, or cannot be opened.
-    """
-    try:
-        with path.open("rb") as file:
-            start = file.read(4)
-    except OSError as error:
-        raise ModelError(f"{path}: {error.strerror or error}. Give the path of a GGUF file") from None
-    if start != b"GGUF":
-        raise ModelError(
-            f"{path}: not a GGUF file (it starts with {start!r}, b'GGUF' was expected). "
-            "Download it again; an error page or a Git LFS pointer may have been saved under its name"
-        )
-
-
-def read_header(path: Path) -> GgufHeader:
-    """Read names and sizes, and hold them against the length of the file.
-
-    Raises:
-        ModelError: the file is cut short or damaged.
-    """
-    import gguf
-
-    try:
-        reader = gguf.GGUFReader(path)
-        architecture = reader.fields["general.architecture"].contents()
-        parameters = sum(int(tensor.n_elements) for tensor in reader.tensors)
-    except READER_FAILURES as error:
-        size = path.stat().st_size
-        raise ModelError(f"{path}: cut short or damaged ({size:,} bytes; {error}). Download it again") from None
-    return GgufHeader(str(architecture), parameters)
-
-
 def write_checkpoint(path: Path, folder: Path) -> None:
     """Write config, safetensors weights and tokenizer of a GGUF file into a folder.
 
     Raises:
         ModelError: the file is damaged, or transformers cannot turn it into a causal language model.
     """
+    require_magic(path)
+    header = read_header(path)
     import torch
     import transformers
 
-    require_magic(path)
-    header = read_header(path)
     place = {"pretrained_model_name_or_path": path.parent, "gguf_file": path.name}
     with _bars_only_on_a_terminal():
         try:
             config = transformers.AutoConfig.from_pretrained(**place)
+            _check_size(path, header, config)
         except READER_FAILURES as error:
             raise ModelError(_cannot_convert(path, header, error)) from error
         dtype = torch.float32 if header.parameters <= FLOAT32_UP_TO else torch.float16
@@ -131,6 +80,24 @@ def write_checkpoint(path: Path, folder: Path) -> None:
             )
         tokenizer.model_max_length = text_size(config, "max_position_embeddings") or tokenizer.model_max_length
         _save(_plain_copy(model, config), tokenizer, folder)
+
+
+def _check_size(path: Path, header: GgufHeader, config: Any) -> None:
+    """Hold what the metadata describe against the tensors before memory is taken for it.
+
+    Raises:
+        ModelError: the tensors are far too few.
+    """
+    from transformers import AutoModelForCausalLM
+
+    with bounded_skeleton():
+        model = AutoModelForCausalLM.from_config(config)
+    described = sum(tensor.numel() for tensor in model.parameters())
+    if described > 2 * header.parameters + 2**20:
+        raise ModelError(
+            f"{path}: its metadata describe {described:,} parameters, and its tensors hold {header.parameters:,}. "
+            "Download it again, or use another file"
+        )
 
 
 def _unpacked() -> dict[str, Any]:

@@ -38,7 +38,8 @@ class Runtime:
         kind: Any = (
             transformers.AutoModelForCausalLM if self.is_words else transformers.AutoModelForSequenceClassification
         )
-        options: dict[str, Any] = {"dtype": torch.float32, "use_safetensors": True}
+        # False, and not left out: then transformers asks at the terminal whether to run a stranger's code
+        options: dict[str, Any] = {"dtype": torch.float32, "use_safetensors": True, "trust_remote_code": False}
         if self.manifest["format"] == "adapter":
             from peft import PeftModel
 
