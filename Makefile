@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SITE := $(VENV)-site
 
-.PHONY: demo test test-gpu check format docs site wheel audit kills fuzz hostile simulation lock clean
+.PHONY: demo test test-gpu check format docs notebooks site wheel audit kills fuzz hostile simulation lock clean
 
 demo: $(READY)
 	$(BIN)/entailor compare --config examples/demo.yaml --out runs/demo
@@ -33,6 +33,12 @@ format: $(READY)
 docs: $(READY)
 	$(BIN)/python docs/generate.py
 	$(BIN)/python docs/tutorial.py
+	$(BIN)/python docs/notebooks.py
+
+# Makes notebooks of two tutorials and runs them; what runs them stays out of .venv.
+notebooks: $(READY)
+	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade --target build/notebooks nbclient ipykernel
+	PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH=build/notebooks $(BIN)/python docs/notebooks.py --run
 
 # The site, in build/site; a warning is an error. It has an environment of its own.
 site: $(SITE)/.ready

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import re
 from pathlib import Path
 
 import pytest
 
-PATH = Path(__file__).parents[1] / "docs" / "tutorial.py"
+DOCS = Path(__file__).parents[1] / "docs"
 
 
-def load():
-    spec = importlib.util.spec_from_file_location("tutorial", PATH)
+def load(name):
+    spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-tutorial = load()
+tutorial, notebooks = load("tutorial"), load("notebooks")
 
 
 @pytest.mark.parametrize("page", tutorial.PAGES, ids=lambda page: page.stem)
@@ -36,3 +38,15 @@ def test_a_page_that_lies_is_noticed(tmp_path):
         tutorial.run_page("```console\n$ entailor compare --train nothing.csv\n```\n", tmp_path)
     with pytest.raises(RuntimeError, match="Expected"):
         tutorial.run_page("```pycon\n>>> 1 + 1\n3\n```\n", tmp_path)
+
+
+@pytest.mark.parametrize("name", notebooks.PAGES)
+def test_a_notebook_is_its_page(name):
+    page = (DOCS / "tutorials" / f"{name}.md").read_text("utf-8")
+    written = (DOCS / "notebooks" / f"{name}.ipynb").read_text("utf-8")
+    assert written == notebooks.text_of(page), "run python docs/notebooks.py"
+    cells = [(cell["cell_type"], "".join(cell["source"])) for cell in json.loads(written)["cells"]]
+    code = "\n".join(text for kind, text in cells if kind == "code")
+    for command in re.findall(r"^\$ (entailor .*?)(?: &)?$", page, re.M):
+        assert command in code
+    assert not [text for kind, text in cells if kind == "markdown" and "```console" in text]

@@ -34,8 +34,8 @@ PLAN = {"--learning-curve", "--estimate-only"}
 RAY = {"--executor", "--address", "--cpus-per-trial", "--gpus-per-trial"}
 VERBS = {
     (): {"--version", "--debug"},
-    ("compare",): {*DATA, *SIZES, *PLAN, *RAY, "--methods", "--seeds", "--external", "--json", "--quiet"},
-    ("train",): {*DATA, *SIZES, "--method", "--seed", "--json", "--quiet"},
+    ("compare",): {*DATA, *SIZES, *PLAN, *RAY, "--methods", "--seeds", "--external", "--json", "--quiet", "--verbose"},
+    ("train",): {*DATA, *SIZES, "--method", "--seed", "--json", "--quiet", "--verbose"},
     ("export",): {"--run", "--format", "--out", "--margin", "--external", "--trust-remote-code", "--json", "--quiet"},
     ("evaluate",): {
         "--run",
@@ -202,11 +202,13 @@ def test_compare_prints_a_table_where_nobody_watches(entailor_, words, tmp_path)
     assert other.strip("= ").startswith("majority")
     assert "\x1b" not in result.out + result.err
     assert "[1/2] majority\n    33.3 % of test right, trained in " in result.err
-    assert "48 examples of" in result.err
+    assert "48 examples of" not in result.err
+    assert "data: 240 train, 48 validation, 48 test examples, 3 labels" in result.out
     assert result.err.endswith(f"report: {tmp_path / 'run' / 'report.html'}\n")
     again = entailor_(*words)
     assert again.out == result.out
     assert again.err.count("(already there)") == 2
+    assert "48 examples of" in entailor_(*words, "--verbose").err
 
 
 def test_json_is_all_there_is_on_standard_output(entailor_, words, tmp_path):

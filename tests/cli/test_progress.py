@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 
 import pytest
+from rich.progress import Progress
 
 from entailor.cli.progress import watch
 from entailor.events import Event, StageProgress
@@ -35,12 +36,13 @@ class Terminal(io.StringIO):
         return True
 
 
-def shown(monkeypatch: pytest.MonkeyPatch, stream: io.StringIO, *, quiet: bool = False) -> str:
+def shown(monkeypatch: pytest.MonkeyPatch, stream: io.StringIO, *, quiet: bool = False, verbose: bool = False) -> str:
     """What a run of three trials writes to a stream, without the codes that move the cursor."""
     monkeypatch.setattr(sys, "stderr", stream)
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setenv("TERM", "xterm")
-    with watch(quiet=quiet) as observer:
+    with watch(quiet=quiet, verbose=verbose) as observer:
+        observer.warn("lora is left out")
         observer.note("reading [bold]a[/bold] file with [/] in its name")
         observer.trial(1, 3, "lora [x], seed 0")
         observer.stage("load", 0, 0, "")
@@ -57,7 +59,8 @@ def shown(monkeypatch: pytest.MonkeyPatch, stream: io.StringIO, *, quiet: bool =
 
 
 def test_lines_where_nobody_watches(monkeypatch):
-    assert shown(monkeypatch, io.StringIO()).splitlines() == [
+    assert shown(monkeypatch, io.StringIO(), verbose=True).splitlines() == [
+        "lora is left out",
         "reading [bold]a[/bold] file with [/] in its name",
         "[1/3] lora [x], seed 0",
         "    50.0 % of test right, trained in 75 s",
@@ -73,7 +76,7 @@ def test_lines_where_nobody_watches(monkeypatch):
 
 
 def test_bars_on_a_terminal(monkeypatch):
-    text = shown(monkeypatch, Terminal())
+    text = shown(monkeypatch, Terminal(), verbose=True)
     assert "reading [bold]a[/bold] file with [/] in its name\n" in text
     assert "lora [x], seed 0: 50.0 % of test right, trained in 75 s\n" in text
     assert "  ALARM: [one] class\n" in text
@@ -85,8 +88,24 @@ def test_bars_on_a_terminal(monkeypatch):
     assert "3/3" in last
 
 
-def test_nothing_when_quiet(monkeypatch):
-    assert shown(monkeypatch, Terminal(), quiet=True) == ""
+@pytest.mark.parametrize("stream", [io.StringIO, Terminal])
+def test_notes_are_shown_on_demand_and_warnings_always(monkeypatch, stream):
+    text = shown(monkeypatch, stream())
+    assert "lora is left out\n" in text
+    assert "50.0 % of test right, trained in 75 s\n" in text
+    assert "reading" not in text
+
+
+def test_the_bar_of_a_trial_tells_loss_validation_and_time_left(monkeypatch):
+    update = Progress.update  # drawn at every step, not ten times a second
+    monkeypatch.setattr(Progress, "update", lambda *given, **fields: update(*given, **fields, refresh=True))
+    text = shown(monkeypatch, Terminal())
+    line = next(line for line in text.splitlines() if line.startswith("train") and "3/3" in line)
+    assert re.search(r"3/3 +\d:\d\d:\d\d +\d:\d\d:\d\d loss 0.3, validation \[50 %\]", line)
+
+
+def test_only_warnings_when_quiet(monkeypatch):
+    assert shown(monkeypatch, Terminal(), quiet=True) == "lora is left out\n"
 
 
 @pytest.mark.parametrize(("share", "said"), [(0.62, True), (0.1, True), (0.02, False), (0.0, False)])

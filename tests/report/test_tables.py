@@ -45,9 +45,9 @@ def test_counts_rates_and_points():
     assert [tables.p_value(p) for p in (0.0001, 0.0042, 0.25)] == ["p < 0.001", "p = 0.004", "p = 0.25"]
 
 
-def printed(comparison, width):
+def printed(comparison, width, *, verbose=False):
     console = Console(width=width, color_system=None, file=io.StringIO())
-    console.print(tables.comparison_table(comparison))
+    console.print(tables.comparison_table(comparison, width=width, verbose=verbose))
     return console.file.getvalue()
 
 
@@ -61,6 +61,34 @@ def test_terminal_table_marks_the_best_and_keeps_figures_whole_at_80_columns(com
     assert "90.9 MB" in text
     assert "failed: lora_r256" in text
     assert max(map(len, text.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("width", [44, 60, 80, 100, 140])
+def test_the_table_fits_the_terminal_and_keeps_what_is_needed_most(comparison, width):
+    lines = printed(comparison, width).splitlines()
+    assert max(map(len, lines)) <= width
+    assert "80.8 (73.2–87.1)" in "".join(lines)
+    heads = lines[0].split()
+    assert ("stored" in heads) == (width >= 60)
+    assert ("params" in heads) == (width >= 80)
+
+
+def test_one_screen_by_default_and_more_on_demand(comparison):
+    full = {
+        **comparison,
+        "sizes": {"train": 2100, "validation": 300, "test": 300},
+        "data": {"findings": [{"severity": "warning", "message": "x", "remedy": "y"}]},
+    }
+    text = printed(full, 100)
+    assert len(text.splitlines()) <= 24
+    said = "data: 2,100 train, 300 validation, 300 test examples, 3 labels; 1 warning, which -v and the report tell"
+    assert said in " ".join(text.split())
+    recommended = advice(comparison)
+    assert recommended.sentence in " ".join(text.split())
+    assert comparison["sentence"] not in " ".join(text.split())
+    more = " ".join(printed(full, 100, verbose=True).split())
+    assert comparison["sentence"] in more
+    assert "params: trained" in more
 
 
 def test_rows_level_with_the_best_are_marked(records):
@@ -81,7 +109,8 @@ def test_plain_table_is_aligned_and_uncoloured(comparison):
     table = lines[: len(comparison["candidates"]) + 1]
     assert len({len(line) for line in table}) == 1  # the last column is right-aligned
     assert "\x1b" not in "".join(lines)
-    assert lines[-1] == comparison["sentence"]
+    assert lines[-1] == advice(comparison).sentence
+    assert tables.plain_table(comparison, verbose=True).splitlines()[-1] == comparison["sentence"]
 
 
 def test_a_comparison_without_rows_still_says_what_happened(records):
@@ -115,7 +144,7 @@ def test_letters_and_the_pareto_set_are_marked(comparison):
 
 
 def test_what_is_recommended_and_when_not_is_said(comparison):
-    text = tables.plain_table(comparison)
+    text = tables.plain_table(comparison, verbose=True)
     said = advice(comparison)
     assert said is not None
     assert said.sentence in text
@@ -127,7 +156,7 @@ def test_challenges_are_told(records):
     scored = {"name": "hans", "majority_accuracy": 0.5, "scoring": "two-way: summed", "error": None}
     scored["candidates"] = [{"method": "lora", "accuracy": {"mean": 0.61}}]
     gone = {"name": "gone", "error": "gone.csv: no such file", "candidates": []}
-    text = tables.plain_table({**compare_records(records), "external": [scored, gone]})
+    text = tables.plain_table({**compare_records(records), "external": [scored, gone]}, verbose=True)
     assert (
         "external test set hans: best lora with 61.0 % (its most frequent label: 50.0 %)\n    two-way: summed" in text
     )

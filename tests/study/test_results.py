@@ -59,6 +59,8 @@ def test_a_notebook_shows_table_recommendation_and_report(run):
     assert "100.0 (" in page
     assert run.recommendation.sentence in page
     assert f'href="{run.folder.report_file}"' in page
+    assert page.count("<svg ") == 1
+    assert 'aria-label="Test accuracy by candidate"' in page
     hostile = Comparison(run.folder, {**run.summary, "sentence": "<script>alert(1)</script>"}, ())
     assert "<script>" not in hostile._repr_html_()
     assert repr(run) == f"Comparison(folder=RunFolder({str(run.folder.path)!r}))"

@@ -25,6 +25,7 @@ from entailor.cli.options import (
     Test,
     Train,
     Validation,
+    Verbose,
 )
 from entailor.cli.output import print_result, remark
 from entailor.errors import ConfigError
@@ -81,6 +82,7 @@ def compare(
     ] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Run several ways of adapting, and tell which wins.
 
@@ -110,8 +112,8 @@ def compare(
         _show_estimate(experiment, as_json=as_json, quiet=quiet)
         return
     where = _executor(executor, address, cpus_per_trial, gpus_per_trial)
-    result = _run_experiment(experiment, where, quiet=quiet)
-    _show_comparison(result, as_json=as_json, quiet=quiet)
+    result = _run_experiment(experiment, where, quiet=quiet, verbose=verbose)
+    _show_comparison(result, as_json=as_json, quiet=quiet, verbose=verbose)
     if all(record.status == "failed" for record in result.records):
         raise typer.Exit(1)
 
@@ -133,6 +135,7 @@ def train(
     max_test_examples: MaxTest = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Train one classifier one way, and save it."""
     flags = {
@@ -149,8 +152,8 @@ def train(
         "out": out,
     }
     experiment = read_experiment(config, flags, [f"methods={method}", *(overrides or [])])
-    result = _run_experiment(experiment, _executor("local", None, None, None), quiet=quiet)
-    _show_comparison(result, as_json=as_json, quiet=quiet)
+    result = _run_experiment(experiment, _executor("local", None, None, None), quiet=quiet, verbose=verbose)
+    _show_comparison(result, as_json=as_json, quiet=quiet, verbose=verbose)
     for record in result.records:
         if record.status == "failed":
             raise typer.Exit(1)
@@ -176,13 +179,13 @@ def _executor(name: str, address: str | None, cpus: float | None, gpus: float | 
     return HERE
 
 
-def _run_experiment(experiment: Experiment, executor: Executor, *, quiet: bool) -> Comparison:
+def _run_experiment(experiment: Experiment, executor: Executor, *, quiet: bool, verbose: bool) -> Comparison:
     from entailor.cli.progress import watch
     from entailor.engine.stopping import Stopped, stop_on_signals
     from entailor.study.compare import compare
 
     try:
-        with stop_on_signals() as stop, watch(quiet=quiet) as observer:
+        with stop_on_signals() as stop, watch(quiet=quiet, verbose=verbose) as observer:
             return compare(experiment, observer, stop, executor=executor)
     except Stopped as stopped:
         place = f" at {stopped.place}" if stopped.place else ""
@@ -205,7 +208,7 @@ def _show_estimate(experiment: Experiment, *, as_json: bool, quiet: bool) -> Non
         print_result("\n".join(estimate_lines(expected)) if expected["candidates"] else "nothing is left to do")
 
 
-def _show_comparison(result: Comparison, *, as_json: bool, quiet: bool) -> None:
+def _show_comparison(result: Comparison, *, as_json: bool, quiet: bool, verbose: bool) -> None:
     from entailor.report.effort import effort_lines
     from entailor.report.tables import comparison_table, plain_table
 
@@ -214,10 +217,11 @@ def _show_comparison(result: Comparison, *, as_json: bool, quiet: bool) -> None:
     elif sys.stdout.isatty():
         from rich.console import Console
 
-        Console().print(comparison_table(result.summary))
+        console = Console()
+        console.print(comparison_table(result.summary, width=console.width, verbose=verbose))
     else:
-        print_result(plain_table(result.summary))
-    if not as_json:
+        print_result(plain_table(result.summary, verbose=verbose))
+    if verbose and not as_json:
         for line in effort_lines(result.summary):
             print_result(line)
     if not quiet:

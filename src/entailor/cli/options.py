@@ -55,6 +55,7 @@ External = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output that Entailor did not write.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Everything: notes, the estimate, every figure.")]
 ConfigName = Annotated[str | None, typer.Option("--config-name", help="Configuration of a Hugging Face data set.")]
 SplitName = Annotated[str | None, typer.Option("--split", help="Split of a Hugging Face data set.")]
 TrustCode = Annotated[

@@ -22,19 +22,20 @@ TRUNCATION_ALARM = 0.1  # share of test texts from which on truncation is said a
 
 
 @contextmanager
-def watch(*, quiet: bool) -> Iterator[Observer]:
+def watch(*, quiet: bool, verbose: bool = False) -> Iterator[Observer]:
     """Give an observer that writes to standard error.
 
     Args:
-        quiet: show nothing but candidates that are left out.
+        quiet: show nothing but warnings: examples and candidates that are left out.
+        verbose: show notes as well, and the estimate of each candidate.
     """
     if quiet:
         yield Observer(lambda event: remark(event.text) if event.severity == "warning" else None)
     elif sys.stderr.isatty():
-        with _bars() as observer:
+        with _bars(verbose=verbose) as observer:
             yield observer
     else:
-        yield _lines()
+        yield _lines(verbose=verbose)
 
 
 @contextmanager
@@ -98,15 +99,15 @@ def _alarms(record: RunRecord) -> list[str]:
     return alarms
 
 
-def _lines() -> Observer:
-    return Observer(_Lines())
+def _lines(*, verbose: bool) -> Observer:
+    return Observer(_Lines(verbose=verbose))
 
 
 class _Lines:
     """One line when a trial begins and one when it is over."""
 
-    def __init__(self) -> None:
-        self.title = ""
+    def __init__(self, *, verbose: bool) -> None:
+        self.title, self.verbose = "", verbose
 
     def __call__(self, event: Event) -> None:
         match event.data:
@@ -119,20 +120,20 @@ class _Lines:
                 for line in (_outcome(record, reused), *_alarms(record)):
                     remark(f"    {name}{line}")
             case _ if event.kind == "estimate":
-                _show_estimate(event.data)
-            case None:
+                _show_estimate(event.data, verbose=self.verbose)
+            case None if self.verbose or event.severity == "warning":
                 remark(event.text)
 
 
-def _show_estimate(expected: dict[str, Any], say: Callable[[str], None] = remark) -> None:
+def _show_estimate(expected: dict[str, Any], say: Callable[[str], None] = remark, *, verbose: bool) -> None:
     from entailor.report.effort import estimate_lines
 
     if expected["candidates"]:
-        say("\n".join(estimate_lines(expected)))
+        say("\n".join(estimate_lines(expected)[0 if verbose else -1 :]))
 
 
 @contextmanager
-def _bars() -> Iterator[Observer]:
+def _bars(*, verbose: bool) -> Iterator[Observer]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -145,7 +146,7 @@ def _bars() -> Iterator[Observer]:
         TextColumn("{task.fields[words]}"),
     )
     with Progress(*columns, console=Console(stderr=True)) as bars:
-        yield Observer(_Bars(bars))
+        yield Observer(_Bars(bars, verbose=verbose))
 
 
 @dataclass
@@ -159,8 +160,8 @@ class _Part:
 class _Bars:
     """One bar for all trials, and below it one for the stage of each trial that is under way."""
 
-    def __init__(self, bars: Progress) -> None:
-        self.bars = bars
+    def __init__(self, bars: Progress, *, verbose: bool) -> None:
+        self.bars, self.verbose = bars, verbose
         self.whole = bars.add_task("trials", total=None, count="", words="")
         self.parts: dict[str, _Part] = {}
         self.title, self.count, self.done = "", 0, 0
@@ -174,8 +175,8 @@ class _Bars:
             case TrialFinished(record, reused):
                 self._finished(record, event.trial or self.title, reused=reused)
             case _ if event.kind == "estimate":
-                _show_estimate(event.data, self._say)
-            case None:
+                _show_estimate(event.data, self._say, verbose=self.verbose)
+            case None if self.verbose or event.severity == "warning":
                 self._say(event.text)
 
     def _say(self, text: str, style: str | None = None) -> None:

@@ -27,6 +27,7 @@ from entailor.config.parts import (
     PromptSettings,
     Seed,
     Settings,
+    TrackingSettings,
     all_different,
 )
 from entailor.config.plain import MOST_SHOWN, short, shown, unusable
@@ -80,6 +81,8 @@ class Experiment(Settings):
     """Sizes of nested samples of train at which every candidate is trained as well, e.g. 50,200,1000."""
     estimate: bool = True
     """Measure before the run how long it will take and how much memory it needs; costs a few seconds a candidate."""
+    tracking: TrackingSettings = TrackingSettings()
+    """Tools that keep the trials as well: TensorBoard, MLflow, Weights & Biases, trackio."""
     restarts: int = Field(default=1, ge=0)
     """How often a collapsed training is started again with another seed (recorded as such)."""
     scoring_batch_tokens: int | None = Field(default=None, ge=16)

@@ -307,3 +307,16 @@ def all_different(values: tuple[ItemT, ...]) -> tuple[ItemT, ...]:
     if twice is not None:
         raise ValueError(f"{shown(twice)} stands twice")
     return values
+
+
+class TrackingSettings(Settings):
+    """Where trials are kept besides the run folder. Nothing unless it is asked for; changes no result."""
+
+    tensorboard: bool = False
+    """Event files in tracking/tensorboard of the run folder."""
+    mlflow: str | None = None
+    """Store of MLflow: sqlite:///FILE.db, or the address of a server."""
+    wandb: str | None = None
+    """Project of Weights & Biases. Written offline to tracking/wandb of the run folder; `wandb sync` sends it."""
+    trackio: str | None = None
+    """Project of trackio, kept in tracking/trackio of the run folder."""

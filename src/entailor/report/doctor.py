@@ -14,7 +14,9 @@ def doctor_section(document: Mapping[str, Any]) -> str:
     from jinja2 import Environment, StrictUndefined
 
     engine = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = engine.from_string(files("entailor.report").joinpath("doctor.html.j2").read_text(encoding="utf-8"))
+    template = engine.from_string(
+        files("entailor.report").joinpath("templates", "doctor.html.j2").read_text(encoding="utf-8")
+    )
     return template.render(
         summary=summary(document),
         findings=document["findings"],

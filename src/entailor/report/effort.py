@@ -216,7 +216,9 @@ def effort_section(comparison: Mapping[str, Any]) -> Any:
     engine = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     filters = (percent, duration, size, count, tables.interval, tables.points, budget_words, settings_words)
     engine.filters.update({one.__name__: one for one in filters})
-    template = engine.from_string(files("entailor.report").joinpath("effort.html.j2").read_text(encoding="utf-8"))
+    template = engine.from_string(
+        files("entailor.report").joinpath("templates", "effort.html.j2").read_text(encoding="utf-8")
+    )
     tuning, curve = comparison.get("tuning"), comparison.get("learning_curve")
     estimate = comparison.get("estimate")
     page = template.render(

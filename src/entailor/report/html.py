@@ -1,22 +1,24 @@
 """The report: one self-contained page that shows comparison.json and what a reader needs to trust it.
 
-Only reads the run folder and fills the template beside this file. The page holds no script and asks the network
-for nothing; every text of the user's is escaped by the template.
+Only reads the run folder and fills the templates beside this file. The page asks the network for nothing and runs no
+script but its own, whose hash its content security policy names; every text of the user's is escaped.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from entailor.errors import RunError
-from entailor.evaluation.alignment import hardest_examples
 from entailor.evaluation.targets import TARGETS
 from entailor.evaluation.wording import lead
-from entailor.report import plots, sections, tables
+from entailor.report import examples, plots, sections, tables
 from entailor.report.advice import correction
 from entailor.report.doctor import doctor_section
 from entailor.report.effort import effort_section
@@ -29,13 +31,10 @@ from entailor.runs.record import NO_MODEL, CurvePoint, RunRecord
 from entailor.runs.trial_folder import RECORD_FILE
 
 AGAIN = "Run the same command again: it redoes what is damaged"
-NUM_HARDEST = 20
-MOST_CHARACTERS = 600  # of one text; a document's first lines say enough here
 MOST_LABELS = 16  # a larger confusion matrix cannot be read; its most frequent confusions are listed instead
 MOST_GROUPS = 40
 MOST_ABSENT = 5
 RINGS = "upper left is better; rings: the Pareto front"
-MOST_TOKENS = 1500  # of one prompt
 
 
 def write_report(folder: RunFolder) -> Path:
@@ -139,11 +138,15 @@ def render(
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        loader=PackageLoader("entailor", "report"),
+        loader=PackageLoader("entailor", "report/templates"),
     )
     engine.filters.update(
         {one.__name__: one for one in _FILTERS}, memory=tables.memory, lead=partial(lead, comparison["metric"])
     )
+    recommended = sections.recommended(comparison, candidates)
+    picked = recommended["candidate"]["index"] if recommended and recommended["candidate"] else None
+    found = examples.errors(records, candidates, comparison["labels"], picked or 0)
+    style, script = _file("report.css"), _file("report.js")
     template = engine.get_template("report.html.j2")
     page = template.render(
         name=name,
@@ -152,18 +155,25 @@ def render(
         headline=tables.headline(comparison),
         candidates=candidates,
         swatches=[_drawn(plots.swatch(i)) for i in range(len(candidates))],
-        forest=_forest(comparison),
+        scale=_scale(candidates, comparison["majority_accuracy"]),
+        picked=picked,
+        notices=sections.notices(comparison, candidates, doctor),
+        errors=found,
+        errors_json=_drawn(examples.as_script_data(found)),
+        style=_drawn(style),
+        script=_drawn(script),
+        script_hash=f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}",
         figures=_figures(comparison, records),
         remarks=_remarks(comparison, candidates),
-        recommended=sections.recommended(comparison, candidates),
+        recommended=recommended,
         matrix=sections.pair_matrix(comparison, candidates),
         calibrations=sections.calibrations(candidates),
         external=sections.external(comparison, candidates),
         limit=sections.limit_of_test(comparison),
         effort=effort_section(comparison),
         groups=_groups(comparison["candidates"]),
-        hardest=_hardest(records, candidates),
-        prompts=_prompts(records, candidates),
+        hardest=examples.hardest(records, candidates),
+        prompts=examples.prompts(records, candidates),
         no_model=NO_MODEL,
         parts=("premise", "hypothesis") if "entailment" in comparison["labels"] else ("first text", "second text"),
         data_notes=_data_notes(environment),
@@ -177,11 +187,6 @@ def render(
     return page.encode("utf-8", "replace").decode("utf-8")
 
 
-def shortened(text: str) -> str:
-    """Return the first 600 characters of a text."""
-    return text if len(text) <= MOST_CHARACTERS else text[:MOST_CHARACTERS].rstrip() + " …"
-
-
 _FILTERS = (
     tables.percent,
     tables.interval,
@@ -192,38 +197,12 @@ _FILTERS = (
     tables.count,
     tables.rate,
     tables.p_value,
-    shortened,
+    examples.shortened,
 )
 
 
-def _prompts(records: Sequence[RunRecord], candidates: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the prompts of every candidate that has some, of its first seed, in the order of the candidates."""
-    found: dict[tuple[str, str], list[Any]] = {}
-    for record in records:
-        prompts = record.provenance.get("prompts")
-        if prompts:
-            found.setdefault((record.model, record.name), prompts)
-    return [
-        {
-            "title": candidate["title"],
-            "examples": [_shown_prompt(one) for one in found[candidate["model"], candidate["method"]]],
-        }
-        for candidate in candidates
-        if (candidate["model"], candidate["method"]) in found
-    ]
-
-
-def _shown_prompt(prompt: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a prompt with its middle left out where it is long."""
-    tokens, left_out = list(prompt["tokens"]), 0
-    if len(tokens) > MOST_TOKENS:
-        left_out = len(tokens) - MOST_TOKENS
-        tokens = [*tokens[: MOST_TOKENS // 2], None, *tokens[-MOST_TOKENS // 2 :]]
-    return {**prompt, "tokens": tokens, "left_out": left_out, "count": len(prompt["tokens"])}
-
-
 def _drawn(svg: str) -> Any:
-    """Mark an SVG of plots.py as safe: matplotlib and _inline escape the names in it."""
+    """Mark as safe what is: our own files, and SVG, in which matplotlib and plots.py escape the names."""
     from markupsafe import Markup
 
     return Markup(svg)  # noqa: S704
@@ -261,11 +240,15 @@ def _matrix(labels: Sequence[str], confusion: Sequence[Sequence[int]]) -> list[d
     ]
 
 
-def _forest(comparison: Mapping[str, Any]) -> Any:
-    if not comparison["candidates"]:
-        return None
-    names = tables.candidate_names(comparison)
-    return _drawn(plots.accuracy_with_intervals(names, comparison["candidates"], comparison["majority_accuracy"]))
+def _file(name: str) -> str:
+    return files("entailor.report").joinpath("templates", name).read_text(encoding="utf-8")
+
+
+def _scale(candidates: Sequence[Mapping[str, Any]], majority: float | None) -> Callable[[float | None], str]:
+    """Return what turns an accuracy into its place, 0 to 1, in the column of intervals."""
+    ends = [candidate["accuracy"][end] for candidate in candidates for end in ("low", "high")]
+    low, high = min([*ends, majority or 1.0], default=0.0), max(ends, default=1.0)
+    return lambda value: f"{((value if value is not None else low) - low) / ((high - low) or 1.0):.3f}"
 
 
 def _figures(comparison: Mapping[str, Any], records: Sequence[RunRecord]) -> list[dict[str, Any]]:
@@ -281,7 +264,9 @@ def _figures(comparison: Mapping[str, Any], records: Sequence[RunRecord]) -> lis
         ]
         for candidate in candidates
     ]
+    forest = plots.accuracy_with_intervals(names, candidates, comparison["majority_accuracy"])
     drawn = (
+        ("Test accuracy", "dotted: majority baseline; who shares a letter does not differ significantly", forest),
         ("Loss by epoch", "thin: training, thick: validation", plots.loss_by_epoch(names, curves)),
         ("Validation accuracy by epoch", "mean over seeds", plots.validation_accuracy_by_epoch(names, curves)),
         ("Accuracy and training time", RINGS, plots.accuracy_by_train_time(names, candidates)),
@@ -353,21 +338,6 @@ def _groups(candidates: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
             for name in names[:MOST_GROUPS]
         ],
     }
-
-
-def _hardest(records: Sequence[RunRecord], candidates: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the hardest examples, with the candidates that said each label gathered under it."""
-    by_key = {(candidate["model"], candidate["method"]): candidate for candidate in candidates}
-    shown = [record for record in records if (record.model, record.name) in by_key]
-    examples = hardest_examples(shown, NUM_HARDEST)
-    for example in examples:
-        answers: dict[str, list[dict[str, Any]]] = {}
-        for said in sorted(example["said"], key=lambda one: -one["probability"]):
-            title = by_key[said["model"], said["method"]]["title"]
-            answers.setdefault(said["label"], []).append({"title": title, "probability": said["probability"]})
-        example["answers"] = sorted(answers.items(), key=lambda item: -len(item[1]))
-        example["num_wrong"] = sum(not said["right"] for said in example["said"])
-    return examples
 
 
 def _data_notes(environment: Mapping[str, Any]) -> list[str]:

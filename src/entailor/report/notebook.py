@@ -1,22 +1,23 @@
-"""A finished run in the cell of a notebook: table, recommendation, and a link to the report."""
+"""A finished run in the cell of a notebook: recommendation, table, plot, and a link to the report."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from entailor.report import tables
+from entailor.report import plots, tables
 from entailor.runs.layout import RunFolder
 
 TEMPLATE = """\
-<p><b>{{ sentence }}</b></p>
+{% if recommended %}<p><b>{{ recommended }}</b></p>{% endif %}
+<p>{{ sentence }}</p>
 {% if lines %}<table>
 <thead><tr>{% for one in headings %}<th>{{ one }}</th>{% endfor %}</tr></thead>
 <tbody>{% for line in lines %}<tr>{% for cell in line %}<td>{{ cell }}</td>{% endfor %}</tr>{% endfor %}</tbody>
 </table>
-<p><small>{{ legend }}</small></p>{% endif %}
+<p><small>{{ legend }}</small></p>
+<div style="max-width: 520px">{{ plot }}</div>{% endif %}
 {% for line in failures %}<p>{{ line }}</p>{% endfor %}
-<p>{{ recommended }}</p>
 <p><a href="{{ report }}">{{ report }}</a></p>
 """
 
@@ -30,7 +31,10 @@ def notebook_html(comparison: Mapping[str, Any], recommended: str, folder: RunFo
         folder: the run's, whose report is linked by its path, as a notebook beside it needs it.
     """
     from jinja2 import Environment
+    from markupsafe import Markup
 
+    candidates, names = comparison["candidates"], tables.candidate_names(comparison)
+    drawn = plots.accuracy_with_intervals(names, candidates, comparison["majority_accuracy"]) if candidates else ""
     return (
         Environment(autoescape=True)
         .from_string(TEMPLATE)
@@ -39,6 +43,7 @@ def notebook_html(comparison: Mapping[str, Any], recommended: str, folder: RunFo
             headings=[heading.strip() for heading in tables.headings(comparison)],
             lines=tables.cells(comparison),
             legend=tables.LEGEND,
+            plot=Markup(drawn),  # noqa: S704 - matplotlib escapes the names in it
             failures=tables.failures(comparison),
             recommended=recommended,
             report=folder.report_file.as_posix(),

@@ -1,6 +1,6 @@
 """What the parts of the page on decisions show: the recommendation, all pairs, calibration, external test set.
 
-Only arranges what stands in comparison.json, and passes over what does not.
+Only arranges what stands in comparison.json, and skips what does not.
 """
 
 from __future__ import annotations
@@ -29,6 +29,27 @@ def recommended(comparison: Mapping[str, Any], candidates: Sequence[Candidate]) 
         (one for one in candidates if (one["model"], one["method"]) == (found["model"], found["method"])), None
     )
     return {**asdict(said), "candidate": candidate}
+
+
+def notices(
+    comparison: Mapping[str, Any], candidates: Sequence[Candidate], doctor: Mapping[str, Any] | None
+) -> list[dict[str, str]]:
+    """Return what a reader must know before trusting the table: one line each, with the part that says more."""
+    found = []
+    if number := len(comparison["failed"]):
+        found.append(("events", f"{number} {_counted(number, 'trial')} failed"))
+    if number := sum(bool(candidate["events"]) for candidate in candidates):
+        found.append(("events", f"{number} {_counted(number, 'candidate')} raised an alarm"))
+    for severity in ("error", "warning"):
+        if number := sum(one["severity"] == severity for one in (doctor or {}).get("findings", ())):
+            found.append(("doctor", f"{number} {_counted(number, severity)} about the data"))
+    if number := sum(bool(candidate.get("exploratory")) for candidate in candidates):
+        found.append(("test-reads", f"{number} {_counted(number, 'candidate')} added after test had been read"))
+    return [{"place": place, "words": words} for place, words in found]
+
+
+def _counted(number: int, word: str) -> str:
+    return word if number == 1 else f"{word}s"
 
 
 def limit_of_test(comparison: Mapping[str, Any]) -> str | None:

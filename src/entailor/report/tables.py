@@ -27,6 +27,7 @@ __all__ = [
     "classification_report_text",
     "comparison_table",
     "count",
+    "data_line",
     "decimal",
     "duration",
     "failures",
@@ -63,6 +64,9 @@ def mark(candidate: Mapping[str, Any]) -> str:
 
 HEADINGS = ("  method", "accuracy (95 %)", "group", "F1", "train", "memory", "params", "stored")
 ONE_SEED = "one seed, classifiers"  # in the head of the table where nothing is said of methods
+LESS_NEEDED = ("params", "memory", "F1", "stored", "train", "group")  # columns a narrow terminal does without, in order
+LEAST_NAME = 22  # characters of a candidate's name that stand before a column goes
+MARKS = "* best   = may be the best as well (95 %)   group: who shares a letter does not differ significantly"
 LEGEND = (
     "* best   = may be the best as well (95 %)   group: candidates that share a letter do not differ significantly   "
     "° in the Pareto set   "
@@ -104,9 +108,14 @@ def _with_interval(metric: str, found: Mapping[str, float]) -> str:
     return "{value:.3f} ({low:.3f}–{high:.3f})".format(**found)
 
 
-def closing(comparison: Mapping[str, Any]) -> list[str]:
-    """Return what is said below the candidates: external test sets, the power of the test, what is recommended."""
-    lines = []
+def closing(comparison: Mapping[str, Any], *, verbose: bool = False) -> list[str]:
+    """Return what stands below the table: failures, external test sets, the data, what is recommended.
+
+    Args:
+        comparison: the content of comparison.json.
+        verbose: also how external sets were scored, what would change the recommendation, and who is best in words.
+    """
+    lines = failures(comparison)
     for one in comparison.get("external", ()):
         if one["candidates"]:
             best = one["candidates"][0]
@@ -115,7 +124,8 @@ def closing(comparison: Mapping[str, Any]) -> list[str]:
                 f"external test set {one['name']}: {figure} (its most frequent label: "
                 f"{percent(one['majority_accuracy'])})"
             )
-            lines.append(f"    {one['scoring']}")
+            if verbose:
+                lines.append(f"    {one['scoring']}")
         else:
             lines.append(f"external test set {one['name']}: left out: {one['error']}")
     kappas = [one.get("weighted_kappa") for one in comparison["candidates"]]
@@ -124,10 +134,25 @@ def closing(comparison: Mapping[str, Any]) -> list[str]:
         lines.append("quadratic weighted kappa: " + ", ".join(f"{name} {decimal(kappa, 2)}" for name, kappa in told))
     if corrected := correction(comparison):
         lines.append(corrected)
+    if curve := comparison.get("learning_curve"):
+        lines.append(curve["sentence"])
+    lines += data_line(comparison)
     said = advice(comparison)
     if said:
-        lines += [said.sentence, *said.changes]
-    return lines
+        lines += [said.sentence, *(said.changes if verbose else ())]
+    return [*lines, headline(comparison)] if verbose or not said else lines
+
+
+def data_line(comparison: Mapping[str, Any]) -> list[str]:
+    """Return how many examples there were and what was odd about them, as one line; none where that is not known."""
+    sizes = comparison.get("sizes")
+    if not sizes:
+        return []
+    counts = ", ".join(f"{number:,} {part}" for part, number in sizes.items())
+    findings = (comparison.get("data") or {}).get("findings", ())
+    odd = sum(one["severity"] != "info" for one in findings)
+    remark = f"; {odd} {'warning' if odd == 1 else 'warnings'}, which -v and the report tell" if odd else ""
+    return [f"data: {counts} examples, {len(comparison['labels'])} labels{remark}"]
 
 
 def failures(comparison: Mapping[str, Any]) -> list[str]:
@@ -139,28 +164,47 @@ def failures(comparison: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def comparison_table(comparison: Mapping[str, Any]) -> Table:
-    """Return the candidates of comparison.json for a terminal, best first; failed trials stand below.
+def comparison_table(comparison: Mapping[str, Any], *, width: int, verbose: bool = False) -> Table:
+    """Return the candidates of comparison.json for a terminal, best first, with what stands below them.
 
     Args:
         comparison: what :func:`entailor.evaluation.comparison.compare_records` returned.
+        width: of the terminal in characters; where it is too narrow the least needed columns go.
+        verbose: explain every column, and say more below.
     """
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    caption = Text("\n".join([LEGEND, *failures(comparison), *closing(comparison)]))
-    table = Table(box=box.SIMPLE_HEAD, title=Text(headline(comparison)), caption=caption, padding=(0, 1, 0, 0))
-    table.title_justify = table.caption_justify = "left"
+    heads, lines = headings(comparison), cells(comparison)
+    shown = _fitting([heads, *lines], width)
+    marks = [LEGEND if verbose else MARKS] if lines else []
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.caption = Text("\n".join([*marks, *closing(comparison, verbose=verbose)]))
+    table.caption_justify = "left"
     table.show_edge = table.pad_edge = False
-    first, *others = headings(comparison)
-    table.add_column(first, overflow="fold")
-    for heading in others:
-        table.add_column(heading, justify="right", no_wrap=heading != "group", overflow="fold")
-    for candidate, shown in zip(comparison["candidates"], cells(comparison), strict=True):
+    for i in shown:
+        figures = i > 0
+        wraps = heads[i] == "group" or not figures
+        table.add_column(heads[i], overflow="fold", justify="right" if figures else "left", no_wrap=not wraps)
+    for candidate, line in zip(comparison["candidates"], lines, strict=True):
         style = "bold green" if candidate["best"] else "green" if candidate["tied_with_best"] else ""
-        table.add_row(*(Text(cell) for cell in shown), style=style)
+        table.add_row(*(Text(line[i]) for i in shown), style=style)
     return table
+
+
+def _fitting(lines: Sequence[Sequence[str]], width: int) -> list[int]:
+    """Return the columns that fit into a width, the name with at least its first characters."""
+    from rich.cells import cell_len
+
+    needed = [max(map(cell_len, column)) + 1 for column in zip(*lines, strict=True)]
+    needed[0] = min(needed[0], LEAST_NAME)
+    shown = list(range(len(needed)))
+    for name in LESS_NEEDED:
+        if sum(needed[i] for i in shown) <= width + 1:
+            break
+        shown.remove(HEADINGS.index(name))
+    return shown
 
 
 def headline(comparison: Mapping[str, Any]) -> str:
@@ -171,11 +215,16 @@ def headline(comparison: Mapping[str, Any]) -> str:
     return str(comparison["sentence"]) + "".join(map(remark.format, late))
 
 
-def plain_table(comparison: Mapping[str, Any]) -> str:
-    """Return the candidates as lines of columns parted by two or more spaces, for logs and pipes."""
+def plain_table(comparison: Mapping[str, Any], *, verbose: bool = False) -> str:
+    """Return the candidates as lines of columns parted by two or more spaces, for logs and pipes.
+
+    Args:
+        comparison: the content of comparison.json.
+        verbose: explain every column, and say more below.
+    """
     lines = align([headings(comparison), *cells(comparison)], left={0}) if comparison["candidates"] else []
-    legend = [LEGEND] if comparison["candidates"] else []
-    return "\n".join([*lines, *legend, *failures(comparison), *closing(comparison), headline(comparison)])
+    marks = [LEGEND if verbose else MARKS] if lines else []
+    return "\n".join([*lines, *marks, *closing(comparison, verbose=verbose)])
 
 
 def classification_report_text(metrics: Metrics) -> str:

@@ -18,6 +18,7 @@ PURPOSES = {
     "export": "entailor export --format onnx and onnx-int8",
     "serve": "entailor serve",
     "setfit": "the method setfit",
+    "track": "tracking=... (TensorBoard, MLflow, Weights & Biases, trackio)",
     "cluster": "entailor compare --executor ray",
     "docs": "building the documentation (make site)",
     "dev": "running the tests and checks",

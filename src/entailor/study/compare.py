@@ -34,6 +34,7 @@ from entailor.study.search import search_candidates, search_document
 from entailor.study.test_access import AccessLog, choice_name, choice_of, log_test_access
 from entailor.study.trial import discard_leftovers, lost_trial, run_trial
 from entailor.study.trial_plan import TrialPlan
+from entailor.tracking.sinks import check_tracking, tracked
 
 REPORT_SECONDS = 30  # while trials run the page is drawn again this often; comparison.json is right after each
 
@@ -81,11 +82,16 @@ def compare(
     """
     parts = {"train": train, "validation": validation, "test": test}
     experiment, files = with_files(with_settings(experiment, settings), parts)
+    check_tracking(experiment.tracking)
     with prepare(experiment, observer, files) as prepared:
         if experiment.estimate:
             observer.estimate(_estimate(prepared))
+        tracking = tracked(experiment.tracking, prepared.folder, observer)
         with executor.open(expected_memory(prepared.folder)) as pool:
-            return _run(prepared, RunContext(observer, stop), pool)
+            finished = _run(prepared, RunContext(tracking.observer, stop), pool)
+        if finished.summary:
+            tracking.finish(finished.summary)
+        return finished
 
 
 def estimate(experiment: Experiment, observer: Observer = SILENT) -> dict[str, Any]:

@@ -121,7 +121,7 @@ def plan_trials(
         name: candidate for name, candidate in candidates.items() if task.is_pair or not candidate.method.needs_pair
     }
     for name in [name for name in candidates if name not in fitting]:
-        observer.note(f"{name} is left out: it reads the second text of a pair, and the data have single texts")
+        observer.warn(f"{name} is left out: it reads the second text of a pair, and the data have single texts")
     if not fitting:
         raise ConfigError("none of the chosen methods fits single texts. Choose others with --methods")
     needed = [name for name in experiment.models if any(_runs_on(candidate, name) for candidate in fitting.values())]
@@ -138,13 +138,13 @@ def plan_trials(
         ]
         if misfits and model != NO_MODEL:
             kind = "an encoder" if families[model] == "encoder" else "a decoder"
-            observer.note(f"left out on {model}, {kind}: {', '.join(misfits)}")
+            observer.warn(f"left out on {model}, {kind}: {', '.join(misfits)}")
         usable = {name: candidate for name, candidate in on_it.items() if name not in misfits}
         for name, reason in misfits_of(model, usable).items():
             if set(candidates) != set(DEFAULT_METHODS):
                 raise ConfigError(f"methods: {name} cannot work on {model}: {reason}. Take {name} out of methods")
             misfits.append(name)
-            observer.note(f"{name} is left out on {model}: {reason}")
+            observer.warn(f"{name} is left out on {model}: {reason}")
         for name, candidate in on_it.items():
             if name not in misfits:
                 plans += _plans_of(name, candidate, model, choices.get(model), experiment)

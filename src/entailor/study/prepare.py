@@ -129,7 +129,7 @@ def earlier_records(folder: RunFolder, observer: Observer) -> dict[Path, RunReco
         except VersionError:
             raise
         except RunError as error:
-            observer.note(f"skipped: {error}")
+            observer.warn(f"skipped: {error}")
             clear_trial(place)
     return records if any(record.status == "complete" for record in records.values()) else {}
 
@@ -214,7 +214,7 @@ def write_data(folder: RunFolder, files: Mapping[Path, str], observer: Observer,
             try:
                 verify_checksum(path, path.read_bytes(), "It is written again")
             except RunError as error:
-                observer.note(str(error))
+                observer.warn(str(error))
             else:
                 raise RunError(f"{folder.path}: the data have changed since its trials were run. Give another --out")
         folder.mark()
@@ -292,7 +292,7 @@ def check_same_data(folder: RunFolder, fingerprint: str, environment: dict[str, 
         earlier = environment.get("data", {}).get("fingerprint")
         if earlier is None:
             raise
-        observer.note(f"written again: {error}")
+        observer.warn(f"written again: {error}")
     if earlier != fingerprint:
         raise RunError(f"{folder.path}: the data have changed since its trials were run. Give another --out")
 
@@ -305,7 +305,7 @@ def _earlier_environment(folder: RunFolder, observer: Observer) -> dict[str, Any
         with well_formed(RunError, folder.environment_file, "It is written again"):
             _Environment.model_validate(found)
     except RunError as error:
-        observer.note(str(error))
+        observer.warn(str(error))
         return {}
     return found
 

@@ -1,0 +1,148 @@
+"""What the page shows of single test examples: the hardest, the errors of each candidate, and prompts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from entailor.evaluation.alignment import hardest_examples
+from entailor.runs.record import Prediction, RunRecord
+
+NUM_HARDEST = 20
+MOST_CHARACTERS = 600  # of one text; a document's first lines say enough here
+MOST_TOKENS = 1500  # of one prompt
+MOST_ERRORS = 2000  # examples of the errors browser
+MOST_ERROR_BYTES = 700_000  # of their texts: a page of 30 candidates stays below 3 MB
+
+Candidate = Mapping[str, Any]
+Key = tuple[str, str]
+
+
+def shortened(text: str) -> str:
+    """Return the first 600 characters of a text."""
+    return text if len(text) <= MOST_CHARACTERS else text[:MOST_CHARACTERS].rstrip() + " …"
+
+
+def hardest(records: Sequence[RunRecord], candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
+    """Return the hardest examples, with the candidates that said each label gathered under it."""
+    by_key = {_key(candidate): candidate for candidate in candidates}
+    shown = [record for record in records if (record.model, record.name) in by_key]
+    examples = hardest_examples(shown, NUM_HARDEST)
+    for example in examples:
+        answers: dict[str, list[dict[str, Any]]] = {}
+        for said in sorted(example["said"], key=lambda one: -one["probability"]):
+            title = by_key[_key(said)]["title"]
+            answers.setdefault(said["label"], []).append({"title": title, "probability": said["probability"]})
+        example["answers"] = sorted(answers.items(), key=lambda item: -len(item[1]))
+        example["num_wrong"] = sum(not said["right"] for said in example["said"])
+    return examples
+
+
+def errors(
+    records: Sequence[RunRecord], candidates: Sequence[Candidate], labels: Sequence[str], pick: int
+) -> dict[str, Any] | None:
+    """Return what the errors browser of the page needs, or None where there is no error to show.
+
+    Only the first complete seed of a candidate counts, since that is the classifier that ships. Examples stand in the
+    order in which they are kept where they are too many: the errors of the picked candidate, then the examples most
+    candidates get wrong.
+
+    Args:
+        records: the trials; those of other candidates are skipped.
+        candidates: as the page shows them.
+        labels: of the task; examples and answers point into them.
+        pick: the position of the candidate to begin with.
+
+    Returns:
+        `labels`, `groups`, `candidates` (titles), `examples` (text, second text, position of gold and of the group),
+        for each candidate `predicted` (positions of labels) and `confidence` (percent), `pick`, `num_test` and
+        `left_out`, the number of examples with an error that are not here.
+    """
+    firsts = [_first_seed(records, candidate) for candidate in candidates]
+    if not firsts or not all(firsts):
+        return None
+    answers = [{one.id: one for one in record.predictions} for record in firsts if record is not None]
+    test = list(answers[0].values())
+    wrong = {one.id: [by_id[one.id].predicted != one.label for by_id in answers] for one in test}
+    ranked = sorted((one for one in test if any(wrong[one.id])), key=lambda one: _rank(wrong[one.id], pick))
+    shown = _within(ranked)
+    if not shown:
+        return None
+    groups = list(dict.fromkeys(one.group for one in test if one.group is not None))
+    place = {label: i for i, label in enumerate(labels)}
+    return {
+        "labels": list(labels),
+        "groups": groups,
+        "candidates": [candidate["title"] for candidate in candidates],
+        "pick": pick,
+        "num_test": len(test),
+        "left_out": len(ranked) - len(shown),
+        "examples": [
+            [
+                shortened(one.text or ""),
+                None if one.text_pair is None else shortened(one.text_pair),
+                place[one.label],
+                None if one.group is None else groups.index(one.group),
+            ]
+            for one in shown
+        ],
+        "predicted": [[place[by_id[one.id].predicted] for one in shown] for by_id in answers],
+        "confidence": [[_confidence(by_id[one.id]) for one in shown] for by_id in answers],
+    }
+
+
+def as_script_data(value: object) -> str:
+    """Return JSON that may stand inside a script element: no text in it can end the element."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def prompts(records: Sequence[RunRecord], candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
+    """Return the prompts of every candidate that has some, of its first seed, in the order of the candidates."""
+    found: dict[Key, list[Any]] = {}
+    for record in records:
+        if record.provenance.get("prompts"):
+            found.setdefault((record.model, record.name), record.provenance["prompts"])
+    return [
+        {"title": candidate["title"], "examples": [_shown_prompt(one) for one in found[_key(candidate)]]}
+        for candidate in candidates
+        if _key(candidate) in found
+    ]
+
+
+def _key(candidate: Mapping[str, Any]) -> Key:
+    return candidate["model"], candidate["method"]
+
+
+def _first_seed(records: Sequence[RunRecord], candidate: Candidate) -> RunRecord | None:
+    own = [one for one in records if (one.model, one.name) == _key(candidate) and one.status == "complete"]
+    return min(own, key=lambda one: one.seed, default=None)
+
+
+def _rank(wrong: Sequence[bool], pick: int) -> tuple[bool, int]:
+    return not wrong[pick], -sum(wrong)
+
+
+def _within(ranked: Sequence[Prediction]) -> list[Prediction]:
+    """Return the first examples that fit into the page."""
+    room, shown = MOST_ERROR_BYTES, []
+    for one in ranked[:MOST_ERRORS]:
+        texts = shortened(one.text or "") + shortened(one.text_pair or "")
+        room -= len(texts.encode("utf-8", "replace"))
+        if room < 0:
+            break
+        shown.append(one)
+    return shown
+
+
+def _confidence(prediction: Prediction) -> int:
+    return round(100 * prediction.probabilities[prediction.predicted])
+
+
+def _shown_prompt(prompt: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a prompt with its middle left out where it is long."""
+    tokens, left_out = list(prompt["tokens"]), 0
+    if len(tokens) > MOST_TOKENS:
+        left_out = len(tokens) - MOST_TOKENS
+        tokens = [*tokens[: MOST_TOKENS // 2], None, *tokens[-MOST_TOKENS // 2 :]]
+    return {**prompt, "tokens": tokens, "left_out": left_out, "count": len(prompt["tokens"])}

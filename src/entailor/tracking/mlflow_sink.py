@@ -1,0 +1,94 @@
+"""Trials as runs of MLflow, the comparison and the report as a run of their own."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from entailor.errors import ConfigError
+from entailor.runs.layout import RunFolder
+from entailor.runs.record import RunRecord
+from entailor.tracking.figures import curve_figures, final_figures, settings_of, title
+
+METRICS_A_CALL, PARAMS_A_CALL = 1000, 100  # what MLflow's log_batch takes
+MOST_OF_A_PARAM = 6000  # characters
+ItemT = TypeVar("ItemT")
+
+
+class MLflowSink:
+    """Keeps trials in one experiment, which is called as the run folder.
+
+    Artefacts of a store on this machine lie in ``tracking/mlflow`` of the run folder; a server keeps its own.
+
+    Args:
+        uri: of the store: ``sqlite:///FILE.db`` or a server.
+        folder: of the run.
+
+    Raises:
+        ConfigError: the store cannot be opened.
+    """
+
+    def __init__(self, uri: str, folder: Path) -> None:
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # MLflow reads it once, when it is imported
+        from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
+
+        remote = uri.startswith(("http://", "https://", "databricks"))
+        artefacts = None if remote else (folder / "tracking" / "mlflow").as_uri()
+        try:
+            self.client = MlflowClient(tracking_uri=uri)
+            self.experiment = self._experiment(folder, artefacts)
+        except MlflowException as error:
+            raise ConfigError(f"tracking.mlflow: {uri} cannot be opened: {error}. Give sqlite:///FILE.db") from error
+
+    def _experiment(self, folder: Path, artefacts: str | None) -> str:
+        """Return the experiment of this folder; a namesake that belongs to another folder is left alone."""
+        for name in (folder.name, str(folder)):
+            found = self.client.get_experiment_by_name(name)
+            if found is None:
+                return str(self.client.create_experiment(name, artifact_location=artefacts))
+            if artefacts in (None, found.artifact_location):
+                return str(found.experiment_id)
+        raise ConfigError(f"tracking.mlflow: experiment {folder} is of another run folder. Give another store")
+
+    def trial(self, record: RunRecord, place: Path) -> None:
+        """Keep settings, curve, final figures and the record's files; a failed trial with its error."""
+        run = self._start(title(record), {"error": record.error or "", "seed": str(record.seed)})
+        points = [(figures, point.step) for point in record.curve if (figures := curve_figures(point))]
+        complete = record.status == "complete"
+        if complete:
+            points.append((final_figures(record), points[-1][1] if points else 0))
+        self._log(run, points, settings_of(record))
+        for file in sorted(place.glob("*.json*")):
+            self.client.log_artifact(run, str(file))
+        self.client.set_terminated(run, "FINISHED" if complete else "FAILED")
+
+    def finish(self, summary: Mapping[str, Any], folder: RunFolder) -> None:
+        """Keep comparison.json and the report."""
+        run = self._start("comparison", {"sentence": summary["sentence"]})
+        for file in (folder.comparison_file, folder.report_file):
+            self.client.log_artifact(run, str(file))
+        self.client.set_terminated(run)
+
+    def _start(self, name: str, tags: Mapping[str, str]) -> str:
+        run = self.client.create_run(self.experiment, run_name=name, tags={k: v[:5000] for k, v in tags.items() if v})
+        return str(run.info.run_id)
+
+    def _log(self, run: str, points: Sequence[tuple[dict[str, float], int]], settings: Mapping[str, str]) -> None:
+        from mlflow.entities import Metric, Param
+
+        now = int(1000 * time.time())
+        metrics = [Metric(name, value, now, step) for figures, step in points for name, value in figures.items()]
+        params = [Param(name, value[:MOST_OF_A_PARAM]) for name, value in settings.items()]
+        for part in _parts(metrics, METRICS_A_CALL):
+            self.client.log_batch(run, metrics=part)
+        for some in _parts(params, PARAMS_A_CALL):
+            self.client.log_batch(run, params=some)
+
+
+def _parts(items: Sequence[ItemT], size: int) -> Iterator[Sequence[ItemT]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
