@@ -64,7 +64,10 @@ def test_wrong_labels_are_found_where_words_tell_something(passives: tuple[Examp
     noisy, wrong = relabelled(passives, 0.05)
     found = findings_of("label_noise", noisy)["label_noise"]
     first = found.ids[: len(wrong)]
-    assert found.severity == "warning"
+    assert 0.02 < found.figures["share"] < 0.08
+    # words are right on 60 % here, and in clean data of such accuracy as much may be found: ranked, not warned of
+    assert found.severity == "info"
+    assert "are found in clean data too" in found.message
     assert len(wrong & set(first)) / len(wrong) > 0.4  # a random pick has 0.05
     assert found.figures["times_chance"] > 5
     assert "expected" in found.examples[0].note

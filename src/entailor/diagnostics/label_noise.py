@@ -44,7 +44,7 @@ def label_noise(evidence: CheckInput) -> CheckOutcome:
     probabilities = fit.probabilities(targets)
     held = held_out_accuracy(probabilities, targets)
     power = _power(fit, targets, evidence.seed)
-    listed = min(_most(len(targets)), max(FEWEST_LISTED, round(power["share"] * len(targets))))
+    listed = min(_most(len(targets)), max(FEWEST_LISTED, round(2 * power["share"] * len(targets))))
     candidates = noise_candidates(targets, probabilities)[:listed]
     facts = {"accuracy": held.accuracy, "majority": held.majority, "features": fit.words, **power}
     if not len(candidates):
