@@ -80,9 +80,12 @@ def test_the_head_of_a_model_that_shortens_its_text_is_read(model_of):
     two_steps("p_tuning", model_of("funnel"), pooling="head")  # the remedy of the message
 
 
-@pytest.mark.parametrize("name", ["lora", "full_finetuning", "linear_probe"])
-def test_a_model_that_reads_padding_runs_without_it_and_says_so(name, model_of):
-    backbone, classifier = two_steps(name, model_of("fnet"))
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("fnet", "lora"), ("fnet", "full_finetuning"), ("convbert", "linear_probe"), ("yoso", "p_tuning")],
+)
+def test_a_model_that_reads_padding_runs_without_it_and_says_so(kind, name, model_of):
+    backbone, classifier = two_steps(name, model_of(kind))
     assert [event for event in backbone.events if event.startswith("runs without padding")]
     rows = make_examples(6, seed=3, labels=TASK.labels)
     alone = np.concatenate([logprobs(classifier, [row]) for row in rows])

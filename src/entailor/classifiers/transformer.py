@@ -23,6 +23,7 @@ from entailor.accel.masks import ask_no_masks, known_padding
 from entailor.accel.shortcut import PROOF_LENGTHS, Shortcut
 from entailor.classifiers.base import Classifier, count_parameters, pad_ids
 from entailor.classifiers.layer_patterns import check_layer_patterns
+from entailor.classifiers.padding import reads_padding
 from entailor.classifiers.readout import LabelReads, build_readout, plan_reads
 from entailor.data.example import Example
 from entailor.errors import MethodError
@@ -35,10 +36,6 @@ from entailor.tasks import Task
 
 PROOF_INPUTS = 4
 WEIGHTS_FILE = "adapter_model.safetensors"
-SAME_SCORE = 1e-2
-"""What padding may change in logits, as a share of what they differ between two texts; 8-bit weights round by batch."""
-PROBE_FAILURES = (ValueError, TypeError, LookupError, AttributeError, RuntimeError)
-"""What architectures raise on inputs they cannot take."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +110,10 @@ class TransformerClassifier(nn.Module, Classifier):
         self.head_names = tuple(head_modules(backbone.model)) if backbone.kind != "language_model" else ()
         self.pad_id = int(backbone.text_encoder.tokenizer.pad_token_id)
         self.readout = build_readout(backbone)
-        self.equal_lengths = backbone.kind == "encoder" and self._reads_padding()
+        run = functools.partial(
+            TransformerClassifier.plain_forward, self
+        )  # as the backbone is, whatever a subclass adds
+        self.equal_lengths = backbone.kind == "encoder" and reads_padding(backbone, task, self.collate, run)
         if self.equal_lengths:
             backbone.events += (
                 f"runs without padding, texts of one length at a time: {backbone.model.config.model_type} reads what "
@@ -171,27 +171,6 @@ class TransformerClassifier(nn.Module, Classifier):
         rows = [(batch.lengths_B == length).nonzero().flatten() for length in sorted(set(batch.lengths_B.tolist()))]
         parts = torch.cat([one(batch.of_one_length(rows_b)) for rows_b in rows])
         return parts[send(torch.cat(rows).argsort(), parts.device)]
-
-    def _reads_padding(self) -> bool:
-        """Tell whether a text's logits change with the padding of its batch, by two short ones.
-
-        Some architectures ignore the attention mask, as FNet does, which has no attention.
-        """
-        texts = ["one two three four five six seven", "one"]
-        pair = "two" if self.task.is_pair else None
-        inputs = self.text_encoder.encode([Example("", text, pair) for text in texts])
-        run = functools.partial(TransformerClassifier.plain_forward, self)
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            try:
-                alone_BL = torch.cat([run(self.collate([one])) for one in inputs])
-            except PROBE_FAILURES:  # each method says so in its own words
-                return False
-            try:
-                changed = (run(self.collate(inputs)) - alone_BL).abs().max()
-            except PROBE_FAILURES:
-                return True
-        spread = (alone_BL[0] - alone_BL[-1]).abs().max()
-        return bool(changed > SAME_SCORE * spread + 1e-5 * alone_BL.abs().max())
 
     def rows_to_train(self, inputs: Sequence[Any]) -> EmbeddingRows | None:
         """Put the rows of the word embedding that occur in its place, where it is trained; see the base class."""
