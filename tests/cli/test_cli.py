@@ -203,7 +203,7 @@ def test_compare_prints_a_table_where_nobody_watches(entailor_, words, tmp_path)
     assert "\x1b" not in result.out + result.err
     assert "[1/2] majority\n    33.3 % of test right, trained in " in result.err
     assert "48 examples of" not in result.err
-    assert "data: 240 train, 48 validation, 48 test examples, 3 labels" in result.out
+    assert "data: 48 train, 18 validation, 18 test examples, 3 labels" in result.out
     assert result.err.endswith(f"report: {tmp_path / 'run' / 'report.html'}\n")
     again = entailor_(*words)
     assert again.out == result.out

@@ -484,7 +484,7 @@ def test_single_texts_leave_hypothesis_only_out_with_a_note(quick, nli_split, cs
     files = {name: csv_of(tmp_path / f"{name}.csv", single(rows)) for name, rows in nli_split.parts()}
     experiment = changed(quick, data=DataSettings(**files), methods={"hypothesis_only": {}, "bag_of_words": {}})
     notes: list[str] = []
-    run = compare(experiment, listener(note=notes.append))
+    run = compare(experiment, listener(warn=notes.append))
     assert [row["method"] for row in run.summary["candidates"]] == ["bag_of_words"]
     assert [note for note in notes if note.startswith("hypothesis_only is left out")]
     with pytest.raises(ConfigError, match="none of the chosen methods"):

@@ -40,7 +40,7 @@ def test_families_stand_in_one_table(tiny_model, nli_files, out):
         out=out,
     )
     notes = []
-    run = compare(experiment, listener(note=notes.append))
+    run = compare(experiment, listener(note=notes.append, warn=notes.append))
     assert [record.error for record in run.records] == [None] * 9
     rows = {(row["model"], row["method"]): row for row in run.summary["candidates"]}
     assert set(rows) == {
@@ -95,7 +95,7 @@ def test_methods_of_the_default_list_that_cannot_work_are_left_out_before_anythi
         settings = {"seeds": 1, "estimate": False, "doctor": False, "out": f"{out}-{kind}-{len(methods)}"}
         experiment = Experiment(data=nli_files, models=(model,), methods={name: {} for name in methods}, **settings)
         with pytest.raises(EntailorError) as found:
-            compare(experiment, listener(note=notes.append, trial=stop))
+            compare(experiment, listener(warn=notes.append, trial=stop))
         return str(found.value), notes
 
     found, notes = plans("bart")
