@@ -139,7 +139,7 @@ def run_page(text: str, folder: Path) -> str:
 
 def without_figures(text: str) -> list[str]:
     """Return the lines of a page with every figure as # and every run of blanks as one."""
-    return [re.sub(r"[ -]{2,}", " ", _FIGURE.sub("#", line)).strip() for line in text.splitlines()]
+    return [re.sub(r"[ -]{2,}", " ", _FIGURE.sub("#", line.replace("°", ""))).strip() for line in text.splitlines()]
 
 
 if __name__ == "__main__":

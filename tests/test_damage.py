@@ -242,7 +242,7 @@ def test_what_a_stranger_wrote_with_checksums_that_fit_is_refused_and_the_remedi
 
     notes: list[str] = []
     made_up("environment.json", precision=[1])
-    compare(again, listener(note=notes.append))
+    compare(again, listener(warn=notes.append))
     assert any("environment.json: not what Entailor writes" in note for note in notes)
     made_up("trials/none/majority/seed-0/record.json", costs=[])
     with pytest.raises(RunError, match=r"record\.json: not what Entailor writes.*Delete the trial's folder"):

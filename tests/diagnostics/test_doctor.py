@@ -88,7 +88,7 @@ def test_a_run_leaves_doctor_json_and_the_report_shows_it(finished_run: Comparis
     assert document["sizes"] == {"train": 48, "validation": 18, "test": 18}
     assert document["fingerprint"] == json.loads(finished_run.folder.split_file.read_text("utf-8"))["fingerprint"]
     page = finished_run.folder.report_file.read_text("utf-8")
-    assert '<h2 id="doctor">Data doctor</h2>' in page
+    assert 'id="doctor"' in page
     assert "at least 60 are needed" in page
 
 

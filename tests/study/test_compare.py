@@ -453,7 +453,7 @@ def test_a_damaged_trial_is_run_again_with_a_note(quick, started):
     damaged = run.folder.trial("none", "bag_of_words", 0) / "predictions.jsonl"
     damaged.write_text("{")
     notes: list[str] = []
-    again = compare(quick, listener(note=notes.append))
+    again = compare(quick, listener(warn=notes.append))
     assert started == [("bag_of_words", 0)]
     assert again.summary["candidates"][0]["accuracy"] == run.summary["candidates"][0]["accuracy"]
     assert any(str(damaged) in note for note in notes)

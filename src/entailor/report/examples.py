@@ -11,6 +11,7 @@ from entailor.runs.record import Prediction, RunRecord
 
 NUM_HARDEST = 20
 MOST_CHARACTERS = 600  # of one text; a document's first lines say enough here
+NO_ANSWER = "no answer"
 MOST_TOKENS = 1500  # of one prompt
 MOST_ERRORS = 2000  # examples of the errors browser
 MOST_ERROR_BYTES = 700_000  # of their texts: a page of 30 candidates stays below 3 MB
@@ -55,7 +56,8 @@ def errors(
         pick: the position of the candidate to begin with.
 
     Returns:
-        `labels`, `groups`, `candidates` (titles), `examples` (text, second text, position of gold and of the group),
+        `labels` (with NO_ANSWER behind them where it occurs), `groups`, `candidates` (titles), `examples` (text, second
+        text, position of gold and of the group),
         for each candidate `predicted` (positions of labels) and `confidence` (percent), `pick`, `num_test` and
         `left_out`, the number of examples with an error that are not here.
     """
@@ -70,9 +72,10 @@ def errors(
     if not shown:
         return None
     groups = list(dict.fromkeys(one.group for one in test if one.group is not None))
-    place = {label: i for i, label in enumerate(labels)}
+    silent = any(not by_id[one.id].predicted for one in shown for by_id in answers)
+    place = {**{label: i for i, label in enumerate(labels)}, "": len(labels)}
     return {
-        "labels": list(labels),
+        "labels": [*labels, NO_ANSWER] if silent else list(labels),
         "groups": groups,
         "candidates": [candidate["title"] for candidate in candidates],
         "pick": pick,
@@ -136,7 +139,7 @@ def _within(ranked: Sequence[Prediction]) -> list[Prediction]:
 
 
 def _confidence(prediction: Prediction) -> int:
-    return round(100 * prediction.probabilities[prediction.predicted])
+    return round(100 * prediction.probabilities.get(prediction.predicted, 0.0))
 
 
 def _shown_prompt(prompt: Mapping[str, Any]) -> dict[str, Any]:
