@@ -11,7 +11,7 @@ from entailor.config.parts import ModelSettings
 from entailor.engine.speed import facts_of
 from entailor.errors import ModelError
 from entailor.models import tokenizer as tokenizer_module
-from entailor.models.tokenizer import call_tokenizer, check_tokenizer
+from entailor.models.tokenizer import call_tokenizer, check_tokenizer, fit_tokenizer
 from entailor.tasks import foreign
 
 
@@ -158,3 +158,11 @@ def test_the_estimate_reads_no_tokenizer_that_was_not_tried(tiny_model, tmp_path
         facts_of(str(folder), ModelSettings(), placed, ["a"], None, half=False)
     facts = facts_of(str(tiny_model("bert")), ModelSettings(), placed, ["w1 w2 \ud800"], None, half=False)
     assert facts.tokens == 5
+
+
+@pytest.mark.parametrize("longest", [{"a": 1}, "long", [7], True])
+def test_a_longest_length_that_is_no_number_is_one_error(longest):
+    tokenizer = make_tokenizer("bert")
+    tokenizer.model_max_length = longest
+    with pytest.raises(ModelError, match=r"m: tokenizer_config\.json: model_max_length: a number was expected, found"):
+        fit_tokenizer("m", tokenizer, None, is_decoder=False)

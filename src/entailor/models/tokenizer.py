@@ -296,8 +296,15 @@ def fit_tokenizer(name: str, tokenizer: Any, config: Any, *, is_decoder: bool) -
     harm where neither a text nor a prompt can give them: some libraries add such tokens by themselves.
 
     Raises:
-        ModelError: some text would be given an id that the embeddings have no row for.
+        ModelError: some text would be given an id that the embeddings have no row for, or its longest length is no
+            number.
     """
+    longest = tokenizer.model_max_length
+    if isinstance(longest, bool) or not isinstance(longest, (int, float)):
+        raise ModelError(
+            f"{name}: tokenizer_config.json: model_max_length: a number was expected, found {str(longest)[:80]!r}. "
+            f"{_GET_AGAIN}"
+        )
     rows = text_size(config, "vocab_size")
     if rows is None:
         return
