@@ -135,7 +135,7 @@ def _scores_of_steps(
 ) -> list[float] | None:
     """Return log-probabilities of the label words by the tokens that begin them; None where none is among them.
 
-    Words that share their first tokens are told apart where what was written leaves what they share. A token that
+    Words that share their first tokens are distinguished where what was written leaves what they share. A token that
     begins one word only counts for it whole. What is not listed is at most as probable as the least that is.
     """
     spelled = [word if exact else word.lstrip().casefold() for word in words]

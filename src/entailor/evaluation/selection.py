@@ -37,7 +37,7 @@ class Corrected:
 def optimism_of_best(candidates: Sequence[Scored]) -> float:
     """Return by how much the candidate with the highest mean is expected to exceed its true metric, 0 or more.
 
-    A parametric bootstrap of the choice: means are drawn anew with the covariance that shared examples, clusters and
+    A parametric bootstrap of the choice: means are drawn again with the covariance that shared examples, clusters and
     seeds give, and what the chosen one's draw exceeds its own mean by is averaged. Drawn around the means as seen the
     candidates lie too far apart, and half the optimism would stay; so each gap to the best is first shrunk as James and
     Stein do, by one less its variance over its square (docs/statistics.md has what that leaves).
