@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import yaml
 from tests.observers import listener
+from tests.study.experiments import changed, files_of, with_data
 
 import entailor.engine.trainer
 import entailor.study.compare
@@ -19,15 +20,14 @@ from entailor.classifiers.transformer import TransformerClassifier
 from entailor.config.experiment import Experiment, parse_settings
 from entailor.config.parts import DataSettings, Priorities
 from entailor.data.example import Example
-from entailor.errors import ConfigError, DataError, ModelError, RunError
+from entailor.errors import ConfigError, DataError, ModelError
 from entailor.methods.bag_of_words import BagOfWordsClassifier
 from entailor.methods.lora import Lora
-from entailor.runs.files import write_text
 from entailor.runs.record import RunRecord
 from entailor.shipping.restoring import load_classifier
 from entailor.study.compare import Comparison, compare
-from entailor.study.trial import run_trial
 
+pytestmark = pytest.mark.usefixtures("plain_page")
 TIMES = {
     "train_seconds",
     "load_seconds",
@@ -39,61 +39,6 @@ TIMES = {
     "latency_p95_ms",
     "peak_memory_bytes",
 }
-
-
-@pytest.fixture
-def out(tmp_path: Path) -> str:
-    return str(tmp_path / "runs" / "one")
-
-
-@pytest.fixture
-def quick(nli_experiment: Experiment, out: str) -> Experiment:
-    """Two rows without a model: a third of a second."""
-    return nli_experiment.model_copy(update={"methods": {"majority": {}, "bag_of_words": {}}, "out": out})
-
-
-@pytest.fixture
-def real_page() -> None:
-    """Ask for a page that is drawn."""
-
-
-@pytest.fixture(autouse=True)
-def plain_page(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
-    """Drawing takes longer than most runs here; the page has tests of its own."""
-    if "real_page" not in request.fixturenames:
-        monkeypatch.setattr(
-            entailor.study.compare, "write_report", lambda folder: write_text(folder.report_file, "page")
-        )
-
-
-@pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
-    """Row and seed of every trial that is run, not taken from the folder."""
-    trials: list[tuple[str, int]] = []
-
-    def counted(plan: Any, *rest: Any) -> RunRecord:
-        trials.append((plan.candidate, plan.seed))
-        return run_trial(plan, *rest)
-
-    monkeypatch.setattr(entailor.study.compare, "run_trial", counted)
-    return trials
-
-
-def changed(experiment: Experiment, **values: Any) -> Experiment:
-    return experiment.model_copy(update=values)
-
-
-def with_data(experiment: Experiment, **values: Any) -> Experiment:
-    return changed(experiment, data=experiment.data.model_copy(update=values))
-
-
-def files_of(folder: Path, *, under: str = "") -> dict[str, tuple[int, bytes]]:
-    """Every file with its time and content."""
-    return {
-        str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes())
-        for path in sorted((folder / under).rglob("*"))
-        if path.is_file()
-    }
 
 
 def without_times(summary: dict[str, Any]) -> dict[str, Any]:
@@ -381,97 +326,6 @@ def test_a_wrong_model_does_not_take_the_folder(quick):
     with pytest.raises(ModelError):
         compare(changed(quick, methods={"linear_probe": {}}, models=("/nowhere/at/all",)))
     assert compare(with_data(quick, max_train_examples=30)).summary["sizes"]["train"] == 30
-
-
-# --- the folder of another experiment
-
-
-@pytest.mark.parametrize(
-    ("change", "named"),
-    [
-        (lambda e: with_data(e, max_train_examples=30), "data.max_train_examples: None there, 30 here"),
-        (lambda e: with_data(e, columns={"label": "label"}), "data.columns.label: None there, 'label' here"),
-        (
-            lambda e: changed(e, model=e.model.model_copy(update={"max_length": 32})),
-            "model.max_length: 256 there, 32 here",
-        ),
-        (lambda e: changed(e, restarts=1), "restarts: 0 there, 1 here"),
-        (
-            lambda e: changed(e, methods={"bag_of_words": {"max_ngram": 1}}),
-            "methods.bag_of_words.max_ngram: 2 there, 1 here",
-        ),
-        (
-            lambda e: changed(e, methods={"majority": {"method": "bag_of_words"}}),
-            "methods.majority.method: 'majority' there, 'bag_of_words' here",
-        ),
-    ],
-)
-def test_another_experiment_is_refused_by_the_key_that_differs(quick, change, named):
-    run = compare(quick)
-    before = files_of(run.folder.path)
-    with pytest.raises(RunError) as caught:
-        compare(change(quick))
-    assert named in str(caught.value)
-    assert str(run.folder.path) in str(caught.value)
-    assert "--out" in str(caught.value)
-    assert files_of(run.folder.path) == before
-
-
-def test_changed_data_are_refused(nli_split, quick, csv_of, tmp_path):
-    files = {name: csv_of(tmp_path / f"{name}.csv", rows) for name, rows in nli_split.parts()}
-    experiment = changed(quick, data=DataSettings(**files))
-    run = compare(experiment)
-    before = files_of(run.folder.path)
-    csv_of(tmp_path / "train.csv", nli_split.train[1:])
-    with pytest.raises(RunError, match=r"the data have changed.*--out"):
-        compare(experiment)
-    assert files_of(run.folder.path) == before
-
-
-def test_methods_seeds_and_rows_can_be_added(nli_experiment, out, started):
-    lora = {"r": 2, "num_train_epochs": 1}
-    compare(changed(nli_experiment, methods={"majority": {}}, seeds=(0,), out=out))
-    compare(changed(nli_experiment, methods={"lora": lora}, seeds=(0,), out=out))
-    compare(changed(nli_experiment, methods={"lora": lora, "narrow": {"method": "lora", **lora}}, seeds=(2,), out=out))
-    assert started == [("majority", 0), ("lora", 0), ("lora", 2), ("narrow", 2)]
-    # what was there before stays in the table, whatever the last command asked for
-    run = compare(changed(nli_experiment, methods={"majority": {}}, seeds=(0,), out=out))
-    assert len(started) == 4
-    assert len(run.records) == 1
-    rows = {row["method"]: row for row in run.summary["candidates"]}
-    assert rows.keys() == {"majority", "lora", "narrow"}
-    assert rows["lora"]["seeds"] == [0, 2]
-    assert rows["narrow"]["registered_method"] == "lora"
-    values = yaml.safe_load(run.folder.experiment_file.read_text())
-    assert list(values["methods"]) == ["majority", "lora", "narrow"]
-    assert values["seeds"] == [0, 2]
-
-
-def test_a_damaged_trial_is_run_again_with_a_note(quick, started):
-    run = compare(quick)
-    started.clear()
-    damaged = run.folder.trial("none", "bag_of_words", 0) / "predictions.jsonl"
-    damaged.write_text("{")
-    notes: list[str] = []
-    again = compare(quick, listener(warn=notes.append))
-    assert started == [("bag_of_words", 0)]
-    assert again.summary["candidates"][0]["accuracy"] == run.summary["candidates"][0]["accuracy"]
-    assert any(str(damaged) in note for note in notes)
-
-
-def test_files_that_are_not_ours_are_left_alone(quick):
-    compare(quick)
-    other = Path(quick.out) / "trials" / "of mine" / "notes.txt"
-    other.parent.mkdir(parents=True)
-    other.write_text("keep")
-    compare(quick)
-    assert other.read_text() == "keep"
-
-
-def test_a_place_that_cannot_be_written_is_named(quick, tmp_path):
-    (tmp_path / "file").write_text("x")
-    with pytest.raises(RunError, match=r"file.*cannot be written.*--out"):
-        compare(changed(quick, out=str(tmp_path / "file" / "run")))
 
 
 # --- the data's shape
