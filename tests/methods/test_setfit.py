@@ -33,7 +33,7 @@ def test_texts_of_one_label_come_closer_together(load_tiny):
         return float(cosines[same].mean() - cosines[~same].mean())
 
     before = apart()
-    teach(method, classifier, TRAIN, TUNE)
+    teach(method, classifier, make_examples(96, seed=1, pair=False, labels=LABELS), TUNE)
     assert apart() > before + 0.2
     rows = make_examples(40, seed=3, pair=False, labels=LABELS)
     assert np.mean(logprobs(classifier, rows).argmax(axis=1) == classifier.task.targets(rows)) >= 0.9

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,6 +151,7 @@ class SetFitClassifier(FittedClassifier):
             raise MethodError(f"setfit: {error.name} is not installed. pip install 'entailor[setfit]'") from None
         setfit.logging.set_verbosity_error()
         with tempfile.TemporaryDirectory() as scratch, quiet_libraries():
+            warnings.filterwarnings("ignore", "'pin_memory'", UserWarning)  # asked for without an accelerator too
             reads = Transformer(str(self.folder), max_seq_length=self.max_length)
             pools = Pooling(reads.get_embedding_dimension())
             encoder = SentenceTransformer(modules=[reads, pools], device=str(next(self.body.parameters()).device))
