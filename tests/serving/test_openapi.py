@@ -4,15 +4,14 @@ import os
 import re
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 
 import pytest
-import uvicorn
 
 pytest.importorskip("schemathesis", reason="schemathesis is not installed")
 
 from tests.serving import openapi_hooks
+from tests.serving.listening import listening
 
 from entailor.serving.app import create_app
 from entailor.serving.lanes import PredictorLane
@@ -29,15 +28,8 @@ def url(make_predictor, tmp_path) -> Iterator[str]:
     for name in ("texts", "pairs"):
         predictor = make_predictor(is_pair=name == "pairs")
         registry._served[name] = Served(name, predictor, PredictorLane(predictor))
-    app = create_app(registry, ServerSettings(wait_ms=0, token=TOKEN, models_folder=tmp_path))
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
+    with listening(create_app(registry, ServerSettings(wait_ms=0, token=TOKEN, models_folder=tmp_path))) as address:
+        yield address
 
 
 def test_requests_made_of_the_document_are_answered_as_it_says(url, tmp_path):

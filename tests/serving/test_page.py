@@ -2,11 +2,10 @@
 
 import json
 import shutil
-import threading
 from collections.abc import Iterator
 
 import pytest
-import uvicorn
+from tests.serving.listening import listening
 
 from entailor.serving.app import create_app
 from entailor.serving.lanes import PredictorLane
@@ -45,15 +44,8 @@ def url(make_predictor) -> Iterator[str]:
     for name, is_pair in (("texts", False), ("pairs", True)):
         predictor = make_predictor(is_pair=is_pair, temperature=None if is_pair else 2.0)
         registry._served[name] = Served(name, predictor, PredictorLane(predictor))
-    app = create_app(registry, ServerSettings(wait_ms=0))
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
+    with listening(create_app(registry, ServerSettings(wait_ms=0))) as address:
+        yield address
 
 
 def until(browser, script):
