@@ -56,6 +56,13 @@ def compare(
     seeds: Annotated[
         int | None, typer.Option("--seeds", help="Trials of each method with randomness in it; 3 by default.")
     ] = None,
+    cv: Annotated[
+        int | None,
+        typer.Option("--cv", help="Folds of a cross-validation of train, in place of one test split."),
+    ] = None,
+    splits: Annotated[
+        int | None, typer.Option("--splits", help="Repeat everything on so many cuts into train, validation and test.")
+    ] = None,
     out: Out = None,
     external: External = None,
     max_train_examples: MaxTrain = None,
@@ -98,6 +105,8 @@ def compare(
         "data.columns": mapping(columns, "--columns"),
         "data.delimiter": delimiter,
         "data.encoding": encoding,
+        "data.cv": cv,
+        "data.splits": splits,
         "data.external": external or None,
         "data.max_train_examples": max_train_examples,
         "data.max_test_examples": max_test_examples,

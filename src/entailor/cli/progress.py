@@ -80,7 +80,8 @@ def _outcome(record: RunRecord, reused: bool) -> str:
     if record.status == "failed":
         return f"failed: {record.error}"
     right = sum(example.predicted == example.label for example in record.predictions)
-    words = f"{percent(right / len(record.predictions))} of test right"
+    part = record.provenance.get("predictions_on", "test")
+    words = f"{percent(right / len(record.predictions))} of {part} right"
     if reused:
         return f"{words} (already there)"
     return f"{words}, trained in {duration(record.costs.train_seconds)}"
