@@ -1,9 +1,9 @@
 """Cross-validation and repeated cuts where the truth is known: a table of simulation.py.
 
 Labels follow a logistic model of two blocks of features that count alike. One candidate is fitted on the first block,
-the second on the other block: in expectation over samples they are equally good, and on any one they are not. A third has
-half of the first block. All are refitted on every split. The noisy ones are fitted on a bootstrap sample of their part,
-as a training whose seed matters.
+the second on the other block: in expectation over samples they are equally good, and on any one they are not. A third
+has half of the first block. All are refitted on every split. The noisy ones are fitted on a bootstrap sample of their
+part, as a training whose seed matters.
 """
 
 from __future__ import annotations
@@ -135,8 +135,9 @@ def resampling(draws: int) -> None:
                     )
                 )
             held, both, wrong, naive, seen = 100 * np.mean(found, axis=0)
+            points = 100 * (true_C[0] - true_C[2])
             shown = f"{'yes' if noisy else 'no':<6} {n:<4} {name}"
             print(
-                f"{shown:<30} {held:<9.1f} {both:<11.1f} {wrong:<6.1f} {naive:<25.1f} {seen:<6.1f} {100 * (true_C[0] - true_C[2]):.1f} points",
+                f"{shown:<30} {held:<9.1f} {both:<11.1f} {wrong:<6.1f} {naive:<25.1f} {seen:<6.1f} {points:.1f} points",
                 flush=True,
             )

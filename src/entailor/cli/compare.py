@@ -163,11 +163,11 @@ def train(
     experiment = read_experiment(config, flags, [f"methods={method}", *(overrides or [])])
     result = _run_experiment(experiment, _executor("local", None, None, None), quiet=quiet, verbose=verbose)
     _show_comparison(result, as_json=as_json, quiet=quiet, verbose=verbose)
-    for record in result.records:
-        if record.status == "failed":
-            raise typer.Exit(1)
-        if not quiet:
-            remark(f"saved in {result.folder.trial(record.model, record.name, record.seed)}")
+    if any(record.status == "failed" for record in result.records):
+        raise typer.Exit(1)
+    if not quiet:
+        record = result.records[0]
+        remark(f"saved in {result.folder.trial(record.model, record.name, record.seed)}")
 
 
 def _executor(name: str, address: str | None, cpus: float | None, gpus: float | None) -> Executor:
