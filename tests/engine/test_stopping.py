@@ -29,10 +29,14 @@ def test_a_request_whose_exception_was_dropped_stops_before_the_next_trial():
     assert stopped.value.signum == signal.SIGINT
 
 
-def test_the_second_request_stops_at_once():
-    switch = StopSwitch()
-    with pytest.raises(Stopped) as ended, switch.held():
+def asked_twice(switch):
+    with switch.held():
         assert switch.request(signal.SIGTERM)
-        with pytest.raises(Stopped):
-            switch.request(signal.SIGINT)
-    assert ended.value.signum == signal.SIGINT
+        switch.request(signal.SIGINT)
+        pytest.fail("it went on")
+
+
+def test_the_second_request_stops_at_once():
+    with pytest.raises(Stopped) as stopped:
+        asked_twice(StopSwitch())
+    assert stopped.value.signum == signal.SIGINT
