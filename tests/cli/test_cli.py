@@ -385,11 +385,14 @@ def test_ctrl_c_from_outside(tmp_path, tiny_model, nli_files):
         text=True,
     )
     assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith("[2/2] lora"):
-            break
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=300)
+    try:
+        for line in process.stderr:
+            if line.startswith("[2/2] lora"):
+                break
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=300)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert out == ""
     # what stands before is chance: whether a step was under way, or a library's __del__
