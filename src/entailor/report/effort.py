@@ -11,7 +11,7 @@ from importlib.resources import files
 from typing import Any
 
 from entailor.config.plain import figure
-from entailor.evaluation.comparison import short_model_names
+from entailor.evaluation.wording import short_model_names
 from entailor.report import plots, tables
 from entailor.report.tables import align, count, duration, percent, size
 
