@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 Severity = Literal["info", "warning"]
@@ -58,10 +59,12 @@ class TrialFinished:
     Attributes:
         record: its :class:`~entailor.RunRecord`.
         reused: it was there already.
+        place: the trial's folder, where it is not the one its candidate and seed name: of a further split.
     """
 
     record: Any  # records stand above events, and hold some
     reused: bool
+    place: Path | None = None
 
 
 def _ignore(event: Event) -> None:
@@ -94,9 +97,9 @@ class Observer:
         """Report how far a stage has come."""
         self.on_event(Event("stage", text=text, data=StageProgress(name, done, total)))
 
-    def finished(self, record: Any, *, reused: bool, trial: str = "") -> None:
-        """Report a trial's record, and the title it began with."""
-        self.on_event(Event("finished", data=TrialFinished(record, reused), trial=trial))
+    def finished(self, record: Any, *, reused: bool, trial: str = "", place: Path | None = None) -> None:
+        """Report a trial's record, the title it began with, and its folder."""
+        self.on_event(Event("finished", data=TrialFinished(record, reused, place), trial=trial))
 
     def estimate(self, expected: Any) -> None:
         """Report what is expected of the run, before its first trial."""

@@ -74,7 +74,9 @@ def _names(candidates: Sequence[Mapping[str, Any]]) -> list[str]:
     short = short_model_names([candidate["model"] for candidate in candidates])
     named = short if len(short) > 1 else {}
     return [
-        candidate["method"] + (f" · {named[candidate['model']]}" if candidate["model"] in named else "")
+        candidate["method"]
+        + (f" · {named[candidate['model']]}" if candidate["model"] in named else "")
+        + (f", split {candidate['split']}" if candidate.get("split") else "")
         for candidate in candidates
     ]
 

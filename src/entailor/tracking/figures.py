@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from entailor.evaluation.metrics import evaluate_record
+from entailor.runs.layout import RunFolder
 from entailor.runs.record import NO_MODEL, CurvePoint, RunRecord
 
 CURVE = {
@@ -22,10 +25,16 @@ COSTS = (
 )
 
 
-def title(record: RunRecord) -> str:
-    """Return what a trial is called: candidate, model where there is one, and seed."""
+def title(record: RunRecord, place: Path) -> str:
+    """Return what a trial is called: candidate, model where there is one, seed, and split where there are several."""
     model = "" if record.model == NO_MODEL else f" on {record.model}"
-    return f"{record.name}{model}, seed {record.seed}"
+    return f"{record.name}{model}, seed {record.seed}" + (f", {split}" if (split := split_of(place)) else "")
+
+
+def split_of(place: Path) -> str:
+    """Return ``split 3`` of a trial's folder; nothing of the first."""
+    number = RunFolder.split_number(place)
+    return f"split {number}" if number else ""
 
 
 def curve_figures(point: CurvePoint) -> dict[str, float]:

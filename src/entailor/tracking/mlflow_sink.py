@@ -56,7 +56,7 @@ class MLflowSink:
 
     def trial(self, record: RunRecord, place: Path) -> None:
         """Keep settings, curve, final figures and the record's files; a failed trial with its error."""
-        run = self._start(title(record), {"error": record.error or "", "seed": str(record.seed)})
+        run = self._start(title(record, place), {"error": record.error or "", "seed": str(record.seed)})
         points = [(figures, point.step) for point in record.curve if (figures := curve_figures(point))]
         complete = record.status == "complete"
         if complete:

@@ -56,7 +56,7 @@ class Tracked:
         self.told.on_event(event)
         if isinstance(event.data, TrialFinished) and not event.data.reused:
             record = event.data.record
-            place = self.folder.trial(record.model, record.name, record.seed)
+            place = event.data.place or self.folder.trial(record.model, record.name, record.seed)
             self._each(lambda sink: sink.trial(record, place))
 
     def finish(self, summary: Mapping[str, Any]) -> None:

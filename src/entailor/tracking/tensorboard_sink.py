@@ -8,7 +8,7 @@ from typing import Any
 
 from entailor.runs.layout import RunFolder
 from entailor.runs.record import RunRecord
-from entailor.tracking.figures import curve_figures, final_figures
+from entailor.tracking.figures import curve_figures, final_figures, split_of
 
 
 class TensorBoardSink:
@@ -27,7 +27,8 @@ class TensorBoardSink:
 
         if record.status != "complete":
             return
-        writer = Writer(str(self.place / place.parent.name / place.name))
+        split = split_of(place).replace(" ", "-")
+        writer = Writer(str(self.place / place.parent.name / split / place.name))
         for point in record.curve:
             for name, value in curve_figures(point).items():
                 writer.add_scalar(name, value, point.step)

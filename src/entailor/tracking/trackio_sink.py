@@ -52,7 +52,7 @@ class TrackioSink:
         with contextlib.redirect_stdout(sys.stderr):  # it prints where the database is
             run = trackio.init(
                 self.project,
-                name=title(record),
+                name=title(record, place),
                 group=record.name,
                 config=settings_of(record),
                 embed=False,

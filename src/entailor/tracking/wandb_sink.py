@@ -42,7 +42,7 @@ class WandbSink:
         )
         run = wandb.init(
             project=self.project,
-            name=title(record),
+            name=title(record, place),
             group=record.name,
             config=settings_of(record),
             dir=str(self.place),
