@@ -23,7 +23,7 @@ from entailor.evaluation.power import POWER, detectable_difference, usual_of
 from entailor.evaluation.recommendation import CandidateKey, key_of, mark_pareto, recommend
 from entailor.evaluation.selection import corrected_best
 from entailor.evaluation.statistics import accuracy_interval, clustering, holm
-from entailor.evaluation.targets import TARGETS, Target
+from entailor.evaluation.targets import Target, targets_of
 from entailor.evaluation.variance import Scored, spread_of_mean
 from entailor.evaluation.wording import interval, percent
 from entailor.runs.record import NO_MODEL, RunRecord
@@ -48,6 +48,7 @@ def compare_records(
 
     Raises:
         RunError: no records, or records over different test examples, gold labels or label sets.
+        ConfigError: costs that are not those of the labels.
     """
     if not records:
         raise RunError("There is no trial to compare. Run `entailor compare` first")
@@ -68,8 +69,9 @@ def compare_records(
         if record.status != "complete"
     ]
     priorities = priorities or Priorities()
-    target = TARGETS[priorities.metric]
-    candidates = [_candidate(candidate, outcomes[key], failed) for key, candidate in seeds.items()]
+    targets = targets_of(priorities, (complete or records)[0].labels)
+    target = targets[priorities.metric]
+    candidates = [_candidate(candidate, outcomes[key], failed, targets) for key, candidate in seeds.items()]
     by_key = {key_of(candidate): scored_by(target, seeds[key_of(candidate)], outcomes) for candidate in candidates}
     # the name settles what is equal: measured times would differ
     candidates.sort(key=lambda one: (-round(by_key[key_of(one)].mean, 12), one["model"], one["method"]))
@@ -152,7 +154,10 @@ def candidate_titles(candidates: Sequence[Mapping[str, Any]]) -> dict[CandidateK
 
 
 def _candidate(
-    records: Sequence[RunRecord], outcomes: Sequence[Outcome], failed: Sequence[Mapping[str, Any]]
+    records: Sequence[RunRecord],
+    outcomes: Sequence[Outcome],
+    failed: Sequence[Mapping[str, Any]],
+    targets: Mapping[str, Target],
 ) -> dict[str, Any]:
     """Return everything about one (model, candidate name), still without its test against the best candidate."""
     first = records[0]
@@ -176,7 +181,7 @@ def _candidate(
             "per_seed": per_seed,
         },
         "shipped_accuracy": asdict(shipped),  # of the first seed's classifier alone, without the chance of seeds
-        "intervals": _intervals(outcomes, scored),
+        "intervals": _intervals(outcomes, scored, targets),
         **{
             name: _mean([getattr(one, name) for one in metrics])
             for name in ("macro_f1", "mcc", "weighted_kappa", "log_loss", "ece", "majority_share")
@@ -218,13 +223,10 @@ def _confusions(labels: Sequence[str], counts_LL: npt.NDArray[np.int64]) -> dict
     }
 
 
-def _intervals(outcomes: Sequence[Outcome], scored: Scored) -> dict[str, dict[str, float] | None]:
+def _intervals(outcomes: Sequence[Outcome], scored: Scored, targets: Mapping[str, Target]) -> dict[str, Any]:
     """Return every metric with its 95 % interval; None where test does not define it."""
-    found: dict[str, dict[str, float] | None] = {}
-    for name, target in TARGETS.items():
-        values = target.gain(outcomes, scored.varies, scored.cluster_N)
-        found[name] = None if np.isnan(values.mean) else asdict(target.interval(values))
-    return found
+    values = {name: target.gain(outcomes, scored.varies, scored.cluster_N) for name, target in targets.items()}
+    return {name: None if np.isnan(one.mean) else asdict(targets[name].interval(one)) for name, one in values.items()}
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from entailor.evaluation.across_runs import AcrossRuns
 from entailor.evaluation.comparison import candidate_titles
 from entailor.evaluation.recommendation import CandidateKey, key_of
-from entailor.evaluation.targets import TARGETS
+from entailor.evaluation.targets import METRICS
 from entailor.evaluation.wording import lead, p_value, percent
 from entailor.report.tables import align
 
@@ -43,7 +43,7 @@ def _remarks(found: AcrossRuns, titles: Mapping[CandidateKey, str]) -> Iterator[
     name = titles[first.model, first.method]
     margin = f"{100 * found.margin:g} points" if found.metric == "accuracy" else f"{found.margin:g}"
     yield (
-        f"{number} data sets by {TARGETS[found.metric].title}. difference: minus {name}, mean over data sets   "
+        f"{number} data sets by {METRICS[found.metric].title}. difference: minus {name}, mean over data sets   "
         "p: Wilcoxon's signed-rank test, corrected for all pairs (Holm)"
     )
     yield (

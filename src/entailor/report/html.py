@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from entailor.errors import RunError
-from entailor.evaluation.targets import TARGETS
+from entailor.evaluation.targets import METRICS
 from entailor.evaluation.wording import lead
 from entailor.report import examples, plots, sections, tables
 from entailor.report.advice import correction
@@ -151,7 +151,7 @@ def render(
     page = template.render(
         name=name,
         comparison=comparison,
-        metric=TARGETS[comparison["metric"]].title,
+        metric=METRICS[comparison["metric"]].title,
         headline=tables.headline(comparison),
         candidates=candidates,
         swatches=[_drawn(plots.swatch(i)) for i in range(len(candidates))],
