@@ -94,7 +94,7 @@ class CurvePoint:
         validation_accuracy: 0 to 1; None where it was not evaluated.
         learning_rate: of the first parameter group.
         gradient_norm: before clipping, mean since the last point.
-        validation_figure: what chose the weights there, where that is macro F1 or Matthews correlation.
+        validation_figure: what chose the weights there, where that is neither accuracy nor the loss; more is better.
     """
 
     __pydantic_config__: ClassVar = _AS_WRITTEN
