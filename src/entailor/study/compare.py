@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -34,7 +35,7 @@ from entailor.study.search import search_candidates, search_document
 from entailor.study.test_access import AccessLog, choice_name, choice_of, log_test_access
 from entailor.study.trial import discard_leftovers, lost_trial, run_trial
 from entailor.study.trial_plan import TrialPlan
-from entailor.tracking.sinks import check_tracking, tracked
+from entailor.tracking.sinks import Tracked, check_tracking, tracked
 
 REPORT_SECONDS = 30  # while trials run the page is drawn again this often; comparison.json is right after each
 
@@ -86,11 +87,11 @@ def compare(
     with prepare(experiment, observer, files) as prepared:
         if experiment.estimate:
             observer.estimate(_estimate(prepared))
-        tracking = tracked(experiment.tracking, prepared.folder, observer)
-        with executor.open(expected_memory(prepared.folder)) as pool:
-            finished = _run(prepared, RunContext(tracking.observer, stop), pool)
-        if finished.summary:
-            tracking.finish(finished.summary)
+        opened = tracked(experiment.tracking, prepared.folder, observer)
+        with opened as tracking, executor.open(expected_memory(prepared.folder)) as pool:
+            finished = _run(prepared, RunContext(observer, stop), pool, tracking)
+            if finished.summary:
+                tracking.finish(finished.summary)
         return finished
 
 
@@ -113,8 +114,11 @@ def estimate(experiment: Experiment, observer: Observer = SILENT) -> dict[str, A
         return _estimate(prepared)
 
 
-def _run(prepared: Prepared, run_context: RunContext, pool: Pool) -> Comparison:
-    """Choose settings, run what is left, and keep comparison and report right after each trial that ends."""
+def _run(prepared: Prepared, run_context: RunContext, pool: Pool, tracking: Tracked) -> Comparison:
+    """Choose settings, run what is left, and keep comparison and report right after each trial that ends.
+
+    Only the trials are tracked: the settings of a search and the points of a learning curve stand in the run folder.
+    """
     experiment, folder, data = prepared.experiment, prepared.folder, prepared.data
     task, split, records, plans = prepared.task, data.split, prepared.records, prepared.plans
     observer = run_context.observer
@@ -125,6 +129,7 @@ def _run(prepared: Prepared, run_context: RunContext, pool: Pool) -> Comparison:
     there = [*((None, record) for record in records.values()), *folder.curve_records()]
     log = log_test_access(folder.test_access_file, split, choices_made(plans, points), there)
     jobs = [_job(plan, prepared) for plan in plans]
+    told = replace(run_context, observer=tracking.observer)
 
     def compared() -> dict[str, Any]:
         return write_comparison(folder, records.values(), data, prepared.environment, log, experiment.recommend)
@@ -133,7 +138,7 @@ def _run(prepared: Prepared, run_context: RunContext, pool: Pool) -> Comparison:
     drawn = time.monotonic()
     try:
         done = 0
-        for batch in chain.from_iterable(pool.run(wave, run_context) for wave in _waves(jobs)):
+        for batch in chain.from_iterable(pool.run(wave, told) for wave in _waves(jobs)):
             for job, record in batch:
                 if job.found is not None:
                     discard_leftovers(job.folder)  # which a kill between a record and the end of its trial leaves
@@ -146,7 +151,7 @@ def _run(prepared: Prepared, run_context: RunContext, pool: Pool) -> Comparison:
                 write_report(folder)
                 drawn = time.monotonic()
             for job, record in batch:
-                observer.finished(record, reused=job.found is not None, trial=job.title)
+                told.observer.finished(record, reused=job.found is not None, trial=job.title)
         if points:
             run_points(points, task, split, experiment.data.split_seed, run_context, pool)
             for size, record in folder.curve_records():
