@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -444,6 +445,7 @@ class _Trial:
             autocast=torch.bfloat16 if self.provenance.get("precision") == "bf16" else None,
             scoring_batch_tokens=self.plan.scoring_batch_tokens,
             observer=self.observer,
+            on_point=partial(self.observer.point, blank_record(self.plan, self.task), attempt),
             is_enough=self.is_enough,
             saving=self._saving(attempt, resume_from),
         )
