@@ -33,6 +33,7 @@ class MLflowSink:
 
     def __init__(self, uri: str, folder: Path) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # MLflow reads it once, when it is imported
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # where results go, and nothing else
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
 
