@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 Severity = Literal["info", "warning"]
@@ -19,12 +18,13 @@ class Event:
     """One thing worth reporting.
 
     Attributes:
-        kind: while a run goes `note`, `trial`, `stage`, `finished` or `estimate`; in a record also `collapse`,
+        kind: while a run goes `note`, `trial`, `stage`, `point`, `finished` or `estimate`; in a record also `collapse`,
             `restart`, `truncation` and what else changes how its figures are read.
         severity: a warning is shown even where nothing else is.
         text: a sentence, or what is under way in a few words; "" where the data say all.
-        data: of a `trial` a :class:`TrialStarted`, of a `stage` a :class:`StageProgress`, of `finished` a
-            :class:`TrialFinished`, of an `estimate` what :func:`entailor.estimate` returns; None of all others.
+        data: of a `trial` a :class:`TrialStarted`, of a `stage` a :class:`StageProgress`, of a `point` a
+            :class:`PointLogged`, of `finished` a :class:`TrialFinished`, of an `estimate` what
+            :func:`entailor.estimate` returns; None of all others.
         trial: title of the trial it is of, where that is not the last one that began: several may run at once.
     """
 
@@ -53,18 +53,31 @@ class StageProgress:
 
 
 @dataclass(frozen=True, slots=True)
+class PointLogged:
+    """A training has come to a point of its curve.
+
+    Attributes:
+        record: the :class:`~entailor.RunRecord` of its trial so far: who it is and its settings, without results.
+        attempt: 0, and one more each time a training that collapsed is started again with another seed.
+        point: a :class:`~entailor.runs.record.CurvePoint`.
+    """
+
+    record: Any  # records stand above events, and hold some
+    attempt: int
+    point: Any
+
+
+@dataclass(frozen=True, slots=True)
 class TrialFinished:
     """A trial is over.
 
     Attributes:
         record: its :class:`~entailor.RunRecord`.
         reused: it was there already.
-        place: the trial's folder, where it is not the one its candidate and seed name: of a further split.
     """
 
-    record: Any  # records stand above events, and hold some
+    record: Any
     reused: bool
-    place: Path | None = None
 
 
 def _ignore(event: Event) -> None:
@@ -97,9 +110,13 @@ class Observer:
         """Report how far a stage has come."""
         self.on_event(Event("stage", text=text, data=StageProgress(name, done, total)))
 
-    def finished(self, record: Any, *, reused: bool, trial: str = "", place: Path | None = None) -> None:
-        """Report a trial's record, the title it began with, and its folder."""
-        self.on_event(Event("finished", data=TrialFinished(record, reused, place), trial=trial))
+    def point(self, record: Any, attempt: int, point: Any) -> None:
+        """Report a point of the curve of a training that is under way."""
+        self.on_event(Event("point", data=PointLogged(record, attempt, point)))
+
+    def finished(self, record: Any, *, reused: bool, trial: str = "") -> None:
+        """Report a trial's record, and the title it began with."""
+        self.on_event(Event("finished", data=TrialFinished(record, reused), trial=trial))
 
     def estimate(self, expected: Any) -> None:
         """Report what is expected of the run, before its first trial."""

@@ -79,6 +79,7 @@ VERBS = {
     ("validate",): {*(DATA - {"--out"}), "--output", "--overwrite", "--fail-on", "--json", "--quiet"},
     ("verify",): {"--run", "--sample", "--trust-remote-code", "--json"},
     ("diff",): {"--json"},
+    ("study",): {"--margin", "--output", "--overwrite", "--json"},
     ("models",): set(),
     ("models", "list"): {"--json"},
     ("models", "pull"): {"--revision"},

@@ -15,7 +15,8 @@ from pydantic import (
     model_validator,
 )
 
-from entailor.config.plain import shown
+from entailor.config.costs import Costs
+from entailor.config.plain import number_as_text, shown
 
 ItemT = TypeVar("ItemT")
 
@@ -112,12 +113,12 @@ class DataSettings(Settings):
             return value
         if any(isinstance(key, bool) for key in value):
             raise ValueError("YAML takes yes, no, on and off for true and false: put the label in quotes")
-        return {str(_number_as_text(key)): _number_as_text(name) for key, name in value.items()}
+        return {str(number_as_text(key)): number_as_text(name) for key, name in value.items()}
 
     @field_validator("labels", "no_gold", mode="before", json_schema_input_type=tuple[str | int | float, ...] | None)
     @classmethod
     def _labels_as_text(cls, value: object) -> object:
-        return [_number_as_text(name) for name in value] if isinstance(value, (list, tuple)) else value
+        return [number_as_text(name) for name in value] if isinstance(value, (list, tuple)) else value
 
     @field_validator("labels")
     @classmethod
@@ -242,7 +243,7 @@ CostName = Literal["latency", "stored", "memory", "train_time"]
 COST_NAMES: tuple[CostName, ...] = get_args(CostName)
 
 
-MetricName = Literal["accuracy", "macro_f1", "mcc", "log_loss", "brier", "auroc", "average_precision"]
+MetricName = Literal["accuracy", "macro_f1", "mcc", "log_loss", "brier", "auroc", "average_precision", "cost"]
 
 
 class Priorities(Settings):
@@ -250,7 +251,10 @@ class Priorities(Settings):
 
     metric: MetricName = "accuracy"
     """What candidates are ordered, tested and recommended by. What training chooses weights and settings by is each
-    method's metric_for_best_model."""
+    method's metric_for_best_model. cost: the mean of `costs`, less is better."""
+    costs: Costs = Field(default_factory=dict)
+    """Gold label to predicted label to what that answer costs, 0 or more, for every two labels; what is right costs
+    nothing unless it stands here. Shown beside the other metrics, whichever counts."""
     max_latency_ms: float | None = Field(default=None, gt=0)
     """Most milliseconds for one answer (median)."""
     max_stored_bytes: int | None = Field(default=None, gt=0)
@@ -278,6 +282,12 @@ class Priorities(Settings):
     @classmethod
     def _every_cost(cls, value: tuple[CostName, ...]) -> tuple[CostName, ...]:
         return (*all_different(value), *(name for name in COST_NAMES if name not in value))
+
+    @model_validator(mode="after")
+    def _cost_has_costs(self) -> Priorities:
+        if self.metric == "cost" and not self.costs:
+            raise ValueError("metric=cost needs costs. Give recommend.costs, gold label to predicted label to cost")
+        return self
 
 
 class BudgetSettings(Settings):
@@ -337,13 +347,6 @@ class PromptSettings(Settings):
     """Put the prompt through the model's own chat template."""
     search: PromptSearch = PromptSearch()
     """Templates, instructions and verbalizers to choose from on validation."""
-
-
-def _number_as_text(value: object) -> object:
-    """Return a number as files write labels: YAML reads -1 as a number, and labels are text."""
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
 
 
 def all_different(values: tuple[ItemT, ...]) -> tuple[ItemT, ...]:

@@ -21,13 +21,13 @@ from entailor.evaluation.metrics import Metrics, Outcome, beyond_chance, cluster
 from entailor.evaluation.pairs import SIGNIFICANCE, Pairs, compare_all
 from entailor.evaluation.power import POWER, detectable_difference, usual_of
 from entailor.evaluation.recommendation import CandidateKey, key_of, mark_pareto, recommend
-from entailor.evaluation.resampling import SPLIT, Pooled, components
+from entailor.evaluation.resampling import Pooled, components
 from entailor.evaluation.selection import corrected_best
 from entailor.evaluation.statistics import accuracy_interval, clustering, holm
-from entailor.evaluation.targets import TARGETS, Target
+from entailor.evaluation.targets import Target, targets_of
 from entailor.evaluation.variance import Folds, Scored, spread_of_mean
 from entailor.evaluation.wording import interval, percent, short_model_names
-from entailor.runs.record import RunRecord
+from entailor.runs.record import SPLIT, RunRecord
 
 MOST_IN_MATRIX = 100  # labels of a confusion matrix: of 1,000 it would fill ten megabytes for each candidate
 MOST_CONFUSIONS = 20
@@ -54,6 +54,7 @@ def compare_records(
 
     Raises:
         RunError: no records, or records over different test examples, gold labels or label sets.
+        ConfigError: costs that are not those of the labels.
     """
     if not records:
         raise RunError("There is no trial to compare. Run `entailor compare` first")
@@ -64,9 +65,10 @@ def compare_records(
     outcomes = {key: [outcome(record) for record in candidate] for key, candidate in seeds.items()}
     failed = [_failure(record) for record in records if record.status != "complete"]
     priorities = priorities or Priorities()
-    target = TARGETS[priorities.metric]
+    targets = targets_of(priorities, (complete or records)[0].labels)
+    target = targets[priorities.metric]
     folds = pooled.folds if pooled else None
-    candidates = [_candidate(candidate, outcomes[key], failed, folds) for key, candidate in seeds.items()]
+    candidates = [_candidate(candidate, outcomes[key], failed, folds, targets) for key, candidate in seeds.items()]
     by_key = {key: scored_by(target, candidate, outcomes[key], folds) for key, candidate in seeds.items()}
     # the name settles what is equal: measured times would differ
     candidates.sort(key=lambda one: (-round(by_key[key_of(one)].mean, 12), one["model"], one["method"]))
@@ -146,6 +148,7 @@ def _candidate(
     outcomes: Sequence[Outcome],
     failed: Sequence[Mapping[str, Any]],
     folds: Folds | None,
+    targets: Mapping[str, Target],
 ) -> dict[str, Any]:
     """Return everything about one (model, candidate name), still without its test against the best candidate."""
     first = records[0]
@@ -173,7 +176,7 @@ def _candidate(
         },
         # of the first seed's classifier, without the chance of seeds; with folds no single one was tested
         "shipped_accuracy": asdict(shipped) if folds is None else None,
-        "intervals": _intervals(outcomes, scored),
+        "intervals": _intervals(outcomes, scored, targets),
         **{
             name: _mean([getattr(one, name) for one in metrics])
             for name in ("macro_f1", "mcc", "weighted_kappa", "log_loss", "ece", "majority_share")
@@ -215,13 +218,10 @@ def _confusions(labels: Sequence[str], counts_LL: npt.NDArray[np.int64]) -> dict
     }
 
 
-def _intervals(outcomes: Sequence[Outcome], scored: Scored) -> dict[str, dict[str, float] | None]:
+def _intervals(outcomes: Sequence[Outcome], scored: Scored, targets: Mapping[str, Target]) -> dict[str, Any]:
     """Return every metric with its 95 % interval; None where test does not define it."""
-    found: dict[str, dict[str, float] | None] = {}
-    for name, target in TARGETS.items():
-        values = _by(target, outcomes, scored)
-        found[name] = None if np.isnan(values.mean) else asdict(target.interval(values))
-    return found
+    values = {name: _by(target, outcomes, scored) for name, target in targets.items()}
+    return {name: None if np.isnan(one.mean) else asdict(targets[name].interval(one)) for name, one in values.items()}
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -18,7 +18,7 @@ from typing import Any
 
 from entailor.errors import RunError
 from entailor.evaluation.resampling import Resampling, compared_records
-from entailor.evaluation.targets import TARGETS
+from entailor.evaluation.targets import METRICS
 from entailor.evaluation.wording import lead
 from entailor.report import examples, plots, sections, tables
 from entailor.report.advice import correction
@@ -155,7 +155,7 @@ def render(
     page = template.render(
         name=name,
         comparison=comparison,
-        metric=TARGETS[comparison["metric"]].title,
+        metric=METRICS[comparison["metric"]].title,
         headline=tables.headline(comparison),
         candidates=candidates,
         swatches=[_drawn(plots.swatch(i)) for i in range(len(candidates))],

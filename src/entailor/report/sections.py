@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from entailor.evaluation.targets import TARGETS
+from entailor.evaluation.targets import METRICS
 from entailor.evaluation.wording import NOTHING, lead
 from entailor.report.advice import advice
 
@@ -71,7 +71,7 @@ def limit_of_test(comparison: Mapping[str, Any]) -> str | None:
 def _lead(comparison: Mapping[str, Any], difference: float) -> str:
     shown = lead(comparison["metric"], difference).lstrip("+")
     return (
-        f"{shown} points" if comparison["metric"] == "accuracy" else f"{shown} in {TARGETS[comparison['metric']].title}"
+        f"{shown} points" if comparison["metric"] == "accuracy" else f"{shown} in {METRICS[comparison['metric']].title}"
     )
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from entailor.evaluation.recommendation import peak_memory as memory
 from entailor.evaluation.resampling import Resampling
-from entailor.evaluation.targets import TARGETS
+from entailor.evaluation.targets import METRICS
 from entailor.evaluation.wording import (
     count,
     decimal,
@@ -91,7 +91,7 @@ def headings(comparison: Mapping[str, Any]) -> tuple[str, ...]:
     if comparison.get("claims") == "classifiers":
         first = f"{first} ({ONE_SEED})"
     metric = comparison["metric"]
-    shown = (accuracy, group, "F1") if metric == "accuracy" else (f"{TARGETS[metric].title} (95 %)", group, "accuracy")
+    shown = (accuracy, group, "F1") if metric == "accuracy" else (f"{METRICS[metric].title} (95 %)", group, "accuracy")
     return (first, *shown, *rest)
 
 

@@ -38,7 +38,7 @@ from entailor.study.search import search_candidates, search_document
 from entailor.study.test_access import AccessLog, choice_name, choice_of, log_test_access
 from entailor.study.trial import discard_leftovers, lost_trial, run_trial
 from entailor.study.trial_plan import TrialPlan
-from entailor.tracking.sinks import check_tracking, tracked
+from entailor.tracking.sinks import Tracked, check_tracking, tracked
 
 REPORT_SECONDS = 30  # while trials run the page is drawn again this often; comparison.json is right after each
 
@@ -90,11 +90,11 @@ def compare(
     with prepare(experiment, observer, files) as prepared:
         if experiment.estimate:
             observer.estimate(_estimate(prepared))
-        tracking = tracked(experiment.tracking, prepared.folder, observer)
-        with executor.open(expected_memory(prepared.folder)) as pool:
-            finished = _run(prepared, RunContext(tracking.observer, stop), pool)
-        if finished.summary:
-            tracking.finish(finished.summary)
+        opened = tracked(experiment.tracking, prepared.folder, observer)
+        with opened as tracking, executor.open(expected_memory(prepared.folder)) as pool:
+            finished = _run(prepared, RunContext(observer, stop), pool, tracking)
+            if finished.summary:
+                tracking.finish(finished.summary)
         return finished
 
 
@@ -117,8 +117,11 @@ def estimate(experiment: Experiment, observer: Observer = SILENT) -> dict[str, A
         return _estimate(prepared)
 
 
-def _run(prepared: Prepared, run_context: RunContext, pool: Pool) -> Comparison:
-    """Choose settings, run what is left, and keep comparison and report right after each trial that ends."""
+def _run(prepared: Prepared, run_context: RunContext, pool: Pool, tracking: Tracked) -> Comparison:
+    """Choose settings, run what is left, and keep comparison and report right after each trial that ends.
+
+    Only the trials are tracked: the settings of a search and the points of a learning curve stand in the run folder.
+    """
     experiment, folder, data, records = prepared.experiment, prepared.folder, prepared.data, prepared.records
     observer = run_context.observer
     plans = {number: _chosen(prepared, number, run_context, pool) for number in data.tested}
@@ -128,6 +131,7 @@ def _run(prepared: Prepared, run_context: RunContext, pool: Pool) -> Comparison:
     log = _log_access(prepared, plans, points)
     # all splits of a candidate after another, so that it can be compared as soon as may be
     jobs = [_job(plans[number][place], prepared, number) for place in range(len(plans[first])) for number in plans]
+    told = replace(run_context, observer=tracking.observer)
 
     def compared() -> dict[str, Any]:
         return write_comparison(folder, records, data, prepared.environment, log, experiment.recommend)
@@ -136,7 +140,7 @@ def _run(prepared: Prepared, run_context: RunContext, pool: Pool) -> Comparison:
     drawn = time.monotonic()
     try:
         done = 0
-        for batch in chain.from_iterable(pool.run(wave, run_context) for wave in _waves(jobs)):
+        for batch in chain.from_iterable(pool.run(wave, told) for wave in _waves(jobs)):
             for job, record in batch:
                 if job.found is not None:
                     discard_leftovers(job.folder)  # which a kill between a record and the end of its trial leaves
@@ -150,7 +154,7 @@ def _run(prepared: Prepared, run_context: RunContext, pool: Pool) -> Comparison:
                 write_report(folder)
                 drawn = time.monotonic()
             for job, record in batch:
-                observer.finished(record, reused=job.found is not None, trial=job.title, place=job.folder)
+                told.observer.finished(record, reused=job.found is not None, trial=job.title)
         if points:
             run_points(points, prepared.task, data.split, experiment.data.split_seed, run_context, pool)
             for size, record in folder.curve_records():
@@ -201,7 +205,7 @@ def _fit_on_all(prepared: Prepared, summary: Mapping[str, Any], run_context: Run
     waves = _waves([_job(plan, prepared, 0) for plan in plans])
     for batch in chain.from_iterable(pool.run(wave, run_context) for wave in waves):
         for job, record in batch:
-            observer.finished(record, reused=job.found is not None, trial=job.title, place=job.folder)
+            observer.finished(record, reused=job.found is not None, trial=job.title)
             if record.status == "failed":
                 observer.warn(f"{job.title}: {record.error}. Its folds are compared, but there is nothing to ship")
 
@@ -213,7 +217,7 @@ def _job(plan: TrialPlan, prepared: Prepared, number: int) -> Job:
     return Job(
         title=trial_title(plan, prepared.experiment) + split_title(number, prepared.data),
         work=run_trial,
-        plan=plan,
+        plan=replace(plan, split=number),
         task=prepared.task,
         split=prepared.data.splits[number],
         folder=place,

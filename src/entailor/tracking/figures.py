@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from entailor.evaluation.metrics import evaluate_record
-from entailor.runs.layout import RunFolder
-from entailor.runs.record import NO_MODEL, CurvePoint, RunRecord
+from entailor.runs.record import NO_MODEL, SPLIT, CurvePoint, RunRecord
 
 CURVE = {
     "train_loss": "train/loss",
@@ -25,16 +22,11 @@ COSTS = (
 )
 
 
-def title(record: RunRecord, place: Path) -> str:
-    """Return what a trial is called: candidate, model where there is one, seed, and split where there are several."""
+def title(record: RunRecord, attempt: int = 0) -> str:
+    """Return what a trial is called: candidate, model where there is one, seed, split, and which restart it is."""
     model = "" if record.model == NO_MODEL else f" on {record.model}"
-    return f"{record.name}{model}, seed {record.seed}" + (f", {split}" if (split := split_of(place)) else "")
-
-
-def split_of(place: Path) -> str:
-    """Return ``split 3`` of a trial's folder; nothing of the first."""
-    number = RunFolder.split_number(place)
-    return f"split {number}" if number else ""
+    split = f", split {number}" if (number := record.provenance.get(SPLIT)) else ""
+    return f"{record.name}{model}, seed {record.seed}{split}" + (f", restart {attempt}" if attempt else "")
 
 
 def curve_figures(point: CurvePoint) -> dict[str, float]:
