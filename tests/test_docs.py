@@ -137,6 +137,7 @@ def parameters_of(words: list[str]) -> dict[str, object]:
 def experiment_of(named: dict[str, object]) -> Experiment:
     """Lay the words key=value of a command over its file where that is an example, else over every method."""
     words = [str(word) for word in named.get("overrides") or ()]
+    words += [f"data.{flag}={named[flag]}" for flag in ("cv", "splits") if named.get(flag)]
     config = ROOT / str(named.get("config") or "")
     names = str(named.get("methods") or named.get("method") or ",".join(registered_methods()))
     values = read_yaml(config) if config.is_file() else {"methods": names}

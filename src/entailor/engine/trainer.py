@@ -424,7 +424,7 @@ class Training:
         accuracy = float((predicted_E == gold_E).mean())
         self.evaluated_at = self.step
         epoch = self.step / self.steps_per_epoch
-        figure = figure_of_choice(self.method, predicted_E, gold_E)
+        figure = figure_of_choice(self.method, predicted_E, gold_E, self.classifier.task.labels)
         self._add(
             CurvePoint(self.step, epoch, validation_loss=loss, validation_accuracy=accuracy, validation_figure=figure)
         )
