@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from entailor.config.parts import DataSettings
@@ -21,6 +20,7 @@ from entailor.data.readers import ReadOptions, ReadResult, read_examples
 from entailor.data.shards import has_splits
 from entailor.data.stratify import Rows, folds, sample, split_off
 from entailor.errors import ConfigError, DataError, LabelError, near_miss
+from entailor.runs.paths import user_path
 from entailor.runs.record import MOST_LABELS
 
 NLI_LABELS = ("entailment", "neutral", "contradiction")
@@ -275,7 +275,7 @@ def _sources(settings: DataSettings) -> Iterator[tuple[str, tuple[str, str | Non
         source, split_name = getattr(settings, name), getattr(settings, f"{name}_split")
         if source is None and split_name is None:
             continue
-        source = located(source) if source else train
+        source = train if source is None else located(source)
         if _has_splits(source):
             yield name, (source, split_name or usual)
         else:
@@ -286,7 +286,7 @@ def _sources(settings: DataSettings) -> Iterator[tuple[str, tuple[str, str | Non
 
 def _has_splits(source: str) -> bool:
     """Tell whether a source is a data set of the Hub or a saved `DatasetDict`, of which one split is read."""
-    return not is_file(source) or has_splits(Path(source).expanduser())
+    return not is_file(source) or has_splits(user_path(source))
 
 
 def _labels_of(rows: Sequence[Example], source: str) -> tuple[str, ...]:

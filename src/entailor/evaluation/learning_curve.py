@@ -98,7 +98,7 @@ def _scored(records: Sequence[RunRecord], ids: Sequence[str]) -> Scored:
         if right.keys() != set(ids):
             raise RunError(
                 f"{record.name} on {record.model}: a point of its learning curve was tested on other examples. "
-                "Delete the folder `curve` and run the same command again"
+                "Delete the folder `curve` and run the command that made it again"
             )
         lines.append([right[id_] for id_ in ids])
     varies = not all(record.provenance.get("deterministic", False) for record in records)
