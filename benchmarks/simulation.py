@@ -20,6 +20,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import redirect_stdout
 
 import numpy as np
+from resampled import resampling
 from scipy.stats import chi2, norm
 from simulated import CURVES, SIZES, World, curve_of, drawn_outcomes
 
@@ -411,6 +412,7 @@ TABLES = {
     "overtaking": overtaking,
     "power": power,
     "calibration": calibration,
+    "resampling": resampling,
 }
 
 

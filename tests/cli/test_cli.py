@@ -29,7 +29,20 @@ PLAN = {"--learning-curve", "--estimate-only"}
 RAY = {"--executor", "--address", "--cpus-per-trial", "--gpus-per-trial"}
 VERBS = {
     (): {"--version", "--debug"},
-    ("compare",): {*DATA, *SIZES, *PLAN, *RAY, "--methods", "--seeds", "--external", "--json", "--quiet", "--verbose"},
+    ("compare",): {
+        *DATA,
+        *SIZES,
+        *PLAN,
+        *RAY,
+        "--methods",
+        "--seeds",
+        "--cv",
+        "--splits",
+        "--external",
+        "--json",
+        "--quiet",
+        "--verbose",
+    },
     ("train",): {*DATA, *SIZES, "--method", "--seed", "--json", "--quiet", "--verbose"},
     ("export",): {"--run", "--format", "--out", "--margin", "--external", "--trust-remote-code", "--json", "--quiet"},
     ("evaluate",): {

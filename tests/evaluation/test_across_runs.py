@@ -34,14 +34,14 @@ ACCURACIES = {"lora": 0.8, "probe": 0.7, "majority": 0.4}
 
 
 @cache
-def compared(name: str, accuracies: tuple[tuple[str, float], ...], model: str, priorities: Priorities) -> dict:
+def compared(name: str, accuracies: tuple[tuple[str, float], ...], model: str, priorities: tuple) -> dict:
     """Made once: a comparison takes longer than all that is asked of it here."""
     records = [
         make_record(each, accuracy=accuracy, seed=100 * len(name) + seed, model=model, n=120)
         for each, accuracy in accuracies
         for seed in range(2)
     ]
-    return compare_records(records, priorities=priorities)
+    return compare_records(records, priorities=Priorities(**dict(priorities)))
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def finished(tmp_path: Path) -> Callable[..., Path]:
     def write(name: str, accuracies: dict[str, float] = ACCURACIES, model: str = "org/tiny", **priorities) -> Path:
         folder = RunFolder(tmp_path / name)
         folder.mark()
-        found = compared(name, tuple(accuracies.items()), model, Priorities(**priorities))
+        found = compared(name, tuple(accuracies.items()), model, tuple(priorities.items()))
         write_checked_json(folder.comparison_file, found)
         write_checked_json(folder.split_file, {"fingerprint": name})
         return folder.path

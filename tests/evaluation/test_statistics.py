@@ -113,7 +113,7 @@ def test_seeds_and_their_disagreement_are_those_of_a_two_way_analysis_of_varianc
     value_SN = generator.random((4, 30)) + generator.random(30) + generator.random((4, 1))
     factors = {"value": value_SN.ravel(), "seed": np.repeat(np.arange(4), 30), "example": np.tile(np.arange(30), 4)}
     mean_square = anova_lm(ols("value ~ C(seed) + C(example)", DataFrame(factors)).fit())["mean_sq"]
-    found = seed_variance(value_SN)
+    found = seed_variance(Scored(value_SN))
     assert found.between == pytest.approx(mean_square["C(seed)"] / 30, abs=1e-9)
     assert found.disagreement == pytest.approx(mean_square["Residual"] / 30, abs=1e-9)
 

@@ -22,6 +22,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -263,7 +264,7 @@ def run_inputs(target: str, first: int, count: int, seed: int) -> dict[str, Any]
     make, call = makers()[target], fuzz.TARGETS[target]
     outcomes: Counter[str] = Counter()
     found: dict[str, str] = {}  # the first of each kind
-    with TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as name:
+    with TemporaryDirectory() as name:
         with contextlib.suppress(EntailorError):  # what is imported or made on the first call counts for nobody
             call(b"", Path(name))
         limit_memory()
@@ -294,32 +295,36 @@ def _peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def search(target: str, count: int, seed: int, size: int) -> dict[str, Any]:
-    """Run inputs of a target, so many in each process; a process that dies is a finding."""
+def search(target: str, count: int, seed: int, workers: int) -> dict[str, Any]:
+    """Run inputs of a target, so many in each process and so many processes at a time; one that dies is a finding."""
+    size = min(PROCESS_INPUTS, -(-count // workers))
+    begin = time.monotonic()
+    with ThreadPoolExecutor(workers) as pool:
+        parts = list(
+            pool.map(lambda first: _process(target, first, min(size, count - first), seed), range(0, count, size))
+        )
     outcomes: Counter[str] = Counter()
-    found: list[str] = []
-    begin, peak = time.monotonic(), 0
-    for first in range(0, count, size):
-        words = [sys.executable, __file__, "--target", target, "--first", str(first), "--seed", str(seed)]
-        words += ["--inputs", str(min(size, count - first))]
-        asked = {"capture_output": True, "text": True, "errors": "replace"}
-        done = subprocess.run(words, cwd=ROOT, env=_environment(), check=False, **asked)
-        try:
-            part = json.loads(done.stdout.rpartition("\n\x1e")[2])
-        except ValueError:
-            died = f"{target}, from {first}: died ({done.returncode}): {done.stderr[-1500:]}"
-            part = {"outcomes": {"tracebacks": 1}, "found": [died], "peak_mb": 0}
+    for part in parts:
         outcomes.update(part["outcomes"])
-        found += part["found"]
-        peak = max(peak, part["peak_mb"])
-    seconds = round(time.monotonic() - begin, 1)
-    report = {"inputs": count, **outcomes, "seconds": seconds, "peak_mb": peak}
+    found = [text for part in parts for text in part["found"]]
+    peak = max(part["peak_mb"] for part in parts)
+    report = {"inputs": count, **outcomes, "seconds": round(time.monotonic() - begin, 1), "peak_mb": peak}
     return {**report, "found": found[:MOST_SHOWN]} if found else report
 
 
-def _environment() -> dict[str, str]:
-    offline = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    return {**os.environ, **offline, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
+def _process(target: str, first: int, count: int, seed: int) -> dict[str, Any]:
+    """Run inputs in a process of their own, whose files lie in memory: most of the time went into a disk."""
+    words = [sys.executable, __file__, "--target", target, "--first", str(first), "--seed", str(seed)]
+    with TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
+        offline = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+        environment = {**os.environ, **offline, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "TMPDIR": folder}
+        asked = {"capture_output": True, "text": True, "errors": "replace", "env": environment, "cwd": ROOT}
+        done = subprocess.run([*words, "--inputs", str(count)], check=False, **asked)
+    try:
+        return json.loads(done.stdout.rpartition("\n\x1e")[2])
+    except ValueError:
+        died = f"{target}, from {first}: died ({done.returncode}): {done.stderr[-1500:]}"
+        return {"outcomes": {"tracebacks": 1}, "found": [died], "peak_mb": 0}
 
 
 def main() -> int:
@@ -327,6 +332,7 @@ def main() -> int:
     options.add_argument("--inputs", type=int, default=1_000_000, help="of all targets together")
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--out", type=Path)
+    options.add_argument("--workers", type=int, default=1, help="processes at a time")
     options.add_argument("--target", choices=SHARES, help="this one alone, in this process")
     options.add_argument("--only", type=int, help="of the target, this input alone; what goes wrong comes out")
     options.add_argument("--first", type=int, default=0, help=argparse.SUPPRESS)
@@ -344,7 +350,7 @@ def main() -> int:
         return 0
     report = {}
     for target, share in SHARES.items():
-        report[target] = search(target, max(1, round(chosen.inputs * share)), chosen.seed, PROCESS_INPUTS)
+        report[target] = search(target, max(1, round(chosen.inputs * share)), chosen.seed, chosen.workers)
         sys.stderr.write(f"{target}: {json.dumps(report[target], indent=2)}\n")
     kinds = ("inputs", "accepted", "refused", "tracebacks", "beyond limits", "seconds")
     report["all"] = {kind: round(sum(one.get(kind, 0) for one in report.values()), 1) for kind in kinds}

@@ -68,11 +68,15 @@ def mapping(text: str | None, flag: str) -> dict[str, str] | None:
     """Read ``a=b,c=d``."""
     if text is None:
         return None
-    pairs = [item.partition("=") for item in text.split(",") if item.strip()]
-    for name, equals, column in pairs:
-        if not (name and equals and column):
+    read: dict[str, str] = {}
+    for item in (item for item in text.split(",") if item.strip()):
+        name, _, column = (part.strip() for part in item.partition("="))
+        if not (name and column):
             raise ConfigError(f"{flag}: expected field=COLUMN,field=COLUMN, found {text!r}")
-    return {name.strip(): column.strip() for name, _, column in pairs}
+        if name in read:
+            raise ConfigError(f"{flag}: {name} stands twice. Keep one")
+        read[name] = column
+    return read
 
 
 def refuse_old_flags(arguments: list[str]) -> None:

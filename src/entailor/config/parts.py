@@ -20,6 +20,7 @@ from entailor.config.plain import number_as_text, shown
 
 ItemT = TypeVar("ItemT")
 
+MOST_SPLITS = 1_000
 Seed = Annotated[int, Field(ge=0, lt=1 << 32)]  # the range that NumPy and PyTorch both take
 
 
@@ -76,6 +77,14 @@ class DataSettings(Settings):
     """Share (below 1) or number of examples taken from train when there is no test file."""
     split_seed: Seed = 0
     """Seed of the split and of the samples below; trials never change it."""
+    cv: int | None = Field(default=None, ge=2, le=MOST_SPLITS)
+    """Folds of a cross-validation of train in place of one test split: every candidate is trained on every fold, and
+    every example is tested once."""
+    cv_repeats: int = Field(default=1, ge=1, le=MOST_SPLITS)
+    """How often the cross-validation is repeated, with other folds."""
+    splits: int = Field(default=1, ge=1, le=MOST_SPLITS)
+    """Cuts of train into train, validation and test (or train and validation, where test is a file) on which everything
+    is repeated."""
     max_train_examples: int | None = Field(default=None, ge=1)
     """Train on a stratified sample of this size."""
     max_validation_examples: int | None = Field(default=None, ge=1)
@@ -115,6 +124,43 @@ class DataSettings(Settings):
     @classmethod
     def _different_labels(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
         return value if value is None else all_different(value)
+
+    @property
+    def resampled(self) -> bool:
+        """Whether everything is repeated on several splits."""
+        return self.cv is not None or self.splits > 1
+
+    @model_validator(mode="after")
+    def _one_way_to_split(self) -> DataSettings:
+        """Refuse what excludes itself, and what would be without effect."""
+        if self.cv is None and self.cv_repeats > 1:
+            raise ValueError("cv_repeats does nothing without cv. Set data.cv=5, or leave it out")
+        if not self.resampled:
+            return self
+        if self.external:
+            raise ValueError(
+                f"external sets are scored by the classifiers of one split. Leave {self._way} out to score them, or "
+                "score them afterwards with `entailor evaluate`"
+            )
+        if self.cv is None:
+            if self.validation or self.validation_split:
+                raise ValueError("with splits the validation part is cut from train. Leave data.validation out")
+            return self
+        if self.splits > 1:
+            raise ValueError("cv and splits exclude each other. Set one of them")
+        # by value and not by what was written: settings are also read back with every default written out
+        idle = ("test", "test_split", "test_size", "max_test_examples", "validation", "validation_split")
+        for key in (*idle, "max_validation_examples"):
+            if getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(
+                    f"with cv every example of train is tested once, and validation is cut from the other folds: "
+                    f"{key} does nothing. Leave it out; or leave cv out, and take splits=5 to repeat other cuts"
+                )
+        return self
+
+    @property
+    def _way(self) -> str:
+        return "data.splits" if self.cv is None else "data.cv"
 
 
 class ModelSettings(Settings):
