@@ -63,9 +63,9 @@ fuzz: $(READY)
 hostile: $(READY)
 	PYTHONPATH=src:. $(BIN)/python -m tests.hostile
 
-# The tables of docs/statistics.md: how often the statistics are right where the truth is known; on one core, long.
+# The tables of docs/statistics.md: how often the statistics are right where the truth is known; on two cores.
 simulation: $(READY)
-	PYTHONPATH=src $(BIN)/python benchmarks/simulation.py --draws 150
+	PYTHONPATH=src $(BIN)/python benchmarks/simulation.py --draws 100
 
 # Builds a clean environment from pyproject.toml and writes down what was installed.
 lock:

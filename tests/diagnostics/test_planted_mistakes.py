@@ -73,6 +73,23 @@ def test_wrong_labels_are_found_where_words_tell_something(passives: tuple[Examp
     assert "expected" in found.examples[0].note
 
 
+def test_labels_that_words_give_away_in_part_are_no_wrong_labels(findings_of: FindingsOf):
+    """Each word speaks for a label, and their sum decides: none is wrong, however the folds and the mistakes fall."""
+    rng = np.random.default_rng(0)
+    weight_V, share_V = rng.standard_normal(3000), np.arange(1, 3001) ** -0.8
+    words_NW = rng.choice(3000, (1500, 10), p=share_V / share_V.sum())
+    sum_N = weight_V[words_NW].sum(axis=1)
+    rows = tuple(
+        Example(
+            str(place), " ".join(f"w{word}" for word in words_NW[place]), label="good" if sum_N[place] > 0 else "bad"
+        )
+        for place in np.flatnonzero(np.abs(sum_N) > 2)
+    )
+    for seed in range(4):
+        found = findings_of("label_noise", rows, seed=seed).get("label_noise")
+        assert found is None or found.severity == "info"
+
+
 def test_where_wrong_labels_cannot_be_found_it_says_so(corpus: Split, findings_of: FindingsOf):
     """Words know nothing of the labels of the whole corpus, and candidates by words are as good as drawn by lot."""
     noisy, _ = relabelled(corpus.train, 0.05)
