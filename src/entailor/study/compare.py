@@ -154,7 +154,7 @@ def _run(prepared: Prepared, run_context: RunContext, pool: Pool, tracking: Trac
                 write_report(folder)
                 drawn = time.monotonic()
             for job, record in batch:
-                told.observer.finished(record, reused=job.found is not None, trial=job.title)
+                told.observer.finished(record, reused=job.found is not None, trial=job.title, folder=job.folder)
         if points:
             run_points(points, prepared.task, data.split, experiment.data.split_seed, run_context, pool)
             for size, record in folder.curve_records():

@@ -445,7 +445,7 @@ class _Trial:
             autocast=torch.bfloat16 if self.provenance.get("precision") == "bf16" else None,
             scoring_batch_tokens=self.plan.scoring_batch_tokens,
             observer=self.observer,
-            on_point=partial(self.observer.point, blank_record(self.plan, self.task), attempt),
+            on_point=partial(self.observer.point, blank_record(self.plan, self.task), self.folder, attempt),
             is_enough=self.is_enough,
             saving=self._saving(attempt, resume_from),
         )

@@ -90,18 +90,14 @@ class Tracked:
         self.told.on_event(event)
         if isinstance(event.data, PointLogged):
             self._point(event.data)
-        elif isinstance(event.data, TrialFinished) and not event.data.reused:
-            record = event.data.record
-            place = self._place(record)
+        elif isinstance(event.data, TrialFinished) and not event.data.reused and event.data.folder is not None:
+            record, place = event.data.record, event.data.folder
             if place not in self.open:
                 self._begin(record, place, 0)
             self._end(place, record)
 
-    def _place(self, record: RunRecord) -> Path:
-        return self.folder.trial(record.model, record.name, record.seed)
-
     def _point(self, logged: PointLogged) -> None:
-        place = self._place(logged.record)
+        place = logged.folder
         if place in self.open and self.open[place].attempt != logged.attempt:
             self._end(place, None)
         if place not in self.open:
