@@ -235,7 +235,7 @@ def test_what_a_stranger_wrote_with_checksums_that_fit_is_refused_and_the_remedi
     with pytest.raises(RunError, match="can be neither a candidate nor a seed of a run"):
         write_report(RunFolder(run))
     made_up("comparison.json", candidates="many")
-    with pytest.raises(RunError, match=r"comparison\.json: not what Entailor writes.*Run the same command again"):
+    with pytest.raises(RunError, match=r"comparison\.json: not what Entailor writes.*Run the command that made it"):
         write_report(RunFolder(run))
     compare(again)
     write_report(RunFolder(run))

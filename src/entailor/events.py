@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 Severity = Literal["info", "warning"]
@@ -59,13 +58,11 @@ class PointLogged:
 
     Attributes:
         record: the :class:`~entailor.RunRecord` of its trial so far: who it is and its settings, without results.
-        folder: of the trial.
         attempt: 0, and one more each time a training that collapsed is started again with another seed.
         point: a :class:`~entailor.runs.record.CurvePoint`.
     """
 
     record: Any  # records stand above events, and hold some
-    folder: Path
     attempt: int
     point: Any
 
@@ -77,12 +74,10 @@ class TrialFinished:
     Attributes:
         record: its :class:`~entailor.RunRecord`.
         reused: it was there already.
-        folder: of the trial, where it is one of the table.
     """
 
     record: Any
     reused: bool
-    folder: Path | None = None
 
 
 def _ignore(event: Event) -> None:
@@ -115,13 +110,13 @@ class Observer:
         """Report how far a stage has come."""
         self.on_event(Event("stage", text=text, data=StageProgress(name, done, total)))
 
-    def point(self, record: Any, folder: Path, attempt: int, point: Any) -> None:
+    def point(self, record: Any, attempt: int, point: Any) -> None:
         """Report a point of the curve of a training that is under way."""
-        self.on_event(Event("point", data=PointLogged(record, folder, attempt, point)))
+        self.on_event(Event("point", data=PointLogged(record, attempt, point)))
 
-    def finished(self, record: Any, *, reused: bool, trial: str = "", folder: Path | None = None) -> None:
-        """Report a trial's record, the title it began with, and its folder where it is a trial of the table."""
-        self.on_event(Event("finished", data=TrialFinished(record, reused, folder), trial=trial))
+    def finished(self, record: Any, *, reused: bool, trial: str = "") -> None:
+        """Report a trial's record, and the title it began with."""
+        self.on_event(Event("finished", data=TrialFinished(record, reused), trial=trial))
 
     def estimate(self, expected: Any) -> None:
         """Report what is expected of the run, before its first trial."""

@@ -27,6 +27,7 @@ SIZES: dict[str, Any] = {
     "topk_group": 1, "q_lora_rank": 8, "kv_lora_rank": 8, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 8,
     "max_position_embeddings": 320, "n_positions": 320,
 }  # fmt: skip
+MIXED = ["linear_attention", "full_attention"]
 OWN: dict[str, dict[str, Any]] = {
     "funnel": {"block_sizes": [1, 1], "num_decoder_layers": 1, "d_head": 8},
     "mobilebert": {"intra_bottleneck_size": 16, "true_hidden_size": 16},
@@ -35,9 +36,20 @@ OWN: dict[str, dict[str, Any]] = {
         "rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 10_000.0}},
         "layer_types": ["full_attention"] * 2,
     },
+    **{kind: {"num_key_value_heads": 2} for kind in ("axk1", "axk2", "deepseek_v2", "deepseek_v3", "minicpm3")},
+    "mistral4": {"num_key_value_heads": 2, "head_dim": 16},
     "diffllama": {"num_key_value_heads": 2},
     "esmc": {"num_key_value_heads": 2},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
+    "gptj": {"rotary_dim": 8},
+    "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
+    **{kind: {"layer_types": MIXED} for kind in ("qwen3_5_text", "qwen3_next")},
+    "qwen3_5": {"text_config": {"layer_types": MIXED}},
+    "layoutlmv3": {"hidden_size": 24, "coordinate_size": 4, "shape_size": 4},
+    "lilt": {"hidden_size": 24},
+    "longformer": {"attention_window": [16, 16]},
+    "t5": {"decoder_start_token_id": 0},
+    "xmod": {"languages": ["en_XX"], "default_language": "en_XX"},
     "luke": {"entity_vocab_size": 10, "entity_emb_size": 8},
     "perceiver": {"num_latents": 8, "d_latents": 16, "num_self_attends_per_block": 2, "num_self_attention_heads": 2},
     "reformer": {"axial_pos_embds": False, "attn_layers": ["local", "lsh"], "feed_forward_size": 32},

@@ -7,9 +7,11 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
+from tests.hostile import running
 from tests.kill import environment
 from tests.observers import listener
 
@@ -266,6 +268,38 @@ def test_an_output_is_never_the_input(finished_run, tmp_path, how, overwrite):
     assert source.read_text() == "premise,hypothesis\nw1,w2\n"
 
 
+@pytest.mark.parametrize("source", ["{}/in*.csv", "{}/i?.csv", "{}/**/in.csv", "{}", "{}/in.zip/in.csv"])
+def test_an_output_is_no_input_that_a_pattern_folder_or_archive_holds(finished_run, tmp_path, source):
+    text = "premise,hypothesis\nw1,w2\n"
+    (tmp_path / "in.csv").write_text(text)
+    with zipfile.ZipFile(tmp_path / "in.zip", "w") as archive:
+        archive.writestr("in.csv", text)
+    target = tmp_path / ("in.zip" if "zip" in source else "in.csv")
+    before = contents(tmp_path)
+    with pytest.raises(OutputError, match=r"the same file as the input|which is read"):
+        check_output(target, [source.format(tmp_path)], overwrite=True)
+    assert contents(tmp_path) == before
+    check_output(tmp_path / "out.csv", [source.format(tmp_path)], overwrite=True)
+
+
+@pytest.mark.parametrize("name", ["model/config.json", "external.csv", "prompt.txt", "table/tokenizer.json"])
+def test_findings_are_not_written_over_what_the_experiment_names(tmp_path, name):
+    file = tmp_path / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("mine")
+    values = {
+        "data": {"train": str(tmp_path / "train.csv"), "external": [str(tmp_path / "external.csv")]},
+        "models": [str(tmp_path / "model")],
+        "prompt": {"template": str(tmp_path / "prompt.txt")},
+        "methods": {"static_embedding": {"table": str(tmp_path / "table")}},
+    }
+    (tmp_path / "train.csv").write_text("text,label\na,b\n")
+    (tmp_path / "e.yaml").write_text(json.dumps(values))
+    words = ["validate", "--config", str(tmp_path / "e.yaml"), "--output", str(file), "--overwrite"]
+    assert running.command(words)[0] == 2
+    assert file.read_text() == "mine"
+
+
 def test_what_entailor_did_not_write_is_replaced_only_when_asked(finished_run, tmp_path):
     source, out = tmp_path / "in.csv", tmp_path / "out.csv"
     source.write_text("premise,hypothesis\nw1,w2\n")
@@ -325,6 +359,28 @@ def test_any_path_given_as_a_run_is_an_error_in_words(path, nli_files, tmp_path,
         with pytest.raises(EntailorError):
             command()
     assert sorted(entry.name for entry in tmp_path.rglob("*")) == ["dangling", "file", "inner"]
+
+
+def test_a_home_folder_in_a_setting_is_no_folder_of_that_name(quick, tmp_path, monkeypatch):
+    (tmp_path / "home").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(quick.data.train, tmp_path / "home" / "train.csv")
+    words = ["compare", "--train", "~/train.csv", "--methods", "majority", "out=~/mine", "doctor=false"]
+    assert running.command(words)[0] == 0
+    assert (tmp_path / "home" / "mine" / "report.html").is_file()
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+
+
+def test_a_lock_that_is_a_link_is_refused(quick, tmp_path):
+    compare(quick)
+    (tmp_path / "mine.txt").write_text("mine")
+    lock = Path(quick.out) / ".lock"
+    lock.unlink(missing_ok=True)
+    lock.symlink_to(tmp_path / "mine.txt")
+    with pytest.raises(RunError, match="a symbolic link inside a run folder"):
+        compare(quick)
+    assert (tmp_path / "mine.txt").read_text() == "mine"
 
 
 @pytest.mark.parametrize("place", ["/", "/a", "/a/b", "/a/b/c", "."])

@@ -422,7 +422,7 @@ def test_the_first_seed_that_is_complete_stands_for_the_row(copy_of, finished_ru
 def test_a_trial_that_was_broken_off(copy_of):
     trial = copy_of("lora")
     (trial / "record.json").unlink()
-    with pytest.raises(RunError, match=r"not finished.*same command again"):
+    with pytest.raises(RunError, match=r"not finished.*command that made it again"):
         find_trial(trial)
 
 

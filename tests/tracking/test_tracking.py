@@ -64,15 +64,12 @@ def tell(folder: RunFolder, **settings) -> Iterator[Tracked]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the tools and what they bring
         with tracked(TrackingSettings(**settings), folder, SILENT) as told:
-            place = folder.trial("org/model", "lora", 0)
-            told.observer.point(BLANK, place, 0, CURVE[0])
+            told.observer.point(BLANK, 0, CURVE[0])
             yield told
             for point in CURVE[1:]:
-                told.observer.point(BLANK, place, 0, point)
+                told.observer.point(BLANK, 0, point)
             for record, reused in ((RECORD, False), (FAILED, False), (RECORD, True)):
-                own = folder.trial(record.model, record.name, record.seed)
-                told.observer.finished(record, reused=reused, folder=own)
-            told.observer.finished(RECORD, reused=False)  # a point of a learning curve
+                told.observer.finished(record, reused=reused)
             told.finish(SUMMARY)
     assert list(told.sinks) == list(settings)
     yield told
@@ -110,7 +107,7 @@ class Kept:
         self.told: list[str] = []
 
     def begin(self, record, place, attempt):
-        self.told.append(f"begin {title(record, place, attempt)}")
+        self.told.append(f"begin {title(record, attempt)}")
         return self
 
     def point(self, point):
@@ -131,11 +128,10 @@ def test_a_sink_that_fails_is_dropped_with_a_warning_and_the_run_goes_on(folder)
     events: list[Event] = []
     kept = Kept()
     with Tracked(Observer(events.append), folder, {"mlflow": Broken(), "wandb": kept}) as told:
-        place = folder.trial("org/model", "lora", 0)
-        told.observer.point(BLANK, place, 0, CURVE[0])
-        told.observer.point(BLANK, place, 0, CURVE[1])
-        told.observer.finished(RECORD, reused=False, folder=place)
-        told.observer.finished(RECORD, reused=True, folder=place)
+        told.observer.point(BLANK, 0, CURVE[0])
+        told.observer.point(BLANK, 0, CURVE[1])
+        told.observer.finished(RECORD, reused=False)
+        told.observer.finished(RECORD, reused=True)
         told.observer.note("something else")
     warned = [event.text for event in events if event.severity == "warning"]
     assert warned == ["tracking.mlflow: OSError: server gone. Nothing more is tracked there"]
@@ -146,19 +142,18 @@ def test_a_sink_that_fails_is_dropped_with_a_warning_and_the_run_goes_on(folder)
 def test_a_training_that_is_started_again_or_broken_off_is_closed(folder):
     kept = Kept()
     with Tracked(SILENT, folder, {"wandb": kept}) as told:
-        place, other = folder.trial("org/model", "lora", 0), folder.split(2).trial("org/model", "lora", 0)
-        told.observer.point(BLANK, place, 0, CURVE[0])
-        told.observer.point(BLANK, other, 0, CURVE[0])  # trials that run at once
-        told.observer.point(BLANK, place, 1, CURVE[0])
+        told.observer.point(BLANK, 0, CURVE[0])
+        told.observer.point(replace(BLANK, seed=1), 0, CURVE[0])  # trials that run at once
+        told.observer.point(BLANK, 1, CURVE[0])
     assert kept.told == [
         "begin lora on org/model, seed 0",
         "step 10",
-        "begin lora on org/model, seed 0, split 2",
+        "begin lora on org/model, seed 1",
         "step 10",
         "end broken off seed-0",
         "begin lora on org/model, seed 0, restart 1",
         "step 10",
-        "end broken off seed-0",
+        "end broken off seed-1",
         "end broken off seed-0",
     ]
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from entailor.classifiers.base import FittedClassifier
+from entailor.classifiers.fitting import fitting, probe_example
 from entailor.classifiers.transformer import TokenBatch, TransformerClassifier
 from entailor.data.example import Example
 from entailor.errors import MethodError
@@ -49,6 +50,8 @@ class FrozenEncoderClassifier(FittedClassifier):
         backbone.leave_own_head(f"{method} reads the encoder below it")
         self.reader = TransformerClassifier(backbone, task)
         self.body: nn.Module = getattr(backbone.model, backbone.model.base_model_prefix)
+        with fitting(backbone, method):
+            self.features(self.collate(self.encode([probe_example(task)])))
 
     def encode(self, examples: Sequence[Example]) -> list[VectorInput]:
         """Tokenise the pair and each of its texts; long texts are truncated, never cut into windows."""

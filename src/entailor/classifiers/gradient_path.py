@@ -12,12 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from entailor.classifiers.fitting import fitting, probe_example
 from entailor.classifiers.transformer import TransformerClassifier
-from entailor.data.example import Example
-from entailor.errors import EntailorError, MethodError
+from entailor.errors import MethodError
 from entailor.models.load import Backbone
 
-PROBE_TEXTS = ("one two three", "two three")
 SHOWN = 3
 
 
@@ -64,21 +63,12 @@ def keep_what_learns(
 
 def _probe_logits(classifier: TransformerClassifier, backbone: Backbone, method: str) -> Tensor:
     """Return the logits of one example with their graph, without dropout."""
-    text, second = PROBE_TEXTS
-    example = Example("probe", text, second if classifier.task.is_pair else None)
     modes = {module: module.training for module in classifier.modules()}
     for module in modes:
         module.training = False
     try:
-        with torch.enable_grad():
-            return classifier.plain_forward(classifier.collate(classifier.encode([example])))
-    except (EntailorError, torch.OutOfMemoryError):
-        raise
-    except (ValueError, TypeError, LookupError, AttributeError, RuntimeError) as error:
-        raise MethodError(
-            f"{method} does not fit {backbone.folder.name} ({backbone.model.config.model_type}): {error}. "
-            f"Leave {method} out, or choose another model"
-        ) from error
+        with fitting(backbone, method), torch.enable_grad():
+            return classifier.plain_forward(classifier.collate(classifier.encode([probe_example(classifier.task)])))
     finally:
         for module, mode in modes.items():
             module.training = mode

@@ -165,23 +165,24 @@ class LastToken(Readout):
 
 
 class LastState(Readout):
-    """A decoder's classification head of several parts (xlnet): it is shown the state of the last real token alone.
+    """A decoder's classification head of several parts (xlnet): at every position it sees the last real token's state.
 
-    Such a head chooses a position itself, the very last one, which may be padding.
+    Such a head chooses a position itself: the very last one, which may be padding, or that of the last id that is no
+    pad, which may be another where pad and end of text are one.
     """
 
     def logits(self, model: Any, inputs: Mapping[str, Any], batch: Any, offset: int) -> Tensor:
         """Return what the model returns."""
 
-        def last_alone(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        def last_everywhere(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
             hidden_BTH = args[0]
-            if hidden_BTH.ndim != 3 or hidden_BTH.shape[1] == 1:  # a later part of the head
+            if hidden_BTH.ndim != 3:  # a part of the head behind the choice
                 return args
             last_B = send(batch.lengths_B, hidden_BTH.device) - 1 + offset
             rows_B = torch.arange(len(last_B), device=last_B.device)
-            return (hidden_BTH[rows_B, last_B].unsqueeze(1), *args[1:])
+            return (hidden_BTH[rows_B, last_B].unsqueeze(1).expand_as(hidden_BTH), *args[1:])
 
-        handles = [part.register_forward_pre_hook(last_alone) for part in head_modules(_base(model)).values()]
+        handles = [part.register_forward_pre_hook(last_everywhere) for part in head_modules(_base(model)).values()]
         try:
             logits_BL: Tensor = model(**inputs).logits
         finally:

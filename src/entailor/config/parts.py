@@ -101,6 +101,13 @@ class DataSettings(Settings):
     def _files_as_list(cls, value: object) -> object:
         return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
 
+    @field_validator("train", "validation", "test")
+    @classmethod
+    def _some_file(cls, value: str | None) -> str | None:
+        if value is not None and not value.strip():
+            raise ValueError("an empty path; give a file or a data set, or leave it out")
+        return value
+
     @field_validator("external")
     @classmethod
     def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:

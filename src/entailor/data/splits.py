@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from entailor.config.parts import DataSettings
@@ -21,6 +20,7 @@ from entailor.data.readers import ReadOptions, ReadResult, read_examples
 from entailor.data.shards import has_splits
 from entailor.data.stratify import Rows, folds, sample, split_off
 from entailor.errors import ConfigError, DataError, LabelError, near_miss
+from entailor.runs.paths import user_path
 from entailor.runs.record import MOST_LABELS
 
 NLI_LABELS = ("entailment", "neutral", "contradiction")
@@ -88,16 +88,16 @@ def load_data(settings: DataSettings, *, whole: bool = False) -> LoadedData:
     settings = with_bundled(settings)
     parts, notes, reading = _from_sources(settings)
     crossed = settings.cv is not None and not whole
+    if not whole:
+        _check_resampled(parts, settings)
     split, made = _cut(parts, settings, whole=whole or crossed)
     labels = _label_order(split, settings)
-    further: list[Split] = []
+    further, said = list[Split](), ""
     if crossed:
         split, further, said = _crossed(split.train, settings)
-        made.append(said)
     elif settings.splits > 1 and not whole:
         further, said = _cut_again(parts, split, settings)
-        made.append(said)
-    notes += made
+    notes += [*made, *filter(None, [said])]
     notes.append(", ".join(f"{name} {len(rows):,}" for name, rows in split.parts()) + f"; labels {_in_words(labels)}")
     return LoadedData(
         split=split,
@@ -128,15 +128,22 @@ def _fingerprint(splits: Sequence[Split]) -> str:
     return prints[0] if len(prints) == 1 else hashlib.blake2b("".join(prints).encode(), digest_size=16).hexdigest()
 
 
+def _check_resampled(parts: Mapping[str, Rows], settings: DataSettings) -> None:
+    """Refuse parts that several splits would leave out; data in memory may bring them."""
+    if settings.cv is not None and (given := [name for name in ("test", "validation") if name in parts]):
+        raise ConfigError(f"data.cv: every example of train is tested once, and {given[0]} is given too. Leave it out")
+    if settings.splits > 1 and "validation" in parts:
+        raise ConfigError("data.splits: validation is cut from train, and is given too. Leave it out")
+
+
 def _crossed(rows: Rows, settings: DataSettings) -> tuple[Split, list[Split], str]:
     """Return all examples with a validation part, the folds of a cross-validation, and what was done in words."""
-    source = settings.train or ""
+    source, number = settings.train or "", settings.cv or 2
 
     def without_test(rest: Rows) -> dict[str, Rows]:
         size = _row_count(settings, "validation_size", len(rest))
         return split_off(rest, {"validation": size}, settings.split_seed, source)
 
-    number = settings.cv or 2
     found = [
         Split(**without_test(rest), test=test)
         for repeat in range(settings.cv_repeats)
@@ -268,7 +275,7 @@ def _sources(settings: DataSettings) -> Iterator[tuple[str, tuple[str, str | Non
         source, split_name = getattr(settings, name), getattr(settings, f"{name}_split")
         if source is None and split_name is None:
             continue
-        source = located(source) if source else train
+        source = train if source is None else located(source)
         if _has_splits(source):
             yield name, (source, split_name or usual)
         else:
@@ -279,7 +286,7 @@ def _sources(settings: DataSettings) -> Iterator[tuple[str, tuple[str, str | Non
 
 def _has_splits(source: str) -> bool:
     """Tell whether a source is a data set of the Hub or a saved `DatasetDict`, of which one split is read."""
-    return not is_file(source) or has_splits(Path(source).expanduser())
+    return not is_file(source) or has_splits(user_path(source))
 
 
 def _labels_of(rows: Sequence[Example], source: str) -> tuple[str, ...]:

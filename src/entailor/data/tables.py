@@ -32,6 +32,7 @@ from entailor.data.json_tables import JsonTable
 from entailor.data.shards import shards_of
 from entailor.errors import DataError
 from entailor.runs.network import hub_is_silent
+from entailor.runs.paths import user_path
 
 if TYPE_CHECKING:
     from _csv import Reader
@@ -63,7 +64,7 @@ def open_table(
     if "://" in source:
         raise DataError("an address, expected a file", path=source, remedy="Download it, and give the path of the file")
     form = form or FileFormat()
-    path, inside = divided(Path(source).expanduser())
+    path, inside = divided(user_path(source))
     shards = shards_of(path, split)
     if shards is None:
         return _file_table(path, replace(form, inside=inside))

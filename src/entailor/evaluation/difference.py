@@ -14,7 +14,7 @@ from entailor.runs.files import read_checked_json
 from entailor.runs.layout import RunFolder
 from entailor.runs.record import RunRecord
 
-AGAIN = "Run its command again"
+AGAIN = "Run the command that made it again"
 MACHINE = ("python", "platform", "cpu", "cores", "threads", "gpus", "git_commit")
 CHANGES_NOTHING = ("out", "checkpoint_minutes", "checkpoint_steps")
 
@@ -84,7 +84,7 @@ def _split(folder: RunFolder) -> dict[str, Any]:
 
 
 def _experiment(folder: RunFolder) -> dict[str, Any]:
-    values = read_checked_yaml(folder.experiment_file, AGAIN)
+    values = read_checked_yaml(folder.experiment_file, "Put a copy of it back")
     return {key: value for key, value in values.items() if key not in CHANGES_NOTHING}
 
 

@@ -16,12 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from entailor.errors import RunError
-from entailor.evaluation.comparison import short_model_names
 from entailor.evaluation.learning_laws import MOST_WIDTH, predict
 from entailor.evaluation.metrics import clusters
 from entailor.evaluation.pairs import SIGNIFICANCE, Difference, compare_scored
 from entailor.evaluation.statistics import accuracy_interval
 from entailor.evaluation.variance import Scored
+from entailor.evaluation.wording import short_model_names
 from entailor.runs.record import RunRecord
 
 DRAWS = 200
@@ -98,7 +98,7 @@ def _scored(records: Sequence[RunRecord], ids: Sequence[str]) -> Scored:
         if right.keys() != set(ids):
             raise RunError(
                 f"{record.name} on {record.model}: a point of its learning curve was tested on other examples. "
-                "Delete the folder `curve` and run the same command again"
+                "Delete the folder `curve` and run the command that made it again"
             )
         lines.append([right[id_] for id_ in ids])
     varies = not all(record.provenance.get("deterministic", False) for record in records)

@@ -68,7 +68,7 @@ class Lora(AdapterMethod, name="lora"):
             check_layer_names(backbone.model, named, self.name)
         elif targets == "all-linear" and (fused := fused_experts(backbone.model)):
             # peft adapts such tensors in a way of its own, which allows no dropout
-            targets = linear_layers(backbone)
+            targets = layers_beside_experts(backbone)
             backbone.events += (f"{self.name} adapts the linear layers beside the experts, and not {', '.join(fused)}",)
         config = LoraConfig(
             task_type=task_type(backbone),
@@ -142,3 +142,16 @@ def linear_layers(backbone: Backbone) -> list[str]:
         for path, module in backbone.model.named_modules()
         if isinstance(module, nn.Linear) and path.split(".")[0] not in heads
     ]
+
+
+def layers_beside_experts(backbone: Backbone) -> list[str]:
+    """Return the paths of the linear layers outside the blocks that hold experts.
+
+    Routers choose and shared experts learn with the others, so that a block is left as it is. `peft` takes layers
+    elsewhere that are called as those of a block (a dense layer's ``gate_proj``) for experts.
+    """
+    blocks = {path.rpartition(".experts")[0] for path, _ in backbone.model.named_modules() if path.endswith(".experts")}
+    layers = linear_layers(backbone)
+    inside = {path for path in layers if any(path.startswith(f"{block}.") for block in blocks)}
+    taken = {path.rpartition(".")[2] for path in inside}
+    return [path for path in layers if path not in inside and path.rpartition(".")[2] not in taken]

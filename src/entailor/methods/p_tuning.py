@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from entailor.classifiers.base import Classifier
+from entailor.classifiers.fitting import fitting
 from entailor.classifiers.gradient_path import keep_what_learns
 from entailor.classifiers.soft_prompt import SoftPromptClassifier, no_room_for_prompt, vocabulary_words
 from entailor.classifiers.transformer import (
@@ -64,7 +65,7 @@ class PTuning(AdapterMethod, name="p_tuning"):
         """
         if backbone is None:
             raise MethodError("p_tuning needs a model. Give one with --model")
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), fitting(backbone, self.name):
             torch.manual_seed(seed)
             config = self._config(backbone)
             classifier: TransformerClassifier

@@ -12,6 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from entailor.classifiers.fitting import fitting
 from entailor.classifiers.gradient_path import keep_what_learns
 from entailor.classifiers.soft_prompt import SoftPromptClassifier, no_room_for_prompt, vocabulary_words
 from entailor.errors import MethodError
@@ -49,7 +50,8 @@ class PrefixTuning(AdapterMethod, name="prefix_tuning"):
         """
         if backbone is None:
             raise MethodError("prefix_tuning needs a model. Give one with --model")
-        classifier = PrefixClassifier(self, backbone, task, seed)
+        with fitting(backbone, self.name):
+            classifier = PrefixClassifier(self, backbone, task, seed)
         keep_what_learns(classifier, backbone, self.name)
         return classifier
 
@@ -126,8 +128,13 @@ class PrefixClassifier(SoftPromptClassifier):
 
 
 def attention_layers(body: nn.Module) -> Iterator[tuple[nn.Module, tuple[str, ...]]]:
-    """Yield every attention module with the names of its key and value projections, first layer first."""
-    for module in body.modules():
+    """Yield every attention module with the names of its key and value projections, first layer first.
+
+    Those that look at pictures are left out: text never enters them.
+    """
+    pictures = [part for part in body.modules() if getattr(part, "main_input_name", None) == "pixel_values"]
+    blind = {id(module) for part in pictures for module in part.modules()}
+    for module in (module for module in body.modules() if id(module) not in blind):
         children = dict(module.named_children())
         yield from ((module, (name,)) for name in FUSED_PROJECTIONS if name in children)
         for names in PROJECTIONS:

@@ -12,6 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from entailor.classifiers.fitting import fitting
 from entailor.classifiers.gradient_path import keep_what_learns
 from entailor.classifiers.soft_prompt import SoftPromptClassifier, no_room_for_prompt, vocabulary_words
 from entailor.errors import MethodError
@@ -45,7 +46,8 @@ class PromptTuning(AdapterMethod, name="prompt_tuning"):
         """
         if backbone is None:
             raise MethodError("prompt_tuning needs a model. Give one with --model")
-        classifier = PromptTuningClassifier(self, backbone, task, seed)
+        with fitting(backbone, self.name):
+            classifier = PromptTuningClassifier(self, backbone, task, seed)
         keep_what_learns(classifier, backbone, self.name)
         return classifier
 

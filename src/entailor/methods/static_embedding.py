@@ -7,7 +7,6 @@ u * v (Conneau et al. 2017, section 3). The usual table is WordLlama's: 32,000 t
 from __future__ import annotations
 
 import hashlib
-import os
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,6 +34,7 @@ from entailor.runs.cache_place import cache_folder
 from entailor.runs.documents import read_bytes
 from entailor.runs.files import read_json, write_json
 from entailor.runs.package_index import ReleaseFile, fetch_release_file
+from entailor.runs.paths import user_path
 from entailor.tasks import Task
 
 WORDLLAMA: Final = ReleaseFile(  # any machine reads this one: of a wheel only numbers and a vocabulary are taken
@@ -120,7 +120,7 @@ def open_table(name: str) -> TokenTable:
     """
     if name == "wordllama":
         return _wordllama(WORDLLAMA)
-    folder = Path(os.path.expanduser(name))  # noqa: PTH111 - Path.expanduser raises where there is no such user
+    folder = user_path(name)
     try:
         weights, tokenizer = (
             read_bytes(folder / file, MOST_TABLE_BYTES) for file in ("model.safetensors", "tokenizer.json")

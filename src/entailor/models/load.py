@@ -327,14 +327,15 @@ def _refuse_half_loaded(model: Any, absent: set[str], name: str) -> None:
 
 
 def family_of(model_type: str) -> Family:
-    """Tell a decoder, which continues a text, from an encoder, which reads it from both sides."""
+    """Tell a decoder, which continues a text, from an encoder, which reads it from both sides; it may have both."""
     from transformers.models.auto.modeling_auto import (
         MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
         MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+        MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
     )
 
-    decodes = model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and model_type not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
-    return "decoder" if decodes else "encoder"
+    encodes = {**MODEL_FOR_MASKED_LM_MAPPING_NAMES, **MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES}
+    return "decoder" if model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and model_type not in encodes else "encoder"
 
 
 @contextmanager
@@ -366,7 +367,7 @@ def _readable_errors(name: str) -> Iterator[None]:
             yield
     except EntailorError:
         raise
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, ImportError) as error:
         first = str(error).strip().split("\n")[0][:400]
         raise ModelError(f"{name}: cannot be loaded: {first}") from error
     except BaseException as error:

@@ -32,7 +32,8 @@ from entailor.runs.ownership import is_run_folder
 from entailor.runs.record import NO_MODEL, CurvePoint, RunRecord
 from entailor.runs.trial_folder import RECORD_FILE
 
-AGAIN = "Run the same command again: it redoes what is damaged"
+COPY_BACK = "Put a copy of it back"
+AGAIN = "Run the command that made it again: it redoes what is damaged"
 MOST_LABELS = 16  # a larger confusion matrix cannot be read; its most frequent confusions are listed instead
 MOST_GROUPS = 40
 MOST_ABSENT = 5
@@ -108,7 +109,7 @@ def read_comparison(path: Path) -> dict[str, Any]:
     comparison = read_checked_json(path, AGAIN)
     needed = {"candidates", "labels", "num_test", "majority_accuracy", "sentence", "winner", "failed", "metric"}
     if not needed <= comparison.keys():
-        raise RunError(f"{path}: no comparison of trials. Delete it and run the same command again")
+        raise RunError(f"{path}: no comparison of trials. Delete it and run the command that made it again")
     return comparison
 
 
@@ -395,6 +396,6 @@ def _optional_text(path: Path) -> str | None:
     try:
         content = read_bytes(path)
     except OSError as error:
-        raise RunError(f"{path}: cannot be read ({error.strerror}). {AGAIN}") from None
-    verify_checksum(path, content, AGAIN)
+        raise RunError(f"{path}: cannot be read ({error.strerror}). {COPY_BACK}") from None
+    verify_checksum(path, content, COPY_BACK)
     return content.decode("utf-8", "replace").rstrip().rpartition("\n")[0] + "\n"  # without the checksum

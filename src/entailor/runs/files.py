@@ -22,7 +22,7 @@ from entailor.runs.ownership import refuse_links
 
 CHECKSUM_KEY = "checksum"
 REPLACE_TRIES = 20 if os.name == "nt" else 1
-DELETE_IT = "Delete it and run the same command again"
+DELETE_IT = "Delete it and run the command that made it again"
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from glob import glob, has_magic
 from pathlib import Path
 
 from entailor.errors import OutputError
@@ -15,6 +16,7 @@ from entailor.runs.cache_place import cache_folder
 from entailor.runs.files import atomic_path
 from entailor.runs.integrity import file_sha256
 from entailor.runs.ownership import belongs_to_run
+from entailor.runs.paths import user_path
 
 Source = str | Path | None
 
@@ -34,8 +36,8 @@ def check_output(output: str | Path, inputs: Iterable[Source], *, overwrite: boo
         OutputError: it is an input under any name, lies among the files of a run or in a folder that is read, is no
             regular file, or stands there already.
     """
-    target = _resolved(output)
-    opened = str(Path(output).expanduser().absolute()).startswith(("/dev/std", "/dev/fd/", "/proc/"))
+    target = resolved(output)
+    opened = str(user_path(output).absolute()).startswith(("/dev/std", "/dev/fd/", "/proc/"))
     if opened or (target.exists() and not target.is_file()):  # what is opened already cannot be replaced
         raise OutputError(f"{output}: no regular file. Give the name of a file")
     refuse_inputs(output, target, inputs)
@@ -64,9 +66,13 @@ def output_file(output: str | Path, inputs: Iterable[Source] = (), *, overwrite:
             place.touch()
 
 
-def _resolved(output: str | Path) -> Path:
+def resolved(output: str | Path) -> Path:
+    """Return the place of an output with links followed, or raise OutputError where none can be written."""
+    place = user_path(output)
+    if str(place).startswith("~"):
+        raise OutputError(f"{output}: there is no such user. Give another place to write")
     try:
-        return Path(output).expanduser().resolve()
+        return place.resolve()
     except (OSError, RuntimeError, ValueError) as error:
         raise OutputError(f"{output}: not a path that can be written ({error}). Give the name of a file") from None
 
@@ -79,12 +85,19 @@ def refuse_inputs(output: str | Path, target: Path, inputs: Iterable[Source]) ->
         if source is None:
             continue
         with suppress(OSError, RuntimeError, ValueError):  # a name of the Hub, or a path that is met when it is read
-            read = Path(source).expanduser().resolve()
-            within = next((place for place in (read, *read.parents) if place.is_file()), read)  # a.zip/train.csv
-            if within == target or (within.exists() and target.exists() and within.samefile(target)):
-                raise OutputError(f"{output}: the same file as the input {source}. Give another place to write")
-            if read.is_dir() and (belongs_to_run(target, read) or (target.exists() and read in target.parents)):
-                raise OutputError(f"{output}: lies in {source}, which is read. Give another place to write")
+            for read in _matching(user_path(source)):
+                within = next((place for place in (read, *read.parents) if place.is_file()), read)  # a.zip/train.csv
+                if within == target or (within.exists() and target.exists() and within.samefile(target)):
+                    raise OutputError(f"{output}: the same file as the input {source}. Give another place to write")
+                if read.is_dir() and (belongs_to_run(target, read) or (target.exists() and read in target.parents)):
+                    raise OutputError(f"{output}: lies in {source}, which is read. Give another place to write")
+
+
+def _matching(source: Path) -> list[Path]:
+    """Return a path with links followed, or what matches it where it is a pattern of shards."""
+    if source.exists() or not has_magic(str(source)):
+        return [source.resolve()]
+    return [Path(found).resolve() for found in glob(str(source), recursive=True)]  # noqa: PTH207 - may be absolute
 
 
 def _remembered(path: Path) -> bool:

@@ -16,7 +16,7 @@ from entailor.runs.ownership import RUN_FILES, RUN_PARTS, refuse_links, remove_f
 RECORD_FILE = "record.json"
 VALIDATION_FILE = "validation_predictions.jsonl"
 CHECKPOINT_FOLDER = "checkpoint"
-RUN_AGAIN = "Delete the trial's folder and run the same command again"
+RUN_AGAIN = "Delete the trial's folder and run the command that made it again"
 MOST_NAME_CHARACTERS = 100  # of a folder; file systems stop at 255 bytes
 WRITTEN_FILE = ".written.json"  # what an unfinished trial has saved; its record says so in the end
 SAVED_FOLDERS = ("adapter", "model", "last_good")

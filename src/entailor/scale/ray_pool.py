@@ -21,7 +21,7 @@ from typing import Any
 from entailor.data.example import Split
 from entailor.engine.stopping import RunContext, StopSwitch
 from entailor.errors import ConfigError, RunError
-from entailor.events import Event, Observer, PointLogged
+from entailor.events import Event, Observer
 from entailor.runs.files import read_json
 from entailor.runs.ownership import OWNER_FILE, enclosing_run
 from entailor.runs.trial_folder import CHECKPOINT_FOLDER
@@ -258,9 +258,7 @@ class _RayPool:
             return
         for number, event in events:
             job = jobs[number]
-            if isinstance(event.data, PointLogged):  # on another node it has a folder of its own
-                observer.on_event(replace(event, data=replace(event.data, folder=job.folder), trial=job.title))
-            elif event.kind != "trial":
+            if event.kind != "trial":
                 observer.on_event(replace(event, trial=job.title))
             elif job.counted and number not in begun:  # not again where its worker died
                 begun.add(number)

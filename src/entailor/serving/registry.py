@@ -139,11 +139,18 @@ def check_name(name: str) -> None:
 
 
 def name_and_path(word: str) -> tuple[str, str]:
-    """Return what ``NAME=PATH`` or ``PATH`` says; without a name it is that of the folder."""
+    """Return what ``NAME=PATH`` or ``PATH`` says; without a name it is that of the folder.
+
+    Raises:
+        ConfigError: it is no path.
+    """
     name, equals, path = word.partition("=")
     if equals and re.fullmatch(NAME, name):
         return name, path
-    return Path(word).resolve().name, word
+    try:
+        return Path(word).resolve().name, word
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ConfigError(f"{word}: not a path ({error}). Give the folder of a run, a trial or an export") from None
 
 
 def path_below(path: str, folder: Path) -> Path:

@@ -30,7 +30,8 @@ from entailor.models.resolve.source import ModelFolder
 from entailor.runs.files import write_text
 from entailor.runs.integrity import disk_trouble, file_sha256
 from entailor.runs.layout import RunFolder
-from entailor.runs.outputs import refuse_inputs
+from entailor.runs.outputs import refuse_inputs, resolved
+from entailor.runs.paths import user_path
 from entailor.runs.record import RunRecord
 from entailor.runs.trial_folder import RECORD_FILE
 from entailor.shipping import onnx_export
@@ -250,7 +251,7 @@ def export(
         raise ConfigError(f"--margin: a share of accuracy from 0 to 1 was expected, found {margin}")
     if not formats or len(set(formats)) < len(formats):
         raise ConfigError("--format: name each format once, for example --format transformers,onnx")
-    place = Path(out).expanduser()
+    place = user_path(out)
     targets = [place / name if len(formats) > 1 else place for name in formats]
     for target in targets:
         _check_free(target, run)
@@ -266,7 +267,9 @@ def export(
 
 
 def _check_free(target: Path, run: str | Path) -> None:
-    refuse_inputs(target, target.resolve(), (run,))
+    if not target.name:  # an empty path, `.` or `/`
+        raise OutputError(f"{target}: exists already. Give another --out")
+    refuse_inputs(target, resolved(target), (run,))
     for place in (target, target.with_name(target.name + ".rejected")):
         if place.exists() or place.is_symlink():
             raise OutputError(f"{place}: exists already. Give another --out, or delete it")

@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TextIO
 
-from entailor.config.overrides import read_yaml
+from entailor.config.overrides import read_checked_yaml
 from entailor.data.checks import GoldWords, dropped_rows
 from entailor.data.example import Example
 from entailor.data.labels import NO_GOLD
@@ -139,6 +139,9 @@ def read_labelled(
     return result.examples
 
 
+COPY_BACK = "Put a copy of it back, or copy the trial out of the run and give the labels with --label-names"
+
+
 def label_words_of_run(trial: Path) -> tuple[dict[str, str], tuple[str, ...] | None]:
     """Return how labels were written in the files of the run a trial stands in, and which of them mean none.
 
@@ -148,8 +151,8 @@ def label_words_of_run(trial: Path) -> tuple[dict[str, str], tuple[str, ...] | N
     if run is None or not run.experiment_file.exists():
         return {}, None
     file = run.experiment_file
-    with well_formed(RunError, file, "Give the labels with --label-names, or put a copy of the file back"):
-        data = read_yaml(file).get("data") or {}
+    with well_formed(RunError, file, COPY_BACK):
+        data = read_checked_yaml(file, COPY_BACK).get("data") or {}
         names = {str(written): str(name) for written, name in (data.get("label_names") or {}).items()}
         return names, None if data.get("no_gold") is None else tuple(map(str, data["no_gold"]))
 

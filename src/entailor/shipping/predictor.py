@@ -217,7 +217,7 @@ class Predictor:
         if wanted and self.temperature is None:
             raise RunError(
                 f"{self.place}: no temperature was fitted in this trial, which an earlier version of Entailor ran. "
-                "Leave out --calibrated, or delete the folder and run the same command again"
+                "Leave out --calibrated, or delete the folder and run the command that made it again"
             )
 
     def answer(self, row: NDArray[np.float64], min_confidence: float = 0.0) -> Answer:

@@ -20,6 +20,7 @@ from entailor.runs.documents import well_formed
 from entailor.runs.environment import loaded_torch
 from entailor.runs.files import read_checked_json, read_json
 from entailor.runs.layout import RunFolder
+from entailor.runs.ownership import is_run_folder
 from entailor.runs.record import MOST_LABELS, CandidateName, SeedNumber, check_trial_files, read_status
 from entailor.runs.trial_folder import RECORD_FILE, RUN_AGAIN
 from entailor.tasks import Task
@@ -76,12 +77,14 @@ def find_trial(run: str | Path) -> Path:
         whole = RunFolder(folder)
         whole.check_version()
         if not whole.comparison_file.exists():
+            if is_run_folder(folder):
+                raise RunError(f"{folder}: a run that was not finished. Run the command that made it again")
             raise RunError(
                 f"{folder}: neither a trial (runs/NAME/trials/MODEL/METHOD/seed-N) nor a run. "
                 "Give the folder that `entailor compare` or `entailor train` named"
             )
-        comparison = read_checked_json(whole.comparison_file, "Run the same command again")
-        with well_formed(RunError, whole.comparison_file, "Run the same command again"):
+        comparison = read_checked_json(whole.comparison_file, "Run the command that made it again")
+        with well_formed(RunError, whole.comparison_file, "Run the command that made it again"):
             winner = whole.winner(comparison) or whole.only_trial(comparison)
             outcome = (comparison.get("recommendation") or {}).get("outcome")
         if winner is None and comparison.get("candidates"):
@@ -96,9 +99,11 @@ def find_trial(run: str | Path) -> Path:
             raise RunError(f"{folder}: no trial of this run is complete, so there is no winner to load")
         folder = winner
     if not (folder / CLASSIFIER_FILE).exists():
-        raise RunError(f"{folder}: its saved classifier is gone. Delete the folder and run the same command again")
+        raise RunError(
+            f"{folder}: its saved classifier is gone. Delete the folder and run the command that made it again"
+        )
     if not (folder / RECORD_FILE).exists() or read_status(folder) != "complete":
-        raise RunError(f"{folder}: this trial was not finished, or failed. Run the same command again")
+        raise RunError(f"{folder}: this trial was not finished, or failed. Run the command that made it again")
     return folder
 
 

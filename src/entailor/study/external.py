@@ -248,9 +248,9 @@ def _score_trial(
     fingerprint = _fingerprint(examples, scoring)
     stored: dict[str, Any] = {}
     with suppress(RunError):  # what is damaged is scored again
-        stored = read_checked_json(file, "Run the same command again") if file.exists() else {}
+        stored = read_checked_json(file, "Run the command that made it again") if file.exists() else {}
     if (stored.get("version"), stored.get("fingerprint")) == (EXTERNAL_VERSION, fingerprint):
-        with well_formed(RunError, file, "Delete it and run the same command again"):
+        with well_formed(RunError, file, "Delete it and run the command that made it again"):
             predictions = TypeAdapter(tuple[Prediction, ...]).validate_python(stored["predictions"])
     else:
         predictions = _predict(place, examples, scoring, trust_remote_code=trust_remote_code)

@@ -34,6 +34,7 @@ from entailor.runs.integrity import disk_trouble, verify_checksum
 from entailor.runs.layout import RunFolder
 from entailor.runs.lock import lock_run
 from entailor.runs.ownership import belongs_to_run
+from entailor.runs.paths import user_path
 from entailor.runs.record import RunRecord
 from entailor.runs.trial_folder import clear_trial
 from entailor.study.external import check_external, known_external
@@ -146,9 +147,8 @@ def refuse_inputs_in(folder: RunFolder, experiment: Experiment) -> None:
     Raises:
         RunError: one lies where the run writes.
     """
-    data = experiment.data
-    for source in (data.train, data.validation, data.test, *data.external, *experiment.models):
-        if source and belongs_to_run(Path(source).expanduser(), folder.path):
+    for source in experiment.sources():
+        if belongs_to_run(user_path(source), folder.path):
             raise RunError(
                 f"{source}: read by this run, and lies where it writes. Copy it elsewhere, or give another --out"
             )

@@ -123,7 +123,7 @@ class Comparison:
     @property
     def candidates(self) -> tuple[CandidateResult, ...]:
         """Every candidate with a complete trial, the most accurate first."""
-        with well_formed(RunError, self.folder.comparison_file, "Run the same command again"):
+        with well_formed(RunError, self.folder.comparison_file, "Run the command that made it again"):
             return tuple(self._candidate(one) for one in self.summary["candidates"])
 
     @property

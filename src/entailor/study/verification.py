@@ -110,7 +110,7 @@ def _run_files(folder: RunFolder) -> Iterator[Check]:
     always = (folder.split_file, folder.environment_file, folder.comparison_file, folder.test_access_file)
     others = [path for pattern in CHECKED_WHERE_THERE for path in sorted(folder.path.glob(pattern))]
     for path in (*always, *doctor, *others):
-        yield _file(path, lambda path=path: read_checked_json(path, "Run its command again"), folder.path)
+        yield _file(path, lambda path=path: read_checked_json(path, "Run the command that made it again"), folder.path)
     yield _file(folder.experiment_file, lambda: read_checked_yaml(folder.experiment_file, "Put a copy of it back"))
     remedy = "Write it again with `entailor report`"
     yield _file(folder.report_file, lambda: verify_checksum(folder.report_file, read_bytes(folder.report_file), remedy))
@@ -169,7 +169,7 @@ def _gap(examples: Sequence[Prediction], probabilities_EL: Any, labels: Sequence
 def _figures(folder: RunFolder, num_records: int) -> Check:
     """Compute comparison.json again from the records."""
     name = folder.comparison_file.name
-    again = "Run the same command again"
+    again = "Run the command that made it again"
     try:
         held = read_checked_json(folder.comparison_file, again)
         priorities = _priorities(folder)
@@ -185,7 +185,7 @@ def _figures(folder: RunFolder, num_records: int) -> Check:
         return Check("figures", "damaged", str(error))
     if problem := _first_difference(again, held):
         return Check(
-            "figures", "differs", f"{name}: {problem} is not what the records give. Run the same command again"
+            "figures", "differs", f"{name}: {problem} is not what the records give. Run the command that made it again"
         )
     return Check("figures", "sound", f"{name} is what the {num_records} records give ({RECORD_FILE})")
 

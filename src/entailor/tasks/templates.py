@@ -5,18 +5,17 @@ A template is Jinja, rendered in a sandbox; it ends in ``{{ label }}``, the labe
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from entailor.config.parts import PromptSettings
 from entailor.data.example import Example
 from entailor.errors import ConfigError, near_miss
 from entailor.runs.documents import read_bytes
+from entailor.runs.paths import user_path
 from entailor.tasks.foreign import ForeignError
 from entailor.tasks.sandbox import MOST_SOURCE, renderer
 
@@ -188,9 +187,9 @@ def _template_text(template: str) -> str:
     if not template.endswith(SUFFIXES):
         return template
     try:
-        text = read_bytes(Path(os.path.expanduser(template)), 4 * MOST_SOURCE).decode()  # noqa: PTH111 - see below
+        text = read_bytes(user_path(template), 4 * MOST_SOURCE).decode()
         return text.rstrip("\n")
-    except OSError as error:  # Path.expanduser would raise another where there is no such user
+    except OSError as error:
         raise ConfigError(f"prompt.template: {template}: {error.strerror}. Check the path") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{template}: not UTF-8 at byte {error.start}. Save the file as UTF-8") from None

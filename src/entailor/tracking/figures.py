@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from entailor.evaluation.metrics import evaluate_record
-from entailor.runs.layout import SPLITS, RunFolder
-from entailor.runs.record import NO_MODEL, CurvePoint, RunRecord
+from entailor.runs.record import NO_MODEL, SPLIT, CurvePoint, RunRecord
 
 CURVE = {
     "train_loss": "train/loss",
@@ -25,18 +22,11 @@ COSTS = (
 )
 
 
-def title(record: RunRecord, place: Path, attempt: int = 0) -> str:
-    """Return what a trial is called: candidate, model where there is one, seed, and which split or restart it is."""
+def title(record: RunRecord, attempt: int = 0) -> str:
+    """Return what a trial is called: candidate, model where there is one, seed, split, and which restart it is."""
     model = "" if record.model == NO_MODEL else f" on {record.model}"
-    number = split_number(place)
-    split = "" if number is None else f", split {number}"
+    split = f", split {number}" if (number := record.provenance.get(SPLIT)) else ""
     return f"{record.name}{model}, seed {record.seed}{split}" + (f", restart {attempt}" if attempt else "")
-
-
-def split_number(place: Path) -> str | None:
-    """Return which split of the run a trial's folder is of, or None for that of the run's own folder."""
-    found = RunFolder.split_of_trial(place)
-    return found.path.name if found is not None and found.path.parent.name == SPLITS else None
 
 
 def curve_figures(point: CurvePoint) -> dict[str, float]:

@@ -59,7 +59,7 @@ class MLflowSink:
         """Open a run with the trial's settings."""
         from mlflow.entities import Param
 
-        run = self._start(title(record, place, attempt), {"seed": str(record.seed)})
+        run = self._start(title(record, attempt), {"seed": str(record.seed)})
         for some in _parts([*settings_of(record).items()], PARAMS_A_CALL):
             self.client.log_batch(run, params=[Param(name, value[:MOST_OF_A_PARAM]) for name, value in some])
         return MLflowLog(self.client, run)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from entailor.errors import ConfigError
 from entailor.events import Event, Observer, PointLogged, TrialFinished
 from entailor.runs.layout import RunFolder
-from entailor.runs.record import CurvePoint, RunRecord
+from entailor.runs.record import SPLIT, CurvePoint, RunRecord
 
 if TYPE_CHECKING:
     from entailor.config.parts import TrackingSettings
@@ -90,14 +90,19 @@ class Tracked:
         self.told.on_event(event)
         if isinstance(event.data, PointLogged):
             self._point(event.data)
-        elif isinstance(event.data, TrialFinished) and not event.data.reused and event.data.folder is not None:
-            record, place = event.data.record, event.data.folder
+        elif isinstance(event.data, TrialFinished) and not event.data.reused:
+            record = event.data.record
+            place = self._place(record)
             if place not in self.open:
                 self._begin(record, place, 0)
             self._end(place, record)
 
+    def _place(self, record: RunRecord) -> Path:
+        split = self.folder.split(record.provenance.get(SPLIT, 0))
+        return split.trial(record.model, record.name, record.seed)
+
     def _point(self, logged: PointLogged) -> None:
-        place = logged.folder
+        place = self._place(logged.record)
         if place in self.open and self.open[place].attempt != logged.attempt:
             self._end(place, None)
         if place not in self.open:

@@ -8,8 +8,8 @@ from typing import Any
 
 from entailor.runs.layout import RunFolder
 from entailor.runs.ownership import remove_files
-from entailor.runs.record import CurvePoint, RunRecord
-from entailor.tracking.figures import curve_figures, final_figures, split_number
+from entailor.runs.record import SPLIT, CurvePoint, RunRecord
+from entailor.tracking.figures import curve_figures, final_figures
 
 
 class TensorBoardSink:
@@ -24,8 +24,8 @@ class TensorBoardSink:
 
     def begin(self, record: RunRecord, place: Path, attempt: int) -> TensorBoardLog:
         """Open event files in MODEL/CANDIDATE/seed-N, in place of those of an earlier run of the same trial."""
-        number = split_number(place)
-        name = place.name + ("" if number is None else f"-split-{number}") + (f"-restart-{attempt}" if attempt else "")
+        split = f"-split-{number}" if (number := record.provenance.get(SPLIT)) else ""
+        name = place.name + split + (f"-restart-{attempt}" if attempt else "")
         target = self.place.joinpath(*place.parts[-3:-1], name)
         remove_files(target, [file.name for file in target.glob("events.out.tfevents.*")])
         return TensorBoardLog(target)

@@ -51,7 +51,7 @@ class TrackioSink:
         with contextlib.redirect_stdout(sys.stderr):  # it prints where the database is
             run = trackio.init(
                 self.project,
-                name=title(record, place, attempt),
+                name=title(record, attempt),
                 group=record.name,
                 config=settings_of(record),
                 embed=False,

@@ -43,7 +43,7 @@ class WandbSink:
         return WandbLog(
             wandb.init(
                 project=self.project,
-                name=title(record, place, attempt),
+                name=title(record, attempt),
                 group=record.name,
                 config=settings_of(record),
                 dir=str(self.place),

@@ -26,6 +26,7 @@ from entailor.models.resolve.package import (
     parse_spec,
 )
 from entailor.runs.cache_place import cache_folder
+from entailor.runs.paths import user_path
 
 Kind = Literal["hub", "folder", "gguf", "package"]
 
@@ -107,7 +108,7 @@ def resolve_model(
     text = name.strip()
     if not text:
         raise ModelError("an empty model name. Give a Hub id, a folder, a GGUF file or pypi:NAME==VERSION")
-    path = Path(os.path.expanduser(text))  # noqa: PTH111 - Path.expanduser raises where there is no such user
+    path = user_path(text)
     packaged, here = text.startswith(PREFIX), os.path.exists(path)  # noqa: PTH110 - Path.exists can raise
     if not packaged and not here:
         if _written_as_path(text):

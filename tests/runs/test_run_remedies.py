@@ -1,0 +1,69 @@
+"""What a message about a damaged file of a run proposes is done, and then the command works."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.hostile import running
+from tests.hostile.runs import RUN_FILES, first_trial, run_copy, sound_run
+
+import entailor.study.compare
+from entailor.runs.files import write_text
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "cut short": lambda file: file.write_bytes(file.read_bytes()[:-40]),
+    "another content": lambda file: file.write_text("mine"),
+    "missing": lambda file: file.unlink(),
+}
+COMPARE = ("compare", "--train", "{train}", "--methods", "majority,bag_of_words", "doctor=false", "estimate=false")
+COMMANDS = {
+    "compare": (*COMPARE, "--out", "{run}"),
+    "report": ("report", "--run", "{run}"),
+    "verify": ("verify", "--run", "{run}", "--sample", "2"),
+    "diff": ("diff", "{run}", "{sound}"),
+    "predict": ("predict", "--run", "{run}", "--input", "{train}", "--output", "{run}.csv", "--overwrite"),
+    "evaluate": ("evaluate", "--run", "{trial}", "--test", "{train}"),
+}
+
+
+@pytest.fixture(autouse=True)
+def _plain_page(monkeypatch):
+    monkeypatch.setattr(entailor.study.compare, "write_report", lambda folder: write_text(folder.report_file, "page"))
+
+
+def run_command(words: tuple[str, ...], run: Path) -> tuple[int, str]:
+    places = {"run": run, "trial": first_trial(run), "sound": sound_run() / "run", "train": sound_run() / "train.csv"}
+    return running.command([word.format(**places) for word in words])
+
+
+def follow(text: str, file: Path, run: Path) -> None:
+    """Do what a message says, the first of two ways out."""
+    trial = first_trial(run)
+    if "Put a copy of it back" in text:
+        shutil.copy(sound_run() / "run" / file.relative_to(run), file)
+        return
+    assert "the command that made it again" in text or "Is this the folder of a finished run" in text, text
+    if "Delete the trial's folder" in text:
+        shutil.rmtree(trial)
+    elif "Delete it" in text:
+        file.unlink()
+    code, said = run_command(COMMANDS["compare"], run)
+    assert code == 0, f"{text}: {said}"
+
+
+@pytest.mark.parametrize("name", RUN_FILES)
+def test_a_damaged_file(tmp_path, name):
+    for kind, damage in DAMAGES.items():
+        for command, words in COMMANDS.items():
+            run = run_copy(tmp_path / kind / command)
+            damage(run / name)
+            code, text = run_command(words, run)
+            if code == 2:
+                follow(text, run / name, run)
+                code, after = run_command(words, run)
+                assert code < 2, f"{command}, {kind}: {text}: {after}"
+            if command == "compare":  # "another --out" is the other way out, and always one
+                assert code == 0
