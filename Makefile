@@ -38,7 +38,7 @@ docs: $(READY)
 # Makes notebooks of two tutorials and runs them; what runs them stays out of .venv.
 notebooks: $(READY)
 	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade --target build/notebooks nbclient ipykernel
-	PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH=build/notebooks $(BIN)/python docs/notebooks.py --run
+	PYTHONPATH=$(CURDIR)/build/notebooks $(BIN)/python docs/notebooks.py --run
 
 # The site, in build/site; a warning is an error. It has an environment of its own.
 site: $(SITE)/.ready

@@ -17,6 +17,7 @@ import math
 import time
 
 import numpy as np
+from resampled import resampling
 from scipy.stats import chi2, norm
 from simulated import CURVES, SIZES, World, curve_of, drawn_outcomes
 
@@ -408,6 +409,7 @@ TABLES = {
     "overtaking": overtaking,
     "power": power,
     "calibration": calibration,
+    "resampling": resampling,
 }
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import shutil
 import sys
@@ -92,7 +93,7 @@ def text_of(page: str) -> str:
 
 
 def run(path: Path) -> None:
-    """Execute a notebook in an empty folder.
+    """Execute a notebook in an empty folder, with the commands of the environment that this runs in.
 
     Raises:
         CellExecutionError: a cell of Python failed, or a command, whose exit code is looked at.
@@ -105,15 +106,16 @@ def run(path: Path) -> None:
     for cell in made.cells:
         if cell.cell_type == "code" and cell.source.startswith("!"):
             cell.source += "\nassert _exit_code == 0, _exit_code"
+    commands = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     with tempfile.TemporaryDirectory() as place:
         shutil.copytree(ROOT / "examples", Path(place) / "examples")
         client = NotebookClient(made, timeout=SECONDS_A_CELL, resources={"metadata": {"path": place}})
         try:
-            client.execute()
+            client.execute(env={**os.environ, "PATH": commands})
         except CellExecutionError:
-            sys.stderr.write(f"{path.relative_to(ROOT)} failed\n")
+            sys.stderr.write(f"{path.name} failed\n")
             raise
-    sys.stdout.write(f"{path.relative_to(ROOT)} ran\n")
+    sys.stdout.write(f"{path.name} ran\n")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Builds the wheel, installs it into a bare environment, and walks the path of a stranger with it, timed.
 
 python scripts/try_wheel.py                    # words alone, so no model is fetched
-python scripts/try_wheel.py --methods majority,bag_of_words,lora
+python scripts/try_wheel.py --methods majority,bag_of_words,linear_probe --torch torch==2.13.0+cpu
 
 A command that fails ends the script with its output. Everything happens in a temporary folder; --keep leaves it there.
 """
@@ -16,7 +16,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,12 +30,16 @@ QUEUES = {"delivery", "billing", "account", "complaint"}
 MOST_WHEEL_BYTES = 2_000_000
 
 
+def bare(place: Path) -> dict[str, str]:
+    """Return the environment of a stranger: nothing of the tree the wheel was built from, and no model fetched yet."""
+    kept = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    return {**kept, "ENTAILOR_CACHE": str(place / "cache")}
+
+
 def run(what: str, *words: str | Path, cwd: Path) -> str:
     """Run a command, say how long it took, and return its standard output."""
     started = time.monotonic()
-    # nothing of the tree it was built from may be imported
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    done = subprocess.run(words, cwd=cwd, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
+    done = subprocess.run(words, cwd=cwd, env=bare(cwd), capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:
         raise SystemExit(f"{what}: exit code {done.returncode}\n{done.stdout}{done.stderr}")
     tell(what, f"{time.monotonic() - started:.1f} s")
@@ -74,7 +77,10 @@ def wheel_of(place: Path) -> Path:
     names = zipfile.ZipFile(wheel).namelist()
     odd = [name for name in names if not name.startswith(("entailor/", "entailor-"))]
     check(not odd, f"{wheel.name} holds {odd}")
-    check({"entailor/py.typed", "entailor/report/report.html.j2"} <= set(names), f"{wheel.name}: files are missing")
+    check(
+        {"entailor/py.typed", "entailor/report/templates/report.html.j2"} <= set(names),
+        f"{wheel.name}: files are missing",
+    )
     size = wheel.stat().st_size
     check(size < MOST_WHEEL_BYTES, f"{wheel.name}: {size:,} bytes, at most {MOST_WHEEL_BYTES:,} were expected")
     tell("size of the wheel", f"{size / 1000:.0f} kB, {len(names)} files")
@@ -84,27 +90,28 @@ def wheel_of(place: Path) -> Path:
 def served_answer(command: Path, cwd: Path) -> str:
     """Start the server on a free port of this machine, ask it one text, and stop it."""
     words = [command, "serve", "first=runs/first", "--port", "0"]
-    server = subprocess.Popen(words, cwd=cwd, stderr=subprocess.PIPE, text=True)  # noqa: S603
+    server = subprocess.Popen(words, cwd=cwd, env=bare(cwd), stderr=subprocess.PIPE, text=True)  # noqa: S603
     try:
         assert server.stderr is not None
         line = next((line for line in server.stderr if '"listening"' in line), None)
         check(line is not None, "the server did not start")
-        body = json.dumps({"model": "first", "inputs": ["Where is my order 4711?"]}).encode()
-        url, headers = json.loads(str(line))["url"], {"Content-Type": "application/json"}
-        request = urllib.request.Request(f"{url}/v1/classify", body, headers)  # noqa: S310 - a server of our own
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=120) as answer:
-            return str(answer.read().decode())
+        body = json.dumps({"model": "first", "inputs": ["Where is my order 4711?"]})
+        url = f"{json.loads(str(line))['url']}/v1/classify"
+        curl = ("curl", "--silent", "--fail", "--noproxy", "*", "--header", "Content-Type: application/json")
+        return run("one question by curl", *curl, "--data", body, url, cwd=cwd)
     finally:
         server.terminate()
         server.wait(60)
 
 
-def walk(place: Path, methods: str) -> None:
+def walk(place: Path, methods: str, torch: str | None) -> None:
     """Install, compare, classify, serve."""
-    wheel, bare = wheel_of(place), place / "bare"
-    run("environment made", sys.executable, "-m", "venv", bare, cwd=place)
-    python, entailor = bare / "bin" / "python", bare / "bin" / "entailor"
+    wheel, home = wheel_of(place), place / "bare"
+    run("environment made", sys.executable, "-m", "venv", home, cwd=place)
+    python, entailor = home / "bin" / "python", home / "bin" / "entailor"
     pip = (python, "-m", "pip", "--disable-pip-version-check")
+    if torch:
+        run(f"pip install {torch}", *pip, "install", "--quiet", torch, cwd=place)
     run("pip install entailor", *pip, "install", "--quiet", wheel, cwd=place)
     installed = json.loads(run("pip list", *pip, "list", "--format", "json", cwd=place))
     tell("packages of a plain install", str(len({one["name"] for one in installed} - {"pip", "setuptools"})))
@@ -126,12 +133,13 @@ def main(arguments: Sequence[str]) -> None:
     """Read the words and walk."""
     words = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     words.add_argument("--methods", default="majority,bag_of_words")
+    words.add_argument("--torch", help="a build of PyTorch to install first, as for a machine without a GPU")
     words.add_argument("--keep", action="store_true", help="leave the folder")
     chosen = words.parse_args(arguments)
     place = Path(tempfile.mkdtemp(prefix="entailor-wheel-"))
     started = time.monotonic()
     try:
-        walk(place, chosen.methods)
+        walk(place, chosen.methods, chosen.torch)
         tell("all of it", f"{(time.monotonic() - started) / 60:.1f} min")
     finally:
         if chosen.keep:

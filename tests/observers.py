@@ -22,8 +22,9 @@ def listener(
     stage: Hear = _deaf,
     finished: Hear = _deaf,
     estimate: Hear = _deaf,
+    point: Hear = _deaf,
 ) -> Observer:
-    """Hear of (text), (text), (number, count, title), (stage, done, total, text), (record, reused), (estimate)."""
+    """Hear of (text), (text), (number, count, title), (stage, done, total, text), (record, reused), estimate, point."""
 
     def hear(event: Event) -> None:
         what = event.data
@@ -36,6 +37,8 @@ def listener(
                 finished(what.record, what.reused)
             case "estimate":
                 estimate(what)
+            case "point":
+                point(what)
             case _:
                 (warn if event.severity == "warning" else note)(event.text)
 

@@ -13,7 +13,9 @@ from typer.main import get_command
 
 from entailor.cli.app import app
 from entailor.config.experiment import Experiment, parse_settings
+from entailor.config.overrides import apply_overrides, read_yaml
 from entailor.methods import build_method, registered_methods
+from entailor.methods.registry import known_keys
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -119,6 +121,8 @@ def test_commands_are_understood(page: Path) -> None:
                 named = parameters_of(words[1:])
                 methods = str(named.get("methods") or named.get("method") or "")
                 assert {name for name in methods.split(",") if name} <= known, line
+                if "overrides" in named:
+                    experiment_of(named)
 
 
 def parameters_of(words: list[str]) -> dict[str, object]:
@@ -128,6 +132,16 @@ def parameters_of(words: list[str]) -> dict[str, object]:
         command = command.commands[words.pop(0)]
     with command.make_context(str(command.name), words) as context:
         return context.params
+
+
+def experiment_of(named: dict[str, object]) -> Experiment:
+    """Lay the words key=value of a command over its file where that is an example, else over every method."""
+    words = [str(word) for word in named.get("overrides") or ()]
+    words += [f"data.{flag}={named[flag]}" for flag in ("cv", "splits") if named.get(flag)]
+    config = ROOT / str(named.get("config") or "")
+    names = str(named.get("methods") or named.get("method") or ",".join(registered_methods()))
+    values = read_yaml(config) if config.is_file() else {"methods": names}
+    return parse_settings(Experiment, apply_overrides(values, words, known_keys))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

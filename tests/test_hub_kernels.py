@@ -92,6 +92,7 @@ def test_no_command_uses_a_package_that_fetches_code(planted, tiny_model, tmp_pa
         "report": "report --run run",
         "verify": "verify --run run",
         "diff": "diff run run",
+        "study": "study --help",  # it reads what diff reads, of three data sets
         "env": "env",
         "config-schema": "config-schema",
     }

@@ -20,6 +20,7 @@ from entailor.data.example import Split
 
 ROOT = Path(__file__).parent.parent
 PUBLIC = {
+    "AcrossRuns": "entailor.evaluation.across_runs",
     "BudgetSettings": "entailor.config.parts",
     "CandidateResult": "entailor.study.results",
     "Classifier": "entailor.classifiers.base",
@@ -39,6 +40,7 @@ PUBLIC = {
     "RunRecord": "entailor.runs.record",
     "Split": "entailor.data.example",
     "compare": "entailor.study.compare",
+    "compare_runs": "entailor.evaluation.across_runs",
     "diff_runs": "entailor.evaluation.difference",
     "evaluate": "entailor.shipping.inference",
     "estimate": "entailor.study.compare",

@@ -81,9 +81,12 @@ def broken_off(plan, task, folder, step):
 
 
 def gone_on(plan, task, folder):
-    notes = []
-    record = run_trial(plan, task, SPLIT, folder, RunContext(listener(note=notes.append)))
+    notes, logged = [], []
+    observer = listener(note=notes.append, point=lambda told: logged.append((told.attempt, told.point)))
+    record = run_trial(plan, task, SPLIT, folder, RunContext(observer))
     assert record.status == "complete", record.error
+    last = logged[-1][0]
+    assert [point for attempt, point in logged if attempt == last] == list(record.curve)  # from its first step on
     return record, notes
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
 from pathlib import Path
 
@@ -50,3 +51,27 @@ def test_a_notebook_is_its_page(name):
     for command in re.findall(r"^\$ (entailor .*?)(?: &)?$", page, re.M):
         assert command in code
     assert not [text for kind, text in cells if kind == "markdown" and "```console" in text]
+
+
+@pytest.fixture
+def with_kernel(monkeypatch):
+    """`make notebooks` installs both; half a minute a notebook."""
+    for name in ("nbclient", "ipykernel"):
+        pytest.importorskip(name)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(DOCS.parent / "src"), os.environ.get("PYTHONPATH", "")]))
+
+
+@pytest.mark.parametrize("name", notebooks.PAGES)
+def test_a_notebook_runs(name, with_kernel, capsys):
+    notebooks.run(DOCS / "notebooks" / f"{name}.ipynb")
+    assert capsys.readouterr().out == f"{name}.ipynb ran\n"
+
+
+@pytest.mark.parametrize("command", ["entailor compare --train nothing.csv", "python -c 'raise SystemExit(3)'"])
+def test_a_notebook_whose_command_fails_is_noticed(command, with_kernel, tmp_path):
+    from nbclient.exceptions import CellExecutionError
+
+    file = tmp_path / "broken.ipynb"
+    file.write_text(notebooks.text_of(f"# Broken\n\n```console\n$ {command}\n```\n"), "utf-8")
+    with pytest.raises(CellExecutionError, match="AssertionError"):
+        notebooks.run(file)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from entailor.data.example import Example, Split
     from entailor.diagnostics.doctor import DoctorReport, validate
     from entailor.errors import EntailorError
+    from entailor.evaluation.across_runs import AcrossRuns, compare_runs
     from entailor.evaluation.difference import diff_runs
     from entailor.events import Event, Observer
     from entailor.integrations.estimator import EntailorClassifier
@@ -38,6 +39,7 @@ shut_out_hub_kernels()
 
 # Where each public name lives; it is imported when it is first asked for, so `import entailor` is quick.
 _HOMES = {
+    "AcrossRuns": "entailor.evaluation.across_runs",
     "BudgetSettings": "entailor.config.parts",
     "CandidateResult": "entailor.study.results",
     "Classifier": "entailor.methods",
@@ -57,6 +59,7 @@ _HOMES = {
     "RunRecord": "entailor.runs.record",
     "Split": "entailor.data.example",
     "compare": "entailor.study.compare",
+    "compare_runs": "entailor.evaluation.across_runs",
     "diff_runs": "entailor.evaluation.difference",
     "evaluate": "entailor.shipping.inference",
     "estimate": "entailor.study.compare",
@@ -68,6 +71,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "AcrossRuns",
     "BudgetSettings",
     "CandidateResult",
     "Classifier",
@@ -87,6 +91,7 @@ __all__ = [
     "RunRecord",
     "Split",
     "compare",
+    "compare_runs",
     "diff_runs",
     "estimate",
     "evaluate",

@@ -18,12 +18,13 @@ class Event:
     """One thing worth reporting.
 
     Attributes:
-        kind: while a run goes `note`, `trial`, `stage`, `finished` or `estimate`; in a record also `collapse`,
+        kind: while a run goes `note`, `trial`, `stage`, `point`, `finished` or `estimate`; in a record also `collapse`,
             `restart`, `truncation` and what else changes how its figures are read.
         severity: a warning is shown even where nothing else is.
         text: a sentence, or what is under way in a few words; "" where the data say all.
-        data: of a `trial` a :class:`TrialStarted`, of a `stage` a :class:`StageProgress`, of `finished` a
-            :class:`TrialFinished`, of an `estimate` what :func:`entailor.estimate` returns; None of all others.
+        data: of a `trial` a :class:`TrialStarted`, of a `stage` a :class:`StageProgress`, of a `point` a
+            :class:`PointLogged`, of `finished` a :class:`TrialFinished`, of an `estimate` what
+            :func:`entailor.estimate` returns; None of all others.
         trial: title of the trial it is of, where that is not the last one that began: several may run at once.
     """
 
@@ -52,6 +53,21 @@ class StageProgress:
 
 
 @dataclass(frozen=True, slots=True)
+class PointLogged:
+    """A training has come to a point of its curve.
+
+    Attributes:
+        record: the :class:`~entailor.RunRecord` of its trial so far: who it is and its settings, without results.
+        attempt: 0, and one more each time a training that collapsed is started again with another seed.
+        point: a :class:`~entailor.runs.record.CurvePoint`.
+    """
+
+    record: Any  # records stand above events, and hold some
+    attempt: int
+    point: Any
+
+
+@dataclass(frozen=True, slots=True)
 class TrialFinished:
     """A trial is over.
 
@@ -60,7 +76,7 @@ class TrialFinished:
         reused: it was there already.
     """
 
-    record: Any  # records stand above events, and hold some
+    record: Any
     reused: bool
 
 
@@ -93,6 +109,10 @@ class Observer:
     def stage(self, name: str, done: int = 0, total: int = 0, text: str = "") -> None:
         """Report how far a stage has come."""
         self.on_event(Event("stage", text=text, data=StageProgress(name, done, total)))
+
+    def point(self, record: Any, attempt: int, point: Any) -> None:
+        """Report a point of the curve of a training that is under way."""
+        self.on_event(Event("point", data=PointLogged(record, attempt, point)))
 
     def finished(self, record: Any, *, reused: bool, trial: str = "") -> None:
         """Report a trial's record, and the title it began with."""

@@ -29,7 +29,20 @@ PLAN = {"--learning-curve", "--estimate-only"}
 RAY = {"--executor", "--address", "--cpus-per-trial", "--gpus-per-trial"}
 VERBS = {
     (): {"--version", "--debug"},
-    ("compare",): {*DATA, *SIZES, *PLAN, *RAY, "--methods", "--seeds", "--external", "--json", "--quiet", "--verbose"},
+    ("compare",): {
+        *DATA,
+        *SIZES,
+        *PLAN,
+        *RAY,
+        "--methods",
+        "--seeds",
+        "--cv",
+        "--splits",
+        "--external",
+        "--json",
+        "--quiet",
+        "--verbose",
+    },
     ("train",): {*DATA, *SIZES, "--method", "--seed", "--json", "--quiet", "--verbose"},
     ("export",): {"--run", "--format", "--out", "--margin", "--external", "--trust-remote-code", "--json", "--quiet"},
     ("evaluate",): {
@@ -66,6 +79,7 @@ VERBS = {
     ("validate",): {*(DATA - {"--out"}), "--output", "--overwrite", "--fail-on", "--json", "--quiet"},
     ("verify",): {"--run", "--sample", "--trust-remote-code", "--json"},
     ("diff",): {"--json"},
+    ("study",): {"--margin", "--output", "--overwrite", "--json"},
     ("models",): set(),
     ("models", "list"): {"--json"},
     ("models", "pull"): {"--revision"},
@@ -385,16 +399,18 @@ def test_ctrl_c_from_outside(tmp_path, tiny_model, nli_files):
         text=True,
     )
     assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith("[2/2] lora"):
-            break
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=120)
+    try:
+        for line in process.stderr:
+            if line.startswith("[2/2] lora"):
+                break
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=300)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert out == ""
-    # whether a step was under way is chance
-    asked = r"(stopping after this step, with a checkpoint; once more stops at once\n)?"
-    assert re.fullmatch(rf"{asked}interrupted.*; the same command goes on where it stopped\n", err)
+    # what stands before is chance: whether a step was under way, or a library's __del__
+    assert re.fullmatch(r"interrupted.*; the same command goes on where it stopped", err.splitlines()[-1])
     comparison = read_checked_json(tmp_path / "run" / "comparison.json", "")
     assert [row["method"] for row in comparison["candidates"]] == ["majority"]
     assert (tmp_path / "run" / "report.html").exists()

@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from tests.config.building import experiment, refusal
 
 from entailor.config.experiment import DEFAULT_METHODS, Experiment, methods_by_name
-from entailor.config.overrides import dump_yaml, read_yaml, set_key
-from entailor.config.parts import DataSettings, ModelSettings
+from entailor.config.overrides import SECTIONS, dump_yaml, read_yaml, set_key
+from entailor.config.parts import DataSettings, ModelSettings, Settings
 from entailor.errors import ConfigError
 from entailor.methods.registry import build_method, experiment_schema, registered_methods
 
@@ -61,6 +61,17 @@ def test_sections_are_reached_by_their_path():
     assert made.data.columns == {"hypothesis": "second", "label": "gold"}  # a later word goes over an earlier one
     assert made.data.label_names == {"0": "yes"}
     assert made.model.max_length == 64
+
+
+def test_every_section_of_an_experiment_is_reached():
+    nested = {
+        name
+        for name, field in Experiment.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Settings)
+    }
+    assert nested == SECTIONS.keys()
+    made = experiment("tracking.tensorboard=true", "tracking.mlflow=sqlite:///kept.db")
+    assert (made.tracking.tensorboard, made.tracking.mlflow) == (True, "sqlite:///kept.db")
 
 
 @pytest.mark.parametrize(

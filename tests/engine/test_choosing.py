@@ -16,13 +16,23 @@ def by(metric):
     return build_method("lora", {"metric_for_best_model": metric})
 
 
+LABELS = ("a", "b", "c", "d")
+
+
 def test_macro_f1_is_over_the_labels_that_occur():
     gold, said = np.array([0, 0, 0, 1]), np.array([0, 0, 2, 1])  # label 2 never occurs, 3 is nowhere
     expected = f1_score(gold == 0, said == 0) / 2 + f1_score(gold == 1, said == 1) / 2
-    assert figure_of_choice(by("macro_f1"), said, gold) == pytest.approx(expected)
-    assert figure_of_choice(by("mcc"), said, gold) == pytest.approx(matthews_corrcoef(gold, said))
-    assert figure_of_choice(by("mcc"), np.zeros(4, int), gold) == 0
-    assert figure_of_choice(by("accuracy"), said, gold) is None
+    assert figure_of_choice(by("macro_f1"), said, gold, LABELS) == pytest.approx(expected)
+    assert figure_of_choice(by("mcc"), said, gold, LABELS) == pytest.approx(matthews_corrcoef(gold, said))
+    assert figure_of_choice(by("mcc"), np.zeros(4, int), gold, LABELS) == 0
+    assert figure_of_choice(by("accuracy"), said, gold, LABELS) is None
+
+
+def test_minus_the_mean_cost_is_over_gold_and_predicted():
+    costs = {"yes": {"no": 5}, "no": {"yes": 1, "no": 0.5}}
+    method = build_method("lora", {"metric_for_best_model": "cost", "costs": costs})
+    gold, said = np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1])
+    assert figure_of_choice(method, said, gold, ("yes", "no")) == -(0 + 5 + 1 + 0.5) / 4
 
 
 @pytest.mark.parametrize(

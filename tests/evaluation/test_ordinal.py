@@ -32,7 +32,7 @@ def test_two_steps_off_are_worse_than_one():
     near_N[0], far_N[0] = 1, 2
     assert weighted_kappa(gold_N, far_N) < weighted_kappa(gold_N, near_N) < 1
     method = build_method("lora", {"metric_for_best_model": "weighted_kappa"})
-    assert figure_of_choice(method, near_N, gold_N) == weighted_kappa(gold_N, near_N)
+    assert figure_of_choice(method, near_N, gold_N, ("1", "2", "3")) == weighted_kappa(gold_N, near_N)
 
 
 def test_only_records_of_a_scale_have_a_kappa():

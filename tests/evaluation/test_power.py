@@ -1,6 +1,7 @@
 import math
 
 import pytest
+from statsmodels.stats.power import NormalIndPower
 
 from entailor.evaluation.power import (
     detectable_difference,
@@ -25,6 +26,17 @@ def test_more_examples_and_seeds_show_less_and_more_candidates_ask_for_more():
     assert detectable_difference(usual_spread(1000, 3)) < detectable_difference(usual_spread(1000, 3), 7)
     # normal theory, one-sided: (1.645 + 0.842) x sqrt(0.2 / 1000)
     assert detectable_difference(usual_spread(1000, 1)) == pytest.approx(0.0352, abs=0.0003)
+
+
+def test_what_is_needed_agrees_with_statsmodels():
+    """One sample, normal theory, one-sided at 5 and 20 %; differences of variance 0.2 an example."""
+    spread, power = usual_spread(100, 1), NormalIndPower()
+    for difference in (0.02, 0.05):
+        asked = {"effect_size": difference / 0.2**0.5, "power": 0.8, "ratio": 0, "alternative": "larger"}
+        expected = power.solve_power(alpha=0.05, **asked)
+        assert examples_needed(difference, spread, 100) == pytest.approx(expected, rel=1e-9)
+        expected = power.solve_power(alpha=0.2, **asked)
+        assert examples_for_margin(difference, 0.8, spread, 100) == pytest.approx(expected, rel=1e-9)
 
 
 def test_what_only_more_seeds_would_show_asks_for_no_number_of_examples():

@@ -2,8 +2,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binom, binomtest
+from pandas import DataFrame
+from scipy.stats import binom, binomtest, f_oneway
+from statsmodels.formula.api import ols
 from statsmodels.regression.linear_model import OLS
+from statsmodels.stats.anova import anova_lm
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
@@ -17,7 +20,7 @@ from entailor.evaluation.statistics import (
     number_clusters,
     wilson_interval,
 )
-from entailor.evaluation.variance import Scored, spread_of_mean
+from entailor.evaluation.variance import Scored, seed_variance, spread_of_mean
 
 
 @given(st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
@@ -94,6 +97,25 @@ def test_the_clustered_variance_agrees_with_statsmodels():
     # statsmodels multiplies by (n - 1) / (n - 1) x G / (G - 1) for one parameter
     assert found.examples == pytest.approx(expected**2, abs=1e-9)
     assert found.freedom_examples <= clusters - 1
+
+
+def test_the_intraclass_correlation_is_that_of_a_one_way_analysis_of_variance():
+    generator = np.random.default_rng(4)
+    cluster_N = np.repeat(np.arange(50), 6)
+    right_N = generator.random(300) < generator.random(50)[cluster_N]
+    f = f_oneway(*right_N.reshape(50, 6).astype(float)).statistic
+    found = clustering([Scored(right_N[None], False, cluster_N)])
+    assert found.intraclass_correlation == pytest.approx((f - 1) / (f + 5), abs=1e-9)
+
+
+def test_seeds_and_their_disagreement_are_those_of_a_two_way_analysis_of_variance():
+    generator = np.random.default_rng(6)
+    value_SN = generator.random((4, 30)) + generator.random(30) + generator.random((4, 1))
+    factors = {"value": value_SN.ravel(), "seed": np.repeat(np.arange(4), 30), "example": np.tile(np.arange(30), 4)}
+    mean_square = anova_lm(ols("value ~ C(seed) + C(example)", DataFrame(factors)).fit())["mean_sq"]
+    found = seed_variance(Scored(value_SN))
+    assert found.between == pytest.approx(mean_square["C(seed)"] / 30, abs=1e-9)
+    assert found.disagreement == pytest.approx(mean_square["Residual"] / 30, abs=1e-9)
 
 
 def test_an_accuracy_of_one_seed_has_the_binomial_interval():

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
+from entailor.config.experiment import parse_settings
 from entailor.config.parts import MetricName, Priorities
-from entailor.errors import RunError
+from entailor.errors import ConfigError, RunError
 from entailor.evaluation.comparison import compare_records
 from entailor.evaluation.metrics import Outcome
-from entailor.evaluation.targets import TARGETS
+from entailor.evaluation.targets import METRICS, TARGETS
 from entailor.evaluation.variance import spread_of_mean
 from entailor.report.advice import advice
 from entailor.report.tables import plain_table
@@ -46,7 +47,8 @@ def by_scikit_learn(one: Outcome) -> dict[str, float]:
 
 
 def test_every_metric_that_can_be_asked_for_is_there():
-    assert tuple(TARGETS) == get_args(MetricName)
+    assert tuple(METRICS) == get_args(MetricName)
+    assert tuple(TARGETS) == tuple(METRICS)[:-1]  # costs are given with the experiment
 
 
 @pytest.mark.parametrize("num_labels", [2, 4])
@@ -123,3 +125,61 @@ def test_a_metric_that_test_does_not_define_is_refused_with_what_helps():
     record = RunRecord("m", "only", "only", 0, one.labels, predictions=tuple(negatives))
     with pytest.raises(RunError, match=r"recommend\.metric=mcc.*Set recommend\.metric=accuracy"):
         compare_records([record], priorities=Priorities(metric="mcc"))
+
+
+COSTS = {"yes": {"no": 20.0}, "no": {"yes": 1.0}}
+
+
+def test_costs_order_test_and_recommend():
+    """A missed positive costs twenty times a false one: who finds most of them is best, whatever accuracy says."""
+    records = [rare("shy", 0.1, 0.0), rare("bold", 0.8, 0.3)]
+    by_accuracy = compare_records(records, priorities=Priorities(costs=COSTS))
+    assert by_accuracy["winner"]["method"] == "shy"
+    found = compare_records(records, priorities=Priorities(metric="cost", costs=COSTS, margin=0.05))
+    assert found["winner"]["method"] == found["recommendation"]["method"] == "bold"
+    for one, record in zip(found["candidates"], (records[1], records[0]), strict=True):
+        paid = [COSTS[line.label].get(line.predicted, 0.0) for line in record.predictions]
+        assert one["intervals"]["cost"]["value"] == pytest.approx(np.mean(paid))
+        half = 1.96 * np.std(paid, ddof=1) / len(paid) ** 0.5
+        assert one["intervals"]["cost"]["high"] - np.mean(paid) == pytest.approx(half, rel=0.05)
+    (pair,) = found["pairs"]
+    assert pair["significant"]
+    assert found["detectable"]["difference"] > 0
+    assert found["sentence"].startswith("bold on m is best with mean cost 0.")
+    assert "lowest mean cost" in advice(found).sentence
+    assert "mean cost (95 %)" in plain_table(found)
+    # beside accuracy it is a figure like any other
+    assert by_accuracy["candidates"][1]["intervals"]["cost"] == found["candidates"][0]["intervals"]["cost"]
+    assert "cost" not in compare_records(records)["candidates"][0]["intervals"]
+
+
+@pytest.mark.parametrize(
+    ("costs", "said"),
+    [
+        ({"yes": {"nope": 1}}, r"recommend\.costs: 'nope' is none of the labels 'yes', 'no'\."),
+        ({"maybe": {"no": 1}}, r"recommend\.costs: 'maybe' is none of the labels"),
+        ({"yes": {"no": 1}}, r"what 'no' answered as 'yes' costs is missing\. Write recommend\.costs\.no\.yes=1"),
+        ({"yes": {"no": 0}, "no": {"yes": 0}}, "every cost is 0"),
+    ],
+)
+def test_costs_that_are_not_those_of_the_labels_are_refused(costs, said):
+    with pytest.raises(ConfigError, match=said):
+        compare_records([rare("shy", 0.1, 0.0)], priorities=Priorities(costs=costs))
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"metric": "cost"}, r"metric=cost needs costs\. Give recommend\.costs, gold label"),
+        ({"costs": {"yes": {"no": -1}}}, r"recommend\.costs\.yes\.no: .*greater than or equal to 0, found -1"),
+        ({"costs": {True: {"no": 1}}}, "put the label in quotes"),
+        ({"costs": 3}, r"recommend\.costs: .*dictionary, found 3"),
+    ],
+)
+def test_what_can_be_no_cost_is_refused_where_it_stands(values, said):
+    with pytest.raises(ConfigError, match=said):
+        parse_settings(Priorities, values, "recommend")
+
+
+def test_labels_that_yaml_reads_as_numbers_are_text():
+    assert Priorities(costs={0: {1: 2}, 1: {0: 1.5}}).costs == {"0": {"1": 2.0}, "1": {"0": 1.5}}

@@ -135,6 +135,12 @@ def test_what_is_not_listed_is_at_most_as_probable_as_what_is():
     assert found[1] <= -6.0
 
 
+def test_a_token_that_begins_the_word_does_not_add_to_the_word_itself():
+    tops = {" True": -1.0, " T": -2.0, " False": -1.5, " F": -3.0, " Fa": -4.0}
+    found = label_logits(Answer(text=" True", steps=((" True", -1.0, tops),)), ("True", "False"), exact=True)
+    assert found == pytest.approx([-1.0, -1.5])  # as in_context scores the words; " F" may go on to "Few"
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

@@ -5,7 +5,8 @@ import shutil
 
 import pytest
 from tests.conftest import make_decoder_tokenizer, make_tokenizer
-from tokenizers import Regex, pre_tokenizers
+from tokenizers import Regex, models, pre_tokenizers
+from transformers import AutoConfig
 
 from entailor.config.parts import ModelSettings
 from entailor.engine.speed import facts_of
@@ -166,3 +167,11 @@ def test_a_longest_length_that_is_no_number_is_one_error(longest):
     tokenizer.model_max_length = longest
     with pytest.raises(ModelError, match=r"m: tokenizer_config\.json: model_max_length: a number was expected, found"):
         fit_tokenizer("m", tokenizer, None, is_decoder=False)
+
+
+def test_a_tokenizer_that_fails_on_the_first_text_is_one_error(tiny_model):
+    """As files do that do not hold together: here the token for unknown words is not in the vocabulary."""
+    tokenizer = make_tokenizer("bert")
+    tokenizer.backend_tokenizer.model = models.WordPiece({"w1": 0}, unk_token="[UNK]")
+    with pytest.raises(ModelError, match=r"tokenizer\.json fails on a text: WordPiece error: Missing \[UNK\] token"):
+        fit_tokenizer("m", tokenizer, AutoConfig.from_pretrained(tiny_model("bert")), is_decoder=False)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from tests.conftest import NLI_LABELS
 from tests.observers import listener
 
 from entailor.config.experiment import Experiment
@@ -110,3 +111,39 @@ def test_methods_of_the_default_list_that_cannot_work_are_left_out_before_anythi
         assert f"methods: {name} cannot work on" in found
         assert f"Take {name} out of methods" in found
     assert plans("bart", ("majority", "lora"))[0] == "2 trials"
+
+
+NLI_COSTS = {gold: {said: 1.0 for said in NLI_LABELS if said != gold} for gold in NLI_LABELS}
+
+
+def test_training_and_comparison_go_by_the_same_costs(nli_experiment, out):
+    lora = {"r": 2, "num_train_epochs": 1, "metric_for_best_model": "cost"}
+    costs = {**NLI_COSTS, "neutral": {"entailment": 5, "contradiction": 1}}
+    recommend = {"metric": "cost", "costs": costs}
+    run = compare(
+        nli_experiment, methods={"majority": {}, "lora": lora}, recommend=recommend, doctor=False, seeds=1, out=out
+    )
+    assert run.summary["metric"] == "cost"
+    (record,) = (one for one in run.records if one.name == "lora")
+    assert record.hyperparameters["costs"] == costs
+    chosen = [point.validation_figure for point in record.curve if point.validation_figure is not None]
+    paid = [costs[one.label].get(one.predicted, 0) for one in record.validation_predictions]
+    assert chosen == [pytest.approx(-sum(paid) / len(paid))]
+
+
+@pytest.mark.parametrize(
+    ("recommend", "own", "said"),
+    [
+        ({"costs": {"spam": {"ham": 1}}}, {}, r"recommend\.costs: 'spam' is none of the labels"),
+        ({}, {"metric_for_best_model": "cost"}, r"methods\.lora\.metric_for_best_model: cost needs costs\."),
+        (
+            {"costs": NLI_COSTS},
+            {"metric_for_best_model": "cost", "costs": {"neutral": {}}},
+            r"methods\.lora\.costs: what 'entailment' answered as",
+        ),
+    ],
+)
+def test_costs_of_other_labels_are_refused_before_anything_trains(nli_experiment, out, recommend, own, said):
+    with pytest.raises(ConfigError, match=said):
+        compare(nli_experiment, methods={"majority": {}, "lora": own}, recommend=recommend, out=out)
+    assert not (Path(out) / "trials").exists()

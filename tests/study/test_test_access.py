@@ -126,11 +126,13 @@ def test_results_of_a_learning_curve_count_as_known(run, tmp_path, nli_experimen
     changes = {"methods": failing, "seeds": (0,), "out": str(tmp_path / "run"), "learning_curve": (24,)}
     compare(nli_experiment.model_copy(update=changes))
     folder = RunFolder(tmp_path / "run")
-    (point,) = folder.curve_records()
+    ((_, point),) = folder.curve_records()
     marker = json.loads(folder.test_access_file.read_text())
     (folder.test_access_file).unlink()
     split = Split((), (), ())
-    seal = log_test_access(folder.test_access_file, split, {"none bag_of_words n=24": "0"}, [point])
+    seal = log_test_access(
+        folder.test_access_file, split, {"none bag_of_words n=24": "0"}, [("none bag_of_words n=24", point)]
+    )
     assert seal.is_exploratory("none bag_of_words n=24")  # its result was there, with other settings
     assert set(marker["reads"][0]["choices"]) == {"none bag_of_words", "none bag_of_words n=24"}
 

@@ -7,6 +7,7 @@ import os
 import sqlite3
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from entailor.runs.layout import RunFolder
 from entailor.runs.record import Costs, CurvePoint, Prediction, RunRecord
 from entailor.study.compare import compare
 from entailor.tracking import sinks
-from entailor.tracking.figures import final_figures
+from entailor.tracking.figures import final_figures, title
 from entailor.tracking.mlflow_model import save_model
 from entailor.tracking.sinks import Tracked, check_tracking, tracked
 
@@ -40,6 +41,7 @@ RECORD = RunRecord(
     curve=CURVE,
     predictions=(Prediction("1", "a", {"a": 0.9, "b": 0.1}), Prediction("2", "b", {"a": 0.8, "b": 0.2})),
 )
+BLANK = replace(RECORD, costs=Costs(), curve=(), predictions=())  # while it trains
 FAILED = RunRecord("none", "majority", "majority", 1, ("a", "b"), status="failed", error="no memory")
 SUMMARY = {"sentence": "lora is best"}
 
@@ -54,15 +56,27 @@ def folder(tmp_path) -> RunFolder:
     return found
 
 
-def run(folder: RunFolder, **settings) -> None:
-    """Tell the sinks of two new trials, one that was there already, and the comparison."""
+def tell(folder: RunFolder, **settings) -> Iterator[Tracked]:
+    """Tell the sinks of a trial that trains, another that failed, one that was there already, and the comparison.
+
+    Yields what is told after the first point and when all is over.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the tools and what they bring
-        told = tracked(TrackingSettings(**settings), folder, SILENT)
-        for record, reused in ((RECORD, False), (FAILED, False), (RECORD, True)):
-            told.observer.finished(record, reused=reused)
-        told.finish(SUMMARY)
+        with tracked(TrackingSettings(**settings), folder, SILENT) as told:
+            told.observer.point(BLANK, 0, CURVE[0])
+            yield told
+            for point in CURVE[1:]:
+                told.observer.point(BLANK, 0, point)
+            for record, reused in ((RECORD, False), (FAILED, False), (RECORD, True)):
+                told.observer.finished(record, reused=reused)
+            told.finish(SUMMARY)
     assert list(told.sinks) == list(settings)
+    yield told
+
+
+def run(folder: RunFolder, **settings) -> None:
+    assert len(list(tell(folder, **settings))) == 2
 
 
 def written_outside(folder: RunFolder, *named: Path) -> list[Path]:
@@ -86,29 +100,62 @@ def test_nothing_is_tracked_or_needed_unless_asked_for(monkeypatch, folder):
     assert tracked(TrackingSettings(), folder, SILENT).sinks == {}
 
 
+class Kept:
+    """A sink that writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def begin(self, record, place, attempt):
+        self.told.append(f"begin {title(record, attempt)}")
+        return self
+
+    def point(self, point):
+        self.told.append(f"step {point.step}")
+
+    def end(self, record, place):
+        self.told.append(f"end {record.status if record else 'broken off'} {place.name}")
+
+    def finish(self, summary, folder):
+        self.told.append(summary["sentence"])
+
+
 def test_a_sink_that_fails_is_dropped_with_a_warning_and_the_run_goes_on(folder):
-    class Broken:
-        def trial(self, record, place):
+    class Broken(Kept):
+        def point(self, point):
             raise OSError("server gone")
 
-    class Keeps:
-        kept = 0
-
-        def trial(self, record, place):
-            assert place == folder.trial("org/model", "lora", 0)
-            self.kept += 1
-
     events: list[Event] = []
-    keeps = Keeps()
-    told = Tracked(Observer(events.append), folder, {"mlflow": Broken(), "wandb": keeps})
-    told.observer.finished(RECORD, reused=False)
-    told.observer.finished(RECORD, reused=False)
-    told.observer.finished(RECORD, reused=True)
-    told.observer.note("something else")
+    kept = Kept()
+    with Tracked(Observer(events.append), folder, {"mlflow": Broken(), "wandb": kept}) as told:
+        told.observer.point(BLANK, 0, CURVE[0])
+        told.observer.point(BLANK, 0, CURVE[1])
+        told.observer.finished(RECORD, reused=False)
+        told.observer.finished(RECORD, reused=True)
+        told.observer.note("something else")
     warned = [event.text for event in events if event.severity == "warning"]
     assert warned == ["tracking.mlflow: OSError: server gone. Nothing more is tracked there"]
-    assert keeps.kept == 2
-    assert [event.kind for event in events if event.severity == "info"] == ["finished"] * 3 + ["note"]
+    assert kept.told == ["begin lora on org/model, seed 0", "step 10", "step 20", "end complete seed-0"]
+    assert [event.kind for event in events if event.severity == "info"] == ["point"] * 2 + ["finished"] * 2 + ["note"]
+
+
+def test_a_training_that_is_started_again_or_broken_off_is_closed(folder):
+    kept = Kept()
+    with Tracked(SILENT, folder, {"wandb": kept}) as told:
+        told.observer.point(BLANK, 0, CURVE[0])
+        told.observer.point(replace(BLANK, seed=1), 0, CURVE[0])  # trials that run at once
+        told.observer.point(BLANK, 1, CURVE[0])
+    assert kept.told == [
+        "begin lora on org/model, seed 0",
+        "step 10",
+        "begin lora on org/model, seed 1",
+        "step 10",
+        "end broken off seed-0",
+        "begin lora on org/model, seed 0, restart 1",
+        "step 10",
+        "end broken off seed-1",
+        "end broken off seed-0",
+    ]
 
 
 def test_what_a_sink_is_given():
@@ -122,27 +169,39 @@ def test_tensorboard_reads_curves_and_figures(folder):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    run(folder, tensorboard=True)
-    (place,) = (folder.path / "tracking" / "tensorboard").glob("lora/*")
-    read = EventAccumulator(str(place)).Reload()
-    tensors = {
-        tag: [(one.step, one.tensor_proto.float_val[0]) for one in read.Tensors(tag)] for tag in read.Tags()["tensors"]
-    }
-    assert tensors["train/loss"] == [(10, pytest.approx(0.7)), (20, 0.5)]
-    assert tensors["validation/accuracy"] == [(20, 0.75)]
-    assert tensors["test/accuracy"] == [(20, 0.5)]
+    def scalars() -> dict[str, list[tuple[int, float]]]:
+        (place,) = (folder.path / "tracking" / "tensorboard").glob("*/lora/*")
+        read = EventAccumulator(str(place)).Reload()
+        return {
+            tag: [(one.step, one.tensor_proto.float_val[0]) for one in read.Tensors(tag)]
+            for tag in read.Tags()["tensors"]
+        }
+
+    for _ in range(2):  # the second time in place of the first
+        telling = tell(folder, tensorboard=True)
+        next(telling)
+        assert scalars()["train/loss"] == [(10, pytest.approx(0.7))]  # while it trains
+        next(telling)
+        assert scalars()["train/loss"] == [(10, pytest.approx(0.7)), (20, 0.5)]
+        assert scalars()["validation/accuracy"] == [(20, 0.75)]
+        assert scalars()["test/accuracy"] == [(20, 0.5)]
     assert written_outside(folder) == []
 
 
 def test_mlflow_reads_runs_curves_settings_and_artefacts(folder, tmp_path, monkeypatch):
     pytest.importorskip("mlflow")
     monkeypatch.chdir(tmp_path)
-    run(folder, mlflow="sqlite:///kept.db")
+    telling = tell(folder, mlflow="sqlite:///kept.db")
+    next(telling)
     assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
     from mlflow import MlflowClient
 
     client = MlflowClient("sqlite:///kept.db")
     experiment = client.get_experiment_by_name("run")
+    (running,) = client.search_runs([experiment.experiment_id])
+    assert (running.info.status, running.data.metrics["train/loss"]) == ("RUNNING", 0.7)
+    assert running.data.params["learning_rate"] == "0.001"
+    next(telling)
     runs = {one.info.run_name: one for one in client.search_runs([experiment.experiment_id])}
     assert set(runs) == {"lora on org/model, seed 0", "majority, seed 1", "comparison"}
     lora = runs["lora on org/model, seed 0"]
@@ -172,10 +231,10 @@ def test_an_exported_classifier_is_an_mlflow_model_without_a_pickle(tmp_path, nl
     done = compare(Experiment(data=nli_files, methods={"bag_of_words": {}}, out=str(tmp_path / "run"), estimate=False))
     exported = tmp_path / "exported"
     export(done.folder.path, ["sklearn"], exported)
-    with pytest.raises(OutputError, match=r"no export. Write one with: entailor export"):
-        save_model(tmp_path, tmp_path / "model")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        with pytest.raises(OutputError, match=r"no export. Write one with: entailor export"):
+            save_model(tmp_path, tmp_path / "model")
         model = mlflow.pyfunc.load_model(str(save_model(exported, tmp_path / "model")))
     frame = pd.DataFrame({"premise": ["w1 w2", "w3"], "hypothesis": ["w1", "w4"]}, index=[7, 9])
     answers = model.predict(frame)
@@ -232,5 +291,5 @@ def test_trackio_keeps_runs_in_the_run_folder(folder):
     (database,) = (folder.path / "tracking" / "trackio").rglob("sorting*.db")
     with contextlib.closing(sqlite3.connect(database)) as read:
         names = {name for (name,) in read.execute("select distinct run_name from metrics")}
-    assert names == {"lora on org/model, seed 0"}
+    assert names == {"lora on org/model, seed 0"}  # a failed trial that logged nothing is not kept
     assert written_outside(folder) == []

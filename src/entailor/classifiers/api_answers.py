@@ -136,18 +136,25 @@ def _scores_of_steps(
     """Return log-probabilities of the label words by the tokens that begin them; None where none is among them.
 
     Words that share their first tokens are distinguished where what was written leaves what they share. A token that
-    begins one word only counts for it whole. What is not listed is at most as probable as the least that is.
+    begins one word only counts for it whole. Where tokens must spell the word, the longest of them alone counts, which
+    is how a tokenizer writes it: what goes on from a shorter one need not be the word. What is not listed is at most as
+    probable as the least that is.
     """
     spelled = [word if exact else word.lstrip().casefold() for word in words]
     alive, done, path = list(range(len(words))), "", 0.0
     mass_L = np.full(len(words), -np.inf)
     least = 0.0
     for token, logprob, tops in steps:
+        begun: dict[int, dict[str, float]] = {}
         for candidate, its_logprob in {token: logprob, **tops}.items():
             least = min(least, path + its_logprob)
             fits = _fitting(done + candidate, spelled, alive, exact=exact)
             if len(fits) == 1:
-                mass_L[fits[0]] = np.logaddexp(mass_L[fits[0]], path + its_logprob)
+                begun.setdefault(fits[0], {})[done + candidate] = path + its_logprob
+        for label, masses in begun.items():
+            longest = max(masses, key=lambda text: (spelled[label].startswith(text), len(text)))
+            counted = [masses[longest]] if exact else list(masses.values())
+            mass_L[label] = np.logaddexp.reduce([mass_L[label], *counted])
         fits = _fitting(done + token, spelled, alive, exact=exact)
         if len(fits) < 2:
             break

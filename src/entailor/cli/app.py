@@ -15,7 +15,7 @@ from entailor.cli.compare import compare, train
 from entailor.cli.environment import config_schema, env, models_list, models_pull
 from entailor.cli.output import print_result, remark
 from entailor.cli.predict import evaluate, predict
-from entailor.cli.runs import diff, report, verify
+from entailor.cli.runs import diff, report, study, verify
 from entailor.cli.shipping import export, serve
 from entailor.cli.validate import validate
 from entailor.errors import EntailorError
@@ -32,7 +32,7 @@ models_app = typer.Typer(no_args_is_help=True, help="List the models that are kn
 app.add_typer(models_app, name="models")
 
 
-for command in (compare, train, evaluate, predict, validate, report, export, serve, verify, diff, env):
+for command in (compare, train, evaluate, predict, validate, report, export, serve, verify, diff, study, env):
     app.command()(command)
 app.command("config-schema")(config_schema)
 models_app.command("list")(models_list)

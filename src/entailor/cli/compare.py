@@ -56,6 +56,13 @@ def compare(
     seeds: Annotated[
         int | None, typer.Option("--seeds", help="Trials of each method with randomness in it; 3 by default.")
     ] = None,
+    cv: Annotated[
+        int | None,
+        typer.Option("--cv", help="Folds of a cross-validation of train, in place of one test split."),
+    ] = None,
+    splits: Annotated[
+        int | None, typer.Option("--splits", help="Repeat everything on so many cuts into train, validation and test.")
+    ] = None,
     out: Out = None,
     external: External = None,
     max_train_examples: MaxTrain = None,
@@ -98,6 +105,8 @@ def compare(
         "data.columns": mapping(columns, "--columns"),
         "data.delimiter": delimiter,
         "data.encoding": encoding,
+        "data.cv": cv,
+        "data.splits": splits,
         "data.external": external or None,
         "data.max_train_examples": max_train_examples,
         "data.max_test_examples": max_test_examples,
@@ -154,11 +163,11 @@ def train(
     experiment = read_experiment(config, flags, [f"methods={method}", *(overrides or [])])
     result = _run_experiment(experiment, _executor("local", None, None, None), quiet=quiet, verbose=verbose)
     _show_comparison(result, as_json=as_json, quiet=quiet, verbose=verbose)
-    for record in result.records:
-        if record.status == "failed":
-            raise typer.Exit(1)
-        if not quiet:
-            remark(f"saved in {result.folder.trial(record.model, record.name, record.seed)}")
+    if any(record.status == "failed" for record in result.records):
+        raise typer.Exit(1)
+    if not quiet:
+        record = result.records[0]
+        remark(f"saved in {result.folder.trial(record.model, record.name, record.seed)}")
 
 
 def _executor(name: str, address: str | None, cpus: float | None, gpus: float | None) -> Executor:

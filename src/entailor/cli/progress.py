@@ -76,11 +76,13 @@ def notes(*, quiet: bool) -> Observer:
 
 def _outcome(record: RunRecord, reused: bool) -> str:
     from entailor.report.tables import duration, percent
+    from entailor.runs.record import PREDICTIONS_ON
 
     if record.status == "failed":
         return f"failed: {record.error}"
     right = sum(example.predicted == example.label for example in record.predictions)
-    words = f"{percent(right / len(record.predictions))} of test right"
+    part = record.provenance.get(PREDICTIONS_ON, "test")
+    words = f"{percent(right / len(record.predictions))} of {part} right"
     if reused:
         return f"{words} (already there)"
     return f"{words}, trained in {duration(record.costs.train_seconds)}"

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from entailor.cli.options import AsJson, TrustCode
+from entailor.cli.options import AsJson, Overwrite, TrustCode
 from entailor.cli.output import print_result
 
 
@@ -59,3 +59,32 @@ def diff(
     print_result(json.dumps(asdict(found), indent=2, ensure_ascii=False) if as_json else found.as_text())
     if not found.same:
         raise typer.Exit(1)
+
+
+def study(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of finished runs, one a data set.")],
+    margin: Annotated[
+        float | None, typer.Option("--margin", help="Differences up to it count as none. Default: recommend.margin.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", help="Write every pair of candidates as JSON.")] = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare the same candidates over several data sets.
+
+    Average ranks, paired tests corrected for their number, and for each pair the probability that one is better,
+    equivalent or worse on the next data set. Reads what finished runs hold; nothing is trained.
+    """
+    from entailor.evaluation.across_runs import compare_runs
+    from entailor.report.across_runs import across_runs_text
+    from entailor.runs.files import write_json
+    from entailor.runs.outputs import check_output, output_file
+
+    if output is not None:
+        check_output(output, runs, overwrite=overwrite)
+    found = compare_runs(runs, margin=margin)
+    document = found.document()
+    if output is not None:
+        with output_file(output, runs, overwrite=overwrite) as temporary:
+            write_json(temporary, document)
+    print_result(json.dumps(document, indent=2, ensure_ascii=False) if as_json else across_runs_text(found))

@@ -17,6 +17,7 @@ from pydantic import (
     PositiveInt,
     ValidationError,
     field_validator,
+    model_validator,
 )
 
 from entailor.config.parts import (
@@ -163,6 +164,12 @@ class Experiment(Settings):
             raise ValueError(f"at most {MOST_SEEDS:,} seeds, not {len(value):,}")
         return all_different(value)
 
+    @model_validator(mode="after")
+    def _one_test_split(self) -> Experiment:
+        if self.learning_curve and self.data.resampled:
+            raise ValueError("learning_curve needs one test split. Leave it out, or leave data.cv and data.splits out")
+        return self
+
     def sources(self) -> Iterator[str]:
         """Yield what the experiment names and reads: files, folders, data sets, models; a setting may be none of it."""
         data = self.data
@@ -230,13 +237,14 @@ def parse_settings(kind: type[SettingsT], values: Mapping[str, Any], where: str 
             if item["type"] == "extra_forbidden":
                 known = _known_keys(kind, path[:-1])
                 message = f"unknown key.{near_miss(path[-1], known)} Known keys: {', '.join(sorted(known))}"
-            elif item["type"] != "missing":
+            elif item["type"] != "missing" and key:
                 found[key] = f", found {shown(item['input'])}"
             if item["type"] == "string_type" and isinstance(item["input"], bool):
                 found[key] += " (YAML takes yes, no, on and off for true and false: put the word in quotes)"
             complaints.setdefault(key, []).append(message)
         # a field that takes text or a list complains once for each
-        lines = [f"{key}: {' or '.join(messages)}{found.get(key, '')}" for key, messages in complaints.items()]
+        heads = {key: f"{key}: " if key else "" for key in complaints}  # what two sections say together has no key
+        lines = [f"{heads[key]}{' or '.join(said)}{found.get(key, '')}" for key, said in complaints.items()]
         if error.error_count() > MOST_COMPLAINTS:
             lines.append(f"and {error.error_count() - MOST_COMPLAINTS:,} more")
         raise ConfigError("\n".join(lines)) from None

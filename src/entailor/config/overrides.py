@@ -14,7 +14,15 @@ from typing import Any
 import yaml
 
 from entailor.config.experiment import DEFAULT_METHODS, Experiment, methods_by_name
-from entailor.config.parts import BudgetSettings, DataSettings, ModelSettings, Priorities, PromptSettings, Settings
+from entailor.config.parts import (
+    BudgetSettings,
+    DataSettings,
+    ModelSettings,
+    Priorities,
+    PromptSettings,
+    Settings,
+    TrackingSettings,
+)
 from entailor.config.plain import short, shown
 from entailor.errors import ConfigError, RunError, near_miss
 from entailor.runs.documents import MOST_YAML_BYTES, PlainLoader, parse_yaml, read_bytes
@@ -50,6 +58,7 @@ SECTIONS: Mapping[str, type[Settings]] = {
     "prompt": PromptSettings,
     "recommend": Priorities,
     "budget": BudgetSettings,
+    "tracking": TrackingSettings,
 }
 
 

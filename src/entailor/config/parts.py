@@ -15,10 +15,12 @@ from pydantic import (
     model_validator,
 )
 
-from entailor.config.plain import shown
+from entailor.config.costs import Costs
+from entailor.config.plain import number_as_text, shown
 
 ItemT = TypeVar("ItemT")
 
+MOST_SPLITS = 1_000
 Seed = Annotated[int, Field(ge=0, lt=1 << 32)]  # the range that NumPy and PyTorch both take
 
 
@@ -75,6 +77,14 @@ class DataSettings(Settings):
     """Share (below 1) or number of examples taken from train when there is no test file."""
     split_seed: Seed = 0
     """Seed of the split and of the samples below; trials never change it."""
+    cv: int | None = Field(default=None, ge=2, le=MOST_SPLITS)
+    """Folds of a cross-validation of train in place of one test split: every candidate is trained on every fold, and
+    every example is tested once."""
+    cv_repeats: int = Field(default=1, ge=1, le=MOST_SPLITS)
+    """How often the cross-validation is repeated, with other folds."""
+    splits: int = Field(default=1, ge=1, le=MOST_SPLITS)
+    """Cuts of train into train, validation and test (or train and validation, where test is a file) on which everything
+    is repeated."""
     max_train_examples: int | None = Field(default=None, ge=1)
     """Train on a stratified sample of this size."""
     max_validation_examples: int | None = Field(default=None, ge=1)
@@ -110,17 +120,54 @@ class DataSettings(Settings):
             return value
         if any(isinstance(key, bool) for key in value):
             raise ValueError("YAML takes yes, no, on and off for true and false: put the label in quotes")
-        return {str(_number_as_text(key)): _number_as_text(name) for key, name in value.items()}
+        return {str(number_as_text(key)): number_as_text(name) for key, name in value.items()}
 
     @field_validator("labels", "no_gold", mode="before", json_schema_input_type=tuple[str | int | float, ...] | None)
     @classmethod
     def _labels_as_text(cls, value: object) -> object:
-        return [_number_as_text(name) for name in value] if isinstance(value, (list, tuple)) else value
+        return [number_as_text(name) for name in value] if isinstance(value, (list, tuple)) else value
 
     @field_validator("labels")
     @classmethod
     def _different_labels(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
         return value if value is None else all_different(value)
+
+    @property
+    def resampled(self) -> bool:
+        """Whether everything is repeated on several splits."""
+        return self.cv is not None or self.splits > 1
+
+    @model_validator(mode="after")
+    def _one_way_to_split(self) -> DataSettings:
+        """Refuse what excludes itself, and what would be without effect."""
+        if self.cv is None and self.cv_repeats > 1:
+            raise ValueError("cv_repeats does nothing without cv. Set data.cv=5, or leave it out")
+        if not self.resampled:
+            return self
+        if self.external:
+            raise ValueError(
+                f"external sets are scored by the classifiers of one split. Leave {self._way} out to score them, or "
+                "score them afterwards with `entailor evaluate`"
+            )
+        if self.cv is None:
+            if self.validation or self.validation_split:
+                raise ValueError("with splits the validation part is cut from train. Leave data.validation out")
+            return self
+        if self.splits > 1:
+            raise ValueError("cv and splits exclude each other. Set one of them")
+        # by value and not by what was written: settings are also read back with every default written out
+        idle = ("test", "test_split", "test_size", "max_test_examples", "validation", "validation_split")
+        for key in (*idle, "max_validation_examples"):
+            if getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(
+                    f"with cv every example of train is tested once, and validation is cut from the other folds: "
+                    f"{key} does nothing. Leave it out; or leave cv out, and take splits=5 to repeat other cuts"
+                )
+        return self
+
+    @property
+    def _way(self) -> str:
+        return "data.splits" if self.cv is None else "data.cv"
 
 
 class ModelSettings(Settings):
@@ -203,7 +250,7 @@ CostName = Literal["latency", "stored", "memory", "train_time"]
 COST_NAMES: tuple[CostName, ...] = get_args(CostName)
 
 
-MetricName = Literal["accuracy", "macro_f1", "mcc", "log_loss", "brier", "auroc", "average_precision"]
+MetricName = Literal["accuracy", "macro_f1", "mcc", "log_loss", "brier", "auroc", "average_precision", "cost"]
 
 
 class Priorities(Settings):
@@ -211,7 +258,10 @@ class Priorities(Settings):
 
     metric: MetricName = "accuracy"
     """What candidates are ordered, tested and recommended by. What training chooses weights and settings by is each
-    method's metric_for_best_model."""
+    method's metric_for_best_model. cost: the mean of `costs`, less is better."""
+    costs: Costs = Field(default_factory=dict)
+    """Gold label to predicted label to what that answer costs, 0 or more, for every two labels; what is right costs
+    nothing unless it stands here. Shown beside the other metrics, whichever counts."""
     max_latency_ms: float | None = Field(default=None, gt=0)
     """Most milliseconds for one answer (median)."""
     max_stored_bytes: int | None = Field(default=None, gt=0)
@@ -239,6 +289,12 @@ class Priorities(Settings):
     @classmethod
     def _every_cost(cls, value: tuple[CostName, ...]) -> tuple[CostName, ...]:
         return (*all_different(value), *(name for name in COST_NAMES if name not in value))
+
+    @model_validator(mode="after")
+    def _cost_has_costs(self) -> Priorities:
+        if self.metric == "cost" and not self.costs:
+            raise ValueError("metric=cost needs costs. Give recommend.costs, gold label to predicted label to cost")
+        return self
 
 
 class BudgetSettings(Settings):
@@ -298,13 +354,6 @@ class PromptSettings(Settings):
     """Put the prompt through the model's own chat template."""
     search: PromptSearch = PromptSearch()
     """Templates, instructions and verbalizers to choose from on validation."""
-
-
-def _number_as_text(value: object) -> object:
-    """Return a number as files write labels: YAML reads -1 as a number, and labels are text."""
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
 
 
 def all_different(values: tuple[ItemT, ...]) -> tuple[ItemT, ...]:

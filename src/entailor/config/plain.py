@@ -68,6 +68,13 @@ def shown(value: object) -> str:
     return f"{text[: MOST_SHOWN - 3]}..." if cut else text
 
 
+def number_as_text(value: object) -> object:
+    """Return a number as files write labels: YAML reads -1 as a number, and labels are text."""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+
+
 def short(text: str, most: int = MOST_SHOWN) -> str:
     """Return a text cut where it is long, for a message."""
     return text if len(text) <= most else f"{text[: most - 3]}..."

@@ -55,7 +55,10 @@ def with_bundled(settings: DataSettings) -> DataSettings:
     if given:
         raise ConfigError(f"data.{given[0]} without data.train. Give a train file too, or neither")
     sizes = {key: size for key, size in DEFAULTS.items() if key not in settings.model_fields_set}
-    external = settings.external or tuple(f"{PREFIX}{name}" for name in TABLES if name != "film")
+    if settings.cv is not None:
+        sizes = {key: size for key, size in sizes.items() if key == "max_train_examples"}
+    others = () if settings.resampled else tuple(f"{PREFIX}{name}" for name in TABLES if name != "film")
+    external = settings.external or others
     return settings.model_copy(update={"train": f"{PREFIX}film", "external": external, **sizes})
 
 

@@ -5,6 +5,7 @@ The only module that puts the data folder together; it knows nothing of tokens o
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,7 +18,7 @@ from entailor.data.files import is_file
 from entailor.data.labels import MOST_LISTED, ONE_LABEL, SEVERAL_REMEDY, joined_labels, list_word, listed, most_labels
 from entailor.data.readers import ReadOptions, ReadResult, read_examples
 from entailor.data.shards import has_splits
-from entailor.data.stratify import Rows, sample, split_off
+from entailor.data.stratify import Rows, folds, sample, split_off
 from entailor.errors import ConfigError, DataError, LabelError, near_miss
 from entailor.runs.paths import user_path
 from entailor.runs.record import MOST_LABELS
@@ -38,6 +39,9 @@ class LoadedData:
         findings: what the checks say of the split.
         fingerprint: hash of ids, texts and labels (32 hex digits).
         reading: those of `findings` that concern examples which were left out, and so are not in the split.
+        further: more splits of the same examples. Of a cross-validation these are its folds, and `split` has all
+            examples but no test.
+        repeats: how often `further` tests every example of a cross-validation; None without one.
     """
 
     split: Split
@@ -47,6 +51,22 @@ class LoadedData:
     findings: tuple[Finding, ...]
     fingerprint: str
     reading: tuple[Finding, ...] = ()
+    further: tuple[Split, ...] = ()
+    repeats: int | None = None
+
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        """All of them by their number."""
+        return (self.split, *self.further)
+
+    @property
+    def tested(self) -> dict[int, Split]:
+        """The splits that candidates are tested on, by number: 0 is `split`."""
+        return {number: one for number, one in enumerate(self.splits) if one.test}
+
+    def test_examples(self) -> tuple[Example, ...]:
+        """Return every example that is tested, each once."""
+        return tuple({one.id: one for split in self.tested.values() for one in split.test}.values())
 
 
 def load_data(settings: DataSettings, *, whole: bool = False) -> LoadedData:
@@ -66,7 +86,97 @@ def load_data(settings: DataSettings, *, whole: bool = False) -> LoadedData:
         ConfigError: settings that do not go together.
     """
     settings = with_bundled(settings)
-    split, notes, reading = _from_sources(settings, whole=whole)
+    parts, notes, reading = _from_sources(settings)
+    crossed = settings.cv is not None and not whole
+    split, made = _cut(parts, settings, whole=whole or crossed)
+    labels = _label_order(split, settings)
+    further: list[Split] = []
+    if crossed:
+        split, further, said = _crossed(split.train, settings)
+        made.append(said)
+    elif settings.splits > 1 and not whole:
+        further, said = _cut_again(parts, split, settings)
+        made.append(said)
+    notes += made
+    notes.append(", ".join(f"{name} {len(rows):,}" for name, rows in split.parts()) + f"; labels {_in_words(labels)}")
+    return LoadedData(
+        split=split,
+        labels=labels,
+        is_pair=split.train[0].text_pair is not None,
+        notes=tuple(notes),
+        findings=(*reading, *check_split(split)),
+        fingerprint=_fingerprint([split, *further]),
+        reading=tuple(reading),
+        further=tuple(further),
+        repeats=settings.cv_repeats if crossed else None,
+    )
+
+
+def split_document(split: Split, further: Sequence[Split] = ()) -> dict[str, Any]:
+    """Return what ``split.json`` holds: ids of train, validation and test in order, and the hash of their content.
+
+    Args:
+        split: the first.
+        further: more splits of the same examples; their ids stand under ``splits``.
+    """
+    ids, *others = ({name: [row.id for row in rows] for name, rows in one.parts()} for one in (split, *further))
+    return {"fingerprint": _fingerprint([split, *further]), **ids, **({"splits": others} if others else {})}
+
+
+def _fingerprint(splits: Sequence[Split]) -> str:
+    prints = [one.fingerprint() for one in splits]
+    return prints[0] if len(prints) == 1 else hashlib.blake2b("".join(prints).encode(), digest_size=16).hexdigest()
+
+
+def _crossed(rows: Rows, settings: DataSettings) -> tuple[Split, list[Split], str]:
+    """Return all examples with a validation part, the folds of a cross-validation, and what was done in words."""
+    source = settings.train or ""
+
+    def without_test(rest: Rows) -> dict[str, Rows]:
+        size = _row_count(settings, "validation_size", len(rest))
+        return split_off(rest, {"validation": size}, settings.split_seed, source)
+
+    number = settings.cv or 2
+    found = [
+        Split(**without_test(rest), test=test)
+        for repeat in range(settings.cv_repeats)
+        for rest, test in folds(rows, number, (settings.split_seed, 2, repeat), source)
+    ]
+    again = f", repeated {settings.cv_repeats} times" if settings.cv_repeats > 1 else ""
+    kept = "premise" if rows[0].text_pair is not None else "text"
+    said = (
+        f"{number}-fold cross-validation{again} with seed {settings.split_seed}: {len(rows):,} examples are tested, "
+        f"and no {kept} stands in two folds"
+    )
+    return Split(**without_test(rows), test=()), found, said
+
+
+def _cut_again(parts: Mapping[str, Rows], first: Split, settings: DataSettings) -> tuple[list[Split], str]:
+    """Return other cuts of the same examples, and what was done in words."""
+    found = []
+    for number in range(1, settings.splits):
+        own = settings.model_copy(update={"split_seed": settings.split_seed + number})
+        again, _ = _cut(parts, own)
+        found.append(replace(again, test=first.test) if "test" in parts else again)
+    cut = "train and validation" if "test" in parts else "train, validation and test"
+    seeds = f"seeds {settings.split_seed} to {settings.split_seed + settings.splits - 1}"
+    return found, f"{settings.splits} cuts of train into {cut}, with {seeds}"
+
+
+def _cut(parts: Mapping[str, Rows], settings: DataSettings, *, whole: bool = False) -> tuple[Split, list[str]]:
+    """Cut what has no file from train, drop leaks and draw samples; return the split and notes on what was done."""
+    notes = []
+    missing = [name for name in ("test", "validation") if name not in parts]
+    parts = dict(parts)
+    if whole:
+        parts |= dict.fromkeys(missing, ())
+    elif missing:
+        total, kept = len(parts["train"]), "text" if parts["train"][0].text_pair is None else "premise"
+        sizes = {name: _row_count(settings, f"{name}_size", total) for name in missing}
+        parts |= split_off(parts["train"], sizes, settings.split_seed, settings.train or "")
+        made = " and ".join(f"{name} ({len(parts[name]):,} examples)" for name in missing)
+        notes.append(f"{made} taken from train with seed {settings.split_seed}; no {kept} stands in two of these parts")
+    split = Split(parts["train"], parts["validation"], parts["test"])
     if settings.drop_leaks:
         before = {row.label for row in split.train}
         split, dropped = drop_leaks(split)
@@ -78,25 +188,8 @@ def load_data(settings: DataSettings, *, whole: bool = False) -> LoadedData:
                 remedy="Set data.drop_leaks=false, or give other files for validation and test",
             )
         notes.append(f"train: {dropped:,} examples dropped because their text also stands in validation or test")
-    labels = _label_order(split, settings)
     split, sampling = _sampled(split, settings)
-    notes += sampling
-    notes.append(", ".join(f"{name} {len(rows):,}" for name, rows in split.parts()) + f"; labels {_in_words(labels)}")
-    return LoadedData(
-        split=split,
-        labels=labels,
-        is_pair=split.train[0].text_pair is not None,
-        notes=tuple(notes),
-        findings=(*reading, *check_split(split)),
-        fingerprint=split.fingerprint(),
-        reading=tuple(reading),
-    )
-
-
-def split_document(split: Split) -> dict[str, Any]:
-    """Return what ``split.json`` holds: ids of train, validation and test in order, and the hash of their content."""
-    ids = {name: [row.id for row in rows] for name, rows in split.parts()}
-    return {"fingerprint": split.fingerprint(), **ids}
+    return split, [*notes, *sampling]
 
 
 def _in_words(labels: Sequence[str]) -> str:
@@ -104,7 +197,8 @@ def _in_words(labels: Sequence[str]) -> str:
     return ", ".join(labels[:MOST_LISTED]) + (f" and {more:,} more" if more > 0 else "")
 
 
-def _from_sources(settings: DataSettings, *, whole: bool) -> tuple[Split, list[str], list[Finding]]:
+def _from_sources(settings: DataSettings) -> tuple[dict[str, Rows], list[str], list[Finding]]:
+    """Read the parts that have a source."""
     sources = dict(_sources(settings))
     options = ReadOptions(
         columns=settings.columns, label_names=settings.label_names, labels=settings.labels, no_gold=settings.no_gold
@@ -129,18 +223,7 @@ def _from_sources(settings: DataSettings, *, whole: bool) -> tuple[Split, list[s
     notes = [note for name, result in results.items() for note in _notes(name, sources[name][0], result)]
     findings = list(_dropped(results, sources, trained, settings))
     notes += unused_names(settings.label_names, results.values(), "data.label_names", trained)
-    parts = {name: result.examples for name, result in results.items()}
-    missing = [name for name in ("test", "validation") if name not in parts]
-    if whole:
-        parts |= dict.fromkeys(missing, ())
-    elif missing:
-        total = len(parts["train"])
-        sizes = {name: _row_count(settings, f"{name}_size", total) for name in missing}
-        parts |= split_off(parts["train"], sizes, settings.split_seed, sources["train"][0])
-        made = " and ".join(f"{name} ({len(parts[name]):,} examples)" for name in missing)
-        kept = "premise" if "text_pair" in results["train"].columns else "text"
-        notes.append(f"{made} taken from train with seed {settings.split_seed}; no {kept} stands in two of these parts")
-    return Split(parts["train"], parts["validation"], parts["test"]), notes, findings
+    return {name: result.examples for name, result in results.items()}, notes, findings
 
 
 def _dropped(

@@ -117,6 +117,50 @@ def split_off(rows: Rows, sizes: Mapping[str, int], seed: int, source: str) -> d
     return parts
 
 
+def folds(rows: Rows, number: int, seed: Sequence[int], source: str) -> list[tuple[Rows, Rows]]:
+    """Cut examples into folds of one size, in the labels' proportions, so that no premise stands in two of them.
+
+    Args:
+        rows: labelled examples.
+        number: of folds.
+        seed: what the draw depends on.
+        source: the file, for errors.
+
+    Returns:
+        Of each fold the examples outside it and those in it, each in the order of the file. Every example is in one.
+
+    Raises:
+        DataError: a label has fewer examples than there are folds, or too few different premises.
+    """
+    names, labels = _label_codes(rows)
+    left = np.bincount(labels, minlength=len(names))
+    if (left < number).any():
+        rare, count = names[int(left.argmin())], int(left.min())
+        fewer = f"data.cv={count}, or add" if count > 1 else "Add"
+        raise DataError(
+            f"{number} folds, and {count} {'example' if count == 1 else 'examples'} with the label {rare!r}: every "
+            "fold needs one",
+            path=source,
+            remedy=f"{f'Set {fewer}' if count > 1 else fewer} examples of this label",
+        )
+    rooms = []
+    for done in range(number - 1):
+        rooms.append(_shares(left, round(left.sum() / (number - done)), at_most=left))
+        left = left - rooms[-1]
+    groups = _groups(normalised_keys([row.text for row in rows]))
+    part = _assign(groups, labels, rooms, np.random.default_rng(seed))
+    for place in range(number):
+        inside = part == place
+        if not inside.any() or len(np.unique(labels[~inside])) < len(names):
+            raise DataError(
+                f"too few different texts for {number} folds, since examples with the same text (or premise) stay "
+                "in one fold",
+                path=source,
+                remedy="Set data.cv lower, or add examples with other texts",
+            )
+    return [(tuple(compress(rows, part != place)), tuple(compress(rows, part == place))) for place in range(number)]
+
+
 def _give_back(part: Integers, groups: Integers, labels: Integers) -> None:
     """Move groups back to train where it would lack a label, so that every label can be learned."""
     for label in np.setdiff1d(labels, labels[part == 0]).tolist():

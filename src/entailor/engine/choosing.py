@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
+from entailor.config.costs import cost_matrix
 from entailor.methods.base import TrainedMethod
 
 
-def figure_of_choice(method: TrainedMethod, predicted_E: NDArray[np.int64], gold_E: NDArray[np.int64]) -> float | None:
-    """Return macro F1 over the labels in gold, Matthews correlation or quadratic weighted kappa.
+def figure_of_choice(
+    method: TrainedMethod, predicted_E: NDArray[np.int64], gold_E: NDArray[np.int64], labels: Sequence[str]
+) -> float | None:
+    """Return macro F1 over the labels in gold, Matthews correlation, quadratic weighted kappa or minus the mean cost.
 
     None where accuracy or the loss chooses.
+
+    Args:
+        method: whose `metric_for_best_model` says which.
+        predicted_E: predicted labels, as indices.
+        gold_E: gold labels.
+        labels: their names.
     """
     if method.metric_for_best_model == "macro_f1":
         from sklearn.metrics import f1_score
@@ -28,6 +39,9 @@ def figure_of_choice(method: TrainedMethod, predicted_E: NDArray[np.int64], gold
             return 0.0
         steps = range(1 + int(max(gold_E.max(), predicted_E.max())))
         return float(cohen_kappa_score(gold_E, predicted_E, labels=steps, weights="quadratic"))
+    if method.metric_for_best_model == "cost":
+        cost_LL = np.array(cost_matrix(method.costs, labels, "recommend.costs"))
+        return -float(cost_LL[gold_E, predicted_E].mean())
     return None
 
 

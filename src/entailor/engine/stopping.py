@@ -32,7 +32,7 @@ class StopSwitch:
     """Holds a first request back while a step is under way; a second one stops at once.
 
     Attributes:
-        signum: the signal that was held back, or None.
+        signum: the signal that asked first, or None.
     """
 
     def __init__(self) -> None:
@@ -48,25 +48,37 @@ class StopSwitch:
         Raises:
             Stopped: nothing is under way that is worth finishing, or it is asked for the second time.
         """
-        if not self._held or self.signum is not None:
-            raise Stopped(signum)
+        again = self.signum is not None
+        # kept also where it is raised: inside __del__ or a callback of a library the exception is dropped
         self.signum = signum
+        if again or not self._held:
+            raise Stopped(signum)
         return True
+
+    def check(self) -> None:
+        """Stop where it was asked for.
+
+        Raises:
+            Stopped: there was a request.
+        """
+        if self.signum is not None:
+            raise Stopped(self.signum)
 
     @contextmanager
     def held(self) -> Iterator[None]:
         """Hold requests back; whoever is inside asks for `signum` after each step.
 
         Raises:
-            Stopped: at the end, where a request came too late to be seen inside.
+            Stopped: at the start, where the exception of a request was dropped; at the end, where a request came too
+                late to be seen inside.
         """
+        self.check()
         self._held = True
         try:
             yield
         finally:
             self._held = False
-        if self.signum is not None:
-            raise Stopped(self.signum)
+        self.check()
 
 
 @dataclass(frozen=True)

@@ -166,7 +166,10 @@ class Training:
         return self.result
 
     def _tell_again(self) -> None:
-        """Tell of the evaluations before a checkpoint, and so learn again whether the last one was to stop."""
+        """Tell of the curve before a checkpoint, and so learn again whether its last evaluation was to stop."""
+        if self.runtime.on_point:
+            for point in self.result.curve:
+                self.runtime.on_point(point)
         if self.runtime.is_enough:
             points = [point for point in self.result.curve if point.validation_accuracy is not None]
             for point, seen in zip(points, self.result.evaluated_after, strict=True):
@@ -391,7 +394,7 @@ class Training:
             return
         losses, norms = self._read_window()
         self.window = []
-        self.result.curve.append(
+        self._add(
             CurvePoint(
                 step=self.step,
                 epoch=self.step / self.steps_per_epoch,
@@ -400,6 +403,11 @@ class Training:
                 gradient_norm=float(norms.mean()),
             )
         )
+
+    def _add(self, point: CurvePoint) -> None:
+        self.result.curve.append(point)
+        if self.runtime.on_point:
+            self.runtime.on_point(point)
 
     def _evaluate(self) -> None:
         self._log()
@@ -416,8 +424,8 @@ class Training:
         accuracy = float((predicted_E == gold_E).mean())
         self.evaluated_at = self.step
         epoch = self.step / self.steps_per_epoch
-        figure = figure_of_choice(self.method, predicted_E, gold_E)
-        self.result.curve.append(
+        figure = figure_of_choice(self.method, predicted_E, gold_E, self.classifier.task.labels)
+        self._add(
             CurvePoint(self.step, epoch, validation_loss=loss, validation_accuracy=accuracy, validation_figure=figure)
         )
         self.result.evaluated_after.append(self.result.examples_seen)

@@ -50,6 +50,7 @@ class LoopRuntime:
         autocast: bfloat16 to train in mixed precision, or None for fp32.
         scoring_batch_tokens: tokens of one batch when scoring validation.
         observer: told of each step, as the stage `train`.
+        on_point: given each point of the curve when it is logged; from a checkpoint on, those before it first.
         is_enough: asked after each evaluation of validation, with the training examples seen so far; True stops
             training.
         saving: checkpoints while it runs, and the one to go on from; None: no checkpoints.
@@ -59,6 +60,7 @@ class LoopRuntime:
     autocast: torch.dtype | None = None
     scoring_batch_tokens: int = SCORING_TOKENS
     observer: Observer = SILENT
+    on_point: Callable[[CurvePoint], None] | None = None
     is_enough: Callable[[CurvePoint, int], bool] | None = None
     saving: Saving | None = None
 

@@ -21,10 +21,11 @@ from entailor.evaluation.metrics import Metrics, Outcome, beyond_chance, cluster
 from entailor.evaluation.pairs import SIGNIFICANCE, Pairs, compare_all
 from entailor.evaluation.power import POWER, detectable_difference, usual_of
 from entailor.evaluation.recommendation import CandidateKey, key_of, mark_pareto, recommend
+from entailor.evaluation.resampling import SPLIT, Pooled, components
 from entailor.evaluation.selection import corrected_best
 from entailor.evaluation.statistics import accuracy_interval, clustering, holm
-from entailor.evaluation.targets import TARGETS, Target
-from entailor.evaluation.variance import Scored, spread_of_mean
+from entailor.evaluation.targets import Target, targets_of
+from entailor.evaluation.variance import Folds, Scored, spread_of_mean
 from entailor.evaluation.wording import interval, percent
 from entailor.runs.record import NO_MODEL, RunRecord
 
@@ -33,7 +34,11 @@ MOST_CONFUSIONS = 20
 
 
 def compare_records(
-    records: Sequence[RunRecord], *, priorities: Priorities | None = None, extra: Mapping[str, Any] | None = None
+    records: Sequence[RunRecord],
+    *,
+    priorities: Priorities | None = None,
+    extra: Mapping[str, Any] | None = None,
+    pooled: Pooled | None = None,
 ) -> dict[str, Any]:
     """Return the content of comparison.json.
 
@@ -45,9 +50,11 @@ def compare_records(
         records: every trial, complete or failed; all complete ones over the same test examples and labels.
         priorities: what counts when one candidate is recommended.
         extra: further top-level keys, e.g. the run's name; they do not replace those made here.
+        pooled: where `records` are those of several splits brought together.
 
     Raises:
         RunError: no records, or records over different test examples, gold labels or label sets.
+        ConfigError: costs that are not those of the labels.
     """
     if not records:
         raise RunError("There is no trial to compare. Run `entailor compare` first")
@@ -63,14 +70,17 @@ def compare_records(
             "seed": record.seed,
             "error": record.error or "no reason given",
             "error_type": record.error_type,
+            **({SPLIT: record.provenance[SPLIT]} if pooled else {}),
         }
         for record in records
         if record.status != "complete"
     ]
     priorities = priorities or Priorities()
-    target = TARGETS[priorities.metric]
-    candidates = [_candidate(candidate, outcomes[key], failed) for key, candidate in seeds.items()]
-    by_key = {key_of(candidate): scored_by(target, seeds[key_of(candidate)], outcomes) for candidate in candidates}
+    targets = targets_of(priorities, (complete or records)[0].labels)
+    target = targets[priorities.metric]
+    folds = pooled.folds if pooled else None
+    candidates = [_candidate(candidate, outcomes[key], failed, folds, targets) for key, candidate in seeds.items()]
+    by_key = {key: scored_by(target, candidate, outcomes, folds) for key, candidate in seeds.items()}
     # the name settles what is equal: measured times would differ
     candidates.sort(key=lambda one: (-round(by_key[key_of(one)].mean, 12), one["model"], one["method"]))
     scored = {key_of(candidate): by_key[key_of(candidate)] for candidate in candidates}
@@ -80,12 +90,16 @@ def compare_records(
     chance = float(np.bincount(gold_N).max() / len(gold_N)) if len(gold_N) else None
     _test_against_majority(candidates, outcomes, scored)
     mark_pareto(candidates, target)
+    for candidate in candidates:
+        candidate["variance"] = components(scored[key_of(candidate)])
+    num_test = pooled.resampling.num_test if pooled else len(gold_N)
     claims = "methods" if _holds_seeds(scored.values()) else "classifiers"
     winner = _winner(candidates, scored, target, claims)
     return {
         **(extra or {}),
         "labels": list((complete or records)[0].labels),
-        "num_test": len(gold_N),
+        "num_test": num_test,
+        "resampling": asdict(pooled.resampling) if pooled else None,
         "majority_accuracy": chance,
         "metric": target.name,
         "candidates": candidates,
@@ -95,13 +109,16 @@ def compare_records(
         "detectable": _detectable(pairs, candidates),
         "winner": winner,
         "sentence": winner["sentence"] if winner else f"No trial finished: {len(failed)} of {len(failed)} failed.",
-        "recommendation": recommend(candidates, pairs, priorities, len(gold_N)),
+        "recommendation": recommend(candidates, pairs, priorities, num_test),
         "failed": failed,
     }
 
 
 def scored_by(
-    target: Target, records: Sequence[RunRecord], outcomes: Mapping[CandidateKey, Sequence[Outcome]]
+    target: Target,
+    records: Sequence[RunRecord],
+    outcomes: Mapping[CandidateKey, Sequence[Outcome]],
+    folds: Folds | None = None,
 ) -> Scored:
     """Return what each seed of a candidate gives for each example by a metric; more is better.
 
@@ -109,8 +126,8 @@ def scored_by(
         RunError: test has no such figure.
     """
     first = records[0]
-    plain = scored_candidate(records, outcomes[first.model, first.name])
-    found = target.gain(outcomes[first.model, first.name], plain.varies, plain.cluster_N)
+    plain = scored_candidate(records, outcomes[first.model, first.name], folds)
+    found = _by(target, outcomes[first.model, first.name], plain)
     if np.isnan(found.mean):
         raise RunError(
             f"recommend.metric={target.name}: {target.title} is not defined where all test examples have one label. "
@@ -119,15 +136,21 @@ def scored_by(
     return found
 
 
-def scored_candidate(records: Sequence[RunRecord], outcomes: Sequence[Outcome]) -> Scored:
+def _by(target: Target, outcomes: Sequence[Outcome], like: Scored) -> Scored:
+    return replace(like, values_SN=target.gain(outcomes, like.varies, like.cluster_N).values_SN)
+
+
+def scored_candidate(records: Sequence[RunRecord], outcomes: Sequence[Outcome], folds: Folds | None = None) -> Scored:
     """Return which examples each seed of a candidate gets right, and whether seeds matter to it at all."""
     varies = not all(record.provenance.get("deterministic", False) for record in records)
-    return Scored(np.array([result.correct_N for result in outcomes]), varies, clusters(records[0]))
+    found = [record.provenance.get(SPLIT) for record in records]
+    split_S = None if None in found else np.array(found, dtype=np.int64)
+    return Scored(np.array([result.correct_N for result in outcomes]), varies, clusters(records[0]), split_S, folds)
 
 
 def _holds_seeds(scored: Iterable[Scored]) -> bool:
     """Return whether what is found is about methods: every one that varies has several seeds."""
-    return all(len(one.values_SN) > 1 or not one.varies for one in scored)
+    return all(len(one.values_SN) > 1 or not one.varies or one.folds is not None for one in scored)
 
 
 def short_model_names(models: Sequence[str]) -> dict[str, str]:
@@ -152,21 +175,28 @@ def candidate_titles(candidates: Sequence[Mapping[str, Any]]) -> dict[CandidateK
 
 
 def _candidate(
-    records: Sequence[RunRecord], outcomes: Sequence[Outcome], failed: Sequence[Mapping[str, Any]]
+    records: Sequence[RunRecord],
+    outcomes: Sequence[Outcome],
+    failed: Sequence[Mapping[str, Any]],
+    folds: Folds | None,
+    targets: Mapping[str, Target],
 ) -> dict[str, Any]:
     """Return everything about one (model, candidate name), still without its test against the best candidate."""
     first = records[0]
     metrics = [evaluate_record(record) for record in records]
-    per_seed = [one.accuracy.value for one in metrics]
-    scored = scored_candidate(records, outcomes)
+    by_seed: dict[int, list[float]] = {}
+    for record, one in zip(records, metrics, strict=True):
+        by_seed.setdefault(record.seed, []).append(one.accuracy.value)
+    per_seed = [statistics.fmean(values) for values in by_seed.values()]
+    scored = scored_candidate(records, outcomes, folds)
     found = accuracy_interval(scored)
-    shipped = accuracy_interval(replace(scored, values_SN=scored.values_SN[:1]))
+    shipped = accuracy_interval(replace(scored, values_SN=scored.values_SN[:1], split_S=None))
     return {
         "model": first.model,
         "method": first.name,
         "registered_method": first.method,
-        "num_seeds": len(records),
-        "seeds": [record.seed for record in records],
+        "num_seeds": len(by_seed),
+        "seeds": list(by_seed),
         "accuracy": {
             "mean": statistics.fmean(per_seed),
             "low": found.low,
@@ -175,8 +205,9 @@ def _candidate(
             "std": statistics.stdev(per_seed) if len(per_seed) > 1 else None,
             "per_seed": per_seed,
         },
-        "shipped_accuracy": asdict(shipped),  # of the first seed's classifier alone, without the chance of seeds
-        "intervals": _intervals(outcomes, scored),
+        # of the first seed's classifier alone, without the chance of seeds; with folds no single one was tested
+        "shipped_accuracy": asdict(shipped) if folds is None else None,
+        "intervals": _intervals(outcomes, scored, targets),
         **{
             name: _mean([getattr(one, name) for one in metrics])
             for name in ("macro_f1", "mcc", "weighted_kappa", "log_loss", "ece", "majority_share")
@@ -218,13 +249,10 @@ def _confusions(labels: Sequence[str], counts_LL: npt.NDArray[np.int64]) -> dict
     }
 
 
-def _intervals(outcomes: Sequence[Outcome], scored: Scored) -> dict[str, dict[str, float] | None]:
+def _intervals(outcomes: Sequence[Outcome], scored: Scored, targets: Mapping[str, Target]) -> dict[str, Any]:
     """Return every metric with its 95 % interval; None where test does not define it."""
-    found: dict[str, dict[str, float] | None] = {}
-    for name, target in TARGETS.items():
-        values = target.gain(outcomes, scored.varies, scored.cluster_N)
-        found[name] = None if np.isnan(values.mean) else asdict(target.interval(values))
-    return found
+    values = {name: _by(target, outcomes, scored) for name, target in targets.items()}
+    return {name: None if np.isnan(one.mean) else asdict(targets[name].interval(one)) for name, one in values.items()}
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -97,8 +97,10 @@ def _environment(folder: RunFolder) -> dict[str, Any]:
         return {**environment.get("versions", {}), **machine, "precision": precision}
 
 
-def _records(folder: RunFolder) -> dict[tuple[str, str, int], RunRecord]:
-    records = {(one.model, one.name, one.seed): one for _, one in folder.records()}
+def _records(folder: RunFolder) -> dict[tuple[str, str, int, int], RunRecord]:
+    """Return records by model, candidate, seed and number of their split."""
+    found = ((number, one) for number, split in folder.splits() for _, one in split.records())
+    records = {(one.model, one.name, one.seed, number): one for number, one in found}
     if not records:
         raise RunError(f"{folder.path}: no finished trial in it. Is this the folder of a run?")
     return records
@@ -125,10 +127,10 @@ def _keys(key: str, first: Any, second: Any) -> Iterator[str]:
 
 
 def _results(
-    first: Mapping[tuple[str, str, int], RunRecord], second: Mapping[tuple[str, str, int], RunRecord]
+    first: Mapping[tuple[str, str, int, int], RunRecord], second: Mapping[tuple[str, str, int, int], RunRecord]
 ) -> Iterator[str]:
     for key in sorted({*first, *second}):
-        name = f"{key[1]} on {key[0]}, seed {key[2]}"
+        name = f"{key[1]} on {key[0]}, seed {key[2]}" + (f", split {key[3]}" if key[3] else "")
         if key not in first or key not in second:
             yield f"{name}: only in the {'first' if key in first else 'second'}"
         else:

@@ -32,7 +32,7 @@ class Difference:
         high: upper end.
         p: two-sided p-value of "no difference" (paired t over examples in clusters, and seeds), not corrected.
         p_mcnemar: of McNemar's exact test between the classifiers of the first seeds, which are the ones that ship;
-            None for a metric that is not accuracy.
+            None for a metric that is not accuracy, and with folds, of which no classifier ships.
         discordant: share of examples for which these two give different values.
         holds_seeds: whether interval and p-value hold the chance of seeds, not of examples alone.
         spread: variance and degrees of freedom of the difference.
@@ -83,9 +83,11 @@ def compare_scored(a: Scored, b: Scored) -> Difference:
         low=max(-1.0, value - half) if counts else value - half,
         high=min(1.0, value + half) if counts else value + half,
         p=spread.p(value),
-        p_mcnemar=mcnemar_exact(first_a, first_b) if counts else None,
+        p_mcnemar=mcnemar_exact(first_a, first_b) if counts and a.folds is None else None,
         discordant=float(np.mean(first_a != first_b)),
-        holds_seeds=not any(one.varies for one in (a, b)) or any(len(one.values_SN) > 1 for one in (a, b)),
+        holds_seeds=a.folds is not None
+        or not any(one.varies for one in (a, b))
+        or any(len(one.values_SN) > 1 for one in (a, b)),
         spread=spread,
     )
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from entailor.evaluation.resampling import Resampling
 from entailor.evaluation.variance import Spread
 
 POWER = 0.8
@@ -19,14 +20,21 @@ NEXT_RUNS = 20
 USUAL_DEVIATION = 0.01  # between the accuracies of seeds, where nothing is known of them yet
 
 
-def usual_spread(num_test: int, num_seeds: int, discordant: float = USUAL_DISCORDANT) -> Spread:
+def usual_spread(
+    num_test: int, num_seeds: int, discordant: float = USUAL_DISCORDANT, resampling: Resampling | None = None
+) -> Spread:
     """Return the chance in a difference of two usual candidates, before anything has been measured.
 
     Args:
         num_test: test examples.
         num_seeds: of each candidate; with one, seeds are left out, since no test can hold them.
         discordant: share of examples that one candidate gets right and the other wrong.
+        resampling: how several splits were made; None for one.
     """
+    if resampling is not None and not resampling.same_test:
+        splits, repeats = len(resampling.numbers), resampling.repeats
+        fold = num_test * (repeats / splits if resampling.kind == "cv" else resampling.test_share)
+        return Spread((1 / splits + resampling.test_share) * discordant / fold, splits - 1.0)
     examples, own = discordant / num_test, max(1.0, discordant * num_test - 1)
     if num_seeds < 2:
         return Spread(examples, own)
@@ -108,20 +116,21 @@ def _needed(difference: float, spread: Spread, num_test: int, tail: float) -> fl
     return spread.examples * num_test / wanted if wanted > 0 else math.inf
 
 
-def power_lines(num_test: int, num_candidates: int, num_seeds: int) -> list[str]:
+def power_lines(num_test: int, num_candidates: int, num_seeds: int, resampling: Resampling | None = None) -> list[str]:
     """Return what test size and seeds can show, as sentences for before the run; none for one candidate alone.
 
     Args:
         num_test: test examples.
         num_candidates: candidates that will be compared.
         num_seeds: of the candidates with the most of them.
+        resampling: how several splits were made; None for one.
     """
     if num_candidates < 2:
         return []
-    shown = detectable_difference(usual_spread(num_test, num_seeds), num_candidates - 1)
+    shown = detectable_difference(usual_spread(num_test, num_seeds, resampling=resampling), num_candidates - 1)
     candidates = f"{num_candidates} candidates" if num_candidates > 2 else "two candidates"
     disagree = f"disagree on {USUAL_DISCORDANT:.0%} of the examples"
-    if num_seeds > 1:
+    if num_seeds > 1 and resampling is None:
         disagree += f" and seeds by {100 * USUAL_DEVIATION:.0f} point"
     if shown is None or shown > USUAL_DISCORDANT:
         said = (
@@ -138,4 +147,4 @@ def power_lines(num_test: int, num_candidates: int, num_seeds: int) -> list[str]
         2: "two seeds say little of how far seeds differ, so that few candidates will be significantly "
         "different: give --seeds 3 or more",
     }
-    return [said, few[num_seeds]] if num_seeds in few else [said]
+    return [said, few[num_seeds]] if num_seeds in few and resampling is None else [said]

@@ -80,12 +80,14 @@ def corrected_best(candidates: Sequence[Scored], target: Target) -> Corrected:
 
 def _covariance(candidates: Sequence[Scored]) -> npt.NDArray[np.float64]:
     """Return the covariance of the means, shape (candidates, candidates)."""
-    cluster_N, n = candidates[0].cluster_N, len(candidates[0].mean_N)
+    folds, cluster_N, n = candidates[0].folds, candidates[0].cluster_N, len(candidates[0].mean_N)
+    if folds is not None:
+        return np.atleast_2d(folds.factor * np.cov([folds.means(one.mean_N) for one in candidates]))
     sums_KG = np.stack([cluster_sums(one.mean_N - one.mean, cluster_N) for one in candidates])
     groups = sums_KG.shape[1]
     covariance = sums_KG @ sums_KG.T * groups / max(1, groups - 1) / n**2
     for k, one in enumerate(candidates):
-        own = seed_variance(one.values_SN, cluster_N)
+        own = seed_variance(one)
         if own is not None:
             covariance[k, k] += max(0.0, own.between - own.disagreement) / own.seeds
     return np.asarray(covariance)

@@ -105,11 +105,13 @@ def accuracy_interval(candidate: Scored) -> Proportion:
     if not 0 < share < 1:
         return binomial_interval(share, clusters)
     spread, binomial = spread_of_mean(candidate), share * (1 - share) / n
-    rarer = n * min(share, 1 - share)
-    examples = (spread.examples * (1 - 1 / n) * rarer + binomial) / (rarer + 1)
-    # the variance of independent examples follows from the share; that of clusters has to be estimated
-    freedom = math.inf if candidate.cluster_N is None else spread.freedom_examples
-    wide = replace(spread, examples=examples, freedom_examples=freedom).half_width()
+    if candidate.folds is None:
+        rarer = n * min(share, 1 - share)
+        examples = (spread.examples * (1 - 1 / n) * rarer + binomial) / (rarer + 1)
+        # the variance of independent examples follows from the share; that of clusters has to be estimated
+        freedom = math.inf if candidate.cluster_N is None else spread.freedom_examples
+        spread = replace(spread, examples=examples, freedom_examples=freedom)
+    wide = spread.half_width()
     return binomial_interval(share, share * (1 - share) / (wide / NormalDist().inv_cdf(0.975)) ** 2)
 
 
@@ -152,9 +154,9 @@ class Clustering:
 
 
 def clustering(candidates: Sequence[Scored]) -> Clustering | None:
-    """Return how examples hang together; None where none share a cluster."""
+    """Return how examples hang together; None where none share a cluster, and with folds, which none is cut by."""
     cluster_N = candidates[0].cluster_N if candidates else None
-    if cluster_N is None:
+    if cluster_N is None or candidates[0].folds is not None:
         return None
     sizes_G = np.bincount(cluster_N)
     correlations, effects = [], []

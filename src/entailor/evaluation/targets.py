@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from entailor.config.costs import cost_matrix
+from entailor.config.parts import Priorities
 from entailor.evaluation.metrics import Outcome
 from entailor.evaluation.statistics import Proportion, accuracy_interval
 from entailor.evaluation.variance import Scored, spread_of_mean
@@ -23,21 +25,30 @@ Values = Floats | npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Target:
-    """A metric that candidates may be ordered, tested and recommended by.
+class Metric:
+    """What a metric is called, and which way is better.
 
     Attributes:
         name: as in `recommend.metric` and comparison.json.
         title: what it is called in a sentence.
         sign: 1 where more is better, -1 where less is.
-        low: the least it can be.
-        high: the most.
-        values_N: of an outcome, what each example contributes; the mean is the metric. NaN where it is not defined.
     """
 
     name: str
     title: str
     sign: int
+
+
+@dataclass(frozen=True)
+class Target(Metric):
+    """A metric that candidates may be ordered, tested and recommended by.
+
+    Attributes:
+        low: the least it can be.
+        high: the most.
+        values_N: of an outcome, what each example contributes; the mean is the metric. NaN where it is not defined.
+    """
+
     low: float
     high: float
     values_N: Callable[[Outcome], Values]
@@ -159,3 +170,23 @@ TARGETS = {
         Target("average_precision", "average precision", 1, 0.0, 1.0, _over_labels(_average_precision)),
     )
 }
+
+COST = Metric("cost", "mean cost", -1)
+METRICS: dict[str, Metric] = {**TARGETS, COST.name: COST}  # all of them, for those who read a comparison
+
+
+def targets_of(priorities: Priorities, labels: Sequence[str]) -> dict[str, Target]:
+    """Return name to metric, the mean cost among them where there are costs.
+
+    Raises:
+        ConfigError: the costs are not those of the labels.
+    """
+    if not priorities.costs:
+        return TARGETS
+    cost_LL = np.array(cost_matrix(priorities.costs, labels, "recommend.costs"))
+
+    def cost_N(result: Outcome) -> Floats:
+        return np.asarray(cost_LL[result.gold_N, result.predicted_N])
+
+    cost = Target(COST.name, COST.title, COST.sign, float(cost_LL.min()), float(cost_LL.max()), cost_N)
+    return {**TARGETS, COST.name: cost}

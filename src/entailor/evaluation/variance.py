@@ -21,6 +21,37 @@ Integers = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
+class Folds:
+    """Test parts that differ from split to split, as those of a cross-validation do.
+
+    Attributes:
+        fold_N: number of the fold each answer is of, 0 and up without gaps.
+        test_share: test examples of a fold for each example that is not, mean over the folds.
+    """
+
+    fold_N: Integers
+    test_share: float
+
+    def means(self, values_N: Floats) -> Floats:
+        """Return the mean within each fold, shape (folds,)."""
+        return np.asarray(np.bincount(self.fold_N, weights=values_N) / np.bincount(self.fold_N))
+
+    @property
+    def factor(self) -> float:
+        """Variance of a mean over the folds, by that of a single fold's figure.
+
+        Folds share what they train on, so that their figures are not independent: to the 1/k of k independent ones
+        Nadeau and Bengio (2003, Inference for the Generalization Error, section 3.3) add n_test / n_train.
+        """
+        return 1 / (int(self.fold_N.max()) + 1) + self.test_share
+
+    def spread(self, values_N: Floats) -> Spread:
+        """Return the chance in the mean, of the corrected resampled t-test: k - 1 degrees of freedom."""
+        means_J = self.means(values_N)
+        return Spread(self.factor * float(means_J.var(ddof=1)), float(len(means_J) - 1))
+
+
+@dataclass(frozen=True)
 class Scored:
     """What a candidate's classifiers give for each test example.
 
@@ -31,19 +62,24 @@ class Scored:
             randomness and one seed has a variance between seeds that nobody has measured.
         cluster_N: number of the cluster of each example, 0 and up without gaps: examples that are not independent
             (hypotheses of one premise, repeated texts). None where every example stands alone.
+        split_S: number of the split each row was trained on, where several were tested on the same examples. Rows of
+            one split count as one: another split gives another classifier as well.
+        folds: where test differs from split to split; an example that was tested in several stands here as often.
     """
 
     values_SN: npt.NDArray[np.generic]
     varies: bool = True
     cluster_N: Integers | None = None
+    split_S: Integers | None = None
+    folds: Folds | None = None
 
     def among(self, places: Sequence[int]) -> Scored:
-        """Return the same for some of the examples."""
+        """Return the same for some of the examples; without folds, in which there may be too few of them."""
         cluster_N = self.cluster_N
         if cluster_N is not None:
             kept, cluster_N = np.unique(cluster_N[list(places)], return_inverse=True)
             cluster_N = cluster_N if 1 < len(kept) < len(cluster_N) else None
-        return Scored(self.values_SN[:, list(places)], self.varies, cluster_N)
+        return Scored(self.values_SN[:, list(places)], self.varies, cluster_N, self.split_S)
 
     @cached_property
     def mean_N(self) -> Floats:
@@ -54,6 +90,13 @@ class Scored:
     def mean(self) -> float:
         """The metric, mean over seeds."""
         return float(self.mean_N.mean())
+
+    @property
+    def replicates_SN(self) -> npt.NDArray[np.generic]:
+        """What independent classifiers give: one row a seed, or a split."""
+        if self.split_S is None:
+            return self.values_SN
+        return np.stack([self.values_SN[self.split_S == one].mean(axis=0) for one in np.unique(self.split_S)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,15 +193,12 @@ def _chi_square(freedom: float) -> tuple[Floats, Floats]:
     return np.exp(log_Q), density_Q / density_Q.sum()
 
 
-def seed_variance(values_SN: npt.NDArray[np.generic], cluster_N: Integers | None = None) -> SeedVariance | None:
+def seed_variance(candidate: Scored) -> SeedVariance | None:
     """Return how far seeds lie apart, or None with fewer than two of them.
 
     The disagreement is the interaction of a two-way layout with one answer a cell, summed within clusters.
-
-    Args:
-        values_SN: shape (seeds, examples).
-        cluster_N: as in :class:`Scored`.
     """
+    values_SN, cluster_N = candidate.replicates_SN, candidate.cluster_N
     num_seeds, num_examples = values_SN.shape
     if num_seeds < 2 or num_examples < 2:
         return None
@@ -174,7 +214,7 @@ def seed_variance(values_SN: npt.NDArray[np.generic], cluster_N: Integers | None
 
 def seed_variances(a: Scored, b: Scored) -> tuple[SeedVariance | None, SeedVariance | None]:
     """Return those of both candidates; one with a single seed that varies is given the other's."""
-    own_a, own_b = (seed_variance(one.values_SN, one.cluster_N) for one in (a, b))
+    own_a, own_b = map(seed_variance, (a, b))
     return (own_a or (own_b if a.varies else None), own_b or (own_a if b.varies else None))
 
 
@@ -185,15 +225,23 @@ def spread_of_difference(a: Scored, b: Scored) -> Spread:
         a: one candidate.
         b: another, over the same examples.
     """
-    shares = [1 / len(one.values_SN) for one in (a, b)]
+    if a.folds is not None:
+        return a.folds.spread(a.mean_N - b.mean_N)
+    shares = [1 / len(one.replicates_SN) for one in (a, b)]
     parts = list(zip(seed_variances(a, b), shares, strict=True))
     return _spread(a.mean_N - b.mean_N, a.cluster_N, parts)
 
 
 def spread_of_mean(candidate: Scored) -> Spread:
-    """Return the chance in a candidate's metric: examples, and seeds where there are several."""
-    own = seed_variance(candidate.values_SN, candidate.cluster_N)
-    return _spread(candidate.mean_N, candidate.cluster_N, [(own, 1 / len(candidate.values_SN))])
+    """Return the chance in a candidate's metric: examples, and seeds where there are several.
+
+    Of folds it is at least that of their examples: folds hold the labels in equal shares, and so differ by less.
+    """
+    if candidate.folds is not None:
+        of_folds = candidate.folds.spread(candidate.mean_N)
+        return max(of_folds, _spread(candidate.mean_N, candidate.cluster_N, []), key=Spread.half_width)
+    own = seed_variance(candidate)
+    return _spread(candidate.mean_N, candidate.cluster_N, [(own, 1 / len(candidate.replicates_SN))])
 
 
 def cluster_sums(values_N: Floats, cluster_N: Integers | None) -> Floats:

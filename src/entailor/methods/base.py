@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from entailor.classifiers.base import Classifier
+from entailor.config.costs import Costs
 from entailor.config.parts import Settings
 from entailor.tasks import Task
 
@@ -168,10 +169,12 @@ class TrainedMethod(Method):
     logging_steps: int = Field(default=10, ge=1)
     """Steps between two points of the loss curve."""
     class_weight: ClassWeight = "none"
-    metric_for_best_model: Literal["accuracy", "macro_f1", "mcc", "weighted_kappa", "loss"] = "accuracy"
+    metric_for_best_model: Literal["accuracy", "macro_f1", "mcc", "weighted_kappa", "cost", "loss"] = "accuracy"
     """What chooses, on validation, the weights that are kept and the settings of a search; the loss breaks ties.
     macro_f1: mean F1 of the labels that occur in validation. mcc: Matthews correlation. Both suit rare labels.
-    weighted_kappa: quadratic weighted kappa, under data.ordinal."""
+    weighted_kappa: quadratic weighted kappa, under data.ordinal. cost: the mean of `costs`."""
+    costs: Costs = Field(default_factory=dict)
+    """What answers cost where metric_for_best_model is cost; empty: those of recommend.costs."""
     early_stopping_patience: int | None = Field(default=None, ge=1)
     """Evaluations without improvement before training stops; None: never."""
     group_by_length: bool = True

@@ -265,7 +265,7 @@ def call_tokenizer(tokenizer: Any, texts: list[str], pairs: list[str] | None = N
     of its own, which is left behind.
 
     Raises:
-        ModelError: it took far longer than any tokenizer, or panicked.
+        ModelError: it took far longer than any tokenizer, or failed inside the tokenizers library.
     """
     answers: list[Any] = []
     failures: list[BaseException] = []
@@ -282,7 +282,8 @@ def call_tokenizer(tokenizer: Any, texts: list[str], pairs: list[str] | None = N
     thread.join(seconds)
     if answers:
         return answers[0]
-    if failures and type(failures[0]).__name__ != "PanicException":
+    # the library panics, or raises a plain Exception, over a file that does not hold together
+    if failures and type(failures[0]) is not Exception and type(failures[0]).__name__ != "PanicException":
         raise failures[0]
     problem = str(failures[0]).split("\n")[0][:200] if failures else f"it takes longer than {seconds:.0f} seconds"
     where = getattr(tokenizer, "name_or_path", "") or "the tokenizer"
@@ -296,8 +297,8 @@ def fit_tokenizer(name: str, tokenizer: Any, config: Any, *, is_decoder: bool) -
     harm where neither a text nor a prompt can give them: some libraries add such tokens by themselves.
 
     Raises:
-        ModelError: some text would be given an id that the embeddings have no row for, or its longest length is no
-            number.
+        ModelError: some text would be given an id that the embeddings have no row for, its longest length is no
+            number, or it fails on a text.
     """
     longest = tokenizer.model_max_length
     if isinstance(longest, bool) or not isinstance(longest, (int, float)):
@@ -314,7 +315,8 @@ def fit_tokenizer(name: str, tokenizer: Any, config: Any, *, is_decoder: bool) -
         special = [index for index in tokenizer.all_special_ids if 0 <= index < rows]
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(special[0] if special else 0)
     unread = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
-    reached = set(tokenizer("a", "b")["input_ids"]) | {words[token] for token in words if words[token] not in unread}
+    reached = set(call_tokenizer(tokenizer, ["a"], ["b"])["input_ids"][0])
+    reached |= {index for index in words.values() if index not in unread}
     if is_decoder:
         template = str(tokenizer.chat_template)
         in_prompts = {tokenizer.bos_token_id, tokenizer.eos_token_id} - {None}

@@ -11,7 +11,7 @@ from typing import Any
 
 from entailor.evaluation.comparison import candidate_titles
 from entailor.evaluation.recommendation import COSTS
-from entailor.evaluation.targets import TARGETS
+from entailor.evaluation.targets import METRICS
 from entailor.evaluation.wording import duration, interval, lead, percent, size
 
 Key = tuple[str, str]
@@ -108,7 +108,7 @@ def _best(rule: Mapping[str, Any]) -> str:
 
 
 def _highest(rule: Mapping[str, Any]) -> str:
-    target = TARGETS[rule["metric"]]
+    target = METRICS[rule["metric"]]
     return f"{'highest' if target.sign > 0 else 'lowest'} {target.title}"
 
 
@@ -132,7 +132,7 @@ def correction(comparison: Mapping[str, Any]) -> str | None:
         figure = f"{found['value']:.3f} ({found['low']:.3f} to {found['high']:.3f})"
     return (
         f"The best of {found['candidates']} looks better than it is on the examples it was chosen by: corrected for "
-        f"that, {TARGETS[comparison['metric']].title} {figure}."
+        f"that, {METRICS[comparison['metric']].title} {figure}."
     )
 
 
@@ -214,7 +214,7 @@ def _either(conditions: Sequence[Mapping[str, Any]], rule: Mapping[str, Any]) ->
         elif one["kind"] == "cost_first":
             words.append(f"if {one['cost'].replace('_', ' ')} counted first")
         else:
-            words.append(f"if {TARGETS[rule['metric']].title} alone counted")
+            words.append(f"if {METRICS[rule['metric']].title} alone counted")
     said = " or ".join(words)
     return said[0].upper() + said[1:]
 

@@ -12,11 +12,13 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.resources import files
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from entailor.errors import RunError
-from entailor.evaluation.targets import TARGETS
+from entailor.evaluation.resampling import Resampling, compared_records
+from entailor.evaluation.targets import METRICS
 from entailor.evaluation.wording import lead
 from entailor.report import examples, plots, sections, tables
 from entailor.report.advice import correction
@@ -51,7 +53,8 @@ def write_report(folder: RunFolder) -> Path:
     check_report_is_ours(folder)
     with well_formed(RunError, folder.comparison_file, AGAIN):
         check_trials_are_there(folder, comparison)
-    records = [record for _, record in folder.records()]
+    with well_formed(RunError, folder.comparison_file, AGAIN):
+        records = compared_records(folder, Resampling.of(comparison))
     experiment = _optional_text(folder.experiment_file)
     environment, split, doctor = map(_optional_json, (folder.environment_file, folder.split_file, folder.doctor_file))
     with well_formed(RunError, folder.path, AGAIN):
@@ -87,9 +90,10 @@ def check_trials_are_there(folder: RunFolder, comparison: Mapping[str, Any]) -> 
     """
     if not (folder.path / "trials").is_dir():  # a comparison alone was handed on
         return
+    numbers = (comparison.get("resampling") or {"numbers": (0,)})["numbers"]
     for candidate in comparison["candidates"]:
-        for seed in candidate.get("seeds", ()):
-            place = folder.trial(candidate["model"], candidate["method"], seed)
+        for seed, number in product(candidate.get("seeds", ()), numbers):
+            place = folder.split(number).trial(candidate["model"], candidate["method"], seed)
             if not (place / RECORD_FILE).exists():
                 raise RunError(
                     f"{place}: {RECORD_FILE} is missing, which {folder.comparison_file.name} counts. {AGAIN}"
@@ -152,7 +156,7 @@ def render(
     page = template.render(
         name=name,
         comparison=comparison,
-        metric=TARGETS[comparison["metric"]].title,
+        metric=METRICS[comparison["metric"]].title,
         headline=tables.headline(comparison),
         candidates=candidates,
         swatches=[_drawn(plots.swatch(i)) for i in range(len(candidates))],
@@ -171,6 +175,8 @@ def render(
         calibrations=sections.calibrations(candidates),
         external=sections.external(comparison, candidates),
         limit=sections.limit_of_test(comparison),
+        variances=sections.variances(comparison, candidates),
+        crossed=(comparison.get("resampling") or {}).get("kind") == "cv",
         effort=effort_section(comparison),
         groups=_groups(comparison["candidates"]),
         hardest=examples.hardest(records, candidates),
@@ -287,7 +293,7 @@ def _figures(comparison: Mapping[str, Any], records: Sequence[RunRecord]) -> lis
 
 def _remarks(comparison: Mapping[str, Any], candidates: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return what the summary says besides the winner, as sentences."""
-    remarks = []
+    remarks = [f"{words}." for words in tables.resampling_words(comparison)]
     if corrected := correction(comparison):
         remarks.append(corrected)
     if absent := _absent_labels(candidates):

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from entailor.evaluation.targets import TARGETS
-from entailor.evaluation.wording import lead
+from entailor.evaluation.targets import METRICS
+from entailor.evaluation.wording import NOTHING, lead
 from entailor.report.advice import advice
 
 SHOWN_COVERAGES = (1.0, 0.9, 0.8, 0.7, 0.5)
@@ -71,7 +71,7 @@ def limit_of_test(comparison: Mapping[str, Any]) -> str | None:
 def _lead(comparison: Mapping[str, Any], difference: float) -> str:
     shown = lead(comparison["metric"], difference).lstrip("+")
     return (
-        f"{shown} points" if comparison["metric"] == "accuracy" else f"{shown} in {TARGETS[comparison['metric']].title}"
+        f"{shown} points" if comparison["metric"] == "accuracy" else f"{shown} in {METRICS[comparison['metric']].title}"
     )
 
 
@@ -86,6 +86,21 @@ def hanging_together(comparison: Mapping[str, Any]) -> str | None:
         f"{found['design_effect']:.2f}): they show as much as {found['effective_examples']:,} independent ones. Every "
         "interval and test holds that."
     )
+
+
+def variances(comparison: Mapping[str, Any], candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
+    """Return of each candidate how far another test sample, seed and split would move its figure, as text."""
+
+    def words(value: float | None) -> str:
+        if value is None:
+            return NOTHING
+        return f"±{100 * value:.1f}" if comparison["metric"] == "accuracy" else f"±{value:.3f}"
+
+    return [
+        {"candidate": one, **{name: words(value) for name, value in one["variance"].items()}}
+        for one in candidates
+        if "variance" in one
+    ]
 
 
 def pair_matrix(comparison: Mapping[str, Any], candidates: Sequence[Candidate]) -> list[dict[str, Any]] | None:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from entailor.evaluation.comparison import short_model_names
 from entailor.evaluation.recommendation import peak_memory as memory
-from entailor.evaluation.targets import TARGETS
+from entailor.evaluation.resampling import Resampling
+from entailor.evaluation.targets import METRICS
 from entailor.evaluation.wording import count, decimal, duration, interval, p_value, percent, points, rate, size
 from entailor.report.advice import advice, correction
 from entailor.runs.record import NO_MODEL
@@ -80,7 +81,7 @@ def headings(comparison: Mapping[str, Any]) -> tuple[str, ...]:
     if comparison.get("claims") == "classifiers":
         first = f"{first} ({ONE_SEED})"
     metric = comparison["metric"]
-    shown = (accuracy, group, "F1") if metric == "accuracy" else (f"{TARGETS[metric].title} (95 %)", group, "accuracy")
+    shown = (accuracy, group, "F1") if metric == "accuracy" else (f"{METRICS[metric].title} (95 %)", group, "accuracy")
     return (first, *shown, *rest)
 
 
@@ -149,10 +150,30 @@ def data_line(comparison: Mapping[str, Any]) -> list[str]:
     if not sizes:
         return []
     counts = ", ".join(f"{number:,} {part}" for part, number in sizes.items())
+    splits = resampling_words(comparison)
     findings = (comparison.get("data") or {}).get("findings", ())
     odd = sum(one["severity"] != "info" for one in findings)
     remark = f"; {odd} {'warning' if odd == 1 else 'warnings'}, which -v and the report tell" if odd else ""
-    return [f"data: {counts} examples, {len(comparison['labels'])} labels{remark}"]
+    return [
+        *splits,
+        f"data: {counts} examples{' a split' if splits else ''}, {len(comparison['labels'])} labels{remark}",
+    ]
+
+
+def resampling_words(comparison: Mapping[str, Any]) -> list[str]:
+    """Return how several splits were made and which classifier ships, as one line; none with one split."""
+    found = Resampling.of(comparison)
+    if found is None:
+        return []
+    count, examples = len(found.numbers), f"{found.num_test:,} examples"
+    if found.kind == "splits":
+        same = "the same test examples" if found.same_test else f"{examples} tested in all"
+        return [f"{count} splits ({same}): intervals and tests hold the chance of the split. The first one's ships"]
+    times = "once" if found.repeats == 1 else f"{found.repeats} times"
+    again = f", repeated {found.repeats} times" if found.repeats > 1 else ""
+    said = f"{count // found.repeats}-fold cross-validation{again}: each of {examples} is tested {times}"
+    recommended = (comparison.get("recommendation") or {}).get("method")
+    return [said + (f". {recommended} is fitted again on all of them, and ships" if recommended else "")]
 
 
 def failures(comparison: Mapping[str, Any]) -> list[str]:
@@ -160,7 +181,9 @@ def failures(comparison: Mapping[str, Any]) -> list[str]:
     lines = []
     for one in comparison["failed"]:
         model = "" if one["model"] == NO_MODEL else f" on {one['model']}"
-        lines.append(f"failed: {one['method']}{model}, seed {one['seed']}: {(one['error'].splitlines() or [''])[0]}")
+        split = f", split {one['split']}" if "split" in one else ""
+        why = (one["error"].splitlines() or [""])[0]
+        lines.append(f"failed: {one['method']}{model}, seed {one['seed']}{split}: {why}")
     return lines
 
 

@@ -16,6 +16,7 @@ from entailor.runs.record import _NAME, _SEED, RunRecord, _trial_order
 from entailor.runs.trial_folder import RECORD_FILE, folder_name
 
 RUN_VERSION = 2
+SPLITS = "splits"
 
 
 class RunFolder:
@@ -53,8 +54,27 @@ class RunFolder:
     @classmethod
     def of_trial(cls, trial: Path) -> RunFolder | None:
         """Return the run a trial's folder stands in, or None where it stands in none."""
+        found = cls.split_of_trial(trial)
+        inside = found is not None and found.path.parent.name == SPLITS
+        return cls(found.path.parents[1]) if found is not None and inside else found
+
+    @classmethod
+    def split_of_trial(cls, trial: Path) -> RunFolder | None:
+        """Return the trial's own split of the run, as :meth:`split` gives it, or None where it stands in no run."""
         above = list(trial.resolve().parents)
         return cls(above[3]) if len(above) > 3 and above[2].name == "trials" else None
+
+    def split(self, number: int) -> RunFolder:
+        """Return where the trials and searches of one split stand: 0 in the run's folder, others below ``splits/``.
+
+        Of cross-validation the folds are 1 and up, and 0 is what is fitted on all examples.
+        """
+        return self if number == 0 else RunFolder(self.path / SPLITS / str(number))
+
+    def splits(self) -> list[tuple[int, RunFolder]]:
+        """Return the splits that are there, with their numbers; 0 is the run's own folder."""
+        found = [path.name for path in self.path.glob(f"{SPLITS}/*") if path.name.isdecimal()]
+        return [(number, self.split(number)) for number in (0, *sorted(map(int, found)))]
 
     @property
     def experiment_file(self) -> Path:

@@ -16,7 +16,7 @@ from entailor.runs.integrity import verify_checksum
 MARKER_FILE = ".entailor.json"
 LOCK_FILE = ".lock"
 OWNER_FILE = ".lock.json"
-RUN_PARTS = ("trials", "tuning", "curve")
+RUN_PARTS = ("trials", "tuning", "curve", "splits")
 CHECKED_FILES = ("experiment.yaml", "environment.json", "split.json", "comparison.json", "test_access.json")
 RUN_FILES = (*CHECKED_FILES, MARKER_FILE, LOCK_FILE, OWNER_FILE, "doctor.json", "estimate.json", "report.html")
 # What is left of the first two files of a run where it was killed while it wrote them.

@@ -30,6 +30,7 @@ from entailor.runs.trial_folder import (
 )
 
 RECORD_VERSION = 4
+PREDICTIONS_ON = "predictions_on"  # in the provenance of a record that has no test split: the part it answers
 NO_MODEL = "none"  # the model of candidates that read the texts alone
 MOST_LABELS = 5_000  # every two of them make a cell of the confusion matrix
 
@@ -93,7 +94,7 @@ class CurvePoint:
         validation_accuracy: 0 to 1; None where it was not evaluated.
         learning_rate: of the first parameter group.
         gradient_norm: before clipping, mean since the last point.
-        validation_figure: what chose the weights there, where that is macro F1 or Matthews correlation.
+        validation_figure: what chose the weights there, where that is neither accuracy nor the loss; more is better.
     """
 
     __pydantic_config__: ClassVar = _AS_WRITTEN

@@ -7,7 +7,7 @@ from typing import Any
 
 from entailor.evaluation.metrics import evaluate_record
 from entailor.evaluation.statistics import wilson_interval
-from entailor.runs.record import RunRecord
+from entailor.runs.record import PREDICTIONS_ON, RunRecord
 from entailor.shipping.verification import Proof
 
 _USE = {
@@ -49,6 +49,7 @@ def model_card(values: Mapping[str, Any], record: RunRecord, proof: Proof) -> st
         f"| {_plain(label)} | {_share(proof.recall_before[label])} | {_share(proof.recall_after[label])} |"
         for label in record.labels
     ]
+    part = record.provenance.get(PREDICTIONS_ON, "test")
     pairs = "pairs of texts" if values["is_pair"] else "single texts"
     lines = [
         *head,
@@ -65,7 +66,8 @@ def model_card(values: Mapping[str, Any], record: RunRecord, proof: Proof) -> st
         "",
         "## Results",
         "",
-        f"On the {proof.examples:,} examples of the test split: accuracy {proof.accuracy_after:.1%} (95 % interval "
+        *_crossed(record),
+        f"On the {proof.examples:,} examples of the {part} split: accuracy {proof.accuracy_after:.1%} (95 % interval "
         f"{accuracy.low:.1%} to {accuracy.high:.1%}), macro F1 as recorded {metrics.macro_f1:.3f}, calibration error "
         f"{proof.calibration_error:.3f}.",
         "",
@@ -75,7 +77,7 @@ def model_card(values: Mapping[str, Any], record: RunRecord, proof: Proof) -> st
         "",
         "## Proof",
         "",
-        "Every recorded test example was scored again by this folder's own `predict.py`"
+        f"Every recorded {part} example was scored again by this folder's own `predict.py`"
         + (f", run by {proof.engine}" if proof.engine else "")
         + f": {len(proof.flips)} labels "
         f"changed, the largest change of a log-probability is {proof.largest_change:.2g}; at most "
@@ -94,6 +96,17 @@ def model_card(values: Mapping[str, Any], record: RunRecord, proof: Proof) -> st
         "",
     ]
     return "\n".join(lines)
+
+
+def _crossed(record: RunRecord) -> list[str]:
+    """Say what a classifier that has no test split is judged by."""
+    if PREDICTIONS_ON not in record.provenance:
+        return []
+    return [
+        "Fitted on all labelled examples after a cross-validation, whose figures stand in the report of the run: they, "
+        "and not those below, say what to expect of new texts. The validation split chose how long to train.",
+        "",
+    ]
 
 
 def _external(proof: Proof) -> list[str]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 from entailor.config.experiment import Experiment, with_settings
@@ -17,6 +19,7 @@ from entailor.data.splits import LoadedData
 from entailor.engine.stopping import RunContext, StopSwitch
 from entailor.errors import RunError
 from entailor.evaluation.comparison import compare_records
+from entailor.evaluation.resampling import pool as pool_splits
 from entailor.events import SILENT, Observer
 from entailor.methods import TrainedMethod
 from entailor.report.html import write_report
@@ -29,12 +32,13 @@ from entailor.study.external import score_external
 from entailor.study.jobs import HERE, Executor, Job, Pool
 from entailor.study.learning_curve import PointPlan, curve_document, finished_point, plan_points, run_points
 from entailor.study.prepare import Prepared, prepare
+from entailor.study.resampled import by_split, number_of, resampling_of, split_title, to_ship
 from entailor.study.results import Comparison
 from entailor.study.search import search_candidates, search_document
 from entailor.study.test_access import AccessLog, choice_name, choice_of, log_test_access
 from entailor.study.trial import discard_leftovers, lost_trial, run_trial
 from entailor.study.trial_plan import TrialPlan
-from entailor.tracking.sinks import check_tracking, tracked
+from entailor.tracking.sinks import Tracked, check_tracking, tracked
 
 REPORT_SECONDS = 30  # while trials run the page is drawn again this often; comparison.json is right after each
 
@@ -86,11 +90,11 @@ def compare(
     with prepare(experiment, observer, files) as prepared:
         if experiment.estimate:
             observer.estimate(_estimate(prepared))
-        tracking = tracked(experiment.tracking, prepared.folder, observer)
-        with executor.open(expected_memory(prepared.folder)) as pool:
-            finished = _run(prepared, RunContext(tracking.observer, stop), pool)
-        if finished.summary:
-            tracking.finish(finished.summary)
+        opened = tracked(experiment.tracking, prepared.folder, observer)
+        with opened as tracking, executor.open(expected_memory(prepared.folder)) as pool:
+            finished = _run(prepared, RunContext(observer, stop), pool, tracking)
+            if finished.summary:
+                tracking.finish(finished.summary)
         return finished
 
 
@@ -113,32 +117,36 @@ def estimate(experiment: Experiment, observer: Observer = SILENT) -> dict[str, A
         return _estimate(prepared)
 
 
-def _run(prepared: Prepared, run_context: RunContext, pool: Pool) -> Comparison:
-    """Choose settings, run what is left, and keep comparison and report right after each trial that ends."""
-    experiment, folder, data = prepared.experiment, prepared.folder, prepared.data
-    task, split, records, plans = prepared.task, data.split, prepared.records, prepared.plans
+def _run(prepared: Prepared, run_context: RunContext, pool: Pool, tracking: Tracked) -> Comparison:
+    """Choose settings, run what is left, and keep comparison and report right after each trial that ends.
+
+    Only the trials are tracked: the settings of a search and the points of a learning curve stand in the run folder.
+    """
+    experiment, folder, data, records = prepared.experiment, prepared.folder, prepared.data, prepared.records
     observer = run_context.observer
-    if experiment.budget.is_set:
-        plans = search_candidates(plans, experiment.budget, task, split, folder, run_context, pool)
-    points = plan_points(plans, experiment.learning_curve, len(split.train), folder)
+    plans = {number: _chosen(prepared, number, run_context, pool) for number in data.tested}
+    first, *_ = plans
+    points = plan_points(plans[first], experiment.learning_curve, len(data.split.train), folder)
     # from here on test is read: all that is chosen has been chosen, and the folder says when and what
-    there = [*((None, record) for record in records.values()), *folder.curve_records()]
-    log = log_test_access(folder.test_access_file, split, choices_made(plans, points), there)
-    jobs = [_job(plan, prepared) for plan in plans]
+    log = _log_access(prepared, plans, points)
+    # all splits of a candidate after another, so that it can be compared as soon as may be
+    jobs = [_job(plans[number][place], prepared, number) for place in range(len(plans[first])) for number in plans]
+    told = replace(run_context, observer=tracking.observer)
 
     def compared() -> dict[str, Any]:
-        return write_comparison(folder, records.values(), data, prepared.environment, log, experiment.recommend)
+        return write_comparison(folder, records, data, prepared.environment, log, experiment.recommend)
 
     summary: dict[str, Any] = {}
     drawn = time.monotonic()
     try:
         done = 0
-        for batch in chain.from_iterable(pool.run(wave, run_context) for wave in _waves(jobs)):
+        for batch in chain.from_iterable(pool.run(wave, told) for wave in _waves(jobs)):
             for job, record in batch:
                 if job.found is not None:
                     discard_leftovers(job.folder)  # which a kill between a record and the end of its trial leaves
                 records[job.folder] = record
-                log = log.with_results(record)
+                split = number_of(folder, job.folder)
+                log = log.with_results(choice_name(record.model, record.name, split=split), record)
             done += len(batch)
             if done == len(jobs) or any(job.found is None for job, _ in batch):
                 summary = compared()
@@ -146,12 +154,14 @@ def _run(prepared: Prepared, run_context: RunContext, pool: Pool) -> Comparison:
                 write_report(folder)
                 drawn = time.monotonic()
             for job, record in batch:
-                observer.finished(record, reused=job.found is not None, trial=job.title)
+                told.observer.finished(record, reused=job.found is not None, trial=job.title)
         if points:
-            run_points(points, task, split, experiment.data.split_seed, run_context, pool)
+            run_points(points, prepared.task, data.split, experiment.data.split_seed, run_context, pool)
             for size, record in folder.curve_records():
-                log = log.with_results(record, size)
+                log = log.with_results(choice_name(record.model, record.name, size), record)
             summary = compared()
+        if data.repeats is not None:
+            _fit_on_all(prepared, summary, run_context, pool)
         _external(prepared, observer, summary)
     except BaseException:  # the page is right however the run ends
         if summary:
@@ -163,16 +173,53 @@ def _run(prepared: Prepared, run_context: RunContext, pool: Pool) -> Comparison:
     return Comparison(folder, summary, tuple(records[job.folder] for job in jobs))
 
 
-def _job(plan: TrialPlan, prepared: Prepared) -> Job:
+def _chosen(
+    prepared: Prepared, number: int, run_context: RunContext, pool: Pool, plans: Sequence[TrialPlan] | None = None
+) -> list[TrialPlan]:
+    """Return the plans of one split, its settings chosen on its own validation part where there is a budget."""
+    experiment, split = prepared.experiment, prepared.data.splits[number]
+    plans = prepared.plans if plans is None else plans
+    if not experiment.budget.is_set:
+        return list(plans)
+    folder = prepared.folder.split(number)
+    return search_candidates(plans, experiment.budget, prepared.task, split, folder, run_context, pool)
+
+
+def _log_access(prepared: Prepared, plans: Mapping[int, Sequence[TrialPlan]], points: Sequence[PointPlan]) -> AccessLog:
+    """Write down that test is about to be read, and what has been chosen by then."""
+    folder, data = prepared.folder, prepared.data
+    names = [
+        (choice_name(record.model, record.name, split=number_of(folder, place)), record)
+        for place, record in prepared.records.items()
+    ]
+    names += [(choice_name(one.model, one.name, size), one) for size, one in folder.curve_records()]
+    made = {name: choice for number in plans for name, choice in choices_made(plans[number], points, number).items()}
+    split = replace(data.split, test=data.test_examples())
+    return log_test_access(folder.test_access_file, split, made, names)
+
+
+def _fit_on_all(prepared: Prepared, summary: Mapping[str, Any], run_context: RunContext, pool: Pool) -> None:
+    """Fit what a cross-validation recommends once more, on all examples: the classifier that ships."""
+    folder, observer = prepared.folder, run_context.observer
+    plans = _chosen(prepared, 0, run_context, pool, to_ship(prepared.plans, folder, summary, observer))
+    waves = _waves([_job(plan, prepared, 0) for plan in plans])
+    for batch in chain.from_iterable(pool.run(wave, run_context) for wave in waves):
+        for job, record in batch:
+            observer.finished(record, reused=job.found is not None, trial=job.title)
+            if record.status == "failed":
+                observer.warn(f"{job.title}: {record.error}. Its folds are compared, but there is nothing to ship")
+
+
+def _job(plan: TrialPlan, prepared: Prepared, number: int) -> Job:
     """Return a trial as what is to be run, or as found where it is complete with the settings that are chosen now."""
-    place = prepared.folder.trial(plan.model, plan.candidate, plan.seed)
+    place = prepared.folder.split(number).trial(plan.model, plan.candidate, plan.seed)
     record = prepared.records.get(place)
     return Job(
-        title=trial_title(plan, prepared.experiment),
+        title=trial_title(plan, prepared.experiment) + split_title(number, prepared.data),
         work=run_trial,
         plan=plan,
         task=prepared.task,
-        split=prepared.data.split,
+        split=prepared.data.splits[number],
         folder=place,
         lost=partial(lost_trial, plan, prepared.task, place),
         found=record if is_finished(record, plan) else None,
@@ -207,13 +254,19 @@ def trial_title(plan: TrialPlan, experiment: Experiment) -> str:
 
 def _estimate(prepared: Prepared) -> dict[str, Any]:
     """Estimate the trials, studies and points of learning curves that are not complete."""
-    experiment, folder, split = prepared.experiment, prepared.folder, prepared.data.split
+    experiment, folder, tested = prepared.experiment, prepared.folder, prepared.data.tested
+    split = next(iter(tested.values()))
     done = {place for place, record in prepared.records.items() if record.status == "complete"}
     studies = (search_document(folder) or {"studies": []})["studies"]
     points = plan_points(prepared.plans, experiment.learning_curve, len(split.train), folder)
     work = Work(
         plans=prepared.plans,
-        left=[plan for plan in prepared.plans if folder.trial(plan.model, plan.candidate, plan.seed) not in done],
+        left=[
+            plan
+            for plan in prepared.plans
+            for number in tested
+            if folder.split(number).trial(plan.model, plan.candidate, plan.seed) not in done
+        ],
         points=[point for point in points if finished_point(point) is None],
         tuned={(study["model"], study["method"]) for study in studies if study["status"] == "finished"},
         budget=experiment.budget,
@@ -222,9 +275,9 @@ def _estimate(prepared: Prepared) -> dict[str, Any]:
     return estimate_trials(work, split, folder)
 
 
-def choices_made(plans: Iterable[TrialPlan], points: Iterable[PointPlan]) -> dict[str, str]:
+def choices_made(plans: Iterable[TrialPlan], points: Iterable[PointPlan], split: int = 0) -> dict[str, str]:
     """Return a hash of the settings of every candidate and every point of a learning curve, by name."""
-    made = {choice_name(plan.model, plan.candidate): choice_of(plan) for plan in plans}
+    made = {choice_name(plan.model, plan.candidate, split=split): choice_of(plan) for plan in plans}
     return made | {
         choice_name(point.plan.model, point.plan.candidate, point.num_train): choice_of(point.plan) for point in points
     }
@@ -240,17 +293,21 @@ def is_finished(record: RunRecord | None, plan: TrialPlan) -> bool:
 
 def write_comparison(
     folder: RunFolder,
-    records: Iterable[RunRecord],
+    records: Mapping[Path, RunRecord],
     data: LoadedData,
     environment: dict[str, Any],
     log: AccessLog,
     priorities: Priorities,
 ) -> dict[str, Any]:
-    """Compare what there is and write comparison.json."""
+    """Compare what there is and write comparison.json; with several splits nothing, until there is something."""
     tuning = search_document(folder)
-    ordered = sorted(records, key=lambda one: (one.model, one.name, one.seed))
+    resampling, found = resampling_of(data), by_split(folder, records)
+    pooled = pool_splits(found, resampling) if resampling else None
+    ordered = pooled.records if pooled else found[0]
+    if not ordered:
+        return {}
     extra = {
-        "sizes": {name: len(rows) for name, rows in data.split.parts()},
+        "sizes": {name: len(rows) for name, rows in next(iter(data.tested.values())).parts()},
         "precision": environment["precision"],
         "data": environment["data"],
         "external": [],
@@ -259,8 +316,9 @@ def write_comparison(
         "learning_curve": curve_document(folder, ordered, len(data.split.train), log),
         "estimate": estimate_document(folder, ordered, tuning),
     }
-    summary = {"version": RUN_VERSION, **compare_records(ordered, priorities=priorities, extra=extra)}
+    summary = {"version": RUN_VERSION, **compare_records(ordered, priorities=priorities, extra=extra, pooled=pooled)}
     for candidate in summary["candidates"]:  # what was known when a candidate was added is no part of its records
-        candidate["exploratory"] = log.is_exploratory(choice_name(candidate["model"], candidate["method"]))
+        name = choice_name(candidate["model"], candidate["method"], split=next(iter(data.tested)))
+        candidate["exploratory"] = log.is_exploratory(name)
     write_checked_json(folder.comparison_file, summary)
     return summary

@@ -93,7 +93,7 @@ def _further(method: Distilled, task: Task) -> Sequence[Example]:
 
 def _teacher(method: Distilled, trial: Path) -> tuple[Path, RunRecord, float]:
     """Return the first trial of the candidate that is best on validation, over its seeds, with its accuracy."""
-    run = RunFolder.of_trial(trial)
+    run = RunFolder.split_of_trial(trial)  # a teacher of another split has seen what this one is tested on
     finished: dict[tuple[str, str], list[tuple[Path, RunRecord]]] = {}
     for place, record in run.records() if run is not None else ():
         if record.status == "complete" and record.method != method.name and record.validation_predictions:

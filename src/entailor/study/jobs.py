@@ -91,6 +91,8 @@ class ThisProcess:
     def run(self, jobs: Sequence[Job], run_context: RunContext) -> Iterator[list[Finished]]:
         """Run jobs in their order, and yield each when it is done."""
         for number, job in enumerate(jobs, start=1):
+            if run_context.stop:
+                run_context.stop.check()
             if job.counted:
                 run_context.observer.trial(number, len(jobs), job.title)
             yield [(job, job.found if job.found is not None else job.run(run_context))]

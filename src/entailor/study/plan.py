@@ -5,11 +5,13 @@ Plans only; nothing is trained here.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from entailor.config.costs import cost_matrix
 from entailor.config.experiment import DEFAULT_METHODS, Experiment, parse_settings
-from entailor.config.parts import ModelSettings, PromptSettings, Settings
+from entailor.config.parts import ModelSettings, Priorities, PromptSettings, Settings
 from entailor.config.plain import shown
 from entailor.engine.batching import SCORING_TOKENS
 from entailor.engine.scorer import usual_batch_tokens
@@ -74,7 +76,10 @@ def build_candidate(name: str, settings: dict[str, Any], experiment: Experiment)
             f"{near_miss(unknown[0], experiment.models)}"
         )
     asked = with_template_text(parse_settings(PromptSettings, prompt, f"{where}.prompt"))
-    return Candidate(build_method(name, settings), models, model, asked, own)
+    method = build_method(name, settings)
+    if isinstance(method, TrainedMethod) and method.metric_for_best_model == "cost" and not method.costs:
+        method = method.model_copy(update={"costs": experiment.recommend.costs})
+    return Candidate(method, models, model, asked, own)
 
 
 def _over(settings: Settings, own: Any, where: str) -> dict[str, Any]:
@@ -158,7 +163,26 @@ def plan_trials(
             f"methods.{by_kappa[0]}.metric_for_best_model: weighted_kappa needs labels in an order. Set "
             "data.ordinal=true"
         )
+    check_costs(plans, experiment.recommend, task)
     return plans
+
+
+def check_costs(plans: Iterable[TrialPlan], priorities: Priorities, task: Task) -> None:
+    """Refuse costs that are not those of the task's labels, before anything is trained.
+
+    Raises:
+        ConfigError: a label that is none of the task's, or a mistake without a cost.
+    """
+    if priorities.costs:
+        cost_matrix(priorities.costs, task.labels, "recommend.costs")
+    for plan in plans:
+        if isinstance(plan.method, TrainedMethod) and plan.method.metric_for_best_model == "cost":
+            if not plan.method.costs:
+                raise ConfigError(
+                    f"methods.{plan.candidate}.metric_for_best_model: cost needs costs. Give recommend.costs, gold "
+                    "label to predicted label to cost"
+                )
+            cost_matrix(plan.method.costs, task.labels, f"methods.{plan.candidate}.costs")
 
 
 def place_models(

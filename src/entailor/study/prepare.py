@@ -39,6 +39,7 @@ from entailor.runs.record import RunRecord
 from entailor.runs.trial_folder import clear_trial
 from entailor.study.external import check_external, known_external
 from entailor.study.plan import build_candidate, plan_trials, resolve
+from entailor.study.resampled import resampling_of
 from entailor.study.trial_plan import TrialPlan
 from entailor.tasks import Task
 
@@ -107,7 +108,8 @@ def prepare(
             plans = plan_trials(experiment, candidates, task, folder, environment, observer)
             seeds = Counter((plan.model, plan.candidate) for plan in plans if plan.method.is_seeded)
             num_candidates = len({(plan.model, plan.candidate) for plan in plans})
-            for text in power_lines(len(data.split.test), num_candidates, max(seeds.values(), default=0)):
+            found = resampling_of(data)
+            for text in power_lines(len(data.test_examples()), num_candidates, max(seeds.values(), default=0), found):
                 observer.note(text)
             yield Prepared(experiment, folder, data, task, environment, records, plans)
         except OSError as error:
@@ -124,7 +126,7 @@ def earlier_records(folder: RunFolder, observer: Observer) -> dict[Path, RunReco
     A damaged record is removed, and its trial so counts as not run.
     """
     records = {}
-    for place in folder.trial_folders():
+    for place in _trial_folders(folder):
         try:
             records[place] = RunRecord.read(place)
         except VersionError:
@@ -133,6 +135,10 @@ def earlier_records(folder: RunFolder, observer: Observer) -> dict[Path, RunReco
             observer.warn(f"skipped: {error}")
             clear_trial(place)
     return records if any(record.status == "complete" for record in records.values()) else {}
+
+
+def _trial_folders(folder: RunFolder) -> list[Path]:
+    return [place for _, split in folder.splits() for place in split.trial_folders()]
 
 
 def refuse_inputs_in(folder: RunFolder, experiment: Experiment) -> None:
@@ -243,7 +249,7 @@ def prepare_folder(
     Raises:
         RunError: the data have changed since the folder's trials were run, or it cannot be written.
     """
-    split = split_document(data.split)
+    split = split_document(data.split, data.further)
     environment = {**describe_environment(models=needs_models), "precision": {}}
     earlier = _earlier_environment(folder, observer)
     if records:
@@ -269,7 +275,7 @@ def prepare_folder(
     try:
         folder.mark()
         if not records:
-            for failed in folder.trial_folders():
+            for failed in _trial_folders(folder):
                 clear_trial(failed)
         write_text(folder.experiment_file, dump_checked_yaml(resolved))
         write_checked_json(folder.split_file, split)

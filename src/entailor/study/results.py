@@ -42,6 +42,7 @@ class CandidateResult:
         group: letters; candidates that share one do not differ significantly.
         tied_with_best: whether it is another than the best and does not differ significantly from it.
         figures: all that comparison.json holds of it, costs among them.
+        cross_validated: whether the trials that were tested are folds, none of which ships.
     """
 
     folder: RunFolder = field(repr=False, compare=False)
@@ -53,6 +54,7 @@ class CandidateResult:
     group: str
     tied_with_best: bool
     figures: Mapping[str, Any] = field(repr=False)
+    cross_validated: bool = False
 
     @property
     def trial(self) -> Path:
@@ -66,8 +68,14 @@ class CandidateResult:
             trust_remote_code: run code that comes with the base model, where it was trained so.
 
         Raises:
-            RunError: the trial is damaged, or its base model is no longer the one it was trained on.
+            RunError: the trial is damaged, or its base model is no longer the one it was trained on; or after a
+                cross-validation, which fits the recommended candidate alone on all examples.
         """
+        if self.cross_validated and not self.trial.exists():
+            raise RunError(
+                f"{self.trial}: {self.method} is not fitted on all examples, as a cross-validation does with what it "
+                "recommends alone. Train it with `entailor train`, or set `recommend` so that it is recommended"
+            )
         return Predictor.load(self.trial, trust_remote_code=trust_remote_code)
 
 
@@ -145,6 +153,7 @@ class Comparison:
             accuracy=Accuracy(*(figures["accuracy"][name] for name in Accuracy._fields)),
             **{name: figures[name] for name in ("model", "method", "macro_f1", "group", "tied_with_best")},
             figures=figures,
+            cross_validated=(self.summary.get("resampling") or {}).get("kind") == "cv",
         )
 
     def _repr_html_(self) -> str:

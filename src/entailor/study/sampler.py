@@ -27,7 +27,7 @@ class Tried:
         state: complete; pruned (behind others at a rung); cut (the budget was used up); failed, with `error`.
         validation_accuracy: of the best weights, 0 to 1; None where validation was never scored.
         validation_loss: log loss of the same weights, nats.
-        validation_figure: their macro F1 or Matthews correlation, where that chooses.
+        validation_figure: what chooses, where that is neither accuracy nor the loss; more is better.
         evaluations: value by which trials are compared, after each evaluation of validation.
         rungs: what the pruner wrote down.
         examples_seen: training examples, with repetition.

@@ -149,7 +149,8 @@ def _lost_study(plan: TrialPlan, observer: Observer, reason: str) -> Study:
 def search_document(folder: RunFolder) -> dict[str, Any] | None:
     """Return what comparison.json holds under `tuning`: every study of the folder, or None where there is none."""
     studies = []
-    for file in sorted(folder.path.glob(f"tuning/*/*/{STUDY_FILE}")):
+    of_splits = [(number, split.path.glob(f"tuning/*/*/{STUDY_FILE}")) for number, split in folder.splits()]
+    for number, file in ((number, file) for number, found in of_splits for file in sorted(found)):
         study = read_checked_json(file, STUDY_REMEDY)
         tried = _read_tried(file, study)
         kept = [key for key in Tried.__dataclass_fields__ if key not in ("rungs", "evaluations")]
@@ -158,6 +159,7 @@ def search_document(folder: RunFolder) -> dict[str, Any] | None:
         studies.append(
             {
                 **head,
+                "split": number,
                 "seconds": sum(one.seconds for one in tried),
                 "examples_seen": sum(one.examples_seen for one in tried),
                 "trials": [{key: asdict(one)[key] for key in kept} for one in tried],

@@ -49,14 +49,14 @@ class AccessLog:
         found = [read["exploratory"] for read in self.reads if name in read["choices"]]
         return bool(found and found[-1])
 
-    def with_results(self, record: RunRecord, num_train: int | None = None) -> AccessLog:
+    def with_results(self, name: str, record: RunRecord) -> AccessLog:
         """Write down that results of the last read can be known, where a complete record is one of its choices.
 
         Args:
+            name: what :func:`choice_name` calls it.
             record: of a trial or of a point of a learning curve.
-            num_train: the point's number of training labels; None for a trial.
         """
-        if not self.reads or self.reads[-1]["results"] or not _is_result(self.reads[-1], _known([(num_train, record)])):
+        if not self.reads or self.reads[-1]["results"] or not _is_result(self.reads[-1], _known([(name, record)])):
             return self
         log = AccessLog(self.path, self.test, (*self.reads[:-1], {**self.reads[-1], "results": True}))
         log.write()
@@ -67,9 +67,10 @@ class AccessLog:
         write_checked_json(self.path, {"version": ACCESS_LOG_VERSION, **self.document()})
 
 
-def choice_name(model: str, candidate: str, num_train: int | None = None) -> str:
-    """Return what a choice is called: model and candidate, and the size of a point on a learning curve."""
-    return f"{model} {candidate}" + (f" n={num_train}" if num_train is not None else "")
+def choice_name(model: str, candidate: str, num_train: int | None = None, split: int = 0) -> str:
+    """Return what a choice is called: model and candidate, the size of a point on a learning curve, and the split."""
+    size = f" n={num_train}" if num_train is not None else ""
+    return f"{model} {candidate}{size}" + (f" split={split}" if split else "")
 
 
 def choice_of(plan: TrialPlan) -> str:
@@ -78,7 +79,7 @@ def choice_of(plan: TrialPlan) -> str:
 
 
 def log_test_access(
-    path: Path, split: Split, choices: Mapping[str, str], earlier: Iterable[tuple[int | None, RunRecord]]
+    path: Path, split: Split, choices: Mapping[str, str], earlier: Iterable[tuple[str, RunRecord]]
 ) -> AccessLog:
     """Write down that the test split is about to be read with these choices made.
 
@@ -89,9 +90,8 @@ def log_test_access(
         path: test_access.json.
         split: what will be read.
         choices: name to hash, of every trial the run asks for.
-        earlier: number of training labels (None for a trial) and record of all that stands in the folder. A read whose
-            first result was written just before a kill is known by them; where the file is missing, the first read is
-            taken from them.
+        earlier: name and record of all that stands in the folder. A read whose first result was written just before a
+            kill is known by them; where the file is missing, the first read is taken from them.
     """
     earlier = list(earlier)
     found = _known(earlier)
@@ -113,11 +113,11 @@ def log_test_access(
     return log
 
 
-def _known(records: Iterable[tuple[int | None, RunRecord]]) -> dict[str, str]:
+def _known(records: Iterable[tuple[str, RunRecord]]) -> dict[str, str]:
     """Return a hash of the settings of every choice that has a result, by name."""
     return {
-        choice_name(record.model, record.name, num_train): _settings_hash(record.method, record.hyperparameters)
-        for num_train, record in records
+        name: _settings_hash(record.method, record.hyperparameters)
+        for name, record in records
         if record.status == "complete"
     }
 

@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,7 @@ from entailor.models.memory import resident_bytes
 from entailor.runs.files import write_json, write_text
 from entailor.runs.integrity import disk_trouble
 from entailor.runs.ownership import remove_files
-from entailor.runs.record import Costs, CurvePoint, RunRecord
+from entailor.runs.record import PREDICTIONS_ON, Costs, CurvePoint, RunRecord
 from entailor.runs.redaction import without_secrets
 from entailor.runs.trial_folder import CHECKPOINT_FOLDER, WRITTEN_FILE, clear_trial, saved_folder
 from entailor.shipping.restoring import CLASSIFIER_FILE, FP32, learned_folder
@@ -218,6 +219,9 @@ class _Trial:
         # whether another seed would give another classifier decides what a single trial can say
         self.provenance: dict[str, Any] = {"deterministic": not plan.method.is_seeded}
         self.provenance |= {"ordinal": True} if task.ordinal else {}
+        # what ships after a cross-validation has no test; an export is held against its answers on validation
+        self.asked = split.test or split.validation
+        self.provenance |= {} if split.test else {PREDICTIONS_ON: "validation"}
         self.lesson: Lesson | None = None
         self.is_enough: Callable[[CurvePoint, int], bool] | None = None
 
@@ -251,7 +255,7 @@ class _Trial:
             train_seconds=seconds["train"],
             evaluate_seconds=seconds["evaluate"],
             train_examples_per_second=seen / self.training.train_seconds if self.training.train_seconds else None,
-            test_examples_per_second=len(self.split.test) / seconds["test"],
+            test_examples_per_second=len(self.asked) / seconds["test"],
             **((latency_of(classifier, self.split.validation) if self.plan.keep else {}) | classifier.measured_costs()),
             peak_memory_bytes=memory,
             peak_gpu_memory_bytes=peak_gpu_memory_bytes(),
@@ -268,7 +272,7 @@ class _Trial:
             events=self._events(),
             provenance=self.provenance,
             curve=tuple(self.training.curve),
-            predictions=predictions_of(self.split.test, logprobs_EL, self.task.labels, texts=True),
+            predictions=predictions_of(self.asked, logprobs_EL, self.task.labels, texts=True),
             temperature=fit_temperature(np.exp(validation_EL), np.array(self.task.targets(self.split.validation))),
             validation_predictions=predictions_of(self.split.validation, validation_EL, self.task.labels, texts=False),
         )
@@ -441,6 +445,7 @@ class _Trial:
             autocast=torch.bfloat16 if self.provenance.get("precision") == "bf16" else None,
             scoring_batch_tokens=self.plan.scoring_batch_tokens,
             observer=self.observer,
+            on_point=partial(self.observer.point, blank_record(self.plan, self.task), attempt),
             is_enough=self.is_enough,
             saving=self._saving(attempt, resume_from),
         )
@@ -466,10 +471,8 @@ class _Trial:
             self._note(*classifier.calibrate(logprobs_EL, np.array(self.task.targets(self.split.validation))))
 
     def _score_test(self, classifier: Classifier) -> NDArray[np.float64]:
-        inputs = self._encode(classifier, self.split.test)
-        self.truncated_share = len({item.example_index for item in inputs if item.truncated}) / max(
-            1, len(self.split.test)
-        )
+        inputs = self._encode(classifier, self.asked)
+        self.truncated_share = len({item.example_index for item in inputs if item.truncated}) / max(1, len(self.asked))
         if self.truncated_share:
             longest = max(len(item) for item in inputs if item.truncated)
             self._note(

@@ -19,6 +19,7 @@ from entailor.data.in_memory import FOLDER as IN_MEMORY_FOLDER
 from entailor.engine.scorer import score
 from entailor.errors import EntailorError, RunError
 from entailor.evaluation.comparison import compare_records
+from entailor.evaluation.resampling import Resampling, compared_records, read_pooled
 from entailor.runs.documents import read_bytes, well_formed
 from entailor.runs.files import read_checked_json
 from entailor.runs.integrity import verify_checksum
@@ -28,7 +29,13 @@ from entailor.runs.trial_folder import RECORD_FILE
 from entailor.shipping.restoring import load_classifier, read_saved
 from entailor.study.finished import SCORE_TOLERANCE
 
-CHECKED_WHERE_THERE = (".entailor.json", "estimate.json", "tuning/*/*/study.json", "trials/*/*/*/external/*.json")
+CHECKED_WHERE_THERE = (
+    ".entailor.json",
+    "estimate.json",
+    "tuning/*/*/study.json",
+    "trials/*/*/*/external/*.json",
+    "splits/*/tuning/*/*/study.json",
+)
 SAME_DATA = "Give `compare` the same data again"
 
 Verified = Literal["sound", "damaged", "differs", "not scored"]
@@ -79,7 +86,7 @@ def verify(run: str | Path, *, sample: int = 64, trust_remote_code: bool = False
     """
     folder = RunFolder(run)
     folder.check_version()
-    places = folder.trial_folders()
+    places = [place for _, split in folder.splits() for place in split.trial_folders()]
     if not places:
         raise RunError(f"{folder.path}: no finished trial in it. Is this the folder of a run?")
     checks = list(_run_files(folder))
@@ -94,7 +101,7 @@ def verify(run: str | Path, *, sample: int = 64, trust_remote_code: bool = False
         checks.append(_scored_again(folder, place, records[-1], sample, trust_remote_code=trust_remote_code))
     checks += [_file(place, lambda place=place: _read_point(place), folder.path) for place in folder.point_folders()]
     if len(records) == len(places):
-        checks.append(_figures(folder, records))
+        checks.append(_figures(folder, len(records)))
     return Verification(tuple(checks))
 
 
@@ -159,7 +166,7 @@ def _gap(examples: Sequence[Prediction], probabilities_EL: Any, labels: Sequence
     return float(np.abs(recorded_EL - probabilities_EL).max())
 
 
-def _figures(folder: RunFolder, records: Sequence[RunRecord]) -> Check:
+def _figures(folder: RunFolder, num_records: int) -> Check:
     """Compute comparison.json again from the records."""
     name = folder.comparison_file.name
     again = "Run the command that made it again"
@@ -170,15 +177,17 @@ def _figures(folder: RunFolder, records: Sequence[RunRecord]) -> Check:
             for candidate in held["candidates"]:  # what was known when one was added is no part of the records
                 candidate.pop("exploratory", None)
         with well_formed(RunError, folder.path / "trials", again):
-            ordered = sorted(records, key=lambda one: (one.model, one.name, one.seed))
-            again = json.loads(json.dumps(compare_records(ordered, priorities=priorities)))
+            resampling = Resampling.of(held)
+            pooled = read_pooled(folder, resampling) if resampling else None
+            records = pooled.records if pooled else compared_records(folder, None)
+            again = json.loads(json.dumps(compare_records(records, priorities=priorities, pooled=pooled)))
     except EntailorError as error:
         return Check("figures", "damaged", str(error))
     if problem := _first_difference(again, held):
         return Check(
             "figures", "differs", f"{name}: {problem} is not what the records give. Run the command that made it again"
         )
-    return Check("figures", "sound", f"{name} is what the {len(records)} records give ({RECORD_FILE})")
+    return Check("figures", "sound", f"{name} is what the {num_records} records give ({RECORD_FILE})")
 
 
 def _priorities(folder: RunFolder) -> Priorities:

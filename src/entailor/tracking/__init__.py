@@ -1,4 +1,4 @@
 """Where teams look: the trials of a run in TensorBoard, MLflow, Weights & Biases or trackio.
 
-The run goes as without them: they are told of what finished, by the same events as everybody else, and decide nothing.
+The run goes as without them: they are told of what happens, by the same events as everybody else, and decide nothing.
 """

@@ -22,10 +22,10 @@ COSTS = (
 )
 
 
-def title(record: RunRecord) -> str:
-    """Return what a trial is called: candidate, model where there is one, and seed."""
+def title(record: RunRecord, attempt: int = 0) -> str:
+    """Return what a trial is called: candidate, model where there is one, seed, and which restart it is."""
     model = "" if record.model == NO_MODEL else f" on {record.model}"
-    return f"{record.name}{model}, seed {record.seed}"
+    return f"{record.name}{model}, seed {record.seed}" + (f", restart {attempt}" if attempt else "")
 
 
 def curve_figures(point: CurvePoint) -> dict[str, float]:

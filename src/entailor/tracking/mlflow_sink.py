@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 
 from entailor.errors import ConfigError
 from entailor.runs.layout import RunFolder
-from entailor.runs.record import RunRecord
+from entailor.runs.record import CurvePoint, RunRecord
 from entailor.tracking.figures import curve_figures, final_figures, settings_of, title
 
-METRICS_A_CALL, PARAMS_A_CALL = 1000, 100  # what MLflow's log_batch takes
-MOST_OF_A_PARAM = 6000  # characters
+PARAMS_A_CALL = 100  # what MLflow's log_batch takes
+MOST_OF_A_PARAM, MOST_OF_A_TAG = 6000, 5000  # characters
 ItemT = TypeVar("ItemT")
 
 
@@ -33,6 +33,7 @@ class MLflowSink:
 
     def __init__(self, uri: str, folder: Path) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # MLflow reads it once, when it is imported
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # where results go, and nothing else
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
 
@@ -54,17 +55,14 @@ class MLflowSink:
                 return str(found.experiment_id)
         raise ConfigError(f"tracking.mlflow: experiment {folder} is of another run folder. Give another store")
 
-    def trial(self, record: RunRecord, place: Path) -> None:
-        """Keep settings, curve, final figures and the record's files; a failed trial with its error."""
-        run = self._start(title(record), {"error": record.error or "", "seed": str(record.seed)})
-        points = [(figures, point.step) for point in record.curve if (figures := curve_figures(point))]
-        complete = record.status == "complete"
-        if complete:
-            points.append((final_figures(record), points[-1][1] if points else 0))
-        self._log(run, points, settings_of(record))
-        for file in sorted(place.glob("*.json*")):
-            self.client.log_artifact(run, str(file))
-        self.client.set_terminated(run, "FINISHED" if complete else "FAILED")
+    def begin(self, record: RunRecord, place: Path, attempt: int) -> MLflowLog:
+        """Open a run with the trial's settings."""
+        from mlflow.entities import Param
+
+        run = self._start(title(record, attempt), {"seed": str(record.seed)})
+        for some in _parts([*settings_of(record).items()], PARAMS_A_CALL):
+            self.client.log_batch(run, params=[Param(name, value[:MOST_OF_A_PARAM]) for name, value in some])
+        return MLflowLog(self.client, run)
 
     def finish(self, summary: Mapping[str, Any], folder: RunFolder) -> None:
         """Keep comparison.json and the report."""
@@ -74,19 +72,42 @@ class MLflowSink:
         self.client.set_terminated(run)
 
     def _start(self, name: str, tags: Mapping[str, str]) -> str:
-        run = self.client.create_run(self.experiment, run_name=name, tags={k: v[:5000] for k, v in tags.items() if v})
+        run = self.client.create_run(
+            self.experiment, run_name=name, tags={k: v[:MOST_OF_A_TAG] for k, v in tags.items()}
+        )
         return str(run.info.run_id)
 
-    def _log(self, run: str, points: Sequence[tuple[dict[str, float], int]], settings: Mapping[str, str]) -> None:
-        from mlflow.entities import Metric, Param
+
+class MLflowLog:
+    """One trial, a run of MLflow."""
+
+    def __init__(self, client: Any, run: str) -> None:
+        self.client, self.run, self.last = client, run, 0
+
+    def point(self, point: CurvePoint) -> None:
+        """Log a point of the curve."""
+        self._log(curve_figures(point), point.step)
+
+    def end(self, record: RunRecord | None, place: Path) -> None:
+        """Keep final figures and the files of the record; a failed trial with its error, one broken off as killed."""
+        if record is None:
+            self.client.set_terminated(self.run, "KILLED")
+            return
+        complete = record.status == "complete"
+        if complete:
+            self._log(final_figures(record), self.last)
+        else:
+            self.client.set_tag(self.run, "error", (record.error or "")[:MOST_OF_A_TAG])
+        for file in sorted(place.glob("*.json*")):
+            self.client.log_artifact(self.run, str(file))
+        self.client.set_terminated(self.run, "FINISHED" if complete else "FAILED")
+
+    def _log(self, figures: Mapping[str, float], step: int) -> None:
+        from mlflow.entities import Metric
 
         now = int(1000 * time.time())
-        metrics = [Metric(name, value, now, step) for figures, step in points for name, value in figures.items()]
-        params = [Param(name, value[:MOST_OF_A_PARAM]) for name, value in settings.items()]
-        for part in _parts(metrics, METRICS_A_CALL):
-            self.client.log_batch(run, metrics=part)
-        for some in _parts(params, PARAMS_A_CALL):
-            self.client.log_batch(run, params=some)
+        self.client.log_batch(self.run, metrics=[Metric(name, value, now, step) for name, value in figures.items()])
+        self.last = step
 
 
 def _parts(items: Sequence[ItemT], size: int) -> Iterator[Sequence[ItemT]]:

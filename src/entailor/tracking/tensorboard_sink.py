@@ -1,4 +1,4 @@
-"""Trials as event files of TensorBoard, one folder a trial: ``tensorboard --logdir RUN/tracking/tensorboard``."""
+"""Trials as event files of TensorBoard, a folder each: ``tensorboard --logdir RUN/tracking/tensorboard``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from entailor.runs.layout import RunFolder
-from entailor.runs.record import RunRecord
+from entailor.runs.ownership import remove_files
+from entailor.runs.record import CurvePoint, RunRecord
 from entailor.tracking.figures import curve_figures, final_figures
 
 
@@ -21,20 +22,36 @@ class TensorBoardSink:
     def __init__(self, place: Path) -> None:
         self.place = place
 
-    def trial(self, record: RunRecord, place: Path) -> None:
-        """Write the curve by step, and the final figures at the last step; a failed trial has none."""
-        from tensorboard.summary import Writer
-
-        if record.status != "complete":
-            return
-        writer = Writer(str(self.place / place.parent.name / place.name))
-        for point in record.curve:
-            for name, value in curve_figures(point).items():
-                writer.add_scalar(name, value, point.step)
-        last = record.curve[-1].step if record.curve else 0
-        for name, value in final_figures(record).items():
-            writer.add_scalar(name, value, last)
-        writer.close()
+    def begin(self, record: RunRecord, place: Path, attempt: int) -> TensorBoardLog:
+        """Open event files in MODEL/CANDIDATE/seed-N, in place of those of an earlier run of the same trial."""
+        target = self.place.joinpath(*place.parts[-3:-1], place.name + (f"-restart-{attempt}" if attempt else ""))
+        remove_files(target, [file.name for file in target.glob("events.out.tfevents.*")])
+        return TensorBoardLog(target)
 
     def finish(self, summary: Mapping[str, Any], folder: RunFolder) -> None:
         """Do nothing: TensorBoard has no place for a comparison."""
+
+
+class TensorBoardLog:
+    """One trial; what is written can be seen at once."""
+
+    def __init__(self, target: Path) -> None:
+        from tensorboard.summary import Writer
+
+        self.writer, self.last = Writer(str(target)), 0
+
+    def point(self, point: CurvePoint) -> None:
+        """Write a point of the curve."""
+        self._write(curve_figures(point), point.step)
+
+    def end(self, record: RunRecord | None, place: Path) -> None:
+        """Write the final figures of a complete trial at the last step."""
+        if record is not None and record.status == "complete":
+            self._write(final_figures(record), self.last)
+        self.writer.close()
+
+    def _write(self, figures: Mapping[str, float], step: int) -> None:
+        for name, value in figures.items():
+            self.writer.add_scalar(name, value, step)
+        self.writer.flush()
+        self.last = step

@@ -11,7 +11,7 @@ from typing import Any
 
 from entailor.errors import ConfigError
 from entailor.runs.layout import RunFolder
-from entailor.runs.record import RunRecord
+from entailor.runs.record import CurvePoint, RunRecord
 from entailor.tracking.figures import curve_figures, final_figures, settings_of, title
 
 ELSEWHERE = ("TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL")  # with which trackio would send what it is given
@@ -43,26 +43,45 @@ class TrackioSink:
             )
         self.project = project
 
-    def trial(self, record: RunRecord, place: Path) -> None:
-        """Keep settings, curve and final figures; a failed trial has none."""
+    def begin(self, record: RunRecord, place: Path, attempt: int) -> TrackioLog:
+        """Open a run with the trial's settings."""
         import trackio
+        from trackio.context_vars import current_run
 
-        if record.status != "complete":
-            return
         with contextlib.redirect_stdout(sys.stderr):  # it prints where the database is
             run = trackio.init(
                 self.project,
-                name=title(record),
+                name=title(record, attempt),
                 group=record.name,
                 config=settings_of(record),
                 embed=False,
                 auto_log_gpu=False,
                 auto_log_cpu=False,
             )
-            for point in record.curve:
-                run.log(curve_figures(point), step=point.step)
-            run.log(final_figures(record), step=record.curve[-1].step if record.curve else 0)
-            trackio.finish()  # not run.finish(), after which it would be finished once more, aloud, at the end
+        current_run.set(None)  # else the next one ends it, and several trials may run at once
+        return TrackioLog(run)
 
     def finish(self, summary: Mapping[str, Any], folder: RunFolder) -> None:
         """Do nothing: the runs hold all."""
+
+
+class TrackioLog:
+    """One trial, a run of trackio."""
+
+    def __init__(self, run: Any) -> None:
+        self.run, self.last = run, 0
+
+    def point(self, point: CurvePoint) -> None:
+        """Log a point of the curve."""
+        self._log(curve_figures(point), point.step)
+
+    def end(self, record: RunRecord | None, place: Path) -> None:
+        """Keep the final figures of a complete trial."""
+        with contextlib.redirect_stdout(sys.stderr):
+            if record is not None and record.status == "complete":
+                self._log(final_figures(record), self.last)
+            self.run.finish()
+
+    def _log(self, figures: Mapping[str, float], step: int) -> None:
+        self.run.log(figures, step=step)
+        self.last = step

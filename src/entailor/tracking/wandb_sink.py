@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from entailor.runs.layout import RunFolder
-from entailor.runs.record import RunRecord
+from entailor.runs.record import CurvePoint, RunRecord
 from entailor.tracking.figures import curve_figures, final_figures, settings_of, title
 
 
@@ -27,8 +27,8 @@ class WandbSink:
         for name in ("CACHE", "CONFIG", "DATA"):  # which would lie in the home folder
             os.environ.setdefault(f"WANDB_{name}_DIR", str(place / "wandb"))
 
-    def trial(self, record: RunRecord, place: Path) -> None:
-        """Write settings, curve and final figures; a failed trial with its exit code."""
+    def begin(self, record: RunRecord, place: Path, attempt: int) -> WandbLog:
+        """Open a run with the trial's settings."""
         import wandb
 
         quiet = wandb.Settings(
@@ -40,22 +40,36 @@ class WandbSink:
             x_disable_stats=True,
             x_save_requirements=False,
         )
-        run = wandb.init(
-            project=self.project,
-            name=title(record),
-            group=record.name,
-            config=settings_of(record),
-            dir=str(self.place),
-            mode="offline",
-            reinit="create_new",
-            settings=quiet,
+        return WandbLog(
+            wandb.init(
+                project=self.project,
+                name=title(record, attempt),
+                group=record.name,
+                config=settings_of(record),
+                dir=str(self.place),
+                mode="offline",
+                reinit="create_new",
+                settings=quiet,
+            )
         )
-        for point in record.curve:
-            run.log(curve_figures(point), step=point.step)
-        complete = record.status == "complete"
-        if complete:
-            run.summary.update(final_figures(record))
-        run.finish(exit_code=0 if complete else 1)
 
     def finish(self, summary: Mapping[str, Any], folder: RunFolder) -> None:
         """Do nothing: the runs hold all."""
+
+
+class WandbLog:
+    """One trial, a run of Weights & Biases."""
+
+    def __init__(self, run: Any) -> None:
+        self.run = run
+
+    def point(self, point: CurvePoint) -> None:
+        """Log a point of the curve."""
+        self.run.log(curve_figures(point), step=point.step)
+
+    def end(self, record: RunRecord | None, place: Path) -> None:
+        """Keep the final figures of a complete trial; any other ends with an exit code of 1."""
+        complete = record is not None and record.status == "complete"
+        if record is not None and complete:
+            self.run.summary.update(final_figures(record))
+        self.run.finish(exit_code=0 if complete else 1)
