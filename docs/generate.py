@@ -1,4 +1,4 @@
-"""Writes the parts of the documentation that repeat the code: hyperparameter tables, experiment keys, command line.
+"""Writes what repeats the code: hyperparameter tables, experiment keys, the command line, the schema of every file.
 
 Run ``python docs/generate.py`` after changing a setting or an option. With ``--check`` nothing is written, and the
 exit code is 1 where a page is stale.
@@ -6,10 +6,11 @@ exit code is 1 where a page is stale.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -21,6 +22,9 @@ from entailor.config.parts import Settings
 from entailor.methods import Method, TrainedMethod, registered_methods
 
 DOCS = Path(__file__).resolve().parent
+sys.path.insert(0, str(DOCS))
+import file_schemas  # noqa: E402 - stands beside this file, which is loaded by its path as well
+
 BEGIN = "<!-- written by docs/generate.py from here on -->"
 END = "<!-- written by docs/generate.py up to here -->"
 COLUMNS = 88
@@ -31,7 +35,13 @@ def pages() -> dict[Path, str]:
     """Return every page that is written here, wholly or in part, with the text it ought to hold."""
     methods = {DOCS / "methods" / f"{name}.md": kind for name, kind in registered_methods().items()}
     written = {path: with_hyperparameters(path, kind) for path, kind in methods.items()}
-    return {**written, DOCS / "reference" / "config.md": config_page(), DOCS / "reference" / "cli.md": cli_page()}
+    reference, schemas = DOCS / "reference", file_schemas.schemas()
+    written |= {reference / "config.md": config_page(), reference / "cli.md": cli_page()}
+    written |= {reference / "files.md": files_page(schemas)}
+    return written | {
+        reference / "schemas" / schema_file(name): json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
+        for name, schema in schemas.items()
+    }
 
 
 def stale_pages() -> dict[Path, str]:
@@ -153,6 +163,58 @@ def method_lines() -> Iterator[str]:
     yield "| --- | --- |"
     for name, kind in registered_methods().items():
         yield f"| [{name}](../methods/{name}.md) | {cell(kind.summary)} |"
+
+
+def schema_file(name: str) -> str:
+    """Return what the schema of a file is called."""
+    return f"{name.lstrip('.')}.schema.json"
+
+
+def files_page(schemas: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the page of every file that is written, with its keys and its JSON schema."""
+    parts = [
+        "# Every file",
+        "Written by `docs/generate.py`; do not edit.",
+        "What stands in the files of a [run folder](../guides/run-folder.md) and of an [export](../guides/export.md). "
+        "Each has a JSON schema (draft 2020-12); of a `.jsonl` file it is that of a line. Where keys may come that "
+        "are not listed, the page says so. `checksum` is the SHA-256 of the file with 64 zeros in its place. "
+        "`experiment.yaml` holds the [experiment](config.md) with every default written out "
+        f"([schema](schemas/{schema_file('experiment.yaml')})).",
+    ]
+    for name, (_, where) in file_schemas.FILES.items():
+        schema = schemas[name]
+        said = str(schema.get("description", "")).partition("\n")[0]
+        more = "" if schema.get("additionalProperties") is False else " Other keys may come."
+        parts += [
+            f"## {code(name)}",
+            f"{said} In: {where}. [Schema](schemas/{schema_file(name)}).{more}",
+            "\n".join(["| key | type | meaning |", "| --- | --- | --- |", *key_lines(schema)]),
+        ]
+    return "\n\n".join(parts) + "\n"
+
+
+def key_lines(schema: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a line of a table for each key of a schema; what no docstring says of a key stands behind its type."""
+    told = dict(re.findall(r"^\s*(\w+): (.*?)(?=^\s*\w+: |\Z)", str(schema.get("description", "")), re.M | re.S))
+    for key, value in schema["properties"].items():
+        kind = type_of(value, schema.get("$defs", {}))
+        inner = schema.get("$defs", {}).get(value.get("$ref", "").rpartition("/")[2], {})
+        meaning = value.get("description") or told.get(key) or str(inner.get("description", "")).partition("\n")[0]
+        yield f"| {code(key)} | {cell(kind)} | {cell(meaning)} |"
+
+
+def type_of(value: Mapping[str, Any], known: Mapping[str, Any]) -> str:
+    """Return a type of a schema in words."""
+    if "$ref" in value:
+        return type_of(known[value["$ref"].rpartition("/")[2]], known)
+    if "anyOf" in value:
+        return " or ".join(dict.fromkeys(type_of(one, known) for one in value["anyOf"]))
+    if "const" in value or "enum" in value:
+        return ", ".join(code(str(one)) for one in value.get("enum", [value.get("const")]))
+    if value.get("type") == "array":
+        inner = value.get("items", {})
+        return "list of " + (type_of(inner, known) if inner else "values")
+    return {"object": "mapping", "string": "text"}.get(str(value.get("type", "value")), str(value.get("type", "value")))
 
 
 def cli_page() -> str:

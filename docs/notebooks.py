@@ -10,6 +10,7 @@ A ``console`` block becomes one cell a command, a ``pycon`` block a cell of Pyth
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import os
 import re
@@ -111,7 +112,8 @@ def run(path: Path) -> None:
         shutil.copytree(ROOT / "examples", Path(place) / "examples")
         client = NotebookClient(made, timeout=SECONDS_A_CELL, resources={"metadata": {"path": place}})
         try:
-            client.execute(env={**os.environ, "PATH": commands})
+            # a loop of its own, so that nothing which nbclient leaves behind meets the next notebook
+            asyncio.run(client.async_execute(env={**os.environ, "PATH": commands}))
         except CellExecutionError:
             sys.stderr.write(f"{path.name} failed\n")
             raise

@@ -6,7 +6,8 @@ import pytest
 
 from entailor.errors import RunError
 from entailor.evaluation.alignment import hardest_examples
-from entailor.evaluation.comparison import compare_records, short_model_names
+from entailor.evaluation.comparison import compare_records
+from entailor.evaluation.wording import short_model_names
 from entailor.events import Event
 from entailor.runs.record import Costs
 

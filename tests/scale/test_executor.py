@@ -277,3 +277,21 @@ def test_a_mailbox_keeps_every_remark_and_the_last_word_on_a_stage(ray, mailbox)
     assert events[:2] == [(7, Event("note", text="first")), (7, Event("note", text="second"))]
     assert [event.data for _, event in events[2:]] == [StageProgress("train", 0, 100)]  # the others came too soon
     assert ray.get(mailbox.take.remote()) == []
+
+
+def test_folds_are_further_trials(ray, experiment, tmp_path):
+    data = DataSettings(train=experiment.data.train, cv=2)
+    crossed = experiment.model_copy(
+        update={
+            "data": data,
+            "methods": {"words": METHODS["words"]},
+            "learning_curve": (),
+            "out": str(tmp_path / "here"),
+        }
+    )
+    compare(crossed)
+    elsewhere = crossed.model_copy(update={"out": str(tmp_path / "there")})
+    begun = []
+    compare(elsewhere, listener(trial=lambda *what: begun.append(what)), executor=RayExecutor())
+    assert sorted(title for _, _, title in begun) == ["words, all examples", "words, fold 1 of 2", "words, fold 2 of 2"]
+    assert differing_results(outcome(Path(crossed.out)), outcome(Path(elsewhere.out))) == []

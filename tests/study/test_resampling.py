@@ -21,7 +21,9 @@ from entailor.evaluation.difference import diff_runs
 from entailor.report.tables import plain_table
 from entailor.runs.layout import RunFolder
 from entailor.runs.record import RunRecord
+from entailor.shipping.export import export
 from entailor.shipping.predictor import Predictor
+from entailor.shipping.verification import ask_here
 from entailor.study.compare import Comparison, compare
 from entailor.study.trial import run_trial
 from entailor.study.verification import verify
@@ -113,6 +115,18 @@ def test_what_makes_no_sense_together_is_refused(data, words):
     assert words in str(refused.value)
 
 
+@pytest.mark.usefixtures("plain_page")
+def test_data_in_memory_are_cross_validated_too(tmp_path):
+    rows = make_examples(30, seed=4)
+    settings = {"methods": ["majority"], "estimate": False, "doctor": False}
+    run = compare(train=rows, data={"cv": 2}, out=str(tmp_path / "run"), **settings)
+    assert len(run.records) == 2
+    with pytest.raises(ConfigError, match=r"data\.cv: every example of train is tested once, and test is given too"):
+        compare(train=rows, test=rows[:9], data={"cv": 2}, out=str(tmp_path / "other"), **settings)
+    with pytest.raises(ConfigError, match=r"data\.splits: validation is cut from train, and is given too"):
+        compare(train=rows, validation=rows[:9], data={"splits": 2}, out=str(tmp_path / "other"), **settings)
+
+
 def test_a_learning_curve_needs_one_test_split():
     with pytest.raises(ConfigError, match=r"^learning_curve needs one test split"):
         parse_settings(Experiment, {"data": {"train": "x.csv", "cv": 5}, "learning_curve": [50]})
@@ -164,6 +178,16 @@ def test_what_ships_was_fitted_on_all_examples(crossed: Comparison):
     majority = crossed.candidates[1]
     with pytest.raises(RunError, match=r"majority is not fitted on all examples.*entailor train"):
         majority.predictor()
+
+
+def test_an_export_says_what_its_classifier_is_judged_by(crossed: Comparison, tmp_path):
+    (found,) = export(crossed.folder.path, ["sklearn"], tmp_path / "exported", ask=ask_here)
+    assert found.proof.passed
+    card = (found.folder / "README.md").read_text("utf-8")
+    assert "Fitted on all labelled examples after a cross-validation" in card
+    assert "On the 6 examples of the validation split: accuracy" in card
+    assert "Every recorded validation example was scored again" in card
+    assert "the test split: accuracy" not in card
 
 
 def test_the_folder_can_be_verified_and_compared_with_another(crossed: Comparison):

@@ -88,16 +88,16 @@ def load_data(settings: DataSettings, *, whole: bool = False) -> LoadedData:
     settings = with_bundled(settings)
     parts, notes, reading = _from_sources(settings)
     crossed = settings.cv is not None and not whole
+    if not whole:
+        _check_resampled(parts, settings)
     split, made = _cut(parts, settings, whole=whole or crossed)
     labels = _label_order(split, settings)
-    further: list[Split] = []
+    further, said = list[Split](), ""
     if crossed:
         split, further, said = _crossed(split.train, settings)
-        made.append(said)
     elif settings.splits > 1 and not whole:
         further, said = _cut_again(parts, split, settings)
-        made.append(said)
-    notes += made
+    notes += [*made, *filter(None, [said])]
     notes.append(", ".join(f"{name} {len(rows):,}" for name, rows in split.parts()) + f"; labels {_in_words(labels)}")
     return LoadedData(
         split=split,
@@ -128,15 +128,22 @@ def _fingerprint(splits: Sequence[Split]) -> str:
     return prints[0] if len(prints) == 1 else hashlib.blake2b("".join(prints).encode(), digest_size=16).hexdigest()
 
 
+def _check_resampled(parts: Mapping[str, Rows], settings: DataSettings) -> None:
+    """Refuse parts that several splits would leave out; data in memory may bring them."""
+    if settings.cv is not None and (given := [name for name in ("test", "validation") if name in parts]):
+        raise ConfigError(f"data.cv: every example of train is tested once, and {given[0]} is given too. Leave it out")
+    if settings.splits > 1 and "validation" in parts:
+        raise ConfigError("data.splits: validation is cut from train, and is given too. Leave it out")
+
+
 def _crossed(rows: Rows, settings: DataSettings) -> tuple[Split, list[Split], str]:
     """Return all examples with a validation part, the folds of a cross-validation, and what was done in words."""
-    source = settings.train or ""
+    source, number = settings.train or "", settings.cv or 2
 
     def without_test(rest: Rows) -> dict[str, Rows]:
         size = _row_count(settings, "validation_size", len(rest))
         return split_off(rest, {"validation": size}, settings.split_seed, source)
 
-    number = settings.cv or 2
     found = [
         Split(**without_test(rest), test=test)
         for repeat in range(settings.cv_repeats)

@@ -21,13 +21,13 @@ from entailor.evaluation.metrics import Metrics, Outcome, beyond_chance, cluster
 from entailor.evaluation.pairs import SIGNIFICANCE, Pairs, compare_all
 from entailor.evaluation.power import POWER, detectable_difference, usual_of
 from entailor.evaluation.recommendation import CandidateKey, key_of, mark_pareto, recommend
-from entailor.evaluation.resampling import SPLIT, Pooled, components
+from entailor.evaluation.resampling import Pooled, components
 from entailor.evaluation.selection import corrected_best
 from entailor.evaluation.statistics import accuracy_interval, clustering, holm
 from entailor.evaluation.targets import Target, targets_of
 from entailor.evaluation.variance import Folds, Scored, spread_of_mean
-from entailor.evaluation.wording import interval, percent
-from entailor.runs.record import NO_MODEL, RunRecord
+from entailor.evaluation.wording import interval, percent, short_model_names
+from entailor.runs.record import SPLIT, RunRecord
 
 MOST_IN_MATRIX = 100  # labels of a confusion matrix: of 1,000 it would fill ten megabytes for each candidate
 MOST_CONFUSIONS = 20
@@ -63,24 +63,13 @@ def compare_records(
     for record in complete:
         seeds.setdefault((record.model, record.name), []).append(record)
     outcomes = {key: [outcome(record) for record in candidate] for key, candidate in seeds.items()}
-    failed = [
-        {
-            "model": record.model,
-            "method": record.name,
-            "seed": record.seed,
-            "error": record.error or "no reason given",
-            "error_type": record.error_type,
-            **({SPLIT: record.provenance[SPLIT]} if pooled else {}),
-        }
-        for record in records
-        if record.status != "complete"
-    ]
+    failed = [_failure(record) for record in records if record.status != "complete"]
     priorities = priorities or Priorities()
     targets = targets_of(priorities, (complete or records)[0].labels)
     target = targets[priorities.metric]
     folds = pooled.folds if pooled else None
     candidates = [_candidate(candidate, outcomes[key], failed, folds, targets) for key, candidate in seeds.items()]
-    by_key = {key: scored_by(target, candidate, outcomes, folds) for key, candidate in seeds.items()}
+    by_key = {key: scored_by(target, candidate, outcomes[key], folds) for key, candidate in seeds.items()}
     # the name settles what is equal: measured times would differ
     candidates.sort(key=lambda one: (-round(by_key[key_of(one)].mean, 12), one["model"], one["method"]))
     scored = {key_of(candidate): by_key[key_of(candidate)] for candidate in candidates}
@@ -114,20 +103,21 @@ def compare_records(
     }
 
 
+def _failure(record: RunRecord) -> dict[str, Any]:
+    named = {"model": record.model, "method": record.name, "seed": record.seed, "error_type": record.error_type}
+    split = {SPLIT: record.provenance[SPLIT]} if SPLIT in record.provenance else {}
+    return {**named, "error": record.error or "no reason given", **split}
+
+
 def scored_by(
-    target: Target,
-    records: Sequence[RunRecord],
-    outcomes: Mapping[CandidateKey, Sequence[Outcome]],
-    folds: Folds | None = None,
+    target: Target, records: Sequence[RunRecord], outcomes: Sequence[Outcome], folds: Folds | None = None
 ) -> Scored:
     """Return what each seed of a candidate gives for each example by a metric; more is better.
 
     Raises:
         RunError: test has no such figure.
     """
-    first = records[0]
-    plain = scored_candidate(records, outcomes[first.model, first.name], folds)
-    found = _by(target, outcomes[first.model, first.name], plain)
+    found = _by(target, outcomes, scored_candidate(records, outcomes, folds))
     if np.isnan(found.mean):
         raise RunError(
             f"recommend.metric={target.name}: {target.title} is not defined where all test examples have one label. "
@@ -153,27 +143,6 @@ def _holds_seeds(scored: Iterable[Scored]) -> bool:
     return all(len(one.values_SN) > 1 or not one.varies or one.folds is not None for one in scored)
 
 
-def short_model_names(models: Sequence[str]) -> dict[str, str]:
-    """Return model to last path component without `pypi:` and version; the full names where two would be the same.
-
-    NO_MODEL, under which candidates without a model stand, is left out.
-    """
-    unique = [model for model in dict.fromkeys(models) if model != NO_MODEL]
-    short = {model: model.removeprefix("pypi:").split("==")[0].rstrip("/").split("/")[-1] or model for model in unique}
-    return short if len(set(short.values())) == len(unique) else {model: model for model in unique}
-
-
-def candidate_titles(candidates: Sequence[Mapping[str, Any]]) -> dict[CandidateKey, str]:
-    """Return what each candidate is called in a sentence: the method, and the model where there are several."""
-    short = short_model_names([candidate["model"] for candidate in candidates])
-    named = short if len(short) > 1 else {}
-    return {
-        key_of(candidate): candidate["method"]
-        + (f" on {named[candidate['model']]}" if candidate["model"] in named else "")
-        for candidate in candidates
-    }
-
-
 def _candidate(
     records: Sequence[RunRecord],
     outcomes: Sequence[Outcome],
@@ -187,7 +156,7 @@ def _candidate(
     by_seed: dict[int, list[float]] = {}
     for record, one in zip(records, metrics, strict=True):
         by_seed.setdefault(record.seed, []).append(one.accuracy.value)
-    per_seed = [statistics.fmean(values) for values in by_seed.values()]
+    per_seed = [*map(statistics.fmean, by_seed.values())]
     scored = scored_candidate(records, outcomes, folds)
     found = accuracy_interval(scored)
     shipped = accuracy_interval(replace(scored, values_SN=scored.values_SN[:1], split_S=None))
@@ -205,7 +174,7 @@ def _candidate(
             "std": statistics.stdev(per_seed) if len(per_seed) > 1 else None,
             "per_seed": per_seed,
         },
-        # of the first seed's classifier alone, without the chance of seeds; with folds no single one was tested
+        # of the first seed's classifier, without the chance of seeds; with folds no single one was tested
         "shipped_accuracy": asdict(shipped) if folds is None else None,
         "intervals": _intervals(outcomes, scored, targets),
         **{
@@ -272,13 +241,12 @@ def _costs(records: Sequence[RunRecord]) -> dict[str, Any]:
         value = over_seeds(name, reduce)
         return None if value is None else round(value)
 
-    seconds = ("load_seconds", "tokenize_seconds", "train_seconds", "evaluate_seconds")
+    seconds = ("load_seconds", "tokenize_seconds", "train_seconds", "evaluate_seconds", "cost_per_thousand")
     other = ("test_examples_per_second", "latency_p50_ms", "latency_p95_ms", "epochs", "truncated_share")
-    money = ("cost_per_thousand",)
     sizes = ("trainable_parameters", "stored_parameters", "total_parameters", "stored_bytes")
     return {
         "examples_per_second": over_seeds("train_examples_per_second"),
-        **{name: over_seeds(name) for name in (*seconds, *other, *money)},
+        **{name: over_seeds(name) for name in (*seconds, *other)},
         **{name: whole(name) for name in sizes},
         **{name: whole(name, _highest) for name in ("peak_memory_bytes", "peak_gpu_memory_bytes")},
     }

@@ -16,12 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from entailor.errors import RunError
-from entailor.evaluation.comparison import short_model_names
 from entailor.evaluation.learning_laws import MOST_WIDTH, predict
 from entailor.evaluation.metrics import clusters
 from entailor.evaluation.pairs import SIGNIFICANCE, Difference, compare_scored
 from entailor.evaluation.statistics import accuracy_interval
 from entailor.evaluation.variance import Scored
+from entailor.evaluation.wording import short_model_names
 from entailor.runs.record import RunRecord
 
 DRAWS = 200

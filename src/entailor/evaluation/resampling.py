@@ -15,9 +15,7 @@ import numpy as np
 
 from entailor.evaluation.variance import Folds, Scored, cluster_sums, seed_variance
 from entailor.runs.layout import RunFolder
-from entailor.runs.record import Costs, RunRecord
-
-SPLIT = "split"  # in the provenance of a record that was brought together with others: the number of its split
+from entailor.runs.record import SPLIT, Costs, RunRecord
 
 
 @dataclass(frozen=True)

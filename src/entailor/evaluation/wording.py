@@ -1,11 +1,14 @@
-"""Figures as people write them: percent, points, seconds, bytes.
+"""Figures as people write them (percent, points, seconds, bytes), and what candidates are called.
 
 For reading only; programs read the figures themselves.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from entailor.runs.record import NO_MODEL
 
 NOTHING = "–"
 
@@ -68,6 +71,27 @@ def p_value(p: float) -> str:
     if p < 0.001:
         return "p < 0.001"
     return f"p = {p:.3f}" if p < 0.01 else f"p = {p:.2f}"
+
+
+def short_model_names(models: Sequence[str]) -> dict[str, str]:
+    """Return model to last path component without `pypi:` and version; the full names where two would be the same.
+
+    NO_MODEL, under which candidates without a model stand, is left out.
+    """
+    unique = [model for model in dict.fromkeys(models) if model != NO_MODEL]
+    short = {model: model.removeprefix("pypi:").split("==")[0].rstrip("/").split("/")[-1] or model for model in unique}
+    return short if len(set(short.values())) == len(unique) else {model: model for model in unique}
+
+
+def candidate_titles(candidates: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], str]:
+    """Return what each candidate is called in a sentence: the method, and the model where there are several."""
+    short = short_model_names([candidate["model"] for candidate in candidates])
+    named = short if len(short) > 1 else {}
+    return {
+        (candidate["model"], candidate["method"]): candidate["method"]
+        + (f" on {named[candidate['model']]}" if candidate["model"] in named else "")
+        for candidate in candidates
+    }
 
 
 def _scaled(value: float, units: Sequence[str]) -> str:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from entailor.evaluation.across_runs import AcrossRuns
-from entailor.evaluation.comparison import candidate_titles
 from entailor.evaluation.recommendation import CandidateKey, key_of
 from entailor.evaluation.targets import METRICS
-from entailor.evaluation.wording import lead, p_value, percent
+from entailor.evaluation.wording import candidate_titles, lead, p_value, percent
 from entailor.report.tables import align
 
 HEADINGS = ("difference", "p", "worse", "equivalent", "better")

@@ -9,10 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from entailor.evaluation.comparison import candidate_titles
 from entailor.evaluation.recommendation import COSTS
 from entailor.evaluation.targets import METRICS
-from entailor.evaluation.wording import duration, interval, lead, percent, size
+from entailor.evaluation.wording import candidate_titles, duration, interval, lead, percent, size
 
 Key = tuple[str, str]
 

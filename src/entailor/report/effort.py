@@ -11,7 +11,7 @@ from importlib.resources import files
 from typing import Any
 
 from entailor.config.plain import figure
-from entailor.evaluation.comparison import short_model_names
+from entailor.evaluation.wording import short_model_names
 from entailor.report import plots, tables
 from entailor.report.tables import align, count, duration, percent, size
 
@@ -74,7 +74,9 @@ def _names(candidates: Sequence[Mapping[str, Any]]) -> list[str]:
     short = short_model_names([candidate["model"] for candidate in candidates])
     named = short if len(short) > 1 else {}
     return [
-        candidate["method"] + (f" · {named[candidate['model']]}" if candidate["model"] in named else "")
+        candidate["method"]
+        + (f" · {named[candidate['model']]}" if candidate["model"] in named else "")
+        + (f", split {candidate['split']}" if candidate.get("split") else "")
         for candidate in candidates
     ]
 

@@ -9,11 +9,21 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from entailor.evaluation.comparison import short_model_names
 from entailor.evaluation.recommendation import peak_memory as memory
 from entailor.evaluation.resampling import Resampling
 from entailor.evaluation.targets import METRICS
-from entailor.evaluation.wording import count, decimal, duration, interval, p_value, percent, points, rate, size
+from entailor.evaluation.wording import (
+    count,
+    decimal,
+    duration,
+    interval,
+    p_value,
+    percent,
+    points,
+    rate,
+    short_model_names,
+    size,
+)
 from entailor.report.advice import advice, correction
 from entailor.runs.record import NO_MODEL
 

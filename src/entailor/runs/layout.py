@@ -64,6 +64,12 @@ class RunFolder:
         above = list(trial.resolve().parents)
         return cls(above[3]) if len(above) > 3 and above[2].name == "trials" else None
 
+    @staticmethod
+    def split_number(trial: Path) -> int:
+        """Return the number of the split that a trial's folder belongs to."""
+        above = trial.parents
+        return int(above[3].name) if len(above) > 4 and above[4].name == SPLITS and above[3].name.isdecimal() else 0
+
     def split(self, number: int) -> RunFolder:
         """Return where the trials and searches of one split stand: 0 in the run's folder, others below ``splits/``.
 

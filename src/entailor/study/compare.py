@@ -32,7 +32,7 @@ from entailor.study.external import score_external
 from entailor.study.jobs import HERE, Executor, Job, Pool
 from entailor.study.learning_curve import PointPlan, curve_document, finished_point, plan_points, run_points
 from entailor.study.prepare import Prepared, prepare
-from entailor.study.resampled import by_split, number_of, resampling_of, split_title, to_ship
+from entailor.study.resampled import by_split, resampling_of, split_title, to_ship
 from entailor.study.results import Comparison
 from entailor.study.search import search_candidates, search_document
 from entailor.study.test_access import AccessLog, choice_name, choice_of, log_test_access
@@ -145,7 +145,7 @@ def _run(prepared: Prepared, run_context: RunContext, pool: Pool, tracking: Trac
                 if job.found is not None:
                     discard_leftovers(job.folder)  # which a kill between a record and the end of its trial leaves
                 records[job.folder] = record
-                split = number_of(folder, job.folder)
+                split = RunFolder.split_number(job.folder)
                 log = log.with_results(choice_name(record.model, record.name, split=split), record)
             done += len(batch)
             if done == len(jobs) or any(job.found is None for job, _ in batch):
@@ -189,7 +189,7 @@ def _log_access(prepared: Prepared, plans: Mapping[int, Sequence[TrialPlan]], po
     """Write down that test is about to be read, and what has been chosen by then."""
     folder, data = prepared.folder, prepared.data
     names = [
-        (choice_name(record.model, record.name, split=number_of(folder, place)), record)
+        (choice_name(record.model, record.name, split=RunFolder.split_number(place)), record)
         for place, record in prepared.records.items()
     ]
     names += [(choice_name(one.model, one.name, size), one) for size, one in folder.curve_records()]
@@ -217,7 +217,7 @@ def _job(plan: TrialPlan, prepared: Prepared, number: int) -> Job:
     return Job(
         title=trial_title(plan, prepared.experiment) + split_title(number, prepared.data),
         work=run_trial,
-        plan=plan,
+        plan=replace(plan, split=number),
         task=prepared.task,
         split=prepared.data.splits[number],
         folder=place,
@@ -268,7 +268,8 @@ def _estimate(prepared: Prepared) -> dict[str, Any]:
             if folder.split(number).trial(plan.model, plan.candidate, plan.seed) not in done
         ],
         points=[point for point in points if finished_point(point) is None],
-        tuned={(study["model"], study["method"]) for study in studies if study["status"] == "finished"},
+        tuned=[(study["model"], study["method"]) for study in studies if study["status"] == "finished"],
+        splits=len(tested),
         budget=experiment.budget,
         placement=prepared.environment["placement"],
     )
@@ -301,7 +302,7 @@ def write_comparison(
 ) -> dict[str, Any]:
     """Compare what there is and write comparison.json; with several splits nothing, until there is something."""
     tuning = search_document(folder)
-    resampling, found = resampling_of(data), by_split(folder, records)
+    resampling, found = resampling_of(data), by_split(records)
     pooled = pool_splits(found, resampling) if resampling else None
     ordered = pooled.records if pooled else found[0]
     if not ordered:

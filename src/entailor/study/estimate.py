@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -77,17 +77,19 @@ class Work:
         plans: every trial of the run.
         left: those that are not complete.
         points: points of learning curves that are not complete.
-        tuned: model and candidate of finished studies.
+        tuned: model and candidate of finished studies, once a split.
         budget: of tuning.
         placement: how each model is loaded, as environment.json holds it.
+        splits: on how many every candidate is run.
     """
 
     plans: Sequence[TrialPlan]
     left: Sequence[TrialPlan]
     points: Sequence[PointPlan]
-    tuned: Set[tuple[str, str]]
+    tuned: Collection[tuple[str, str]]
     budget: BudgetSettings
     placement: Mapping[str, Sequence[Mapping[str, Any]]]
+    splits: int = 1
 
 
 def cost_of(plan: TrialPlan, split: Split, facts: ModelFacts | None) -> CandidateCost:
@@ -174,7 +176,8 @@ def estimate_candidates(work: Work, split: Split) -> list[dict[str, Any]]:
             cost = cost_of(plan, split, facts)
         except RunError as error:
             cost = CandidateCost(plan.model, plan.candidate, error=str(error))
-        tuning = 0.0 if name in work.tuned else _tuning_seconds(plan, work.budget, cost, len(split.train))
+        studies = max(0, work.splits - sum(one == name for one in work.tuned))
+        tuning = studies * _tuning_seconds(plan, work.budget, cost, len(split.train)) if studies else 0.0
         curve = sum(_point_seconds(point, cost, split) for point in points)
         documents.append(
             {
@@ -285,7 +288,11 @@ def estimate_document(
         if record.status == "complete":
             complete.setdefault((record.model, record.name), []).append(record)
     studies = (tuning or {"studies": []})["studies"]
-    spent = {(one["model"], one["method"]): one["seconds"] for one in studies if one["status"] == "finished"}
+    spent: dict[tuple[str, str], float] = {}  # over all splits
+    for one in studies:
+        if one["status"] == "finished":
+            name = one["model"], one["method"]
+            spent[name] = spent.get(name, 0.0) + one["seconds"]
     documents, expected, taken = [], 0.0, 0.0
     for candidate in candidates:
         key = candidate["model"], candidate["method"]

@@ -17,7 +17,7 @@ from entailor.engine.scorer import run_without_gradients, score
 from entailor.errors import TrainingError
 from entailor.evaluation.calibration import LEAST_PROBABILITY
 from entailor.runs.files import write_json
-from entailor.runs.record import Prediction, RunRecord
+from entailor.runs.record import SPLIT, Prediction, RunRecord
 from entailor.runs.redaction import without_secrets
 from entailor.runs.trial_folder import saved_folder
 from entailor.shipping.restoring import CLASSIFIER_FILE, CLASSIFIER_VERSION, load_classifier
@@ -39,6 +39,7 @@ def blank_record(plan: TrialPlan, task: Task) -> RunRecord:
         seed=plan.seed,
         labels=task.labels,
         hyperparameters=plan.method.model_dump(mode="json"),
+        provenance={SPLIT: plan.split} if plan.split else {},
     )
 
 

@@ -46,23 +46,16 @@ def split_title(number: int, data: LoadedData) -> str:
     return f", fold {number} of {count}" if number else ", all examples"
 
 
-def by_split(folder: RunFolder, records: Mapping[Path, RunRecord]) -> dict[int, list[RunRecord]]:
+def by_split(records: Mapping[Path, RunRecord]) -> dict[int, list[RunRecord]]:
     """Return records by the number of their split, in the order of candidates and seeds.
 
     Args:
-        folder: of the run.
         records: by the trial's folder.
     """
     found: dict[int, list[RunRecord]] = {}
     for place, record in sorted(records.items(), key=lambda item: (item[1].model, item[1].name, item[1].seed)):
-        found.setdefault(number_of(folder, place), []).append(record)
+        found.setdefault(RunFolder.split_number(place), []).append(record)
     return found
-
-
-def number_of(folder: RunFolder, trial: Path) -> int:
-    """Return the number of the split that a trial's folder belongs to."""
-    first, second, *_ = trial.relative_to(folder.path).parts
-    return int(second) if first == "splits" else 0
 
 
 def to_ship(

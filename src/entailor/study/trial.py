@@ -32,7 +32,7 @@ from entailor.models.memory import resident_bytes
 from entailor.runs.files import write_json, write_text
 from entailor.runs.integrity import disk_trouble
 from entailor.runs.ownership import remove_files
-from entailor.runs.record import PREDICTIONS_ON, Costs, CurvePoint, RunRecord
+from entailor.runs.record import PREDICTIONS_ON, SPLIT, Costs, CurvePoint, RunRecord
 from entailor.runs.redaction import without_secrets
 from entailor.runs.trial_folder import CHECKPOINT_FOLDER, WRITTEN_FILE, clear_trial, saved_folder
 from entailor.shipping.restoring import CLASSIFIER_FILE, FP32, learned_folder
@@ -218,6 +218,7 @@ class _Trial:
         self.training = TrainingResult()
         # whether another seed would give another classifier decides what a single trial can say
         self.provenance: dict[str, Any] = {"deterministic": not plan.method.is_seeded}
+        self.provenance |= {SPLIT: plan.split} if plan.split else {}
         self.provenance |= {"ordinal": True} if task.ordinal else {}
         # what ships after a cross-validation has no test; an export is held against its answers on validation
         self.asked = split.test or split.validation

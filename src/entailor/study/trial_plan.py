@@ -25,6 +25,7 @@ class TrialPlan:
         precision: arithmetic of training, chosen once a run; None for methods without a model.
         restarts: how often a collapsed training is started again.
         scoring_batch_tokens: tokens of one scoring batch.
+        split: number of the run's split it is trained on; 0 where there is one.
         keep: whether the classifier is saved and proven to load; points of a learning curve keep their scores alone.
         checkpoint_steps: optimizer steps between two checkpoints, or None; changes no result.
         checkpoint_minutes: minutes between two checkpoints, or None; changes no result.
@@ -39,6 +40,7 @@ class TrialPlan:
     prompt: PromptSettings = field(default_factory=PromptSettings)
     restarts: int = 1
     scoring_batch_tokens: int = SCORING_TOKENS
+    split: int = 0
     keep: bool = True
     checkpoint_steps: int | None = None
     checkpoint_minutes: float | None = None

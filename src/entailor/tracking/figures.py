@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from entailor.evaluation.metrics import evaluate_record
-from entailor.runs.record import NO_MODEL, CurvePoint, RunRecord
+from entailor.runs.record import NO_MODEL, SPLIT, CurvePoint, RunRecord
 
 CURVE = {
     "train_loss": "train/loss",
@@ -23,9 +23,10 @@ COSTS = (
 
 
 def title(record: RunRecord, attempt: int = 0) -> str:
-    """Return what a trial is called: candidate, model where there is one, seed, and which restart it is."""
+    """Return what a trial is called: candidate, model where there is one, seed, split, and which restart it is."""
     model = "" if record.model == NO_MODEL else f" on {record.model}"
-    return f"{record.name}{model}, seed {record.seed}" + (f", restart {attempt}" if attempt else "")
+    split = f", split {number}" if (number := record.provenance.get(SPLIT)) else ""
+    return f"{record.name}{model}, seed {record.seed}{split}" + (f", restart {attempt}" if attempt else "")
 
 
 def curve_figures(point: CurvePoint) -> dict[str, float]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from entailor.errors import ConfigError
 from entailor.events import Event, Observer, PointLogged, TrialFinished
 from entailor.runs.layout import RunFolder
-from entailor.runs.record import CurvePoint, RunRecord
+from entailor.runs.record import SPLIT, CurvePoint, RunRecord
 
 if TYPE_CHECKING:
     from entailor.config.parts import TrackingSettings
@@ -98,7 +98,8 @@ class Tracked:
             self._end(place, record)
 
     def _place(self, record: RunRecord) -> Path:
-        return self.folder.trial(record.model, record.name, record.seed)
+        split = self.folder.split(record.provenance.get(SPLIT, 0))
+        return split.trial(record.model, record.name, record.seed)
 
     def _point(self, logged: PointLogged) -> None:
         place = self._place(logged.record)

@@ -8,7 +8,7 @@ from typing import Any
 
 from entailor.runs.layout import RunFolder
 from entailor.runs.ownership import remove_files
-from entailor.runs.record import CurvePoint, RunRecord
+from entailor.runs.record import SPLIT, CurvePoint, RunRecord
 from entailor.tracking.figures import curve_figures, final_figures
 
 
@@ -24,7 +24,9 @@ class TensorBoardSink:
 
     def begin(self, record: RunRecord, place: Path, attempt: int) -> TensorBoardLog:
         """Open event files in MODEL/CANDIDATE/seed-N, in place of those of an earlier run of the same trial."""
-        target = self.place.joinpath(*place.parts[-3:-1], place.name + (f"-restart-{attempt}" if attempt else ""))
+        split = f"-split-{number}" if (number := record.provenance.get(SPLIT)) else ""
+        name = place.name + split + (f"-restart-{attempt}" if attempt else "")
+        target = self.place.joinpath(*place.parts[-3:-1], name)
         remove_files(target, [file.name for file in target.glob("events.out.tfevents.*")])
         return TensorBoardLog(target)
 
