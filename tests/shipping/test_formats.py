@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tests.conftest import make_table
 from tests.shipping.faults import Change, cut, document, input_value, swap_first_two
 
@@ -15,6 +17,7 @@ from entailor import Predictor
 from entailor.config.experiment import Experiment
 from entailor.errors import MethodError
 from entailor.methods import build_method
+from entailor.shipping import onnx_export
 from entailor.shipping.export import Source, finish, prove, write_format
 from entailor.shipping.formats import check_format, fitting_formats
 from entailor.shipping.verification import ask_here
@@ -89,6 +92,19 @@ def test_a_format_fits_or_is_refused_with_the_reason_and_those_that_do(name, sou
                 check_format(one, source.classifier, name)
             assert reason in str(refused.value)
             assert all(fitting in str(refused.value) for fitting in FITTING[name])
+
+
+@pytest.mark.parametrize("name", ["linear_probe", "p_tuning", "prefix_tuning"])
+def test_a_graph_of_any_batch_can_be_made(name, sources):
+    """The first step of torch's exporter, which is the one that fails where code asks for what a batch holds."""
+    names = onnx_export.input_names(sources[name].input)
+    shapes = tuple({0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC} for _ in names)
+    with onnx_export._traceable(sources[name], names) as wrapped, torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch's own
+        example = onnx_export._made_up(names, 2, 9, 30)
+        graph = torch.export.export(wrapped, example, dynamic_shapes=(shapes,), strict=False).module()
+        other = onnx_export._made_up(names, 3, 7, 30)
+        torch.testing.assert_close(graph(*other), wrapped(*other))
 
 
 def in_every_prompt(change: Callable[[dict[str, Any]], None]) -> Change:

@@ -160,7 +160,7 @@ class LastToken(Readout):
             handle.remove()
         (scores_BTL,) = seen
         last_B = send(batch.lengths_B, scores_BTL.device) - 1 + offset
-        logits_BL: Tensor = scores_BTL[torch.arange(len(last_B), device=last_B.device), last_B]
+        logits_BL: Tensor = scores_BTL[torch.arange(last_B.shape[0], device=last_B.device), last_B]
         return logits_BL
 
 
@@ -179,7 +179,7 @@ class LastState(Readout):
             if hidden_BTH.ndim != 3:  # a part of the head behind the choice
                 return args
             last_B = send(batch.lengths_B, hidden_BTH.device) - 1 + offset
-            rows_B = torch.arange(len(last_B), device=last_B.device)
+            rows_B = torch.arange(last_B.shape[0], device=last_B.device)
             return (hidden_BTH[rows_B, last_B].unsqueeze(1).expand_as(hidden_BTH), *args[1:])
 
         handles = [part.register_forward_pre_hook(last_everywhere) for part in head_modules(_base(model)).values()]

@@ -153,7 +153,7 @@ class SoftPromptClassifier(TransformerClassifier):
     def plain_forward(self, batch: TokenBatch) -> Tensor:
         """Return logits_BL as `transformers` computes them."""
         embed_BTE = self.model.get_input_embeddings()(batch.ids_BT)
-        prompt_BNE = self.prompt().to(embed_BTE.dtype).expand(len(embed_BTE), -1, -1)
+        prompt_BNE = self.prompt().to(embed_BTE.dtype).expand(embed_BTE.shape[0], -1, -1)
         virtual_BN = batch.mask_BT.new_ones(prompt_BNE.shape[:2])
         inputs = {
             "inputs_embeds": _behind_first(embed_BTE, prompt_BNE),

@@ -61,8 +61,8 @@ class TokenBatch:
 
     @property
     def padded(self) -> bool:
-        """Whether its rows have different lengths."""
-        return bool((self.lengths_B != self.lengths_B[0]).any())
+        """Whether its rows have different lengths; while torch exports a graph, which is for any batch, they may."""
+        return torch.compiler.is_exporting() or bool((self.lengths_B != self.lengths_B[0]).any())
 
     def of_one_length(self, rows_b: Tensor) -> TokenBatch:
         """Return some of its rows, all of one length, without padding; there must be no reads or positions."""

@@ -123,7 +123,7 @@ class PrefixClassifier(SoftPromptClassifier):
         if self.recorded is not None:
             self.recorded[layer, which] = rows_BTH[0, 1:end].detach()
             return rows_BTH
-        trained_BNH = self.prefix_K2NH[layer, which].to(rows_BTH.dtype).expand(len(rows_BTH), -1, -1)
+        trained_BNH = self.prefix_K2NH[layer, which].to(rows_BTH.dtype).expand(rows_BTH.shape[0], -1, -1)
         return torch.cat([rows_BTH[:, :1], trained_BNH, rows_BTH[:, end:]], dim=1)
 
 
