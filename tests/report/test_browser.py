@@ -213,5 +213,10 @@ def test_names_roles_and_heads_are_there(browser, url):
     levels = browser.execute_script("return [...document.querySelectorAll('h1, h2, h3')].map(one => +one.tagName[1])")
     assert levels[0] == 1
     assert all(later <= before + 1 for before, later in itertools.pairwise(levels))
+    in_sentence = "const one = document.querySelector('main p, p'); one.innerHTML += '<a href=\"#results\">x</a>';"
+    assert (
+        browser.execute_script(f"{in_sentence} return getComputedStyle(one.lastChild).textDecorationLine")
+        == "underline"
+    )
     names = browser.execute_script("return [...document.querySelectorAll('[role=region]')].map(one => one.ariaLabel)")
     assert len(names) == len(set(names))

@@ -28,7 +28,7 @@ EVALUATE = ("evaluate", "--run", "{trial}", "--test", "{train}")
             "add --overwrite",
             (*PREDICT, "--output", "{held}/mine.csv", "--overwrite"),
         ),
-        ((*PREDICT, "--output", "{held}"), "Give the name of a file", (*PREDICT, "--output", "{held}/a.csv")),
+        ((*PREDICT, "--output", "{held}"), "Use .csv, .tsv or .jsonl", (*PREDICT, "--output", "{held}/a.csv")),
         ((*PREDICT, "--output", "{out}.csv", "--min-confidence", "50"), "a probability from 0 to 1", None),
         (
             ("predict", "--run", "{run}/nothing", "--input", "{train}", "--output", "{out}.csv"),
@@ -38,8 +38,8 @@ EVALUATE = ("evaluate", "--run", "{trial}", "--test", "{train}")
         ((*EVALUATE, "--label-names", "0:a"), "expected field=COLUMN", (*EVALUATE, "--label-names", "0=a")),
         (
             (*EVALUATE, "--columns", "text=body"),
-            "Map the field text to one of them",
-            (*EVALUATE, "--columns", "text=text"),
+            "(or text=COL,label=COL)",
+            (*EVALUATE, "--columns", "text=text,label=label"),
         ),
     ],
 )

@@ -270,6 +270,15 @@ def test_cuts_into_three_parts_differ_and_the_first_ships(labelled, tmp_path):
 
 
 @pytest.mark.usefixtures("plain_page")
+def test_a_run_in_a_folder_that_is_called_like_a_split_is_none(nli_files, tmp_path):
+    settings = experiment(str(nli_files.train), tmp_path / "splits" / "3", {"test": nli_files.test})
+    run = compare(settings)
+    assert run.winner is not None
+    assert (run.summary["resampling"], len(run.candidates)) == (None, 2)
+    assert (RunFolder.split_number(run.winner), RunFolder.of_trial(run.winner).path) == (0, run.folder.path.resolve())
+
+
+@pytest.mark.usefixtures("plain_page")
 def test_with_a_test_file_only_train_and_validation_are_cut(nli_files, tmp_path):
     run = compare(experiment(str(nli_files.train), tmp_path / "run", {"splits": 3, "test": nli_files.test}))
     split = json.loads(run.folder.split_file.read_text())

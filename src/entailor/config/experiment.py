@@ -171,11 +171,11 @@ class Experiment(Settings):
         return self
 
     def sources(self) -> Iterator[str]:
-        """Yield what the experiment names and reads: files, folders, data sets, models; a setting may be none of it."""
+        """Yield what the experiment names and may read: files, folders, data sets, models; a setting may be none."""
         data = self.data
         yield from (source for source in (data.train, data.validation, data.test, *data.external) if source is not None)
         yield from self.models
-        yield from (self.prompt.template, *self.prompt.search.templates)
+        yield from (one for one in (self.prompt.template, *self.prompt.search.templates) if "{{" not in one)
         for settings in self.methods.values():
             yield from (value for value in settings.values() if isinstance(value, str))
 

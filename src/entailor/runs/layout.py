@@ -19,6 +19,11 @@ RUN_VERSION = 2
 SPLITS = "splits"
 
 
+def _is_split(folder: Path) -> bool:
+    """Tell whether a folder is one of several splits, and not a run that is called so."""
+    return folder.parent.name == SPLITS and folder.name.isdecimal() and not (folder / MARKER_FILE).is_file()
+
+
 class RunFolder:
     """The layout of ``runs/<name>/``; knows where things stand, not what they mean."""
 
@@ -55,8 +60,7 @@ class RunFolder:
     def of_trial(cls, trial: Path) -> RunFolder | None:
         """Return the run a trial's folder stands in, or None where it stands in none."""
         found = cls.split_of_trial(trial)
-        inside = found is not None and found.path.parent.name == SPLITS
-        return cls(found.path.parents[1]) if found is not None and inside else found
+        return cls(found.path.parents[1]) if found is not None and _is_split(found.path) else found
 
     @classmethod
     def split_of_trial(cls, trial: Path) -> RunFolder | None:
@@ -68,7 +72,7 @@ class RunFolder:
     def split_number(trial: Path) -> int:
         """Return the number of the split that a trial's folder belongs to."""
         above = trial.parents
-        return int(above[3].name) if len(above) > 4 and above[4].name == SPLITS and above[3].name.isdecimal() else 0
+        return int(above[3].name) if len(above) > 3 and _is_split(above[3]) else 0
 
     def split(self, number: int) -> RunFolder:
         """Return where the trials and searches of one split stand: 0 in the run's folder, others below ``splits/``.

@@ -212,12 +212,13 @@ def _fit_on_all(prepared: Prepared, summary: Mapping[str, Any], run_context: Run
 
 def _job(plan: TrialPlan, prepared: Prepared, number: int) -> Job:
     """Return a trial as what is to be run, or as found where it is complete with the settings that are chosen now."""
+    plan = replace(plan, split=number)
     place = prepared.folder.split(number).trial(plan.model, plan.candidate, plan.seed)
     record = prepared.records.get(place)
     return Job(
         title=trial_title(plan, prepared.experiment) + split_title(number, prepared.data),
         work=run_trial,
-        plan=replace(plan, split=number),
+        plan=plan,
         task=prepared.task,
         split=prepared.data.splits[number],
         folder=place,

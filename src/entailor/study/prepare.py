@@ -6,6 +6,7 @@ A folder that holds trials of another experiment or other data is refused here, 
 from __future__ import annotations
 
 import datetime
+import os
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -148,7 +149,8 @@ def refuse_inputs_in(folder: RunFolder, experiment: Experiment) -> None:
         RunError: one lies where the run writes.
     """
     for source in experiment.sources():
-        if belongs_to_run(user_path(source), folder.path):
+        place = user_path(source)
+        if os.path.exists(place) and belongs_to_run(place, folder.path):  # noqa: PTH110 - Path.exists can raise
             raise RunError(
                 f"{source}: read by this run, and lies where it writes. Copy it elsewhere, or give another --out"
             )

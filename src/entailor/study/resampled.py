@@ -40,10 +40,9 @@ def split_title(number: int, data: LoadedData) -> str:
     """Return what a split is called in the title of a trial, with a comma in front; nothing where there is one."""
     if not data.further:
         return ""
-    count = len(data.tested)
     if data.repeats is None:
-        return f", split {number + 1} of {count}"
-    return f", fold {number} of {count}" if number else ", all examples"
+        return f", split {number}"
+    return f", fold {number} of {len(data.tested)}" if number else ", all examples"
 
 
 def by_split(records: Mapping[Path, RunRecord]) -> dict[int, list[RunRecord]]:
@@ -80,6 +79,6 @@ def to_ship(
         return []
     if not pick.method.learns_from_others:
         return [pick]
-    first = min(plan.seed for plan in plans if plan.method.is_seeded)
+    first = min((plan.seed for plan in plans if plan.method.is_seeded), default=0)
     teachers = [plan for plan in plans if not plan.method.learns_from_others and plan.seed in (*ANY_SEED, first)]
     return [*teachers, pick]
