@@ -11,6 +11,7 @@ from collections import Counter
 import pytest
 
 from entailor.data import files
+from entailor.data.files import likely_encodings
 from entailor.data.readers import NumberedRows, ReadOptions, read_examples
 from entailor.errors import ConfigError, DataError
 
@@ -25,6 +26,24 @@ def written(path, content):
 
 
 WESTERN = "text,label\nA dash – a café – costs 5 €,a\nI don’t say “no”,b\n"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        ("cp1252", "Café déjà vu – € 5 naïve"),
+        ("cp1252", "He said “hello” – it’s € 5, really."),
+        ("cp1252", "Não há opções – € 5"),
+        ("cp1252", "Müller – straße für € 20 groß"),
+        ("cp1250", "Příliš žluťoučký kůň úpěl ďábelské ódy, dobrý den, jak se máte"),
+        ("cp1250", "Árvíztűrő tükörfúrógép, jó napot kívánok"),
+        ("cp1250", "Zażółć gęślą jaźń, dzień dobry – jak się masz"),
+        ("cp1251", "Привет, как дела хорошо"),
+    ],
+)
+def test_the_likeliest_encoding_reads_a_few_words_of_a_language(encoding, text):
+    for times in (1, 40):
+        assert likely_encodings((text + "\n").encode(encoding) * times)[0] == encoding
 
 
 def test_the_advice_for_windows_1252_gives_the_right_characters(tmp_path):

@@ -42,6 +42,8 @@ _MARKS = (  # UTF-32 first: its little-endian mark begins with that of UTF-16
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _C1 = re.compile("[\x80-\x9f]")
+_WESTERN = frozenset("àáâãäåæçèéêëìíîïñòóôõöøùúûüœßÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÕÖØÙÚÛÜŒ–—‘’‚“”„«»‹›…•€£¥¢§©®™°±·×¡¿ªº\xa0")
+"""What texts in Western languages hold beyond ASCII."""
 _HIDDEN = re.compile(r"^__MACOSX/|(^|/)\.")
 
 
@@ -325,14 +327,23 @@ def likely_encodings(sample: bytes) -> list[str]:
     from charset_normalizer import from_bytes
 
     matches = [one for one in from_bytes(sample) if one.encoding != "utf_8" and not _C1.search(str(one))]
-    if not matches:
-        return []
-    names = [one.encoding for one in matches]
-    # what many code pages explain equally well is by far most often the one of Western Windows
-    western = next((one for one in matches if "cp1252" in (one.encoding, *one.could_be_from_charset)), None)
-    if western is not None and western.chaos <= matches[0].chaos and western.coherence >= matches[0].coherence:
-        names.insert(0, "cp1252")
-    return list(dict.fromkeys(names))[:2]
+    names = ["cp1252"] if _is_western(sample) else []
+    return list(dict.fromkeys([*names, *(one.encoding for one in matches)]))[:2]
+
+
+def _is_western(sample: bytes) -> bool:
+    """Tell whether bytes make sense as Windows-1252: dashes, quotes, and a few letters of Western languages in words.
+
+    Many code pages explain a handful of such bytes equally well, and statistics of letters cannot tell them apart.
+    """
+    try:
+        text = sample.decode("cp1252")
+    except UnicodeDecodeError:
+        return False
+    beyond = [one for one in text if not one.isascii()]
+    marked, letters = (sum(map(str.isalpha, part)) for part in (beyond, text))
+    # both letters at once are Hungarian ones in Windows-1250
+    return set(beyond) <= _WESTERN and 5 * marked <= 2 * letters and not {"õ", "û"} <= set(beyond)
 
 
 def utf16_without_mark(path: Path, form: FileFormat) -> str | None:
