@@ -237,6 +237,10 @@ def test_what_a_stranger_wrote_with_checksums_that_fit_is_refused_and_the_remedi
     made_up("comparison.json", candidates="many")
     with pytest.raises(RunError, match=r"comparison\.json: not what Entailor writes.*Run the command that made it"):
         write_report(RunFolder(run))
+    candidates = read_json(sound / "comparison.json")["candidates"]
+    made_up("comparison.json", candidates=[{**one, "intervals": {}} for one in candidates])
+    with pytest.raises(RunError, match=r"not what Entailor writes.*'dict object' has no attribute 'macro_f1'"):
+        write_report(RunFolder(run))
     compare(again)
     write_report(RunFolder(run))
 

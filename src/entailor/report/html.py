@@ -9,7 +9,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from importlib.resources import files
 from itertools import product
@@ -57,7 +58,7 @@ def write_report(folder: RunFolder) -> Path:
         records = compared_records(folder, Resampling.of(comparison))
     experiment = _optional_text(folder.experiment_file)
     environment, split, doctor = map(_optional_json, (folder.environment_file, folder.split_file, folder.doctor_file))
-    with well_formed(RunError, folder.path, AGAIN):
+    with well_formed(RunError, folder.path, AGAIN), _undefined_is_missing():
         page = render(
             name=folder.path.resolve().name,
             comparison=comparison,
@@ -69,6 +70,17 @@ def write_report(folder: RunFolder) -> Path:
         )
     write_text(folder.report_file, with_checksum(f"{page}\n<!-- checksum {BLANK_CHECKSUM} -->\n"))
     return folder.report_file
+
+
+@contextmanager
+def _undefined_is_missing() -> Iterator[None]:
+    """Turn what a template asks for in vain into the LookupError that it is."""
+    from jinja2 import UndefinedError
+
+    try:
+        yield
+    except UndefinedError as missing:
+        raise LookupError(str(missing)) from missing
 
 
 def check_report_is_ours(folder: RunFolder) -> None:

@@ -53,8 +53,10 @@ class RunFolder:
             version = read_json(self.marker_file).get("version")
         if isinstance(version, int) and version != RUN_VERSION:
             raise VersionError(self.path, version, RUN_VERSION)
-        if (self.path / "test_reads.json").is_file():  # version 1 had no marker, and this name for the log of test
-            raise VersionError(self.path, 1, RUN_VERSION)
+        with suppress(OSError, ValueError):  # a path that cannot be is an error where it is read
+            # version 1 had no marker, and this name for the log of test
+            if (self.path / "test_reads.json").is_file():
+                raise VersionError(self.path, 1, RUN_VERSION)
 
     @classmethod
     def of_trial(cls, trial: Path) -> RunFolder | None:
