@@ -44,6 +44,15 @@ _MARKS = (  # UTF-32 first: its little-endian mark begins with that of UTF-16
 _C1 = re.compile("[\x80-\x9f]")
 _WESTERN = frozenset("àáâãäåæçèéêëìíîïñòóôõöøùúûüœßÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÕÖØÙÚÛÜŒ–—‘’‚“”„«»‹›…•€£¥¢§©®™°±·×¡¿ªº\xa0")
 """What texts in Western languages hold beyond ASCII."""
+_OTHER_CONTENT = {  # how files begin that are no text, or not the text that was meant
+    b"\x1f\x8b": ("gzip", "Give it a name that ends in .gz, as in data.csv.gz"),
+    b"pk\x03\x04": ("a zip archive or a workbook", "Give it a name that ends in .zip or .xlsx"),
+    b"par1": ("Parquet", "Give it a name that ends in .parquet"),
+    b"arrow1": ("Arrow", "Give it a name that ends in .arrow"),
+    b"version https://git-lfs": ("a pointer of Git LFS in place of the file", "Fetch the file with git lfs pull"),
+    b"<!doctype html": ("a web page", "Download the file itself"),
+    b"<html": ("a web page", "Download the file itself"),
+}
 _HIDDEN = re.compile(r"^__MACOSX/|(^|/)\.")
 
 
@@ -117,9 +126,14 @@ def open_text(path: Path, newline: str, form: FileFormat) -> Iterator[TextIO]:
     """Open a text file, with or without byte order mark, packed or not.
 
     Raises:
-        DataError: what `translated` says, while opening or while reading; it unpacks to too many bytes.
+        DataError: what `translated` says, while opening or while reading; it unpacks to too many bytes, or begins as no
+            text does.
     """
     with _unpacked(path, form) as binary:
+        start = binary.peek(64)[:64].lower()
+        for begin, (content, remedy) in _OTHER_CONTENT.items():
+            if start.startswith(begin):
+                raise DataError(f"its content is {content}, whatever its name", path=path, remedy=remedy)
         encoding = _encoding(binary, form)
         try:
             with io.TextIOWrapper(binary, encoding=encoding, newline=newline) as text:
