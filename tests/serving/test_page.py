@@ -1,10 +1,10 @@
 """The page to try texts on, in a real browser. Skipped where there is no Chromium."""
 
 import json
-import shutil
 from collections.abc import Iterator
 
 import pytest
+from tests.browsing import chromium
 from tests.serving.listening import listening
 
 from entailor.serving.app import create_app
@@ -12,30 +12,13 @@ from entailor.serving.lanes import PredictorLane
 from entailor.serving.registry import Registry, Served
 from entailor.serving.settings import ServerSettings
 
-webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-
 SIZES = [(390, 844), (1440, 900)]
-FLAGS = ("headless=new", "no-sandbox", "disable-gpu", "disable-quic", "disable-dev-shm-usage", "no-first-run")
-QUIET = ("disable-background-networking", "disable-component-update", "disable-sync", "no-proxy-server")
 WAIT = 60
 
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory) -> Iterator[object]:
-    from selenium.webdriver.chrome.service import Service
-
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    driver = shutil.which("chromedriver")
-    if not chromium or not driver:
-        pytest.skip("no chromium with chromedriver on this machine")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in (*FLAGS, *QUIET, f"user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(f"--{flag}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    opened = webdriver.Chrome(options=options, service=Service(driver))
-    yield opened
-    opened.quit()
+    yield from chromium(tmp_path_factory.mktemp("profile"))
 
 
 @pytest.fixture(scope="module")
