@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,15 +13,16 @@ import uvicorn
 
 @contextlib.contextmanager
 def listening(app: Any) -> Iterator[str]:
-    """Serve an application from a thread, on a free port of 127.0.0.1, and give its address."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        while not server.started:
-            assert thread.is_alive()
-            time.sleep(0.01)
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join()
+    """Serve an application from a thread, on a free port of 127.0.0.1, and give its address.
+
+    The socket listens before the thread begins, so that a first request waits in its queue and nobody asks a clock.
+    """
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
+        server = uvicorn.Server(uvicorn.Config(app, log_config=None))
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()
