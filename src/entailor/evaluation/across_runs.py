@@ -30,7 +30,7 @@ VERSION = 1
 LEAST_DATA_SETS = 3  # two say nothing of how far differences vary from one data set to the next
 SHUFFLES = 9_999  # of Friedman's test; with fewer ways to shuffle every one is taken
 GRID = 400  # deviations between data sets that are weighed
-AGAIN = "Run its command again"
+AGAIN = "Run the command that made it again"
 
 Floats = npt.NDArray[np.float64]
 

@@ -169,7 +169,7 @@ class Components:
 
 
 def components(candidate: Scored) -> dict[str, float | None]:
-    """Return the variance of a candidate's figure in its components, without bias before negative ones become 0."""
+    """Return the standard deviations of a candidate's figure; variances are without bias, and 0 where that is below."""
     if candidate.folds is not None:
         parts = [_columns(candidate, number) for number in range(int(candidate.folds.fold_N.max()) + 1)]
         between = float(candidate.folds.means(candidate.mean_N).var(ddof=1))
