@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.linear_model import LogisticRegression
+from sklearn.naive_bayes import MultinomialNB
 from tests.observers import listener
 
 from entailor.data.example import Example, Split
@@ -42,9 +46,9 @@ def test_many_labels_are_fitted_to_fewer_examples_and_too_many_to_none():
         rows = singles(*((f"text {n}", f"label {n % num_labels}") for n in range(num_rows)))
         return CheckInput(Split(rows, (), ()), tuple(f"label {n}" for n in range(num_labels)), is_pair=False)
 
-    assert len(looked_at(3, 20_000).fitted_rows()) == 12_000
+    assert len(looked_at(3, 20_000).fitted_rows) == 12_000
     many = looked_at(500, 20_000)
-    assert (len(many.fitted_rows()), many.too_few()) == (3_000, None)
+    assert (len(many.fitted_rows), many.too_few()) == (3_000, None)
     results = {name: registered_checks()[name][1](looked_at(1000, 20_000)) for name in ("artefacts", "label_noise")}
     for one in results.values():
         assert one.skipped == "1,000 labels are too many to learn from the 1,500 examples that would be looked at"
@@ -207,3 +211,35 @@ def test_exchanged_columns_of_test_are_found(findings_of: FindingsOf, corpus: Sp
     assert findings_of("exchanged_columns", Split(long, (), tests)) == {}
     alike = tuple(Example(f"{n}", f"word {n % 7}", f"word {n % 11}", "ab"[n % 2]) for n in range(80))
     assert findings_of("exchanged_columns", Split(alike, (), exchanged(alike))) == {}  # nothing to tell them by
+
+
+def test_two_hundred_labels_take_as_many_fits_as_two(monkeypatch: pytest.MonkeyPatch):
+    """Fits are counted, and the examples whose words are read: neither grows with labels, checks or examples."""
+    fits: list[int] = []
+    read: list[str] = []
+
+    def counted(fit: Callable[..., object]) -> Callable[..., object]:
+        def fitted(self: object, features: Any, *args: object, **kwargs: object) -> object:
+            fits.append(features.shape[0])
+            return fit(self, features, *args, **kwargs)
+
+        return fitted
+
+    monkeypatch.setattr("entailor.diagnostics.base.MOST_FITS", 240_000)
+    for classifier in (LinearDiscriminantAnalysis, LogisticRegression, MultinomialNB):
+        monkeypatch.setattr(classifier, "fit", counted(classifier.fit))
+    monkeypatch.setattr("entailor.data.words.words_of", lambda text: read.append(text) or words_of(text))
+    rows = tuple(Example(str(n), f"a{n % 200} b{n % 7}", f"c{n % 11}", f"label {n % 200}") for n in range(6_000))
+    evidence = CheckInput(Split(rows, (), ()), tuple(f"label {n}" for n in range(200)), is_pair=True)
+    for name in ("artefacts", "label_noise"):
+        assert registered_checks()[name][1](evidence).skipped is None
+    assert len(read) == 2 * 1_200
+    assert len(fits) == 5 * (3 + 4)  # three shortcuts; labels as they are, and made wrong three times: five folds each
+    assert max(fits) <= 1_200
+
+
+def test_names_of_thousands_of_labels_are_looked_for_in_one_pass(findings_of: FindingsOf):
+    rows = [(f"the kind {n // 20} of {n}", f"kind {n // 20}") for n in range(400)]
+    found = findings_of("label_names", singles(*rows))["label_in_text"]
+    assert "; 15 more labels stand in their texts" in found.message
+    assert len(found.ids) == 20
