@@ -50,8 +50,6 @@ def out_of_fold(features: Any, targets: Integers, groups: Integers, num_labels: 
         seed: of the folds.
         C: inverse regularisation strength.
     """
-    from sklearn.exceptions import ConvergenceWarning
-
     probabilities = np.zeros((len(targets), num_labels))
     fold_of = _folds(groups, seed)
     for fold in range(FOLDS):
@@ -62,8 +60,8 @@ def out_of_fold(features: Any, targets: Integers, groups: Integers, num_labels: 
             continue
         model = _classifier(features, num_labels, C, seed)
         with warnings.catch_warnings():
-            # a fit that stops early is good enough to find what stands out
-            warnings.simplefilter("ignore", ConvergenceWarning)
+            # a fit that stops early, or of a label with one example, is good enough to find what stands out
+            warnings.simplefilter("ignore", UserWarning)
             model.fit(features[~held], targets[~held])
         probabilities[np.ix_(held, model.classes_)] = _probabilities(model, features[held])
     return probabilities
