@@ -70,7 +70,7 @@ class TextFeatures:
     """
 
     def __init__(self, rows: Sequence[Example]) -> None:
-        self.rows = rows
+        self.rows, self.are_pairs = rows, rows[0].text_pair is not None
         self._firsts = [words_of(row.text) for row in rows]
         self._seconds = [words_of(row.text_pair) for row in rows if row.text_pair is not None]
 

@@ -6,6 +6,7 @@ et al. 2018). Telling n-grams follow Gardner et al. 2021, *Competency Problems*,
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
@@ -25,6 +26,13 @@ FEWEST_TIMES = 10  # an n-gram that stands in fewer rows is not looked at
 SURE = 0.01  # chance of one wrong n-gram among all that are looked at (Bonferroni)
 MOST_WORDS = 5
 MOST_LABELS, MOST_GIVEAWAYS = 10, 10  # in a message; findings of their own
+MARKS = {  # kinds of spaces: a label that another program wrote may be known by them
+    "<two spaces in a row>": re.compile(r"\S {2,}\S"),
+    "<space at the beginning>": re.compile(r"^\s"),
+    "<space at the end>": re.compile(r"\s$"),
+    "<line break>": re.compile(r"\S[^\S\n]*\n\s*\S"),
+    "<no-break space>": re.compile("\xa0"),
+}
 
 
 @dataclass(frozen=True)
@@ -53,7 +61,8 @@ def artefacts(evidence: CheckInput) -> CheckOutcome:
     """Cross-validate classifiers that see too little to understand, and look for words that go with a label."""
     if reason := evidence.too_few():
         return CheckOutcome(skipped=reason)
-    found = evidence.fitted.ngrams["text_pair" if evidence.is_pair else "text"]
+    field = "text_pair" if evidence.is_pair else "text"
+    found = _with_marks(evidence.fitted.ngrams[field], [getattr(row, field) or "" for row in evidence.fitted.rows])
     telling = telling_words(found, evidence.targets, evidence.labels)
     findings: list[DoctorFinding] = []
     facts: dict[str, object] = {}
@@ -63,6 +72,15 @@ def artefacts(evidence: CheckInput) -> CheckOutcome:
             findings += _shortcut_finding(kind, held, telling if kind == "hypothesis_only" else ())
     findings += _giveaways(evidence, found, telling)
     return CheckOutcome(tuple(findings), facts)
+
+
+def _with_marks(found: NgramCounts, texts: Sequence[str]) -> NgramCounts:
+    """Add what no word shows: where a text has it, as if it were a word of it."""
+    from scipy.sparse import csr_matrix, hstack
+
+    columns = [[pattern.search(text) is not None for pattern in MARKS.values()] for text in texts]
+    names = np.concatenate([found.names.astype(object), list(MARKS)])
+    return NgramCounts(hstack([found.counts, csr_matrix(np.array(columns, np.int64))], format="csr"), names)
 
 
 def _shortcuts(evidence: CheckInput) -> dict[str, Held]:

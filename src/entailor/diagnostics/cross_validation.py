@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from entailor.data.words import Floats, Integers
+from entailor.data.words import Floats, Integers, TextFeatures
 
 FOLDS = 5
 MOST_ITERATIONS = 100
@@ -58,13 +58,35 @@ def out_of_fold(features: Any, targets: Integers, groups: Integers, num_labels: 
         if len(known) < 2 or not held.any():
             probabilities[np.ix_(held, known)] = 1 / max(1, len(known))
             continue
-        model = _classifier(features, num_labels, C, seed)
-        with warnings.catch_warnings():
-            # a fit that stops early, or of a label with one example, is good enough to find what stands out
-            warnings.simplefilter("ignore", UserWarning)
-            model.fit(features[~held], targets[~held])
+        model = _fitted(features[~held], targets[~held], num_labels, C, seed)
         probabilities[np.ix_(held, model.classes_)] = _probabilities(model, features[held])
     return probabilities
+
+
+def word_features(texts: TextFeatures, num_labels: int) -> Any:
+    """Return all features of texts that the classifier for so many labels takes, sparse. Shape (N, F)."""
+    from scipy.sparse import csr_matrix, hstack
+
+    views = list(texts.tfidf.values())
+    if texts.are_pairs:
+        views.append(texts.swaps)
+        if num_labels <= MANY_LABELS:  # naive Bayes counts, and cannot count below zero
+            views.append(csr_matrix(texts.overlap))
+    return hstack(views, format="csr")
+
+
+def expected_labels(features: Any, targets: Integers, num_labels: int, asked: Any, seed: int) -> Integers:
+    """Return the likeliest label code of other examples, learned from these."""
+    model = _fitted(features, targets, num_labels, 1.0, seed)
+    return np.asarray(model.predict(asked))
+
+
+def _fitted(features: Any, targets: Integers, num_labels: int, C: float, seed: int) -> Any:
+    model = _classifier(features, num_labels, C, seed)
+    with warnings.catch_warnings():
+        # a fit that stops early, or of a label with one example, is good enough to find what stands out
+        warnings.simplefilter("ignore", UserWarning)
+        return model.fit(features, targets)
 
 
 def _classifier(features: Any, num_labels: int, C: float, seed: int) -> Any:

@@ -19,7 +19,7 @@ import numpy as np
 from entailor.data.text_keys import normalised_keys
 from entailor.data.words import Floats, Integers, group_codes
 from entailor.diagnostics.base import MOST_SHOWN, CheckInput, CheckOutcome, DoctorFinding, check, shown
-from entailor.diagnostics.cross_validation import MANY_LABELS, held_out_accuracy, out_of_fold
+from entailor.diagnostics.cross_validation import MANY_LABELS, held_out_accuracy, out_of_fold, word_features
 
 NAME = "label_noise"
 PLANTED = 0.05  # share of labels made wrong on purpose
@@ -115,7 +115,7 @@ class _Fit:
     def __init__(self, evidence: CheckInput) -> None:
         self.groups = group_codes(normalised_keys([row.text for row in evidence.fitted.rows]))
         self.num_labels, self.seed = len(evidence.labels), evidence.seed
-        self.views: list[tuple[Any, float]] = [(_word_features(evidence), STRENGTH_WORDS)]
+        self.views: list[tuple[Any, float]] = [(word_features(evidence.fitted, self.num_labels), STRENGTH_WORDS)]
         self.words = "words and word overlap" if evidence.is_pair else "words"
         if evidence.encoder is not None:
             values = evidence.encoder.values.astype(np.float64)
@@ -139,16 +139,6 @@ class _Fit:
         if self.num_labels > MANY_LABELS:  # too many weights to learn
             return np.asarray(softmax(sum(logs), axis=1))
         return fit(np.hstack(logs), seed=self.seed + 2 * draw + 1, C=STRENGTH_WEIGHTS)
-
-
-def _word_features(evidence: CheckInput) -> Any:
-    from scipy.sparse import csr_matrix, hstack
-
-    fitted = evidence.fitted
-    views = [*fitted.tfidf.values(), *([fitted.swaps] if evidence.is_pair else [])]
-    if evidence.is_pair and len(evidence.labels) <= MANY_LABELS:  # naive Bayes counts, and cannot count below zero
-        views.append(csr_matrix(fitted.overlap))
-    return hstack(views, format="csr")
 
 
 def _power(fit: _Fit, targets: Integers, seed: int) -> dict[str, Any]:
