@@ -39,6 +39,11 @@ WESTERN = "text,label\nA dash – a café – costs 5 €,a\nI don’t say “no
         ("cp1250", "Árvíztűrő tükörfúrógép, jó napot kívánok"),
         ("cp1250", "Zażółć gęślą jaźń, dzień dobry – jak się masz"),
         ("cp1251", "Привет, как дела хорошо"),
+        ("mac_roman", "He said “hello” – it’s café"),
+        ("mac_roman", "Müller – straße für Übung groß"),
+        ("mac_roman", "a — b"),
+        ("cp850", "Não há opções"),
+        ("cp850", "café"),
     ],
 )
 def test_the_likeliest_encoding_reads_a_few_words_of_a_language(encoding, text):

@@ -13,12 +13,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import chain, compress
-from typing import Any
+from typing import Any, NoReturn
 
 from entailor.data.columns import FIELDS, find_columns
 from entailor.data.example import Example, content_id
 from entailor.data.files import MAX_BYTES, MAX_ROWS, FileFormat
-from entailor.data.labels import NO_GOLD, ONE_LABEL, SEVERAL_REMEDY, listed, unknown_label_remedy, visible
+from entailor.data.labels import MOST_NAMED, NO_GOLD, ONE_LABEL, SEVERAL_REMEDY, listed, unknown_labels_remedy, visible
 from entailor.data.tables import open_table
 from entailor.errors import DataError, LabelError
 
@@ -209,6 +209,8 @@ class _Reading:
         self.no_gold: Counter[str] = Counter()
         self.mapped: set[str] = set()
         self._names: dict[str, str | None] = {}  # label as written -> name, or None for no gold
+        self._unknown: dict[str, str] = {}  # label as written -> name outside the label set
+        self._unknown_row = 0  # of the first of them
         self._class_names = self._table.class_names.get(self.columns.get("label", ""), ())
         self._seen: set[str] = set()
         self._repeats: dict[str, int] = {}
@@ -251,9 +253,34 @@ class _Reading:
         return chain.from_iterable(self._batches())
 
     def _batches(self) -> Iterator[Iterator[Example]]:
-        for batch in self._table.batches(list(self.columns.values())):
-            yield self._examples(dict(zip(self.columns, batch, strict=True)))
+        table = self._table.batches(list(self.columns.values()))
+        batches = (dict(zip(self.columns, batch, strict=True)) for batch in table)
+        for cells in batches:
+            examples = self._examples(cells)
+            if self._unknown:  # the error names all of them
+                self._look_for_more(batches)
+            yield examples
         self._check_counts()
+
+    def _look_for_more(self, batches: Iterator[dict[str, Sequence[Any]]]) -> NoReturn:
+        """Read on for further labels outside the label set, and raise the error that names them."""
+        for cells in batches:
+            if len(self._unknown) > MOST_NAMED:
+                break
+            self._labels(cells["label"])
+            self.rows_read += len(cells["label"])
+        options, names = self._options, list(self._unknown.values())
+        more = f"more than {MOST_NAMED}" if len(names) > MOST_NAMED else f"{len(names) - 1}"
+        others = f" and {more} more ({listed(names[1:MOST_NAMED])})" if len(names) > 1 else ""
+        raise self._error(
+            f"label {visible(names[0])}{others}, expected one of {listed(options.labels or ())}",
+            self._unknown_row,
+            "label",
+            unknown_labels_remedy(
+                self._unknown, options.labels or (), options.label_names, trained=options.trained, flags=options.flags
+            ),
+            kind=LabelError,
+        )
 
     def _examples(self, cells: dict[str, Sequence[Any]]) -> Iterator[Example]:
         count = len(cells["text"])
@@ -354,11 +381,8 @@ class _Reading:
             name = self._mapped(codes[int(written)]) or codes[int(written)]
         name = written if name is None else name
         if options.labels is not None and name not in options.labels:
-            problem = f"label {visible(name)}, expected one of {listed(options.labels)}"
-            remedy = unknown_label_remedy(
-                written, name, options.labels, options.label_names, trained=options.trained, flags=options.flags
-            )
-            raise self._error(problem, row, "label", remedy, kind=LabelError)
+            self._unknown_row = row if not self._unknown else self._unknown_row
+            self._unknown[written] = name
         return name
 
     def _mapped(self, written: str) -> str | None:
