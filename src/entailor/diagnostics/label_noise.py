@@ -11,6 +11,7 @@ made wrong and other folds dealt, and the least of the bounds holds.
 from __future__ import annotations
 
 import math
+import warnings
 from functools import partial
 from typing import Any
 
@@ -99,9 +100,11 @@ def noise_candidates(targets: Integers, probabilities: Floats) -> list[int]:
     if len(known) < 2:
         return []
     some = probabilities[:, known] + 1e-9
-    ranked = find_label_issues(
-        codes, some / some.sum(1, keepdims=True), return_indices_ranked_by="normalized_margin", n_jobs=1
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of labels that have one example
+        ranked = find_label_issues(
+            codes, some / some.sum(1, keepdims=True), return_indices_ranked_by="normalized_margin", n_jobs=1
+        )
     return [int(place) for place in ranked]
 
 
