@@ -18,6 +18,8 @@ from entailor.report import plots, tables
 from entailor.report.tables import align, count, duration, percent, size
 
 ESTIMATE_HEADINGS = ("  candidate", "trials", "one trial", "tuning", "curve", "in all", "memory")
+SHOWN_SLOWDOWN = 1.5
+"""From here on an estimate says that the machine is busy."""
 TRUTH_HEADINGS = ("  candidate", "one trial: estimate", "measured", "ratio", "memory: estimate", "measured", "ratio")
 
 
@@ -25,8 +27,7 @@ def estimate_lines(expected: Mapping[str, Any]) -> list[str]:
     """Return what is expected of a run as aligned lines, and when it will end.
 
     Args:
-        expected: `candidates`, `seconds`, `low`, `high`, `peak_memory_bytes` and `ends`, as the experiment gives
-        them.
+        expected: as :func:`entailor.estimate` returns it.
     """
     names = _names(expected["candidates"])
     lines: list[tuple[str, ...]] = [ESTIMATE_HEADINGS]
@@ -48,18 +49,24 @@ def estimate_lines(expected: Mapping[str, Any]) -> list[str]:
         for name, candidate in zip(names, expected["candidates"], strict=True)
         if candidate["error"]
     ]
-    ends = datetime.fromisoformat(expected["ends"])
-    low, high = duration(expected["low"]), duration(expected["high"])
-    total = (
-        f"estimate: about {duration(expected['seconds'])} ({low} to {high}), "
-        f"until {ends:%H:%M}{_days(expected)}, with up to {size(expected['peak_memory_bytes'])} of memory"
-    )
-    return [*align(lines, left={0}), *failed, total]
+    return [*align(lines, left={0}), *failed, _whole_line(expected)]
 
 
-def _days(expected: Mapping[str, Any]) -> str:
-    days = int(expected["seconds"] // 86_400)
-    return f" {days} {'day' if days == 1 else 'days'} later" if days else ""
+def _whole_line(expected: Mapping[str, Any]) -> str:
+    """Return the range of all that can be told, by when it is over, and what other work has to do with it."""
+    unknown = [candidate for candidate in expected["candidates"] if candidate["error"]]
+    if len(unknown) == len(expected["candidates"]):
+        return f"no estimate: {unknown[0]['error']}"
+    low, high = (duration(float(f"{expected[name]:.2g}")) for name in ("low", "high"))
+    ends, days = datetime.fromisoformat(expected["ends"]), int(expected["high"] // 86_400)
+    later = f" {days} {'day' if days == 1 else 'days'} later" if days else ""
+    memory = size(expected["peak_memory_bytes"])
+    words = f"estimate: {low} to {high}, done by {ends:%H:%M}{later} at the latest, with up to {memory} of memory"
+    if unknown:
+        words += f"; not in it: {', '.join(_names(unknown))}"
+    if expected["slowdown"] >= SHOWN_SLOWDOWN:
+        words += f"; other work makes this machine {expected['slowdown']:.1f} times slower now"
+    return words
 
 
 def effort_lines(comparison: Mapping[str, Any]) -> list[str]:
