@@ -68,7 +68,7 @@ hostile: $(READY)
 
 # The tables of docs/statistics.md: how often the statistics are right where the truth is known; on two cores.
 simulation: $(READY)
-	PYTHONPATH=src $(BIN)/python benchmarks/simulation.py --draws 100
+	PYTHONPATH=src $(BIN)/python benchmarks/simulation.py --draws 300
 
 # Builds a clean environment from pyproject.toml and writes down what was installed.
 lock:

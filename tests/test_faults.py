@@ -378,3 +378,19 @@ def test_what_is_in_the_cache_is_used_when_the_hub_is_silent(silent_server, tmp_
         (snapshot / name).write_text("{}")
     said, _ = ask_hub(silent_server, tmp_path / "hub")
     assert "Error" not in said, said
+
+
+# --- standard streams
+
+
+@pytest.mark.parametrize("closed", [(1,), (0, 1, 2)])
+def test_streams_that_were_closed_lead_nowhere(closed):
+    """Else the next file that is opened gets the number of one, and libraries print into it."""
+
+    def close():
+        for number in closed:
+            os.close(number)
+
+    words = [sys.executable, "-m", "entailor", "--version"]
+    done = subprocess.run(words, env=environment(), preexec_fn=close, stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")

@@ -84,6 +84,27 @@ def test_a_label_of_train_that_labels_does_not_name(tmp_path: Path, written: str
         assert len(loaded(given[0], word if "labels=" in word else given[1], word).split.train) == 41
 
 
+@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.parametrize("odd", [["maybe", "perhaps"], ["Yes", "NO", "maybe"], ["Yes", " NO "]], ids=str)
+def test_several_labels_that_only_test_has_are_one_error(tmp_path: Path, odd: list[str], named: bool):
+    test = [*TRAIN * 500, *odd, "yes"]  # in more than one batch of rows
+    test.insert(3, odd[0])
+    given = [f"data.train={file_of(tmp_path / 'a.csv', TRAIN)}", f"data.test={file_of(tmp_path / 'b.csv', test)}"]
+    with pytest.raises(LabelError, match=rf"row 5, .* and {len(odd) - 1} more \(") as caught:
+        loaded(*given, *["data.labels=[yes, no]"] * named)
+    (word,) = words_in(str(caught.value))
+    read = loaded(*given, word).split.test
+    assert len(read) == len(test)
+    assert {row.label for row in read} == {"yes", "no"}
+
+
+def test_very_many_labels_that_only_test_has(tmp_path: Path):
+    files = file_of(tmp_path / "a.csv", TRAIN), file_of(tmp_path / "b.csv", [f"label {n}" for n in range(5000)])
+    with pytest.raises(LabelError, match=r"and more than 12 more .* Check the label column") as caught:
+        loaded(f"data.train={files[0]}", f"data.test={files[1]}")
+    assert len(str(caught.value)) < 700
+
+
 def test_labels_that_no_row_has(tmp_path: Path):
     given = f"data.train={file_of(tmp_path / 'a.csv', TRAIN)}"
     with pytest.raises(LabelError) as caught:

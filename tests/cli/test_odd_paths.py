@@ -17,6 +17,7 @@ PATHS = {
     "outside": "../../../../../../../../nowhere/a.csv",
     "long name": "x" * 300,
     "long path": "/".join(["d" * 200] * 30),
+    "many folders": "a/" * 2_000 + "a.csv",
     "empty": "",
     "blank": " ",
     "below a file": "{train}/x.csv",
@@ -78,7 +79,7 @@ def test_a_path_that_cannot_be_is_one_error(tmp_path, monkeypatch, words, name):
     refused(tmp_path, words, PATHS[name])
 
 
-@pytest.mark.parametrize("name", [*FEW, "long path", "below a file"])
+@pytest.mark.parametrize("name", [*FEW, "long path", "many folders", "below a file"])
 @pytest.mark.parametrize("words", WRITTEN, ids=lambda words: words[0])
 def test_an_output_that_cannot_be_is_one_error(tmp_path, monkeypatch, words, name):
     monkeypatch.chdir(tmp_path)

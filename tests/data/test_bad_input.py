@@ -54,7 +54,7 @@ def error_of(folder: Path, name: str, content: bytes, options: ReadOptions | Non
         ("a.jsonl", b'{"text": "a", "label": "b"}\n{"label": "b"}\n', 2, "column 'text': no value, expected text"),
         ("a.jsonl", b'{"text": {"a": 1}, "label": "b"}\n', 1, "an object, expected text"),
         ("a.jsonl", b'{"text": true, "label": "b"}\n', 1, "a boolean, expected text"),
-        ("a.jsonl", b'{"text": NaN, "label": "b"}\n', 1, "not a number, expected text"),
+        ("a.jsonl", b'{"text": NaN, "label": "b"}\n', 1, "not a finite number, expected text"),
         (
             "a.jsonl",
             b'{"text": "a", "label": "b"}\n{"text": "a \\ud800", "label": "b"}\n',
@@ -116,14 +116,15 @@ def test_a_field_of_ten_megabytes(tmp_path):
     assert (error.row, error.column, said in str(error)) == (2, "hypothesis", True)
 
 
-def test_a_quote_that_swallows_the_file_is_found_at_its_beginning(tmp_path, monkeypatch):
+@pytest.mark.parametrize("lines", [b'"one,two,a\n' + GOOD * 20_000, b"x" * 200_000 + b",two,a\n"])
+def test_a_quote_that_swallows_the_file_or_an_endless_cell_is_found_at_its_beginning(tmp_path, monkeypatch, lines):
     limit = csv.field_size_limit(1000)
     monkeypatch.setattr(tables, "CSV_CELL_LIMIT", 100_000)
     try:
-        error = error_of(tmp_path, "a.csv", HEADER + GOOD + b'"one,two,a\n' + GOOD * 20_000)
+        error = error_of(tmp_path, "a.csv", HEADER + GOOD + lines)
     finally:
         csv.field_size_limit(limit)
-    assert (error.row, "never closed" in str(error)) == (3, True)
+    assert (error.row, "Cut the text; or, if a double quote opens the cell" in str(error)) == (3, True)
 
 
 def test_parquet_rows_and_columns_are_named(tmp_path):

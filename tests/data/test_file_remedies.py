@@ -121,7 +121,15 @@ def test_another_file_or_encoding(tmp_path: Path, make: Callable[[Path], Given])
         ("a.json", '[["a", "x"], ["b", "y"]]', 'Write {"text": ..., "label": ...}', None),
         ("a.json", '{"a": [{"text": 1}], "b": [{"text": 2}]}', "as one array, or one object a line", None),
         ("a.jsonl", '{"text": "a", "label": "x"} {"text": "b", "label": "y"}', "One whole JSON object a line", None),
-        ("a.jsonl", '{"text": null, "label": "x"}', "Fill in the text or leave the row out", None),
+        ("a.jsonl", '{"text": null, "label": "x"}', "Fill it in or leave the row out", None),
+        ("a.jsonl", '{"text": "a", "text": "b", "label": "x"}', "several values under one key, expected text. Keep one",
+         None),
+        ("a.jsonl", '{"text": "a", "label": "b", "label": "x"}', "several values under one key as a label", None),
+        ("a.jsonl", '{"text": "a", "label": "x\\udfff"}', "Write the whole character, or leave it out", None),
+        ("a.jsonl", '{"text": "a", "label": 1e999}', "not a finite number as a label", None),
+        ("a.json", '[{"text": "a", "label": "x"}][{"text": "b", "label": "y"}]', "more text behind the end",
+         None),
+        ("a.json", '{"a": [{"text": "a", "label": "x"}],\n "b": 1}\n{"c": 2}', "the end at line 3", None),
         ("a.jsonl", '{"text": "a\\ud800", "label": "x"}', "Write the whole character, or leave it out", None),
     ],
 )  # fmt: skip
@@ -149,6 +157,32 @@ def test_flags_that_need_a_value_of_the_user(tmp_path: Path, header: str, mark: 
         load(given)
     assert remedy in str(caught.value)
     assert len(load({**given, **told}).split.train) == 40
+
+
+def test_a_text_that_lies_inside_an_object(tmp_path: Path):
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(f'{{"text": {{"n": 1, "body": "{text}"}}, "label": "{label}"}}\n' for text, label in ROWS))
+    with pytest.raises(DataError, match="row 1, column 'text': an object, expected text") as caught:
+        load({"train": str(path)})
+    (column,) = re.findall(r"--columns text=(\S+)", str(caught.value))
+    given = {"train": str(path), "columns": {"text": column}}
+    path.write_text(path.read_text().replace('"label": "', '"unread": 1, "unread": 2, "label": "'))
+    assert load(given).split.train[0].text in dict(ROWS)
+    path.write_text("".join(f'{{"text": "{text}", "label": {{"name": "{label}"}}}}\n' for text, label in ROWS))
+    with pytest.raises(DataError, match="an object as a label") as caught:
+        load({"train": str(path)})
+    (column,) = re.findall(r"--columns label=(\S+)", str(caught.value))
+    assert load({"train": str(path), "columns": {"label": column}}).labels == ("x", "y")
+
+
+def test_a_cell_beyond_the_limit_is_cut(tmp_path: Path):
+    path = csv_of(tmp_path / "a.csv", rows=[*ROWS, ("x" * 2_000_001, "x")])
+    with pytest.raises(
+        DataError, match=r"row 42, .*a text of 2,000,001 characters.* Cut the text, or look for a quote"
+    ):
+        load({"train": str(path)})
+    csv_of(path, rows=[*ROWS, ("x" * 9_000, "x")])
+    assert load({"train": str(path)}).split.train
 
 
 def test_names_that_nearly_fit(tmp_path: Path):

@@ -39,6 +39,11 @@ WESTERN = "text,label\nA dash – a café – costs 5 €,a\nI don’t say “no
         ("cp1250", "Árvíztűrő tükörfúrógép, jó napot kívánok"),
         ("cp1250", "Zażółć gęślą jaźń, dzień dobry – jak się masz"),
         ("cp1251", "Привет, как дела хорошо"),
+        ("mac_roman", "He said “hello” – it’s café"),
+        ("mac_roman", "Müller – straße für Übung groß"),
+        ("mac_roman", "a — b"),
+        ("cp850", "Não há opções"),
+        ("cp850", "café"),
     ],
 )
 def test_the_likeliest_encoding_reads_a_few_words_of_a_language(encoding, text):
@@ -158,11 +163,11 @@ def test_archives(tmp_path):
 def test_excel(tmp_path, monkeypatch):
     openpyxl = pytest.importorskip("openpyxl")
     book = openpyxl.Workbook()
-    for row in (["text", "label", None], ["one", 1], [None, None], ["two", 0]):
+    for row in (["text", "label", None], ["one", 1], [None, None], ["two", 0], ["three", "#N/A"]):
         book.active.append(row)
     book.save(tmp_path / "a.xlsx")
     rows = read_examples(str(tmp_path / "a.xlsx")).examples
-    assert [(row.text, row.label) for row in rows] == [("one", "1"), ("two", "0")]
+    assert [(row.text, row.label) for row in rows] == [("one", "1"), ("two", "0")]  # a failed formula is no label
     with pytest.raises(DataError, match=r"data\.max_bytes"):
         texts(tmp_path / "a.xlsx", max_bytes=100)
     monkeypatch.setitem(__import__("sys").modules, "openpyxl", None)
@@ -190,6 +195,23 @@ def test_arrow_feather_and_saved_data_sets(tmp_path):
     with pytest.raises(DataError, match=r"several splits \(train, test\).*both/train"):
         texts(tmp_path / "both")
     assert len(texts(tmp_path / "both" / "train")) == len(texts(tmp_path / "both", split="test")) == 3
+
+
+def test_bytes_and_decimals_of_databases_are_text(tmp_path):
+    from decimal import Decimal
+
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    columns = {"text": [b"caf\xc3\xa9", b"two"], "label": [Decimal("1.00"), Decimal("2.50")]}
+    for kind in (pa.binary(), pa.large_binary(), pa.dictionary(pa.int32(), pa.binary())):
+        table = pa.table({**columns, "text": pa.array(columns["text"]).cast(kind)})
+        parquet.write_table(table, tmp_path / "a.parquet")
+        rows = read_examples(str(tmp_path / "a.parquet")).examples
+        assert [(row.text, row.label) for row in rows] == [("café", "1"), ("two", "2.50")]
+    parquet.write_table(pa.table({**columns, "text": [b"one", b"caf\xe9"]}), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"column 'text': a text that is not UTF-8\. Write it as UTF-8"):
+        read_examples(str(tmp_path / "a.parquet"))
 
 
 def test_shards_are_read_whole_or_not_at_all(tmp_path):

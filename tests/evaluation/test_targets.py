@@ -158,7 +158,7 @@ def test_costs_order_test_and_recommend():
     [
         ({"yes": {"nope": 1}}, r"recommend\.costs: 'nope' is none of the labels 'yes', 'no'\."),
         ({"maybe": {"no": 1}}, r"recommend\.costs: 'maybe' is none of the labels"),
-        ({"yes": {"no": 1}}, r"what 'no' answered as 'yes' costs is missing\. Write recommend\.costs\.no\.yes=1"),
+        ({"yes": {"no": 1}}, r"1 of 2 mistakes have no cost, e\.g\. 'no' answered as 'yes'\. Write one for each"),
         ({"yes": {"no": 0}, "no": {"yes": 0}}, "every cost is 0"),
     ],
 )

@@ -7,7 +7,14 @@ from typing import Any
 
 import pytest
 
-from entailor.report.effort import budget_words, effort_lines, effort_section, estimate_lines, settings_words
+from entailor.report.effort import (
+    budget_words,
+    effort_lines,
+    effort_section,
+    estimate_lines,
+    repeat_words,
+    settings_words,
+)
 from entailor.report.html import render
 
 NAME = "<b>lora</b>"
@@ -158,3 +165,26 @@ def test_settings_of_a_hundred_and_more_are_plain_numbers():
     settings = {"learning_rate": 0.00123, "lora.r": 128, "num_virtual_tokens": 100, "warmup_steps": 12_345.0, "C": 9.96}
     said = "learning_rate 0.0012, lora.r 128, num_virtual_tokens 100, warmup_steps 12,345, C 10"
     assert settings_words(settings, {}) == said
+
+
+def test_choices_of_repeated_searches_stand_beside_each_other():
+    space = {"learning_rate": {"low": 1e-4, "high": 1e-2, "log": True, "choices": []}}
+    template = {"template": {"low": 0, "high": 1, "log": False, "choices": ["its own", "short"]}}
+
+    def study(rate, place, score, repeat):
+        chosen = {"learning_rate": rate, "template": place}
+        trials = [{"validation_accuracy": score}]
+        named = {"model": "m", "method": "lora", "split": 0, "repeat": repeat}
+        return {**named, "search_space": {**space, **template}, "chosen": chosen, "best": 0, "trials": trials}
+
+    once, again = study(1e-3, 0, 0.78, 1), study(1e-2, 1, 0.8, 2)
+    (words,) = repeat_words([once, again])
+    # half of two decades apart: 0.5 / sqrt(2) of the range
+    assert words == (
+        "lora, 2 searches: learning_rate 0.001, 0.01 (standard deviation 35 % of the range); template its own, short; "
+        "validation 78.0 %, 80.0 %"
+    )
+    assert repeat_words([once]) == []
+    useless = {**again, "best": None, "chosen": {}}
+    assert "learning_rate 0.001; template" in repeat_words([once, useless])[0]
+    assert repeat_words([{**useless, "repeat": 1}, useless]) == ["lora, 2 searches: none could use any setting"]

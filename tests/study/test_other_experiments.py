@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -102,3 +103,22 @@ def test_a_place_that_cannot_be_written_is_named(quick, tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(RunError, match=r"file.*cannot be written.*--out"):
         compare(changed(quick, out=str(tmp_path / "file" / "run")))
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "tokenizer.json"])
+def test_a_model_that_has_changed_since_is_not_compared_with_itself(nli_experiment, tiny_model, tmp_path, file):
+    """Else the candidates of one table would read different models, each with its own hash."""
+    model = tmp_path / "model"
+    shutil.copytree(tiny_model("bert"), model)
+    values = {"models": (str(model),), "out": str(tmp_path / "run")}
+    compare(changed(nli_experiment, methods={"majority": {}, "knn": {}}, **values))
+    sound = (model / file).read_bytes()
+    flipped = sound[:-9] + bytes([sound[-9] ^ 1]) + sound[-8:]
+    (model / file).write_bytes(flipped if file.startswith("model") else sound + b" ")
+    more = changed(nli_experiment, methods={"majority": {}, "knn": {}, "near": {"method": "knn", "k": [3]}}, **values)
+    another = "other weights" if file.startswith("model") else "another tokenizer.json"
+    with pytest.raises(RunError, match=f"knn was run on .* with {another} than stands there now. Give back the same"):
+        compare(more)
+    compare(changed(more, out=str(tmp_path / "other")))
+    (model / file).write_bytes(sound)
+    assert len(compare(more).records) == 3

@@ -5,6 +5,7 @@ Nothing heavy is imported before a verb needs it, so that ``--help`` answers at 
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated
 
@@ -57,8 +58,20 @@ def root(
     """Compare ways of adapting a pretrained language model to labelled text, and ship the winner."""
 
 
+def _open_streams() -> None:
+    """Let standard streams that were closed lead nowhere; else the next file that is opened would get their numbers."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - for good
+    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+
+
 def main() -> None:
     """Run the command line; an Entailor error is printed as text, a traceback only with ``--debug``."""
+    _open_streams()
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
     try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
@@ -9,6 +11,8 @@ from pydantic import BeforeValidator, NonNegativeFloat
 
 from entailor.config.plain import number_as_text, shown
 from entailor.errors import ConfigError, near_miss
+
+MOST_MISTAKES_NAMED = 30  # of six labels
 
 
 def _labels_as_text(value: object) -> object:
@@ -42,16 +46,19 @@ def cost_matrix(costs: Mapping[str, Mapping[str, float]], labels: Sequence[str],
                 f"{where}: {shown(name)} is none of the labels {', '.join(map(shown, labels[:20]))}."
                 f"{near_miss(name, labels)} Costs stand under gold label, then predicted label"
             )
-    matrix = []
-    for gold in labels:
-        row = {gold: 0.0, **costs.get(gold, {})}
-        missing = next((predicted for predicted in labels if predicted not in row), None)
-        if missing is not None:
-            raise ConfigError(
-                f"{where}: what {shown(gold)} answered as {shown(missing)} costs is missing. "
-                f"Write {where}.{gold}.{missing}=1, or 0 where it costs nothing"
-            )
-        matrix.append([row[predicted] for predicted in labels])
+    mistakes = [(gold, predicted) for gold in labels for predicted in labels if predicted != gold]
+    missing = [(gold, predicted) for gold, predicted in mistakes if predicted not in costs.get(gold, {})]
+    if missing:
+        whole = {gold: dict(costs.get(gold, {})) for gold in labels}
+        for gold, predicted in missing:
+            whole[gold][predicted] = 1
+        word = shlex.quote(f"{where}={json.dumps(whole, ensure_ascii=False)}")
+        remedy = f"for example {word}" if len(mistakes) <= MOST_MISTAKES_NAMED else f"{where}.GOLD.PREDICTED=1"
+        raise ConfigError(
+            f"{where}: {len(missing):,} of {len(mistakes):,} mistakes have no cost, e.g. {shown(missing[0][0])} "
+            f"answered as {shown(missing[0][1])}. Write one for each, 0 where it costs nothing: {remedy}"
+        )
+    matrix = [[costs.get(gold, {}).get(predicted, 0.0) for predicted in labels] for gold in labels]
     if not any(map(any, matrix)):
         raise ConfigError(f"{where}: every cost is 0, so that all candidates are alike. Give what mistakes cost")
     return matrix

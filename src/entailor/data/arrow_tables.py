@@ -44,7 +44,9 @@ class ArrowTable(Table):
             if root != name:
                 values = [inner_value(value, name[len(root) + 1 :]) for value in values]
         except UnicodeDecodeError:
-            raise DataError("a text that is not UTF-8", path=self.source, column=name) from None
+            raise DataError(
+                "a text that is not UTF-8", path=self.source, column=name, remedy="Write it as UTF-8"
+            ) from None
         return values
 
     def _root(self, name: str) -> str:
@@ -66,15 +68,22 @@ class ArrowReader(Protocol):
 
 
 def _python_values(column: Any) -> list[Any]:
-    """Return Python values; those of a dictionary are shared, however often they occur."""
+    """Return Python values; those of a dictionary are shared, however often they occur.
+
+    Bytes are text, which Spark and others write without saying so, and decimals of a database are written out.
+    """
     import pyarrow as pa
 
     if isinstance(column, pa.ChunkedArray):
         return [value for chunk in column.chunks for value in _python_values(chunk)]
     if pa.types.is_dictionary(column.type):
-        words = column.dictionary.to_pylist()
+        words = _python_values(column.dictionary)
         return [None if code is None else words[code] for code in column.indices.to_pylist()]
     values: list[Any] = column.to_pylist()
+    if any(is_kind(column.type) for is_kind in (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)):
+        return [None if value is None else value.decode() for value in values]
+    if pa.types.is_decimal(column.type):
+        return [None if value is None else f"{value:f}" for value in values]
     return values
 
 

@@ -99,6 +99,8 @@ class ExcelTable(Table):
 
 def _filled(sheet: Any, width: int) -> Iterator[tuple[int, tuple[Any, ...]]]:
     """Yield the rows of a sheet that hold something, with their numbers."""
+    from openpyxl.cell.cell import ERROR_CODES  # of formulas that failed: as good as empty
+
     for number, cells in enumerate(sheet.iter_rows(max_col=width, values_only=True), start=1):
         if any(cell is not None for cell in cells):
-            yield number, cells
+            yield number, tuple(None if cell in ERROR_CODES else cell for cell in cells)

@@ -44,6 +44,9 @@ _MARKS = (  # UTF-32 first: its little-endian mark begins with that of UTF-16
 _C1 = re.compile("[\x80-\x9f]")
 _WESTERN = frozenset("àáâãäåæçèéêëìíîïñòóôõöøùúûüœßÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÕÖØÙÚÛÜŒ–—‘’‚“”„«»‹›…•€£¥¢§©®™°±·×¡¿ªº\xa0")
 """What texts in Western languages hold beyond ASCII."""
+_WESTERN_ENCODINGS = ("cp1252", "mac_roman", "cp850")  # of Windows, of older Macs, of DOS
+_MISREAD = re.compile(r"[a-zß-öø-ÿœ][À-ÖØ-ÞŒ]|[^\W\d_][‚„‹]|\bÑ\b")
+"""A capital within a word, an opening quote behind a letter, a dash of the Mac: read in the wrong one of these."""
 _OTHER_CONTENT = {  # how files begin that are no text, or not the text that was meant
     b"\x1f\x8b": ("gzip", "Give it a name that ends in .gz, as in data.csv.gz"),
     b"pk\x03\x04": ("a zip archive or a workbook", "Give it a name that ends in .zip or .xlsx"),
@@ -341,23 +344,24 @@ def likely_encodings(sample: bytes) -> list[str]:
     from charset_normalizer import from_bytes
 
     matches = [one for one in from_bytes(sample) if one.encoding != "utf_8" and not _C1.search(str(one))]
-    names = ["cp1252"] if _is_western(sample) else []
+    names = [one for one in _WESTERN_ENCODINGS if _is_western(sample, one)]
     return list(dict.fromkeys([*names, *(one.encoding for one in matches)]))[:2]
 
 
-def _is_western(sample: bytes) -> bool:
-    """Tell whether bytes make sense as Windows-1252: dashes, quotes, and a few letters of Western languages in words.
+def _is_western(sample: bytes, encoding: str) -> bool:
+    """Tell whether bytes make sense in an encoding: dashes, quotes, and a few letters of Western languages in words.
 
     Many code pages explain a handful of such bytes equally well, and statistics of letters cannot tell them apart.
     """
     try:
-        text = sample.decode("cp1252")
+        text = sample.decode(encoding)
     except UnicodeDecodeError:
         return False
     beyond = [one for one in text if not one.isascii()]
     marked, letters = (sum(map(str.isalpha, part)) for part in (beyond, text))
     # both letters at once are Hungarian ones in Windows-1250
-    return set(beyond) <= _WESTERN and 5 * marked <= 2 * letters and not {"õ", "û"} <= set(beyond)
+    is_hungarian = {"õ", "û"} <= set(beyond)
+    return set(beyond) <= _WESTERN and 5 * marked <= 2 * letters and not is_hungarian and not _MISREAD.search(text)
 
 
 def utf16_without_mark(path: Path, form: FileFormat) -> str | None:

@@ -11,6 +11,7 @@ from typing import Any, TextIO
 
 from entailor.data.batches import BATCH_ROWS, Batch, Table, inner_names, inner_value
 from entailor.data.files import FileFormat, empty_file, open_text
+from entailor.data.values import Repeated
 from entailor.errors import DataError
 
 RECORDS_LOOKED_AT = 50
@@ -94,19 +95,34 @@ class JsonTable(Table):
                     yield number, _json_object(self._path, number, _json_value(self._path, number, line))
 
 
+def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) == len(pairs):
+        return found
+    values: dict[str, list[Any]] = {}
+    for key, value in pairs:
+        values.setdefault(key, []).append(value)
+    return {key: some[0] if len(some) == 1 else Repeated(some) for key, some in values.items()}
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unrepeated)
+
+
 class _Document:
     """Walks over a document value by value, so that a large array is never held as objects all at once."""
 
     def __init__(self, path: Path, text: str) -> None:
-        self._path, self._text, self._decoder = path, text, json.JSONDecoder()
+        self._path, self._text = path, text
 
     def rows(self) -> Iterator[Any]:
         at = self._after_space(0)
-        if self._text[at : at + 1] == "{":
-            at = self._array_in_object(at)
+        if self._text[at : at + 1] != "{":
+            return self._items(at, whole=True)
+        at, end = self._array_in_object(at)
+        self._check_end(end)
         return self._items(at)
 
-    def _items(self, at: int) -> Iterator[Any]:
+    def _items(self, at: int, *, whole: bool = False) -> Iterator[Any]:
         at = self._after_space(at + 1)
         while self._text[at : at + 1] != "]":
             value, at = self._value(at)
@@ -116,9 +132,16 @@ class _Document:
                 at = self._after_space(at + 1)
             elif self._text[at : at + 1] != "]":
                 raise self._broken("',' or ']' is missing", at)
+        if whole:
+            self._check_end(at + 1)
 
-    def _array_in_object(self, at: int) -> int:
-        """Return where the one array of objects under a key begins."""
+    def _check_end(self, at: int) -> None:
+        at = self._after_space(at)
+        if at < len(self._text):
+            raise self._broken("more text behind the end", at)
+
+    def _array_in_object(self, at: int) -> tuple[int, int]:
+        """Return where the one array of objects under a key begins, and where the object ends."""
         found: list[tuple[str, int]] = []
         at = self._after_space(at + 1)
         while self._text[at : at + 1] != "}":
@@ -142,11 +165,11 @@ class _Document:
                 path=self._path,
                 remedy="Write the rows as one array, or one object a line",
             )
-        return found[0][1]
+        return found[0][1], at + 1
 
     def _value(self, at: int) -> tuple[Any, int]:
         try:
-            return self._decoder.raw_decode(self._text, at)
+            return _DECODER.raw_decode(self._text, at)
         except json.JSONDecodeError as error:
             raise self._broken(error.msg, error.pos) from None
         except (ValueError, RecursionError) as error:
@@ -188,7 +211,7 @@ def _bounded_lines(path: Path, lines: TextIO) -> Iterator[str]:
 
 def _json_value(path: Path, row: int, text: str) -> Any:
     try:
-        return json.loads(text)
+        return _DECODER.decode(text)
     except json.JSONDecodeError as error:
         problem = f"broken JSON: {error.msg} at character {error.colno}"
     except (ValueError, RecursionError) as error:

@@ -79,36 +79,41 @@ def class_word(markers: Sequence[str], labels: Sequence[str], label_names: Mappi
     return list_word("labels", sorted({*markers, *labels}))
 
 
-def unknown_label_remedy(
-    written: str,
-    name: str,
+def unknown_labels_remedy(
+    unknown: Mapping[str, str],
     labels: Sequence[str],
     label_names: Mapping[str, str],
     *,
     trained: bool,
     flags: bool = False,
 ) -> str:
-    """Return the next step for a label outside the label set.
+    """Return the next step for labels outside the label set.
 
     Args:
-        written: the label as it stands in the file.
-        name: what it is called after `label_names`.
+        unknown: each as it stands in the file, to what it is called after `label_names`.
         labels: the label set.
         label_names: the mapping there is.
-        trained: the label set is what train has, so that naming a further label is no remedy.
+        trained: the label set is what train has, so that naming further labels is no remedy.
         flags: labels are mapped by a flag, not by a key of the experiment.
     """
-    same = next((label for label in labels if label_key(label) == label_key(name)), None)
-    if same is not None:
-        word = mapping_word({**label_names, written: same}, flags=flags)
-        return f"It looks like {visible(same)} but for case, spaces or invisible characters: map it with {word}"
-    hint = near_miss(name, labels).strip()
+    if len(unknown) > MOST_NAMED:
+        key = "--label-names" if flags else "data.label_names"
+        return f"Check the label column (--columns label=COL), or map them with {key}={{WRITTEN: LABEL, ...}}"
+    seen = {label_key(label): label for label in reversed(labels)}
+    same = {written: seen[label_key(name)] for written, name in unknown.items() if label_key(name) in seen}
+    hint = near_miss(next(iter(unknown.values())), labels).strip() if len(unknown) == 1 else ""
     close = next((label for label in labels if hint == f"Did you mean {label!r}?"), labels[0])
-    word = mapping_word({**label_names, written: close}, flags=flags)
+    word = mapping_word({**label_names, **dict.fromkeys(unknown, close), **same}, flags=flags)
+    it, s = ("It", "") if len(unknown) == 1 else ("They", "s")
+    them = "it" if len(unknown) == 1 else "them"
+    if len(same) == len(unknown):
+        looks = f"{it} look{'' if s else 's'} like {listed(list(dict.fromkeys(same.values())))}"
+        return f"{looks} but for case, spaces or invisible characters: map {them} with {word}"
     if trained or flags:
-        return f"{hint} No row of train has it. Map it to a label of train, e.g. {word}, or leave such rows out".strip()
-    added = list_word("labels", (*labels, name)) if len(labels) < MOST_NAMED else "data.labels"
-    return f"{hint} Correct the row, add the label to data.labels ({added}), or map it, e.g. {word}".strip()
+        mapped = f"Map {them} to {'labels' if s else 'a label'} of train, e.g. {word}"
+        return f"{hint} No row of train has {them}. {mapped}, or leave such rows out".strip()
+    added = list_word("labels", (*labels, *unknown.values())) if len(labels) < MOST_NAMED else "data.labels"
+    return f"{hint} Correct the row{s}, add the label{s} to data.labels ({added}), or map {them}, e.g. {word}".strip()
 
 
 def _quoted(text: str) -> str:

@@ -13,13 +13,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import chain, compress
-from typing import Any
+from typing import Any, NoReturn
 
 from entailor.data.columns import FIELDS, find_columns
 from entailor.data.example import Example, content_id
 from entailor.data.files import MAX_BYTES, MAX_ROWS, FileFormat
-from entailor.data.labels import NO_GOLD, ONE_LABEL, SEVERAL_REMEDY, listed, unknown_label_remedy, visible
+from entailor.data.labels import MOST_NAMED, NO_GOLD, ONE_LABEL, SEVERAL_REMEDY, listed, unknown_labels_remedy, visible
 from entailor.data.tables import open_table
+from entailor.data.values import Repeated, is_label, is_nan, key_inside, kind_of, label_text, only, plain_number
 from entailor.errors import DataError, LabelError
 
 MAX_FIELD_CHARACTERS = 2_000_000
@@ -209,6 +210,8 @@ class _Reading:
         self.no_gold: Counter[str] = Counter()
         self.mapped: set[str] = set()
         self._names: dict[str, str | None] = {}  # label as written -> name, or None for no gold
+        self._unknown: dict[str, str] = {}  # label as written -> name outside the label set
+        self._unknown_row = 0  # of the first of them
         self._class_names = self._table.class_names.get(self.columns.get("label", ""), ())
         self._seen: set[str] = set()
         self._repeats: dict[str, int] = {}
@@ -251,9 +254,34 @@ class _Reading:
         return chain.from_iterable(self._batches())
 
     def _batches(self) -> Iterator[Iterator[Example]]:
-        for batch in self._table.batches(list(self.columns.values())):
-            yield self._examples(dict(zip(self.columns, batch, strict=True)))
+        table = self._table.batches(list(self.columns.values()))
+        batches = (dict(zip(self.columns, batch, strict=True)) for batch in table)
+        for cells in batches:
+            examples = self._examples(cells)
+            if self._unknown:  # the error names all of them
+                self._look_for_more(batches)
+            yield examples
         self._check_counts()
+
+    def _look_for_more(self, batches: Iterator[dict[str, Sequence[Any]]]) -> NoReturn:
+        """Read on for further labels outside the label set, and raise the error that names them."""
+        for cells in batches:
+            if len(self._unknown) > MOST_NAMED:
+                break
+            self._labels(cells["label"])
+            self.rows_read += len(cells["label"])
+        options, names = self._options, list(self._unknown.values())
+        more = f"more than {MOST_NAMED}" if len(names) > MOST_NAMED else f"{len(names) - 1}"
+        others = f" and {more} more ({listed(names[1:MOST_NAMED])})" if len(names) > 1 else ""
+        raise self._error(
+            f"label {visible(names[0])}{others}, expected one of {listed(options.labels or ())}",
+            self._unknown_row,
+            "label",
+            unknown_labels_remedy(
+                self._unknown, options.labels or (), options.label_names, trained=options.trained, flags=options.flags
+            ),
+            kind=LabelError,
+        )
 
     def _examples(self, cells: dict[str, Sequence[Any]]) -> Iterator[Example]:
         count = len(cells["text"])
@@ -295,40 +323,39 @@ class _Reading:
         is_number = isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
         if is_number and not isinstance(value, bool):
             return str(value)
-        if self._options.nulls_are_empty and (value is None or _is_nan(value)):
+        if self._options.nulls_are_empty and (value is None or is_nan(value)):
             self.without_text.add(row)
             return ""
         if not isinstance(value, str):
-            raise self._error(f"{_kind(value)}, expected text", row, field, "Fill in the text or leave the row out")
+            raise self._error(f"{kind_of(value)}, expected text", row, field, self._inside(value, field))
         if len(value) > MAX_FIELD_CHARACTERS:
             problem = f"a text of {len(value):,} characters, expected at most {MAX_FIELD_CHARACTERS:,}"
             raise self._error(problem, row, field, "Cut the text, or look for a quote that is never closed in it")
         if "\0" in value:
             raise self._error("NUL byte in a text", row, field, "Remove it from the file")
+        self._check_characters(value, row, field)
+        return value
+
+    def _check_characters(self, value: str, row: int, field: str) -> None:
         try:
             value.encode("utf-8")
         except UnicodeEncodeError as error:
             problem = f"half of a surrogate pair ({value[error.start]!a}) at character {error.start + 1}"
             raise self._error(problem, row, field, "Write the whole character, or leave it out") from None
-        return value
 
     def _labels(self, values: Sequence[Any]) -> list[str | None]:
         """Return label names; None where there is no gold label. Each way of writing a label is looked at once."""
         first = self.rows_read
         if not self._options.require_labels:  # what is no label is not asked for
-            values = [value if isinstance(_only(value), _LABEL_TYPES) else None for value in values]
+            values = [value if is_label(only(value)) else None for value in values]
         try:
-            written = values if set(map(type, values)) == {str} else [_written(value) for value in values]
+            written = values if set(map(type, values)) == {str} else [label_text(value) for value in values]
         except TypeError:
-            row, value = next(
-                (row, value) for row, value in enumerate(values) if not isinstance(_only(value), _LABEL_TYPES)
-            )
-            problem = f"{_kind(value)} as a label, expected text or an integer"
-            if isinstance(_only(value), list):
-                raise self._error(
-                    f"{problem}. {ONE_LABEL}", first + row, "label", SEVERAL_REMEDY, kind=LabelError
-                ) from None
-            raise self._error(problem, first + row, "label", kind=LabelError) from None
+            row, value = next((row, value) for row, value in enumerate(values, first) if not is_label(only(value)))
+            problem, remedy = f"{kind_of(value)} as a label, expected text or an integer", self._inside(value, "label")
+            if type(only(value)) is list:
+                problem, remedy = f"{problem}. {ONE_LABEL}", SEVERAL_REMEDY
+            raise self._error(problem, row, "label", remedy, kind=LabelError) from None
         for new in dict.fromkeys(written):
             if new not in self._names:
                 self._names[new] = self._resolve(new.strip(), first + written.index(new))
@@ -337,12 +364,21 @@ class _Reading:
             self.no_gold.update(one.strip() for one, name in zip(written, names, strict=True) if name is None)
         return names
 
+    def _inside(self, value: Any, field: str) -> str:
+        """Return the next step for what is no text."""
+        if type(value) is Repeated:
+            return "Keep one of them"
+        key = key_inside(value)
+        inner = f"Name a key inside: --columns {field}={self.columns[field]}.{key}"
+        return "Fill it in or leave the row out" if key is None else inner
+
     def _resolve(self, written: str, row: int) -> str | None:
         options, codes = self._options, self._class_names
         if "\0" in written:
             raise self._error("NUL byte in a label", row, "label", "Remove it from the file")
+        self._check_characters(written, row, "label")
         if written not in options.label_names and written not in (options.labels or ()):
-            written = _plain_number(written)
+            written = plain_number(written)
         name = self._mapped(written)
         no_gold = NO_GOLD if options.no_gold is None else ("", *map(str.casefold, options.no_gold))
         if name is None and written.casefold() in no_gold and written not in (options.labels or ()):
@@ -354,11 +390,8 @@ class _Reading:
             name = self._mapped(codes[int(written)]) or codes[int(written)]
         name = written if name is None else name
         if options.labels is not None and name not in options.labels:
-            problem = f"label {visible(name)}, expected one of {listed(options.labels)}"
-            remedy = unknown_label_remedy(
-                written, name, options.labels, options.label_names, trained=options.trained, flags=options.flags
-            )
-            raise self._error(problem, row, "label", remedy, kind=LabelError)
+            self._unknown_row = row if not self._unknown else self._unknown_row
+            self._unknown[written] = name
         return name
 
     def _mapped(self, written: str) -> str | None:
@@ -421,43 +454,3 @@ class _Reading:
     ) -> DataError:
         path, number = self._table.place(row)
         return kind(problem, path=path, row=number, column=self.columns[field], remedy=remedy)
-
-
-_LABEL_TYPES = (str, int, float, type(None))  # bool is an int
-
-
-def _only(value: Any) -> Any:
-    """Return what a list of one holds: some write the one label of a text as such a list."""
-    return value[0] if isinstance(value, list) and len(value) == 1 else value
-
-
-def _written(value: Any) -> str:
-    """Return a label value as text: a missing value is empty, a boolean is as in JSON.
-
-    Raises:
-        TypeError: the value is an object, a list, or something else that is no label.
-    """
-    value = _only(value)
-    if isinstance(value, str):
-        return value
-    if value is None or _is_nan(value):
-        return ""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if not isinstance(value, _LABEL_TYPES):
-        raise TypeError
-    return str(value)
-
-
-def _plain_number(written: str) -> str:
-    """Write 1.0 as 1: a column of integers with gaps often comes as 0.0, 1.0, 2.0."""
-    return re.sub(r"^(-?\d+)\.0+$", r"\1", written)
-
-
-def _is_nan(value: Any) -> bool:
-    return isinstance(value, float) and math.isnan(value)
-
-
-def _kind(value: Any) -> str:
-    kinds = {type(None): "no value", dict: "an object", list: "a list", bool: "a boolean", float: "not a number"}
-    return kinds.get(type(value), f"a {type(value).__name__}")

@@ -290,7 +290,14 @@ class _Lines:
 
 
 def _csv_error(path: Path, row: int, message: str) -> DataError:
-    if "unexpected end" in message or "field larger" in message:
+    if "field larger" in message:
+        return DataError(
+            f"a cell of more than {csv.field_size_limit():,} characters",
+            path=path,
+            row=row,
+            remedy="Cut the text; or, if a double quote opens the cell and nothing closes it, close it",
+        )
+    if "unexpected end" in message:
         return DataError(
             "a double quote is opened and never closed",
             path=path,

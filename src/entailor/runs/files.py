@@ -19,6 +19,7 @@ from entailor.errors import RunError
 from entailor.runs.documents import check_size, parse_json, read_bytes
 from entailor.runs.integrity import BLANK_CHECKSUM, verify_checksum, with_checksum
 from entailor.runs.ownership import refuse_links
+from entailor.runs.paths import make_folder
 
 CHECKSUM_KEY = "checksum"
 REPLACE_TRIES = 20 if os.name == "nt" else 1
@@ -33,7 +34,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         RunError: `path` lies in a run folder, behind a symbolic link.
     """
     refuse_links(path.parent)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     os.close(handle)
     temporary = Path(name)

@@ -27,6 +27,7 @@ _DISK_REMEDIES = {
     errno.EROFS: "the file system is read-only. Make it writable",
     errno.EACCES: "no permission to write there. Change the folder's owner or mode",
     errno.EPERM: "no permission to write there. Change the folder's owner or mode",
+    errno.ENAMETOOLONG: "the path is too long. Give a shorter one",
     errno.EIO: "the disk reports an error. Look at the system's log",
 }
 

@@ -18,6 +18,7 @@ from entailor.errors import RunError
 from entailor.runs.files import read_json, write_json
 from entailor.runs.integrity import disk_trouble
 from entailor.runs.ownership import LOCK_FILE, OWNER_FILE, check_run_folder, refuse_links
+from entailor.runs.paths import make_folder
 from entailor.runs.trial_folder import remove_temporary
 
 
@@ -31,7 +32,7 @@ def lock_run(folder: Path) -> Iterator[None]:
     try:
         check_run_folder(folder)
         made = [place for place in (folder, *folder.parents) if not place.exists()]
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         refuse_links(folder / LOCK_FILE)
         lock = FileLock(folder / LOCK_FILE, timeout=0)
         lock.acquire()

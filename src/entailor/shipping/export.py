@@ -31,7 +31,7 @@ from entailor.runs.files import write_text
 from entailor.runs.integrity import disk_trouble, file_sha256
 from entailor.runs.layout import RunFolder
 from entailor.runs.outputs import refuse_inputs, resolved
-from entailor.runs.paths import user_path
+from entailor.runs.paths import make_folder, user_path
 from entailor.runs.record import RunRecord
 from entailor.runs.trial_folder import RECORD_FILE
 from entailor.shipping import onnx_export
@@ -285,7 +285,7 @@ def scratch_beside(target: Path) -> Iterator[Path]:
     made = [folder for folder in target.parents if not folder.exists()]
     scratch = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
     try:
-        scratch.mkdir(parents=True)
+        make_folder(scratch)
         yield scratch
     except Exception as error:  # safetensors has exceptions of its own for a full disk
         if problem := disk_trouble(error):

@@ -89,7 +89,7 @@ class Work:
         plans: every trial of the run.
         left: those that are not complete.
         points: points of learning curves that are not complete.
-        tuned: model and candidate of finished studies, once a split.
+        tuned: model and candidate of finished studies, once a split and repeat.
         budget: of tuning.
         placement: how each model is loaded, as environment.json holds it.
         splits: on how many every candidate is run.
@@ -189,7 +189,7 @@ def estimate_candidates(work: Work, split: Split, slowdown: float = 1.0) -> list
             cost = cost_of(plan, split, facts).slowed(slowdown)
         except RunError as error:
             cost = CandidateCost(plan.model, plan.candidate, error=str(error))
-        studies = max(0, work.splits - sum(one == name for one in work.tuned))
+        studies = max(0, work.splits * work.budget.repeats - sum(one == name for one in work.tuned))
         tuning = studies * _tuning_seconds(plan, work.budget, cost, len(split.train)) if studies else 0.0
         curve = sum(_point_seconds(point, cost, split) for point in points)
         documents.append(

@@ -161,7 +161,7 @@ def plan_trials(
     if by_kappa and not task.ordinal:
         raise ConfigError(
             f"methods.{by_kappa[0]}.metric_for_best_model: weighted_kappa needs labels in an order. Set "
-            "data.ordinal=true"
+            "data.ordinal=true, and data.labels=[...] in their order, lowest first, where they are no numbers"
         )
     check_costs(plans, experiment.recommend, task)
     return plans

@@ -107,6 +107,7 @@ def prepare(
             task = replace(task, day=datetime.date.fromisoformat(environment["date"]))
             tell_of_data(experiment, data, folder, observer)
             plans = plan_trials(experiment, candidates, task, folder, environment, observer)
+            check_same_models(folder, plans, records.values())
             seeds = Counter((plan.model, plan.candidate) for plan in plans if plan.method.is_seeded)
             num_candidates = len({(plan.model, plan.candidate) for plan in plans})
             found = resampling_of(data)
@@ -136,6 +137,28 @@ def earlier_records(folder: RunFolder, observer: Observer) -> dict[Path, RunReco
             observer.warn(f"skipped: {error}")
             clear_trial(place)
     return records if any(record.status == "complete" for record in records.values()) else {}
+
+
+def check_same_models(folder: RunFolder, plans: Iterable[TrialPlan], records: Iterable[RunRecord]) -> None:
+    """Refuse a model that has changed since trials were run on it: the candidates of one table read the same one.
+
+    Raises:
+        RunError: its weights, its configuration or its tokenizer are others now.
+    """
+    from entailor.models.load import open_model
+
+    settings = {(plan.model, plan.candidate): plan.settings for plan in plans}
+    for (model, candidate), found in {(record.model, record.name): record.provenance for record in records}.items():
+        if "weights_sha256" not in found or (model, candidate) not in settings:
+            continue
+        source = open_model(model, settings[model, candidate])
+        then, now = found.get("model_files") or {}, source.files_sha256
+        odd = [name for name in sorted({*then, *now}) if then and then.get(name) != now.get(name)]
+        if found["weights_sha256"] != source.weights_sha256 or odd:
+            raise RunError(
+                f"{folder.path}: {candidate} was run on {model} with {f'another {odd[0]}' if odd else 'other weights'} "
+                "than stands there now. Give back the same checkpoint, or give another --out"
+            )
 
 
 def _trial_folders(folder: RunFolder) -> list[Path]:
