@@ -54,7 +54,11 @@ def test_pairs_and_examples_keep_their_fields():
 def test_arrays_and_named_tuples_are_tables_as_well():
     frame = pd.DataFrame({"text": ["a", "b"], "label": ["x", "y"]})
     same = {document(data, "train") for data in (frame, frame.to_numpy(), frame.to_numpy().astype(str))}
-    assert same == {document(frame.itertuples(), "train")}  # which has the index in front
+    assert same == {document(frame.itertuples(index=False), "train")}
+    assert rows(list(frame.itertuples())) == [  # with the index in front
+        {"text": "a", "label": "x", "Index": 0},
+        {"text": "b", "label": "y", "Index": 1},
+    ]
 
 
 def test_what_is_missing_is_null_and_numbers_stay_numbers():
