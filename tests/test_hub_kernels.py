@@ -87,7 +87,7 @@ def test_no_command_uses_a_package_that_fetches_code(planted, tiny_model, tmp_pa
         "evaluate": f"evaluate --run run --test {test}",
         "predict": f"predict --run run --input {test} --output new.csv",
         "validate": f"validate {data}",
-        "export": "export --run run --format transformers,adapter --out exported --quiet",
+        "export": "export --run run --format adapter --out exported --quiet",
         "serve": "serve --help",  # it loads as predict does
         "report": "report --run run",
         "verify": "verify --run run",

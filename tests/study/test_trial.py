@@ -299,8 +299,10 @@ def test_the_checkpoints_own_head_is_told_once_even_after_a_restart(run, tmp_pat
     assert len([event for event in record.events if "own head is kept" in event.text]) == 1
 
 
-@pytest.mark.parametrize("name", ["lora", "prefix_tuning", "full_finetuning"])
-@pytest.mark.parametrize("kind", ["bert", "deberta-v2", "modernbert"])
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("bert", "lora"), ("bert", "full_finetuning"), ("deberta-v2", "prefix_tuning"), ("modernbert", "full_finetuning")],
+)
 def test_training_in_bf16_is_scored_and_loaded_in_fp32(kind, name, tiny_model, nli_task, nli_split, tmp_path):
     plan = TrialPlan(
         "row", build_method(name, FAST), str(tiny_model(kind)), 0, ModelSettings(), PrecisionChoice("bf16", "asked for")
