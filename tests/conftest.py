@@ -63,7 +63,9 @@ def _no_wait_for_the_disk() -> Iterator[None]:
 def _no_drawing() -> Iterator[None]:
     """Leave the lines out of the figures of reports: they take longer than a tiny comparison."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("entailor.report.plots._svg", lambda figure: '<svg width="1pt" height="1pt" viewBox="0 0 1 1"></svg>')
+        patch.setattr(
+            "entailor.report.plots._svg", lambda figure: '<svg width="1pt" height="1pt" viewBox="0 0 1 1"></svg>'
+        )
         yield
 
 
