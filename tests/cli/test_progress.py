@@ -104,6 +104,14 @@ def test_the_bar_of_a_trial_tells_loss_validation_and_time_left(monkeypatch):
     assert re.search(r"3/3 +\d:\d\d:\d\d +\d:\d\d:\d\d loss 0.3, validation \[50 %\]", line)
 
 
+def test_no_bar_is_left_by_a_run_that_ends_before_its_first_trial(monkeypatch):
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+    with watch(quiet=False) as observer:
+        observer.warn("nothing begins")
+    assert "trials" not in stream.getvalue()
+
+
 def test_the_time_left_weighs_trials_by_what_they_were_expected_to_take(monkeypatch):
     """Three trials of a second that took 10 each, after one that was there: 60 seconds' worth is left, so 600."""
     time = 0.0

@@ -164,11 +164,12 @@ def test_an_estimate_names_what_could_not_be_found_out_and_the_day_it_ends():
     lines = estimate_lines(expected)
     assert re.search(r"lora\s+3\s+60 s\s+–\s+30 s\s+4 min\s+1.0 GB", lines[1])
     assert lines[3] == "  full: ModelError: no such file"
-    said = "estimate: 14.2 h to 55.6 h, done by 11:30 2 days later at the latest, with up to 1.0 GB of memory; not in "
-    said += "it: full"
+    said = (
+        "estimate: 14.2 h to 55.6 h, done by 11:30 2 days later at the latest, up to 1.0 GB of memory; not in it: full"
+    )
     assert lines[-1] == said
     busy = estimate_lines({**expected, "slowdown": 7.04})[-1]
-    assert busy == f"{said}; other work makes this machine 7.0 times slower now"
+    assert busy == f"{said}; other work makes it 7.0 times slower"
     assert estimate_lines({**expected, "candidates": [broken]})[-1] == "no estimate: ModelError: no such file"
 
 
