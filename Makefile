@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SITE := $(VENV)-site
+# What an extra of pyproject.toml installs.
+extra = $$($(PYTHON) -c "import tomllib; print(*tomllib.load(open('pyproject.toml', \
+    'rb'))['project']['optional-dependencies']['$(1)'])")
 
 .PHONY: demo test test-gpu check format docs notebooks site wheel audit kills fuzz hostile simulation lock clean
 
@@ -37,7 +40,7 @@ docs: $(READY)
 
 # Makes notebooks of two tutorials and runs them; what runs them stays out of .venv.
 notebooks: $(READY)
-	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade --target build/notebooks nbclient ipykernel
+	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade --target build/notebooks $(call extra,notebooks)
 	PYTHONPATH=$(CURDIR)/build/notebooks $(BIN)/python docs/notebooks.py --run
 
 # The site, in build/site; a warning is an error. It has an environment of its own.
@@ -65,7 +68,7 @@ hostile: $(READY)
 
 # The tables of docs/statistics.md: how often the statistics are right where the truth is known; on two cores.
 simulation: $(READY)
-	PYTHONPATH=src $(BIN)/python benchmarks/simulation.py --draws 100
+	PYTHONPATH=src $(BIN)/python benchmarks/simulation.py --draws 300
 
 # Builds a clean environment from pyproject.toml and writes down what was installed.
 lock:
@@ -84,8 +87,7 @@ $(READY): requirements.lock pyproject.toml
 
 $(SITE)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(SITE)
-	$(SITE)/bin/pip install --quiet --disable-pip-version-check $$($(PYTHON) -c "import tomllib; \
-	    print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['docs'])")
+	$(SITE)/bin/pip install --quiet --disable-pip-version-check $(call extra,docs)
 	touch $@
 
 clean:

@@ -25,9 +25,10 @@ _LINK = re.compile(r"\]\((?!\w+:|#)([^)#\s]+)(#[^)\s]*)?\)")
 
 
 def pages() -> dict[Path, Path]:
-    """Return source to place in the site, for every page and every example."""
+    """Return source to place in the site, for every page, schema, script and example."""
     found = {page: page.relative_to(DOCS) for page in DOCS.rglob("*.md")}
     found |= {schema: schema.relative_to(DOCS) for schema in DOCS.rglob("*.schema.json")}
+    found |= {script: script.relative_to(DOCS) for script in DOCS.glob("*.js")}
     found |= {example: Path("examples") / example.name for example in (ROOT / "examples").glob("*.[yp]*")}
     return found | {ROOT / name: place for name, place in OTHERS.items()}
 

@@ -1,7 +1,8 @@
 """Makes notebooks of the tutorials, so that both tell the same, and runs them.
 
 ``python docs/notebooks.py`` writes docs/notebooks/; with ``--run`` each is executed in an empty folder by nbclient, as
-``make notebooks`` does. tests/test_tutorials.py holds that the notebooks are those of the pages.
+``make notebooks`` does. tests/test_tutorials.py holds that the notebooks are those of the pages. A notebook needs
+nothing beside it: it installs Entailor where it is missing, and writes the scripts of examples/ that it runs.
 
 A ``console`` block becomes one cell a command, a ``pycon`` block a cell of Python, a block behind
 ``<!-- save as NAME -->`` a cell that writes the file. What pages say commands print is left out: running says it.
@@ -14,7 +15,6 @@ import asyncio
 import json
 import os
 import re
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -27,19 +27,24 @@ PAGES = ("ten-minutes", "rare-labels")
 SECONDS_A_CELL = 600
 _BLOCK = re.compile(r"^(?:<!-- save as (?P<file>\S+) -->\n)?```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.M | re.S)
 _SHOWN = ("console", "pycon")
+_SCRIPT = re.compile(r"^\$ python (examples/\w+\.py)", re.M)
 HEADER = """\
-# In Colab and the like: install Entailor, and bring the folder examples/ of its repository here.
+# Installs Entailor where it is missing, as in Colab. All else that this notebook needs is written by it.
 import importlib.util
+from pathlib import Path
 
 if importlib.util.find_spec("entailor") is None:
-    %pip install --quiet "entailor[serve]\""""
+    %pip install --quiet "entailor[serve]"
+Path("examples").mkdir(exist_ok=True)"""
 
 
 def notebook(page: str) -> dict[str, Any]:
     """Return a tutorial as a notebook of version 4.5."""
     cells = [*_cells(page)]
     title, *rest = cells
-    ordered = [title, ("code", HEADER), *rest]
+    scripts = sorted(set(_SCRIPT.findall(page)))
+    written = [("code", f"%%writefile {name}\n{(ROOT / name).read_text('utf-8').rstrip()}") for name in scripts]
+    ordered = [title, ("code", HEADER), *written, *rest]
     return {
         "cells": [
             {
@@ -109,7 +114,6 @@ def run(path: Path) -> None:
             cell.source += "\nassert _exit_code == 0, _exit_code"
     commands = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     with tempfile.TemporaryDirectory() as place:
-        shutil.copytree(ROOT / "examples", Path(place) / "examples")
         client = NotebookClient(made, timeout=SECONDS_A_CELL, resources={"metadata": {"path": place}})
         try:
             # a loop of its own, so that nothing which nbclient leaves behind meets the next notebook

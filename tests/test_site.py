@@ -52,3 +52,11 @@ def test_every_public_name_has_a_place_in_the_reference(site):
     page = (site.STAGE / "reference" / "api.md").read_text("utf-8")
     assert "::: entailor.study.compare.compare\n" in page
     assert page.count(":::") == len(entailor.__all__)
+
+
+def test_search_needs_nothing_from_elsewhere(site):
+    """The plugin that makes it work from the disk takes a script of this name, or fetches one."""
+    (script,) = yaml.safe_load((ROOT / "mkdocs.yml").read_text("utf-8"))["extra"]["polyfills"]
+    assert "iframe-worker" in script
+    site.gather(site.pages())
+    assert "window.IFrameWorker" in (site.STAGE / script).read_text("utf-8")

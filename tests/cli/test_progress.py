@@ -104,6 +104,27 @@ def test_the_bar_of_a_trial_tells_loss_validation_and_time_left(monkeypatch):
     assert re.search(r"3/3 +\d:\d\d:\d\d +\d:\d\d:\d\d loss 0.3, validation \[50 %\]", line)
 
 
+def test_the_time_left_weighs_trials_by_what_they_were_expected_to_take(monkeypatch):
+    """Three trials of a second that took 10 each, after one that was there: 60 seconds' worth is left, so 600."""
+    time = 0.0
+    made = Progress.__init__
+    monkeypatch.setattr(
+        Progress, "__init__", lambda *given, **fields: made(*given, **fields, get_time=lambda: time, auto_refresh=False)
+    )
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    candidate = {"model": "m", "method": "lora", "trials": 3, "trial_seconds": 1.0, "error": None}
+    slow = {"model": "m", "method": "slow", "trials": 2, "trial_seconds": 30.0, "error": None}
+    monkeypatch.setattr("entailor.cli.progress._show_estimate", lambda *given, **named: None)
+    with watch(quiet=False) as observer:
+        observer.estimate({"candidates": [candidate, slow]})
+        observer.trial(1, 6, "lora")
+        for number in range(4):
+            observer.finished(RIGHT, reused=number == 0)
+            time += 10
+        bars = observer.on_event.bars
+        assert bars.tasks[0].time_remaining == 600
+
+
 def test_only_warnings_when_quiet(monkeypatch):
     assert shown(monkeypatch, Terminal(), quiet=True) == "lora is left out\n"
 

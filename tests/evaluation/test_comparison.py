@@ -9,7 +9,7 @@ from entailor.evaluation.alignment import hardest_examples
 from entailor.evaluation.comparison import compare_records
 from entailor.evaluation.wording import short_model_names
 from entailor.events import Event
-from entailor.runs.record import Costs
+from entailor.runs.record import Costs, Prediction
 
 
 def test_one_row_a_model_and_method_with_means_over_seeds(record):
@@ -271,3 +271,33 @@ def test_equal_accuracies_stand_by_name_and_not_by_time(record, seconds, backwar
     found = compare_records(rows[::-1] if backwards else rows)
     assert [(row["model"], row["method"]) for row in found["candidates"]] == places
     assert (found["winner"]["model"], found["winner"]["method"]) == places[0]
+
+
+EDGES = {
+    "all right": ([0, 1, 2] * 10, [0, 1, 2] * 10),
+    "all wrong": ([0, 1, 2] * 10, [1, 2, 0] * 10),
+    "one example": ([0], [1]),
+    "one positive": ([0] * 29 + [1], [0] * 30),
+    "one class missing in test": ([0, 1] * 15, [0, 1, 2] * 10),
+    "one label in test": ([0] * 30, [0, 1] * 15),
+}
+
+
+@pytest.mark.parametrize(("gold", "said"), EDGES.values(), ids=EDGES)
+def test_odd_test_sets_give_figures_and_no_warning(record, gold, said):
+    """Candidates that are always equally sure, so that nothing varies: no NaN, no error of NumPy or SciPy."""
+    labels = ("a", "b", "c")
+
+    def trial(name, seed):
+        predictions = tuple(
+            Prediction(f"e{i}", labels[g], {x: 0.8 if labels[s] == x else 0.1 for x in labels}, "only", f"t{i}")
+            for i, (g, s) in enumerate(zip(gold, said, strict=True))
+        )
+        made = replace(record(name, seed=seed, labels=labels), predictions=predictions)
+        return replace(made, validation_predictions=predictions, temperature=1.0)
+
+    summary = compare_records([trial(name, seed) for name in ("lora", "twin") for seed in (1, 2, 3, 10)])
+    json.dumps(summary, allow_nan=False)
+    assert summary["candidates"][0]["group"] == summary["candidates"][1]["group"]  # two alike are never different
+    error = summary["candidates"][0]["calibration_error"]
+    assert 0 <= error["low"] <= error["value"] <= error["high"] <= 1

@@ -20,7 +20,7 @@ from entailor.evaluation.statistics import (
     number_clusters,
     wilson_interval,
 )
-from entailor.evaluation.variance import Scored, seed_variance, spread_of_mean
+from entailor.evaluation.variance import Scored, spread_of_mean
 
 
 @given(st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
@@ -113,7 +113,7 @@ def test_seeds_and_their_disagreement_are_those_of_a_two_way_analysis_of_varianc
     value_SN = generator.random((4, 30)) + generator.random(30) + generator.random((4, 1))
     factors = {"value": value_SN.ravel(), "seed": np.repeat(np.arange(4), 30), "example": np.tile(np.arange(30), 4)}
     mean_square = anova_lm(ols("value ~ C(seed) + C(example)", DataFrame(factors)).fit())["mean_sq"]
-    found = seed_variance(Scored(value_SN))
+    found = Scored(value_SN).seed_variance
     assert found.between == pytest.approx(mean_square["C(seed)"] / 30, abs=1e-9)
     assert found.disagreement == pytest.approx(mean_square["Residual"] / 30, abs=1e-9)
 

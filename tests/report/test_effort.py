@@ -7,7 +7,14 @@ from typing import Any
 
 import pytest
 
-from entailor.report.effort import budget_words, effort_lines, effort_section, estimate_lines, settings_words
+from entailor.report.effort import (
+    budget_words,
+    effort_lines,
+    effort_section,
+    estimate_lines,
+    repeat_words,
+    settings_words,
+)
 from entailor.report.html import render
 
 NAME = "<b>lora</b>"
@@ -141,17 +148,43 @@ def test_an_estimate_names_what_could_not_be_found_out_and_the_day_it_ends():
     row = {"model": "m", "method": "lora", "trials": 3, "error": None, "trial_seconds": 60.0, "tuning_seconds": 0.0}
     row |= {"curve_seconds": 30.0, "seconds": 210.0, "peak_memory_bytes": 10**9}
     broken = {**row, "method": "full", "error": "ModelError: no such file"}
-    expected = {"candidates": [row, broken], "seconds": 100_000.0, "peak_memory_bytes": 10**9}
-    expected |= {"low": 50_000.0, "high": 200_000.0}
-    lines = estimate_lines({**expected, "ends": "2026-01-02T11:30:00+00:00"})
+    expected = {"candidates": [row, broken], "seconds": 99_999.0, "peak_memory_bytes": 10**9, "slowdown": 1.0}
+    expected |= {"low": 51_234.0, "high": 201_234.0, "ends": "2026-01-02T11:30:00+00:00"}
+    lines = estimate_lines(expected)
     assert re.search(r"lora\s+3\s+60 s\s+–\s+30 s\s+4 min\s+1.0 GB", lines[1])
     assert lines[3] == "  full: ModelError: no such file"
-    assert lines[-1] == (
-        "estimate: about 27.8 h (13.9 h to 55.6 h), until 11:30 1 day later, with up to 1.0 GB of memory"
-    )
+    said = "estimate: 14.2 h to 55.6 h, done by 11:30 2 days later at the latest, with up to 1.0 GB of memory; not in "
+    said += "it: full"
+    assert lines[-1] == said
+    busy = estimate_lines({**expected, "slowdown": 7.04})[-1]
+    assert busy == f"{said}; other work makes this machine 7.0 times slower now"
+    assert estimate_lines({**expected, "candidates": [broken]})[-1] == "no estimate: ModelError: no such file"
 
 
 def test_settings_of_a_hundred_and_more_are_plain_numbers():
     settings = {"learning_rate": 0.00123, "lora.r": 128, "num_virtual_tokens": 100, "warmup_steps": 12_345.0, "C": 9.96}
     said = "learning_rate 0.0012, lora.r 128, num_virtual_tokens 100, warmup_steps 12,345, C 10"
     assert settings_words(settings, {}) == said
+
+
+def test_choices_of_repeated_searches_stand_beside_each_other():
+    space = {"learning_rate": {"low": 1e-4, "high": 1e-2, "log": True, "choices": []}}
+    template = {"template": {"low": 0, "high": 1, "log": False, "choices": ["its own", "short"]}}
+
+    def study(rate, place, score, repeat):
+        chosen = {"learning_rate": rate, "template": place}
+        trials = [{"validation_accuracy": score}]
+        named = {"model": "m", "method": "lora", "split": 0, "repeat": repeat}
+        return {**named, "search_space": {**space, **template}, "chosen": chosen, "best": 0, "trials": trials}
+
+    once, again = study(1e-3, 0, 0.78, 1), study(1e-2, 1, 0.8, 2)
+    (words,) = repeat_words([once, again])
+    # half of two decades apart: 0.5 / sqrt(2) of the range
+    assert words == (
+        "lora, 2 searches: learning_rate 0.001, 0.01 (standard deviation 35 % of the range); template its own, short; "
+        "validation 78.0 %, 80.0 %"
+    )
+    assert repeat_words([once]) == []
+    useless = {**again, "best": None, "chosen": {}}
+    assert "learning_rate 0.001; template" in repeat_words([once, useless])[0]
+    assert repeat_words([{**useless, "repeat": 1}, useless]) == ["lora, 2 searches: none could use any setting"]

@@ -18,12 +18,13 @@ import entailor.study.estimate
 from entailor.config.experiment import Experiment
 from entailor.config.parts import BudgetSettings
 from entailor.data.example import Split
-from entailor.engine.speed import ModelFacts, crowd
+from entailor.engine.speed import ModelFacts, Slowdown, measure_slowdown
 from entailor.methods import build_method
 from entailor.report.effort import effort_lines, estimate_lines
 from entailor.runs.files import write_text
+from entailor.runs.layout import RunFolder
 from entailor.study.compare import Comparison, compare, estimate
-from entailor.study.estimate import CandidateCost, Work, cost_of, estimate_candidates
+from entailor.study.estimate import CandidateCost, Work, cost_of, estimate_candidates, estimate_trials
 from entailor.study.trial_plan import TrialPlan
 
 FACTS = ModelFacts(
@@ -66,8 +67,7 @@ def test_every_part_of_a_trial_is_counted(nli_experiment, nli_split: Split, name
     assert cost.trial_seconds == pytest.approx(cost.load + cost.train + cost.evaluate + cost.test)
 
 
-def test_words_cost_by_their_characters(nli_experiment, nli_split, monkeypatch):
-    monkeypatch.setattr(entailor.study.estimate, "crowd", lambda: 1.0)
+def test_words_cost_by_their_characters(nli_experiment, nli_split):
     plan = plan_of(nli_experiment, "bag_of_words")
     twice = replace(nli_split, train=nli_split.train * 2)
     once, more = (cost_of(plan, split, None).train for split in (nli_split, twice))
@@ -109,13 +109,61 @@ def test_test_is_not_looked_at(nli_experiment, nli_split):
         assert seen.trial_seconds == unseen.trial_seconds
 
 
-def test_other_work_on_the_machine_is_counted(monkeypatch):
+class Clocks:
+    """Two clocks that go on when they are read: of them one with other work on the machine."""
+
+    def __init__(self, slowdown: float) -> None:
+        self.slowdown, self.time = slowdown, 0.0
+
+    def own(self) -> float:
+        self.time += 0.001
+        return self.time
+
+    def wall(self) -> float:
+        self.time += 0.001 * self.slowdown
+        return self.time
+
+
+@pytest.mark.parametrize("models", [False, True])
+def test_other_work_on_the_machine_is_measured(monkeypatch, models):
+    def found(load, slowdown):
+        monkeypatch.setattr("os.getloadavg", lambda: (load, 0, 0))
+        clocks = Clocks(slowdown)
+        return measure_slowdown(models=models, clock=clocks.wall, own_clock=clocks.own)
+
     monkeypatch.setattr("os.cpu_count", lambda: 2)
-    for load, expected in ((0.1, 1), (2.0, 1), (8.0, 4)):
-        monkeypatch.setattr("os.getloadavg", lambda load=load: (load, 0, 0))
-        assert crowd() == expected
+    monkeypatch.setattr("torch.get_num_threads", lambda: 1)
+    for load, slowdown, expected in (
+        (0.1, 1, (1, 1, 1)),
+        (8, 6, (6, 4, 6)),
+        (15, 1, (1, 1, 7.5)),
+        (2, 40, (40, 1, 40)),
+    ):
+        slow = found(load, slowdown)
+        assert (slow.now, slow.low, slow.high) == pytest.approx(expected, rel=0.2)
     monkeypatch.delattr("os.getloadavg")  # Windows has none
-    assert crowd() == 1
+    clocks = Clocks(5)
+    assert measure_slowdown(models=models, clock=clocks.wall, own_clock=clocks.own).high == pytest.approx(5, rel=0.2)
+
+
+def test_threads_that_wait_for_each_other_are_slower_than_their_number(monkeypatch):
+    monkeypatch.setattr("torch.get_num_threads", lambda: 4)
+    clocks = Clocks(1)  # four threads take as long as one
+    assert measure_slowdown(models=True, clock=clocks.wall, own_clock=clocks.own).now == pytest.approx(4, rel=0.2)
+
+
+@pytest.mark.parametrize(("slow", "wide"), [(Slowdown(1, 1, 1), 9), (Slowdown(8, 8, 8), 9), (Slowdown(8, 1, 10), 90)])
+def test_a_run_of_seconds_has_its_fixed_costs_and_a_range(nli_experiment, nli_split, tmp_path, monkeypatch, slow, wide):
+    monkeypatch.setattr(entailor.study.estimate, "measure_slowdown", lambda *, models: slow)
+    plans = [plan_of(nli_experiment, name) for name in ("majority", "bag_of_words")]
+    found = estimate_trials(Work(plans, plans, (), set(), BudgetSettings(), {}), nli_split, RunFolder(tmp_path))
+    trials = sum(candidate["seconds"] for candidate in found["candidates"])
+    # a comparison of one candidate, one of both, and the page: more than the trials
+    assert found["seconds"] - trials == pytest.approx(slow.now * 1.3)
+    assert found["seconds"] == pytest.approx(slow.now * 1.5, rel=0.1)
+    assert found["low"] < found["seconds"] < found["high"]
+    assert found["high"] / found["low"] == pytest.approx(wide)
+    assert found["slowdown"] == slow.now
 
 
 def test_of_a_gpu_nothing_is_made_up(nli_experiment, nli_split):
@@ -158,13 +206,13 @@ def test_the_estimate_alone_runs_nothing(experiment, tmp_path):
     trials = {one["method"]: one["trials"] for one in expected["candidates"]}
     assert trials == {"bag_of_words": 1, "linear_probe": 1, "lora": 2}
     assert all(one["error"] is None and one["trial_seconds"] > 0 for one in expected["candidates"])
-    assert expected["seconds"] == pytest.approx(sum(one["seconds"] for one in expected["candidates"]))
+    assert expected["seconds"] > sum(one["seconds"] for one in expected["candidates"])
     assert expected["low"] < expected["seconds"] < expected["high"]
     assert not list(tmp_path.rglob("record.json"))
     assert not (tmp_path / "run" / "test_access.json").exists()
     lines = estimate_lines(expected)
     assert lines[0].split() == ["candidate", "trials", "one", "trial", "tuning", "curve", "in", "all", "memory"]
-    assert lines[-1].startswith("estimate: about ")
+    assert lines[-1].startswith("estimate: ")
     seen: list[dict[str, Any]] = []
     run = compare(experiment, listener(estimate=seen.append))
     assert [one["method"] for one in seen[0]["candidates"]] == [one["method"] for one in expected["candidates"]]

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from tests.conftest import make_examples, write_csv
 from tests.observers import listener
@@ -18,6 +19,9 @@ from entailor.config.parts import DataSettings
 from entailor.data.splits import load_data
 from entailor.errors import ConfigError, DataError, RunError
 from entailor.evaluation.difference import diff_runs
+from entailor.evaluation.metrics import clusters
+from entailor.evaluation.statistics import accuracy_interval
+from entailor.evaluation.variance import Scored
 from entailor.report.tables import plain_table
 from entailor.runs.layout import RunFolder
 from entailor.runs.record import RunRecord
@@ -309,3 +313,26 @@ def test_settings_are_chosen_on_each_splits_own_validation(labelled, tmp_path, m
         assert held == [example.id for example in split.validation]
     chosen = [record.hyperparameters["max_features"] for record in (*run.records, RunRecord.read(run.winner))]
     assert chosen == [101, 102, 103, 104]
+
+
+@pytest.mark.usefixtures("plain_page")
+def test_the_interval_of_several_cuts_holds_that_each_chose_its_own_settings(nli_files, tmp_path, monkeypatch):
+    def search(plans: Any, budget: Any, task: Any, split: Any, folder: RunFolder, *rest: Any) -> Any:
+        size = 1 + 40 * RunFolder.split_number(folder.trial("m", "a", 0))
+        return [replace(plan, method=plan.method.model_copy(update={"max_features": size})) for plan in plans]
+
+    monkeypatch.setattr(entailor.study.compare, "search_candidates", search)
+    data = {"splits": 3, "test": nli_files.test}
+    settings = experiment(
+        str(nli_files.train), tmp_path / "run", data, methods={"bag_of_words": {}}, budget={"trials": 2}
+    )
+    run = compare(settings)
+    assert [record.hyperparameters["max_features"] for record in run.records] == [1, 41, 81]
+    answers = [{one.id: one.predicted == one.label for one in record.predictions} for record in run.records]
+    ids = [one.id for one in run.records[0].predictions]
+    right_SN = np.array([[each[id_] for id_ in ids] for each in answers])
+    expected = accuracy_interval(Scored(right_SN, True, clusters(run.records[0]), np.arange(3)))
+    found = run.summary["candidates"][0]["accuracy"]
+    assert (found["low"], found["high"]) == pytest.approx((expected.low, expected.high))
+    first = accuracy_interval(Scored(right_SN[:1], True, clusters(run.records[0])))
+    assert expected.high - expected.low > first.high - first.low  # what choice and cut add is in it

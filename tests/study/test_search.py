@@ -397,6 +397,25 @@ def test_a_signal_during_a_setting_goes_on_from_its_checkpoint(budget, step, val
     assert not list((tmp_path / "tuning").rglob("checkpoint"))
 
 
+def test_a_repeated_search_shows_another_choice_and_the_first_one_counts(validation, plan, counted, tmp_path):
+    budget = BudgetSettings(trials=2, repeats=2)
+    first = validation(budget)
+    assert len(counted) == 4  # the whole budget for each
+    document = search_document(RunFolder(tmp_path))
+    assert [(study["method"], study["repeat"], len(study["trials"])) for study in document["studies"]] == [
+        ("lora", 1, 2),
+        ("lora", 2, 2),
+    ]
+    assert document["budget"]["repeats"] == 2
+    own, other = ([one["settings"]["learning_rate"] for one in study["trials"]] for study in document["studies"])
+    assert own[0] == other[0]  # the candidate's own settings
+    assert own[1] != other[1]
+    assert first[0].method.learning_rate == document["studies"][0]["chosen"]["learning_rate"]
+    counted.clear()
+    assert validation(budget) == first == validation(BudgetSettings(trials=2))
+    assert counted == []  # neither repeats nor the first search is done again
+
+
 # --- what pruning is expected to save
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -142,7 +143,8 @@ def _bars(*, verbose: bool) -> Iterator[Observer]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[words]}"),
     )
-    with Progress(*columns, console=Console(stderr=True)) as bars:
+    # the time left is told by all steps that were taken; a trial takes longer than the half minute of the default
+    with Progress(*columns, console=Console(stderr=True), speed_estimate_period=math.inf) as bars:
         yield Observer(_Bars(bars, verbose=verbose))
 
 
@@ -155,13 +157,18 @@ class _Part:
 
 
 class _Bars:
-    """One bar for all trials, and below it one for the stage of each trial that is under way."""
+    """One bar for all trials, and below it one for the stage of each trial that is under way.
+
+    In the first a trial is as long as it was expected to take; where that is not known of all, they are alike.
+    """
 
     def __init__(self, bars: Progress, *, verbose: bool) -> None:
         self.bars, self.verbose = bars, verbose
         self.whole = bars.add_task("trials", total=None, count="", words="")
         self.parts: dict[str, _Part] = {}
         self.title, self.count, self.done = "", 0, 0
+        self.lengths: dict[tuple[str, str], float] = {}
+        self.total, self.completed = 0.0, 0.0
 
     def __call__(self, event: Event) -> None:
         match event.data:
@@ -172,9 +179,15 @@ class _Bars:
             case TrialFinished(record, reused):
                 self._finished(record, event.trial or self.title, reused=reused)
             case _ if event.kind == "estimate":
+                self._expect(event.data["candidates"])
                 _show_estimate(event.data, self._say, verbose=self.verbose)
             case None if self.verbose or event.severity == "warning":
                 self._say(event.text)
+
+    def _expect(self, candidates: list[dict[str, Any]]) -> None:
+        if not any(one["error"] for one in candidates):
+            self.lengths = {(one["model"], one["method"]): one["trial_seconds"] for one in candidates}
+            self.total = sum(one["trials"] * one["trial_seconds"] for one in candidates)
 
     def _say(self, text: str, style: str | None = None) -> None:
         self.bars.console.print(escape(text), style=style, highlight=False, soft_wrap=True)
@@ -182,12 +195,13 @@ class _Bars:
     def _begin(self, trial: TrialStarted, title: str) -> None:
         self.title, self.count = title, trial.count
         if trial.number == 1:
-            self.done = 0
+            self.done, self.completed = 0, 0.0
         self._whole(escape(title))
 
     def _whole(self, words: str) -> None:
         count = f"{self.done}/{self.count}"
-        self.bars.update(self.whole, total=self.count, completed=self.done, count=count, words=words)
+        total, completed = (self.total, self.completed) if self.total else (self.count, self.done)
+        self.bars.update(self.whole, total=total, completed=completed, count=count, words=words)
 
     def _step(self, stage: StageProgress, text: str, trial: str) -> None:
         part = self.parts.get(trial)
@@ -212,4 +226,5 @@ class _Bars:
         for alarm in _alarms(record):
             self._say(f"  {alarm}", style="yellow")
         self.done += 1
+        self.completed += 0 if reused else self.lengths.get((record.model, record.name), 0)
         self._whole("")

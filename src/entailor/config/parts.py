@@ -314,6 +314,9 @@ class BudgetSettings(Settings):
     """Of the trials that reach a rung of the pruner, one in so many goes on."""
     search_seed: Seed = 7_919
     """Of the draws and of every tuning trial: none of the seeds that are tested, so that no lucky one is tuned for."""
+    repeats: int = Field(default=1, ge=1, le=100)
+    """Searches of each candidate, the whole budget for each: the first one chooses, the others, which draw and train
+    with other seeds, show how much of the choice is chance."""
 
     @model_validator(mode="after")
     def _one_measure(self) -> BudgetSettings:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +14,8 @@ from entailor.errors import RunError
 
 SAMPLE = 200
 """Examples whose tokens are counted."""
+ALONE_SECONDS, SHARED_SECONDS = 0.05, 0.3
+"""A slowdown is measured so long: in processor time of one thread, then by the clock with all threads."""
 HIDDEN_COPIES, INNER_COPIES = 16, 3
 """Vectors of the hidden and the inner width that one layer keeps of a token for the backward pass."""
 
@@ -23,7 +27,7 @@ class ModelFacts:
     Attributes:
         tokens: of an example, on average.
         operations: of one token forward, multiplications and additions in the layers.
-        speed: operations a second in fp32, all cores together.
+        speed: operations a second in fp32, all cores together, with nothing else on the machine.
         training_speed: the same in the arithmetic training was found to be fastest in.
         load_bytes: that loading takes.
         parameters: of the whole model.
@@ -79,8 +83,8 @@ def facts_of(
     inner = text_size(config, "intermediate_size") or 4 * hidden
     fp32, bf16 = known_speeds(hidden, inner)  # of one core, measured once a machine
     bits = 4 if settings.load_in_4bit else 8 if settings.load_in_8bit else 32
-    cores = 1e9 * torch.get_num_threads() / crowd()
-    speed = fp32 * cores if bits == 32 else 1e9 * forward_gflops(bits) / crowd()
+    cores = 1e9 * torch.get_num_threads()
+    speed = fp32 * cores if bits == 32 else 1e9 * forward_gflops(bits)
     tokenizer = open_tokenizer(folder, settings)
     tokens = sum(map(len, call_tokenizer(tokenizer, list(map(whole_characters, texts))).input_ids)) / len(texts)
     if prompt is not None:
@@ -99,7 +103,58 @@ def facts_of(
     )
 
 
-def crowd() -> float:
-    """Return by how much others slow this process down: the work that waits for a processor, by processors."""
+@dataclass(frozen=True)
+class Slowdown:
+    """By how much other work slows this process down: what a second of its own takes by the clock, at least 1.
+
+    Attributes:
+        now: as measured.
+        low: the lesser of that and what the load average says, which looks back a minute.
+        high: the greater of the two.
+    """
+
+    now: float
+    low: float
+    high: float
+
+
+def measure_slowdown(
+    *, models: bool, clock: Callable[[], float] = time.perf_counter, own_clock: Callable[[], float] = time.thread_time
+) -> Slowdown:
+    """Measure what other work on the machine, priorities and quotas cost this process; a third of a second alone.
+
+    Args:
+        models: products of matrices on all of torch's threads are timed, as a model does them; otherwise one thread.
+        clock: seconds.
+        own_clock: seconds of processor time of this thread.
+    """
+    alone, shared, work = contextlib.nullcontext(), 1, _count
+    if models:
+        import torch
+
+        from entailor.models.precision import one_thread
+
+        matrix_NN = torch.ones(384, 384)
+        alone, shared = one_thread(), torch.get_num_threads()
+
+        def work() -> object:
+            return matrix_NN @ matrix_NN
+
+    with alone:
+        own = _seconds_each(work, own_clock, ALONE_SECONDS)
+    measured = max(1.0, shared * _seconds_each(work, clock, SHARED_SECONDS) / own)
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    return max(1.0, load / (os.cpu_count() or 1))
+    told = max(1.0, load / (os.cpu_count() or 1))
+    return Slowdown(measured, min(measured, told), max(measured, told))
+
+
+def _count() -> object:
+    return sum(range(20_000))
+
+
+def _seconds_each(work: Callable[[], object], clock: Callable[[], float], seconds: float) -> float:
+    begin, calls = clock(), 0
+    while (passed := clock() - begin) < seconds:
+        work()
+        calls += 1
+    return passed / calls

@@ -18,6 +18,8 @@ from entailor.evaluation.variance import CONFIDENCE, Integers, cluster_sums
 
 MOST_BINS = 15
 LEAST_IN_BIN = 10  # independent examples, or clusters, on average
+ROUNDING = 1e-12  # of a sum of squared gaps that are all alike
+MANY = 1e4  # times its scale: a total whose noncentrality is known by the normal distribution
 
 Floats = npt.NDArray[np.float64]
 
@@ -54,7 +56,7 @@ def calibration_error(
     squares, variances = _gaps(confidence_N, right_N, cluster_N)
     value = math.sqrt(max(0.0, float((squares - variances).sum())))
     low, high = _interval(float(squares.sum()), variances)
-    return CalibrationError(value, min(low, value), max(high, value))
+    return CalibrationError(value, min(low, value), min(1.0, max(high, value)))
 
 
 def classwise_calibration_error(result: Outcome, cluster_N: Integers | None = None) -> float:
@@ -91,13 +93,13 @@ def _gaps(confidence_N: Floats, right_N: npt.NDArray[np.bool_], cluster_N: Integ
         stated = float((confidence_N[places] * (1 - confidence_N[places])).sum())
         seen = float((sums_G**2).sum()) * len(sums_G) / max(1, len(sums_G) - 1)
         squares.append(size / n * gap**2)
-        variances.append(size / n * (seen if seen > 0 else stated) / size**2)
+        variances.append(size / n * (seen if seen > ROUNDING else stated) / size**2)
     return np.array(squares), np.array(variances)
 
 
 def _interval(total: float, variances: Floats) -> tuple[float, float]:
     from scipy.optimize import brentq
-    from scipy.special import chndtr
+    from scipy.special import chndtr, ndtri
 
     expected = float(variances.sum())
     if expected <= 0:
@@ -107,6 +109,8 @@ def _interval(total: float, variances: Floats) -> tuple[float, float]:
 
     def least(share: float) -> float:
         """Return the noncentrality at which so large a share of samples lies below what was seen."""
+        if seen > MANY:  # its root is normal with deviation 1 there, and scipy's series ends
+            return float(math.sqrt(seen) - ndtri(share)) ** 2
         if chndtr(seen, freedom, 0.0) <= share:
             return 0.0
         high = 4.0 * (seen + 10)

@@ -19,7 +19,7 @@ from entailor.evaluation.alignment import aligned
 from entailor.evaluation.confidence import confidence_of
 from entailor.evaluation.metrics import Metrics, Outcome, beyond_chance, clusters, evaluate_record, outcome
 from entailor.evaluation.pairs import SIGNIFICANCE, Pairs, compare_all
-from entailor.evaluation.power import POWER, detectable_difference, usual_of
+from entailor.evaluation.power import POWER, detectable_difference, freedom_of_usual, usual_of
 from entailor.evaluation.recommendation import CandidateKey, key_of, mark_pareto, recommend
 from entailor.evaluation.resampling import Pooled, components
 from entailor.evaluation.selection import corrected_best
@@ -327,9 +327,10 @@ def _detectable(pairs: Pairs[CandidateKey], candidates: Sequence[Mapping[str, An
     if not pairs.differences:
         return None
     spread = usual_of([one.spread for one in pairs.differences.values()])
+    known = freedom_of_usual(spread, len(candidates))
     return {
-        "difference": detectable_difference(spread, len(candidates) - 1),
-        "one_pair": detectable_difference(spread),
+        "difference": detectable_difference(spread, len(candidates) - 1, known),
+        "one_pair": detectable_difference(spread, known=known),
         "discordant": statistics.median(one.discordant for one in pairs.differences.values()),
         "comparisons": len(candidates) - 1,
         "seed_share": spread.seeds / spread.variance if spread.variance else 0.0,

@@ -132,7 +132,8 @@ def outcome(record: RunRecord) -> Outcome:
                 f"{', '.join(one.probabilities)} do not fit the labels {', '.join(record.labels)}. "
                 "Delete the trial's folder and run again"
             )
-    probabilities_NL = np.array([[one.probabilities[label] for label in record.labels] for one in record.predictions])
+    rows = [[one.probabilities[label] for label in record.labels] for one in record.predictions]
+    probabilities_NL = np.array(rows, dtype=np.float64)
     if not np.isfinite(probabilities_NL).all():
         raise RunError(f"{place}: probabilities that are no finite numbers. Delete the trial's folder and run again")
     gold_N = np.array([index[one.label] for one in record.predictions])

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from entailor.evaluation.variance import Folds, Scored, cluster_sums, seed_variance
+from entailor.evaluation.variance import Folds, Scored, cluster_sums
 from entailor.runs.layout import RunFolder
 from entailor.runs.record import SPLIT, Costs, RunRecord
 
@@ -178,12 +178,12 @@ def components(candidate: Scored) -> dict[str, float | None]:
             replace(candidate, values_SN=candidate.values_SN[candidate.split_S == number], split_S=None)
             for number in np.unique(candidate.split_S)
         ]
-        own = seed_variance(candidate)
+        own = candidate.seed_variance
         between = own.between - own.disagreement if own else 0.0
     else:
         parts, between = [candidate], None
     test = statistics.fmean(_test_variance(one) for one in parts)
-    known = [own for one in parts if (own := seed_variance(one)) is not None and candidate.varies]
+    known = [own for one in parts if (own := one.seed_variance) is not None and candidate.varies]
     seed = statistics.fmean(one.between - one.disagreement for one in known) if known else None
     split = None
     if between is not None:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from entailor.evaluation.targets import Target
-from entailor.evaluation.variance import Scored, cluster_sums, seed_variance, spread_of_difference
+from entailor.evaluation.variance import Scored, cluster_sums, spread_of_difference
 
 DRAWS = 2_000
 SEED = 0
@@ -87,7 +87,7 @@ def _covariance(candidates: Sequence[Scored]) -> npt.NDArray[np.float64]:
     groups = sums_KG.shape[1]
     covariance = sums_KG @ sums_KG.T * groups / max(1, groups - 1) / n**2
     for k, one in enumerate(candidates):
-        own = seed_variance(one)
+        own = one.seed_variance
         if own is not None:
             covariance[k, k] += max(0.0, own.between - own.disagreement) / own.seeds
     return np.asarray(covariance)

@@ -53,13 +53,11 @@ def mcnemar_exact(correct_a_N: npt.NDArray[np.bool_], correct_b_N: npt.NDArray[n
         correct_a_N: whether a is right, shape (N,).
         correct_b_N: whether b is right on the same examples, shape (N,).
     """
-    from scipy.stats import binomtest
+    from scipy.special import bdtr
 
     only_a = int(np.sum(correct_a_N & ~correct_b_N))
     only_b = int(np.sum(correct_b_N & ~correct_a_N))
-    if only_a + only_b == 0:
-        return 1.0
-    return float(binomtest(only_a, only_a + only_b, 0.5).pvalue)
+    return min(1.0, 2 * float(bdtr(min(only_a, only_b), only_a + only_b, 0.5)))
 
 
 def binomial_interval(share: float, n: float, confidence: float = 0.95) -> Proportion:

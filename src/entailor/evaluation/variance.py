@@ -98,6 +98,25 @@ class Scored:
             return self.values_SN
         return np.stack([self.values_SN[self.split_S == one].mean(axis=0) for one in np.unique(self.split_S)])
 
+    @cached_property
+    def seed_variance(self) -> SeedVariance | None:
+        """How far seeds lie apart, or None with fewer than two of them.
+
+        The disagreement is the interaction of a two-way layout with one answer a cell, summed within clusters.
+        """
+        values_SN, cluster_N = self.replicates_SN, self.cluster_N
+        num_seeds, num_examples = values_SN.shape
+        if num_seeds < 2 or num_examples < 2:
+            return None
+        means_S = values_SN.mean(axis=1)
+        rest_SN = values_SN - values_SN.mean(axis=0) - means_S[:, None] + means_S.mean()
+        sums_SG = np.stack([cluster_sums(rest_N, cluster_N) for rest_N in rest_SN])
+        clusters = sums_SG.shape[1]
+        if clusters < 2:
+            return None
+        disagreement = float((sums_SG**2).sum()) / (num_seeds - 1) * clusters / (clusters - 1) / num_examples**2
+        return SeedVariance(float(means_S.var(ddof=1)), disagreement, num_seeds)
+
 
 @dataclass(frozen=True, slots=True)
 class SeedVariance:
@@ -193,28 +212,9 @@ def _chi_square(freedom: float) -> tuple[Floats, Floats]:
     return np.exp(log_Q), density_Q / density_Q.sum()
 
 
-def seed_variance(candidate: Scored) -> SeedVariance | None:
-    """Return how far seeds lie apart, or None with fewer than two of them.
-
-    The disagreement is the interaction of a two-way layout with one answer a cell, summed within clusters.
-    """
-    values_SN, cluster_N = candidate.replicates_SN, candidate.cluster_N
-    num_seeds, num_examples = values_SN.shape
-    if num_seeds < 2 or num_examples < 2:
-        return None
-    means_S = values_SN.mean(axis=1)
-    rest_SN = values_SN - values_SN.mean(axis=0) - means_S[:, None] + means_S.mean()
-    sums_SG = np.stack([cluster_sums(rest_N, cluster_N) for rest_N in rest_SN])
-    clusters = sums_SG.shape[1]
-    if clusters < 2:
-        return None
-    disagreement = float((sums_SG**2).sum()) / (num_seeds - 1) * clusters / (clusters - 1) / num_examples**2
-    return SeedVariance(float(means_S.var(ddof=1)), disagreement, num_seeds)
-
-
 def seed_variances(a: Scored, b: Scored) -> tuple[SeedVariance | None, SeedVariance | None]:
     """Return those of both candidates; one with a single seed that varies is given the other's."""
-    own_a, own_b = map(seed_variance, (a, b))
+    own_a, own_b = a.seed_variance, b.seed_variance
     return (own_a or (own_b if a.varies else None), own_b or (own_a if b.varies else None))
 
 
@@ -240,7 +240,7 @@ def spread_of_mean(candidate: Scored) -> Spread:
     if candidate.folds is not None:
         of_folds = candidate.folds.spread(candidate.mean_N)
         return max(of_folds, _spread(candidate.mean_N, candidate.cluster_N, []), key=Spread.half_width)
-    own = seed_variance(candidate)
+    own = candidate.seed_variance
     return _spread(candidate.mean_N, candidate.cluster_N, [(own, 1 / len(candidate.replicates_SN))])
 
 

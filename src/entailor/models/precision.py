@@ -142,7 +142,7 @@ def measure_gflops(precision: Precision, hidden_size: int, intermediate_size: in
     width, inner = (max(HEAD, size // HEAD * HEAD) for size in sizes)
     clock = time.perf_counter if sys.platform == "win32" else time.thread_time  # too coarse there
 
-    with _one_thread(), torch.enable_grad(), torch.random.fork_rng(devices=[]):
+    with one_thread(), torch.enable_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         layer = torch.nn.TransformerEncoderLayer(width, width // HEAD, inner, activation="gelu", batch_first=True)
         tokens_BTH = torch.randn(ROWS // LENGTH, LENGTH, width, requires_grad=True)
@@ -165,7 +165,8 @@ def measure_gflops(precision: Precision, hidden_size: int, intermediate_size: in
 
 
 @contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
+    """Let torch compute on one thread for a moment."""
     import torch
 
     threads = torch.get_num_threads()

@@ -5,6 +5,8 @@ Only reads comparison.json; as lines for a terminal, and as a section of the pag
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from importlib.resources import files
@@ -16,6 +18,8 @@ from entailor.report import plots, tables
 from entailor.report.tables import align, count, duration, percent, size
 
 ESTIMATE_HEADINGS = ("  candidate", "trials", "one trial", "tuning", "curve", "in all", "memory")
+SHOWN_SLOWDOWN = 1.5
+"""From here on an estimate says that the machine is busy."""
 TRUTH_HEADINGS = ("  candidate", "one trial: estimate", "measured", "ratio", "memory: estimate", "measured", "ratio")
 
 
@@ -23,8 +27,7 @@ def estimate_lines(expected: Mapping[str, Any]) -> list[str]:
     """Return what is expected of a run as aligned lines, and when it will end.
 
     Args:
-        expected: `candidates`, `seconds`, `low`, `high`, `peak_memory_bytes` and `ends`, as the experiment gives
-        them.
+        expected: as :func:`entailor.estimate` returns it.
     """
     names = _names(expected["candidates"])
     lines: list[tuple[str, ...]] = [ESTIMATE_HEADINGS]
@@ -46,18 +49,24 @@ def estimate_lines(expected: Mapping[str, Any]) -> list[str]:
         for name, candidate in zip(names, expected["candidates"], strict=True)
         if candidate["error"]
     ]
-    ends = datetime.fromisoformat(expected["ends"])
-    low, high = duration(expected["low"]), duration(expected["high"])
-    total = (
-        f"estimate: about {duration(expected['seconds'])} ({low} to {high}), "
-        f"until {ends:%H:%M}{_days(expected)}, with up to {size(expected['peak_memory_bytes'])} of memory"
-    )
-    return [*align(lines, left={0}), *failed, total]
+    return [*align(lines, left={0}), *failed, _whole_line(expected)]
 
 
-def _days(expected: Mapping[str, Any]) -> str:
-    days = int(expected["seconds"] // 86_400)
-    return f" {days} {'day' if days == 1 else 'days'} later" if days else ""
+def _whole_line(expected: Mapping[str, Any]) -> str:
+    """Return the range of all that can be told, by when it is over, and what other work has to do with it."""
+    unknown = [candidate for candidate in expected["candidates"] if candidate["error"]]
+    if len(unknown) == len(expected["candidates"]):
+        return f"no estimate: {unknown[0]['error']}"
+    low, high = (duration(float(f"{expected[name]:.2g}")) for name in ("low", "high"))
+    ends, days = datetime.fromisoformat(expected["ends"]), int(expected["high"] // 86_400)
+    later = f" {days} {'day' if days == 1 else 'days'} later" if days else ""
+    memory = size(expected["peak_memory_bytes"])
+    words = f"estimate: {low} to {high}, done by {ends:%H:%M}{later} at the latest, with up to {memory} of memory"
+    if unknown:
+        words += f"; not in it: {', '.join(_names(unknown))}"
+    if expected["slowdown"] >= SHOWN_SLOWDOWN:
+        words += f"; other work makes this machine {expected['slowdown']:.1f} times slower now"
+    return words
 
 
 def effort_lines(comparison: Mapping[str, Any]) -> list[str]:
@@ -77,6 +86,7 @@ def _names(candidates: Sequence[Mapping[str, Any]]) -> list[str]:
         candidate["method"]
         + (f" · {named[candidate['model']]}" if candidate["model"] in named else "")
         + (f", split {candidate['split']}" if candidate.get("split") else "")
+        + (f", search {candidate['repeat']}" if candidate.get("repeat", 1) > 1 else "")
         for candidate in candidates
     ]
 
@@ -123,7 +133,40 @@ def _tuning_lines(tuning: Mapping[str, Any] | None) -> list[str]:
                 settings_words(study["chosen"], study["search_space"]) or "its own settings",
             )
         )
-    return [f"tuning, {budget_words(tuning['budget'])} a candidate, on validation alone:", *align(lines, left={0, 6})]
+    return [
+        f"tuning, {budget_words(tuning['budget'])} a candidate, on validation alone:",
+        *align(lines, left={0, 6}),
+        *(f"  {words}" for words in repeat_words(tuning["studies"])),
+    ]
+
+
+def repeat_words(studies: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return how far the choices of repeated searches lie apart, a sentence a candidate; nothing without repeats."""
+    repeated: dict[tuple[str, str, int], list[Mapping[str, Any]]] = {}
+    for study in studies:
+        repeated.setdefault((study["model"], study["method"], study.get("split", 0)), []).append(study)
+    found = []
+    for group in (one for one in repeated.values() if len(one) > 1):
+        chose = [study for study in group if study["best"] is not None]
+        (name, *_) = _names(group)
+        told = [_setting_words(key, space, chose) for key, space in group[0]["search_space"].items() if chose]
+        scores = [percent(study["trials"][study["best"]]["validation_accuracy"]) for study in chose]
+        found.append(
+            f"{name}, {len(group)} searches: "
+            + ("; ".join([*told, f"validation {', '.join(scores)}"]) if chose else "none could use any setting")
+        )
+    return found
+
+
+def _setting_words(key: str, space: Mapping[str, Any], chose: Sequence[Mapping[str, Any]]) -> str:
+    """Return the chosen values of one setting, and their standard deviation as a share of the range they are from."""
+    values = [study["chosen"][key] for study in chose]
+    words = ", ".join(settings_words({key: value}, {key: space}).removeprefix(f"{key} ") for value in values)
+    if space.get("choices") or len(values) < 2 or space["high"] == space["low"]:
+        return f"{key} {words}"
+    scale = math.log if space["log"] else float
+    span = scale(space["high"]) - scale(space["low"])
+    return f"{key} {words} (standard deviation {100 * statistics.stdev(map(scale, values)) / span:.0f} % of the range)"
 
 
 def _curve_lines(curve: Mapping[str, Any] | None) -> list[str]:
@@ -226,6 +269,7 @@ def effort_section(comparison: Mapping[str, Any]) -> Any:
     page = template.render(
         tuning=tuning,
         studies=_named(tuning["studies"]) if tuning else [],
+        repeats=repeat_words(tuning["studies"]) if tuning else [],
         tuning_plot=_tuning_plot(comparison, tuning["studies"]) if tuning else None,
         curve=curve if curve and curve["candidates"] else None,
         curves=_named(curve["candidates"]) if curve else [],

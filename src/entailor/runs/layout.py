@@ -128,9 +128,10 @@ class RunFolder:
         """What was expected of each candidate's time and memory before it ran."""
         return self.path / "estimate.json"
 
-    def study(self, model: str, name: str) -> Path:
-        """Return the folder of the settings that were tried for a candidate."""
-        return self.path / "tuning" / folder_name(model) / self._checked(_NAME, name)
+    def study(self, model: str, name: str, repeat: int = 1) -> Path:
+        """Return the folder of the settings that were tried for a candidate, in the first search or a repeat of it."""
+        first = self.path / "tuning" / folder_name(model) / self._checked(_NAME, name)
+        return first if repeat == 1 else first / f"search-{repeat}"
 
     def curve_point(self, model: str, name: str, num_train: int, seed: int) -> Path:
         """Return the folder of one point of a candidate's learning curve."""

@@ -1,8 +1,9 @@
 """How long a run will take and how much memory it needs, by counting; then how near that was.
 
 Nothing is loaded and nothing is tried: the operations of a trial follow from the sizes of the model and the lengths of
-the texts, the speed of the machine was measured when the precision was chosen, in processor time. What counting cannot
-know (small kernels, padding, restarts) is in the range that stands beside each figure. Of test only the size is used.
+the texts, the speed of the machine was measured when the precision was chosen, in processor time; by how much other
+work slows this process down is measured now. What counting cannot know (small kernels, padding, restarts, whether the
+other work goes on) makes a range of it. Of test only the size is used.
 """
 
 from __future__ import annotations
@@ -10,13 +11,13 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from entailor.config.parts import BudgetSettings
 from entailor.data.example import Example, Split
-from entailor.engine.speed import SAMPLE, ModelFacts, crowd, facts_of
+from entailor.engine.speed import SAMPLE, ModelFacts, Slowdown, facts_of, measure_slowdown
 from entailor.errors import RunError
 from entailor.methods import TrainedMethod
 from entailor.models.memory import resident_bytes
@@ -31,7 +32,13 @@ from entailor.study.trial_plan import TrialPlan
 
 ESTIMATE_VERSION = 5
 RANGE = 3.0
-"""A trial is expected to take between its figure divided and multiplied by this."""
+"""A run is expected to take between its figure divided and multiplied by this, and wider where load changes."""
+LIBRARIES_SECONDS = 2.0
+"""Of the first model, in any run: what PyTorch and the libraries of models do when they are first used."""
+TRIAL_SECONDS = 1.0
+"""Of any trial on a model, besides what is counted: saving, loading again, hundreds of small steps."""
+COMPARE_SECONDS, PAGE_SECONDS = 0.1, 1.0
+"""Of a comparison, for each candidate in it: it is made after each trial; and of drawing the page."""
 LOAD_BYTES_A_SECOND = 400e6
 WORDS_SECONDS, WORD_SECONDS = 0.1, 1e-5
 """Of a baseline on words: in any case, and for each character it is trained on."""
@@ -68,6 +75,11 @@ class CandidateCost:
         """One trial."""
         return self.load + self.train + self.evaluate + self.test
 
+    def slowed(self, by: float) -> CandidateCost:
+        """Return the same beside other work."""
+        parts = {name: by * getattr(self, name) for name in ("load", "train", "evaluate", "test")}
+        return replace(self, **parts)
+
 
 @dataclass(frozen=True)
 class Work:
@@ -77,7 +89,7 @@ class Work:
         plans: every trial of the run.
         left: those that are not complete.
         points: points of learning curves that are not complete.
-        tuned: model and candidate of finished studies, once a split.
+        tuned: model and candidate of finished studies, once a split and repeat.
         budget: of tuning.
         placement: how each model is loaded, as environment.json holds it.
         splits: on how many every candidate is run.
@@ -93,7 +105,7 @@ class Work:
 
 
 def cost_of(plan: TrialPlan, split: Split, facts: ModelFacts | None) -> CandidateCost:
-    """Count what one trial takes.
+    """Count what one trial takes on this machine with nothing else on it.
 
     Args:
         plan: the trial.
@@ -105,12 +117,12 @@ def cost_of(plan: TrialPlan, split: Split, facts: ModelFacts | None) -> Candidat
         return CandidateCost(plan.model, plan.candidate, error="how long its server takes is not known")
     if facts is None:
         characters = sum(map(_characters, split.train[:SAMPLE])) / min(SAMPLE, sizes["train"])
-        seconds = crowd() * (WORDS_SECONDS + WORD_SECONDS * characters * sizes["train"])
+        seconds = WORDS_SECONDS + WORD_SECONDS * characters * sizes["train"]
         return CandidateCost(plan.model, plan.candidate, train=seconds, peak_memory_bytes=resident_bytes())
     method = plan.method
     tokens = facts.tokens + getattr(method, "num_virtual_tokens", 0)
     forward = tokens * facts.operations / facts.speed  # seconds of one example
-    load = crowd() * 2 * facts.load_bytes / LOAD_BYTES_A_SECOND
+    load = TRIAL_SECONDS + 2 * facts.load_bytes / LOAD_BYTES_A_SECOND
     evaluations, train, batch_tokens, kept = 0.0, 0.0, plan.scoring_batch_tokens, 0
     if isinstance(method, TrainedMethod):
         step = tokens * facts.operations / facts.training_speed
@@ -151,12 +163,13 @@ def _characters(example: Example) -> int:
     return len(example.text) + len(example.text_pair or "")
 
 
-def estimate_candidates(work: Work, split: Split) -> list[dict[str, Any]]:
+def estimate_candidates(work: Work, split: Split, slowdown: float = 1.0) -> list[dict[str, Any]]:
     """Return what each candidate with something left to do is expected to take.
 
     Args:
         work: what is left to do.
         split: as for :func:`cost_of`.
+        slowdown: by other work on the machine.
 
     Returns:
         One mapping a candidate: the fields of :class:`CandidateCost`, `trial_seconds`, `trials`, `tuning_seconds`,
@@ -173,10 +186,10 @@ def estimate_candidates(work: Work, split: Split) -> list[dict[str, Any]]:
             continue
         try:
             facts = None if plan.model == NO_MODEL else _facts(plan, split, work.placement[plan.model])
-            cost = cost_of(plan, split, facts)
+            cost = cost_of(plan, split, facts).slowed(slowdown)
         except RunError as error:
             cost = CandidateCost(plan.model, plan.candidate, error=str(error))
-        studies = max(0, work.splits - sum(one == name for one in work.tuned))
+        studies = max(0, work.splits * work.budget.repeats - sum(one == name for one in work.tuned))
         tuning = studies * _tuning_seconds(plan, work.budget, cost, len(split.train)) if studies else 0.0
         curve = sum(_point_seconds(point, cost, split) for point in points)
         documents.append(
@@ -228,23 +241,34 @@ def estimate_trials(work: Work, split: Split, folder: RunFolder) -> dict[str, An
         folder: of the run.
 
     Returns:
-        `candidates`, `seconds` of all with `low` and `high`, `peak_memory_bytes`, and `ends`, the local time then.
+        `candidates`, `seconds` of all, libraries, comparison and page included, with `low` and `high`, the `slowdown`
+        by other work that is in them, `peak_memory_bytes`, and `ends`, the local time at `high`.
     """
-    candidates = estimate_candidates(work, split)
+    slow = measure_slowdown(models=any(plan.model != NO_MODEL for plan in work.left))
+    candidates = estimate_candidates(work, split, slow.now)
     now = datetime.now(UTC)
-    seconds = sum(candidate["seconds"] for candidate in candidates)
     names = {(candidate["model"], candidate["method"]) for candidate in candidates}
     kept = [one for one in _earlier(folder) if (one["model"], one["method"]) not in names]
     if candidates:
         document = {"version": ESTIMATE_VERSION, "made": now.isoformat(timespec="seconds")}
         write_checked_json(folder.estimate_file, {**document, "candidates": [*kept, *candidates]})
+    return {"candidates": candidates, **_whole(candidates, slow, now)}
+
+
+def _whole(candidates: Sequence[Mapping[str, Any]], slow: Slowdown, now: datetime) -> dict[str, Any]:
+    known = [candidate for candidate in candidates if not candidate["error"]]
+    trials = sum(candidate["trials"] for candidate in known)
+    around = COMPARE_SECONDS * trials * (len(known) + 1) / 2 + PAGE_SECONDS  # each comparison has one candidate more
+    around += LIBRARIES_SECONDS * any(candidate["model"] != NO_MODEL for candidate in known)
+    seconds = sum(candidate["seconds"] for candidate in known) + (slow.now * around if known else 0.0)
+    high = seconds / slow.now * slow.high * RANGE
     return {
-        "candidates": candidates,
         "seconds": seconds,
-        "low": seconds / RANGE,
-        "high": seconds * RANGE,
+        "low": seconds / slow.now * slow.low / RANGE,
+        "high": high,
+        "slowdown": slow.now,
         "peak_memory_bytes": max((candidate["peak_memory_bytes"] for candidate in candidates), default=0),
-        "ends": (now + timedelta(seconds=seconds)).astimezone().isoformat(timespec="seconds"),
+        "ends": (now + timedelta(seconds=high)).astimezone().isoformat(timespec="seconds"),
     }
 
 

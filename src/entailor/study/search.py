@@ -46,6 +46,7 @@ STUDY_VERSION = 4
 STUDY_KEYS = ("model", "method", "status", "budget", "search_space", "chosen", "best")
 STUDY_REMEDY = "Delete its folder and run again"
 CRASHES = 3  # without a single success, after which no other setting is expected to help
+REPEAT_STEP = 1_000_003  # between the seeds of repeated searches; a search adds the number of its trial to its own
 COMPLETE_EPOCHS = 1e-9  # what rounding may take off the last epoch
 
 
@@ -105,24 +106,33 @@ def search_candidates(
             firsts.setdefault((plan.model, plan.candidate), plan)
     jobs = [
         Job(
-            title=f"tuning {plan.candidate}",
-            work=partial(run_study, budget),
+            title=f"tuning {plan.candidate}" + (f", search {repeat}" if repeat > 1 else ""),
+            work=partial(run_study, own),
             plan=plan,
             task=task,
             split=blind,
-            folder=folder.study(plan.model, plan.candidate),
+            folder=place,
             lost=partial(_lost_study, plan, run_context.observer),
-            found=_Tuner(plan, budget, task, blind, folder.study(plan.model, plan.candidate), run_context).finished(),
+            found=_Tuner(plan, own, task, blind, place, run_context).finished(),
             counted=False,
         )
         for plan in firsts.values()
+        for repeat in range(1, budget.repeats + 1)
+        for own, place in [(_of_repeat(budget, repeat), folder.study(plan.model, plan.candidate, repeat))]
     ]
-    studies = {(study.model, study.candidate): study for batch in pool.run(jobs, run_context) for _, study in batch}
+    chosen = [folder.study(*key) for key in firsts]  # the first searches choose
+    done = [pair for batch in pool.run(jobs, run_context) for pair in batch]
+    studies = {(study.model, study.candidate): study for job, study in done if job.folder in chosen}
     keys = [(plan.model, plan.candidate) for plan in plans]
     return [
         with_settings(plan, studies[key].chosen) if key in studies else plan
         for plan, key in zip(plans, keys, strict=True)
     ]
+
+
+def _of_repeat(budget: BudgetSettings, repeat: int) -> BudgetSettings:
+    seed = (budget.search_seed + REPEAT_STEP * (repeat - 1)) % (1 << 32)
+    return budget.model_copy(update={"search_seed": seed})
 
 
 def run_study(
@@ -149,8 +159,14 @@ def _lost_study(plan: TrialPlan, observer: Observer, reason: str) -> Study:
 def search_document(folder: RunFolder) -> dict[str, Any] | None:
     """Return what comparison.json holds under `tuning`: every study of the folder, or None where there is none."""
     studies = []
-    of_splits = [(number, split.path.glob(f"tuning/*/*/{STUDY_FILE}")) for number, split in folder.splits()]
-    for number, file in ((number, file) for number, found in of_splits for file in sorted(found)):
+    files = [
+        (number, int(place.name.removeprefix("search-")) if repeated else 1, place / STUDY_FILE)
+        for number, split in folder.splits()
+        for repeated, pattern in enumerate(("tuning/*/*", "tuning/*/*/search-*"))
+        for place in sorted(split.path.glob(pattern))
+        if (place / STUDY_FILE).is_file()
+    ]
+    for number, repeat, file in files:
         study = read_checked_json(file, STUDY_REMEDY)
         tried = _read_tried(file, study)
         kept = [key for key in Tried.__dataclass_fields__ if key not in ("rungs", "evaluations")]
@@ -160,6 +176,7 @@ def search_document(folder: RunFolder) -> dict[str, Any] | None:
             {
                 **head,
                 "split": number,
+                "repeat": repeat,
                 "seconds": sum(one.seconds for one in tried),
                 "examples_seen": sum(one.examples_seen for one in tried),
                 "trials": [{key: asdict(one)[key] for key in kept} for one in tried],
@@ -255,7 +272,7 @@ class _Tuner:
     def _key(self) -> str:
         """Return a hash of all a study depends on; test is not among it."""
         what = {
-            "budget": self.budget.model_dump(mode="json"),
+            "budget": self.budget.model_dump(mode="json", exclude={"repeats"}),
             "method": [self.method.name, self.method.model_dump(mode="json")],
             "ranges": {name: asdict(found) for name, found in self.ranges.items()},
             "model": [self.plan.model, self.plan.settings.model_dump(mode="json")],

@@ -33,8 +33,10 @@ CHECKED_WHERE_THERE = (
     ".entailor.json",
     "estimate.json",
     "tuning/*/*/study.json",
+    "tuning/*/*/search-*/study.json",
     "trials/*/*/*/external/*.json",
     "splits/*/tuning/*/*/study.json",
+    "splits/*/tuning/*/*/search-*/study.json",
 )
 SAME_DATA = "Give `compare` the same data again"
 
