@@ -277,7 +277,24 @@ def test_truncation_is_counted_and_said(run, nli_split):
     assert record.costs.truncated_share == pytest.approx(6 / 18)
     (event,) = [event for event in record.events if event.kind == "truncation"]
     assert event.text.startswith("33.3% of test was truncated to 40 tokens, longest text first")
+    assert event.text.endswith(
+        "Raise model.max_length (now 40; the model's own limit caps it) or set model.long_texts=windows"
+    )
     assert run("lora", **FAST).costs.truncated_share == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "remedy"),
+    [
+        ("knn", {}, "the model's own limit caps it)"),  # which reads whole texts
+        ("lora", {"long_texts": "windows", "window_stride": 64}, "or lower model.window_stride (now 64)"),
+    ],
+)
+def test_truncation_advises_what_the_method_can_do(name, settings, remedy, run, nli_split):
+    fast = FAST if name == "lora" else {}
+    record = run(name, split=with_long_texts(nli_split), settings={"max_length": 40, **settings}, **fast)
+    (event,) = [event for event in record.events if event.kind == "truncation"]
+    assert event.text.endswith(remedy)
 
 
 @pytest.mark.parametrize("name", ["lora", "p_tuning"])

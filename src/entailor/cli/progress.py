@@ -91,14 +91,9 @@ def _outcome(record: RunRecord, reused: bool) -> str:
 
 def _alarms(record: RunRecord) -> list[str]:
     """Return what changes how a trial's accuracy is read, one line each."""
-    from entailor.report.tables import percent
-
     alarms = [event.text for event in record.events if event.severity == "warning"]
     if record.costs.truncated_share >= TRUNCATION_ALARM:
-        alarms.append(
-            f"{percent(record.costs.truncated_share)} of the test texts were truncated. Raise model.max_length or set "
-            "model.long_texts=windows"
-        )
+        alarms += [event.text for event in record.events if event.kind == "truncation"]
     return alarms
 
 

@@ -160,3 +160,21 @@ def describe_classifier(plan: TrialPlan, task: Task, provenance: dict[str, Any])
         "seed": provenance.get("seed_used", plan.seed),
         "scoring_batch_tokens": plan.scoring_batch_tokens,
     }
+
+
+def truncation_note(share: float, longest: int, max_length: int, classifier: Classifier) -> str:
+    """Say how many examples of test were cut, and what this classifier can do about it.
+
+    Args:
+        share: of the examples.
+        longest: tokens of the longest input that was cut.
+        max_length: as the settings say.
+        classifier: what reads them; windows are for those that pool tokens of an encoder.
+    """
+    encoder = getattr(classifier, "text_encoder", None)
+    remedy = f"Raise model.max_length (now {max_length}; the model's own limit caps it)"
+    if getattr(encoder, "windows", None) is False:
+        remedy += " or set model.long_texts=windows"
+    elif encoder is not None and getattr(encoder, "windows", False):
+        remedy += f" or lower model.window_stride (now {encoder.stride})"
+    return f"{share:.1%} of test was truncated to {longest} tokens, longest text first. {remedy}"
