@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pytest
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.linear_model import LogisticRegression
+from sklearn.naive_bayes import MultinomialNB
 from tests.observers import listener
 
 from entailor.data.example import Example, Split
@@ -20,8 +26,8 @@ def singles(*rows: tuple[str, str], part: str = "train") -> tuple[Example, ...]:
 
 
 def test_a_check_is_one_file_that_registers_itself():
-    names = "artefacts exchanged_columns imbalance label_names label_noise lengths near_duplicates placeholders "
-    names += "repeated_rows scripts"
+    names = "artefacts exchanged_columns imbalance label_names label_noise lengths misaligned near_duplicates "
+    names += "placeholders repeated_rows scripts"
     assert list(registered_checks()) == names.split()
 
 
@@ -31,7 +37,7 @@ def test_few_rows_are_looked_at_as_far_as_they_go():
     results = {
         one.name: one for one in examine(CheckInput(split, ("a", "b"), is_pair=False), listener(note=told.append))
     }
-    assert len(told) == len(results) == 10
+    assert len(told) == len(results) == 11
     assert "at least 60" in (results["label_noise"].outcome.skipped or "")
     assert "at least 60" in (results["artefacts"].outcome.skipped or "")
     assert results["near_duplicates"].outcome.skipped is None
@@ -42,9 +48,9 @@ def test_many_labels_are_fitted_to_fewer_examples_and_too_many_to_none():
         rows = singles(*((f"text {n}", f"label {n % num_labels}") for n in range(num_rows)))
         return CheckInput(Split(rows, (), ()), tuple(f"label {n}" for n in range(num_labels)), is_pair=False)
 
-    assert len(looked_at(3, 20_000).fitted_rows()) == 12_000
+    assert len(looked_at(3, 20_000).fitted_rows) == 12_000
     many = looked_at(500, 20_000)
-    assert (len(many.fitted_rows()), many.too_few()) == (3_000, None)
+    assert (len(many.fitted_rows), many.too_few()) == (3_000, None)
     results = {name: registered_checks()[name][1](looked_at(1000, 20_000)) for name in ("artefacts", "label_noise")}
     for one in results.values():
         assert one.skipped == "1,000 labels are too many to learn from the 1,500 examples that would be looked at"
@@ -207,3 +213,92 @@ def test_exchanged_columns_of_test_are_found(findings_of: FindingsOf, corpus: Sp
     assert findings_of("exchanged_columns", Split(long, (), tests)) == {}
     alike = tuple(Example(f"{n}", f"word {n % 7}", f"word {n % 11}", "ab"[n % 2]) for n in range(80))
     assert findings_of("exchanged_columns", Split(alike, (), exchanged(alike))) == {}  # nothing to tell them by
+
+
+def test_two_hundred_labels_take_as_many_fits_as_two(monkeypatch: pytest.MonkeyPatch):
+    """Fits are counted, and the examples whose words are read: neither grows with labels, checks or examples."""
+    fits: list[int] = []
+    read: list[str] = []
+
+    def counted(fit: Callable[..., object]) -> Callable[..., object]:
+        def fitted(self: object, features: Any, *args: object, **kwargs: object) -> object:
+            fits.append(features.shape[0])
+            return fit(self, features, *args, **kwargs)
+
+        return fitted
+
+    monkeypatch.setattr("entailor.diagnostics.base.MOST_FITS", 240_000)
+    for classifier in (LinearDiscriminantAnalysis, LogisticRegression, MultinomialNB):
+        monkeypatch.setattr(classifier, "fit", counted(classifier.fit))
+    monkeypatch.setattr("entailor.data.words.words_of", lambda text: read.append(text) or words_of(text))
+    rows = tuple(Example(str(n), f"a{n % 200} b{n % 7}", f"c{n % 11}", f"label {n % 200}") for n in range(6_000))
+    evidence = CheckInput(Split(rows, (), ()), tuple(f"label {n}" for n in range(200)), is_pair=True)
+    for name in ("artefacts", "label_noise"):
+        assert registered_checks()[name][1](evidence).skipped is None
+    assert len(read) == 2 * 1_200
+    assert len(fits) == 5 * (3 + 4)  # three shortcuts; labels as they are, and made wrong three times: five folds each
+    assert max(fits) <= 1_200
+
+
+def test_names_of_thousands_of_labels_are_looked_for_in_one_pass(findings_of: FindingsOf):
+    rows = [(f"the kind {n // 20} of {n}", f"kind {n // 20}") for n in range(400)]
+    found = findings_of("label_names", singles(*rows))["label_in_text"]
+    assert "; 15 more labels stand in their texts" in found.message
+    assert len(found.ids) == 20
+
+
+def test_texts_that_lost_their_spaces_are_found(findings_of: FindingsOf):
+    rows = [(f"a plain sentence of several short words {n}", "ab"[n % 2]) for n in range(60)]
+    rows[7] = (rows[7][0].replace(" ", ""), "b")
+    found = findings_of("lengths", singles(*rows))["no_spaces"]
+    assert (found.severity, found.ids) == ("warning", ("train-7",))
+    without = [(text.replace(" ", ""), label) for text, label in rows]
+    assert "no_spaces" not in findings_of("lengths", singles(*without))  # as in scripts that have none
+
+
+def test_two_spaces_that_give_a_label_away_are_found(findings_of: FindingsOf):
+    rows = [(f"plain  words {n % 17}" if n % 2 and n % 3 else f"plain words {n % 17}", "ab"[n % 2]) for n in range(120)]
+    found = findings_of("artefacts", singles(*rows))["giveaway_word"]
+    assert "'<two spaces in a row>' gives the label away" in found.message
+    assert found.ids == tuple(f"train-{n}" for n in range(120) if n % 2 and n % 3)
+
+
+LIKED, DISLIKED, ASKED = ("good fine", "fine great"), ("bad poor", "poor dull"), ("who why", "why when")
+
+
+@pytest.fixture(scope="module")
+def aligned() -> Split:
+    """Texts whose words tell one of three labels, in no order."""
+    kinds = {"liked": LIKED, "disliked": DISLIKED, "asked": ASKED}
+    rng = np.random.default_rng(0)
+    drawn = rng.choice(list(kinds), 400)
+    rows = [(f"{kinds[label][n % 2]} {n}", str(label)) for n, label in enumerate(drawn)]
+    return Split(singles(*rows[:300]), (), singles(*rows[300:], part="test"))
+
+
+def test_labels_in_place_are_no_finding(findings_of: FindingsOf, aligned: Split, corpus: Split):
+    assert findings_of("misaligned", aligned) == {}
+    assert findings_of("misaligned", corpus) == {}
+
+
+def test_labels_exchanged_in_test_are_found(findings_of: FindingsOf, aligned: Split):
+    other = {"liked": "disliked", "disliked": "liked", "asked": "asked"}
+    test = tuple(replace(row, label=other[row.label or ""]) for row in aligned.test)
+    found = findings_of("misaligned", Split(aligned.train, (), test))["exchanged_labels"]
+    assert found.severity == "warning"
+    assert "'liked is disliked'" in found.message
+    assert "asked is" not in found.message
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_a_column_that_slipped_by_a_row_is_found(findings_of: FindingsOf, aligned: Split, corpus: Split, part: str):
+    rows = getattr(aligned, part)
+    slipped = tuple(replace(row, label=rows[at - 1].label) for at, row in enumerate(rows))
+    found = findings_of("misaligned", replace(aligned, **{part: slipped}))["slipped_labels"]
+    assert f"of {part}" in found.message
+    assert "the row after" in found.message
+    rows = getattr(corpus, part)
+    slipped = tuple(replace(row, text_pair=rows[at - 1].text_pair) for at, row in enumerate(rows))
+    found = findings_of("misaligned", replace(corpus, **{part: slipped}))["slipped_texts"]
+    assert f"second texts of {part} share" in found.message
+    assert "the first text of the row before" in found.message

@@ -1,11 +1,12 @@
-"""Words of texts, and sparse and dense features of them: what a model without a model can know of a row."""
+"""Words of texts, and sparse and dense features of them: what can be known of an example without a model."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
-from functools import cache, partial
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -15,11 +16,12 @@ import numpy.typing as npt
 from entailor.data.example import Example
 
 MOST_SWAPS = 12  # words of each side that are crossed; longer texts have too many for a pattern
+MOST_NGRAMS = 50_000  # of a field, the most frequent
+SWAP_COLUMNS = 2**18
 NOTHING = "∅"
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
-Analyzer = Callable[[Any], list[str]]
 
 
 def words_of(text: str) -> list[str]:
@@ -47,59 +49,80 @@ def ngrams(words: Sequence[str], longest: int = 2) -> list[str]:
     return [" ".join(words[i : i + n]) for n in range(1, longest + 1) for i in range(len(words) - n + 1)]
 
 
-def text_matrix(rows: Sequence[Example], fields: Sequence[str], *, swaps: bool = False) -> Any:
-    """Return TF-IDF of n-grams, one block a field, as one sparse matrix of shape (N, F).
+@dataclass(frozen=True)
+class NgramCounts:
+    """How often the N texts of a field hold each n-gram that at least two of them hold.
+
+    Attributes:
+        counts: sparse. Shape (N, V).
+        names: the n-grams. Shape (V,).
+    """
+
+    counts: Any
+    names: npt.NDArray[Any]
+
+
+class TextFeatures:
+    """Features of the texts of N examples, each made once however many checks read it.
 
     Args:
-        rows: the examples.
-        fields: of `text` and `text_pair`.
-        swaps: for pairs, add a block of (word only the first text has, word only the second has): some -> all.
+        rows: the examples, all pairs or all single texts.
     """
-    from scipy.sparse import hstack
 
-    analyzers: list[Analyzer] = [partial(_field_ngrams, field) for field in fields]
-    if swaps:
-        analyzers.append(_swaps)
-    return hstack([_tfidf(rows, analyzer) for analyzer in analyzers], format="csr")
+    def __init__(self, rows: Sequence[Example]) -> None:
+        self.rows, self.are_pairs = rows, rows[0].text_pair is not None
+        self._firsts = [words_of(row.text) for row in rows]
+        self._seconds = [words_of(row.text_pair) for row in rows if row.text_pair is not None]
+
+    @cached_property
+    def ngrams(self) -> dict[str, NgramCounts]:
+        """Counts of words and pairs of neighbouring words, by field."""
+        fields = {"text": self._firsts, "text_pair": self._seconds}
+        return {field: _ngram_counts(words) for field, words in fields.items() if words}
+
+    @cached_property
+    def tfidf(self) -> dict[str, Any]:
+        """TF-IDF of the n-grams, by field, sparse. Shape (N, V)."""
+        return {field: _tfidf(found.counts) for field, found in self.ngrams.items()}
+
+    @cached_property
+    def swaps(self) -> Any:
+        """TF-IDF of (word only the first text of a pair has, word only the second has): some -> all. Shape (N, V)."""
+        from sklearn.feature_extraction import FeatureHasher
+
+        hasher = FeatureHasher(SWAP_COLUMNS, input_type="string", alternate_sign=False)
+        counts = hasher.transform(map(_swaps, self._firsts, self._seconds))
+        return _tfidf(counts[:, np.bincount(counts.indices, minlength=SWAP_COLUMNS) > 1])
+
+    @cached_property
+    def overlap(self) -> Floats:
+        """How far the texts of pairs share words, and how long they are, standardised. Shape (N, 8)."""
+        found = np.array(list(map(_overlap, self._firsts, self._seconds)))
+        scaled: Floats = (found - found.mean(0)) / (found.std(0) + 1e-9)
+        return scaled
 
 
-def _tfidf(rows: Sequence[Example], analyzer: Analyzer) -> Any:
+def _ngram_counts(words: Sequence[list[str]]) -> NgramCounts:
     from scipy.sparse import csr_matrix
-    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.feature_extraction.text import CountVectorizer
 
-    vectorizer = TfidfVectorizer(analyzer=analyzer, sublinear_tf=True, min_df=2, max_features=50_000, dtype=np.float64)
+    vectorizer = CountVectorizer(analyzer=ngrams, min_df=2, max_features=MOST_NGRAMS)
     try:
-        return vectorizer.fit_transform(rows)
-    except ValueError:  # no n-gram stands in two rows
-        return csr_matrix((len(rows), 0))
+        return NgramCounts(vectorizer.fit_transform(words), vectorizer.get_feature_names_out())
+    except ValueError:  # no n-gram stands in two texts
+        return NgramCounts(csr_matrix((len(words), 0)), np.array([], str))
 
 
-def _field_ngrams(field: str, row: Example) -> list[str]:
-    return ngrams(words_of(getattr(row, field) or ""))
+def _tfidf(counts: Any) -> Any:
+    from sklearn.feature_extraction.text import TfidfTransformer
+
+    return TfidfTransformer(sublinear_tf=True).fit_transform(counts) if counts.shape[1] else counts
 
 
-def _swaps(row: Example) -> list[str]:
-    first, second = words_of(row.text), words_of(row.text_pair or "")
+def _swaps(first: list[str], second: list[str]) -> list[str]:
     out = [word for word in dict.fromkeys(first) if word not in second][:MOST_SWAPS] or [NOTHING]
     new = [word for word in dict.fromkeys(second) if word not in first][:MOST_SWAPS] or [NOTHING]
     return [*(f"-{word}" for word in out), *(f"+{word}" for word in new), *(f"{a}>{b}" for a in out for b in new)]
-
-
-OVERLAP_NAMES = (
-    "shared words of all words",
-    "hypothesis words that the premise has",
-    "premise words that the hypothesis has",
-    "shared pairs of neighbouring words",
-    "words of the premise (log)",
-    "words of the hypothesis (log)",
-    "difference of lengths (log)",
-    "one text inside the other",
-)
-
-
-def overlap_features(rows: Sequence[Example]) -> Floats:
-    """Return how far the two texts of pairs share words, and how long they are. Shape (N, 8), named above."""
-    return np.array([_overlap(words_of(row.text), words_of(row.text_pair or "")) for row in rows])
 
 
 def _overlap(first: list[str], second: list[str]) -> list[float]:

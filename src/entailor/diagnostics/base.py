@@ -6,8 +6,9 @@ What needs a model (tokens, encoder features) is handed in by `entailor.diagnost
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any
@@ -17,13 +18,13 @@ import numpy.typing as npt
 
 from entailor.data.checks import Finding, Severity
 from entailor.data.example import Example, Split
-from entailor.data.words import Integers
+from entailor.data.words import Integers, TextFeatures
 from entailor.events import SILENT, Observer
 
 MOST_SHOWN = 5  # rows shown with a finding; all ids stand in `ids`
 MOST_CHARACTERS = 160  # of a text that is shown
 MOST_FITTED = 12_000  # rows that cross-validated checks look at: more says little more and takes long
-MOST_FITS = 1_500_000  # rows times labels: one regression is fitted for each label
+MOST_FITS = 1_500_000  # rows times labels: so many probabilities are estimated
 FEWEST_FITTED = 60  # below this, five folds say nothing
 FEWEST_OF_LABEL = 5  # on average, in a sample
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -124,8 +125,9 @@ class CheckInput:
     encoder: EncoderFeatures | None = None
     reading: tuple[Finding, ...] = ()
 
+    @cached_property
     def fitted_rows(self) -> Integers:
-        """Return which training examples cross-validated checks look at: all, or a sample, in order.
+        """Which training examples cross-validated checks look at: all, or a sample, in order. Shape (N,).
 
         The sample has at most 12,000, and fewer where there are more than 125 labels.
         """
@@ -134,19 +136,25 @@ class CheckInput:
             return np.arange(count)
         return np.sort(np.random.default_rng((self.seed, 1)).choice(count, most, replace=False))
 
+    @cached_property
+    def fitted(self) -> TextFeatures:
+        """The training examples that cross-validated checks look at, and features of their texts."""
+        return TextFeatures([self.split.train[row] for row in self.fitted_rows.tolist()])
+
+    @cached_property
+    def targets(self) -> Integers:
+        """Label codes of the examples that cross-validated checks look at. Shape (N,)."""
+        codes: dict[str | None, int] = {label: code for code, label in enumerate(self.labels)}
+        return np.array([codes[row.label] for row in self.fitted.rows], np.int64)
+
     def too_few(self) -> str | None:
         """Return why cross-validation would say nothing of these examples, or None."""
-        count, num_labels = len(self.fitted_rows()), len(self.labels)
+        count, num_labels = len(self.fitted_rows), len(self.labels)
         if count < FEWEST_FITTED:
             return f"{count} training examples, at least {FEWEST_FITTED} are needed"
         if count < len(self.split.train) and count < FEWEST_OF_LABEL * num_labels:
             return f"{num_labels:,} labels are too many to learn from the {count:,} examples that would be looked at"
         return None
-
-    def targets(self, rows: Iterable[int]) -> Integers:
-        """Return label codes of training examples."""
-        codes: dict[str | None, int] = {label: code for code, label in enumerate(self.labels)}
-        return np.array([codes[self.split.train[row].label] for row in rows], np.int64)
 
 
 Check = Callable[[CheckInput], CheckOutcome]

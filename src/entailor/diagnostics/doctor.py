@@ -171,9 +171,8 @@ def encoder_features(backbone: Backbone, model: str, task: Task, evidence: Check
     classifier = build_method("linear_probe", {}).adapt(backbone, task, 0)
     if not isinstance(classifier, LinearProbeClassifier):
         raise ModelError(f"{model}: no linear probe can be put on it")
-    places = evidence.fitted_rows().tolist()
-    inputs = classifier.encode([evidence.split.train[place] for place in places])
-    data = collect_features(classifier, inputs, evidence.targets(places).tolist(), usual_batch_tokens())
+    inputs = classifier.encode(evidence.fitted.rows)
+    data = collect_features(classifier, inputs, evidence.targets.tolist(), usual_batch_tokens())
     return EncoderFeatures(model, data.features)
 
 

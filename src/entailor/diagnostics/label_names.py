@@ -5,10 +5,12 @@ Tokens of names are for `entailor.diagnostics.tokens`.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 from itertools import takewhile
 
 from entailor.config.plain import share
+from entailor.data.example import Example
 from entailor.data.words import words_of
 from entailor.diagnostics.base import MOST_SHOWN, CheckInput, CheckOutcome, DoctorFinding, check, listed, shown
 
@@ -43,14 +45,34 @@ def _prefixes(labels: tuple[str, ...]) -> Iterator[DoctorFinding]:
 
 def _in_texts(evidence: CheckInput) -> Iterator[DoctorFinding]:
     """Find labels whose own name stands in their examples and in hardly any other: the answer is in the question."""
-    rows = evidence.split.train
-    spaced = [f" {' '.join(words_of(f'{row.text} {row.text_pair or str()}'))} " for row in rows]
-    for label in evidence.labels:
-        name = f" {' '.join(words_of(label))} "
-        has = [row for row, text in zip(rows, spaced, strict=True) if name in text]
+    rows, holds = evidence.split.train, _holders(evidence)
+    telling = []
+    for label, has in holds.items():
         own = sum(row.label == label for row in has)
-        if len(has) >= FEWEST_ROWS and own / len(has) >= MOSTLY and len(set(evidence.labels)) > 1:
-            message = f"the word {label!r} stands in {share(len(has), len(rows))} of train, {own:,} of them labelled so"
-            remedy = "Look whether the label was written into the texts; if so, take it out"
-            some = tuple(shown("train", row) for row in has[:MOST_SHOWN])
-            yield DoctorFinding(NAME, "label_in_text", "warning", message, remedy, some, tuple(row.id for row in has))
+        if len(has) >= FEWEST_ROWS and own / len(has) >= MOSTLY and len(holds) > 1:
+            telling.append((own, label, has))
+    telling.sort(key=lambda one: -one[0])
+    more = len(telling) - MOST_SHOWN
+    for place, (own, label, has) in enumerate(telling[:MOST_SHOWN], start=1):
+        message = f"the word {label!r} stands in {share(len(has), len(rows))} of train, {own:,} of them labelled so"
+        if place == MOST_SHOWN and more:
+            message += f"; {more:,} more labels stand in their texts"
+        remedy = "Look whether the label was written into the texts; if so, take it out"
+        some = tuple(shown("train", row) for row in has[:MOST_SHOWN])
+        yield DoctorFinding(NAME, "label_in_text", "warning", message, remedy, some, tuple(row.id for row in has))
+
+
+def _holders(evidence: CheckInput) -> dict[str, list[Example]]:
+    """Return the examples of train that hold each label's name, in one pass whatever the number of labels."""
+    names = defaultdict(list)
+    for label in evidence.labels:
+        names[tuple(words_of(label))].append(label)
+    sizes = sorted({len(name) for name in names})
+    holds: dict[str, list[Example]] = {label: [] for label in evidence.labels}
+    for row in evidence.split.train:
+        words = words_of(f"{row.text} {row.text_pair or ''}")
+        spans = {span for size in sizes for span in zip(*(words[start:] for start in range(size)), strict=False)}
+        for name in names.keys() & spans:
+            for label in names[name]:
+                holds[label].append(row)
+    return holds

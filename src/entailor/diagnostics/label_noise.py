@@ -11,17 +11,16 @@ made wrong and other folds dealt, and the least of the bounds holds.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import warnings
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from entailor.data.example import Example
 from entailor.data.text_keys import normalised_keys
-from entailor.data.words import Floats, Integers, group_codes, overlap_features, text_matrix
+from entailor.data.words import Floats, Integers, group_codes
 from entailor.diagnostics.base import MOST_SHOWN, CheckInput, CheckOutcome, DoctorFinding, check, shown
-from entailor.diagnostics.cross_validation import held_out_accuracy, out_of_fold
+from entailor.diagnostics.cross_validation import MANY_LABELS, held_out_accuracy, out_of_fold, word_features
 
 NAME = "label_noise"
 PLANTED = 0.05  # share of labels made wrong on purpose
@@ -29,7 +28,7 @@ ENOUGH_PLANTED, MOST_DRAWS = 300, 3  # labels made wrong, in several draws where
 MOST_CANDIDATES = 0.1  # share of rows; where more disagree, it is the classifier that is weak
 FEWEST_LISTED = 20
 # found in clean data too: a share of the classifier's own errors, and never less than so much (docs/guides/doctor.md)
-OWN_ERRORS, OWN_SHARE, RIGHT_ENOUGH = 0.19, 0.02, 0.7
+OWN_ERRORS, OWN_SHARE, RIGHT_ENOUGH = 0.19, 0.02, 0.67
 WORTH_READING = 3.0  # times a random pick
 STRENGTH_WORDS, STRENGTH_ENCODER, STRENGTH_WEIGHTS = 1.0, 0.0003, 1.0
 
@@ -39,11 +38,8 @@ def label_noise(evidence: CheckInput) -> CheckOutcome:
     """Rank training examples by how little their label agrees with out-of-fold predictions."""
     if reason := evidence.too_few():
         return CheckOutcome(skipped=reason)
-    places = evidence.fitted_rows()
-    rows = [evidence.split.train[place] for place in places.tolist()]
-    targets = evidence.targets(places.tolist())
-    groups = group_codes(normalised_keys([row.text for row in rows]))
-    fit = _Fit(evidence, places, groups)
+    rows, targets = evidence.fitted.rows, evidence.targets
+    fit = _Fit(evidence)
     probabilities = fit.probabilities(targets)
     held = held_out_accuracy(probabilities, targets)
     power = _power(fit, targets, evidence.seed)
@@ -104,9 +100,11 @@ def noise_candidates(targets: Integers, probabilities: Floats) -> list[int]:
     if len(known) < 2:
         return []
     some = probabilities[:, known] + 1e-9
-    ranked = find_label_issues(
-        codes, some / some.sum(1, keepdims=True), return_indices_ranked_by="normalized_margin", n_jobs=1
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of labels that have one example
+        ranked = find_label_issues(
+            codes, some / some.sum(1, keepdims=True), return_indices_ranked_by="normalized_margin", n_jobs=1
+        )
     return [int(place) for place in ranked]
 
 
@@ -117,11 +115,10 @@ def _most(num_rows: int) -> int:
 class _Fit:
     """Features made once, fitted to labels as often as wanted: words, and a model's features beside them."""
 
-    def __init__(self, evidence: CheckInput, places: Integers, groups: Integers) -> None:
-        self.groups, self.num_labels, self.seed = groups, len(evidence.labels), evidence.seed
-        rows = [evidence.split.train[place] for place in places.tolist()]
-        words = _word_features(rows, is_pair=evidence.is_pair)
-        self.views: list[tuple[Any, float]] = [(words, STRENGTH_WORDS)]
+    def __init__(self, evidence: CheckInput) -> None:
+        self.groups = group_codes(normalised_keys([row.text for row in evidence.fitted.rows]))
+        self.num_labels, self.seed = len(evidence.labels), evidence.seed
+        self.views: list[tuple[Any, float]] = [(word_features(evidence.fitted, self.num_labels), STRENGTH_WORDS)]
         self.words = "words and word overlap" if evidence.is_pair else "words"
         if evidence.encoder is not None:
             values = evidence.encoder.values.astype(np.float64)
@@ -135,21 +132,16 @@ class _Fit:
             targets: label codes. Shape (N,).
             draw: of the folds.
         """
+        from scipy.special import softmax
+
         fit = partial(out_of_fold, targets=targets, groups=self.groups, num_labels=self.num_labels)
         views = [fit(view, seed=self.seed + 2 * draw, C=strength) for view, strength in self.views]
         if len(views) == 1:
             return views[0]
-        return fit(np.log(np.hstack(views) + 1e-9), seed=self.seed + 2 * draw + 1, C=STRENGTH_WEIGHTS)
-
-
-def _word_features(rows: Sequence[Example], *, is_pair: bool) -> Any:
-    if not is_pair:
-        return text_matrix(rows, ("text",))
-    from scipy.sparse import csr_matrix, hstack
-
-    overlap = overlap_features(rows)
-    scaled = csr_matrix((overlap - overlap.mean(0)) / (overlap.std(0) + 1e-9))
-    return hstack([text_matrix(rows, ("text", "text_pair"), swaps=True), scaled], format="csr")
+        logs = [np.log(view + 1e-9) for view in views]
+        if self.num_labels > MANY_LABELS:  # too many weights to learn
+            return np.asarray(softmax(sum(logs), axis=1))
+        return fit(np.hstack(logs), seed=self.seed + 2 * draw + 1, C=STRENGTH_WEIGHTS)
 
 
 def _power(fit: _Fit, targets: Integers, seed: int) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from entailor.config.plain import share
+from entailor.data.checks import Severity
 from entailor.data.example import Example
 from entailor.data.words import Integers, words_of
 from entailor.diagnostics.base import MOST_SHOWN, CheckInput, CheckOutcome, DoctorFinding, check, shown
@@ -17,6 +18,7 @@ FIELDS = {"text": "first text", "text_pair": "second text"}
 FAR = 10.0  # times the 95th percentile
 FEWEST_WORDS_FAR = 200  # nothing shorter is called long
 SHORTEST_CUT, FEWEST_CUT, MANY_CUT = 60, 5, 0.005  # characters; texts of one greatest length, and their share
+LONG_WORD, MANY_RUN_ON = 30, 0.01  # characters without a space that are several words, and a share of a part
 SHIFT = 1.5  # ratio of two parts' median lengths
 
 
@@ -30,6 +32,7 @@ def lengths(evidence: CheckInput) -> CheckOutcome:
         facts[field] = {part: _quantiles(some) for part, some in counts.items()}
         findings += _outliers(evidence, field, counts["train"])
         findings += _cut(evidence, field)
+        findings += _without_spaces(evidence, field)
         findings += _shifts(field, counts)
     return CheckOutcome(tuple(findings), facts)
 
@@ -75,6 +78,23 @@ def _cut(evidence: CheckInput, field: str) -> Iterator[DoctorFinding]:
         yield DoctorFinding(
             NAME, "cut_texts", "warning", message, remedy, some, tuple(rows[at].id for at in at_limit.tolist())
         )
+
+
+def _without_spaces(evidence: CheckInput, field: str) -> Iterator[DoctorFinding]:
+    """Find texts of many characters and no space where most of that length have some."""
+    for part, rows in evidence.split.parts():
+        texts = [getattr(row, field) or "" for row in rows]
+        long = [at for at, text in enumerate(texts) if len(text) >= LONG_WORD]
+        run_on = [at for at in long if len(texts[at].split()) == 1]
+        if not run_on or 2 * len(run_on) > len(long):  # a script without spaces
+            continue
+        severity: Severity = "warning" if len(run_on) > MANY_RUN_ON * len(rows) else "info"
+        message = f"the {FIELDS[field]} of {share(len(run_on), len(rows))} of {part} has {LONG_WORD} characters or more"
+        message += " and no space"
+        some = tuple(shown(part, rows[at]) for at in run_on[:MOST_SHOWN])
+        ids = tuple(rows[at].id for at in run_on)
+        remedy = "Read the source again: its words ran into one"
+        yield DoctorFinding(NAME, "no_spaces", severity, message, remedy, some, ids)
 
 
 def _shifts(field: str, counts: dict[str, Integers]) -> Iterator[DoctorFinding]:

@@ -1,0 +1,149 @@
+"""Labels under each other's names, and columns that slipped by one row.
+
+A classifier of words learns from some of train. Where it knows the rest of train well and yet another part better with
+two labels exchanged, or with the label of the row before, the labels of that part are wrong. Second texts that share
+more words with the first text of the row before or after are in the wrong row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from entailor.data.example import Example
+from entailor.data.words import Floats, Integers, TextFeatures, words_of
+from entailor.diagnostics.base import MOST_SHOWN, CheckInput, CheckOutcome, DoctorFinding, check, listed, shown
+from entailor.diagnostics.cross_validation import expected_labels, held_out_accuracy, word_features
+
+NAME = "misaligned"
+MOST_FITTED, MOST_ASKED = 3_000, 2_000  # rows of train; of each other part
+KNOWS = 0.05  # above the majority
+SURE = 1e-6  # chance that so many more agree by accident
+MORE = 1.5  # times as many shared words
+FEWEST = 50
+SHIFTS = {1: "after", -1: "before"}
+
+
+@check(NAME, "labels exchanged, or columns that slipped by a row, in one part")
+def misaligned(evidence: CheckInput) -> CheckOutcome:
+    """Compare each part's labels with those expected from words, and each second text with its neighbours' first."""
+    if reason := evidence.too_few():
+        return CheckOutcome(skipped=reason)
+    slipped = [one for part, rows in evidence.split.parts() for one in _slipped_texts(part, rows)]
+    return CheckOutcome((*slipped, *_labels(evidence)))
+
+
+def _slipped_texts(part: str, rows: Sequence[Example]) -> Iterator[DoctorFinding]:
+    rows = rows[:MOST_ASKED]
+    if len(rows) < FEWEST or rows[0].text_pair is None:
+        return
+    firsts = [{*words_of(row.text)} for row in rows]
+    seconds = [{*words_of(row.text_pair or "")} for row in rows]
+
+    def shared(shift: int) -> Floats:
+        """Return the share of each second text's words that the first text some rows on has too."""
+        return np.array(
+            [len(firsts[at + shift] & seconds[at]) / max(1, len(seconds[at])) for at in range(1, len(rows) - 1)]
+        )
+
+    own = shared(0)
+    for shift, where in SHIFTS.items():
+        there = shared(shift)
+        if there.mean() > MORE * own.mean() and _surely_more(there > own, own > there):
+            message = (
+                f"second texts of {part} share {100 * there.mean():.0f} % of their words with the first text of the "
+                f"row {where}, with that of their own row {100 * own.mean():.0f} %"
+            )
+            yield _finding("slipped_texts", message, part, rows, {"own": own.mean(), where: there.mean()})
+
+
+def _labels(evidence: CheckInput) -> Iterator[DoctorFinding]:
+    rng = np.random.default_rng((evidence.seed, 6))
+    codes: dict[str | None, int] = {label: code for code, label in enumerate(evidence.labels)}
+    places = {
+        part: rng.permutation(len(rows))[: MOST_FITTED if part == "train" else MOST_ASKED]
+        for part, rows in evidence.split.parts()
+        if len(rows) >= FEWEST
+    }
+    rows = {part: some for part, some in evidence.split.parts() if part in places}
+    labels = {part: np.array([codes[row.label] for row in some]) for part, some in rows.items()}
+    texts = TextFeatures([rows[part][at] for part, some in places.items() for at in some.tolist()])
+    features = word_features(texts, len(evidence.labels))
+    learned, asked = 2 * len(places["train"]) // 3, len(places["train"])
+    known, rest = slice(0, learned), slice(learned, asked)
+
+    def held_out(shift: int) -> tuple[Integers, bool]:
+        """Return what is expected of each row by labels some rows on, and whether that is known of train."""
+        targets = np.roll(labels["train"], -shift)[places["train"]]
+        expected = expected_labels(features[known], targets[known], len(evidence.labels), features, evidence.seed)
+        held = held_out_accuracy(np.eye(len(evidence.labels))[expected[rest]], targets[rest])
+        return expected, held.low > held.majority + KNOWS
+
+    expected, knows = held_out(0)
+    if not knows:
+        for shift, where in SHIFTS.items():
+            if held_out(shift)[1]:
+                message = f"words of train tell the label of the row {where}, and not that of their own row"
+                yield _finding("slipped_labels", message, "train", rows["train"], {"shift": shift})
+        return
+    start = asked
+    for part in list(places)[1:]:
+        here = expected[start : start + len(places[part])]
+        start += len(here)
+        yield from _of_part(evidence, part, rows[part], labels[part], places[part], here)
+
+
+def _of_part(
+    evidence: CheckInput, part: str, rows: Sequence[Example], labels: Integers, places: Integers, expected: Integers
+) -> Iterator[DoctorFinding]:
+    """Find labels that agree with what words lead to expect once they are exchanged, or taken from the next row."""
+    from scipy.optimize import linear_sum_assignment
+
+    own = labels[places]
+    table = np.zeros((len(evidence.labels), len(evidence.labels)), np.int64)
+    np.add.at(table, (own, expected), 1)
+    renamed = linear_sum_assignment(table, maximize=True)[1]
+    right = float(np.mean(expected == own))
+    ways = {"exchanged_labels": renamed[own], **{where: np.roll(labels, -k)[places] for k, where in SHIFTS.items()}}
+    for way, other in ways.items():
+        if not _surely_more((expected == other) & (expected != own), (expected == own) & (expected != other)):
+            continue
+        better = float(np.mean(expected == other))
+        told = f"({100 * right:.0f} % of {part} as it is, {100 * better:.0f} % so)"
+        if way == "exchanged_labels":
+            moved = [
+                f"{name} is {evidence.labels[to]}"
+                for name, to in zip(evidence.labels, renamed, strict=True)
+                if name != evidence.labels[to]
+            ]
+            message = (
+                f"labels of {part} agree more with what words of train lead to expect where {listed(moved)} {told}"
+            )
+            yield _finding(way, message, part, rows, {"as_it_is": right, "exchanged": better})
+        else:
+            message = (
+                f"labels of {part} agree more with the texts of their neighbours: the label of the row {way} {told}"
+            )
+            yield _finding("slipped_labels", message, part, rows, {"as_it_is": right, "slipped": better})
+        return
+
+
+def _surely_more(better: Floats | np.ndarray, worse: Floats | np.ndarray) -> bool:
+    """Tell whether one is true more often than the other beyond chance (sign test)."""
+    from scipy.stats import binomtest
+
+    won, lost = int(better.sum()), int(worse.sum())
+    return won > lost and binomtest(won, won + lost, alternative="greater").pvalue < SURE
+
+
+def _finding(
+    kind: str, message: str, part: str, rows: Sequence[Example], figures: dict[str, float | int]
+) -> DoctorFinding:
+    remedy = "Look at the first rows, and at how the file was made: a label or a text may stand in a row of another"
+    if kind == "exchanged_labels":
+        remedy = (
+            f"Read some examples of {part}; if labels are exchanged, put them right with data.label_names of that file"
+        )
+    some = tuple(shown(part, row) for row in rows[:MOST_SHOWN])
+    return DoctorFinding(NAME, kind, "warning", message, remedy, some, figures=figures)
