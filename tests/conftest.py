@@ -52,6 +52,24 @@ def _one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _no_wait_for_the_disk() -> Iterator[None]:
+    """What a file's content survives is a loss of power, which no test causes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda handle: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_drawing() -> Iterator[None]:
+    """Leave the lines out of the figures of reports: they take longer than a tiny comparison."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "entailor.report.plots._svg", lambda figure: '<svg width="1pt" height="1pt" viewBox="0 0 1 1"></svg>'
+        )
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _no_network() -> Iterator[None]:
     """Nobody asks the Hub whether it is there."""
     with pytest.MonkeyPatch.context() as patch:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import matplotlib
 import pytest
 
 import entailor
@@ -64,7 +65,12 @@ def test_one_file_makes_a_method(
     ]
     done = subprocess.run(
         [sys.executable, "-c", "from entailor.cli.app import main; main()", *words],
-        env={"PYTHONPATH": str(package), "HOME": str(tmp_path), "OMP_NUM_THREADS": "1"},
+        env={
+            "PYTHONPATH": str(package),
+            "HOME": str(tmp_path),
+            "OMP_NUM_THREADS": "1",
+            "MPLCONFIGDIR": matplotlib.get_cachedir(),  # fonts are looked for once a machine, and take seconds
+        },
         capture_output=True,
         text=True,
         timeout=300,

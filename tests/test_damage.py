@@ -67,7 +67,10 @@ def figures(run: Path) -> dict[str, RunRecord]:
 
 @pytest.mark.parametrize("how", DAMAGES)
 def test_every_file_that_is_damaged_is_named_and_no_figure_is_wrong(how, sound, experiment, tmp_path):
-    """Some files are empty as they should be, and cutting those changes nothing."""
+    """Some files are empty as they should be, and cutting those changes nothing.
+
+    Each file is looked at after every damage; a comparison goes on over one that is gone, and over one of the others.
+    """
     whole = figures(sound)
     for number, name in enumerate(files_of(sound)):
         run = tmp_path / f"run-{number}"
@@ -81,6 +84,8 @@ def test_every_file_that_is_damaged_is_named_and_no_figure_is_wrong(how, sound, 
         missing_record = how == "delete" and name.endswith("record.json")
         assert not found.sound, f"{how} {name}"
         assert Path(name).name in words or missing_record, f"{how} {name}: {words}"
+        if how != "delete" and number % 3 != DAMAGES.index(how):
+            continue
         notes: list[str] = []
         again = experiment.model_copy(update={"out": str(run)})
         try:

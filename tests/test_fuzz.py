@@ -7,6 +7,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tests.fuzz import TARGETS, attempt
 
+from entailor.tasks import foreign
+
 COLUMNS = st.sampled_from(["text", "label", "premise", "hypothesis", "id", "genre", "", "\ufeff", "é"])
 CELLS = st.text(max_size=12) | st.sampled_from(['"', '""', ",", "\t", "\n", "=1+1", "<s>", "\ud800", "-1", "nan"])
 ANY_JSON = st.recursive(
@@ -14,6 +16,13 @@ ANY_JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(COLUMNS, inner, max_size=3),
     max_leaves=8,
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def templates_that_never_end_are_stopped_sooner():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(foreign, "SECONDS", 1.0)
+        yield
 
 
 def encoded(text: str) -> bytes:

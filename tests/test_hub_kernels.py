@@ -13,6 +13,7 @@ from entailor.cli import app as cli
 from entailor.errors import ModelError
 from entailor.runs.files import read_json
 from entailor.runs.network import check_no_hub_kernels
+from entailor.shipping.runtimes.torch_runtime import Runtime
 
 PLANTED = """
 from pathlib import Path
@@ -87,7 +88,7 @@ def test_no_command_uses_a_package_that_fetches_code(planted, tiny_model, tmp_pa
         "evaluate": f"evaluate --run run --test {test}",
         "predict": f"predict --run run --input {test} --output new.csv",
         "validate": f"validate {data}",
-        "export": "export --run run --format transformers,adapter --out exported --quiet",
+        "export": "export --run run --format adapter --out exported --quiet",
         "serve": "serve --help",  # it loads as predict does
         "report": "report --run run",
         "verify": "verify --run run",
@@ -121,6 +122,15 @@ def test_the_door_is_shut_before_a_library_is_imported_and_in_child_processes(pl
     found = python(planted, code)
     assert found.returncode == 0, found.stderr
     assert not (planted / "kernels" / "was-used").exists()
+
+
+def test_an_export_shuts_the_door_before_it_imports_a_library(monkeypatch, tmp_path):
+    monkeypatch.delenv("USE_HUB_KERNELS", raising=False)
+    monkeypatch.delitem(sys.modules, "kernels", raising=False)
+    monkeypatch.setitem(sys.modules, "torch", None)  # the first library, which cannot be imported now
+    with pytest.raises(ImportError, match="torch"):
+        Runtime(tmp_path)
+    assert (os.environ["USE_HUB_KERNELS"], sys.modules["kernels"]) == ("NO", None)
 
 
 def test_a_package_that_was_there_before_is_noticed(monkeypatch, load_tiny):

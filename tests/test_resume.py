@@ -5,6 +5,7 @@ import random
 import shutil
 import signal
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -42,16 +43,15 @@ SPLIT = Split(*(tuple(make_examples(count, seed=count)) for count in (40, 9, 6))
 LAST_STEP = 10
 
 
+def make_plan(tiny_model, name="lora", **more):
+    kind = registered_methods()[name]
+    settings = {key: value for key, value in FAST.items() if key in kind.model_fields} | more
+    return TrialPlan("row", build_method(name, settings), str(tiny_model("bert")), 0, ModelSettings(), FP32, restarts=0)
+
+
 @pytest.fixture
 def plan(tiny_model):
-    def make(name="lora", **more):
-        kind = registered_methods()[name]
-        settings = {key: value for key, value in FAST.items() if key in kind.model_fields} | more
-        return TrialPlan(
-            "row", build_method(name, settings), str(tiny_model("bert")), 0, ModelSettings(), FP32, restarts=0
-        )
-
-    return make
+    return partial(make_plan, tiny_model)
 
 
 class BreakOff:
@@ -104,6 +104,13 @@ def learned(folder):
     return {name: digest for name, digest in checksums(folder).items() if name != "record.json"}
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tiny_model, nli_task, tmp_path_factory):
+    """LoRA as `plan` makes it, trained from beginning to end: the record and its folder."""
+    folder = tmp_path_factory.mktemp("undisturbed") / "whole"
+    return run_trial(make_plan(tiny_model), nli_task, SPLIT, folder), folder
+
+
 @pytest.mark.parametrize("name", TRAINED)
 def test_every_trained_method_goes_on_to_the_bit(name, plan, nli_task, tmp_path):
     chosen = plan(name)
@@ -134,25 +141,31 @@ def test_lora_on_a_model_in_four_bits_goes_on_to_the_bit(kind, plan, nli_task, t
     assert learned(tmp_path / "broken") == learned(tmp_path / "whole")
 
 
+def test_any_step_will_do(undisturbed, plan, nli_task, tmp_path):
+    whole, folder = undisturbed
+    for step in (1, 5, LAST_STEP - 3, LAST_STEP):
+        broken = tmp_path / f"broken-{step}"
+        broken_off(plan(), nli_task, broken, step)
+        record, _ = gone_on(plan(), nli_task, broken)
+        assert without_times(record) == without_times(whole), step
+        assert learned(broken) == learned(folder), step
+
+
 @pytest.mark.parametrize(
-    "settings",
+    ("settings", "step"),
     [
-        {},
-        {"eval_strategy": "epoch"},
-        {"num_train_epochs": 1.5, "metric_for_best_model": "mcc", "class_weight": "balanced"},
+        ({"eval_strategy": "epoch"}, 6),
+        ({"num_train_epochs": 1.5, "metric_for_best_model": "mcc", "class_weight": "balanced"}, 8),
     ],
     ids=str,
 )
-def test_any_step_will_do(settings, plan, nli_task, tmp_path):
-    chosen = plan("lora", **settings)
-    last = 8 if settings.get("num_train_epochs") else LAST_STEP
+def test_other_settings_go_on_as_well(settings, step, plan, nli_task, tmp_path):
+    chosen = plan(**settings)
     whole = run_trial(chosen, nli_task, SPLIT, tmp_path / "whole")
-    for step in (1, 5, last - 3, last):
-        broken = tmp_path / f"broken-{step}"
-        broken_off(chosen, nli_task, broken, step)
-        record, _ = gone_on(chosen, nli_task, broken)
-        assert without_times(record) == without_times(whole), step
-        assert learned(broken) == learned(tmp_path / "whole"), step
+    broken_off(chosen, nli_task, tmp_path / "broken", step)
+    record, _ = gone_on(chosen, nli_task, tmp_path / "broken")
+    assert without_times(record) == without_times(whole)
+    assert learned(tmp_path / "broken") == learned(tmp_path / "whole")
 
 
 def test_a_restart_after_a_collapse_goes_on_as_well(plan, nli_task, tmp_path):
@@ -173,10 +186,10 @@ def test_a_restart_after_a_collapse_goes_on_as_well(plan, nli_task, tmp_path):
     assert without_times(record) == without_times(whole)
 
 
-def test_checkpoints_change_nothing_and_the_last_two_stay(plan, nli_task, tmp_path):
+def test_checkpoints_change_nothing_and_the_last_two_stay(undisturbed, plan, nli_task, tmp_path):
     chosen = plan("lora")
     often = replace(chosen, checkpoint_steps=1)
-    whole = run_trial(chosen, nli_task, SPLIT, tmp_path / "whole")
+    whole, _ = undisturbed
     broken_off(often, nli_task, tmp_path / "broken", 6)
     names = sorted(path.name for path in (tmp_path / "broken" / "checkpoint").iterdir())
     assert [name[:14] for name in names] == ["step-000000005", "step-000000006"]
@@ -239,7 +252,7 @@ def test_only_checkpoints_are_removed_and_no_link_is_followed(plan, nli_task, tm
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "empty"])
-def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(damage, plan, nli_task, tmp_path):
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(damage, undisturbed, plan, nli_task, tmp_path):
     chosen = replace(plan("lora"), checkpoint_steps=1)
     broken_off(chosen, nli_task, tmp_path / "broken", 6)
     newest = max((tmp_path / "broken" / "checkpoint").iterdir())
@@ -249,8 +262,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(damage, plan,
     record, notes = gone_on(chosen, nli_task, tmp_path / "broken")
     assert notes[0].startswith(f"checkpoint skipped: {newest}: damaged")
     assert "at step 5" in notes[1]
-    whole = run_trial(chosen, nli_task, SPLIT, tmp_path / "whole")
-    assert without_times(record) == without_times(whole)
+    assert without_times(record) == without_times(undisturbed[0])
 
 
 def test_a_checkpoint_of_another_training_is_not_taken(plan, nli_task, tmp_path, tiny_model):

@@ -315,6 +315,8 @@ def test_report_is_written_anew(entailor_, words, tmp_path):
         (["compare", "--methods", "lroa"], "Did you mean 'lora'?"),
         (["compare", "--methods", "lora", "lora.r=0"], "error: methods.lora.r: "),
         (["compare", "--seeds", "0"], "error: seeds: at least one seed"),
+        (["compare", "--seeds", "1,2,1"], "error: seeds: 1 stands twice"),
+        (["compare", "--seeds", "1,,2"], "error: --seeds: '1,,2' is neither a number of trials nor seeds with commas"),
         (["compare", "--config", "/nowhere/run.yaml"], "error: /nowhere/run.yaml: No such file"),
         (["compare", "--train", "/nowhere/train.csv", "--methods", "majority"], "error: /nowhere/train.csv: "),
         (["evaluate", "--run", "/nowhere", "--test", "x.csv"], "error: /nowhere: neither a trial"),
@@ -337,7 +339,6 @@ def test_an_error_is_one_text_on_standard_error(entailor_, monkeypatch, tmp_path
     [
         (["compar"], "Did you mean 'compare'?"),
         (["compare", "--metods", "lora"], "No such option: --metods"),
-        (["compare", "--seeds", "many"], "--seeds"),
         (["predict", "--run", "x"], "Missing option"),
         (["report"], "Missing option"),
     ],

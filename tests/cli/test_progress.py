@@ -104,6 +104,14 @@ def test_the_bar_of_a_trial_tells_loss_validation_and_time_left(monkeypatch):
     assert re.search(r"3/3 +\d:\d\d:\d\d +\d:\d\d:\d\d loss 0.3, validation \[50 %\]", line)
 
 
+def test_no_bar_is_left_by_a_run_that_ends_before_its_first_trial(monkeypatch):
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+    with watch(quiet=False) as observer:
+        observer.warn("nothing begins")
+    assert "trials" not in stream.getvalue()
+
+
 def test_the_time_left_weighs_trials_by_what_they_were_expected_to_take(monkeypatch):
     """Three trials of a second that took 10 each, after one that was there: 60 seconds' worth is left, so 600."""
     time = 0.0
@@ -134,8 +142,9 @@ def test_truncation_of_many_texts_is_said_at_once(monkeypatch, share, said):
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
     with watch(quiet=False) as observer:
-        observer.finished(replace(RIGHT, costs=Costs(truncated_share=share)), reused=False)
-    assert (f"{100 * share:.1f} % of the test texts were truncated" in stream.getvalue()) == said
+        cut = Event("truncation", text="many texts were truncated. Raise it")
+        observer.finished(replace(RIGHT, costs=Costs(truncated_share=share), events=(cut,)), reused=False)
+    assert (cut.text in stream.getvalue()) == said
 
 
 def at_once(monkeypatch: pytest.MonkeyPatch, stream: io.StringIO) -> str:

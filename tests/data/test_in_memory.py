@@ -51,6 +51,16 @@ def test_pairs_and_examples_keep_their_fields():
     ]
 
 
+def test_arrays_and_named_tuples_are_tables_as_well():
+    frame = pd.DataFrame({"text": ["a", "b"], "label": ["x", "y"]})
+    same = {document(data, "train") for data in (frame, frame.to_numpy(), frame.to_numpy().astype(str))}
+    assert same == {document(frame.itertuples(index=False), "train")}
+    assert rows(list(frame.itertuples())) == [  # with the index in front
+        {"text": "a", "label": "x", "Index": 0},
+        {"text": "b", "label": "y", "Index": 1},
+    ]
+
+
 def test_what_is_missing_is_null_and_numbers_stay_numbers():
     frame = pd.DataFrame({"text": ["a", "b", "c", "d"], "label": [1.0, 2.0, np.nan, 1.0]})
     assert [row["label"] for row in rows(frame)] == [1.0, 2.0, None, 1.0]
@@ -102,6 +112,11 @@ def test_a_dataset_dict_gives_its_splits(tmp_path):
         (pd.DataFrame([["a", "b"]], columns=["text", "text"]), "two columns have one name"),
         (pd.DataFrame({"text": [], "label": []}), "no examples"),
         ([], "no examples"),
+        ({"text": "ab", "label": "xy"}, "train, column 'text': one text found, expected a list"),
+        (type("LazyFrame", (), {"collect": None})(), "LazyFrame found, expected a DataFrame. Call its collect"),
+        (np.array("a"), "str found, expected a path"),
+        ([("a", float("inf"))], "inf found, expected text or a number"),
+        (datasets.DatasetDict(), "columns found: none"),
     ],
 )
 def test_what_is_no_table_is_refused_by_name(data, words):

@@ -1,9 +1,12 @@
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pandas import DataFrame
 from scipy.stats import binom, binomtest, f_oneway
+from scipy.stats import t as student
 from statsmodels.formula.api import ols
 from statsmodels.regression.linear_model import OLS
 from statsmodels.stats.anova import anova_lm
@@ -20,7 +23,7 @@ from entailor.evaluation.statistics import (
     number_clusters,
     wilson_interval,
 )
-from entailor.evaluation.variance import Scored, spread_of_mean
+from entailor.evaluation.variance import Scored, Spread, spread_of_mean
 
 
 @given(st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
@@ -116,6 +119,16 @@ def test_seeds_and_their_disagreement_are_those_of_a_two_way_analysis_of_varianc
     found = Scored(value_SN).seed_variance
     assert found.between == pytest.approx(mean_square["C(seed)"] / 30, abs=1e-9)
     assert found.disagreement == pytest.approx(mean_square["Residual"] / 30, abs=1e-9)
+
+
+@pytest.mark.parametrize("freedom", [1, 1.5, 2, 2.7, 4, 8, 30])
+def test_where_seeds_or_examples_are_everything_the_test_is_scipys_t(freedom):
+    for difference in (0.3, 1.0, 2.5, 6.0, 20.0):
+        expected = 2 * student.sf(difference, freedom)
+        for spread in (Spread(0.0, math.inf, 1.0, 0.0, freedom), Spread(1.0, freedom)):
+            assert spread.p(difference) == pytest.approx(expected, abs=1e-9)
+            assert spread.p_below(-difference) == pytest.approx(expected / 2, abs=1e-9)
+    assert Spread(1.0, freedom).half_width() == pytest.approx(student.ppf(0.975, freedom), rel=1e-9)
 
 
 def test_an_accuracy_of_one_seed_has_the_binomial_interval():

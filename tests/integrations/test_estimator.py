@@ -111,6 +111,11 @@ def test_it_goes_through_pipelines_searches_and_pickles(classifier):
     assert pickle.loads(pickle.dumps(classifier)).get_params() == classifier.get_params()
 
 
+def test_inputs_that_can_be_gone_through_once_are_not_cut(classifier):
+    fitted = classifier.fit(iter(TEXTS), LABELS)
+    assert fitted.predict(text for text in TEXTS).tolist() == fitted.predict(TEXTS).tolist()
+
+
 def test_what_cannot_be_is_refused(classifier):
     with pytest.raises(NotFittedError):
         classifier.predict(TEXTS)
@@ -118,6 +123,13 @@ def test_what_cannot_be_is_refused(classifier):
         classifier.fit(TEXTS, LABELS[:3])
     with pytest.raises(DataError, match="X, row 2: no text"):
         classifier.fit(["a", None], ["x", "y"])
+    with pytest.raises(DataError, match="X: str found, expected several texts"):
+        classifier.fit("good", LABELS[:4])
+    with pytest.raises(DataError, match="X, row 1: 1 parts found, expected a text, or a pair"):
+        classifier.fit(np.array(TEXTS).reshape(-1, 1), LABELS)
+    for missing in (np.nan, None, pd.NA):
+        with pytest.raises(LabelError, match="y, row 2: no label"):
+            classifier.fit(TEXTS, pd.Series(["x", missing] * 40, dtype=object))
     with pytest.raises(LabelError, match="y: an empty label"):
         classifier.fit(TEXTS, ["", "x"] * 40)
     with pytest.raises(LabelError, match="two labels that read alike"):

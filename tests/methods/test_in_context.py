@@ -41,9 +41,21 @@ def test_the_shared_prompt_changes_no_score(shots, kind, asked):
     shared = logprobs(classifier, TEST)
     expected = plain - np.log(np.exp(plain).sum(1, keepdims=True))
     np.testing.assert_allclose(shared, expected, atol=1e-4)
-    assert classifier.prefix is None
     with classifier.scoring(items) as prepared:
         assert (shots > 0) == all(item.behind > 20 for item in prepared)
+
+
+def test_demonstrations_are_run_once_for_examples_that_come_one_at_a_time(asked, monkeypatch):
+    from entailor.methods import in_context
+
+    classifier, made = asked(num_fewshot=3), []
+    whole = [logprobs(classifier, [example]) for example in TEST[:1]]  # nothing to have in common with
+    really = in_context.SharedPrefix
+    monkeypatch.setattr(in_context, "SharedPrefix", lambda model, ids: made.append(len(ids)) or really(model, ids))
+    alone = np.concatenate([*whole, *(logprobs(classifier, [example]) for example in TEST[1:])])
+    assert len(made) == 1
+    np.testing.assert_allclose(alone, logprobs(asked(num_fewshot=3), TEST), atol=1e-5)
+    assert np.array_equal(logprobs(classifier, TEST), logprobs(asked(num_fewshot=3), TEST))
 
 
 @pytest.mark.parametrize("deaf_to", ["past_key_values", "attention_mask"])

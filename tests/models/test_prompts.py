@@ -81,6 +81,10 @@ def test_words_that_begin_alike_to_the_end_are_refused(encoder):
     with pytest.raises(ConfigError, match=r"'w1' \(neutral\) are the beginning of those of 'w1 w2' \(contradiction\)"):
         encoder(prompt={"verbalizer": {"neutral": "w1", "contradiction": "w1 w2"}})
     assert encoder(objective="classify", prompt={"verbalizer": {"neutral": "w1", "contradiction": "w1 w2"}})
+    words = {"neutral": "w1", "contradiction": "w1 w2", "entailment": "w1 w2 w3"}
+    with pytest.raises(ConfigError, match=r"likewise of contradiction\. Give other words for them"):
+        encoder(prompt={"verbalizer": words})
+    assert encoder(prompt={"verbalizer": {**words, "neutral": "no", "contradiction": "maybe"}})
 
 
 def test_demonstrations_stand_in_front_with_their_words(encoder):

@@ -11,10 +11,12 @@ from entailor.config.overrides import dump_checked_yaml
 from entailor.evaluation.comparison import compare_records
 from entailor.evaluation.external import compare_external
 from entailor.events import Event
+from entailor.report import plots
 from entailor.runs.files import write_checked_json, write_text
 from entailor.runs.layout import RunFolder
 from entailor.runs.record import NO_MODEL, Costs, CurvePoint, Prediction, RunRecord
 
+DRAWS = plots._svg
 LABELS = ("entailment", "neutral", "contradiction")
 GROUPS = ("negation", "quantifiers", "numbers and comparatives", "time and place", "passives")
 MODEL = "pypi:tiny-encoder==0.1.0"
@@ -36,6 +38,14 @@ TEXTS = (
     ("The committee met on Tuesday, not on Friday, " * 20, "The committee met."),
     ("昨日の会議には誰も参加しなかった。", "会議には参加者がいた。"),
 )
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _drawing():
+    """Draw the figures, as other tests do not."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plots, "_svg", DRAWS)
+        yield
 
 
 def make_predictions(accuracy: float, seed: int, n: int) -> tuple[Prediction, ...]:

@@ -40,13 +40,21 @@ def full(comparison: dict[str, Any]) -> dict[str, Any]:
     """A comparison with everything this module shows."""
     row = comparison["candidates"][0]
     name = {"model": row["model"], "method": NAME}
-    budget = {"trials": 3, "minutes": None, "examples": None, "pruner": "successive_halving"}
+    budget = {"trials": 3, "minutes": None, "examples": None, "pruner": "successive_halving", "repeats": 2}
     trials = [
         tried(0, 1e-3, "complete", 0.61),
         tried(1, 2e-2, "pruned", 0.4),
         tried(2, 0.5, "failed", None, "nan & inf"),
     ]
-    study = {**name, "status": "finished", "budget": budget, "search_space": {}, "trials": trials, "best": 0}
+    study = {
+        **name,
+        "status": "finished",
+        "budget": budget,
+        "search_space": {},
+        "trials": trials,
+        "best": 0,
+        "repeat": 1,
+    }
     study |= {"chosen": {"learning_rate": 1e-3}, "seconds": 36.0, "examples_seen": 3000}
     points = [
         {"n": n, "accuracy": {"mean": mean, "low": mean - 0.05, "high": mean + 0.05}, "per_seed": [mean], "epochs": 3.0}
@@ -72,7 +80,7 @@ def full(comparison: dict[str, Any]) -> dict[str, Any]:
         **comparison,
         "candidates": [{**row, "method": NAME, "exploratory": True}, *comparison["candidates"][1:]],
         "recommendation": None,
-        "tuning": {"budget": budget, "studies": [study]},
+        "tuning": {"budget": budget, "studies": [study, {**study, "repeat": 2}]},
         "learning_curve": {
             "num_test": 100,
             "candidates": [curve_row],
@@ -96,6 +104,8 @@ def test_lines_say_what_was_tried_what_more_labels_give_and_how_good_the_estimat
     text = "\n".join(effort_lines(full))
     assert "tuning, 3 trials a candidate, on validation alone:" in text
     assert re.search(r"lora</b>\s+3\s+1\s+3.0 k\s+36 s\s+61.0 %\s+learning_rate 0.001", text)
+    assert f"{NAME}, search 2" in text
+    assert f"{NAME}, 2 searches: validation 61.0 %, 61.0 %" in text
     assert "64.0 % (60.0 to 68.0)" in text
     assert f"{NAME} overtakes majority at about 120 labels (between 50 and 200)" in text
     assert (
@@ -117,6 +127,7 @@ def test_the_page_shows_every_trial_and_marks_what_was_stopped_chosen_and_explor
     assert "test was read more than once" in page
     assert "test was read once" not in page
     assert "pruned" in page
+    assert "3 trials, in each of 2 searches, of which the first one chose" in page
     assert "nan &amp; inf" in page
     assert '<span class="badge best">chosen</span>' in page
     assert page.count('<span class="badge warn">exploratory</span>') >= 2
@@ -153,11 +164,12 @@ def test_an_estimate_names_what_could_not_be_found_out_and_the_day_it_ends():
     lines = estimate_lines(expected)
     assert re.search(r"lora\s+3\s+60 s\s+–\s+30 s\s+4 min\s+1.0 GB", lines[1])
     assert lines[3] == "  full: ModelError: no such file"
-    said = "estimate: 14.2 h to 55.6 h, done by 11:30 2 days later at the latest, with up to 1.0 GB of memory; not in "
-    said += "it: full"
+    said = (
+        "estimate: 14.2 h to 55.6 h, done by 11:30 2 days later at the latest, up to 1.0 GB of memory; not in it: full"
+    )
     assert lines[-1] == said
     busy = estimate_lines({**expected, "slowdown": 7.04})[-1]
-    assert busy == f"{said}; other work makes this machine 7.0 times slower now"
+    assert busy == f"{said}; other work makes it 7.0 times slower"
     assert estimate_lines({**expected, "candidates": [broken]})[-1] == "no estimate: ModelError: no such file"
 
 

@@ -68,9 +68,11 @@ def test_the_table_fits_the_terminal_and_keeps_what_is_needed_most(comparison, w
     lines = printed(comparison, width).splitlines()
     assert max(map(len, lines)) <= width
     assert "80.8 (73.2–87.1)" in "".join(lines)
-    heads = lines[0].split()
+    heads = " ".join(lines[:3]).split()
     assert ("stored" in heads) == (width >= 60)
     assert ("params" in heads) == (width >= 80)
+    if width >= 60:  # a column goes before a name is broken
+        assert all(any(line[2:].startswith(one["method"]) for line in lines) for one in comparison["candidates"])
 
 
 def test_one_screen_by_default_and_more_on_demand(comparison):

@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors import SafetensorError
-from tests.conftest import NLI_LABELS
+from tests.conftest import NLI_LABELS, make_examples, write_csv
 from tests.observers import listener
 from tests.shipping.faults import FAULTS, cut, manifest_value
 
 from entailor import Predictor
 from entailor.cli.app import main
+from entailor.config.experiment import Experiment
+from entailor.config.parts import DataSettings
 from entailor.errors import ConfigError, EntailorError, MethodError, OutputError, RunError
 from entailor.runs.files import write_checked_json
 from entailor.runs.integrity import checksums
@@ -28,7 +30,7 @@ from entailor.shipping.export import Source, export, prove, write_format
 from entailor.shipping.manifest import read_manifest
 from entailor.shipping.onnx_export import INT8_VARIANTS
 from entailor.shipping.verification import ask_here, ask_in_fresh_process, largest_loss
-from entailor.study.compare import Comparison
+from entailor.study.compare import Comparison, compare
 
 AUTO_CLASSES = ("AutoModelForSequenceClassification", "AutoTokenizer")
 
@@ -352,3 +354,21 @@ def test_the_bound_of_a_loss_is_that_of_the_score_interval():
     assert largest_loss(5, 5, 1000) < largest_loss(10, 5, 1000) < largest_loss(20, 5, 1000)
     assert largest_loss(5, 5, 10_000) < 0.001
     assert largest_loss(5, 5, 1000) < largest_loss(5, 5, 1000, 0.01)
+
+
+def test_thresholds_travel_in_the_biases(tmp_path, monkeypatch):
+    """What validation chose decides in the record, in `predict` and in an export, by the same probabilities."""
+    rows = [one for one in make_examples(240, seed=2) if one.label == "neutral" or one.id.endswith("7")]
+    data = DataSettings(train=write_csv(tmp_path / "train.csv", rows), test_size=40, validation_size=40)
+    words = {"method": "bag_of_words", "thresholds": "macro_f1"}
+    monkeypatch.setattr("entailor.study.compare.write_report", lambda folder: None)
+    run = compare(Experiment(data=data, methods={"words": words}, out=str(tmp_path / "run"), doctor=False))
+    (record,) = run.records
+    (chosen,) = [event.text for event in record.events if "thresholds: tau" in event.text]
+    assert "tau 0 " not in chosen
+    trial = trial_of(run, "words")
+    (made,) = export(trial, ["sklearn"], tmp_path / "out", ask=ask_here)
+    texts = [(one.text, one.text_pair) for one in record.predictions]
+    for place in (trial, made.folder):
+        answers = Predictor.load(place).predict(texts)
+        assert [one.label for one in answers] == [one.predicted for one in record.predictions]

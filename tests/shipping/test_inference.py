@@ -7,6 +7,7 @@ import gzip
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -308,6 +309,15 @@ def test_evaluation_tells_how_far_it_is(lora, nli_files):
     evaluate(lora, nli_files.test, observer=listener(stage=lambda name, done, total, text: told.append(done)))
     assert told == sorted(told)
     assert told[-1] == 18
+
+
+def test_texts_that_are_cut_are_said(lora, tmp_path, nli_split, csv_of):
+    long = [replace(row, text="w1 " * 400) for row in nli_split.test[:3]]
+    source = csv_of(tmp_path / "a.csv", [*long, *nli_split.test[3:12]])
+    said = []
+    predict(lora, source, tmp_path / "b.csv", observer=listener(note=said.append))
+    evaluate(lora, source, observer=listener(note=said.append))
+    assert said == ["3 of 12 examples (25 %) are longer than what the classifier reads, and were cut"] * 2
 
 
 def test_a_part_of_the_labels_is_enough(finished_run, nli_split, csv_of, tmp_path):

@@ -373,8 +373,9 @@ def test_no_run_folder_is_not_the_working_directory(out):
         parse_settings(Experiment, {"out": out})
 
 
-@pytest.mark.parametrize("budget", [{"trials": 4}, {"trials": 4, "pruner": "hyperband"}, {"examples": 300}], ids=str)
-@pytest.mark.parametrize("step", [4, 6, 9])
+@pytest.mark.parametrize(
+    ("budget", "step"), [({"trials": 4}, 4), ({"trials": 4, "pruner": "hyperband"}, 6), ({"examples": 300}, 9)], ids=str
+)
 def test_a_signal_during_a_setting_goes_on_from_its_checkpoint(budget, step, validation, tmp_path):
     stop, notes = StopSwitch(), []
 

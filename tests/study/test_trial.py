@@ -277,7 +277,24 @@ def test_truncation_is_counted_and_said(run, nli_split):
     assert record.costs.truncated_share == pytest.approx(6 / 18)
     (event,) = [event for event in record.events if event.kind == "truncation"]
     assert event.text.startswith("33.3% of test was truncated to 40 tokens, longest text first")
+    assert event.text.endswith(
+        "Raise model.max_length (now 40; the model's own limit caps it) or set model.long_texts=windows"
+    )
     assert run("lora", **FAST).costs.truncated_share == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "remedy"),
+    [
+        ("knn", {}, "the model's own limit caps it)"),  # which reads whole texts
+        ("lora", {"long_texts": "windows", "window_stride": 64}, "or lower model.window_stride (now 64)"),
+    ],
+)
+def test_truncation_advises_what_the_method_can_do(name, settings, remedy, run, nli_split):
+    fast = FAST if name == "lora" else {}
+    record = run(name, split=with_long_texts(nli_split), settings={"max_length": 40, **settings}, **fast)
+    (event,) = [event for event in record.events if event.kind == "truncation"]
+    assert event.text.endswith(remedy)
 
 
 @pytest.mark.parametrize("name", ["lora", "p_tuning"])
@@ -299,8 +316,10 @@ def test_the_checkpoints_own_head_is_told_once_even_after_a_restart(run, tmp_pat
     assert len([event for event in record.events if "own head is kept" in event.text]) == 1
 
 
-@pytest.mark.parametrize("name", ["lora", "prefix_tuning", "full_finetuning"])
-@pytest.mark.parametrize("kind", ["bert", "deberta-v2", "modernbert"])
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("bert", "lora"), ("bert", "full_finetuning"), ("deberta-v2", "prefix_tuning"), ("modernbert", "full_finetuning")],
+)
 def test_training_in_bf16_is_scored_and_loaded_in_fp32(kind, name, tiny_model, nli_task, nli_split, tmp_path):
     plan = TrialPlan(
         "row", build_method(name, FAST), str(tiny_model(kind)), 0, ModelSettings(), PrecisionChoice("bf16", "asked for")

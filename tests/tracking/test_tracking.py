@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import sqlite3
 import warnings
 from collections.abc import Iterator
@@ -293,3 +294,13 @@ def test_trackio_keeps_runs_in_the_run_folder(folder):
         names = {name for (name,) in read.execute("select distinct run_name from metrics")}
     assert names == {"lora on org/model, seed 0"}  # a failed trial that logged nothing is not kept
     assert written_outside(folder) == []
+
+
+def test_an_address_where_no_server_is_is_said_at_once():
+    from entailor.tracking.mlflow_sink import check_answers
+
+    with socket.socket() as taken:  # bound and not listening: nobody else answers there
+        taken.bind(("127.0.0.1", 0))
+        uri = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(ConfigError, match=rf"no server answers at {uri} \(ConnectionError\)"):
+            check_answers(uri)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
+from entailor.classifiers.thresholds import adjusted_biases
 from entailor.errors import MethodError
 
 FILE = "linear.safetensors"
@@ -35,6 +36,7 @@ class LinearModel:
         strengths: Sequence[float],
         max_iterations: int,
         class_weight: Literal["none", "balanced"] = "none",
+        thresholds: Literal["none", "macro_f1", "mcc"] = "none",
     ) -> tuple[str, ...]:
         """Fit one model a regularisation strength; keep the one with the least log loss on validation.
 
@@ -45,9 +47,10 @@ class LinearModel:
             max_iterations: of L-BFGS.
             class_weight: balanced: examples count by the inverse frequency of their label in train, here and in the log
                 loss on validation.
+            thresholds: what the biases are then shifted for, on validation.
 
         Returns:
-            The choice in words.
+            The choices in words.
 
         Raises:
             MethodError: train has one label only, or there is no strength to try.
@@ -78,7 +81,12 @@ class LinearModel:
         if best is None:
             raise MethodError("no regularisation strength to fit with. Give at least one value of C")
         self._take(best[2])
-        return (f"C={best[1]:g} chosen on validation (log loss {best[0]:.4f})",)
+        chosen = f"C={best[1]:g} chosen on validation (log loss {best[0]:.4f})"
+        if thresholds == "none":
+            return (chosen,)
+        shift_L, words = adjusted_biases(self.logits(validation[0]), validation[1], counts_L, thresholds)
+        self.bias_L = self.bias_L + shift_L
+        return chosen, words
 
     def _take(self, model: Any) -> None:
         coefficients, intercepts = model.coef_, model.intercept_

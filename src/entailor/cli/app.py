@@ -85,5 +85,8 @@ def main() -> None:
     except OSError as error:  # a full disk, a folder without permission
         if debug or not error.strerror:
             raise
-        remark(f"error: {f'{error.filename}: ' if error.filename else ''}{error.strerror}")
+        from entailor.runs.integrity import disk_trouble
+
+        place = f"{error.filename}: " if error.filename else ""
+        remark(f"error: {place}{disk_trouble(error) or error.strerror}")
         raise SystemExit(2) from None

@@ -64,6 +64,23 @@ def label_settings(label_names: str | None, no_gold: str | None) -> tuple[dict[s
     return data.label_names, data.no_gold
 
 
+def count_or_seeds(text: str | None) -> int | list[int] | None:
+    """Return a number of seeds, or seeds where there are commas.
+
+    Raises:
+        ConfigError: neither.
+    """
+    if text is None:
+        return None
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ConfigError(
+            f"--seeds: {text!r} is neither a number of trials nor seeds with commas, as in 1,2,3"
+        ) from None
+    return numbers if "," in text else numbers[0]
+
+
 def mapping(text: str | None, flag: str) -> dict[str, str] | None:
     """Read ``a=b,c=d``."""
     if text is None:

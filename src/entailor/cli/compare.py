@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from entailor.cli.arguments import mapping, read_experiment
+from entailor.cli.arguments import count_or_seeds, mapping, read_experiment
 from entailor.cli.options import (
     AsJson,
     Columns,
@@ -54,7 +54,10 @@ def compare(
         ),
     ] = None,
     seeds: Annotated[
-        int | None, typer.Option("--seeds", help="Trials of each method with randomness in it; 3 by default.")
+        str | None,
+        typer.Option(
+            "--seeds", help="Trials of each method with randomness in it, 3 by default; or their seeds with commas."
+        ),
     ] = None,
     cv: Annotated[
         int | None,
@@ -111,7 +114,7 @@ def compare(
         "data.max_train_examples": max_train_examples,
         "data.max_test_examples": max_test_examples,
         "models": model,
-        "seeds": seeds,
+        "seeds": count_or_seeds(seeds),
         "out": out,
         "learning_curve": learning_curve,
     }

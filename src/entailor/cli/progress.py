@@ -91,14 +91,9 @@ def _outcome(record: RunRecord, reused: bool) -> str:
 
 def _alarms(record: RunRecord) -> list[str]:
     """Return what changes how a trial's accuracy is read, one line each."""
-    from entailor.report.tables import percent
-
     alarms = [event.text for event in record.events if event.severity == "warning"]
     if record.costs.truncated_share >= TRUNCATION_ALARM:
-        alarms.append(
-            f"{percent(record.costs.truncated_share)} of the test texts were truncated. Raise model.max_length or set "
-            "model.long_texts=windows"
-        )
+        alarms += [event.text for event in record.events if event.kind == "truncation"]
     return alarms
 
 
@@ -169,7 +164,7 @@ class _Bars:
 
     def __init__(self, bars: Progress, *, verbose: bool) -> None:
         self.bars, self.verbose = bars, verbose
-        self.whole = bars.add_task("trials", total=None, count="", words="")
+        self.whole = bars.add_task("trials", total=None, visible=False, count="", words="")  # until one begins
         self.parts: dict[str, _Part] = {}
         self.title, self.count, self.done = "", 0, 0
         self.lengths: dict[tuple[str, str], float] = {}
@@ -206,7 +201,7 @@ class _Bars:
     def _whole(self, words: str) -> None:
         count = f"{self.done}/{self.count}"
         total, completed = (self.total, self.completed) if self.total else (self.count, self.done)
-        self.bars.update(self.whole, total=total, completed=completed, count=count, words=words)
+        self.bars.update(self.whole, total=total, completed=completed, visible=True, count=count, words=words)
 
     def _step(self, stage: StageProgress, text: str, trial: str) -> None:
         part = self.parts.get(trial)

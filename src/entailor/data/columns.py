@@ -185,4 +185,4 @@ def _likely_causes(names: Sequence[str]) -> Iterator[str]:
 def _shown(names: Sequence[str]) -> str:
     shown = [repr(name if len(name) <= 40 else f"{name[:37]}...") for name in names[:MOST_SHOWN]]
     more = len(names) - len(shown)
-    return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
+    return (", ".join(shown) or "none") + (f" and {more} more" if more > 0 else "")

@@ -89,6 +89,8 @@ def document(data: Any, name: str, settings: DataSettings | None = None) -> str:
 
 def _columns(data: Any, name: str, mapping: Mapping[str, str]) -> Columns:
     """Return the columns that are read, by name."""
+    if hasattr(data, "collect"):  # polars: what has not been computed has no cells
+        raise DataError(f"{type(data).__name__} found, expected a DataFrame", path=name, remedy="Call its collect()")
     if hasattr(data, "column_names") or hasattr(data, "columns"):
         listed = list(data.column_names if hasattr(data, "column_names") else data.columns)
         names = {str(column): column for column in listed}
@@ -98,7 +100,12 @@ def _columns(data: Any, name: str, mapping: Mapping[str, str]) -> Columns:
             column: _values(data, names[column]) for column in _read(names, mapping, f"{name} ({type(data).__name__})")
         }
     if isinstance(data, Mapping):
-        return {column: list(data[column]) for column in _read(data, mapping, name)}
+        found = {column: data[column] for column in _read(data, mapping, name)}
+        if single := [column for column, values in found.items() if isinstance(values, str | bytes)]:
+            raise DataError("one text found, expected a list", path=name, column=single[0])
+        return {column: list(values) for column, values in found.items()}
+    if hasattr(data, "dtype") and hasattr(data, "tolist") and getattr(data.dtype, "names", None) is None:
+        data = data.tolist()  # an array of NumPy, of which a line is no tuple and a cell no text
     if isinstance(data, str | bytes) or not hasattr(data, "__iter__"):
         raise DataError(f"{type(data).__name__} found, expected {SHAPES}", path=name)
     if isinstance(data, tuple) and len(data) == 2 and all(isinstance(part, list) for part in data):
@@ -107,6 +114,8 @@ def _columns(data: Any, name: str, mapping: Mapping[str, str]) -> Columns:
 
 
 def _of_list(rows: list[Any], name: str, mapping: Mapping[str, str]) -> Columns:
+    if rows and hasattr(rows[0], "_asdict"):  # named tuples, as itertuples() gives them, with the index in front
+        rows = [row._asdict() if hasattr(row, "_asdict") else row for row in rows]
     first = rows[0] if rows else ("", "")
     if isinstance(first, Example):
         fields: tuple[str, ...] = ("id", "premise", "hypothesis", "label", "group")
@@ -165,19 +174,25 @@ def _plain(value: Any, name: str, place: int, column: str) -> Any:
     """Return a cell as JSON holds it; None where it is missing."""
     if isinstance(value, list | tuple) and len(value) == 1:  # some write the one label of a text so
         value = value[0]
-    if (
-        value is None
-        or type(value).__name__ in ("NAType", "NaTType")
-        or (isinstance(value, float) and math.isnan(value))
-    ):
-        return None
     if hasattr(value, "item") and not isinstance(value, str):  # a number of NumPy
         value = value.item()
+    if is_missing(value):
+        return None
     if isinstance(value, str):
         return str(value)
     if isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
         return value
-    raise DataError(f"{type(value).__name__} found, expected text or a number", path=name, row=place, column=column)
+    found = value if isinstance(value, float) else type(value).__name__
+    raise DataError(f"{found} found, expected text or a number", path=name, row=place, column=column)
+
+
+def is_missing(value: Any) -> bool:
+    """Tell whether a cell stands for nothing: None, NaN, or what pandas takes for them."""
+    return (
+        value is None
+        or type(value).__name__ in ("NAType", "NaTType")
+        or (isinstance(value, float) and math.isnan(value))
+    )
 
 
 def _is_dataset_dict(part: Any) -> bool:

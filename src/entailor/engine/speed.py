@@ -128,7 +128,8 @@ def measure_slowdown(
         clock: seconds.
         own_clock: seconds of processor time of this thread.
     """
-    alone, shared, work = contextlib.nullcontext(), 1, _count
+    alone: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+    shared, work = 1, _count
     if models:
         import torch
 

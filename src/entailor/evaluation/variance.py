@@ -207,7 +207,8 @@ class Spread:
 def _chi_square(freedom: float) -> tuple[Floats, Floats]:
     """Return values of a chi-square variable and their weights: the trapezoid rule over its logarithm."""
     low = math.log(freedom) - max(60 / freedom, 10 * math.sqrt(2 / freedom))
-    log_Q = np.linspace(low, math.log(freedom + 12 * math.sqrt(2 * freedom) + 40), 120)
+    points = 120 if freedom >= 2 else 160  # p-values are right to 1e-10
+    log_Q = np.linspace(low, math.log(freedom + 12 * math.sqrt(2 * freedom) + 40), points)
     density_Q = np.exp(freedom / 2 * (log_Q - math.log(freedom)) - (np.exp(log_Q) - freedom) / 2)
     return np.exp(log_Q), density_Q / density_Q.sum()
 

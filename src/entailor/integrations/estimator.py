@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from entailor.config.experiment import DEFAULT_MODEL
 from entailor.data.columns import find_columns
-from entailor.data.in_memory import document
+from entailor.data.in_memory import document, is_missing
 from entailor.errors import DataError, LabelError, RunError
 from entailor.shipping.predictor import Predictor, texts_of
 from entailor.study.compare import compare
@@ -74,15 +74,18 @@ class EntailorClassifier(ClassifierMixin, BaseEstimator):
 
         Raises:
             DataError: X is no sequence of texts or pairs, or y is of another length.
-            LabelError: two labels that read alike, or an empty one.
+            LabelError: two labels that read alike, an empty one, or one that is missing.
             RunError: no trial finished.
             EntailorError: as for :func:`entailor.compare`.
         """
         labels_N = np.asarray(y)
+        X = _listed(X)
         is_pair = _are_pairs(X)
         texts = _texts(X, is_pair=is_pair)
         if labels_N.shape != (len(texts),):
             raise DataError(f"labels of shape {labels_N.shape} for {len(texts)} texts", path="y")
+        if missing := [place for place, label in enumerate(labels_N.tolist(), start=1) if is_missing(label)]:
+            raise LabelError("no label", path="y", row=missing[0], remedy="Leave out examples without a label")
         classes_L = np.unique(labels_N)
         names = _names(classes_L)
         named = [names[label] for label in labels_N.tolist()]
@@ -122,7 +125,7 @@ class EntailorClassifier(ClassifierMixin, BaseEstimator):
             DataError: as for `predict`.
         """
         check_is_fitted(self)
-        texts = _texts(X, is_pair=self.is_pair_)
+        texts = _texts(_listed(X), is_pair=self.is_pair_)
         if self._predictor is None:
             self._predictor = Predictor.load(self._trial)
         answers = self._predictor.predict(texts if self.is_pair_ else [first for first, _ in texts])
@@ -157,18 +160,40 @@ class EntailorClassifier(ClassifierMixin, BaseEstimator):
         return tags
 
 
+def _is_table(inputs: Any) -> bool:
+    return hasattr(inputs, "column_names") or hasattr(inputs, "columns")
+
+
+def _listed(inputs: Any) -> Any:
+    """Return a table as it is and anything else as a list, which can be gone through twice.
+
+    Raises:
+        DataError: one text, or something that holds none.
+    """
+    if _is_table(inputs):
+        return inputs
+    if isinstance(inputs, str) or not isinstance(inputs, Iterable):
+        raise DataError(
+            f"{type(inputs).__name__} found, expected several texts", path="X", remedy="Give a list of them"
+        )
+    return inputs.to_pylist() if hasattr(inputs, "to_pylist") else list(inputs)
+
+
 def _are_pairs(inputs: Any) -> bool:
     """Tell whether inputs are pairs, by the columns of a table or the first input."""
-    if hasattr(inputs, "column_names") or hasattr(inputs, "columns"):
+    if _is_table(inputs):
         names = list(map(str, getattr(inputs, "column_names", None) or inputs.columns))
         return "text_pair" in find_columns(names, {}, source=type(inputs).__name__, require_labels=False)
-    first = next(iter(inputs), "") if isinstance(inputs, Iterable) else ""
+    first = inputs[0] if inputs else ""
     return not isinstance(first, str) and isinstance(first, Iterable)
 
 
 def _texts(inputs: Any, *, is_pair: bool) -> list[tuple[str, str | None]]:
-    if not hasattr(inputs, "columns") and not hasattr(inputs, "column_names"):
+    if not _is_table(inputs):
         inputs = [tuple(one) if is_pair and not isinstance(one, str) else one for one in inputs]
+        for place, one in enumerate(inputs, start=1):
+            if is_pair and len(one) != 2 and not isinstance(one, str):
+                raise DataError(f"{len(one)} parts found, expected a text, or a pair of texts", path="X", row=place)
     texts = texts_of(inputs, is_pair=is_pair)
     if None in texts:
         raise DataError("no text", path="X", row=texts.index(None) + 1, remedy="Fill it in or leave the example out")

@@ -13,6 +13,7 @@ from pydantic import Field, PositiveFloat
 
 from entailor.classifiers.base import FitData, FittedClassifier
 from entailor.classifiers.linear_model import LinearModel
+from entailor.classifiers.thresholds import Thresholds
 from entailor.data.example import Example
 from entailor.data.words import words_of
 from entailor.errors import MethodError
@@ -42,6 +43,7 @@ class BagOfWords(Method, name="bag_of_words"):
     max_iter: int = Field(default=300, ge=1)
     """Most iterations of L-BFGS."""
     class_weight: ClassWeight = "none"
+    thresholds: Thresholds = "none"
 
     def adapt(self, backbone: Backbone | None, task: Task, seed: int) -> BagOfWordsClassifier:
         """Return the unfitted classifier."""
@@ -122,6 +124,7 @@ class BagOfWordsClassifier(FittedClassifier):
             self.method.C,
             self.method.max_iter,
             self.method.class_weight,
+            self.method.thresholds,
         )
 
     def logits(self, batch: list[tuple[str, ...]]) -> NDArray[np.float32]:

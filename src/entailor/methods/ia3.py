@@ -51,7 +51,7 @@ class Ia3(AdapterMethod, name="ia3"):
         if backbone is None:
             raise MethodError("ia3 needs a model. Give one with --model")
         named = (*self.target_modules, *self.feedforward_modules)
-        check_layer_names(backbone.model, named, self.name)
+        check_layer_names(backbone.model, named, self.name, "Leave the key out, or give")
         if not self.target_modules and (reason := self.misfit(backbone.model)):
             raise MethodError(f"ia3: {reason}. Name layers with target_modules, or leave ia3 out")
         inputs = list(self.feedforward_modules or second_layers(backbone.model))

@@ -98,6 +98,7 @@ class InContextClassifier(TransformerClassifier, PromptedClassifier):
         self.bias_L = torch.zeros(len(task.labels))
         self.temperature = 1.0
         self.prefix: SharedPrefix | None = None
+        self._last_prompt: list[int] = []
         self._proven: dict[Way, Verdict] = {}
 
     # --- what is chosen from train and validation
@@ -163,24 +164,36 @@ class InContextClassifier(TransformerClassifier, PromptedClassifier):
     def scoring(self, inputs: Sequence[PromptIds]) -> Iterator[Sequence[PromptIds] | Sequence[PromptTree]]:
         """Run what all prompts begin with once, and give what follows it; what several of them share is run once too.
 
-        Prompts that had to do without some demonstrations do not begin so and are run whole.
+        What was run stays for the calls that follow: prompts that come one at a time have their demonstrations in
+        common as well. Prompts that had to do without some demonstrations do not begin so and are run whole.
         """
         longest = max(map(len, inputs), default=0)
         grow = grow_trees if can_branch(self.model, longest) and self._is_exact("trees") else list
-        most = max((item.shots for item in inputs), default=0)
-        shared = common_prefix([item.input_ids[:-1] for item in inputs if item.shots == most])
-        worth_it = len(inputs) >= 2 and len(shared) >= SHORTEST_PREFIX and can_share(self.model.config, longest)
-        if not (worth_it and self._is_exact("prefix")):
+        shared = self._common_beginning(inputs) if can_share(self.model.config, longest) else []
+        if len(shared) < SHORTEST_PREFIX or not self._is_exact("prefix"):
             yield grow(inputs)
-            return
-        try:
+        else:
             yield grow(self._put_in_front(shared, inputs))
-        finally:
-            self.prefix = None
+
+    def _common_beginning(self, inputs: Sequence[PromptIds]) -> list[int]:
+        """Return the ids that all prompts begin with; one alone, what was run before or the last one.
+
+        Scores of several prompts depend on these alone, to the last bit, and not on what was asked before them.
+        """
+        most = max((item.shots for item in inputs), default=0)
+        prompts = [item.input_ids[:-1] for item in inputs if item.shots == most]
+        before, self._last_prompt = self._last_prompt, prompts[-1] if prompts else []
+        if len(inputs) >= 2:
+            return common_prefix(prompts)
+        if self.prefix is not None and self._last_prompt[: len(self.prefix)] == self.prefix.ids:
+            return self.prefix.ids
+        return common_prefix([self._last_prompt, before])
 
     def _put_in_front(self, shared: list[int], inputs: Sequence[PromptIds]) -> list[PromptIds]:
         """Run a common beginning once, and return the prompts without it; those that begin otherwise stay whole."""
-        self.prefix, cut = SharedPrefix(self.model, shared), len(shared)
+        cut = len(shared)
+        if self.prefix is None or self.prefix.ids != shared:
+            self.prefix = SharedPrefix(self.model, shared)
         return [
             replace(item, input_ids=item.input_ids[cut:], behind=cut) if item.input_ids[:cut] == shared else item
             for item in inputs

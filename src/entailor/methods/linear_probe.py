@@ -15,6 +15,7 @@ from torch import Tensor
 from entailor.classifiers.base import FitData, count_parameters
 from entailor.classifiers.frozen_encoder import FrozenEncoderClassifier
 from entailor.classifiers.linear_model import LinearModel
+from entailor.classifiers.thresholds import Thresholds
 from entailor.classifiers.transformer import TokenBatch
 from entailor.errors import MethodError
 from entailor.methods.base import ClassWeight, Method
@@ -33,6 +34,7 @@ class LinearProbe(Method, name="linear_probe"):
     max_iter: int = Field(default=300, ge=1)
     """Most iterations of L-BFGS."""
     class_weight: ClassWeight = "none"
+    thresholds: Thresholds = "none"
 
     def adapt(self, backbone: Backbone | None, task: Task, seed: int) -> LinearProbeClassifier:
         """Return the unfitted classifier."""
@@ -79,6 +81,8 @@ class LinearSettings(Protocol):
     def max_iter(self) -> int: ...  # noqa: D102
     @property
     def class_weight(self) -> Literal["none", "balanced"]: ...  # noqa: D102
+    @property
+    def thresholds(self) -> Literal["none", "macro_f1", "mcc"]: ...  # noqa: D102
 
 
 def fit_standardized(
@@ -90,7 +94,7 @@ def fit_standardized(
         linear: what is fitted, in place.
         train: features of shape (examples, F) and targets.
         validation: the same.
-        settings: strengths, iterations and weights as in `LinearModel.fit`.
+        settings: strengths, iterations, weights and thresholds as in `LinearModel.fit`.
     """
     mean_F, scale_F = train.features.mean(0), train.features.std(0) + 1e-6
     events = linear.fit(
@@ -99,6 +103,7 @@ def fit_standardized(
         settings.C,
         settings.max_iter,
         settings.class_weight,
+        settings.thresholds,
     )
     linear.weight_FL = linear.weight_FL / scale_F[:, None]
     linear.bias_L = linear.bias_L - mean_F @ linear.weight_FL

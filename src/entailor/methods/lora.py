@@ -65,7 +65,7 @@ class Lora(AdapterMethod, name="lora"):
         named = () if isinstance(self.target_modules, str) else self.target_modules
         targets = self.target_modules if isinstance(self.target_modules, str) else list(named)
         if named:
-            check_layer_names(backbone.model, named, self.name)
+            check_layer_names(backbone.model, named, self.name, "Set target_modules to all-linear, or to")
         elif targets == "all-linear" and (fused := fused_experts(backbone.model)):
             # peft adapts such tensors in a way of its own, which allows no dropout
             targets = layers_beside_experts(backbone)
@@ -113,18 +113,25 @@ class Lora(AdapterMethod, name="lora"):
         return {"learning_rate": Range(1e-4, 3e-3)}
 
 
-def check_layer_names(model: nn.Module, targets: Sequence[str], method: str) -> None:
+def check_layer_names(model: nn.Module, targets: Sequence[str], method: str, instead: str) -> None:
     """Hold names of layers against the model's; `peft` complains only when none of them is known.
+
+    Args:
+        model: whose layers are adapted.
+        targets: what is to be layers of it.
+        method: for the message.
+        instead: the next step; names of layers follow.
 
     Raises:
         MethodError: a name is that of no layer.
     """
     paths = [f".{path}" for path, _ in model.named_modules()]
     if unknown := [name for name in targets if not any(path.endswith(f".{name}") for path in paths)]:
-        linear = {path.rpartition(".")[2] for path, module in model.named_modules() if isinstance(module, nn.Linear)}
+        body = getattr(model, str(model.base_model_prefix), model)  # without the head, which is trained as a whole
+        linear = {path.rpartition(".")[2] for path, module in body.named_modules() if isinstance(module, nn.Linear)}
         raise MethodError(
-            f"{method}: no layer of this model is called {', '.join(unknown)}. Set target_modules to all-linear, "
-            f"or to some of its linear layers: {', '.join(sorted(linear))}"
+            f"{method}: no layer of this model is called {', '.join(unknown)}. {instead} some of its linear layers: "
+            f"{', '.join(sorted(linear))}"
         )
 
 

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from entailor.classifiers.base import FitData, FittedClassifier, count_parameters
 from entailor.classifiers.linear_model import LinearModel
+from entailor.classifiers.thresholds import Thresholds
 from entailor.classifiers.transformer import TokenBatch, TransformerClassifier
 from entailor.data.example import Example
 from entailor.errors import MethodError
@@ -59,6 +60,7 @@ class SetFit(Method, name="setfit"):
     max_iter: int = Field(default=300, ge=1)
     """Most iterations of L-BFGS."""
     class_weight: ClassWeight = "none"
+    thresholds: Thresholds = "none"
 
     def adapt(self, backbone: Backbone | None, task: Task, seed: int) -> SetFitClassifier:
         """Return the classifier, still as the encoder came.

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from entailor.classifiers.base import FitData, FittedClassifier
 from entailor.classifiers.linear_model import LinearModel
+from entailor.classifiers.thresholds import Thresholds
 from entailor.data.example import Example
 from entailor.errors import ModelError
 from entailor.methods.base import ClassWeight, Method
@@ -66,6 +67,7 @@ class StaticEmbedding(Method, name="static_embedding"):
     max_iter: int = Field(default=300, ge=1)
     """Most iterations of L-BFGS."""
     class_weight: ClassWeight = "none"
+    thresholds: Thresholds = "none"
 
     def adapt(self, backbone: Backbone | None, task: Task, seed: int) -> StaticEmbeddingClassifier:
         """Return the unfitted classifier.

@@ -17,6 +17,8 @@ from entailor.models.control_tokens import control_ids, text_ids
 from entailor.models.tokenizer import MIN_ROOM, call_tokenizer, position_limit
 from entailor.tasks.templates import Template
 
+MOST_NAMED = 12  # labels in a message
+
 Shots = Callable[[int], Sequence[Example]]
 
 
@@ -162,15 +164,23 @@ class PromptEncoder:
             ConfigError: two words have the same tokens, or one's are the beginning of another's.
         """
         named = list(zip(self.template.labels, self.template.words, self.label_ids(), strict=False))
+        begun: dict[str, str] = {}  # label to what is said of its word
         for label, word, ids in named:
             if not ids:
                 raise ConfigError(f"prompt.verbalizer: the word for {label!r} ({word!r}) has no token of its own")
             for other, other_word, other_ids in named:
                 if other != label and other_ids[: len(ids)] == ids:
-                    raise ConfigError(
-                        f"prompt.verbalizer: the tokens of {word!r} ({label}) are the beginning of those of "
-                        f"{other_word!r} ({other}), so the first can never be less probable. Give other words"
+                    begun.setdefault(
+                        label, f"of {word!r} ({label}) are the beginning of those of {other_word!r} ({other})"
                     )
+        if begun:
+            (_, first), *more = begun.items()
+            also = f"; likewise of {', '.join(name for name, _ in more[:MOST_NAMED])}" if more else ""
+            others = f" and {len(more) - MOST_NAMED:,} others" if len(more) > MOST_NAMED else ""
+            raise ConfigError(
+                f"prompt.verbalizer: the tokens {first}, so the first can never be less probable{also}{others}. Give "
+                f"other words for {'them' if more else 'the first'}"
+            )
 
     def _continued(self, examples: Sequence[Example], shots: Sequence[Sequence[Example]]) -> list[list[list[int]]]:
         """Return, for each example, the ids of prompt and word together, one list a label."""

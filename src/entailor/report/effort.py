@@ -61,11 +61,11 @@ def _whole_line(expected: Mapping[str, Any]) -> str:
     ends, days = datetime.fromisoformat(expected["ends"]), int(expected["high"] // 86_400)
     later = f" {days} {'day' if days == 1 else 'days'} later" if days else ""
     memory = size(expected["peak_memory_bytes"])
-    words = f"estimate: {low} to {high}, done by {ends:%H:%M}{later} at the latest, with up to {memory} of memory"
+    words = f"estimate: {low} to {high}, done by {ends:%H:%M}{later} at the latest, up to {memory} of memory"
     if unknown:
         words += f"; not in it: {', '.join(_names(unknown))}"
     if expected["slowdown"] >= SHOWN_SLOWDOWN:
-        words += f"; other work makes this machine {expected['slowdown']:.1f} times slower now"
+        words += f"; other work makes it {expected['slowdown']:.1f} times slower"
     return words
 
 

@@ -76,7 +76,7 @@ def mark(candidate: Mapping[str, Any]) -> str:
 HEADINGS = ("  method", "accuracy (95 %)", "group", "F1", "train", "memory", "params", "stored")
 ONE_SEED = "one seed, classifiers"  # in the head of the table where nothing is said of methods
 LESS_NEEDED = ("params", "memory", "F1", "stored", "train", "group")  # columns a narrow terminal does without, in order
-LEAST_NAME = 22  # characters of a candidate's name that stand before a column goes
+WHOLE_NAME = 26  # characters of the longest name for which columns go
 MARKS = "* best   = may be the best as well (95 %)   group: who shares a letter does not differ significantly"
 LEGEND = (
     "* best   = may be the best as well (95 %)   group: candidates that share a letter do not differ significantly   "
@@ -227,14 +227,14 @@ def comparison_table(comparison: Mapping[str, Any], *, width: int, verbose: bool
 
 
 def _fitting(lines: Sequence[Sequence[str]], width: int) -> list[int]:
-    """Return the columns that fit into a width, the name with at least its first characters."""
+    """Return the columns that fit into a width; a name is whole up to a length, and its head may be broken."""
     from rich.cells import cell_len
 
-    needed = [max(map(cell_len, column)) + 1 for column in zip(*lines, strict=True)]
-    needed[0] = min(needed[0], LEAST_NAME)
+    needed = [max(map(cell_len, column)) + 2 for column in zip(*lines, strict=True)]  # with the gap behind
+    needed[0] = min(max((cell_len(line[0]) for line in lines[1:]), default=0), WHOLE_NAME) + 2
     shown = list(range(len(needed)))
     for name in LESS_NEEDED:
-        if sum(needed[i] for i in shown) <= width + 1:
+        if sum(needed[i] for i in shown) <= width + 2:
             break
         shown.remove(HEADINGS.index(name))
     return shown

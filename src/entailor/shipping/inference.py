@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TextIO
 
 from entailor.config.overrides import read_checked_yaml
+from entailor.config.plain import share
 from entailor.data.checks import GoldWords, dropped_rows
 from entailor.data.example import Example
 from entailor.data.labels import NO_GOLD
@@ -23,7 +24,7 @@ from entailor.runs.documents import well_formed
 from entailor.runs.layout import RunFolder
 from entailor.runs.outputs import check_output, output_file
 from entailor.runs.record import Prediction, RunRecord
-from entailor.shipping.predictor import Answer, Predictor, check_confidence, wrong_shape
+from entailor.shipping.predictor import Answer, ClassifierScorer, Predictor, check_confidence, wrong_shape
 from entailor.shipping.restoring import read_saved
 
 CHUNK = 1024
@@ -95,6 +96,7 @@ def evaluate(
     examples = read_labelled(trial, test, options, labels, observer)
     _check_shape(predictor, examples[0], test)
     probabilities_EL = predictor.probabilities(examples, observer=observer)
+    _tell_of_cut_texts(predictor, len(examples), observer)
     return RunRecord(
         model=saved["model"],
         name=saved["candidate"],
@@ -219,7 +221,13 @@ def predict(
         write(file, predictor.labels, lines())
     for words in reading.notes():
         observer.note(words)
+    _tell_of_cut_texts(predictor, done, observer)
     return done
+
+
+def _tell_of_cut_texts(predictor: Predictor, count: int, observer: Observer) -> None:
+    if isinstance(predictor.scorer, ClassifierScorer) and (cut := predictor.scorer.truncated):
+        observer.note(f"{share(cut, count)} are longer than what the classifier reads, and were cut")
 
 
 def _chunks(rows: Iterable[NumberedRow]) -> Iterator[list[NumberedRow]]:

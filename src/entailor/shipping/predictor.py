@@ -64,14 +64,19 @@ class ClassifierScorer:
     Args:
         classifier: in evaluation mode.
         batch_tokens: most tokens of a batch, padding included.
+
+    Attributes:
+        truncated: how many examples were longer than what the classifier reads, so far.
     """
 
     def __init__(self, classifier: Classifier, batch_tokens: int) -> None:
-        self.classifier, self.batch_tokens = classifier, batch_tokens
+        self.classifier, self.batch_tokens, self.truncated = classifier, batch_tokens, 0
 
     def probabilities(self, examples: Sequence[Example], observer: Observer = SILENT) -> NDArray[np.float64]:
         """Return probabilities_EL."""
-        return np.exp(score(self.classifier, self.classifier.encode(examples), self.batch_tokens, observer))
+        inputs = self.classifier.encode(examples)
+        self.truncated += len({one.example_index for one in inputs if one.truncated})
+        return np.exp(score(self.classifier, inputs, self.batch_tokens, observer))
 
 
 class RuntimeScorer:

@@ -97,11 +97,12 @@ def accuracy_and_loss(logprobs_EL: NDArray[np.float64], gold_E: NDArray[np.int64
 
 
 def latency_of(classifier: Classifier, validation: Sequence[Example]) -> dict[str, float]:
-    """Time single examples, text to logits, after three to warm up; milliseconds."""
+    """Time single examples, text to logits, after three to warm up, as a server is asked; milliseconds."""
     times, run = [], run_without_gradients(classifier)
     for example in validation[: LATENCY_EXAMPLES + 3]:
         begin = time.perf_counter()
-        run(classifier.encode([example])[:1])
+        with classifier.scoring(classifier.encode([example])[:1]) as inputs:
+            run(inputs)
         times.append(1000 * (time.perf_counter() - begin))
     kept = times[3:] or times
     return {"latency_p50_ms": float(np.percentile(kept, 50)), "latency_p95_ms": float(np.percentile(kept, 95))}
@@ -159,3 +160,21 @@ def describe_classifier(plan: TrialPlan, task: Task, provenance: dict[str, Any])
         "seed": provenance.get("seed_used", plan.seed),
         "scoring_batch_tokens": plan.scoring_batch_tokens,
     }
+
+
+def truncation_note(share: float, longest: int, max_length: int, classifier: Classifier) -> str:
+    """Say how many examples of test were cut, and what this classifier can do about it.
+
+    Args:
+        share: of the examples.
+        longest: tokens of the longest input that was cut.
+        max_length: as the settings say.
+        classifier: what reads them; windows are for those that pool tokens of an encoder.
+    """
+    encoder = getattr(classifier, "text_encoder", None)
+    remedy = f"Raise model.max_length (now {max_length}; the model's own limit caps it)"
+    if getattr(encoder, "windows", None) is False:
+        remedy += " or set model.long_texts=windows"
+    elif encoder is not None and getattr(encoder, "windows", False):
+        remedy += f" or lower model.window_stride (now {encoder.stride})"
+    return f"{share:.1%} of test was truncated to {longest} tokens, longest text first. {remedy}"

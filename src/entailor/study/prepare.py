@@ -145,12 +145,12 @@ def check_same_models(folder: RunFolder, plans: Iterable[TrialPlan], records: It
     Raises:
         RunError: its weights, its configuration or its tokenizer are others now.
     """
-    from entailor.models.load import open_model
-
     settings = {(plan.model, plan.candidate): plan.settings for plan in plans}
     for (model, candidate), found in {(record.model, record.name): record.provenance for record in records}.items():
         if "weights_sha256" not in found or (model, candidate) not in settings:
             continue
+        from entailor.models.load import open_model  # only here: words alone need no library of models
+
         source = open_model(model, settings[model, candidate])
         then, now = found.get("model_files") or {}, source.files_sha256
         odd = [name for name in sorted({*then, *now}) if then and then.get(name) != now.get(name)]

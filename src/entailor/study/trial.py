@@ -45,6 +45,7 @@ from entailor.study.finished import (
     predictions_of,
     prompts_of,
     save_and_reload,
+    truncation_note,
 )
 from entailor.study.identity import training_identity
 from entailor.study.trial_plan import TrialPlan
@@ -476,12 +477,8 @@ class _Trial:
         self.truncated_share = len({item.example_index for item in inputs if item.truncated}) / max(1, len(self.asked))
         if self.truncated_share:
             longest = max(len(item) for item in inputs if item.truncated)
-            self._note(
-                f"{self.truncated_share:.1%} of test was truncated to {longest} tokens, longest text first. Raise "
-                f"model.max_length (now {self.plan.settings.max_length}; the model's own limit caps it) or set "
-                "model.long_texts=windows",
-                kind="truncation",
-            )
+            most = self.plan.settings.max_length
+            self._note(truncation_note(self.truncated_share, longest, most, classifier), kind="truncation")
         begin = time.perf_counter()
         logprobs_EL = score(classifier, inputs, self.plan.scoring_batch_tokens, self.observer, "test")
         self.meter.seconds["test"] = time.perf_counter() - begin

@@ -15,6 +15,7 @@ from entailor.tracking.figures import curve_figures, final_figures, settings_of,
 
 PARAMS_A_CALL = 100  # what MLflow's log_batch takes
 MOST_OF_A_PARAM, MOST_OF_A_TAG = 6000, 5000  # characters
+SECONDS_TO_ANSWER = 10
 ItemT = TypeVar("ItemT")
 
 
@@ -32,6 +33,8 @@ class MLflowSink:
     """
 
     def __init__(self, uri: str, folder: Path) -> None:
+        if uri.startswith(("http://", "https://")):
+            check_answers(uri)
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # MLflow reads it once, when it is imported
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # where results go, and nothing else
         from mlflow import MlflowClient
@@ -113,3 +116,19 @@ class MLflowLog:
 def _parts(items: Sequence[ItemT], size: int) -> Iterator[Sequence[ItemT]]:
     for start in range(0, len(items), size):
         yield items[start : start + size]
+
+
+def check_answers(uri: str) -> None:
+    """See whether there is a server at all: MLflow itself tries for minutes.
+
+    Raises:
+        ConfigError: nobody answers at the address.
+    """
+    import requests
+
+    try:
+        requests.head(uri, timeout=SECONDS_TO_ANSWER)
+    except requests.RequestException as error:
+        raise ConfigError(
+            f"tracking.mlflow: no server answers at {uri} ({type(error).__name__}). Start it, or give sqlite:///FILE.db"
+        ) from error

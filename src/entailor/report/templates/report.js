@@ -119,6 +119,7 @@
     for (const option of control("show").options) option.disabled = second === null && !["wrong", "all"].includes(option.value);
     if (control("show").selectedOptions[0].disabled) control("show").value = "wrong";
     for (const name of ["other", "otherConfidence"]) head(name).hidden = second === null;
+    if (second !== null) head("other").firstElementChild.textContent = data.candidates[second];
     const words = control("text").value.trim().toLowerCase();
     const [gold, predicted, group] = ["gold", "predicted", "group"].map(chosen);
     for (const line of lines) {
@@ -155,6 +156,8 @@
         cell(row, `${line.otherConfidence} %`);
       }
       if (data.groups.length) cell(row, line.group === null ? "–" : data.groups[line.group], "text");
+      const shown = heads.filter((one) => !one.hidden);
+      for (const one of row.cells) one.dataset.head = shown[one.cellIndex].textContent; // seen on narrow screens
     }
     control("table").tBodies[0].replaceWith(body);
     control("more").hidden = found.length <= most;

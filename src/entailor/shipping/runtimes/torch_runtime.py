@@ -26,6 +26,8 @@ class Runtime:
 
     def __init__(self, folder: str | Path, base: str | None = None) -> None:
         os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+        os.environ["USE_HUB_KERNELS"] = "NO"  # code from the Hub is not run, whatever package is installed
+        sys.modules.setdefault("kernels", None)  # type: ignore[arg-type]
         import torch
         import transformers
 
