@@ -406,6 +406,21 @@ def tell_after(function: Callable[..., Any], events: list[str]) -> Callable[...,
     return told
 
 
+def test_many_trials_are_not_compared_after_each(nli_experiment, out, monkeypatch):
+    from entailor.study import compare as study
+
+    compared, really, trials = [], study.write_comparison, 45
+    monkeypatch.setattr(study, "write_comparison", lambda *args: compared.append(1) or really(*args))
+    methods = {f"same{number}": {"method": "majority"} for number in range(trials)}
+    experiment = changed(nli_experiment, methods=methods, out=out)
+    with pytest.raises(KeyboardInterrupt):
+        compare(experiment, listener(trial=Interrupt(30)))
+    assert len(json.loads((Path(out) / "comparison.json").read_text())["candidates"]) == 29
+    assert len(compared) == 20 + 4 + 1  # after each, at 22, 24, 26 and 28, and when it was broken off
+    assert len(compare(experiment).summary["candidates"]) == trials
+    assert len(compared) == 25 + 6  # at 30, 33, 36, 39, 42 and 45
+
+
 def test_the_observer_is_told_of_every_trial_and_stage(nli_experiment, tiny_model, out):
     titles: list[str] = []
     stages: list[tuple[str, int, int]] = []

@@ -29,7 +29,7 @@ from entailor.runs.layout import RUN_VERSION, RunFolder
 from entailor.runs.record import NO_MODEL, RunRecord
 from entailor.study.estimate import Work, estimate_document, estimate_trials, expected_memory
 from entailor.study.external import score_external
-from entailor.study.jobs import HERE, Executor, Job, Pool
+from entailor.study.jobs import HERE, Executor, Job, Pool, next_comparison
 from entailor.study.learning_curve import PointPlan, curve_document, finished_point, plan_points, run_points
 from entailor.study.prepare import Prepared, prepare
 from entailor.study.resampled import by_split, resampling_of, split_title, to_ship
@@ -118,7 +118,7 @@ def estimate(experiment: Experiment, observer: Observer = SILENT) -> dict[str, A
 
 
 def _run(prepared: Prepared, run_context: RunContext, pool: Pool, tracking: Tracked) -> Comparison:
-    """Choose settings, run what is left, and keep comparison and report right after each trial that ends.
+    """Choose settings, run what is left, and keep comparison and report right while trials end.
 
     Only the trials are tracked: the settings of a search and the points of a learning curve stand in the run folder.
     """
@@ -138,8 +138,8 @@ def _run(prepared: Prepared, run_context: RunContext, pool: Pool, tracking: Trac
 
     summary: dict[str, Any] = {}
     drawn = time.monotonic()
+    done = compared_at = 0
     try:
-        done = 0
         for batch in chain.from_iterable(pool.run(wave, told) for wave in _waves(jobs)):
             for job, record in batch:
                 if job.found is not None:
@@ -148,8 +148,9 @@ def _run(prepared: Prepared, run_context: RunContext, pool: Pool, tracking: Trac
                 split = RunFolder.split_number(job.folder)
                 log = log.with_results(choice_name(record.model, record.name, split=split), record)
             done += len(batch)
-            if done == len(jobs) or any(job.found is None for job, _ in batch):
-                summary = compared()
+            is_new = any(job.found is None for job, _ in batch)
+            if done == len(jobs) or (is_new and done >= next_comparison(compared_at)):
+                summary, compared_at = compared(), done
             if summary and time.monotonic() - drawn > REPORT_SECONDS:
                 write_report(folder)
                 drawn = time.monotonic()
@@ -164,8 +165,9 @@ def _run(prepared: Prepared, run_context: RunContext, pool: Pool, tracking: Trac
             _fit_on_all(prepared, summary, run_context, pool)
         _external(prepared, observer, summary)
     except BaseException:  # the page is right however the run ends
-        if summary:
-            with suppress(OSError, RunError):  # a disk that is full has been said already
+        with suppress(OSError, RunError):  # a disk that is full has been said already
+            if summary:
+                summary = compared() if done > compared_at else summary
                 write_report(folder)
         raise
     if summary:

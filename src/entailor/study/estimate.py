@@ -25,6 +25,7 @@ from entailor.runs.files import read_checked_json, write_checked_json
 from entailor.runs.layout import RunFolder
 from entailor.runs.record import NO_MODEL, RunRecord
 from entailor.study.finished import LATENCY_EXAMPLES, RELOAD_EXAMPLES
+from entailor.study.jobs import next_comparison
 from entailor.study.learning_curve import PointPlan
 from entailor.study.prompt_search import ranges_of
 from entailor.study.sampler import expected_share
@@ -38,7 +39,7 @@ LIBRARIES_SECONDS = 2.0
 TRIAL_SECONDS = 1.0
 """Of any trial on a model, besides what is counted: saving, loading again, hundreds of small steps."""
 COMPARE_SECONDS, PAGE_SECONDS = 0.1, 1.0
-"""Of a comparison, for each candidate in it: it is made after each trial; and of drawing the page."""
+"""Of a comparison, for each candidate in it; and of drawing the page."""
 LOAD_BYTES_A_SECOND = 400e6
 WORDS_SECONDS, WORD_SECONDS = 0.1, 1e-5
 """Of a baseline on words: in any case, and for each character it is trained on."""
@@ -258,7 +259,7 @@ def estimate_trials(work: Work, split: Split, folder: RunFolder) -> dict[str, An
 def _whole(candidates: Sequence[Mapping[str, Any]], slow: Slowdown, now: datetime) -> dict[str, Any]:
     known = [candidate for candidate in candidates if not candidate["error"]]
     trials = sum(candidate["trials"] for candidate in known)
-    around = COMPARE_SECONDS * trials * (len(known) + 1) / 2 + PAGE_SECONDS  # each comparison has one candidate more
+    around = COMPARE_SECONDS * _comparisons(trials) * (len(known) + 1) / 2 + PAGE_SECONDS  # candidates come one by one
     around += LIBRARIES_SECONDS * any(candidate["model"] != NO_MODEL for candidate in known)
     seconds = sum(candidate["seconds"] for candidate in known) + (slow.now * around if known else 0.0)
     high = seconds / slow.now * slow.high * RANGE
@@ -270,6 +271,13 @@ def _whole(candidates: Sequence[Mapping[str, Any]], slow: Slowdown, now: datetim
         "peak_memory_bytes": max((candidate["peak_memory_bytes"] for candidate in candidates), default=0),
         "ends": (now + timedelta(seconds=high)).astimezone().isoformat(timespec="seconds"),
     }
+
+
+def _comparisons(trials: int) -> int:
+    count = compared = 0
+    while compared < trials:
+        count, compared = count + 1, next_comparison(compared)
+    return count
 
 
 def expected_memory(folder: RunFolder) -> dict[tuple[str, str], int]:

@@ -21,6 +21,14 @@ Work = Callable[[TrialPlan, Task, Split, Path, RunContext], Any]
 Finished = tuple["Job", Any]
 
 
+def next_comparison(compared: int) -> int:
+    """Return at how many ended trials they are compared again: one more, and from twenty on a tenth more.
+
+    Each comparison is over all of them; one after each of a thousand would take longer than the trials.
+    """
+    return compared + max(1, compared // 10)
+
+
 @dataclass(frozen=True)
 class Job:
     """One thing to run.
