@@ -21,6 +21,7 @@ PURPOSES = {
     "track": "tracking=... (TensorBoard, MLflow, Weights & Biases, trackio)",
     "cluster": "entailor compare --executor ray",
     "docs": "building the documentation (make site)",
+    "notebooks": "running the notebooks of the tutorials",
     "dev": "running the tests and checks",
 }
 PIP = "pip"
