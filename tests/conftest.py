@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gc
 import json
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -40,6 +41,12 @@ settings.load_profile("repeatable")
 FP32 = PrecisionChoice("fp32", "tests compute in fp32")
 
 BackboneLoader = Callable[..., Backbone]
+
+
+def pytest_collection_finish() -> None:
+    """Leave what libraries and tests brought along out of later collections of garbage: there is one a trial."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
