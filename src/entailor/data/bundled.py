@@ -80,7 +80,8 @@ def located(source: str) -> str:
             f"{', '.join(PREFIX + known for known in TABLES)}"
         )
     cache = cache_folder()
-    table = cache / "data" / ARCHIVE.sha256[:16] / f"{name}.csv"
+    part = "" if name == "film" else f"-{EXTERNAL_EXAMPLES}"  # another size is another file
+    table = cache / "data" / ARCHIVE.sha256[:16] / f"{name}{part}.csv"
     if not table.is_file():
         content = table_text(fetch_release_file(ARCHIVE, cache), name)
         write_text(table, content)
