@@ -37,13 +37,7 @@ def adjusted_biases(
     """
     share_L = counts_L / counts_L.sum()
     rarer_L = -np.log(np.where(counts_L > 0, share_L, 1.0))
-    num_labels = len(counts_L)
-
-    def found(tau: float) -> float:
-        pairs_V = gold_V * num_labels + (logits_VL + tau * rarer_L).argmax(axis=1)
-        return FIGURES[metric](np.bincount(pairs_V, minlength=num_labels**2).reshape(num_labels, num_labels))
-
-    values = [found(tau) for tau in STEPS]
+    values = [FIGURES[metric](gold_V, (logits_VL + tau * rarer_L).argmax(axis=1)) for tau in STEPS]
     tau = float(STEPS[int(np.argmax(values))])
     return (
         tau * rarer_L,
@@ -51,17 +45,17 @@ def adjusted_biases(
     )
 
 
-def _macro_f1(counts_LL: NDArray[np.int64]) -> float:
-    gold_L, said_L = counts_LL.sum(axis=1), counts_LL.sum(axis=0)
-    occurs_L = gold_L > 0
-    return float((2 * np.diag(counts_LL)[occurs_L] / (gold_L + said_L)[occurs_L]).mean())
+def _macro_f1(gold_N: NDArray[np.int64], predicted_N: NDArray[np.int64]) -> float:
+    from sklearn.metrics import f1_score
+
+    return float(f1_score(gold_N, predicted_N, labels=np.unique(gold_N), average="macro", zero_division=0.0))
 
 
-def _mcc(counts_LL: NDArray[np.int64]) -> float:
-    """Covariance of gold and predicted labels over the root of their variances (Gorodkin 2004); 0 where one is 0."""
-    n, gold_L, said_L = float(counts_LL.sum()), counts_LL.sum(axis=1), counts_LL.sum(axis=0)
-    variances = (n**2 - float(gold_L @ gold_L)) * (n**2 - float(said_L @ said_L))
-    return (n * float(np.trace(counts_LL)) - float(gold_L @ said_L)) / float(np.sqrt(variances)) if variances else 0.0
+def _mcc(gold_N: NDArray[np.int64], predicted_N: NDArray[np.int64]) -> float:
+    from sklearn.metrics import matthews_corrcoef
+
+    return float(matthews_corrcoef(gold_N, predicted_N)) if np.ptp(gold_N) else 0.0
 
 
-FIGURES: dict[str, Callable[[NDArray[np.int64]], float]] = {"macro_f1": _macro_f1, "mcc": _mcc}
+FIGURES: dict[str, Callable[[NDArray[np.int64], NDArray[np.int64]], float]] = {"macro_f1": _macro_f1, "mcc": _mcc}
+"""Metrics that can choose, of gold and predicted labels as indices; macro F1 is over the labels in gold."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from entailor.classifiers.thresholds import FIGURES
 from entailor.config.costs import cost_matrix
 from entailor.methods.base import TrainedMethod
 
@@ -24,14 +25,8 @@ def figure_of_choice(
         gold_E: gold labels.
         labels: their names.
     """
-    if method.metric_for_best_model == "macro_f1":
-        from sklearn.metrics import f1_score
-
-        return float(f1_score(gold_E, predicted_E, labels=np.unique(gold_E), average="macro", zero_division=0.0))
-    if method.metric_for_best_model == "mcc":
-        from sklearn.metrics import matthews_corrcoef
-
-        return float(matthews_corrcoef(gold_E, predicted_E))
+    if method.metric_for_best_model in FIGURES:
+        return FIGURES[method.metric_for_best_model](gold_E, predicted_E)
     if method.metric_for_best_model == "weighted_kappa":
         from sklearn.metrics import cohen_kappa_score
 
