@@ -32,6 +32,19 @@ def read_experiment(config: Path | None, flags: dict[str, Any], words: list[str]
     return parse_settings(Experiment, apply_overrides(values, words, known_keys))
 
 
+def data_flags(
+    train: str | None,
+    validation: str | None,
+    test: str | None,
+    columns: str | None,
+    delimiter: str | None,
+    encoding: str | None,
+) -> dict[str, Any]:
+    """Return the keys of the experiment that the flags of labelled files stand for."""
+    said = {"train": train, "validation": validation, "test": test, "delimiter": delimiter, "encoding": encoding}
+    return {f"data.{name}": value for name, value in said.items()} | {"data.columns": mapping(columns, "--columns")}
+
+
 def _refuse_code_by_file(values: dict[str, Any], config: Path | None, words: list[str]) -> None:
     """A file may come from a stranger: the code of a checkpoint is run only where the command line says so."""
     methods = values.get("methods")

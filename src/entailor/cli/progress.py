@@ -76,7 +76,7 @@ def notes(*, quiet: bool) -> Observer:
 
 
 def _outcome(record: RunRecord, reused: bool) -> str:
-    from entailor.report.tables import duration, percent
+    from entailor.evaluation.wording import duration, percent
     from entailor.runs.record import PREDICTIONS_ON
 
     if record.status == "failed":

@@ -27,7 +27,7 @@ from entailor.evaluation.statistics import accuracy_interval, clustering, holm
 from entailor.evaluation.targets import Target, targets_of
 from entailor.evaluation.variance import Folds, Scored, spread_of_mean
 from entailor.evaluation.wording import interval, percent, short_model_names
-from entailor.runs.record import SPLIT, RunRecord
+from entailor.runs.record import SPLIT, RunRecord, by_candidate
 
 MOST_IN_MATRIX = 100  # labels of a confusion matrix: of 1,000 it would fill ten megabytes for each candidate
 MOST_CONFUSIONS = 20
@@ -59,28 +59,16 @@ def compare_records(
     if not records:
         raise RunError("There is no trial to compare. Run `entailor compare` first")
     complete = aligned([record for record in records if record.status == "complete"])
-    seeds: dict[CandidateKey, list[RunRecord]] = {}
-    for record in complete:
-        seeds.setdefault((record.model, record.name), []).append(record)
+    seeds = by_candidate(complete)
     outcomes = {key: [outcome(record) for record in candidate] for key, candidate in seeds.items()}
     failed = [_failure(record) for record in records if record.status != "complete"]
     priorities = priorities or Priorities()
     targets = targets_of(priorities, (complete or records)[0].labels)
     target = targets[priorities.metric]
     folds = pooled.folds if pooled else None
-    candidates = [_candidate(candidate, outcomes[key], failed, folds, targets) for key, candidate in seeds.items()]
-    by_key = {key: scored_by(target, candidate, outcomes[key], folds) for key, candidate in seeds.items()}
-    # the name settles what is equal: measured times would differ
-    candidates.sort(key=lambda one: (-round(by_key[key_of(one)].mean, 12), one["model"], one["method"]))
-    scored = {key_of(candidate): by_key[key_of(candidate)] for candidate in candidates}
-    pairs = compare_all(scored)
-    _mark_groups(candidates, pairs)
+    candidates, scored, pairs = _tested(seeds, outcomes, failed, folds, targets, target)
     gold_N = next(iter(outcomes.values()))[0].gold_N if outcomes else np.array([], dtype=np.int64)
     chance = float(np.bincount(gold_N).max() / len(gold_N)) if len(gold_N) else None
-    _test_against_majority(candidates, outcomes, scored)
-    mark_pareto(candidates, target)
-    for candidate in candidates:
-        candidate["variance"] = components(scored[key_of(candidate)])
     num_test = pooled.resampling.num_test if pooled else len(gold_N)
     claims = "methods" if _holds_seeds(scored.values()) else "classifiers"
     winner = _winner(candidates, scored, target, claims)
@@ -101,6 +89,29 @@ def compare_records(
         "recommendation": recommend(candidates, pairs, priorities, num_test),
         "failed": failed,
     }
+
+
+def _tested(
+    seeds: Mapping[CandidateKey, Sequence[RunRecord]],
+    outcomes: Mapping[CandidateKey, Sequence[Outcome]],
+    failed: Sequence[Mapping[str, Any]],
+    folds: Folds | None,
+    targets: Mapping[str, Target],
+    target: Target,
+) -> tuple[list[dict[str, Any]], dict[CandidateKey, Scored], Pairs[CandidateKey]]:
+    """Return the candidates with what the tests say of each, best first, and what was tested."""
+    by_key = {key: scored_by(target, candidate, outcomes[key], folds) for key, candidate in seeds.items()}
+    # the name settles what is equal: measured times would differ
+    scored = dict(sorted(by_key.items(), key=lambda item: (-round(item[1].mean, 12), *item[0])))
+    candidates = [
+        _candidate(seeds[key], outcomes[key], failed, folds, targets) | {"variance": components(one)}
+        for key, one in scored.items()
+    ]
+    pairs = compare_all(scored)
+    _mark_groups(candidates, pairs)
+    _test_against_majority(candidates, outcomes, scored)
+    mark_pareto(candidates, target)
+    return candidates, scored, pairs
 
 
 def _failure(record: RunRecord) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from entailor.evaluation.metrics import clusters
 from entailor.evaluation.pairs import SIGNIFICANCE, Difference, compare_scored
 from entailor.evaluation.statistics import accuracy_interval
 from entailor.evaluation.variance import Scored
-from entailor.evaluation.wording import short_model_names
+from entailor.evaluation.wording import candidate_titles
 from entailor.runs.record import RunRecord
 
 DRAWS = 200
@@ -78,16 +78,8 @@ def describe_curves(candidates: Sequence[CandidateCurve], untrained: Sequence[Ca
         "best": _best_by_size(candidates, points),
         "crossings": _crossings(candidates, points),
         "overtakes_untrained": overtaking,
-        "sentence": _sentence(documents, _names(candidates)),
+        "sentence": _sentence(documents, list(candidate_titles(documents).values())),
     }
-
-
-def _names(candidates: Sequence[CandidateCurve]) -> list[str]:
-    short = short_model_names([candidate.model for candidate in candidates])
-    return [
-        candidate.method + (f" on {short[candidate.model]}" if len(short) > 1 and candidate.model in short else "")
-        for candidate in candidates
-    ]
 
 
 def _scored(records: Sequence[RunRecord], ids: Sequence[str]) -> Scored:

@@ -93,7 +93,9 @@ def experiment_schema() -> dict[str, Any]:
         definitions[name] = own
     candidates = {
         "type": "object",
-        "properties": {name: _or_nothing(name) for name in registered_methods()},
+        "properties": {
+            name: {"anyOf": [{"$ref": f"#/$defs/{name}"}, {"type": "null"}]} for name in registered_methods()
+        },
         "additionalProperties": {"anyOf": [{"$ref": f"#/$defs/{name}"} for name in registered_methods()]},
     }
     schema["properties"]["methods"] = {
@@ -107,8 +109,3 @@ def experiment_schema() -> dict[str, Any]:
         ],
     }
     return schema
-
-
-def _or_nothing(name: str) -> dict[str, Any]:
-    """Allow `lora:` with nothing behind it."""
-    return {"anyOf": [{"$ref": f"#/$defs/{name}"}, {"type": "null"}]}

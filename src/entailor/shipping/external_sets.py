@@ -126,15 +126,7 @@ def _options(trial: Path) -> ReadOptions:
         return ReadOptions(require_labels=False)
     with well_formed(RunError, run.experiment_file, "Put a copy of the file back"):
         data = parse_settings(DataSettings, read_yaml(run.experiment_file).get("data") or {}, where="data")
-    return ReadOptions(
-        columns=data.columns,
-        label_names=data.label_names,
-        require_labels=False,
-        delimiter=data.delimiter,
-        encoding=data.encoding,
-        max_bytes=data.max_bytes,
-        max_rows=data.max_rows,
-    )
+    return ReadOptions.of(data, require_labels=False)
 
 
 def judge_external(

@@ -16,14 +16,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from entailor.config.parts import BudgetSettings
-from entailor.data.example import Example, Split
+from entailor.data.example import Split
 from entailor.engine.speed import SAMPLE, ModelFacts, Slowdown, facts_of, measure_slowdown
 from entailor.errors import RunError
 from entailor.methods import TrainedMethod
 from entailor.models.memory import resident_bytes
 from entailor.runs.files import read_checked_json, write_checked_json
 from entailor.runs.layout import RunFolder
-from entailor.runs.record import NO_MODEL, RunRecord
+from entailor.runs.record import NO_MODEL, RunRecord, by_candidate
 from entailor.study.finished import LATENCY_EXAMPLES, RELOAD_EXAMPLES
 from entailor.study.jobs import next_comparison
 from entailor.study.learning_curve import PointPlan
@@ -117,7 +117,8 @@ def cost_of(plan: TrialPlan, split: Split, facts: ModelFacts | None) -> Candidat
     if facts is None and plan.method.reads_prompt:
         return CandidateCost(plan.model, plan.candidate, error="how long its server takes is not known")
     if facts is None:
-        characters = sum(map(_characters, split.train[:SAMPLE])) / min(SAMPLE, sizes["train"])
+        sample = split.train[:SAMPLE]
+        characters = sum(len(one.text) + len(one.text_pair or "") for one in sample) / len(sample)
         seconds = WORDS_SECONDS + WORD_SECONDS * characters * sizes["train"]
         return CandidateCost(plan.model, plan.candidate, train=seconds, peak_memory_bytes=resident_bytes())
     method = plan.method
@@ -158,10 +159,6 @@ def _facts(plan: TrialPlan, split: Split, placement: Sequence[Mapping[str, Any]]
     placed = next(one for one in placement if plan.candidate in one["candidates"])
     half = plan.precision is not None and plan.precision.precision == "bf16"
     return facts_of(plan.model, plan.settings, placed, texts, prompt, half=half)
-
-
-def _characters(example: Example) -> int:
-    return len(example.text) + len(example.text_pair or "")
 
 
 def estimate_candidates(work: Work, split: Split, slowdown: float = 1.0) -> list[dict[str, Any]]:
@@ -315,10 +312,7 @@ def estimate_document(
     candidates = _earlier(folder)
     if not candidates:
         return None
-    complete: dict[tuple[str, str], list[RunRecord]] = {}
-    for record in records:
-        if record.status == "complete":
-            complete.setdefault((record.model, record.name), []).append(record)
+    complete = by_candidate(record for record in records if record.status == "complete")
     studies = (tuning or {"studies": []})["studies"]
     spent: dict[tuple[str, str], float] = {}  # over all splits
     for one in studies:

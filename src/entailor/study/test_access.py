@@ -10,13 +10,13 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from entailor.data.example import Split
 from entailor.errors import RunError
 from entailor.runs.documents import well_formed
+from entailor.runs.environment import utc_now
 from entailor.runs.files import read_checked_json, write_checked_json
 from entailor.runs.record import RunRecord
 from entailor.study.trial_plan import TrialPlan
@@ -95,7 +95,7 @@ def log_test_access(
     """
     earlier = list(earlier)
     found = _known(earlier)
-    test = {"examples": len(split.test), "sha256": _split_hash(Split((), (), split.test))}
+    test = {"examples": len(split.test), "sha256": Split((), (), split.test).fingerprint()}
     reads = [
         {**read, "results": True} for read in _earlier_reads(path, test) if read["results"] or _is_result(read, found)
     ]
@@ -107,7 +107,7 @@ def log_test_access(
         known.update(read["choices"])
     new = {name: settings for name, settings in choices.items() if known.get(name) != settings}
     if new:
-        reads.append(_read(_now(), split, new, exploratory=bool(reads), results=False))
+        reads.append(_read(utc_now(), split, new, exploratory=bool(reads), results=False))
     log = AccessLog(path, test, tuple(reads))
     log.write()
     return log
@@ -149,17 +149,9 @@ def _earlier_reads(path: Path, test: Mapping[str, Any]) -> list[dict[str, Any]]:
     return reads
 
 
-def _split_hash(split: Split) -> str:
-    return split.fingerprint()
-
-
 def _settings_hash(method: str, settings: Mapping[str, Any]) -> str:
     return _hash({"method": method, **settings})
 
 
 def _hash(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
