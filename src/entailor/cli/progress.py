@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -123,7 +123,7 @@ class _Lines:
                 remark(event.text)
 
 
-def _show_estimate(expected: dict[str, Any], say: Callable[[str], None] = remark, *, verbose: bool) -> None:
+def _show_estimate(expected: Mapping[str, Any], say: Callable[[str], None] = remark, *, verbose: bool) -> None:
     from entailor.report.effort import estimate_lines
 
     if expected["candidates"]:

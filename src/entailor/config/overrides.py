@@ -146,7 +146,7 @@ def apply_overrides(
     values: Mapping[str, Any],
     overrides: Iterable[str],
     keys_of: Callable[[str, Mapping[str, Any]], set[str]],
-) -> dict[str, Any]:
+) -> Mapping[str, Any]:
     """Lay ``key=value`` words over a mapping; values are read as YAML, but text where the field takes text.
 
     A dotted key is a path (``data.validation_size=0.2``, ``methods.lora.r=8`` or, shorter, ``lora.r=8``). A bare key

@@ -145,7 +145,7 @@ def _of_list(rows: list[Any], name: str, mapping: Mapping[str, str]) -> Columns:
     return {column: [row[at] for row in rows] for at, column in enumerate(shapes[width])}
 
 
-def _fields_of(row: Any, name: str, place: int, fields: Sequence[str]) -> dict[str, Any]:
+def _fields_of(row: Any, name: str, place: int, fields: Sequence[str]) -> Mapping[str, Any]:
     one = _same(row, Example, name, place)
     if (one.text_pair is None) != ("text" in fields):
         raise DataError("pairs and single texts", path=name, row=place, remedy="Give one kind")

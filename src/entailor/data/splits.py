@@ -112,7 +112,7 @@ def load_data(settings: DataSettings, *, whole: bool = False) -> LoadedData:
     )
 
 
-def split_document(split: Split, further: Sequence[Split] = ()) -> dict[str, Any]:
+def split_document(split: Split, further: Sequence[Split] = ()) -> Mapping[str, Any]:
     """Return what ``split.json`` holds: ids of train, validation and test in order, and the hash of their content.
 
     Args:

@@ -39,7 +39,7 @@ def compare_records(
     priorities: Priorities | None = None,
     extra: Mapping[str, Any] | None = None,
     pooled: Pooled | None = None,
-) -> dict[str, Any]:
+) -> Mapping[str, Any]:
     """Return the content of comparison.json.
 
     Candidates stand best first. Figures are means over the seeds that finished, peaks of memory the highest of them.
@@ -114,7 +114,7 @@ def _tested(
     return candidates, scored, pairs
 
 
-def _failure(record: RunRecord) -> dict[str, Any]:
+def _failure(record: RunRecord) -> Mapping[str, Any]:
     named = {"model": record.model, "method": record.name, "seed": record.seed, "error_type": record.error_type}
     split = {SPLIT: record.provenance[SPLIT]} if SPLIT in record.provenance else {}
     return {**named, "error": record.error or "no reason given", **split}
@@ -211,7 +211,7 @@ def _candidate(
     }
 
 
-def _confusions(labels: Sequence[str], counts_LL: npt.NDArray[np.int64]) -> dict[str, Any]:
+def _confusions(labels: Sequence[str], counts_LL: npt.NDArray[np.int64]) -> Mapping[str, Any]:
     """Return the confusion matrix, which of many labels would be too large to be read back, and the usual mistakes."""
     rows, columns = np.nonzero(counts_LL * ~np.eye(len(labels), dtype=bool))
     most = np.argsort(-counts_LL[rows, columns], kind="stable")[:MOST_CONFUSIONS]
@@ -229,7 +229,7 @@ def _confusions(labels: Sequence[str], counts_LL: npt.NDArray[np.int64]) -> dict
     }
 
 
-def _intervals(outcomes: Sequence[Outcome], scored: Scored, targets: Mapping[str, Target]) -> dict[str, Any]:
+def _intervals(outcomes: Sequence[Outcome], scored: Scored, targets: Mapping[str, Target]) -> Mapping[str, Any]:
     """Return every metric with its 95 % interval; None where test does not define it."""
     values = {name: _by(target, outcomes, scored) for name, target in targets.items()}
     return {name: None if np.isnan(one.mean) else asdict(targets[name].interval(one)) for name, one in values.items()}
@@ -244,7 +244,7 @@ def _highest(values: Sequence[float | None]) -> float | None:
     return max((value for value in values if value is not None), default=None)
 
 
-def _costs(records: Sequence[RunRecord]) -> dict[str, Any]:
+def _costs(records: Sequence[RunRecord]) -> Mapping[str, Any]:
     def over_seeds(name: str, reduce: Callable[[list[Any]], float | None] = _mean) -> float | None:
         return reduce([getattr(record.costs, name) for record in records])
 
@@ -333,7 +333,7 @@ def _pair_lines(pairs: Pairs[CandidateKey]) -> list[dict[str, Any]]:
     ]
 
 
-def _detectable(pairs: Pairs[CandidateKey], candidates: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+def _detectable(pairs: Pairs[CandidateKey], candidates: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
     """Return the least lead of the best this test shows, at the variances of this run (medians over the pairs)."""
     if not pairs.differences:
         return None
@@ -351,7 +351,7 @@ def _detectable(pairs: Pairs[CandidateKey], candidates: Sequence[Mapping[str, An
 
 def _winner(
     candidates: Sequence[Mapping[str, Any]], scored: Mapping[CandidateKey, Scored], target: Target, claims: str
-) -> dict[str, Any] | None:
+) -> Mapping[str, Any] | None:
     if not candidates:
         return None
     best = candidates[0]

@@ -48,7 +48,9 @@ class CandidateCurve:
 Points = Mapping[int, Scored]
 
 
-def describe_curves(candidates: Sequence[CandidateCurve], untrained: Sequence[CandidateCurve] = ()) -> dict[str, Any]:
+def describe_curves(
+    candidates: Sequence[CandidateCurve], untrained: Sequence[CandidateCurve] = ()
+) -> Mapping[str, Any]:
     """Return each candidate's points and predictions, the best at each size, where the lead changes, and what pays.
 
     Args:
@@ -122,7 +124,7 @@ def _draws(points: Points) -> Floats:
     return np.array(drawn).T
 
 
-def _document(candidate: CandidateCurve, points: Points) -> dict[str, Any]:
+def _document(candidate: CandidateCurve, points: Points) -> Mapping[str, Any]:
     lines = []
     for size, scored in points.items():
         inside, costs = accuracy_interval(scored), [record.costs for record in candidate.sizes[size]]

@@ -5,7 +5,7 @@ Li & Liang 2021 (section 4); for classification with deep prompts Liu et al. 202
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -154,7 +154,7 @@ class _Replacement:
             for which, name in enumerate(names):
                 attention.get_submodule(name).register_forward_hook(self._replacer(which))
 
-    def _note_input(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _note_input(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         self.hidden = args[0] if args else kwargs["hidden_states"]
 
     def _forget_input(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:

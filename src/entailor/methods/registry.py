@@ -77,7 +77,7 @@ def known_keys(candidate: str, settings: Mapping[str, Any]) -> set[str]:
     return set(kind.model_fields) if kind else set()
 
 
-def experiment_schema() -> dict[str, Any]:
+def experiment_schema() -> Mapping[str, Any]:
     """Return the JSON schema of an experiment with every method's hyperparameters under ``methods``."""
     schema = Experiment.model_json_schema()
     definitions = schema.setdefault("$defs", {})

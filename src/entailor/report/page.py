@@ -16,15 +16,15 @@ WORDING = ("percent", "interval", "points", "decimal", "duration", "size", "coun
 """Functions of `wording` that templates have as filters."""
 
 
-def filled(template: str, metric: str = "accuracy", **values: Any) -> Any:
+def filled(template: str, /, figure: str = "accuracy", **values: Any) -> Any:
     """Return a template as safe HTML.
 
     Args:
         template: its file.
-        metric: what the filter `lead` shows differences of.
+        figure: the metric that the filter `lead` shows differences of.
         values: what stands in it, by name.
     """
-    return safe(_engine(metric).get_template(template).render(**values))
+    return safe(_engine(figure).get_template(template).render(**values))
 
 
 @lru_cache(maxsize=8)

@@ -135,7 +135,7 @@ def calibrations(candidates: Sequence[Candidate]) -> list[Mapping[str, Any]]:
 def external(comparison: Mapping[str, Any], candidates: Sequence[Candidate]) -> list[Mapping[str, Any]]:
     """Return the external test set, each candidate with its look and its title, and the groups as lines."""
     by_key = {key_of(candidate): candidate for candidate in candidates}
-    shown = []
+    shown: list[Mapping[str, Any]] = []
     for one in comparison.get("external", ()):
         scored = [{**candidate, "of": by_key[key_of(candidate)]} for candidate in one["candidates"]]
         shown.append({**one, "candidates": scored, **by_group(scored, MOST_GROUPS)})

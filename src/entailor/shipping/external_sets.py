@@ -5,7 +5,7 @@ Their texts are other ones than those of the test split: longer, of another doma
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -130,7 +130,7 @@ def _options(trial: Path) -> ReadOptions:
 
 
 def judge_external(
-    sets: Sequence[ExternalSet], reference: Reference, found: dict[str, Any], margin: float
+    sets: Sequence[ExternalSet], reference: Reference, found: Mapping[str, Any], margin: float
 ) -> tuple[list[ExternalProof], list[str]]:
     """Hold an export's answers on external test sets against the classifier's; return findings and problems."""
     proofs, problems = [], []

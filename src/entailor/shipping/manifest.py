@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -62,7 +63,7 @@ def library_versions() -> dict[str, str]:
     return {name: found for name in LIBRARIES if (found := installed_version(name)) is not None}
 
 
-def write_manifest(folder: Path, values: dict[str, Any]) -> None:
+def write_manifest(folder: Path, values: Mapping[str, Any]) -> None:
     """Write manifest.json with the checksums of all other files."""
     files = checksums(folder, leave_out=LATE_FILES)
     Manifest.model_validate({**values, "files": files})

@@ -51,7 +51,7 @@ class SavedClassifier(BaseModel):
     scoring_batch_tokens: Annotated[int, Field(ge=1, lt=1 << 63)]
 
 
-def read_saved(trial: Path) -> dict[str, Any]:
+def read_saved(trial: Path) -> Mapping[str, Any]:
     """Return the content of a trial's classifier.json; it holds what :class:`SavedClassifier` describes.
 
     Raises:

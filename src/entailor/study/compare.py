@@ -98,7 +98,7 @@ def compare(
         return finished
 
 
-def estimate(experiment: Experiment, observer: Observer = SILENT) -> dict[str, Any]:
+def estimate(experiment: Experiment, observer: Observer = SILENT) -> Mapping[str, Any]:
     """Tell how long a run will take and how much memory it needs, and run nothing.
 
     The run folder then holds the resolved experiment and estimate.json, and the run itself does not measure again.
@@ -255,7 +255,7 @@ def trial_title(plan: TrialPlan, experiment: Experiment) -> str:
     return f"{plan.candidate}{model}{seed}"
 
 
-def _estimate(prepared: Prepared) -> dict[str, Any]:
+def _estimate(prepared: Prepared) -> Mapping[str, Any]:
     """Estimate the trials, studies and points of learning curves that are not complete."""
     experiment, folder, tested = prepared.experiment, prepared.folder, prepared.data.tested
     split = next(iter(tested.values()))
@@ -299,7 +299,7 @@ def write_comparison(
     folder: RunFolder,
     records: Mapping[Path, RunRecord],
     data: LoadedData,
-    environment: dict[str, Any],
+    environment: Mapping[str, Any],
     log: AccessLog,
     priorities: Priorities,
 ) -> dict[str, Any]:

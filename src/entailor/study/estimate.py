@@ -230,7 +230,7 @@ def _point_seconds(point: PointPlan, cost: CandidateCost, split: Split) -> float
     return cost.load / 2 + train + cost.evaluate * point.more_epochs + cost.test
 
 
-def estimate_trials(work: Work, split: Split, folder: RunFolder) -> dict[str, Any]:
+def estimate_trials(work: Work, split: Split, folder: RunFolder) -> Mapping[str, Any]:
     """Estimate what is left to do, keep it in estimate.json for the comparison with what comes, and return it.
 
     Args:
@@ -253,7 +253,7 @@ def estimate_trials(work: Work, split: Split, folder: RunFolder) -> dict[str, An
     return {"candidates": candidates, **_whole(candidates, slow, now)}
 
 
-def _whole(candidates: Sequence[Mapping[str, Any]], slow: Slowdown, now: datetime) -> dict[str, Any]:
+def _whole(candidates: Sequence[Mapping[str, Any]], slow: Slowdown, now: datetime) -> Mapping[str, Any]:
     known = [candidate for candidate in candidates if not candidate["error"]]
     trials = sum(candidate["trials"] for candidate in known)
     around = COMPARE_SECONDS * _comparisons(trials) * (len(known) + 1) / 2 + PAGE_SECONDS  # candidates come one by one
@@ -296,7 +296,7 @@ def _earlier(folder: RunFolder) -> list[dict[str, Any]]:
 
 def estimate_document(
     folder: RunFolder, records: Iterable[RunRecord], tuning: Mapping[str, Any] | None
-) -> dict[str, Any] | None:
+) -> Mapping[str, Any] | None:
     """Return what comparison.json holds under `estimate`: what was expected of each candidate, and what it took.
 
     Args:

@@ -156,7 +156,7 @@ def _lost_study(plan: TrialPlan, observer: Observer, reason: str) -> Study:
     return Study(plan.model, plan.candidate, (), None)
 
 
-def search_document(folder: RunFolder) -> dict[str, Any] | None:
+def search_document(folder: RunFolder) -> Mapping[str, Any] | None:
     """Return what comparison.json holds under `tuning`: every study of the folder, or None where there is none."""
     studies = []
     files = [
@@ -454,7 +454,7 @@ def _best(tried: Sequence[Tried], metric: str) -> int | None:
     return max(usable, key=of).number if usable else None
 
 
-def _read_tried(path: Path, study: dict[str, Any]) -> list[Tried]:
+def _read_tried(path: Path, study: Mapping[str, Any]) -> list[Tried]:
     with well_formed(RunError, path, STUDY_REMEDY):
         tried: list[Tried] = TypeAdapter(list[Tried]).validate_python(study["trials"])
     return tried

@@ -40,7 +40,7 @@ class AccessLog:
     test: Mapping[str, Any]
     reads: tuple[Mapping[str, Any], ...]
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> Mapping[str, Any]:
         """Return what comparison.json shows."""
         return {"test": dict(self.test), "reads": [dict(read) for read in self.reads]}
 
@@ -96,7 +96,7 @@ def log_test_access(
     earlier = list(earlier)
     found = _known(earlier)
     test = {"examples": len(split.test), "sha256": Split((), (), split.test).fingerprint()}
-    reads = [
+    reads: list[Mapping[str, Any]] = [
         {**read, "results": True} for read in _earlier_reads(path, test) if read["results"] or _is_result(read, found)
     ]
     if not reads and found:
@@ -126,12 +126,14 @@ def _is_result(read: Mapping[str, Any], known: Mapping[str, str]) -> bool:
     return any(read["choices"].get(name) == settings for name, settings in known.items())
 
 
-def _read(time: str, split: Split, choices: Mapping[str, str], *, exploratory: bool, results: bool) -> dict[str, Any]:
+def _read(
+    time: str, split: Split, choices: Mapping[str, str], *, exploratory: bool, results: bool
+) -> Mapping[str, Any]:
     what = {"time": time, "split": split.fingerprint(), "choices": dict(choices)}
     return {**what, "sha256": _hash(what), "exploratory": exploratory, "results": results}
 
 
-def _earlier_reads(path: Path, test: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _earlier_reads(path: Path, test: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Return the reads of the same test split that are written down and whole."""
     if not path.exists():
         return []
@@ -139,7 +141,7 @@ def _earlier_reads(path: Path, test: Mapping[str, Any]) -> list[dict[str, Any]]:
     with well_formed(RunError, path, "Give another --out"):
         if found["version"] != ACCESS_LOG_VERSION or found["test"] != test:
             return []
-        reads: list[dict[str, Any]] = found["reads"]
+        reads: list[Mapping[str, Any]] = found["reads"]
         for read in reads:
             if read["sha256"] != _hash({key: read[key] for key in ("time", "split", "choices")}):
                 raise RunError(f"{path}: its content does not match its hash. Was it edited? Give another --out")
