@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from typing import Any
 
 import numpy as np
@@ -114,24 +114,20 @@ class Training:
 
     def run(self) -> TrainingResult:
         """Train from the beginning, or from the checkpoint that was handed over."""
-        try:
-            return self._run()
-        finally:
-            if self.rows is not None:
-                self.rows.finish()
-
-    def _run(self) -> TrainingResult:
-        if self.method.gradient_checkpointing:
-            self._checkpoint_activations()
         saving = self.runtime.saving
-        if saving and saving.resume_from:
-            restore(self, saving.resume_from)
-            self._tell_again()
-        with saving.stop.held() if saving and saving.stop else nullcontext():
-            self._all_epochs()
-            if saving and saving.stop and saving.stop.signum is not None:  # asked during the last evaluation
-                self._save()
-        self._keep_best()
+        with ExitStack() as ending:
+            if self.rows is not None:
+                ending.callback(self.rows.finish)
+            if self.method.gradient_checkpointing:
+                self._checkpoint_activations()
+            if saving and saving.resume_from:
+                restore(self, saving.resume_from)
+                self._tell_again()
+            with saving.stop.held() if saving and saving.stop else nullcontext():
+                self._all_epochs()
+                if saving and saving.stop and saving.stop.signum is not None:  # asked during the last evaluation
+                    self._save()
+            self._keep_best()
         self.result.epochs = self.step / self.steps_per_epoch
         return self.result
 
