@@ -137,12 +137,12 @@ def _document(candidate: CandidateCurve, points: Points) -> Mapping[str, Any]:
                 "train_seconds": float(np.mean([one.train_seconds for one in costs])),
             }
         )
-    document: dict[str, Any] = {**candidate.names, "points": lines, "laws": [], "refused": None, "predicted": []}
+    document: Mapping[str, Any] = {**candidate.names, "points": lines, "laws": [], "refused": None, "predicted": []}
     if any(scored.varies and len(scored.values_SN) < 2 for scored in points.values()):
         return {**document, "refused": "one seed; a prediction needs two or more at every size"}
     sizes = list(points)
     prediction = predict(sizes, np.array([one.mean for one in points.values()]), _draws(points))
-    predicted: list[dict[str, Any]] = []
+    predicted = []
     for factor, figures in prediction.at.items():
         line: dict[str, Any] = {"factor": factor, "n": factor * sizes[-1], **figures}
         width = figures["high"] - figures["low"]
@@ -152,9 +152,9 @@ def _document(candidate: CandidateCurve, points: Points) -> Mapping[str, Any]:
     return {**document, "laws": list(prediction.laws), "refused": prediction.refused, "predicted": predicted}
 
 
-def _best_by_size(candidates: Sequence[CandidateCurve], points: Sequence[Points]) -> list[dict[str, Any]]:
+def _best_by_size(candidates: Sequence[CandidateCurve], points: Sequence[Points]) -> Sequence[Mapping[str, Any]]:
     """Return the most accurate candidate at each size that all have, and whether it may be another (95 %)."""
-    best: list[dict[str, Any]] = []
+    best = []
     for size in sorted(set.intersection(*(set(one) for one in points))):
         place = max(range(len(points)), key=[one[size].mean for one in points].__getitem__)
         others = [compare_scored(points[place][size], one[size]) for i, one in enumerate(points) if i != place]
@@ -168,7 +168,7 @@ def _surely(ahead: Difference, tries: int) -> bool:
     return tries * ahead.mirrored().p_worse < SIGNIFICANCE
 
 
-def _crossings(candidates: Sequence[CandidateCurve], points: Sequence[Points]) -> list[dict[str, Any]]:
+def _crossings(candidates: Sequence[CandidateCurve], points: Sequence[Points]) -> Sequence[Mapping[str, Any]]:
     """Return where one candidate overtakes another: surely behind at one size, and surely ahead at a later one.
 
     Both are corrected for the number of pairs and sizes. Between the last size behind and the first ahead the place is
@@ -192,7 +192,7 @@ def _crossings(candidates: Sequence[CandidateCurve], points: Sequence[Points]) -
 
 def _overtaking(
     candidates: Sequence[CandidateCurve], points: Sequence[Points], best: tuple[CandidateCurve, Scored]
-) -> list[dict[str, Any]]:
+) -> Sequence[Mapping[str, Any]]:
     """Return with how many labels each candidate becomes better than the best that labels teach nothing.
 
     The interval holds the sizes at which the difference is not significantly other than 0: a test turned around, as an

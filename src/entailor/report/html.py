@@ -115,7 +115,7 @@ def check_trials_are_there(folder: RunFolder, comparison: Mapping[str, Any]) -> 
                 )
 
 
-def read_comparison(path: Path) -> dict[str, Any]:
+def read_comparison(path: Path) -> Mapping[str, Any]:
     """Read comparison.json.
 
     Raises:
@@ -214,7 +214,7 @@ def _own_files() -> dict[str, object]:
     return {"style": safe(style), "script": safe(script), "script_hash": f"sha256-{digest}"}
 
 
-def _candidates(comparison: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _candidates(comparison: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Return the candidates with what the template shows beside them: a title, and the confusions fit to be read."""
     titles = tables.candidate_names(comparison)
     return [
@@ -230,7 +230,7 @@ def _candidates(comparison: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _matrix(labels: Sequence[str], confusion: Sequence[Sequence[int]]) -> list[dict[str, Any]] | None:
+def _matrix(labels: Sequence[str], confusion: Sequence[Sequence[int]]) -> list[Mapping[str, Any]] | None:
     """Return the matrix row by row, each cell with its share of the gold label for shading; None when too large."""
     if len(labels) > MOST_LABELS:
         return None
@@ -253,7 +253,7 @@ def _scale(candidates: Sequence[Mapping[str, Any]], majority: float | None) -> C
     return lambda value: f"{((value if value is not None else low) - low) / ((high - low) or 1.0):.3f}"
 
 
-def _figures(comparison: Mapping[str, Any], records: Sequence[RunRecord]) -> list[dict[str, Any]]:
+def _figures(comparison: Mapping[str, Any], records: Sequence[RunRecord]) -> list[Mapping[str, Any]]:
     candidates = comparison["candidates"]
     if not candidates:
         return []

@@ -161,7 +161,7 @@ def _facts(plan: TrialPlan, split: Split, placement: Sequence[Mapping[str, Any]]
     return facts_of(plan.model, plan.settings, placed, texts, prompt, half=half)
 
 
-def estimate_candidates(work: Work, split: Split, slowdown: float = 1.0) -> list[dict[str, Any]]:
+def estimate_candidates(work: Work, split: Split, slowdown: float = 1.0) -> list[Mapping[str, Any]]:
     """Return what each candidate with something left to do is expected to take.
 
     Args:
@@ -173,7 +173,7 @@ def estimate_candidates(work: Work, split: Split, slowdown: float = 1.0) -> list
         One mapping a candidate: the fields of :class:`CandidateCost`, `trial_seconds`, `trials`, `tuning_seconds`,
         `curve_seconds`, and `seconds` in all.
     """
-    documents = []
+    documents: list[Mapping[str, Any]] = []
     first: dict[tuple[str, str], TrialPlan] = {}
     for plan in work.plans:
         first.setdefault((plan.model, plan.candidate), plan)
@@ -282,11 +282,11 @@ def expected_memory(folder: RunFolder) -> dict[tuple[str, str], int]:
     return {(one["model"], one["method"]): one["peak_memory_bytes"] for one in _earlier(folder) if not one["error"]}
 
 
-def _earlier(folder: RunFolder) -> list[dict[str, Any]]:
+def _earlier(folder: RunFolder) -> list[Mapping[str, Any]]:
     """Return the candidates of the estimate in the folder; none where it is missing, damaged or old."""
     try:
         found = read_checked_json(folder.estimate_file, "")
-        candidates: list[dict[str, Any]] = found["candidates"] if found["version"] == ESTIMATE_VERSION else []
+        candidates: list[Mapping[str, Any]] = found["candidates"] if found["version"] == ESTIMATE_VERSION else []
         for candidate in candidates:
             CandidateCost(**{name: candidate[name] for name in CandidateCost.__dataclass_fields__})
     except (RunError, KeyError, TypeError, AttributeError):
