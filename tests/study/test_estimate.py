@@ -116,11 +116,11 @@ class Clocks:
         self.slowdown, self.time = slowdown, 0.0
 
     def own(self) -> float:
-        self.time += 0.004
+        self.time += 0.002
         return self.time
 
     def wall(self) -> float:
-        self.time += 0.004 * self.slowdown
+        self.time += 0.002 * self.slowdown
         return self.time
 
 
