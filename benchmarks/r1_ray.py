@@ -1,8 +1,8 @@
 """R1: trials on Ray against one process: efficiency, workers killed at random, and the memory of the driver.
 
 Needs the extra `cluster`. Each trial trains LoRA on a tiny BERT, so that the start of a process weighs as much as it
-ever can; `--epochs` makes trials longer, and the seconds one takes without that start are printed beside it. A trial has
-one thread in either case: another number of them sums in another order. Outcomes are compared file by file.
+ever can; `--epochs` makes trials longer, and the seconds one takes without that start are printed beside it.
+A trial has one thread in either case: another number of them sums in another order. Outcomes are compared file by file.
 """
 
 from __future__ import annotations
