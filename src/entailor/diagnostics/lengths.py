@@ -17,7 +17,8 @@ NAME = "lengths"
 FIELDS = {"text": "first text", "text_pair": "second text"}
 FAR = 10.0  # times the 95th percentile
 FEWEST_WORDS_FAR = 200  # nothing shorter is called long
-SHORTEST_CUT, FEWEST_CUT, MANY_CUT = 60, 5, 0.005  # characters; texts of one greatest length, and their share
+SHORTEST_CUT = {"characters": 60, "words": 12}
+FEWEST_CUT, MANY_CUT, SPIKE = 5, 0.005, 3  # texts of one greatest length, their share, and times those just below it
 LONG_WORD, MANY_RUN_ON = 30, 0.01  # characters without a space that are several words, and a share of a part
 SHIFT = 1.5  # ratio of two parts' median lengths
 
@@ -62,22 +63,29 @@ def _outliers(evidence: CheckInput, field: str, counts: Integers) -> Iterator[Do
 def _cut(evidence: CheckInput, field: str) -> Iterator[DoctorFinding]:
     """Find a part in which many texts are of exactly the same greatest length, as a limit on a field leaves them."""
     for part, rows in evidence.split.parts():
-        sizes = np.array([len(getattr(row, field) or "") for row in rows], np.int64)
-        if not len(sizes) or sizes.max() < SHORTEST_CUT:
+        texts = [getattr(row, field) or "" for row in rows]
+        found = (one for unit in SHORTEST_CUT if (one := _at_limit(texts, unit)))
+        unit, limit, at_limit = next(found, ("", 0, np.array([], np.int64)))
+        if not unit:
             continue
-        at_limit = np.flatnonzero(sizes == sizes.max())
-        if len(at_limit) < max(FEWEST_CUT, MANY_CUT * len(sizes)):
-            continue
-        limit = int(sizes.max())
-        message = (
-            f"the {FIELDS[field]} of {share(len(at_limit), len(rows))} of {part} is exactly {limit:,} characters long"
-        )
+        message = f"the {FIELDS[field]} of {share(len(at_limit), len(rows))} of {part} is exactly {limit:,} {unit} long"
         message += ", and none is longer: they were cut"
         remedy = "Get the whole texts: what the label depends on may stand behind the cut"
         some = tuple(shown(part, rows[at]) for at in at_limit[:MOST_SHOWN].tolist())
         yield DoctorFinding(
             NAME, "cut_texts", "warning", message, remedy, some, tuple(rows[at].id for at in at_limit.tolist())
         )
+
+
+def _at_limit(texts: Sequence[str], unit: str) -> tuple[str, int, Integers] | None:
+    """Return unit, greatest length, and which texts have it, where they are too many for chance."""
+    sizes = np.array([len(text if unit == "characters" else text.split()) for text in texts], np.int64)
+    limit = int(sizes.max(initial=0))
+    at_limit = np.flatnonzero(sizes == limit)
+    below = np.count_nonzero(sizes == limit - 1)
+    if limit < SHORTEST_CUT[unit] or len(at_limit) < max(FEWEST_CUT, MANY_CUT * len(sizes), SPIKE * below):
+        return None
+    return unit, limit, at_limit
 
 
 def _without_spaces(evidence: CheckInput, field: str) -> Iterator[DoctorFinding]:
