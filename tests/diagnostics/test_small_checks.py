@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.naive_bayes import MultinomialNB
 from tests.observers import listener
 
 from entailor.data.example import Example, Split
-from entailor.data.words import words_of
+from entailor.data.words import TextFeatures, words_of
 from entailor.diagnostics.base import CheckInput, DoctorFinding, examine, registered_checks, shortened
 from entailor.diagnostics.scripts import main_script, mixed_word
 
@@ -321,3 +322,17 @@ def test_a_column_that_slipped_by_a_row_is_found(findings_of: FindingsOf, aligne
     found = findings_of("misaligned", replace(corpus, **{part: slipped}))["slipped_texts"]
     assert f"second texts of {part} share" in found.message
     assert "the first text of the row before" in found.message
+
+
+def test_words_are_counted_as_scikit_learn_counts_them(monkeypatch: pytest.MonkeyPatch):
+    texts = ["the cat sat on the mat", "", "the cat  the cat", "Élan vital", "élan, vital!", "mat the cat", "one"]
+    counter = CountVectorizer(tokenizer=words_of, token_pattern=None, lowercase=False, ngram_range=(1, 2), min_df=2)
+    expected = counter.fit_transform(texts).toarray()
+    found = TextFeatures(singles(*((text, "a") for text in texts))).ngrams["text"]
+    assert found.names.tolist() == counter.get_feature_names_out().tolist()
+    np.testing.assert_array_equal(found.counts.toarray(), expected)
+    monkeypatch.setattr("entailor.data.words.MOST_NGRAMS", 2)
+    fewer = TextFeatures(singles(*((text, "a") for text in texts))).ngrams["text"]
+    assert fewer.names.tolist() == ["cat", "the"]  # the most frequent ones
+    alone = TextFeatures(singles(("one", "a"), ("", "b"))).ngrams["text"]
+    assert (alone.counts.shape, len(alone.names)) == ((2, 0), 0)
