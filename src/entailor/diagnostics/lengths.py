@@ -17,8 +17,8 @@ NAME = "lengths"
 FIELDS = {"text": "first text", "text_pair": "second text"}
 FAR = 10.0  # times the 95th percentile
 FEWEST_WORDS_FAR = 200  # nothing shorter is called long
-SHORTEST_CUT = {"characters": 60, "words": 12}
-FEWEST_CUT, MANY_CUT, SPIKE = 5, 0.005, 3  # texts of one greatest length, their share, and times those just below it
+CUT = {"characters": (60, 5), "words": (12, 10)}  # the shortest limit, and the fewest texts at it
+MANY_CUT, SPIKE, BELOW = 0.005, 2, 3  # their share, and times those of each of the next lengths below
 LONG_WORD, MANY_RUN_ON = 30, 0.01  # characters without a space that are several words, and a share of a part
 SHIFT = 1.5  # ratio of two parts' median lengths
 
@@ -64,7 +64,7 @@ def _cut(evidence: CheckInput, field: str) -> Iterator[DoctorFinding]:
     """Find a part in which many texts are of exactly the same greatest length, as a limit on a field leaves them."""
     for part, rows in evidence.split.parts():
         texts = [getattr(row, field) or "" for row in rows]
-        found = (one for unit in SHORTEST_CUT if (one := _at_limit(texts, unit)))
+        found = (one for unit in CUT if (one := _at_limit(texts, unit)))
         unit, limit, at_limit = next(found, ("", 0, np.array([], np.int64)))
         if not unit:
             continue
@@ -82,8 +82,9 @@ def _at_limit(texts: Sequence[str], unit: str) -> tuple[str, int, Integers] | No
     sizes = np.array([len(text if unit == "characters" else text.split()) for text in texts], np.int64)
     limit = int(sizes.max(initial=0))
     at_limit = np.flatnonzero(sizes == limit)
-    below = np.count_nonzero(sizes == limit - 1)
-    if limit < SHORTEST_CUT[unit] or len(at_limit) < max(FEWEST_CUT, MANY_CUT * len(sizes), SPIKE * below):
+    below = max(np.count_nonzero(sizes == limit - less) for less in range(1, 1 + BELOW))
+    shortest, fewest = CUT[unit]
+    if limit < shortest or len(at_limit) < max(fewest, MANY_CUT * len(sizes), SPIKE * below):
         return None
     return unit, limit, at_limit
 
