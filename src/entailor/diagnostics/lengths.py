@@ -82,7 +82,7 @@ def _at_limit(texts: Sequence[str], unit: str) -> tuple[str, int, Integers] | No
     sizes = np.array([len(text if unit == "characters" else text.split()) for text in texts], np.int64)
     limit = int(sizes.max(initial=0))
     at_limit = np.flatnonzero(sizes == limit)
-    below = max(np.count_nonzero(sizes == limit - less) for less in range(1, 1 + BELOW))
+    below = max(int(np.count_nonzero(sizes == limit - less)) for less in range(1, 1 + BELOW))
     shortest, fewest = CUT[unit]
     if limit < shortest or len(at_limit) < max(fewest, MANY_CUT * len(sizes), SPIKE * below):
         return None

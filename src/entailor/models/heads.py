@@ -109,7 +109,7 @@ def add_to_bias(modules: Iterable[nn.Module], shift_L: NDArray[np.float64]) -> b
     if bias is None:
         return False
     with torch.no_grad():
-        bias += torch.from_numpy(shift_L).to(bias)
+        bias.add_(torch.from_numpy(shift_L).to(bias))
     return True
 
 
