@@ -156,6 +156,12 @@ def test_training_and_comparison_go_by_the_same_costs(nli_experiment, out):
     [
         ({"costs": {"spam": {"ham": 1}}}, {}, r"recommend\.costs: 'spam' is none of the labels"),
         ({}, {"metric_for_best_model": "cost"}, r"methods\.lora\.metric_for_best_model: cost needs costs\."),
+        ({}, {"thresholds": "cost"}, r"methods\.lora\.thresholds: cost needs costs\."),
+        (
+            {"costs": {**NLI_COSTS, "neutral": {"entailment": 5, "contradiction": 1}}},
+            {"thresholds": "cost"},
+            r"methods\.lora\.costs: mistakes on 'neutral' cost 1 to 5 more than the right.*Give each label one",
+        ),
         (
             {"costs": NLI_COSTS},
             {"metric_for_best_model": "cost", "costs": {"neutral": {}}},

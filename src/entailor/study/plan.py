@@ -9,6 +9,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from entailor.classifiers.thresholds import missing_costs
 from entailor.config.costs import cost_matrix
 from entailor.config.experiment import DEFAULT_METHODS, Experiment, parse_settings
 from entailor.config.parts import ModelSettings, Priorities, PromptSettings, Settings
@@ -77,7 +80,7 @@ def build_candidate(name: str, settings: dict[str, Any], experiment: Experiment)
         )
     asked = with_template_text(parse_settings(PromptSettings, prompt, f"{where}.prompt"))
     method = build_method(name, settings)
-    if isinstance(method, TrainedMethod) and method.metric_for_best_model == "cost" and not method.costs:
+    if _by_cost(method) and not method.costs:  # type: ignore[attr-defined]
         method = method.model_copy(update={"costs": experiment.recommend.costs})
     return Candidate(method, models, model, asked, own)
 
@@ -198,13 +201,21 @@ def check_costs(plans: Iterable[TrialPlan], priorities: Priorities, task: Task) 
     if priorities.costs:
         cost_matrix(priorities.costs, task.labels, "recommend.costs")
     for plan in plans:
-        if isinstance(plan.method, TrainedMethod) and plan.method.metric_for_best_model == "cost":
-            if not plan.method.costs:
+        where, method = f"methods.{plan.candidate}", plan.method
+        if keys := _by_cost(method):
+            costs = method.costs  # type: ignore[attr-defined]
+            if not costs:
                 raise ConfigError(
-                    f"methods.{plan.candidate}.metric_for_best_model: cost needs costs. Give recommend.costs, gold "
-                    "label to predicted label to cost"
+                    f"{where}.{keys[0]}: cost needs costs. Give recommend.costs, gold label to predicted label to cost"
                 )
-            cost_matrix(plan.method.costs, task.labels, f"methods.{plan.candidate}.costs")
+            matrix = cost_matrix(costs, task.labels, f"{where}.costs")
+            if "thresholds" in keys:
+                missing_costs(np.array(matrix), task.labels, f"{where}.costs")
+
+
+def _by_cost(method: Method) -> list[str]:
+    """Return the settings of a method that ask for its costs."""
+    return [key for key in ("metric_for_best_model", "thresholds") if getattr(method, key, "none") == "cost"]
 
 
 def place_models(
