@@ -41,6 +41,10 @@ class ZeroShotEmbedding(Method, name="zero_shot_embedding"):
     calibration: Calibration = "none"
     """Label bias that is subtracted. batch: the mean over the validation split, whose labels are not looked at."""
 
+    def check(self, task: Task) -> None:
+        """Raise MethodError where a description is of no label."""
+        check_descriptions(self.name, self.descriptions, task)
+
     def adapt(self, backbone: Backbone | None, task: Task, seed: int) -> ZeroShotEmbeddingClassifier:
         """Return the classifier.
 
@@ -49,7 +53,7 @@ class ZeroShotEmbedding(Method, name="zero_shot_embedding"):
         """
         if backbone is None:
             raise MethodError("zero_shot_embedding needs a model. Give one with --model")
-        check_descriptions(self.name, self.descriptions, task)
+        self.check(task)
         return ZeroShotEmbeddingClassifier(self, backbone, task)
 
 

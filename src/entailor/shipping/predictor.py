@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from threading import Lock
-from typing import Any, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,8 @@ RUNTIMES = {
     "gguf": "gguf_runtime",
     "gguf-f16": "gguf_runtime",
 }
+PACKAGES = {"llama_cpp": "llama-cpp-python"}
+"""Modules of runtimes that pip knows by another name."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +52,23 @@ class Answer:
     probabilities: dict[str, float] = field(default_factory=dict)
 
 
+class Scored(NamedTuple):
+    """What a scorer gives.
+
+    Attributes:
+        probabilities_EL: 0 to 1.
+        cut: how many examples were longer than what the classifier reads; None where that is not counted.
+    """
+
+    probabilities_EL: NDArray[np.float64]
+    cut: int | None = None
+
+
 class Scorer(Protocol):
     """What gives probabilities: a trial's classifier, or the runtime of an exported format."""
 
-    def probabilities(self, examples: Sequence[Example], observer: Observer = SILENT) -> NDArray[np.float64]:
-        """Return probabilities_EL, not calibrated."""
+    def score(self, examples: Sequence[Example], observer: Observer = SILENT) -> Scored:
+        """Return probabilities that are not calibrated."""
         ...
 
 
@@ -64,19 +78,16 @@ class ClassifierScorer:
     Args:
         classifier: in evaluation mode.
         batch_tokens: most tokens of a batch, padding included.
-
-    Attributes:
-        truncated: how many examples were longer than what the classifier reads, so far.
     """
 
     def __init__(self, classifier: Classifier, batch_tokens: int) -> None:
-        self.classifier, self.batch_tokens, self.truncated = classifier, batch_tokens, 0
+        self.classifier, self.batch_tokens = classifier, batch_tokens
 
-    def probabilities(self, examples: Sequence[Example], observer: Observer = SILENT) -> NDArray[np.float64]:
-        """Return probabilities_EL."""
+    def score(self, examples: Sequence[Example], observer: Observer = SILENT) -> Scored:
+        """Return probabilities, and how many texts were cut."""
         inputs = self.classifier.encode(examples)
-        self.truncated += len({one.example_index for one in inputs if one.truncated})
-        return np.exp(score(self.classifier, inputs, self.batch_tokens, observer))
+        cut = len({one.example_index for one in inputs if one.truncated})
+        return Scored(np.exp(score(self.classifier, inputs, self.batch_tokens, observer)), cut)
 
 
 class RuntimeScorer:
@@ -85,11 +96,14 @@ class RuntimeScorer:
     def __init__(self, runtime: Any) -> None:
         self.runtime = runtime
 
-    def probabilities(self, examples: Sequence[Example], observer: Observer = SILENT) -> NDArray[np.float64]:
-        """Return probabilities_EL."""
-        logits_EL = self.runtime.logits([(one.text, one.text_pair) for one in examples])
+    def score(self, examples: Sequence[Example], observer: Observer = SILENT) -> Scored:
+        """Return probabilities, and how many texts were cut."""
+        inputs = [(one.text, one.text_pair) for one in examples]
+        logits_EL = self.runtime.logits(inputs)
         observer.stage("scoring", len(examples), len(examples))
-        return np.exp(log_softmax(np.asarray(logits_EL, dtype=np.float64)))
+        tokens = getattr(self.runtime, "tokens", None)  # words are read whole
+        cut = sum(tokens.cuts(*one) for one in inputs) if tokens else 0
+        return Scored(np.exp(log_softmax(np.asarray(logits_EL, dtype=np.float64))), cut)
 
 
 class Predictor:
@@ -194,10 +208,12 @@ class Predictor:
             answers[index] = self.answer(row, least)
         return answers
 
-    def probabilities(
-        self, examples: Sequence[Example], *, calibrated: bool = False, observer: Observer = SILENT
-    ) -> NDArray[np.float64]:
-        """Return probabilities_EL.
+    def probabilities(self, examples: Sequence[Example], *, calibrated: bool = False) -> NDArray[np.float64]:
+        """Return probabilities_EL, as :meth:`score` does."""
+        return self.score(examples, calibrated=calibrated).probabilities_EL
+
+    def score(self, examples: Sequence[Example], *, calibrated: bool = False, observer: Observer = SILENT) -> Scored:
+        """Return probabilities_EL, and how many examples were cut.
 
         Args:
             examples: of the classifier's shape.
@@ -210,12 +226,12 @@ class Predictor:
         """
         self.check_calibrated(calibrated)
         if not examples:
-            return np.zeros((0, len(self.labels)))
+            return Scored(np.zeros((0, len(self.labels))), 0)
         with self._lock:
-            rows_EL = self.scorer.probabilities(examples, observer)
+            rows_EL, cut = self.scorer.score(examples, observer)
         if calibrated and self.temperature:  # no answer stays none
-            return np.where(rows_EL.any(axis=1, keepdims=True), apply_temperature(rows_EL, self.temperature), 0.0)
-        return rows_EL
+            rows_EL = np.where(rows_EL.any(axis=1, keepdims=True), apply_temperature(rows_EL, self.temperature), 0.0)
+        return Scored(rows_EL, cut)
 
     def check_calibrated(self, wanted: bool) -> None:
         """Raise RunError where calibrated probabilities are wanted and no temperature was fitted."""
@@ -247,7 +263,8 @@ def _load_runtime(module: Any, folder: Path, base: str | None) -> Any:
         with quiet_libraries():
             return module.Runtime(folder, base)
     except ModuleNotFoundError as error:
-        raise RunError(f"{folder}: {error.name} is not installed. Run: pip install {error.name}") from None
+        package = PACKAGES.get(str(error.name), error.name)
+        raise RunError(f"{folder}: {package} is not installed. Run: pip install {package}") from None
     except Exception as error:  # each library has exceptions of its own
         words = " ".join(str(error).split())[:200] or type(error).__name__
         raise RunError(f"{folder}: cannot be loaded ({words}). Export it again") from error

@@ -150,7 +150,9 @@ def describe_classifier(plan: TrialPlan, task: Task, provenance: dict[str, Any])
         "hyperparameters": plan.method.model_dump(mode="json"),
         "candidate": plan.candidate,
         "model": plan.model,
-        "model_settings": plan.settings.model_dump(mode="json"),
+        # a branch of the Hub moves on, its commit does not
+        "model_settings": plan.settings.model_dump(mode="json")
+        | ({"revision": commit} if (commit := provenance.get("model_commit")) else {}),
         "prompt": plan.prompt.model_dump(mode="json"),
         "weights_sha256": provenance.get("weights_sha256"),
         "model_files": provenance.get("model_files"),
