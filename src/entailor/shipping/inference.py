@@ -240,7 +240,8 @@ def _chunks(rows: Iterable[NumberedRow]) -> Iterator[list[NumberedRow]]:
 
 def _check_shape(predictor: Predictor, example: Example, source: str) -> None:
     if predictor.is_pair != (example.text_pair is not None):
-        raise wrong_shape(source, is_pair=predictor.is_pair)
+        fields = "premise=COLUMN,hypothesis=COLUMN" if predictor.is_pair else "text=COLUMN"
+        raise wrong_shape(source, f"Map the columns with --columns {fields}", is_pair=predictor.is_pair)
 
 
 def _writer(path: Path) -> Callable[[TextIO, Sequence[str], Iterable[AnsweredLine]], None]:

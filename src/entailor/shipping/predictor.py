@@ -35,8 +35,6 @@ RUNTIMES = {
     "gguf": "gguf_runtime",
     "gguf-f16": "gguf_runtime",
 }
-PACKAGES = {"llama_cpp": "llama-cpp-python"}
-"""Modules of runtimes that pip knows by another name."""
 
 
 @dataclass(frozen=True)
@@ -263,8 +261,7 @@ def _load_runtime(module: Any, folder: Path, base: str | None) -> Any:
         with quiet_libraries():
             return module.Runtime(folder, base)
     except ModuleNotFoundError as error:
-        package = PACKAGES.get(str(error.name), error.name)
-        raise RunError(f"{folder}: {package} is not installed. Run: pip install {package}") from None
+        raise RunError(f"{folder}: {error.name} is not installed. Run: pip install {error.name}") from None
     except Exception as error:  # each library has exceptions of its own
         words = " ".join(str(error).split())[:200] or type(error).__name__
         raise RunError(f"{folder}: cannot be loaded ({words}). Export it again") from error
@@ -288,7 +285,8 @@ def texts_of(inputs: Any, *, is_pair: bool) -> list[tuple[str, str | None] | Non
         DataError: another shape than expected, or something that is no text.
     """
     if isinstance(inputs, (str, bytes)):
-        raise DataError("one text was given, a list of them was expected", remedy=f"Write predict([{inputs[:20]!r}])")
+        one = "(premise, hypothesis)" if is_pair else repr(inputs[:20])
+        raise DataError("one text was given, a list was expected", remedy=f"Write predict([{one}])")
     if hasattr(inputs, "column_names") or hasattr(inputs, "columns"):
         columns = _columns(inputs, is_pair=is_pair)
         rows: list[Any] = list(zip(*columns, strict=True)) if is_pair else columns[0]
@@ -302,9 +300,14 @@ def _columns(table: Any, *, is_pair: bool) -> list[list[Any]]:
     names = list(map(str, getattr(table, "column_names", None) or table.columns))
     source = type(table).__name__
     single = {} if is_pair or "text" not in names else {"text": "text"}
-    found = find_columns(names, single, source=source, require_labels=False)
+    wanted = "premise and hypothesis" if is_pair else "text"
+    remedy = f"Give a table with columns of the names {wanted}"
+    try:
+        found = find_columns(names, single, source=source, require_labels=False)
+    except DataError as error:  # which proposes an option of the command line
+        raise DataError(error.problem, path=source, remedy=remedy) from None
     if ("text_pair" in found) != is_pair:
-        raise wrong_shape(source, is_pair=is_pair)
+        raise wrong_shape(source, remedy, is_pair=is_pair)
     return [list(table[found[name]]) for name in ("text", "text_pair") if name in found]
 
 
@@ -313,7 +316,8 @@ def _texts(row: Any, index: int, *, is_pair: bool) -> tuple[str, str | None] | N
     if all(_is_missing(part) for part in parts):
         return None
     if len(parts) != 1 + is_pair:
-        raise wrong_shape(f"input {index}", is_pair=is_pair)
+        form = "(premise, hypothesis) for" if is_pair else "one text for"
+        raise wrong_shape(f"input {index}", f"Give {form} each input", is_pair=is_pair)
     for part in parts:
         if not isinstance(part, str) and not _is_missing(part):
             raise DataError(f"{type(part).__name__} found, a text was expected", path=f"input {index}")
@@ -325,14 +329,10 @@ def _is_missing(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value)) or type(value).__name__ == "NAType"
 
 
-def wrong_shape(source: object, *, is_pair: bool) -> DataError:
+def wrong_shape(source: object, remedy: str, *, is_pair: bool) -> DataError:
     """Return the error for single texts where pairs are expected, or the other way round."""
     expected, found = ("pairs", "single texts") if is_pair else ("single texts", "pairs")
-    return DataError(
-        f"the classifier was trained on {expected}, these are {found}",
-        path=source,
-        remedy="Map the columns with --columns premise=COLUMN,hypothesis=COLUMN (or text=COLUMN)",
-    )
+    return DataError(f"the classifier was trained on {expected}, these are {found}", path=source, remedy=remedy)
 
 
 def _temperature(trial: Path) -> float | None:
