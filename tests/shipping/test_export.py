@@ -121,6 +121,7 @@ def test_predict_needs_nothing_of_entailor(healthy, sources):
     assert not {"entailor", "torch", "transformers", "sklearn", "scipy"} & set(found["imported"])
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of peft, which predict.py of an adapter loads by itself
 @pytest.mark.parametrize("name", ["adapter", "onnx"])
 def test_texts_that_an_export_cuts_are_said(name, healthy, monkeypatch, capsys):
     if name not in healthy:
