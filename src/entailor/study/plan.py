@@ -149,7 +149,7 @@ def plan_trials(
             kind = "an encoder" if families[model] == "encoder" else "a decoder"
             observer.warn(f"left out on {model}, {kind}: {', '.join(misfits)}")
         usable = {name: candidate for name, candidate in on_it.items() if name not in misfits}
-        for name, reason in misfits_of(model, usable).items():
+        for name, reason in misfits_of(model, families.get(model), usable).items():
             if set(candidates) != set(DEFAULT_METHODS):
                 raise ConfigError(f"methods: {name} cannot work on {model}: {reason}. Take {name} out of methods")
             misfits.append(name)
@@ -246,20 +246,27 @@ def place_models(
     return planned
 
 
-def misfits_of(model: str, candidates: dict[str, Candidate]) -> dict[str, str]:
-    """Return the candidates that cannot work on a model's architecture, each with the reason."""
+def misfits_of(model: str, family: Family | None, candidates: dict[str, Candidate]) -> dict[str, str]:
+    """Return the candidates that cannot work on a model, each with the reason."""
+    whole = {
+        name: "it reads whole texts, and model.long_texts is windows; "
+        f"methods.{name}.model.long_texts=truncate sets it for {name} alone"
+        for name, candidate in candidates.items()
+        if candidate.method.needs_backbone and candidate.model.long_texts == "windows"
+        if family == "decoder" or not candidate.method.reads_windows
+    }
     checked = {
         name: candidate
         for name, candidate in candidates.items()
         if candidate.method.objective == "classify" and type(candidate.method).misfit is not Method.misfit
     }
     if not checked:
-        return {}
+        return whole
     from entailor.models.load import bare_architecture
 
     architecture = bare_architecture(model, next(iter(checked.values())).model)
     reasons = {name: candidate.method.misfit(architecture) for name, candidate in checked.items()}
-    return {name: reason for name, reason in reasons.items() if reason is not None}
+    return whole | {name: reason for name, reason in reasons.items() if reason is not None}
 
 
 def _runs_on(candidate: Candidate, model: str) -> bool:
