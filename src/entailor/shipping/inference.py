@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -199,31 +200,38 @@ def predict(
     check_output(path, inputs, overwrite=overwrite)
     predictor.check_calibrated(confidence.calibrated)
     reading = NumberedRows(source, options or ReadOptions(), is_pair=predictor.is_pair)
-    done = cut = 0
-
-    def lines() -> Iterator[AnsweredLine]:
-        nonlocal done, cut
-        for chunk in _chunks(reading):
-            examples = [example for _, example, _ in chunk]
-            if done == 0:
-                _check_shape(predictor, examples[0], source)
-            probabilities_EL, shorter = predictor.score(examples, calibrated=confidence.calibrated)
-            cut += shorter or 0
-            for (line, example, has_text), p in zip(chunk, probabilities_EL, strict=True):
-                answer = predictor.answer(p, confidence.minimum) if has_text else Answer(None)
-                yield AnsweredLine(line, example.id, answer)
-            done += len(chunk)
-            observer.stage("scoring", done)
-
+    counts: Counter[str] = Counter()
+    lines = _answered(predictor, reading, source, confidence, observer, counts)
     with (
         output_file(path, inputs, overwrite=overwrite) as temporary,
         temporary.open("w", encoding="utf-8", errors="replace", newline="") as file,
     ):
-        write(file, predictor.labels, lines())
+        write(file, predictor.labels, lines)
     for words in reading.notes():
         observer.note(words)
-    tell_of_cut_texts(cut, done, observer)
-    return done
+    tell_of_cut_texts(counts["cut"], counts["done"], observer)
+    return counts["done"]
+
+
+def _answered(
+    predictor: Predictor,
+    reading: NumberedRows,
+    source: str,
+    confidence: Confidence,
+    observer: Observer,
+    counts: Counter[str],
+) -> Iterator[AnsweredLine]:
+    """Yield the answer to each line, and count how many are done and how many were cut."""
+    for chunk in _chunks(reading):
+        examples = [example for _, example, _ in chunk]
+        if not counts["done"]:
+            _check_shape(predictor, examples[0], source)
+        probabilities_EL, cut = predictor.score(examples, calibrated=confidence.calibrated)
+        for (line, example, has_text), p in zip(chunk, probabilities_EL, strict=True):
+            answer = predictor.answer(p, confidence.minimum) if has_text else Answer(None)
+            yield AnsweredLine(line, example.id, answer)
+        counts.update(cut=cut or 0, done=len(chunk))
+        observer.stage("scoring", counts["done"])
 
 
 def tell_of_cut_texts(cut: int | None, count: int, observer: Observer, where: str = "") -> None:
