@@ -6,6 +6,8 @@ import pytest
 from tests.kill import Runs, Target, differing
 from tests.long.kills import make_experiment
 
+from entailor.config.parts import BudgetSettings
+
 KILLS = [
     ("search study.json: half written", 2),
     ("search checkpoint: rename begun", 3),
@@ -23,8 +25,10 @@ STOPS = [
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
+    """Of one seed and two settings; tests/long/kills.py has more of both."""
     folder = tmp_path_factory.mktemp("kills")
-    return Runs(make_experiment(folder), folder / "runs")
+    experiment = make_experiment(folder).model_copy(update={"seeds": (0,), "budget": BudgetSettings(trials=2)})
+    return Runs(experiment, folder / "runs")
 
 
 def test_kills_cost_nothing_but_time(runs, tmp_path):

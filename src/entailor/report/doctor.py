@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 MOST_EXAMPLES_IN_TEXT = 3
 
 
 def doctor_section(document: Mapping[str, Any]) -> str:
     """Return the section of the report as HTML, with every text escaped."""
-    from jinja2 import Environment, StrictUndefined
-
-    engine = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = engine.from_string(
-        files("entailor.report").joinpath("templates", "doctor.html.j2").read_text(encoding="utf-8")
-    )
-    return template.render(
+    return _template().render(
         summary=summary(document),
         findings=document["findings"],
         skipped=_skipped(document),
         parts=_part_names(document),
     )
+
+
+@cache
+def _template() -> Template:
+    from jinja2 import Environment, StrictUndefined
+
+    engine = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    text = files("entailor.report").joinpath("templates", "doctor.html.j2").read_text(encoding="utf-8")
+    return engine.from_string(text)
 
 
 def doctor_text(document: Mapping[str, Any]) -> str:

@@ -9,13 +9,17 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from entailor.config.plain import figure
 from entailor.evaluation.wording import short_model_names
 from entailor.report import plots, tables
 from entailor.report.tables import align, count, duration, percent, size
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 ESTIMATE_HEADINGS = ("  candidate", "trials", "one trial", "tuning", "curve", "in all", "memory")
 SHOWN_SLOWDOWN = 1.5
@@ -255,18 +259,11 @@ def _read_lines(comparison: Mapping[str, Any]) -> list[str]:
 
 def effort_section(comparison: Mapping[str, Any]) -> Any:
     """Return the sections of the page about tuning, learning curves, reads of test and the estimate, as safe HTML."""
-    from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
-    engine = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    filters = (percent, duration, size, count, tables.interval, tables.points, budget_words, settings_words)
-    engine.filters.update({one.__name__: one for one in filters})
-    template = engine.from_string(
-        files("entailor.report").joinpath("templates", "effort.html.j2").read_text(encoding="utf-8")
-    )
     tuning, curve = comparison.get("tuning"), comparison.get("learning_curve")
     estimate = comparison.get("estimate")
-    page = template.render(
+    page = _template().render(
         tuning=tuning,
         studies=_named(tuning["studies"]) if tuning else [],
         repeats=repeat_words(tuning["studies"]) if tuning else [],
@@ -280,6 +277,17 @@ def effort_section(comparison: Mapping[str, Any]) -> Any:
         reads=comparison.get("test_access"),
     )
     return Markup(page)  # noqa: S704 - a template with escaping made it
+
+
+@cache
+def _template() -> Template:
+    from jinja2 import Environment, StrictUndefined
+
+    engine = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    filters = (percent, duration, size, count, tables.interval, tables.points, budget_words, settings_words)
+    engine.filters.update({one.__name__: one for one in filters})
+    text = files("entailor.report").joinpath("templates", "effort.html.j2").read_text(encoding="utf-8")
+    return engine.from_string(text)
 
 
 def _named(candidates: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

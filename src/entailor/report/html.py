@@ -11,11 +11,11 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import lru_cache, partial
 from importlib.resources import files
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from entailor.errors import RunError
 from entailor.evaluation.resampling import Resampling, compared_records
@@ -32,6 +32,9 @@ from entailor.runs.layout import RunFolder
 from entailor.runs.ownership import is_run_folder
 from entailor.runs.record import NO_MODEL, CurvePoint, RunRecord
 from entailor.runs.trial_folder import RECORD_FILE
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 COPY_BACK = "Put a copy of it back"
 AGAIN = "Run the command that made it again: it redoes what is damaged"
@@ -146,25 +149,13 @@ def render(
         split: the content of split.json.
         doctor: the content of doctor.json.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
     environment = environment or {}
     candidates = _candidates(comparison)
-    engine = Environment(
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        loader=PackageLoader("entailor", "report/templates"),
-    )
-    engine.filters.update(
-        {one.__name__: one for one in _FILTERS}, memory=tables.memory, lead=partial(lead, comparison["metric"])
-    )
     recommended = sections.recommended(comparison, candidates)
     picked = recommended["candidate"]["index"] if recommended and recommended["candidate"] else None
     found = examples.errors(records, candidates, comparison["labels"], picked or 0)
     style, script = _file("report.css"), _file("report.js")
-    template = engine.get_template("report.html.j2")
+    template = _engine(comparison["metric"]).get_template("report.html.j2")
     page = template.render(
         name=name,
         comparison=comparison,
@@ -204,6 +195,22 @@ def render(
     )
     # Half of a surrogate pair, as broken files hold, has no UTF-8 and would spoil the whole page.
     return page.encode("utf-8", "replace").decode("utf-8")
+
+
+@lru_cache(maxsize=8)
+def _engine(metric: str) -> Environment:
+    """Return what fills the templates, kept, since compiling them takes longer than filling them."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    engine = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=PackageLoader("entailor", "report/templates"),
+    )
+    engine.filters.update({one.__name__: one for one in _FILTERS}, memory=tables.memory, lead=partial(lead, metric))
+    return engine
 
 
 _FILTERS = (

@@ -1,4 +1,7 @@
-"""Imported once by the process that forks every run of `tests.kill`; it must stay at one thread, or a fork may hang."""
+"""Imported once by the process that forks those of `tests.forked`; it must stay at one thread, or a fork may hang.
+
+Libraries alone: what is forked imports Entailor, or does without it.
+"""
 
 import gc
 import os
@@ -13,9 +16,5 @@ import sklearn.linear_model  # noqa: F401
 import torch
 import transformers.models.bert.modeling_bert  # noqa: F401
 
-import entailor.cli.progress  # noqa: F401
-from entailor.methods import registered_methods
-
 torch.set_num_threads(1)
-registered_methods()
 gc.freeze()  # children collect what they make, not what the libraries are
