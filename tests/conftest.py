@@ -76,6 +76,14 @@ def _no_drawing() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _few_timings() -> Iterator[None]:
+    """Time three single examples at the end of each trial, not forty."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("entailor.study.finished.LATENCY_EXAMPLES", 3)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _no_network() -> Iterator[None]:
     """Nobody asks the Hub whether it is there."""
     with pytest.MonkeyPatch.context() as patch:

@@ -7,6 +7,7 @@ import gc
 import os
 
 os.environ.update(OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false", HF_HUB_OFFLINE="1", MPLBACKEND="agg")
+os.environ["JE_ARROW_MALLOC_CONF"] = "background_thread:false"  # of pyarrow
 
 import matplotlib.pyplot  # noqa: F401
 import optuna  # noqa: F401

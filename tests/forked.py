@@ -92,6 +92,12 @@ def blank_figure(figure: object) -> str:
     return '<svg width="1pt" height="1pt" viewBox="0 0 1 1"></svg>'
 
 
+def check_one_thread(process: object) -> None:
+    """Hold that a process that forks has one thread, where the system tells: else what it forks may hang."""
+    if (threads := Path(f"/proc/{process}/task")).is_dir():
+        assert len(list(threads.iterdir())) == 1, f"process {process} has several threads"
+
+
 def _call(
     module: str, function: str, arguments: tuple[Any, ...], values: dict[str, str], out: str, err: Connection
 ) -> None:
@@ -102,4 +108,5 @@ def _call(
         os.dup2(file.fileno(), 1)
     os.dup2(err.fileno(), 2)
     err.close()
+    check_one_thread(os.getppid())
     getattr(importlib.import_module(module), function)(*arguments)

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from tests.forked import CONTEXT, blank_figure
+from tests.forked import CONTEXT, blank_figure, check_one_thread
 from tests.observers import listener
 
 import entailor.study.compare
@@ -136,8 +136,6 @@ class Events:
 def _sit(experiment: Experiment, target: Target | None, said: Path, cache: Path, counts: Path | None) -> int:
     """Run one sitting and return its exit code; the body of a forked child."""
     os.environ["ENTAILOR_CACHE"] = str(cache)
-    if (tasks := Path("/proc/self/task")).is_dir():
-        assert len(list(tasks.iterdir())) == 1, "the server process has threads, so its children may hang"
     with said.open("a", encoding="utf-8") as out:
         os.dup2(out.fileno(), 1)
         os.dup2(out.fileno(), 2)
@@ -166,6 +164,7 @@ def _fork_each(sittings: Connection) -> None:
     with suppress(EOFError):
         while True:
             sitting = sittings.recv()
+            check_one_thread("self")
             pid = os.fork()
             if not pid:
                 code: Any = 1
