@@ -44,7 +44,11 @@ def predictor_of(classifier, tmp_path):
 
 
 def alone(classifier):
-    return ClassifierScorer(classifier, 256).probabilities([Example(str(i), text) for i, text in enumerate(TEXTS)])
+    return (
+        ClassifierScorer(classifier, 256)
+        .score([Example(str(i), text) for i, text in enumerate(TEXTS)])
+        .probabilities_EL
+    )
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert", "electra", "modernbert", "llama"])
@@ -80,6 +84,13 @@ def test_only_the_layers_one_adapter_names_are_changed_for_it(load_tiny):
 def test_what_is_no_plain_lora_is_served_by_itself(load_tiny, method, settings):
     with pytest.raises(NotSharedError):
         AdapterLane(make(load_tiny, method=method, **settings), 256)
+
+
+def test_thresholds_that_no_head_keeps_are_served_by_themselves(load_tiny):
+    classifier = make(load_tiny, "llama")
+    classifier.shift(np.array([1.0, 0.0]))
+    with pytest.raises(NotSharedError, match="its thresholds stand beside its weights"):
+        AdapterLane(classifier, 256)
 
 
 def test_a_model_that_mixes_rows_in_adapted_layers_fails_the_proof(load_tiny):

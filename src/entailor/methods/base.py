@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from entailor.classifiers.base import Classifier
+from entailor.classifiers.thresholds import Thresholds
 from entailor.config.costs import Costs
 from entailor.config.parts import Settings
 from entailor.tasks import Task
@@ -62,6 +63,8 @@ class Method(Settings, ABC):
         learns_from_others: True where a finished candidate of the same run teaches it, so that it runs last.
         families: the kinds of models it works on.
         train_passes: what training on an example takes, in forward passes through the model; 0 without training.
+        changes_no_answer: settings that may be others when a run goes on.
+        reads_windows: False where a long text cannot be read in windows.
         stores_whole_model: True where the saved folder is a checkpoint of its own.
     """
 
@@ -73,6 +76,8 @@ class Method(Settings, ABC):
     train_passes: ClassVar[float] = 1.0
     training_free: ClassVar[bool] = False
     learns_from_others: ClassVar[bool] = False
+    reads_windows: ClassVar[bool] = True
+    changes_no_answer: ClassVar[frozenset[str]] = frozenset()
     stores_whole_model: ClassVar[bool] = False
     families: ClassVar[frozenset[Family]] = frozenset({"encoder", "decoder"})
 
@@ -87,6 +92,13 @@ class Method(Settings, ABC):
     def parameter_groups(self, classifier: Any) -> list[ParameterGroup]:
         """Return what the training loop moves; an empty list means training-free."""
         return []
+
+    def check(self, task: Task) -> None:
+        """Hold the settings against each other and the task, as far as nothing need be loaded for it.
+
+        Raises:
+            EntailorError: they do not fit.
+        """
 
     def misfit(self, architecture: Any) -> str | None:
         """Return why it cannot work on an architecture, where that shows without weights.
@@ -173,8 +185,9 @@ class TrainedMethod(Method):
     """What chooses, on validation, the weights that are kept and the settings of a search; the loss breaks ties.
     macro_f1: mean F1 of the labels that occur in validation. mcc: Matthews correlation. Both suit rare labels.
     weighted_kappa: quadratic weighted kappa, under data.ordinal. cost: the mean of `costs`."""
+    thresholds: Thresholds = "none"
     costs: Costs = Field(default_factory=dict)
-    """What answers cost where metric_for_best_model is cost; empty: those of recommend.costs."""
+    """What answers cost where metric_for_best_model or thresholds is cost; empty: those of recommend.costs."""
     early_stopping_patience: int | None = Field(default=None, ge=1)
     """Evaluations without improvement before training stops; None: never."""
     group_by_length: bool = True

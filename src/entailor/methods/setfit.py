@@ -11,6 +11,7 @@ import tempfile
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,8 +23,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from entailor.classifiers.base import FitData, FittedClassifier, count_parameters
-from entailor.classifiers.linear_model import LinearModel
-from entailor.classifiers.thresholds import Thresholds
+from entailor.classifiers.linear_model import LinearModel, LinearOutput
+from entailor.classifiers.thresholds import ThresholdCosts, Thresholds
 from entailor.classifiers.transformer import TokenBatch, TransformerClassifier
 from entailor.data.example import Example
 from entailor.errors import MethodError
@@ -34,6 +35,7 @@ from entailor.models.tokenizer import TokenIds
 from entailor.tasks import Task
 
 BODY_FILE = "encoder.safetensors"
+MISSING = "setfit: {} is not installed. pip install 'entailor[setfit]'"
 BATCH = 32  # texts whose vectors are computed at a time for the regression
 
 
@@ -41,6 +43,7 @@ class SetFit(Method, name="setfit"):
     """Contrastive fine-tuning of a sentence encoder on pairs of training texts, and a logistic regression."""
 
     summary: ClassVar[str] = "a sentence encoder by pairs of texts, then a logistic regression"
+    reads_windows: ClassVar[bool] = False
     train_passes: ClassVar[float] = 40.0  # 200 steps of 16 pairs on a few hundred texts, three passes each
     families: ClassVar[frozenset[Family]] = frozenset({"encoder"})
 
@@ -61,6 +64,12 @@ class SetFit(Method, name="setfit"):
     """Most iterations of L-BFGS."""
     class_weight: ClassWeight = "none"
     thresholds: Thresholds = "none"
+    costs: ThresholdCosts = Field(default_factory=dict)
+
+    def check(self, task: Task) -> None:
+        """Raise MethodError where the package is not installed."""
+        if find_spec("setfit") is None:
+            raise MethodError(MISSING.format("setfit"))
 
     def adapt(self, backbone: Backbone | None, task: Task, seed: int) -> SetFitClassifier:
         """Return the classifier, still as the encoder came.
@@ -86,7 +95,7 @@ class TextInput:
         return len(self.tokens)
 
 
-class SetFitClassifier(FittedClassifier):
+class SetFitClassifier(LinearOutput, FittedClassifier):
     """An encoder that is trained in one go, and a linear model on its mean-pooled vectors.
 
     Args:
@@ -150,7 +159,7 @@ class SetFitClassifier(FittedClassifier):
             from sentence_transformers import SentenceTransformer
             from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
         except ImportError as error:
-            raise MethodError(f"setfit: {error.name} is not installed. pip install 'entailor[setfit]'") from None
+            raise MethodError(MISSING.format(error.name)) from None
         setfit.logging.set_verbosity_error()
         with tempfile.TemporaryDirectory() as scratch, quiet_libraries():
             warnings.filterwarnings("ignore", "'pin_memory'", UserWarning)  # asked for without an accelerator too

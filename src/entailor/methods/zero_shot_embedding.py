@@ -13,6 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from entailor.classifiers.base import count_parameters
+from entailor.classifiers.thresholds import ThresholdCosts, Thresholds
 from entailor.classifiers.transformer import TokenBatch, TransformerClassifier
 from entailor.classifiers.zero_shot import Calibration, ZeroShotClassifier, described
 from entailor.data.example import Example
@@ -40,6 +41,12 @@ class ZeroShotEmbedding(Method, name="zero_shot_embedding"):
     """Cosines are divided by it; changes probabilities, never the answer."""
     calibration: Calibration = "none"
     """Label bias that is subtracted. batch: the mean over the validation split, whose labels are not looked at."""
+    thresholds: Thresholds = "none"
+    costs: ThresholdCosts = Field(default_factory=dict)
+
+    def check(self, task: Task) -> None:
+        """Raise MethodError where a description is of no label."""
+        check_descriptions(self.name, self.descriptions, task)
 
     def adapt(self, backbone: Backbone | None, task: Task, seed: int) -> ZeroShotEmbeddingClassifier:
         """Return the classifier.
@@ -49,7 +56,7 @@ class ZeroShotEmbedding(Method, name="zero_shot_embedding"):
         """
         if backbone is None:
             raise MethodError("zero_shot_embedding needs a model. Give one with --model")
-        check_descriptions(self.name, self.descriptions, task)
+        self.check(task)
         return ZeroShotEmbeddingClassifier(self, backbone, task)
 
 

@@ -14,6 +14,7 @@ from pydantic import Field
 from torch import Tensor
 
 from entailor.classifiers.base import count_parameters
+from entailor.classifiers.thresholds import ThresholdCosts, Thresholds
 from entailor.classifiers.transformer import TokenBatch, TransformerClassifier
 from entailor.classifiers.zero_shot import Calibration, ZeroShotClassifier, described
 from entailor.data.example import Example
@@ -33,6 +34,7 @@ class ZeroShotNli(Method, name="zero_shot_nli"):
     """Ask an NLI checkpoint whether the text entails each label's hypothesis; its head stays as it is."""
 
     summary: ClassVar[str] = "nothing: an NLI checkpoint judges a hypothesis for each label"
+    reads_windows: ClassVar[bool] = False
     deterministic: ClassVar[bool] = True
     training_free: ClassVar[bool] = True
     families: ClassVar[frozenset[Family]] = frozenset({"encoder"})
@@ -43,6 +45,12 @@ class ZeroShotNli(Method, name="zero_shot_nli"):
     """Label to a whole hypothesis, instead of the template."""
     calibration: Calibration = "none"
     """Label bias that is subtracted. batch: the mean over the validation split, whose labels are not looked at."""
+    thresholds: Thresholds = "none"
+    costs: ThresholdCosts = Field(default_factory=dict)
+
+    def check(self, task: Task) -> None:
+        """Raise MethodError where a description is of no label."""
+        check_descriptions(self.name, self.descriptions, task)
 
     def adapt(self, backbone: Backbone | None, task: Task, seed: int) -> ZeroShotNliClassifier:
         """Return the classifier.
@@ -52,7 +60,7 @@ class ZeroShotNli(Method, name="zero_shot_nli"):
         """
         if backbone is None:
             raise MethodError("zero_shot_nli needs a model. Give one with --model")
-        check_descriptions(self.name, self.descriptions, task)
+        self.check(task)
         return ZeroShotNliClassifier(self, backbone, task)
 
     @property
