@@ -6,8 +6,6 @@ import pytest
 from tests.kill import Runs, Target, differing
 from tests.long.kills import make_experiment
 
-from entailor.config.parts import BudgetSettings
-
 KILLS = [
     ("search study.json: half written", 2),
     ("repeated search checkpoint: rename begun", 3),
@@ -27,8 +25,9 @@ STOPS = [
 def runs(tmp_path_factory):
     """Of one seed and two settings; tests/long/kills.py has more of both."""
     folder = tmp_path_factory.mktemp("kills")
-    experiment = make_experiment(folder).model_copy(update={"seeds": (0,), "budget": BudgetSettings(trials=2)})
-    return Runs(experiment, folder / "runs")
+    experiment = make_experiment(folder)
+    fewer = {"seeds": (0,), "budget": experiment.budget.model_copy(update={"trials": 2})}
+    return Runs(experiment.model_copy(update=fewer), folder / "runs")
 
 
 def test_kills_cost_nothing_but_time(runs, tmp_path):
