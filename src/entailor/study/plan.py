@@ -184,15 +184,12 @@ def _check_read(candidates: Mapping[str, Candidate], families: Mapping[str, Fami
             raise ConfigError(f"methods.{name}.{key}: {method.name} loads no model. Leave {key} out")
         decoders = [one for one in candidate.models if families.get(one) == "decoder" and method.needs_backbone]
         if "prompt" in own and not method.reads_prompt and not decoders:
+            where = f" on {', '.join(candidate.models)}, no decoder" if method.needs_backbone else ""
+            words = (
+                f", and say what labels mean in methods.{name}.descriptions" if hasattr(method, "descriptions") else ""
+            )
             raise ConfigError(
-                f"methods.{name}.prompt: {method.name} puts no prompt around the text"
-                + (f" on {', '.join(candidate.models)}, no decoder" if method.needs_backbone else "")
-                + ". Leave prompt out"
-                + (
-                    f", and say what labels mean in methods.{name}.descriptions"
-                    if hasattr(method, "descriptions")
-                    else ""
-                )
+                f"methods.{name}.prompt: {method.name} puts no prompt around the text{where}. Leave prompt out{words}"
             )
 
 
