@@ -61,11 +61,7 @@ RESTART_SEED_STEP = 1000
 
 
 def run_trial(
-    plan: TrialPlan,
-    task: Task,
-    split: Split,
-    folder: Path,
-    run_context: RunContext = UNATTENDED,
+    plan: TrialPlan, task: Task, split: Split, folder: Path, run_context: RunContext = UNATTENDED
 ) -> RunRecord:
     """Run one trial and write its folder; an error is recorded as a failed trial, not raised.
 
@@ -86,8 +82,7 @@ def run_trial(
         Stopped: somebody asked for it.
     """
     started, begin = datetime.now(UTC), time.monotonic()
-    prompted = replace(task, prompt=plan.prompt)
-    trial = _Trial(plan, prompted, split, folder, run_context)
+    trial = _Trial(plan, replace(task, prompt=plan.prompt), split, folder, run_context)
     try:
         clear_trial(folder)
         folder.mkdir(parents=True, exist_ok=True)
