@@ -15,8 +15,8 @@ def models_list(as_json: AsJson = False) -> None:
     """Show the models known by name and those in the cache."""
     from dataclasses import asdict
 
+    from entailor.evaluation.wording import size
     from entailor.models.resolve.source import list_models
-    from entailor.report.tables import size
 
     known = list_models()
     if as_json:

@@ -3,33 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
-from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from jinja2 import Template
+from entailor.report.page import filled
 
 MOST_EXAMPLES_IN_TEXT = 3
 
 
-def doctor_section(document: Mapping[str, Any]) -> str:
-    """Return the section of the report as HTML, with every text escaped."""
-    return _template().render(
+def doctor_section(document: Mapping[str, Any]) -> Any:
+    """Return the section of the report as safe HTML."""
+    return filled(
+        "doctor.html.j2",
         summary=summary(document),
         findings=document["findings"],
         skipped=_skipped(document),
         parts=_part_names(document),
     )
-
-
-@cache
-def _template() -> Template:
-    from jinja2 import Environment, StrictUndefined
-
-    engine = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    text = files("entailor.report").joinpath("templates", "doctor.html.j2").read_text(encoding="utf-8")
-    return engine.from_string(text)
 
 
 def doctor_text(document: Mapping[str, Any]) -> str:
