@@ -10,15 +10,26 @@ import multiprocessing
 import os
 import sys
 import tempfile
+from functools import cache
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parents[1]
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["tests.fork_server"])
 if str(ROOT) not in sys.path:  # children look for `tests` there
     sys.path.append(str(ROOT))
+
+
+@cache
+def context() -> Any:
+    """Return the server's context; where the system cannot fork, the test is skipped."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        import pytest  # which a forked process does without
+
+        pytest.skip("this system cannot fork")
+    found = multiprocessing.get_context("forkserver")
+    found.set_forkserver_preload(["tests.fork_server"])
+    return found
 
 
 class Ended(NamedTuple):
@@ -39,10 +50,10 @@ class Forked:
     def __init__(self, module: str, function: str, *arguments: Any, **environment: str) -> None:
         handle, self._out = tempfile.mkstemp()
         os.close(handle)
-        read, write = CONTEXT.Pipe(duplex=False)
+        read, write = context().Pipe(duplex=False)
         values = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **environment}
         call = (module, function, arguments, values, self._out, write)
-        self.process = CONTEXT.Process(target=_call, args=call)
+        self.process = context().Process(target=_call, args=call)
         self.process.start()
         write.close()
         self.err = os.fdopen(os.dup(read.fileno()), encoding="utf-8", errors="replace")  # closed by `wait`

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from tests.forked import CONTEXT, blank_figure, check_one_thread
+from tests.forked import blank_figure, check_one_thread, context
 from tests.observers import listener
 
 import entailor.study.compare
@@ -182,8 +182,8 @@ class Runs:
     def __init__(self, experiment: Experiment, folder: Path) -> None:
         self.experiment, self.folder = experiment, folder
         folder.mkdir(parents=True, exist_ok=True)
-        self.sittings, theirs = CONTEXT.Pipe()
-        CONTEXT.Process(target=_fork_each, args=(theirs,), daemon=True).start()
+        self.sittings, theirs = context().Pipe()
+        context().Process(target=_fork_each, args=(theirs,), daemon=True).start()
         theirs.close()
         self.whole = folder / "whole"
         counts = folder / "counts.json"
