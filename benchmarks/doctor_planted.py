@@ -4,10 +4,10 @@
     python benchmarks/doctor_planted.py --time
 
 Plants six kinds of faults in each data set (wrong labels, leaks, a word that gives a label away, exchanged columns, cut
-texts, another script), runs every check, and prints what is warned of in the data as they are, whether each fault is
-found, how many of the planted examples are named, and for each warning how often it was right. What is warned of in the
-data as they are counts neither way: it is printed first, to be read. --detail makes labels wrong three times more and
-counts the first candidates; --model reads the examples with an encoder for it. Seeded.
+texts, another script or language), runs every check, and prints what is warned of in the data as they are, whether each
+fault is found, how many of the planted examples are named, and for each warning how often it was right. What is warned
+of in the data as they are counts neither way: it is printed first, to be read. --detail makes labels wrong three times
+more and counts the first candidates; --model reads the examples with an encoder for it. Seeded.
 """
 
 from __future__ import annotations
@@ -32,6 +32,12 @@ from entailor.tasks import Task
 
 FILLERS = ("really", "just", "quite", "also", "then")
 OTHERS = ("thing", "person", "place", "maybe", "other")
+DUTCH = (  # a sentence is one of each
+    ("De hond", "Het kind", "De buurman", "Een vrouw", "De leraar", "Het meisje", "Een oude man", "De bakker"),
+    ("loopt", "zit", "slaapt", "werkt", "wacht", "leest", "zingt", "staat"),
+    ("in het huis", "bij de rivier", "op het plein", "voor de school", "naast een boom", "aan de tafel"),
+    ("en ziet niet wat er gebeurt.", "maar heeft geen tijd.", "met een boek dat niet van hem is.", "van de stad.", "."),
+)
 LATIN, CYRILLIC = "abcdefghijklmnopqrstuvwxyz", "абцдефгхийклмнопярстувжчызюэ"
 OTHER_SCRIPT = str.maketrans(
     LATIN + LATIN.upper() + "".join(map(chr, range(0x0621, 0x064B))),
@@ -151,6 +157,7 @@ def plants(split: Split, labels: tuple[str, ...], *, is_pair: bool) -> list[Plan
     most = max(80, int(np.quantile([len(row.text) for row in train], 0.7)))  # no field of a table is shorter
     cut = [changed(rows, lambda text: text[:most], ("text",)) for rows in (train, test)]
     made.append(Plant(f"texts cut at {most}", Split(cut[0], (), cut[1]), ("cut_texts", *REPEATED)))
+    made.append(shortened(split))
     places = set(rng.sample(range(len(train)), len(train) // 20))
     mixed = tuple(
         changed((row,), lambda text: text.translate(OTHER_SCRIPT), both)[0] if place in places else row
@@ -158,7 +165,22 @@ def plants(split: Split, labels: tuple[str, ...], *, is_pair: bool) -> list[Plan
     )
     ids = frozenset(train[place].id for place in places)
     made.append(Plant("5 % in another script", Split(mixed, (), test), ("other_script", "pair_scripts"), ids))
+    dutch = tuple(
+        changed((row,), lambda _: " ".join(map(rng.choice, DUTCH)), both)[0] if place in places else row
+        for place, row in enumerate(train)
+    )
+    made.append(Plant("5 % in Dutch", Split(dutch, (), test), ("other_language", "pair_scripts", *REPEATED), ids))
     return made
+
+
+def shortened(split: Split) -> Plant:
+    """Return the data set with first texts cut behind a number of words that 30 % reach, 12 at least."""
+    most = max(12, int(np.quantile([len(row.text.split()) for row in split.train], 0.7)))
+    train, test = (
+        tuple(replace(row, text=" ".join(row.text.split()[:most])) for row in rows)
+        for rows in (split.train, split.test)
+    )
+    return Plant(f"texts cut at {most} words", Split(train, (), test), ("cut_texts", *REPEATED))
 
 
 def noisy(split: Split, labels: tuple[str, ...], part: float) -> tuple[Split, tuple[str, ...], frozenset[str]]:

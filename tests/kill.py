@@ -81,6 +81,7 @@ class Events:
         except (TypeError, ValueError):
             return None
         group = f"{GROUPS[parts[0]]} " if parts[0] in GROUPS else ""
+        group = "repeated search " if any(part.startswith("search-") for part in parts) else group
         name = "external scores" if "external" in parts else parts[-1]
         return group + ("checkpoint" if CHECKPOINT.fullmatch(name) else name)
 

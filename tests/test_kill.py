@@ -8,7 +8,7 @@ from tests.long.kills import make_experiment
 
 KILLS = [
     ("search study.json: half written", 2),
-    ("search checkpoint: rename begun", 3),
+    ("repeated search checkpoint: rename begun", 3),
     ("trial record.json: written", 1),
     ("trial checkpoint: written", 3),
     ("curve point: train", 5),

@@ -1,13 +1,9 @@
-from functools import partial
-
 import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import f1_score, matthews_corrcoef
 
 from entailor.classifiers.linear_model import LinearModel
-from entailor.classifiers.thresholds import FIGURES, adjusted_biases
 from entailor.errors import MethodError
 
 
@@ -97,34 +93,3 @@ def test_balanced_weights_are_those_of_scikit_learn_in_fit_and_choice():
     assert event == f"C={best:g} chosen on validation (log loss {losses[best]:.4f})"
     found = model.logits(validation_x)
     np.testing.assert_allclose(probabilities(found[:, :2]), fits[best].predict_proba(validation_x), atol=1e-6)
-
-
-@pytest.mark.parametrize("metric", FIGURES)
-def test_thresholds_of_two_labels_are_the_best_of_those_tried(metric):
-    rng = np.random.default_rng(3)
-    gold = (rng.random(80) < 0.2).astype(int)
-    logits = np.stack([np.zeros(80), rng.normal(1.5 * gold - 2.5, 1.0)], axis=1)
-    shift, words = adjusted_biases(logits, gold, np.array([800, 200]), metric)
-    of = {"macro_f1": partial(f1_score, average="macro"), "mcc": matthews_corrcoef}[metric]
-    tried = [of(gold, (logits[:, 1] + tau * np.log(4) > 0).astype(int)) for tau in np.arange(31) / 20]
-    assert of(gold, (logits + shift).argmax(1)) == pytest.approx(max(tried), abs=1e-12)
-    assert f"{metric} {max(tried):.3f}, without {tried[0]:.3f}" in words
-
-
-def test_thresholds_find_rare_labels_in_other_examples_too():
-    gains = []
-    for seed in range(6):
-        rng = np.random.default_rng(seed)
-        parts = []
-        for n in (400, 400, 2000):
-            gold = rng.choice(3, n, p=(0.8, 0.15, 0.05))
-            parts.append((rng.normal(size=(n, 6)) + 1.2 * np.eye(6)[gold], gold))
-        train, validation, (test_x, test_y) = parts
-        plain, shifted = LinearModel(4), LinearModel(4)  # one label that train lacks
-        plain.fit(train, validation, [1.0], 300)
-        shifted.fit(train, validation, [1.0], 300, thresholds="macro_f1")
-        np.testing.assert_array_equal(plain.weight_FL, shifted.weight_FL)
-        assert shifted.bias_L[3] == -10.0
-        without, found = (f1_score(test_y, one.logits(test_x).argmax(1), average="macro") for one in (plain, shifted))
-        gains.append(found - without)
-    assert np.mean(gains) > 0.02

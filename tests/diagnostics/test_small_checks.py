@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.naive_bayes import MultinomialNB
 from tests.observers import listener
 
 from entailor.data.example import Example, Split
-from entailor.data.words import words_of
+from entailor.data.words import TextFeatures, words_of
 from entailor.diagnostics.base import CheckInput, DoctorFinding, examine, registered_checks, shortened
 from entailor.diagnostics.scripts import main_script, mixed_word
 
@@ -111,6 +112,21 @@ def test_rows_in_another_script_broken_characters_and_markup(findings_of: Findin
     assert {one.severity for one in found.values()} == {"info"}
 
 
+def test_texts_in_another_language_of_the_same_script_are_found(findings_of: FindingsOf):
+    rows = [(f"the cat was in house {n} with a dog", "ab"[n % 2]) for n in range(200)]
+    rows += [("de hond en de kat zijn niet in het huis", "a"), ("le chat est dans la maison avec des amis", "b")]
+    rows += [("San Juan de la Cruz is one of the towns", "a"), ("Los Angeles", "b"), ("pizza margherita", "a")]
+    found = findings_of("scripts", singles(*rows))["other_language"]
+    assert found.ids == ("train-200", "train-201")
+    assert [one.note for one in found.examples] == ["Dutch", "French"]
+    assert "than the usual English" in found.message
+    assert found.severity == "info"
+    mixed = [("de hond en de kat zijn niet in het huis", "a")] * 100 + rows[:110]
+    assert findings_of("scripts", singles(*mixed))["other_language"].severity == "warning"
+    unknown = singles(*((f"txakurra etxean dago {n}", "ab"[n % 2]) for n in range(40)), *rows[200:202])
+    assert "other_language" not in findings_of("scripts", unknown)
+
+
 def test_pairs_in_two_scripts(findings_of: FindingsOf):
     rows = [Example(str(n), "a plain sentence", "обычное предложение", "ab"[n % 2]) for n in range(4)]
     found = findings_of("scripts", tuple(rows))
@@ -198,6 +214,10 @@ def test_texts_that_end_at_one_length_are_cut(findings_of: FindingsOf):
     found = findings_of("lengths", cut)["cut_texts"]
     assert found.severity == "warning"
     assert "is exactly 120 characters long, and none is longer" in found.message
+    words = singles(*((" ".join("w" * (1 + n * k % 7) for k in range(10 + n)[:30]), "ab"[n % 2]) for n in range(40)))
+    found = findings_of("lengths", words)["cut_texts"]
+    assert "of 20 of 40 examples (50 %) of train is exactly 30 words long, and none is longer" in found.message
+    assert len(found.ids) == 20
     whole = singles(*((f"{n} " + "word " * (20 + n), "ab"[n % 2]) for n in range(40)))
     assert "cut_texts" not in findings_of("lengths", whole)
 
@@ -302,3 +322,17 @@ def test_a_column_that_slipped_by_a_row_is_found(findings_of: FindingsOf, aligne
     found = findings_of("misaligned", replace(corpus, **{part: slipped}))["slipped_texts"]
     assert f"second texts of {part} share" in found.message
     assert "the first text of the row before" in found.message
+
+
+def test_words_are_counted_as_scikit_learn_counts_them(monkeypatch: pytest.MonkeyPatch):
+    texts = ["the cat sat on the mat", "", "the cat  the cat", "Élan vital", "élan, vital!", "mat the cat", "one"]
+    counter = CountVectorizer(tokenizer=words_of, token_pattern=None, lowercase=False, ngram_range=(1, 2), min_df=2)
+    expected = counter.fit_transform(texts).toarray()
+    found = TextFeatures(singles(*((text, "a") for text in texts))).ngrams["text"]
+    assert found.names.tolist() == counter.get_feature_names_out().tolist()
+    np.testing.assert_array_equal(found.counts.toarray(), expected)
+    monkeypatch.setattr("entailor.data.words.MOST_NGRAMS", 2)
+    fewer = TextFeatures(singles(*((text, "a") for text in texts))).ngrams["text"]
+    assert fewer.names.tolist() == ["cat", "the"]  # the most frequent ones
+    alone = TextFeatures(singles(("one", "a"), ("", "b"))).ngrams["text"]
+    assert (alone.counts.shape, len(alone.names)) == ((2, 0), 0)

@@ -44,7 +44,7 @@ def tiny_bert(folder: Path) -> Path:
 
 
 def make_experiment(folder: Path) -> Experiment:
-    """A search of three settings, two seeds, one point of a curve for each row and seed, one external set."""
+    """A search of two settings, done twice, two seeds, one point of a curve for each row and seed, one external set."""
     from tests.conftest import make_examples, write_csv
 
     parts = {"train": 36, "validation": 9, "test": 12, "further": 9}
@@ -56,7 +56,7 @@ def make_experiment(folder: Path) -> Experiment:
         model=ModelSettings(precision="fp32"),
         methods={"lora": LORA, "bag_of_words": {}},
         seeds=(0, 1),
-        budget=BudgetSettings(trials=3),
+        budget=BudgetSettings(trials=2, repeats=2),
         learning_curve=(18,),
         checkpoint_steps=2,
         checkpoint_minutes=None,

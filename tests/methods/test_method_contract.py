@@ -15,6 +15,7 @@ from tests.conftest import DECODERS, ENCODERS, NLI_LABELS, make_examples
 from tests.methods.conftest import ALL_AT_ONCE, logprobs, teach
 
 from entailor.classifiers.base import PromptedClassifier
+from entailor.engine.scorer import log_softmax
 from entailor.errors import MethodError
 from entailor.methods import Classifier, FittedClassifier, Method, TrainedMethod, build_method, registered_methods
 from entailor.methods.base import AdapterMethod
@@ -232,6 +233,31 @@ def test_saved_loads_into_a_fresh_one_and_scores_the_same(case, taught, adapt):
         assert np.abs(logprobs(fresh, TEST) - before).max() > 1e-5
     fresh.load(made.folder)
     np.testing.assert_allclose(logprobs(fresh, TEST), before, atol=1e-5)
+
+
+SHIFT_L = np.array([0.5, -1.0, 2.0])
+WITH_THRESHOLDS = [
+    case
+    for case in CASES
+    if "thresholds" in METHODS[case.name].model_fields and case.architecture in (USUAL[case.name], "llama")
+]
+
+
+@pytest.mark.parametrize("case", WITH_THRESHOLDS, ids=str, scope="session")
+def test_thresholds_move_every_logit_and_are_saved(case, taught, adapt, tmp_path):
+    made = taught(case)
+    expected = log_softmax(logprobs(made.classifier, TEST) + SHIFT_L)
+    moved = adapt(made.method, case.architecture, saved=made.folder)
+    moved.load(made.folder)
+    moved.shift(SHIFT_L)
+    np.testing.assert_allclose(logprobs(moved, TEST), expected, atol=1e-5)
+    moved.save(tmp_path)
+    fresh = adapt(made.method, case.architecture, seed=1, saved=tmp_path)
+    fresh.load(tmp_path)
+    # what has no bias to keep them in is the one that classifier.json keeps them for
+    assert (moved.offset_L is not None) == (case in TRAINED and case.architecture in DECODERS)
+    fresh.offset_L = moved.offset_L
+    np.testing.assert_allclose(logprobs(fresh, TEST), expected, atol=1e-5)
 
 
 @every_case

@@ -86,6 +86,13 @@ def test_what_is_no_plain_lora_is_served_by_itself(load_tiny, method, settings):
         AdapterLane(make(load_tiny, method=method, **settings), 256)
 
 
+def test_thresholds_that_no_head_keeps_are_served_by_themselves(load_tiny):
+    classifier = make(load_tiny, "llama")
+    classifier.shift(np.array([1.0, 0.0]))
+    with pytest.raises(NotSharedError, match="its thresholds stand beside its weights"):
+        AdapterLane(classifier, 256)
+
+
 def test_a_model_that_mixes_rows_in_adapted_layers_fails_the_proof(load_tiny):
     with pytest.raises(ProofFailedError):
         AdapterLane(make(load_tiny, "deberta-v2"), 256)

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from tests.conftest import make_table
+from tests.conftest import NLI_LABELS, make_table
 from tests.shipping.faults import Change, cut, document, input_value, swap_first_two
 
 from entailor import Predictor
@@ -27,17 +28,23 @@ PLAIN, GRAPH, WORDS = {"transformers"}, {"onnx", "onnx-int8"}, {"gguf", "gguf-f1
 ONE = {"num_train_epochs": 1}
 LORA = {"method": "lora", "r": 2, **ONE}
 SOFT = {"num_virtual_tokens": 4, **ONE}
+COSTLY = {  # thresholds that are never where they were
+    "thresholds": "cost",
+    "costs": {
+        gold: {said: 1.0 + 8.0 * (gold == "neutral") for said in NLI_LABELS if said != gold} for gold in NLI_LABELS
+    },
+}
 ENCODER = {
-    "full_finetuning": (ONE, PLAIN | GRAPH),
-    "p_tuning": (SOFT, GRAPH),
+    "full_finetuning": ({**ONE, **COSTLY}, PLAIN | GRAPH),
+    "p_tuning": ({**SOFT, **COSTLY}, GRAPH),
     "prefix_tuning": (SOFT, GRAPH),
 }
 DECODER = {
     "lora": (LORA, PLAIN | {"adapter"}),
-    "words": ({**LORA, "head": "verbalizer"}, PLAIN | WORDS | {"adapter"}),
+    "words": ({**LORA, **COSTLY, "head": "verbalizer"}, PLAIN | WORDS | {"adapter"}),
     "nf4": ({**LORA, "head": "verbalizer", "model": {"load_in_4bit": True}}, PLAIN | WORDS | {"adapter"}),
     "zero_shot": ({"method": "in_context", "length_normalized": True}, PLAIN | WORDS),
-    "few_shot": ({"method": "in_context", "num_fewshot": 3, "calibration": "contextual"}, PLAIN | WORDS),
+    "few_shot": ({"method": "in_context", "num_fewshot": 3, "calibration": "contextual", **COSTLY}, PLAIN | WORDS),
 }
 FITTING = {
     "bag_of_words": {"sklearn"},
@@ -170,6 +177,25 @@ def test_gguf_is_refused_with_the_reason(kind, method, settings, reason, load_ti
     classifier = way.adapt(load_tiny(kind, objective=way.objective), nli_task, 0)
     with pytest.raises(MethodError, match=reason):
         check_format("gguf", classifier, "it")
+
+
+def test_thresholds_are_refused_where_nothing_can_keep_them(load_tiny, nli_task):
+    """A head without a bias, as decoders have: transformers would load the export without its thresholds."""
+    classifier = build_method("lora", {}).adapt(load_tiny("llama"), nli_task, 0)
+    assert fitting_formats(classifier)["transformers"] is None
+    classifier.shift(np.array([0.0, 1.0, 0.0]))
+    reasons = fitting_formats(classifier)
+    assert None not in reasons.values()
+    assert {reasons["transformers"], reasons["adapter"]} == {
+        "its output layer has no bias to keep its thresholds in. Train with thresholds=none"
+    }
+
+
+@pytest.mark.parametrize("name", ["full_finetuning", "p_tuning", "decoder words", "decoder few_shot"])
+def test_a_record_says_that_its_thresholds_were_moved(name, sources):
+    found = [event.text for event in sources[name].record.events if event.text.startswith("thresholds: ")]
+    assert len(found) == 1
+    assert "least expected cost at temperature" in found[0]
 
 
 @pytest.mark.parametrize(("name", "format_name"), QUICK)

@@ -76,6 +76,26 @@ def test_rows_that_fit_no_model_are_an_error(nli_experiment, out):
         compare(nli_experiment.model_copy(update={"methods": {"in_context": {}}, "out": out}))
 
 
+@pytest.mark.parametrize(
+    ("own", "said"),
+    [
+        ({"majority": {"models": "MODEL"}}, r"methods\.majority\.models: majority loads no model\. Leave models out"),
+        ({"majority": {"model": {"load_in_4bit": True}}}, r"methods\.majority\.model: majority loads no model"),
+        (
+            {"a": {"method": "zero_shot_embedding", "prompt": {"verbalizer": {"neutral": "maybe"}}}},
+            r"methods\.a\.prompt: zero_shot_embedding puts no prompt around the text on .*, no decoder\. Leave prompt "
+            r"out, and say what labels mean in methods\.a\.descriptions$",
+        ),
+        ({"bag_of_words": {"prompt": {"template": "label"}}}, r"bag_of_words puts no prompt around the text\. Leave"),
+    ],
+)
+def test_what_a_candidate_sets_and_nothing_reads_is_refused(nli_experiment, out, own, said):
+    text = json.dumps(own).replace("MODEL", nli_experiment.models[0])
+    with pytest.raises(ConfigError, match=said):
+        compare(nli_experiment, methods={"lora": {}, **json.loads(text)}, out=out)
+    assert not (Path(out) / "trials").exists()
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_methods_of_the_default_list_that_cannot_work_are_left_out_before_anything_trains(tmp_path, nli_files, out):
     from tests.methods.architectures import make_model
@@ -136,6 +156,12 @@ def test_training_and_comparison_go_by_the_same_costs(nli_experiment, out):
     [
         ({"costs": {"spam": {"ham": 1}}}, {}, r"recommend\.costs: 'spam' is none of the labels"),
         ({}, {"metric_for_best_model": "cost"}, r"methods\.lora\.metric_for_best_model: cost needs costs\."),
+        ({}, {"thresholds": "cost"}, r"methods\.lora\.thresholds: cost needs costs\."),
+        (
+            {"costs": {**NLI_COSTS, "neutral": {"entailment": 5, "contradiction": 1}}},
+            {"thresholds": "cost"},
+            r"methods\.lora\.costs: mistakes on 'neutral' cost 1 to 5 more than the right.*Give each label one",
+        ),
         (
             {"costs": NLI_COSTS},
             {"metric_for_best_model": "cost", "costs": {"neutral": {}}},

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from tests.observers import listener
+from tests.scale.stand_in import StandIn, WorkerCrashedError
 
 import entailor.study.compare
 import entailor.study.search
@@ -21,7 +22,9 @@ from entailor.methods import build_method
 from entailor.runs.files import read_checked_json, write_checked_json, write_text
 from entailor.runs.layout import RunFolder
 from entailor.runs.record import CurvePoint
+from entailor.scale import RayExecutor
 from entailor.study.compare import compare
+from entailor.study.jobs import HERE, Pool
 from entailor.study.sampler import expected_share, search_ranges
 from entailor.study.search import search_candidates, search_document, with_settings
 from entailor.study.trial import train_only
@@ -48,8 +51,9 @@ def validation(plan: TrialPlan, nli_task: Task, nli_split: Split, tmp_path: Path
         budget: BudgetSettings,
         *plans: TrialPlan,
         around: RunContext = RunContext(),  # noqa: B008 - frozen
+        pool: Pool = HERE,
     ) -> list[TrialPlan]:
-        return search_candidates(plans or (plan,), budget, nli_task, nli_split, RunFolder(tmp_path), around)
+        return search_candidates(plans or (plan,), budget, nli_task, nli_split, RunFolder(tmp_path), around, pool)
 
     return run
 
@@ -415,6 +419,30 @@ def test_a_repeated_search_shows_another_choice_and_the_first_one_counts(validat
     counted.clear()
     assert validation(budget) == first == validation(BudgetSettings(trials=2))
     assert counted == []  # neither repeats nor the first search is done again
+
+
+def test_repeated_searches_on_ray_are_the_same_though_a_worker_dies(validation, plan, monkeypatch, tmp_path):
+    budget, studies, notes = BudgetSettings(trials=1, repeats=2), [], []
+    short = with_settings(plan, {"num_train_epochs": 1})
+    times = ("seconds", "ended")
+
+    def done() -> None:
+        found = search_document(RunFolder(tmp_path))["studies"]
+        kept = [[{key: one[key] for key in one if key not in times} for one in study["trials"]] for study in found]
+        studies.append([found[0]["chosen"], kept])
+        (tmp_path / "tuning").rename(tmp_path / f"aside-{len(studies)}")
+
+    validation(budget, short)
+    done()
+    ray = StandIn().install(monkeypatch)
+    ray.deaths.extend([None, WorkerCrashedError()])
+    around = RunContext(listener(note=notes.append))
+    with RayExecutor().open({}) as pool:
+        validation(budget, short, around=around, pool=pool)
+    done()
+    assert studies[0] == studies[1]
+    assert len(studies[0][1]) == 2
+    assert any("search 2: its worker died" in note for note in notes), notes
 
 
 # --- what pruning is expected to save

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from entailor.data.example import Example
+from entailor.errors import MethodError
 from entailor.tasks import Task
 
 if TYPE_CHECKING:  # baselines on words do without
@@ -49,6 +50,8 @@ class Classifier(ABC):
     method_name: str = ""
     abstains: ClassVar[bool] = False
     """Whether it may give no answer: a row of logits that are all minus infinity, which counts as wrong."""
+    offset_L: NDArray[np.float64] | None = None
+    """What is added to the logits and stands in none of its own files, so that classifier.json keeps it."""
 
     @property
     def pads(self) -> bool:
@@ -81,6 +84,14 @@ class Classifier(ABC):
         None where the embedding is not trained, or nothing is won. Whoever asks calls `finish` of what it gets.
         """
         return None
+
+    def shift(self, shift_L: NDArray[np.float64]) -> None:
+        """Add to each label's logit from now on, also in what is saved: how thresholds decide.
+
+        Raises:
+            MethodError: it has no place for them.
+        """
+        raise MethodError(f"{self.method_name or type(self).__name__} keeps no thresholds. Set thresholds=none")
 
     @contextmanager
     def scoring(self, inputs: Sequence[Any]) -> Iterator[Sequence[Any]]:

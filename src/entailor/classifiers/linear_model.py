@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from entailor.classifiers.thresholds import adjusted_biases
 from entailor.errors import MethodError
 
 FILE = "linear.safetensors"
@@ -36,7 +35,6 @@ class LinearModel:
         strengths: Sequence[float],
         max_iterations: int,
         class_weight: Literal["none", "balanced"] = "none",
-        thresholds: Literal["none", "macro_f1", "mcc"] = "none",
     ) -> tuple[str, ...]:
         """Fit one model a regularisation strength; keep the one with the least log loss on validation.
 
@@ -47,10 +45,9 @@ class LinearModel:
             max_iterations: of L-BFGS.
             class_weight: balanced: examples count by the inverse frequency of their label in train, here and in the log
                 loss on validation.
-            thresholds: what the biases are then shifted for, on validation.
 
         Returns:
-            The choices in words.
+            The choice in words.
 
         Raises:
             MethodError: train has one label only, or there is no strength to try.
@@ -81,12 +78,7 @@ class LinearModel:
         if best is None:
             raise MethodError("no regularisation strength to fit with. Give at least one value of C")
         self._take(best[2])
-        chosen = f"C={best[1]:g} chosen on validation (log loss {best[0]:.4f})"
-        if thresholds == "none":
-            return (chosen,)
-        shift_L, words = adjusted_biases(self.logits(validation[0]), validation[1], counts_L, thresholds)
-        self.bias_L = self.bias_L + shift_L
-        return chosen, words
+        return (f"C={best[1]:g} chosen on validation (log loss {best[0]:.4f})",)
 
     def _take(self, model: Any) -> None:
         coefficients, intercepts = model.coef_, model.intercept_
@@ -123,3 +115,13 @@ class LinearModel:
     def size(self) -> int:
         """Number of parameters."""
         return int(self.weight_FL.size + self.bias_L.size)
+
+
+class LinearOutput:
+    """A classifier whose logits a linear model gives."""
+
+    linear: LinearModel
+
+    def shift(self, shift_L: NDArray[np.float64]) -> None:
+        """Add to the biases."""
+        self.linear.bias_L = self.linear.bias_L + shift_L

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -28,7 +29,7 @@ from entailor.classifiers.readout import LabelReads, build_readout, plan_reads
 from entailor.data.example import Example
 from entailor.errors import MethodError
 from entailor.models.device import send
-from entailor.models.heads import head_modules
+from entailor.models.heads import add_to_bias, head_modules
 from entailor.models.load import Backbone, quiet_libraries
 from entailor.models.prompts import PromptIds
 from entailor.models.tokenizer import TokenIds, token_ids
@@ -238,7 +239,13 @@ class TransformerClassifier(nn.Module, Classifier):
     def logits(self, batch: TokenBatch) -> Tensor:
         """Return logits_BL, float32."""
         logits_BL: Tensor = self(batch)
-        return logits_BL
+        offset_L = self.offset_L
+        return logits_BL if offset_L is None else logits_BL + send(torch.from_numpy(offset_L).float(), logits_BL.device)
+
+    def shift(self, shift_L: NDArray[np.float64]) -> None:
+        """Add to the biases of the trained output layer; without them to `offset_L`."""
+        if not add_to_bias((one for name, one in self.named_modules() if self.is_head(f"{name}.weight")), shift_L):
+            self.offset_L = shift_L + (0.0 if self.offset_L is None else self.offset_L)
 
     def is_head(self, name: str) -> bool:
         """Tell whether a parameter belongs to the head or to another newly initialised module."""

@@ -54,6 +54,10 @@ class ZeroShotClassifier(PromptedClassifier):
         """Return logits_BL, float32: the scores without the bias."""
         return scores_BL.float() - send(self.bias_L, scores_BL.device)
 
+    def shift(self, shift_L: NDArray[np.float64]) -> None:
+        """Take it off the bias."""
+        self.bias_L = self.bias_L - torch.from_numpy(shift_L).float()
+
     def save(self, folder: Path) -> None:
         """Write the bias; there is nothing else to keep."""
         write_json(folder / STATE_FILE, {"bias": dict(zip(self.task.labels, self.bias_L.tolist(), strict=True))})

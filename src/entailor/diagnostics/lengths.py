@@ -17,7 +17,8 @@ NAME = "lengths"
 FIELDS = {"text": "first text", "text_pair": "second text"}
 FAR = 10.0  # times the 95th percentile
 FEWEST_WORDS_FAR = 200  # nothing shorter is called long
-SHORTEST_CUT, FEWEST_CUT, MANY_CUT = 60, 5, 0.005  # characters; texts of one greatest length, and their share
+CUT = {"characters": (60, 5), "words": (12, 10)}  # the shortest limit, and the fewest texts at it
+MANY_CUT, SPIKE, BELOW = 0.005, 2, 3  # their share, and times those of each of the next lengths below
 LONG_WORD, MANY_RUN_ON = 30, 0.01  # characters without a space that are several words, and a share of a part
 SHIFT = 1.5  # ratio of two parts' median lengths
 
@@ -62,22 +63,30 @@ def _outliers(evidence: CheckInput, field: str, counts: Integers) -> Iterator[Do
 def _cut(evidence: CheckInput, field: str) -> Iterator[DoctorFinding]:
     """Find a part in which many texts are of exactly the same greatest length, as a limit on a field leaves them."""
     for part, rows in evidence.split.parts():
-        sizes = np.array([len(getattr(row, field) or "") for row in rows], np.int64)
-        if not len(sizes) or sizes.max() < SHORTEST_CUT:
+        texts = [getattr(row, field) or "" for row in rows]
+        found = (one for unit in CUT if (one := _at_limit(texts, unit)))
+        unit, limit, at_limit = next(found, ("", 0, np.array([], np.int64)))
+        if not unit:
             continue
-        at_limit = np.flatnonzero(sizes == sizes.max())
-        if len(at_limit) < max(FEWEST_CUT, MANY_CUT * len(sizes)):
-            continue
-        limit = int(sizes.max())
-        message = (
-            f"the {FIELDS[field]} of {share(len(at_limit), len(rows))} of {part} is exactly {limit:,} characters long"
-        )
+        message = f"the {FIELDS[field]} of {share(len(at_limit), len(rows))} of {part} is exactly {limit:,} {unit} long"
         message += ", and none is longer: they were cut"
         remedy = "Get the whole texts: what the label depends on may stand behind the cut"
         some = tuple(shown(part, rows[at]) for at in at_limit[:MOST_SHOWN].tolist())
         yield DoctorFinding(
             NAME, "cut_texts", "warning", message, remedy, some, tuple(rows[at].id for at in at_limit.tolist())
         )
+
+
+def _at_limit(texts: Sequence[str], unit: str) -> tuple[str, int, Integers] | None:
+    """Return unit, greatest length, and which texts have it, where they are too many for chance."""
+    sizes = np.array([len(text if unit == "characters" else text.split()) for text in texts], np.int64)
+    limit = int(sizes.max(initial=0))
+    at_limit = np.flatnonzero(sizes == limit)
+    below = max(int(np.count_nonzero(sizes == limit - less)) for less in range(1, 1 + BELOW))
+    shortest, fewest = CUT[unit]
+    if limit < shortest or len(at_limit) < max(fewest, MANY_CUT * len(sizes), SPIKE * below):
+        return None
+    return unit, limit, at_limit
 
 
 def _without_spaces(evidence: CheckInput, field: str) -> Iterator[DoctorFinding]:

@@ -1,8 +1,7 @@
-"""Scripts of the texts, words that mix scripts, and characters broken by a wrong encoding.
+"""Scripts and languages of the texts, words that mix scripts, and characters broken by a wrong encoding.
 
-Looks at Unicode alone. Languages of one script (English and German) do not differ significantly: on single sentences
-small
-identifiers are wrong more often than mixed languages occur.
+Languages of one script are told by their commonest words, those of one language alone: two of them, and hardly any of
+the usual language. Texts that have none are taken for the usual one.
 """
 
 from __future__ import annotations
@@ -23,14 +22,37 @@ TOGETHER = {"CJK": "Japanese or Chinese", "HIRAGANA": "Japanese or Chinese", "KA
 MANY = 0.01
 LOOK_ALIKES = ("Latin", "Cyrillic", "Greek")  # scripts that share shapes of letters
 FEWEST_LETTERS = 3
+MORE_COMMON = 2  # times as many different common words of other languages as of the usual one
 # UTF-8 read as Latin-1 or Windows-1252, the replacement character, and what HTML leaves behind
 BROKEN = re.compile(r"\ufffd|[\u00c2\u00c3][\u0080-\u00bf]|\u00e2\u20ac[\u0080-\u2122]")
 MARKUP = re.compile(r"&(?:amp|lt|gt|quot|nbsp|#\d{2,5});|</?(?:br|p|div|span|b|i|a)\b[^>]*>")
 CONTROLS = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f]")  # all but those that divide words and lines
+COMMON_WORDS = {
+    "English": "the and that with this have from they which would what are were who how is of on do to come as in an "
+    "it at by for not or be was you he we no so if his her but can will all one has had when their she men till",
+    "German": "der die das den dem des und nicht ist ein eine einen auf mit von zu sich auch wird dass für hat oder "
+    "sind ich wurde werden nur bei kann aus",
+    "Dutch": "de het een van en niet zijn wordt naar voor ook maar deze dit heeft dat die er te met op is geen kan bij "
+    "worden wat uit aan",
+    "French": "le la les un une des du de est et pas que pour dans sur avec sont cette il elle être nous vous ils mais "
+    "qui par au ne se ce ou",
+    "Spanish": "el la los las un una de del en que por para con como pero más está muy este esta también no se es su "
+    "al lo ha hay qué cuál fue sin puede",
+    "Italian": "il lo la le gli di del della dei delle da nel che non per un una con sono anche più alla questo come "
+    "quale si su ha se può",
+    "Portuguese": "os as de do da dos das em no na um uma que não para com por mais são foi ao como você também seu "
+    "pela se ou ele pode",
+    "Swedish": "och att inte är det som för på med av en ett från också när eller den har kan till om vad",
+    "Danish or Norwegian": "og at ikke det er som på med for af til fra også kan en et den har være hvor eller jeg hva",
+    "Polish": "nie się jest że przez dla czy jak ale był oraz są na do to można lub tylko po za od jako",
+    "Finnish": "ja on ei että oli mutta ovat hän kun mikä se myös tai voi ole jos",
+    "Turkish": "bir ve bu için ile değil olarak çok daha gibi ne veya olan her",
+    "Indonesian": "yang dan dengan untuk tidak ini itu dari pada adalah akan di apa ke dalam",
+}
 WORDS = re.compile(r"[^\W\d_]{2,}")
 
 
-@check(NAME, "other scripts than usual, words of mixed scripts, broken characters, markup")
+@check(NAME, "other scripts or languages than usual, words of mixed scripts, broken characters, markup")
 def scripts(evidence: CheckInput) -> CheckOutcome:
     """Count letters by script and find examples that are unlike the rest."""
     places = [(part, row) for part, rows in evidence.split.parts() for row in rows]
@@ -47,6 +69,7 @@ def scripts(evidence: CheckInput) -> CheckOutcome:
             "Leave them out, or make sure that the model was trained on these languages",
             lambda at: main[at],
         ),
+        *_other_languages(places, texts),
         *_pair_scripts(places),
         *_matching(places, texts, mixed_word, "mixed_word", "have a word with letters of several scripts",
                    "Look-alike letters make other tokens: write the word in one script"),
@@ -65,6 +88,25 @@ def main_script(text: str) -> str:
     """Return the script of most letters, or nothing where there are fewer than three letters."""
     counts = _script_counts(text)
     return max(counts, key=counts.__getitem__) if sum(counts.values()) >= FEWEST_LETTERS else ""
+
+
+def _other_languages(places: Sequence[tuple[str, Example]], texts: Sequence[str]) -> Iterator[DoctorFinding]:
+    """Find texts with hardly any common word of the usual language, and several that are common in others."""
+    words_of = {name: frozenset(words.split()) for name, words in COMMON_WORDS.items()}
+    known = frozenset[str]().union(*words_of.values())
+    seen = [known.intersection(WORDS.findall(text.lower())) for text in texts]
+    times = {name: sum(not one.isdisjoint(words) for one in seen) for name, words in words_of.items()}
+    usual = max(times, key=times.__getitem__)
+    if 2 * times[usual] < len(seen):
+        return
+    yield from _found(
+        places,
+        [len(one - words_of[usual]) > max(1, MORE_COMMON * len(one & words_of[usual])) for one in seen],
+        "other_language",
+        f"are in another language than the usual {usual}, by their commonest words",
+        "Leave them out, or make sure that the model was trained on these languages",
+        lambda at: max(words_of, key=lambda name: len(words_of[name] & seen[at])),
+    )
 
 
 def mixed_word(text: str) -> re.Match[str] | None:

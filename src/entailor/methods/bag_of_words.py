@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat
 
 from entailor.classifiers.base import FitData, FittedClassifier
-from entailor.classifiers.linear_model import LinearModel
-from entailor.classifiers.thresholds import Thresholds
+from entailor.classifiers.linear_model import LinearModel, LinearOutput
+from entailor.classifiers.thresholds import ThresholdCosts, Thresholds
 from entailor.data.example import Example
 from entailor.data.words import words_of
 from entailor.errors import MethodError
@@ -44,6 +44,7 @@ class BagOfWords(Method, name="bag_of_words"):
     """Most iterations of L-BFGS."""
     class_weight: ClassWeight = "none"
     thresholds: Thresholds = "none"
+    costs: ThresholdCosts = Field(default_factory=dict)
 
     def adapt(self, backbone: Backbone | None, task: Task, seed: int) -> BagOfWordsClassifier:
         """Return the unfitted classifier."""
@@ -62,7 +63,7 @@ class Texts:
         return 1
 
 
-class BagOfWordsClassifier(FittedClassifier):
+class BagOfWordsClassifier(LinearOutput, FittedClassifier):
     """One TF-IDF vectorizer for each text that is read, one linear model over all of them."""
 
     def __init__(self, method: BagOfWords, task: Task, fields: tuple[str, ...]) -> None:
@@ -124,7 +125,6 @@ class BagOfWordsClassifier(FittedClassifier):
             self.method.C,
             self.method.max_iter,
             self.method.class_weight,
-            self.method.thresholds,
         )
 
     def logits(self, batch: list[tuple[str, ...]]) -> NDArray[np.float32]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from entailor.classifiers.base import Classifier
+from entailor.classifiers.thresholds import Thresholds
 from entailor.config.costs import Costs
 from entailor.config.parts import Settings
 from entailor.tasks import Task
@@ -184,8 +185,9 @@ class TrainedMethod(Method):
     """What chooses, on validation, the weights that are kept and the settings of a search; the loss breaks ties.
     macro_f1: mean F1 of the labels that occur in validation. mcc: Matthews correlation. Both suit rare labels.
     weighted_kappa: quadratic weighted kappa, under data.ordinal. cost: the mean of `costs`."""
+    thresholds: Thresholds = "none"
     costs: Costs = Field(default_factory=dict)
-    """What answers cost where metric_for_best_model is cost; empty: those of recommend.costs."""
+    """What answers cost where metric_for_best_model or thresholds is cost; empty: those of recommend.costs."""
     early_stopping_patience: int | None = Field(default=None, ge=1)
     """Evaluations without improvement before training stops; None: never."""
     group_by_length: bool = True

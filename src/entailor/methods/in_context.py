@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal, get_args
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 from torch import Tensor
 
 from entailor.accel.gate import ROUNDING, TOLERANCE, Verdict, prove
@@ -23,6 +24,7 @@ from entailor.accel.prefix_cache import SharedPrefix, can_share
 from entailor.accel.token_tree import PromptTree, can_branch, grow_trees
 from entailor.classifiers.base import PromptedClassifier, count_parameters, pad_ids
 from entailor.classifiers.readout import LabelWords, plan_tree_reads
+from entailor.classifiers.thresholds import ThresholdCosts, Thresholds
 from entailor.classifiers.transformer import TokenBatch, TransformerClassifier
 from entailor.config.plain import figure
 from entailor.data.example import Example
@@ -57,6 +59,8 @@ class InContext(DemonstratedMethod, name="in_context"):
     """Divide a word's log-probability by its number of tokens."""
     fit_temperature: bool = False
     """Fit a softmax temperature on the validation split; changes probabilities, never the answer."""
+    thresholds: Thresholds = "none"
+    costs: ThresholdCosts = Field(default_factory=dict)
 
     def adapt(self, backbone: Backbone | None, task: Task, seed: int) -> InContextClassifier:
         """Return the classifier, still without demonstrations.
@@ -293,6 +297,10 @@ class InContextClassifier(TransformerClassifier, PromptedClassifier):
         return logits_BL
 
     # --- keeping
+
+    def shift(self, shift_L: NDArray[np.float64]) -> None:
+        """Take it off the bias, which is subtracted before the temperature divides."""
+        self.bias_L = self.bias_L - self.temperature * torch.from_numpy(shift_L).float()
 
     def save(self, folder: Path) -> None:
         """Write demonstrations, bias and temperature; the model is as it was."""

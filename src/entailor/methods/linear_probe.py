@@ -14,8 +14,8 @@ from torch import Tensor
 
 from entailor.classifiers.base import FitData, count_parameters
 from entailor.classifiers.frozen_encoder import FrozenEncoderClassifier
-from entailor.classifiers.linear_model import LinearModel
-from entailor.classifiers.thresholds import Thresholds
+from entailor.classifiers.linear_model import LinearModel, LinearOutput
+from entailor.classifiers.thresholds import ThresholdCosts, Thresholds
 from entailor.classifiers.transformer import TokenBatch
 from entailor.errors import MethodError
 from entailor.methods.base import ClassWeight, Method
@@ -36,6 +36,7 @@ class LinearProbe(Method, name="linear_probe"):
     """Most iterations of L-BFGS."""
     class_weight: ClassWeight = "none"
     thresholds: Thresholds = "none"
+    costs: ThresholdCosts = Field(default_factory=dict)
 
     def adapt(self, backbone: Backbone | None, task: Task, seed: int) -> LinearProbeClassifier:
         """Return the unfitted classifier."""
@@ -44,7 +45,7 @@ class LinearProbe(Method, name="linear_probe"):
         return LinearProbeClassifier(self, backbone, task)
 
 
-class LinearProbeClassifier(FrozenEncoderClassifier):
+class LinearProbeClassifier(LinearOutput, FrozenEncoderClassifier):
     """Pooled vectors of a frozen encoder through a linear model."""
 
     def __init__(self, method: LinearProbe, backbone: Backbone, task: Task) -> None:
@@ -82,8 +83,6 @@ class LinearSettings(Protocol):
     def max_iter(self) -> int: ...  # noqa: D102
     @property
     def class_weight(self) -> Literal["none", "balanced"]: ...  # noqa: D102
-    @property
-    def thresholds(self) -> Literal["none", "macro_f1", "mcc"]: ...  # noqa: D102
 
 
 def fit_standardized(
@@ -95,7 +94,7 @@ def fit_standardized(
         linear: what is fitted, in place.
         train: features of shape (examples, F) and targets.
         validation: the same.
-        settings: strengths, iterations, weights and thresholds as in `LinearModel.fit`.
+        settings: strengths, iterations and weights as in `LinearModel.fit`.
     """
     mean_F, scale_F = train.features.mean(0), train.features.std(0) + 1e-6
     events = linear.fit(
@@ -104,7 +103,6 @@ def fit_standardized(
         settings.C,
         settings.max_iter,
         settings.class_weight,
-        settings.thresholds,
     )
     linear.weight_FL = linear.weight_FL / scale_F[:, None]
     linear.bias_L = linear.bias_L - mean_F @ linear.weight_FL

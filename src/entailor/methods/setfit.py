@@ -23,8 +23,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from entailor.classifiers.base import FitData, FittedClassifier, count_parameters
-from entailor.classifiers.linear_model import LinearModel
-from entailor.classifiers.thresholds import Thresholds
+from entailor.classifiers.linear_model import LinearModel, LinearOutput
+from entailor.classifiers.thresholds import ThresholdCosts, Thresholds
 from entailor.classifiers.transformer import TokenBatch, TransformerClassifier
 from entailor.data.example import Example
 from entailor.errors import MethodError
@@ -64,6 +64,7 @@ class SetFit(Method, name="setfit"):
     """Most iterations of L-BFGS."""
     class_weight: ClassWeight = "none"
     thresholds: Thresholds = "none"
+    costs: ThresholdCosts = Field(default_factory=dict)
 
     def check(self, task: Task) -> None:
         """Raise MethodError where the package is not installed."""
@@ -94,7 +95,7 @@ class TextInput:
         return len(self.tokens)
 
 
-class SetFitClassifier(FittedClassifier):
+class SetFitClassifier(LinearOutput, FittedClassifier):
     """An encoder that is trained in one go, and a linear model on its mean-pooled vectors.
 
     Args:

@@ -22,8 +22,8 @@ from safetensors.numpy import load as read_tensors
 from torch import Tensor
 
 from entailor.classifiers.base import FitData, FittedClassifier
-from entailor.classifiers.linear_model import LinearModel
-from entailor.classifiers.thresholds import Thresholds
+from entailor.classifiers.linear_model import LinearModel, LinearOutput
+from entailor.classifiers.thresholds import ThresholdCosts, Thresholds
 from entailor.data.example import Example
 from entailor.errors import ModelError
 from entailor.methods.base import ClassWeight, Method
@@ -68,6 +68,7 @@ class StaticEmbedding(Method, name="static_embedding"):
     """Most iterations of L-BFGS."""
     class_weight: ClassWeight = "none"
     thresholds: Thresholds = "none"
+    costs: ThresholdCosts = Field(default_factory=dict)
 
     def adapt(self, backbone: Backbone | None, task: Task, seed: int) -> StaticEmbeddingClassifier:
         """Return the unfitted classifier.
@@ -165,7 +166,7 @@ class TextIds:
         return max(1, *map(len, self.texts), 1)
 
 
-class StaticEmbeddingClassifier(FittedClassifier):
+class StaticEmbeddingClassifier(LinearOutput, FittedClassifier):
     """Averaged vectors through a linear model."""
 
     def __init__(self, method: StaticEmbedding, task: Task, table: TokenTable) -> None:

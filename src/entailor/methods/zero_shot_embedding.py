@@ -13,6 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from entailor.classifiers.base import count_parameters
+from entailor.classifiers.thresholds import ThresholdCosts, Thresholds
 from entailor.classifiers.transformer import TokenBatch, TransformerClassifier
 from entailor.classifiers.zero_shot import Calibration, ZeroShotClassifier, described
 from entailor.data.example import Example
@@ -40,6 +41,8 @@ class ZeroShotEmbedding(Method, name="zero_shot_embedding"):
     """Cosines are divided by it; changes probabilities, never the answer."""
     calibration: Calibration = "none"
     """Label bias that is subtracted. batch: the mean over the validation split, whose labels are not looked at."""
+    thresholds: Thresholds = "none"
+    costs: ThresholdCosts = Field(default_factory=dict)
 
     def check(self, task: Task) -> None:
         """Raise MethodError where a description is of no label."""

@@ -14,6 +14,7 @@ from pydantic import Field
 from torch import Tensor
 
 from entailor.classifiers.base import count_parameters
+from entailor.classifiers.thresholds import ThresholdCosts, Thresholds
 from entailor.classifiers.transformer import TokenBatch, TransformerClassifier
 from entailor.classifiers.zero_shot import Calibration, ZeroShotClassifier, described
 from entailor.data.example import Example
@@ -44,6 +45,8 @@ class ZeroShotNli(Method, name="zero_shot_nli"):
     """Label to a whole hypothesis, instead of the template."""
     calibration: Calibration = "none"
     """Label bias that is subtracted. batch: the mean over the validation split, whose labels are not looked at."""
+    thresholds: Thresholds = "none"
+    costs: ThresholdCosts = Field(default_factory=dict)
 
     def check(self, task: Task) -> None:
         """Raise MethodError where a description is of no label."""

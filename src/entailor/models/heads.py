@@ -6,9 +6,12 @@ A head whose label names do not match is refused: the right rows in the wrong or
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from entailor.errors import HeadMismatchError, ModelError
@@ -97,6 +100,17 @@ def output_layer(model: Any, num_labels: int) -> nn.Linear:
         if isinstance(layer, nn.Linear) and layer.out_features == num_labels
     ]
     return layers[-1]
+
+
+def add_to_bias(modules: Iterable[nn.Module], shift_L: NDArray[np.float64]) -> bool:
+    """Add to the bias of the last trained layer whose rows are the labels; return whether it has one."""
+    layers = [one for one in modules if isinstance(one, nn.Linear) and one.out_features == len(shift_L)]
+    bias = next((one.bias for one in reversed(layers) if one.weight.requires_grad), None)
+    if bias is None:
+        return False
+    with torch.no_grad():
+        bias.add_(torch.from_numpy(shift_L).to(bias))
+    return True
 
 
 def reorder_head(model: Any, rows: list[int]) -> None:

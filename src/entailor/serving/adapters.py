@@ -325,6 +325,8 @@ def take_apart(classifier: Any) -> tuple[nn.Module, Adapter]:
 
     if not isinstance(classifier, PeftClassifier) or not classifier.head_names or classifier.virtual_tokens:
         raise NotSharedError("only LoRA classifiers with a head share a base")
+    if classifier.offset_L is not None:
+        raise NotSharedError("its thresholds stand beside its weights")
     model = classifier.model.base_model.model
     updates, heads = {}, {}
     for path, module in _outer_modules(model):

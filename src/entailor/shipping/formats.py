@@ -44,11 +44,14 @@ def fitting_formats(classifier: Classifier) -> dict[Format, str | None]:
     """Return, for each format, why a classifier cannot be written in it; None where it can."""
     model = _why_no_model(classifier)
     plain = model or _why_not_plain(classifier)
+    adapter = None if isinstance(classifier, PeftClassifier) else "no adapter of peft was trained"
+    if classifier.offset_L is not None and not isinstance(getattr(classifier, "readout", None), LabelWords):
+        model = plain = "its output layer has no bias to keep its thresholds in. Train with thresholds=none"
     graph = _why_no_graph(classifier) if isinstance(classifier, IN_GRAPH) else plain or _why_no_head(classifier)
     words = plain or why_no_gguf(classifier)
     reasons: dict[Format, str | None] = {
         "transformers": plain,
-        "adapter": model or (None if isinstance(classifier, PeftClassifier) else "no adapter of peft was trained"),
+        "adapter": model or adapter,
         "sklearn": None if isinstance(classifier, LINEAR) else "only baselines without a model are scored by numpy",
         "onnx": graph,
         "onnx-int8": graph,
@@ -177,10 +180,11 @@ def _frames(encoder: PromptEncoder, classifier: Any) -> dict[str, Any]:
     found = {**asked(len(shots)), "bare_end": not encoder.template.chat}
     if words:
         in_context = classifier if isinstance(classifier, InContextClassifier) else None
+        offset_L = np.zeros(len(words)) if classifier.offset_L is None else classifier.offset_L
         found |= {
             "shots": [asked(skipped) for skipped in range(len(shots))],
             "context": encoder.context,
-            "bias": in_context.bias_L.tolist() if in_context else [0.0] * len(words),
+            "bias": in_context.bias_L.tolist() if in_context else (-offset_L).tolist(),
             "scale": in_context.temperature if in_context else 1.0,
             "by_length": bool(in_context and in_context.method.length_normalized),
         }

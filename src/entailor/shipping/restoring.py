@@ -7,7 +7,8 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 from safetensors import SafetensorError
 
 from entailor.config.experiment import parse_settings
@@ -49,6 +50,13 @@ class SavedClassifier(BaseModel):
     is_pair: bool
     prompt: dict[str, Any]
     scoring_batch_tokens: Annotated[int, Field(ge=1, lt=1 << 63)]
+    offsets: list[FiniteFloat] | None = None
+
+    @model_validator(mode="after")
+    def _one_offset_a_label(self) -> SavedClassifier:
+        if self.offsets is not None and len(self.offsets) != len(self.labels):
+            raise ValueError(f"offsets: one a label was expected ({len(self.labels)}), found {len(self.offsets)}")
+        return self
 
 
 def read_saved(trial: Path) -> dict[str, Any]:
@@ -167,6 +175,8 @@ def load_classifier(trial: str | Path, *, full_precision: bool = False, trust_re
             classifier.load(learned)
     except (OSError, SafetensorError) as error:
         raise RunError(f"{learned}: cannot be loaded ({error}). Delete {folder} and run the trial again") from None
+    if (offsets := saved.get("offsets")) is not None:
+        classifier.offset_L = np.array(offsets)
     if (torch := loaded_torch()) and isinstance(classifier, torch.nn.Module):
         classifier.eval()
     return classifier

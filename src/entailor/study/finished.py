@@ -12,10 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from entailor.classifiers.base import Classifier
-from entailor.data.example import Example
-from entailor.engine.scorer import run_without_gradients, score
+from entailor.classifiers.thresholds import chosen_shift
+from entailor.data.example import Example, Split
+from entailor.engine.scorer import log_softmax, run_without_gradients, score
 from entailor.errors import TrainingError
-from entailor.evaluation.calibration import LEAST_PROBABILITY
+from entailor.evaluation.calibration import LEAST_PROBABILITY, fit_temperature
+from entailor.methods import Method
 from entailor.runs.files import write_json
 from entailor.runs.record import SPLIT, Prediction, RunRecord
 from entailor.runs.redaction import without_secrets
@@ -63,6 +65,30 @@ def prompts_of(classifier: Classifier, task: Task, validation: Sequence[Example]
         {"label": example.label, "id": example.id, **encoder.shown(item, task.index_of(str(example.label)))}
         for example, item in zip(examples, items, strict=True)
     ]
+
+
+def move_thresholds(
+    classifier: Classifier, method: Method, split: Split, logprobs_VL: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], str]:
+    """Shift a finished classifier's logits as its method's `thresholds` say.
+
+    Args:
+        classifier: changed in place.
+        method: its settings.
+        split: train gives the labels' shares, validation chooses.
+        logprobs_VL: of validation, by the classifier as it is.
+
+    Returns:
+        The same after the shift, and what was chosen in words.
+    """
+    task = classifier.task
+    gold_V, counts_L = (np.array(task.targets(part)) for part in (split.validation, split.train))
+    counts_L = np.bincount(counts_L, minlength=len(task.labels))
+    temperature = fit_temperature(np.exp(logprobs_VL), gold_V)
+    shift_L, words = chosen_shift(method, logprobs_VL, gold_V, counts_L, temperature, task.labels)
+    if shift_L.any():
+        classifier.shift(shift_L)
+    return log_softmax(logprobs_VL + shift_L), words
 
 
 def predictions_of(
@@ -142,7 +168,9 @@ def save_and_reload(
     return gap
 
 
-def describe_classifier(plan: TrialPlan, task: Task, provenance: dict[str, Any]) -> dict[str, Any]:
+def describe_classifier(
+    plan: TrialPlan, task: Task, provenance: dict[str, Any], classifier: Classifier
+) -> dict[str, Any]:
     """Return what :func:`load_classifier` needs to know."""
     return {
         "version": CLASSIFIER_VERSION,
@@ -161,6 +189,7 @@ def describe_classifier(plan: TrialPlan, task: Task, provenance: dict[str, Any])
         "date": task.day.isoformat(),
         "seed": provenance.get("seed_used", plan.seed),
         "scoring_batch_tokens": plan.scoring_batch_tokens,
+        **({} if classifier.offset_L is None else {"offsets": classifier.offset_L.tolist()}),
     }
 
 

@@ -5,10 +5,13 @@ Plans only; nothing is trained here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from entailor.classifiers.thresholds import missing_costs
 from entailor.config.costs import cost_matrix
 from entailor.config.experiment import DEFAULT_METHODS, Experiment, parse_settings
 from entailor.config.parts import ModelSettings, Priorities, PromptSettings, Settings
@@ -18,7 +21,7 @@ from entailor.engine.scorer import usual_batch_tokens
 from entailor.errors import ConfigError, near_miss
 from entailor.events import Observer
 from entailor.methods import Method, TrainedMethod, build_method
-from entailor.methods.registry import ROW_KEYS
+from entailor.methods.registry import CANDIDATE_KEYS
 from entailor.models.precision import PrecisionChoice, choose_precision
 from entailor.models.sizes import required_size, text_size
 from entailor.runs.files import write_checked_json
@@ -60,7 +63,7 @@ def build_candidate(name: str, settings: dict[str, Any], experiment: Experiment)
     Raises:
         ConfigError: an unknown key, a value out of range, or a model the experiment does not list.
     """
-    own = {key: settings[key] for key in ROW_KEYS[1:] if key in settings}
+    own = {key: settings[key] for key in CANDIDATE_KEYS[1:] if key in settings}
     where = f"methods.{name}"
     model = parse_settings(ModelSettings, _over(experiment.model, own.get("model"), f"{where}.model"), f"{where}.model")
     prompt = _over(experiment.prompt, own.get("prompt"), f"{where}.prompt")
@@ -77,7 +80,7 @@ def build_candidate(name: str, settings: dict[str, Any], experiment: Experiment)
         )
     asked = with_template_text(parse_settings(PromptSettings, prompt, f"{where}.prompt"))
     method = build_method(name, settings)
-    if isinstance(method, TrainedMethod) and method.metric_for_best_model == "cost" and not method.costs:
+    if _by_cost(method) and not method.costs:  # type: ignore[attr-defined]
         method = method.model_copy(update={"costs": experiment.recommend.costs})
     return Candidate(method, models, model, asked, own)
 
@@ -133,6 +136,7 @@ def plan_trials(
     choices, families = {}, {}
     for name in needed:
         choices[name], families[name] = open_for_run(name, experiment, folder, environment, observer)
+    _check_read(fitting, families)
     environment.setdefault("placement", {}).update(place_models(needed, families, fitting, task, observer))
     write_checked_json(folder.environment_file, environment)
     plans = []
@@ -167,6 +171,27 @@ def plan_trials(
     return plans
 
 
+def _check_read(candidates: Mapping[str, Candidate], families: Mapping[str, Family]) -> None:
+    """Refuse what a candidate sets for itself and nothing would ever read.
+
+    Raises:
+        ConfigError: a model for a method without one, or a prompt where neither method nor model reads any.
+    """
+    for name, candidate in candidates.items():
+        method, own = candidate.method, candidate.own
+        unread = () if method.needs_backbone else [key for key in ("models", "model") if key in own]
+        for key in unread:
+            raise ConfigError(f"methods.{name}.{key}: {method.name} loads no model. Leave {key} out")
+        decoders = [one for one in candidate.models if families.get(one) == "decoder" and method.needs_backbone]
+        if "prompt" in own and not method.reads_prompt and not decoders:
+            raise ConfigError(
+                f"methods.{name}.prompt: {method.name} puts no prompt around the text"
+                + (f" on {', '.join(candidate.models)}, no decoder" if method.needs_backbone else "")
+                + ". Leave prompt out"
+                + (f", and say what labels mean in methods.{name}.descriptions" if hasattr(method, "descriptions") else "")
+            )
+
+
 def check_costs(plans: Iterable[TrialPlan], priorities: Priorities, task: Task) -> None:
     """Refuse costs that are not those of the task's labels, before anything is trained.
 
@@ -176,13 +201,21 @@ def check_costs(plans: Iterable[TrialPlan], priorities: Priorities, task: Task) 
     if priorities.costs:
         cost_matrix(priorities.costs, task.labels, "recommend.costs")
     for plan in plans:
-        if isinstance(plan.method, TrainedMethod) and plan.method.metric_for_best_model == "cost":
-            if not plan.method.costs:
+        where, method = f"methods.{plan.candidate}", plan.method
+        if keys := _by_cost(method):
+            costs = method.costs  # type: ignore[attr-defined]
+            if not costs:
                 raise ConfigError(
-                    f"methods.{plan.candidate}.metric_for_best_model: cost needs costs. Give recommend.costs, gold "
-                    "label to predicted label to cost"
+                    f"{where}.{keys[0]}: cost needs costs. Give recommend.costs, gold label to predicted label to cost"
                 )
-            cost_matrix(plan.method.costs, task.labels, f"methods.{plan.candidate}.costs")
+            matrix = cost_matrix(costs, task.labels, f"{where}.costs")
+            if "thresholds" in keys:
+                missing_costs(np.array(matrix), task.labels, f"{where}.costs")
+
+
+def _by_cost(method: Method) -> list[str]:
+    """Return the settings of a method that ask for its costs."""
+    return [key for key in ("metric_for_best_model", "thresholds") if getattr(method, key, "none") == "cost"]
 
 
 def place_models(

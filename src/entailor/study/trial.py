@@ -42,6 +42,7 @@ from entailor.study.finished import (
     describe_classifier,
     failed_record,
     latency_of,
+    move_thresholds,
     predictions_of,
     prompts_of,
     save_and_reload,
@@ -236,6 +237,9 @@ class _Trial:
         if (prompts := prompts_of(classifier, self.task, self.split.validation)) is not None:
             self.provenance["prompts"] = prompts
         validation_EL = self._score_validation(classifier)
+        if getattr(self.plan.method, "thresholds", "none") != "none":
+            validation_EL, words = move_thresholds(classifier, self.plan.method, self.split, validation_EL)
+            self._note(words)
         logprobs_EL = self._score_test(classifier)
         self._note(*classifier.notes())
         # the peak is read before the reload check, which holds a second model for a moment
@@ -244,7 +248,7 @@ class _Trial:
             self._note("peak memory is that of the whole process: this system cannot reset it")
         if self.plan.keep:
             self.observer.stage("save")
-            description = describe_classifier(self.plan, self.task, self.provenance)
+            description = describe_classifier(self.plan, self.task, self.provenance, classifier)
             self.provenance["reload_gap"] = save_and_reload(
                 classifier, self.folder, saved.name, description, self.split.validation
             )
@@ -301,7 +305,8 @@ class _Trial:
             saved = scratch / learned_folder(self.plan.method)
             saved.mkdir()
             self.classifier.save(saved)
-        write_json(place / CLASSIFIER_FILE, describe_classifier(self.plan, self.task, self.provenance))
+        description = describe_classifier(self.plan, self.task, self.provenance, self.classifier)
+        write_json(place / CLASSIFIER_FILE, description)
         return f"{error}. {error.kept[0].upper()}{error.kept[1:]}, are kept in {place}"
 
     def _learn(self) -> Classifier:
