@@ -224,7 +224,8 @@ def cli_page() -> str:
         "Written by `docs/generate.py`; do not edit.",
         "Results go to standard output, remarks and progress to standard error. `--debug`, with any verb, shows a "
         "traceback instead of an error's text. Exit codes: 0 for success, 1 where no trial finished, or where "
-        "`verify`, `diff` or `validate` found something, 2 for an error, 130 after Ctrl-C, 143 after SIGTERM.",
+        "`verify`, `diff` or `validate` found something, 2 for an error, 130 after Ctrl-C, 143 after SIGTERM, 129 "
+        "after the terminal was closed.",
     ]
     for words in verbs():
         parts += [f"## {code(' '.join(words))}", f"```text\n{help_text(words[1:]).strip()}\n```"]

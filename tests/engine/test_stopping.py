@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from entailor.engine.stopping import RunContext, Stopped, StopSwitch
+from entailor.engine.stopping import RunContext, Stopped, StopSwitch, stop_on_signals
 from entailor.study.jobs import HERE
 
 
@@ -27,6 +27,20 @@ def test_a_request_whose_exception_was_dropped_stops_before_the_next_trial():
     with pytest.raises(Stopped) as stopped:
         next(HERE.run([object()], RunContext(stop=switch)))
     assert stopped.value.signum == signal.SIGINT
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no hang-up")
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_terminal_that_is_closed_stops_with_a_checkpoint_unless_nohup_was_asked_for(ignored, capfd):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
+    try:
+        with stop_on_signals() as stop, stop.held():
+            signal.raise_signal(signal.SIGHUP)
+            assert stop.signum == (None if ignored else signal.SIGHUP)
+            stop.signum = None
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert ("with a checkpoint" in capfd.readouterr().err) is not ignored
 
 
 def asked_twice(switch):

@@ -38,6 +38,7 @@ BY_API = {"api_model": "x"}
          LAYERS),
         ("lora", "bert", {"target_modules": ["qery"]}, "Set target_modules to all-linear",
          {"target_modules": "all-linear"}),
+        ("lora", "bert", {"target_modules": "nothing.*"}, "Set target_modules to all-linear, or choose", {}),
         ("lora", "bert", {"target_modules": "(query"}, "Give a list of names of layers", LAYERS),
         ("ia3", "distilbert", {"target_modules": ["x"]}, "or give some of its linear layers: k_lin, lin1",
          {"target_modules": ["k_lin"], "feedforward_modules": []}),

@@ -232,6 +232,30 @@ def test_a_token_without_a_row_is_an_error_and_the_advice_works(tiny_model, load
     assert load_tiny(folder, objective=objective)
 
 
+@pytest.mark.parametrize(
+    ("file", "change", "remedy"),
+    [
+        ("tokenizer.json", lambda held: held["model"]["vocab"].update(w5=2**31), "'w5' has the id 2147483648.*Get the"),
+        (
+            "tokenizer_config.json",
+            lambda held: held.update(model_max_length=4),
+            "leave 4 .*correct model_max_length in",
+        ),
+    ],
+)
+def test_absurd_numbers_of_a_tokenizer_are_not_to_be_followed(tiny_model, load_tiny, tmp_path, file, change, remedy):
+    """Two thousand million rows, or fewer virtual tokens than none, would help nobody."""
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model("bert"), folder)
+    held = json.loads((folder / file).read_text())
+    change(held)
+    (folder / file).write_text(json.dumps(held))
+    with pytest.raises(ModelError, match=remedy) as caught:
+        load_tiny(folder).text_encoder.encode(make_examples(1))
+    assert "resize" not in str(caught.value)
+    assert "num_virtual_tokens" not in str(caught.value)
+
+
 @pytest.mark.parametrize("kind", ["bert", "roberta", "llama", "gpt2"])
 def test_a_pad_token_without_a_row_gives_way_to_another(tiny_model, load_tiny, tmp_path, kind):
     folder = with_token(tiny_model(kind), tmp_path / "model", "<newpad>", special=True)

@@ -197,6 +197,9 @@ def test_a_cluster_that_is_not_there(ray, elsewhere, monkeypatch):
     monkeypatch.setattr(ray, "init", nobody, raising=False)
     with pytest.raises(ConfigError, match=r"--address 10.0.0.9:6379: no cluster of Ray there .* `ray start --head`"):
         compare(elsewhere, executor=RayExecutor("10.0.0.9:6379"))
+    monkeypatch.undo()
+    StandIn().install(monkeypatch)
+    assert compare(elsewhere, executor=RayExecutor()).records  # or leave --address out
 
 
 def test_a_machine_too_busy_to_start_ray(ray, elsewhere, monkeypatch):
@@ -209,6 +212,7 @@ def test_a_machine_too_busy_to_start_ray(ray, elsewhere, monkeypatch):
     monkeypatch.setattr(ray, "init", late, raising=False)
     with pytest.raises(RunError, match=r"could not be started on this machine \(The current node timed out"):
         compare(elsewhere, executor=RayExecutor())
+    assert compare(elsewhere).records  # or leave --executor out
 
 
 def test_without_ray_and_with_numbers_that_cannot_be(monkeypatch):

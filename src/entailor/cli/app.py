@@ -72,6 +72,7 @@ def _open_streams() -> None:
 def main() -> None:
     """Run the command line; an Entailor error is printed as text, a traceback only with ``--debug``."""
     _open_streams()
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # what it warns of is held here, or acted upon
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
     try:

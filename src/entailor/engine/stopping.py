@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from entailor.events import SILENT, Observer
@@ -99,18 +99,21 @@ UNATTENDED = RunContext()
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopSwitch]:
-    """Let Ctrl-C and SIGTERM end the run after the training step that is under way."""
+    """Let Ctrl-C, SIGTERM and a terminal that is closed end the run after the training step that is under way."""
     stop = StopSwitch()
 
     def ask(signum: int, _frame: object) -> None:
         if stop.request(signum):
             # not through sys.stderr, which the signal may have interrupted in the middle of a write
-            os.write(2, b"stopping after this step, with a checkpoint; once more stops at once\n")
+            with suppress(OSError):  # the terminal is gone
+                os.write(2, b"stopping after this step, with a checkpoint; once more stops at once\n")
 
     if threading.current_thread() is not threading.main_thread():  # handlers belong to that one
         yield stop
         return
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    hangup = getattr(signal, "SIGHUP", None)
+    closing = [hangup] if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN else []  # nohup
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM, *closing)}
     try:
         yield stop
     finally:

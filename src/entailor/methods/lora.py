@@ -90,7 +90,12 @@ class Lora(AdapterMethod, name="lora"):
                         f"{self.name}: target_modules={targets!r} holds tensors that are no linear layers (routers "
                         "or experts of a mixture), on which there is no dropout. Set lora_dropout=0, or leave them out"
                     ) from None
-                raise MethodError(f"{self.name}: target_modules={targets!r} does not fit this model: {error}") from None
+                by_pattern = isinstance(targets, str) and targets != "all-linear"
+                remedy = "Set target_modules to all-linear" if by_pattern else f"Leave {self.name} out"
+                raise MethodError(
+                    f"{self.name}: target_modules={targets!r} does not fit this model: {str(error).rstrip('.')}. "
+                    f"{remedy}, or choose another model"
+                ) from None
         keep_what_learns(classifier, backbone, self.name, named)
         return classifier
 

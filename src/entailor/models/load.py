@@ -371,7 +371,9 @@ def _readable_errors(name: str) -> Iterator[None]:
         raise
     except (OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, ImportError) as error:
         first = str(error).strip().split("\n")[0][:400]
-        raise ModelError(f"{name}: cannot be loaded: {first}") from error
+        raise ModelError(
+            f"{name}: cannot be loaded: {first.rstrip('.')}. Get it again from its source, or choose another model"
+        ) from error
     except BaseException as error:
         # a panic of the tokenizers library is no Exception
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":

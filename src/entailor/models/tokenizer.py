@@ -99,10 +99,12 @@ class TextEncoder:
         """
         limit = self.max_length - reserve
         if limit < MIN_ROOM:
-            more = " or raise model.max_length" if self.context > self.max_length else ""
+            ways = ["lower num_virtual_tokens"] if reserve else []
+            ways += ["raise model.max_length"] if self.context > self.max_length else []
+            remedy = " or ".join(ways) or "take another model, or correct model_max_length in tokenizer_config.json"
             raise ModelError(
                 f"{reserve} virtual tokens leave {limit} of {self.max_length} positions for text, at least {MIN_ROOM} "
-                f"are needed. Lower num_virtual_tokens{more}"
+                f"are needed. {remedy[0].upper()}{remedy[1:]}"
             )
         return limit
 
@@ -325,12 +327,15 @@ def fit_tokenizer(name: str, tokenizer: Any, config: Any, *, is_decoder: bool) -
         reached |= in_prompts | {index for token, index in words.items() if index in unread and token in template}
     beyond = sorted(index for index in reached if index >= rows)
     if beyond:
-        first = tokenizer.convert_ids_to_tokens(beyond[0])
+        first = tokenizer.convert_ids_to_tokens(beyond[0]) or "a token around each text"
+        resize = (
+            f"Save both from one checkpoint; or, with transformers, model.resize_token_embeddings({beyond[-1] + 1}) "
+            "and model.save_pretrained(FOLDER)"
+        )
         raise ModelError(
             f"{name}: its tokenizer knows {len(beyond)} tokens that its embeddings have no row for: they have {rows:,} "
             f"rows, and {first!r} has the id {beyond[0]}. Tokenizer and weights are of different checkpoints, or "
-            "tokens were added and not trained. Save both from one checkpoint; or, with transformers, "
-            f"model.resize_token_embeddings({beyond[-1] + 1}) and model.save_pretrained(FOLDER)"
+            f"tokens were added and not trained. {resize if beyond[-1] < 2 * (rows + len(words)) else _GET_AGAIN}"
         )
 
 

@@ -70,7 +70,9 @@ def lesson_of(plan: TrialPlan, task: Task, split: Split, trial: Path, observer: 
     said_EL = np.exp(score(classifier, classifier.encode(texts), tokens, observer, "teacher") / method.temperature)
     answered_E = np.any(np.asarray(said_EL) > 0, axis=1)
     if not answered_E.any():
-        raise MethodError(f"{method.name}: {record.name} gives no answer to any text, so it cannot teach. Name another")
+        raise MethodError(
+            f"{method.name}: {record.name} gives no answer to any text, so it cannot teach. Name another: teacher=NAME"
+        )
     said_EL[answered_E] /= said_EL[answered_E].sum(axis=1, keepdims=True)
     gold_EL = np.eye(len(task.labels))[task.targets(split.train)]
     share_E = np.where(answered_E[: len(gold_EL)], method.soft_share, 0.0)[:, None]

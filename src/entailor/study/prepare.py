@@ -210,19 +210,14 @@ def check_same_experiment(
         ]
         there, here = (
             {
-                **{key: values.get(key) for key in ("prompt", "restarts", "budget")},
-                "model": _without_revision(values.get("model")),
+                **{key: values.get(key) for key in ("model", "prompt", "restarts", "budget")},
                 # Nothing is trained for an external test set, so one may be added to a finished run; how files are
                 # read may change with it, for the split is compared by its content.
                 "data": {
                     key: value for key, value in (values.get("data") or {}).items() if key not in HOW_FILES_ARE_READ
                 },
                 "methods": {
-                    name: {
-                        key: _without_revision(value) if key == "model" else value
-                        for key, value in values["methods"][name].items()
-                        if key not in free.get(name, ())
-                    }
+                    name: {key: own for key, own in values["methods"][name].items() if key not in free.get(name, ())}
                     for name in common
                 },
             }
@@ -236,17 +231,12 @@ def check_same_experiment(
         )
 
 
-def _without_revision(settings: Any) -> Any:
-    """Leave the revision out: `check_same_models` holds the files themselves against those of the trials."""
-    kept = {key: value for key, value in (settings or {}).items() if key != "revision"}
-    return kept or None
-
-
 def _differences(key: str, there: Any, here: Any) -> Iterator[str]:
-    if isinstance(there, dict) and isinstance(here, dict):
+    if isinstance(there, dict | None) and isinstance(here, dict | None):
+        there, here = there or {}, here or {}
         for name in sorted({*there, *here}, key=str):
             yield from _differences(f"{key}.{name}".removeprefix("."), there.get(name), here.get(name))
-    elif there != here:
+    elif there != here and not key.endswith("model.revision"):  # files are compared: `check_same_models`
         yield f"{key}: {shown(there)} there, {shown(here)} here"
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import IO, Any
 from entailor.tasks import foreign_worker
 
 SECONDS = 10.0
-"""What one request may take; a template takes a thousandth of a second, a large tokenizer two."""
+"""What one request may take of the processor; a template takes a thousandth of a second, a large tokenizer two."""
 BEYOND_BOUNDS = ("Ended", "MemoryError")
 """Kinds of errors that another try does not help with."""
 _lock = Lock()
@@ -57,7 +58,12 @@ def run_bounded(task: str, **values: Any) -> str:
         if not line:
             status = _end(child)
             took_long = f"it takes longer than {SECONDS:g} seconds"
-            raise ForeignError("Ended", took_long if status == 1 else f"it ended the process (status {status})")
+            raise ForeignError(
+                "Ended",
+                took_long
+                if status in (1, -getattr(signal, "SIGPROF", -1))
+                else f"it ended the process (status {status})",
+            )
     said = json.loads(line)
     if "error" in said:
         raise ForeignError(said["kind"], said["error"])

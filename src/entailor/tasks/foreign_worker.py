@@ -9,6 +9,7 @@ import faulthandler
 import json
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -20,6 +21,8 @@ from typing import Any
 MOST_RENDERED = 10_000_000
 """Characters of one rendered prompt; a text has at most two million."""
 MOST_MEMORY = 4 * 2**30
+WAITS = 6
+"""How many times as long as it may work a request may take where other work keeps the processor."""
 MOST_IDS_A_CHARACTER = 64
 """Byte-level tokenizers give up to four ids a character, Unicode normalisation makes up to 18 characters of one."""
 
@@ -190,10 +193,14 @@ def main() -> None:
     silence = os.open(os.devnull, os.O_WRONLY)
     for line in sys.stdin:
         seconds = float(json.loads(line)["seconds"])
-        # a thread in C: it ends the process also where a regular expression or a library never gives the lock back
-        faulthandler.dump_traceback_later(seconds, exit=True, file=silence)
+        # a signal or a thread in C: they end the process also where a regular expression never gives the lock back
+        if counts := hasattr(signal, "setitimer"):  # time of the processor: a busy machine refuses nothing
+            signal.setitimer(signal.ITIMER_PROF, seconds)
+        faulthandler.dump_traceback_later(WAITS * seconds if counts else seconds, exit=True, file=silence)
         said = json.dumps(answer(line))
         faulthandler.cancel_dump_traceback_later()
+        if counts:
+            signal.setitimer(signal.ITIMER_PROF, 0)
         sys.stdout.write(f"{said}\n")
         sys.stdout.flush()
 
