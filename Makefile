@@ -8,11 +8,16 @@ SITE := $(VENV)-site
 extra = $$($(PYTHON) -c "import tomllib; print(*tomllib.load(open('pyproject.toml', \
     'rb'))['project']['optional-dependencies']['$(1)'])")
 
-.PHONY: demo test test-gpu check format docs notebooks site wheel audit kills fuzz hostile simulation lock clean
+.PHONY: demo demo-nli test test-gpu check format docs notebooks site wheel audit kills fuzz hostile simulation lock clean
 
 demo: $(READY)
 	$(BIN)/entailor compare --config examples/demo.yaml --out runs/demo
 	@echo "The report: runs/demo/report.html"
+
+# Needs the Hugging Face Hub, or a mirror of it (HF_ENDPOINT).
+demo-nli: $(READY)
+	$(BIN)/entailor compare --config examples/demo_nli.yaml
+	@echo "The report: runs/demo-nli/report.html"
 
 test: $(READY)
 	$(BIN)/pytest -n auto --dist worksteal

@@ -54,7 +54,7 @@ def main() -> None:
     for number, labels in enumerate(counts):
         classifier = made_up("lora", labels, number, options.rank)
         own = examples[number :: options.adapters]
-        expected.append(ClassifierScorer(classifier, SCORING_TOKENS).probabilities(own))
+        expected.append(ClassifierScorer(classifier, SCORING_TOKENS).score(own).probabilities_EL)
         if lane is None:
             lane = AdapterLane(classifier, SCORING_TOKENS)
             adapters.append(lane.begin())
@@ -79,7 +79,7 @@ def main() -> None:
         run()
         return len(examples) / (now() - begin)
 
-    runs = {"mixed": lambda: lane.run(jobs), "merged": lambda: merged.probabilities(examples)}
+    runs = {"mixed": lambda: lane.run(jobs), "merged": lambda: merged.score(examples)}
     speeds = in_turn(options.repeats, **{name: partial(timed, run) for name, run in runs.items()})
     parts = [tensor for update in adapters[-1].updates.values() for tensor in (update.down_IR, update.up_RO)]
     parts += [tensor for head in adapters[-1].heads.values() for tensor in head.parameters()]

@@ -1,7 +1,8 @@
 """R1: trials on Ray against one process: efficiency, workers killed at random, and the memory of the driver.
 
 Needs the extra `cluster`. Each trial trains LoRA on a tiny BERT, so that the start of a process weighs as much as it
-ever can; the seconds a trial takes without that start are printed beside it. Outcomes are compared file by file.
+ever can; `--epochs` makes trials longer, and the seconds one takes without that start are printed beside it.
+A trial has one thread in either case: another number of them sums in another order. Outcomes are compared file by file.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -92,12 +94,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=24)
     parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--tiny", type=int, default=1000, help="trials without a model; 0: none")
     parser.add_argument("--tiny-seconds", type=float, default=1200, help="after which those are ended")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     result: dict[str, Any] = {"bar": "R1", "trials": options.trials, "goal": 0.9, "load": os.getloadavg()}
+    torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         if options.trials:
@@ -108,7 +112,7 @@ def main() -> None:
                 for one in folder.glob("here/trials/*/*/*/record.json")
             ]
             result["trial_seconds"] = sum(walls) / len(walls)
-            for workers in (1, 2):
+            for workers in options.workers:
                 end = started(workers)
                 took = timed(experiment, folder / f"ray{workers}", executor=RayExecutor())
                 end()
@@ -120,8 +124,8 @@ def main() -> None:
                 }
                 print(json.dumps(result), flush=True)
         if options.trials and options.kills:
-            end, done, lives = started(2), threading.Event(), list[int]()
-            pause = 2 * result["workers_2"]["seconds"] / options.kills / 2
+            end, done, lives = started(options.workers[-1]), threading.Event(), list[int]()
+            pause = result[f"workers_{options.workers[-1]}"]["seconds"] / options.kills
             killer = threading.Thread(target=lambda: lives.extend(killing(options.kills, pause, done)))
             killer.start()
             notes: list[str] = []

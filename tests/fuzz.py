@@ -79,7 +79,7 @@ def templates(data: bytes, folder: Path) -> None:
 @cache
 def sound_run() -> Path:
     """A finished run that every input changes one file of; its experiment is cut to what others read, and is JSON."""
-    run = hostile.run_copy(Path(tempfile.mkdtemp(prefix="fuzz-")))
+    run = hostile.run_copy(hostile.temporary_folder("fuzz-"))
     written = read_yaml(run / "experiment.yaml")
     kept = {key: written[key] for key in ("methods", "seeds", "models", "restarts", "doctor")}
     data = {"external": [], "label_names": {"1": "a"}, "split_seed": 0}
@@ -172,7 +172,7 @@ def sound_model() -> Path:
     from tests.conftest import make_config, make_tokenizer
     from transformers import AutoModelForSequenceClassification
 
-    folder = Path(tempfile.mkdtemp(prefix="model-"))
+    folder = hostile.temporary_folder("model-")
     tokenizer = make_tokenizer("bert")
     tokenizer.save_pretrained(folder)
     config = make_config("bert", len(tokenizer), tokenizer.pad_token_id)

@@ -166,6 +166,16 @@ def test_minus_one_is_a_class_where_labels_name_it(tmp_path: Path):
         ("yes", "yes\ufe0f", True),
         ("a b", "a\u00a0b", True),
         ("not_entailment", "Not-Entailment", True),
+        ("café", "cafe\u0301", True),
+        ("non-binary", "non\u2011binary", True),
+        ("don't", "don\u2019t", True),
+        ("pos", "p\u043es", True),  # a Cyrillic letter
+        ("\u0421OP", "cop", True),
+        ("\u0412\u0441\u0435", "\u0432\u0441\u0435", True),  # Cyrillic alone is told by case as ever
+        ("\u062c\u064a\u062f", "\u062c\u0640\u064a\u062f", True),
+        ("\u0130yi", "iyi", True),
+        ("\u22122", "-2", True),
+        ("\u0441\u043e\u0440", "cop", False),
         ("-1", "1", False),
         ("1-2", "12", False),
         ("c++", "c", False),
@@ -185,6 +195,8 @@ def test_labels_that_look_alike(tmp_path: Path, one: str, other: str, same: bool
         assert visible(one) in found[0].message
         assert visible(other) in found[0].message
         assert visible(one) != visible(other)
+        if "\u043e" in other:  # a letter that looks like another is told by its code
+            assert visible(other) == "'p\\u043es'"
         (word,) = words_in(found[0].remedy)
         assert len(loaded(given[0], word).labels) == 2
 

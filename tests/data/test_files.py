@@ -51,6 +51,14 @@ def test_the_likeliest_encoding_reads_a_few_words_of_a_language(encoding, text):
         assert likely_encodings((text + "\n").encode(encoding) * times)[0] == encoding
 
 
+@pytest.mark.parametrize(("encoding", "text"), [("koi8_r", "Мне не понравилось"), ("cp1253", "πολύ κακό")])
+def test_several_encodings_that_may_be_are_shown_with_what_they_read(tmp_path, encoding, text):
+    path = written(tmp_path / "a.csv", f"text,label\n{text},a\n".encode(encoding) * 40)
+    with pytest.raises(DataError, match=rf"{encoding} \('{text.split()[0]}'\).*Give the one that reads right"):
+        read_examples(str(path))
+    assert texts(path, encoding=encoding)[0] == text
+
+
 def test_the_advice_for_windows_1252_gives_the_right_characters(tmp_path):
     path = written(tmp_path / "a.csv", WESTERN.encode("cp1252"))
     with pytest.raises(DataError, match="--encoding cp1252"):

@@ -30,9 +30,10 @@ from tests.hostile.runs import (
     shallow,
     sound_run,
     sound_split,
+    temporary_folder,
 )
 
-__all__ = ["CASES", "Case", "limit_memory", "run_copy", "sound_run", "sound_split", "time_limit"]
+__all__ = ["CASES", "Case", "limit_memory", "run_copy", "sound_run", "sound_split", "temporary_folder", "time_limit"]
 
 CASES: list[Case] = [
     *(Case("config", name, config(content)) for name, content in CONFIG_FILES.items()),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import shutil
 import tempfile
@@ -18,13 +19,20 @@ from entailor.data.splits import load_data
 from entailor.runs.integrity import BLANK_CHECKSUM, checksums, with_checksum
 
 
+def temporary_folder(prefix: str, place: str | None = None) -> Path:
+    """Make a folder that goes when this process ends."""
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=place))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
 @cache
 def sound_run() -> Path:
     """A finished run of two rows without a model."""
     from entailor.config.experiment import Experiment, parse_settings
     from entailor.study.compare import compare
 
-    folder = Path(tempfile.mkdtemp(prefix="sound-"))
+    folder = temporary_folder("sound-")
     (folder / "train.csv").write_text(TRAIN_CSV)
     settings = {
         "data": {"train": str(folder / "train.csv")},
@@ -259,7 +267,7 @@ def experiment_of(text: str) -> Build:
 
 def shallow(folder: Path) -> Sequence[Words]:
     """A trial's folder moved to the top of the file system, as a container mounts it."""
-    shallow = Path(tempfile.mkdtemp(prefix="x", dir="/tmp"))
+    shallow = temporary_folder("x", "/tmp")
     shutil.copytree(first_trial(sound_run() / "run"), shallow, dirs_exist_ok=True)
     source = str(sound_run() / "train.csv")
     return [

@@ -16,7 +16,10 @@ TRAIN, TUNE = (make_examples(count, seed=seed, pair=False, labels=LABELS) for co
 
 def test_without_the_library_it_says_what_to_install(load_tiny, monkeypatch):
     monkeypatch.setitem(sys.modules, "setfit", None)
-    classifier = build_method("setfit", {}).adapt(load_tiny("bert"), Task(LABELS, is_pair=False), 0)
+    method, task = build_method("setfit", {}), Task(LABELS, is_pair=False)
+    with pytest.raises(MethodError, match=r"setfit: setfit is not installed"):  # before anything is trained
+        method.check(task)
+    classifier = method.adapt(load_tiny("bert"), task, 0)
     with pytest.raises(MethodError, match=r"setfit: setfit is not installed\. pip install 'entailor\[setfit\]'"):
         teach(classifier.method, classifier, TRAIN, TUNE)
 

@@ -19,7 +19,7 @@ from entailor.serving.app import create_app
 from entailor.serving.lanes import PredictorLane
 from entailor.serving.registry import Registry, Served
 from entailor.serving.settings import ServerSettings
-from entailor.shipping.predictor import Predictor
+from entailor.shipping.predictor import Predictor, Scored
 
 LABELS = ("even", "odd", "سؤال")
 
@@ -33,7 +33,7 @@ class LengthScorer:
         self.gate.set()
         self.entered = threading.Event()
 
-    def probabilities(self, examples, observer=None):
+    def score(self, examples, observer=None):
         self.entered.set()
         assert self.gate.wait(60)
         self.batches.append(len(examples))
@@ -46,7 +46,7 @@ class LengthScorer:
             row = np.full(3, (1 - top) / 2)
             row[len(words) % 2] = top
             rows.append(row)
-        return np.array(rows)
+        return Scored(np.array(rows))
 
 
 @pytest.fixture(scope="session", name="make_predictor")

@@ -44,7 +44,11 @@ def predictor_of(classifier, tmp_path):
 
 
 def alone(classifier):
-    return ClassifierScorer(classifier, 256).probabilities([Example(str(i), text) for i, text in enumerate(TEXTS)])
+    return (
+        ClassifierScorer(classifier, 256)
+        .score([Example(str(i), text) for i, text in enumerate(TEXTS)])
+        .probabilities_EL
+    )
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert", "electra", "modernbert", "llama"])

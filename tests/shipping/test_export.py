@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import shutil
 import subprocess
@@ -22,6 +23,7 @@ from entailor import Predictor
 from entailor.cli.app import main
 from entailor.config.experiment import Experiment
 from entailor.config.parts import DataSettings
+from entailor.data.example import Example
 from entailor.errors import ConfigError, EntailorError, MethodError, OutputError, RunError
 from entailor.runs.files import write_checked_json
 from entailor.runs.integrity import checksums
@@ -29,6 +31,7 @@ from entailor.runs.record import RunRecord
 from entailor.shipping.export import Source, export, prove, write_format
 from entailor.shipping.manifest import read_manifest
 from entailor.shipping.onnx_export import INT8_VARIANTS
+from entailor.shipping.prover import load_runtime
 from entailor.shipping.verification import ask_here, ask_in_fresh_process, largest_loss
 from entailor.study.compare import Comparison, compare
 
@@ -116,6 +119,22 @@ def test_predict_needs_nothing_of_entailor(healthy, sources):
     job = {"inputs": reference.inputs, "fuzz": [], "alone": 2, "base": None, "pipeline": False}
     found = ask_in_fresh_process(healthy["sklearn"], job)
     assert not {"entailor", "torch", "transformers", "sklearn", "scipy"} & set(found["imported"])
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of peft, which predict.py of an adapter loads by itself
+@pytest.mark.parametrize("name", ["adapter", "onnx"])
+def test_texts_that_an_export_cuts_are_said(name, healthy, monkeypatch, capsys):
+    if name not in healthy:
+        pytest.skip("the extra `export` is not installed")
+    long, short = ("w1 " * 400, "w2"), ("w1", "w2")
+    assert Predictor.load(healthy[name]).score([Example("a", *long), Example("b", *short)]).cut == 1
+    lines = [json.dumps({"text": text, "text_pair": pair}) for text, pair in (long, short, long)]
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines)))
+    monkeypatch.setattr("sys.argv", ["predict.py", "--calibrated"])
+    load_runtime(healthy[name]).main()
+    said = capsys.readouterr()
+    assert len(said.out.splitlines()) == 3
+    assert said.err.endswith("2 of 3 inputs are longer than what the model reads, and were cut\n")
 
 
 @pytest.mark.parametrize("name", ["transformers", "adapter", "onnx"])

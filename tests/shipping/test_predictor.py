@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from entailor import Predictor
@@ -49,7 +50,6 @@ def test_a_run_gives_its_recommended_candidate(finished_run):
 
 def test_tables_of_every_kind_give_the_same(predictor, pairs):
     import datasets
-    import pandas as pd
 
     columns = {
         "premise": [one for one, _ in pairs],
@@ -82,16 +82,32 @@ def test_it_abstains_below_the_least_confidence(predictor, pairs):
 
 
 @pytest.mark.parametrize(
-    ("inputs", "problem"),
+    ("inputs", "problem", "told"),
     [
-        (["one text"], "input 0: the classifier was trained on pairs, these are single texts"),
-        ([("a", "b"), ("a", 3)], "input 1: int found, a text was expected"),
-        ("a text", "a list of them was expected"),
+        (
+            ["one text"],
+            r"input 0: .* trained on pairs, these are single texts. Give \(premise, hypothesis\) for each input",
+            [("a premise", "a hypothesis")],
+        ),
+        ([("a", "b"), ("a", 3)], "input 1: int found, a text was expected", [("a", "b"), ("a", "3")]),
+        ("a text", r"Write predict\(\[\(premise, hypothesis\)\]\)", [("premise", "hypothesis")]),
+        (
+            pd.DataFrame({"body": ["a"], "other": ["b"]}),
+            "Give a table with columns of the names premise and hypothesis",
+            pd.DataFrame({"premise": ["a"], "hypothesis": ["b"]}),
+        ),
+        (
+            pd.DataFrame({"text": ["a"]}),
+            "these are single texts. Give a table with columns of the names premise and hypothesis",
+            pd.DataFrame({"premise": ["a"], "hypothesis": ["b"]}),
+        ),
     ],
+    ids=range(5),
 )
-def test_other_shapes_are_refused(predictor, inputs, problem):
+def test_other_shapes_are_refused(predictor, inputs, problem, told):
     with pytest.raises(DataError, match=problem):
         predictor.predict(inputs)
+    assert len(predictor.predict(told)) == len(told)
 
 
 def test_threads_get_their_own_answers(predictor, pairs):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tests.observers import listener
 
 import entailor.study.compare
@@ -109,6 +110,9 @@ def test_test_is_not_looked_at(nli_experiment, nli_split):
         assert seen.trial_seconds == unseen.trial_seconds
 
 
+SMALL = torch.zeros(1, 1)
+
+
 class Clocks:
     """Two clocks that go on when they are read: of them one with other work on the machine."""
 
@@ -133,6 +137,7 @@ def test_other_work_on_the_machine_is_measured(monkeypatch, models):
 
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     monkeypatch.setattr("torch.get_num_threads", lambda: 1)
+    monkeypatch.setattr("torch.ones", lambda *shape: SMALL)  # the clocks tell the time, whatever is done meanwhile
     for load, slowdown, expected in (
         (0.1, 1, (1, 1, 1)),
         (8, 6, (6, 4, 6)),
@@ -148,6 +153,7 @@ def test_other_work_on_the_machine_is_measured(monkeypatch, models):
 
 def test_threads_that_wait_for_each_other_are_slower_than_their_number(monkeypatch):
     monkeypatch.setattr("torch.get_num_threads", lambda: 4)
+    monkeypatch.setattr("torch.ones", lambda *shape: SMALL)
     monkeypatch.setattr("torch.set_num_threads", lambda threads: None)  # or the tests that follow had four
     clocks = Clocks(1)  # four threads take as long as one
     assert measure_slowdown(models=True, clock=clocks.wall, own_clock=clocks.own).now == pytest.approx(4, rel=0.2)

@@ -140,6 +140,16 @@ def test_a_file_that_does_not_fit_stops_nothing(quick, nli_split, csv_of, tmp_pa
     assert sum(note.startswith("external test set left out") for note in notes) == 2
 
 
+def test_texts_that_are_cut_are_said(nli_experiment, nli_split, csv_of, tmp_path):
+    long = [replace(row, text="w1 " * 400) for row in nli_split.test[:3]]
+    source = csv_of(tmp_path / "long.csv", [*long, *nli_split.test[3:12]])
+    asked = nli_experiment.model_copy(update={"methods": {"knn": {}, "majority": {}}, "out": str(tmp_path / "run")})
+    said = []
+    compare(challenged(asked, source), listener(note=said.append))
+    about = "3 of 12 examples (25 %) are longer than what the classifier reads, and were cut"
+    assert [one for one in said if "were cut" in one] == [f"{source}: knn, seed 0: {about}"]
+
+
 def test_a_classifier_that_is_gone_is_left_out_with_a_note(quick, two_way):
     run = compare(quick)
     record = next(record for record in run.records if record.name == "majority")

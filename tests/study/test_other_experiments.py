@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import yaml
 from tests.observers import listener
@@ -12,6 +13,7 @@ from tests.study.experiments import changed, files_of, with_data
 
 from entailor.config.parts import DataSettings
 from entailor.errors import RunError
+from entailor.shipping.predictor import Predictor
 from entailor.study.compare import compare
 
 pytestmark = pytest.mark.usefixtures("plain_page")
@@ -103,6 +105,27 @@ def test_a_place_that_cannot_be_written_is_named(quick, tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(RunError, match=r"file.*cannot be written.*--out"):
         compare(changed(quick, out=str(tmp_path / "file" / "run")))
+
+
+def test_a_hub_model_that_moved_on_is_still_had_by_its_commit(nli_experiment, tiny_model, tmp_path, monkeypatch):
+    commits = ("a" * 40, "b" * 40)
+    for commit in commits:
+        shutil.copytree(tiny_model("bert"), tmp_path / commit)
+    weights = tmp_path / commits[1] / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    main = [commits[0]]
+    monkeypatch.setattr(
+        huggingface_hub, "snapshot_download", lambda name, revision, **_: str(tmp_path / (revision or main[0]))
+    )
+    asked = changed(nli_experiment, methods={"knn": {}}, models=("org/name",), out=str(tmp_path / "run"))
+    compare(asked)
+    main[0] = commits[1]
+    with pytest.raises(RunError, match=f"Set model.revision={commits[0]}, or give another --out"):
+        compare(asked)
+    methods = {"knn": {}, "probe": {"method": "linear_probe"}}
+    pinned = changed(asked, model=asked.model.model_copy(update={"revision": commits[0]}), methods=methods)
+    assert len(compare(pinned).records) == 2
+    assert Predictor.load(tmp_path / "run" / "trials" / "org--name" / "knn" / "seed-0").predict([("a", "b")])
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "tokenizer.json"])

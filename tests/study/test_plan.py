@@ -76,6 +76,26 @@ def test_rows_that_fit_no_model_are_an_error(nli_experiment, out):
         compare(nli_experiment.model_copy(update={"methods": {"in_context": {}}, "out": out}))
 
 
+@pytest.mark.parametrize(
+    ("own", "said"),
+    [
+        ({"majority": {"models": "MODEL"}}, r"methods\.majority\.models: majority loads no model\. Leave models out"),
+        ({"majority": {"model": {"load_in_4bit": True}}}, r"methods\.majority\.model: majority loads no model"),
+        (
+            {"a": {"method": "zero_shot_embedding", "prompt": {"verbalizer": {"neutral": "maybe"}}}},
+            r"methods\.a\.prompt: zero_shot_embedding puts no prompt around the text on .*, no decoder\. Leave prompt "
+            r"out, and say what labels mean in methods\.a\.descriptions$",
+        ),
+        ({"bag_of_words": {"prompt": {"template": "label"}}}, r"bag_of_words puts no prompt around the text\. Leave"),
+    ],
+)
+def test_what_a_candidate_sets_and_nothing_reads_is_refused(nli_experiment, out, own, said):
+    text = json.dumps(own).replace("MODEL", nli_experiment.models[0])
+    with pytest.raises(ConfigError, match=said):
+        compare(nli_experiment, methods={"lora": {}, **json.loads(text)}, out=out)
+    assert not (Path(out) / "trials").exists()
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_methods_of_the_default_list_that_cannot_work_are_left_out_before_anything_trains(tmp_path, nli_files, out):
     from tests.methods.architectures import make_model

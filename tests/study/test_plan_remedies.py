@@ -54,6 +54,22 @@ COST = "{pairs} methods=majority,bag_of_words recommend.metric=cost"
         ("{texts} methods=hypothesis_only", "Choose others with --methods", "{texts} methods=majority"),
         ("{texts} models={bert} methods=in_context", "Choose others with --methods or --model", ASK),
         ("{texts} models={bert} methods=in_context", "Choose others with --methods or", "{texts} methods=majority"),
+        (
+            "{texts} models={bert} methods=linear_probe,lora model.long_texts=windows",
+            "methods.linear_probe.model.long_texts=truncate sets it for linear_probe alone",
+            "{texts} models={bert} methods=linear_probe,lora model.long_texts=windows "
+            "methods.linear_probe.model.long_texts=truncate",
+        ),
+        (
+            "{texts} models={bert} methods=linear_probe,lora model.long_texts=windows",
+            "Take linear_probe out of methods",
+            "{texts} models={bert} methods=lora model.long_texts=windows",
+        ),
+        (
+            "{texts} models={llama} methods=lora model.long_texts=windows",
+            "methods.lora.model.long_texts=truncate sets it",
+            "{texts} models={llama} methods=lora model.long_texts=windows methods.lora.model.long_texts=truncate",
+        ),
         ("{texts} models=none methods=lora", "Write a folder of this name as ./none", None),
         (
             "{texts} models={bert} methods=lora methods.lora.models={llama}",

@@ -267,8 +267,8 @@ def test_without_restarts_there_is_the_alarm_alone(run):
     assert record.provenance["seed_used"] == 0
 
 
-def with_long_texts(split):
-    rows = [Example(r.id, "w20 " * 100 if i < 6 else r.text, r.text_pair, r.label) for i, r in enumerate(split.test)]
+def with_long_texts(split, words=100):
+    rows = [Example(r.id, "w20 " * words if i < 6 else r.text, r.text_pair, r.label) for i, r in enumerate(split.test)]
     return Split(split.train, split.validation, tuple(rows))
 
 
@@ -277,22 +277,23 @@ def test_truncation_is_counted_and_said(run, nli_split):
     assert record.costs.truncated_share == pytest.approx(6 / 18)
     (event,) = [event for event in record.events if event.kind == "truncation"]
     assert event.text.startswith("33.3% of test was truncated to 40 tokens, longest text first")
-    assert event.text.endswith(
-        "Raise model.max_length (now 40; the model's own limit caps it) or set model.long_texts=windows"
-    )
+    assert event.text.endswith("Raise model.max_length (now 40; the model takes 64) or set model.long_texts=windows")
     assert run("lora", **FAST).costs.truncated_share == 0
 
 
 @pytest.mark.parametrize(
-    ("name", "settings", "remedy"),
+    ("name", "kind", "settings", "remedy"),
     [
-        ("knn", {}, "the model's own limit caps it)"),  # which reads whole texts
-        ("lora", {"long_texts": "windows", "window_stride": 64}, "or lower model.window_stride (now 64)"),
+        ("knn", "bert", {"max_length": 40}, "Raise model.max_length (now 40; the model takes 64)"),  # whole texts
+        ("knn", "bert", {}, "Take a model that reads longer texts"),
+        ("lora", "bert", {}, "first. Set model.long_texts=windows"),
+        ("lora", "bert", {"long_texts": "windows", "window_stride": 64}, "Lower model.window_stride (now 64)"),
+        ("lora", "llama", {}, "Raise model.max_length (now 256; the model takes 320)"),  # decoders take no windows
     ],
 )
-def test_truncation_advises_what_the_method_can_do(name, settings, remedy, run, nli_split):
-    fast = FAST if name == "lora" else {}
-    record = run(name, split=with_long_texts(nli_split), settings={"max_length": 40, **settings}, **fast)
+def test_truncation_advises_what_the_method_can_do(name, kind, settings, remedy, run, nli_split, tiny_model):
+    more = {"model": str(tiny_model(kind)), **(FAST if name == "lora" else {})}
+    record = run(name, split=with_long_texts(nli_split, 330), settings=settings, **more)
     (event,) = [event for event in record.events if event.kind == "truncation"]
     assert event.text.endswith(remedy)
 

@@ -25,6 +25,7 @@ from entailor.study.compare import compare
 from entailor.tracking import sinks
 from entailor.tracking.figures import final_figures, title
 from entailor.tracking.mlflow_model import save_model
+from entailor.tracking.mlflow_sink import MLflowSink
 from entailor.tracking.sinks import Tracked, check_tracking, tracked
 
 CURVE = (
@@ -215,6 +216,21 @@ def test_mlflow_reads_runs_curves_settings_and_artefacts(folder, tmp_path, monke
     kept = {one.path for one in client.list_artifacts(runs["comparison"].info.run_id)}
     assert kept == {"comparison.json", "report.html"}
     assert written_outside(folder, tmp_path / "kept.db") == []
+
+    with tracked(TrackingSettings(mlflow="sqlite:///kept.db"), folder, SILENT) as again:  # the command that goes on
+        write_checked_json(folder.comparison_file, {"sentence": "full_finetuning is best"})
+        again.finish({"sentence": "full_finetuning is best"})
+    (comparison,) = client.search_runs([experiment.experiment_id], "tags.`mlflow.runName` = 'comparison'")
+    assert (comparison.info.status, comparison.data.tags["sentence"]) == ("FINISHED", "full_finetuning is best")
+    file = client.download_artifacts(comparison.info.run_id, "comparison.json", str(tmp_path))
+    assert "full_finetuning is best" in Path(file).read_text()
+
+    other = RunFolder(tmp_path / "elsewhere" / "run")  # a folder of the same name, on a server that both share
+    write_checked_json(other.comparison_file, SUMMARY)
+    other.report_file.write_text("<p>report</p>")
+    sink = MLflowSink("sqlite:///kept.db", folder.path.resolve())
+    sink.finish(SUMMARY, other)
+    assert len(client.search_runs([experiment.experiment_id], "tags.`mlflow.runName` = 'comparison'")) == 2
 
 
 def test_mlflow_says_what_cannot_be_opened(folder):

@@ -119,15 +119,15 @@ class Budget:
         with self._changed:
             if self.most_requests is not None and self.requests >= self.most_requests:
                 raise ApiError(
-                    f"the budget of {self.most_requests:,} requests is spent. Raise max_requests and run the "
-                    "same command again: what was answered is not asked again"
+                    f"the budget of {self.most_requests:,} requests is spent. Raise max_requests (predict "
+                    "starts with as many again) and run the same command again: what was answered is not asked again"
                 )
             while self.most_cost is not None and self.spent + self._set_aside + bound > self.most_cost:
                 if not self._under_way:
                     raise ApiError(
                         f"the budget of {self.most_cost:g} does not suffice: {self.spent:.4g} is spent, and the next "
-                        f"request may cost {bound:.2g}. Raise max_cost and run the same command again: what was "
-                        "answered is not asked again"
+                        f"request may cost {bound:.2g}. Raise max_cost (predict starts with as much again) and run the "
+                        "same command again: what was answered is not asked again"
                     )
                 self._changed.wait()
             self.requests += 1

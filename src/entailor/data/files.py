@@ -330,22 +330,31 @@ def _encoding_error(path: Path, form: FileFormat, encoding: str, error: UnicodeE
     utf16 = utf16_without_mark(path, form)
     likely = [utf16] if utf16 else likely_encodings(bytes(others[:SAMPLE_BYTES]))
     if likely:
-        problem += f"; it looks like {' or '.join(likely)}"
-        given = f"Give --encoding {likely[0]} (data.encoding={likely[0]})"
+        readings = likely if utf16 else [f"{name} ({first_odd_word(bytes(others), name)!r})" for name in likely]
+        problem += f"; it looks like {' or '.join(readings)}"
+        best = "the one that reads right, such as " if len(likely) > 1 else ""
+        given = f"Give {best}--encoding {likely[0]} (data.encoding={likely[0]})"
         advice = f"{given} and look at the texts, or: save the file as UTF-8"
     return DataError(problem, path=path, row=place[0], remedy=advice)
 
 
 def likely_encodings(sample: bytes) -> list[str]:
-    """Guess the encodings of bytes that are not UTF-8, the likeliest first, at most two.
+    """Guess the encodings of bytes that are not UTF-8, the likeliest first, at most four.
 
+    Of a few words in one it may be none of them: a reader, shown the words in each, knows more than statistics.
     One that yields control characters is none: Windows-1252 read as ISO 8859-1 decodes without an error.
     """
     from charset_normalizer import from_bytes
 
     matches = [one for one in from_bytes(sample) if one.encoding != "utf_8" and not _C1.search(str(one))]
     names = [one for one in _WESTERN_ENCODINGS if _is_western(sample, one)]
-    return list(dict.fromkeys([*names, *(one.encoding for one in matches)]))[:2]
+    return list(dict.fromkeys([*names, *(one.encoding for one in matches)]))[:4]
+
+
+def first_odd_word(sample: bytes, encoding: str) -> str:
+    """Return the first words of bytes that are not ASCII, as they read in an encoding."""
+    found = re.search(r"\w*[^\x00-\x7f]\w*", sample.decode(encoding, "replace"))
+    return found.group()[:20] if found else ""
 
 
 def _is_western(sample: bytes, encoding: str) -> bool:

@@ -25,14 +25,25 @@ MOST_NAMED = 12  # labels that a remedy writes out
 # Seen by nobody, yet no format characters: joiners, fillers and selectors of variants.
 _UNSEEN = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]")
 _BETWEEN_LETTERS = re.compile(r"(?<=[^\W\d_])[\s_-]+(?=[^\W\d_])")  # 1-2 and 12 are different labels
+_TYPESET = str.maketrans(
+    {"\u0640": "", **dict.fromkeys("‘’ʼ", "'"), **dict.fromkeys("“”", '"'), **dict.fromkeys("‐‒–—−", "-")}
+)
+_LOOKS_LATIN = str.maketrans("АВЕКМНОРСТХІЈЅаеорсухіјѕΑΒΕΖΗΙΚΜΝΟΡΤΥΧονα", "ABEKMHOPCTXIJSaeopcyxijsABEZHIKMNOPTYXova")
 
 
 def label_key(label: str) -> str:
-    """Return what a reader sees of a label: without case, width, invisible characters and ways of joining words."""
+    """Return what a reader sees of a label: without case, width, invisible characters and ways of joining words.
+
+    Dashes and quotes are one however they are typeset, and in a word of Latin letters so are those of other scripts
+    that look like one.
+    """
     seen = "".join(
         one for one in _UNSEEN.sub("", label) if one.isspace() or unicodedata.category(one) not in ("Cf", "Cc")
     )
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", seen).casefold())
+    seen = unicodedata.normalize("NFKC", seen).translate(_TYPESET)
+    if _has_latin(seen):
+        seen = seen.translate(_LOOKS_LATIN)
+    folded = unicodedata.normalize("NFKC", seen.casefold()).replace("i\u0307", "i")  # the Turkish capital
     return _BETWEEN_LETTERS.sub("", " ".join(folded.split()))
 
 
@@ -44,9 +55,17 @@ def alike(labels: Iterable[str]) -> list[list[str]]:
     return [spellings for spellings in looks.values() if len(spellings) > 1]
 
 
+def _has_latin(label: str) -> bool:
+    return any(one.isascii() and one.isalpha() for one in label)
+
+
 def visible(label: str) -> str:
     """Return a label in quotes, cut where it is long, with escapes for what cannot be seen."""
-    return _UNSEEN.sub(lambda found: _escaped(found.group()), short(repr(label)))
+    shown = _UNSEEN.sub(lambda found: _escaped(found.group()), short(repr(label)))
+    odd = set(map(chr, _LOOKS_LATIN)) if _has_latin(label) else set()
+    if not unicodedata.is_normalized("NFC", label):
+        odd |= {one for one in shown if unicodedata.combining(one)}
+    return "".join(_escaped(one) if one in odd else one for one in shown)
 
 
 def listed(labels: Sequence[str]) -> str:

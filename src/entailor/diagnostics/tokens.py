@@ -47,9 +47,13 @@ def truncation(encoder: TextEncoder | PromptEncoder, model: str, evidence: Check
                 f"{share(len(cut), len(rows))} of {part} are longer than {encoder.max_length} tokens of {model} "
                 "and are cut, the longer text of a pair first"
             )
-            remedy = "Raise model.max_length as far as the model takes it"
+            ways = []
+            if encoder.context > encoder.max_length:
+                ways.append(f"raise model.max_length (now {encoder.max_length}; the model takes {encoder.context:,})")
             if isinstance(encoder, TextEncoder):  # decoders take no windows
-                remedy += ", or set model.long_texts=windows"
+                ways.append("set model.long_texts=windows for methods that are trained with the encoder")
+            remedy = ", or ".join(ways) or "take a model that reads longer texts"
+            remedy = f"{remedy[0].upper()}{remedy[1:]}"
             severity: Severity = "warning" if len(cut) / len(rows) > MANY else "info"
             some = tuple(shown(part, rows[at]) for at in cut[:MOST_SHOWN])
             ids = tuple(rows[at].id for at in cut)

@@ -135,11 +135,13 @@ def measure_slowdown(
 
         from entailor.models.precision import one_thread
 
-        matrix_NN = torch.ones(384, 384)
+        # As large as a layer's: threads wait for each other behind each product, and where other work takes a core from
+        # one of them the wait does not grow with the product, so that small ones are slowed down far more than a model.
+        states_TH, weight_HI = torch.ones(1024, 384), torch.ones(384, 1536)
         alone, shared = one_thread(), torch.get_num_threads()
 
         def work() -> object:
-            return matrix_NN @ matrix_NN
+            return states_TH @ weight_HI
 
     with alone:
         own = _seconds_each(work, own_clock, ALONE_SECONDS)

@@ -63,6 +63,8 @@ class Method(Settings, ABC):
         learns_from_others: True where a finished candidate of the same run teaches it, so that it runs last.
         families: the kinds of models it works on.
         train_passes: what training on an example takes, in forward passes through the model; 0 without training.
+        changes_no_answer: settings that may be others when a run goes on.
+        reads_windows: False where a long text cannot be read in windows.
         stores_whole_model: True where the saved folder is a checkpoint of its own.
     """
 
@@ -74,6 +76,8 @@ class Method(Settings, ABC):
     train_passes: ClassVar[float] = 1.0
     training_free: ClassVar[bool] = False
     learns_from_others: ClassVar[bool] = False
+    reads_windows: ClassVar[bool] = True
+    changes_no_answer: ClassVar[frozenset[str]] = frozenset()
     stores_whole_model: ClassVar[bool] = False
     families: ClassVar[frozenset[Family]] = frozenset({"encoder", "decoder"})
 
@@ -88,6 +92,13 @@ class Method(Settings, ABC):
     def parameter_groups(self, classifier: Any) -> list[ParameterGroup]:
         """Return what the training loop moves; an empty list means training-free."""
         return []
+
+    def check(self, task: Task) -> None:
+        """Hold the settings against each other and the task, as far as nothing need be loaded for it.
+
+        Raises:
+            EntailorError: they do not fit.
+        """
 
     def misfit(self, architecture: Any) -> str | None:
         """Return why it cannot work on an architecture, where that shows without weights.

@@ -40,7 +40,7 @@ class DemonstratedMethod(Method):
         """Only drawn demonstrations depend on the seed."""
         return self.num_fewshot > 0 and self.demonstrations == "random"
 
-    def check_demonstrations(self) -> None:
+    def check(self, task: Task) -> None:
         """Raise MethodError where demonstrations are asked for in two ways."""
         if (self.demonstrations == "fixed") != bool(self.demonstration_ids):
             raise MethodError(f"{self.name}: demonstrations=fixed goes with demonstration_ids. Give both or neither")

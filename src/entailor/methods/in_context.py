@@ -70,7 +70,7 @@ class InContext(DemonstratedMethod, name="in_context"):
         """
         if backbone is None:
             raise MethodError("in_context needs a model. Give one with --model")
-        self.check_demonstrations()
+        self.check(task)
         return InContextClassifier(self, backbone, task, seed)
 
     @property

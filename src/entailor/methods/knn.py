@@ -35,6 +35,7 @@ class Knn(Method, name="knn"):
     """Frozen encoder, mean-pooled; the nearest training examples vote."""
 
     summary: ClassVar[str] = "nearest training examples in the encoder's space"
+    reads_windows: ClassVar[bool] = False
     deterministic: ClassVar[bool] = True
 
     k: tuple[PositiveInt, ...] = Field(default=(1, 4, 16, 64), min_length=1)

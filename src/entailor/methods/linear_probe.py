@@ -27,6 +27,7 @@ class LinearProbe(Method, name="linear_probe"):
     """Frozen encoder, mean-pooled, with a logistic regression on top."""
 
     summary: ClassVar[str] = "logistic regression on the frozen encoder"
+    reads_windows: ClassVar[bool] = False
     deterministic: ClassVar[bool] = True
 
     C: tuple[PositiveFloat, ...] = Field(default=(0.001, 0.01, 0.1, 1.0), min_length=1)

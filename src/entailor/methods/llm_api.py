@@ -48,6 +48,9 @@ class LlmApi(DemonstratedMethod, name="llm_api"):
     needs_backbone: ClassVar[bool] = False
     training_free: ClassVar[bool] = True
     train_passes: ClassVar[float] = 0.0
+    changes_no_answer: ClassVar[frozenset[str]] = frozenset(
+        {"max_requests", "max_cost", "concurrency", "timeout", "max_retries"}
+    )
 
     api_model: str = ""
     """The model, as the server calls it."""
@@ -81,15 +84,15 @@ class LlmApi(DemonstratedMethod, name="llm_api"):
     max_retries: int = Field(default=6, ge=0, le=20)
     """How often a request is repeated that failed for a reason that may pass, with a longer wait each time."""
 
-    def adapt(self, backbone: Backbone | None, task: Task, seed: int) -> LlmApiClassifier:
-        """Return the classifier, still without demonstrations.
+    def check(self, task: Task) -> None:
+        """Hold the settings against each other; no server is asked.
 
         Raises:
             MethodError: no model is named, a limit of money without prices, a way of scoring the endpoint does not
                 have, or demonstrations that are asked for in two ways.
             ApiError: the address cannot be used.
         """
-        self.check_demonstrations()
+        super().check(task)
         if not self.api_model:
             raise MethodError("llm_api: no model is named. Give llm_api.api_model=NAME, as the server calls it")
         if self.max_cost is not None and not (self.input_price or self.output_price):
@@ -101,6 +104,15 @@ class LlmApi(DemonstratedMethod, name="llm_api"):
                 f"llm_api: endpoint={self.endpoint} has no scoring={self.scoring}. Give auto, "
                 f"{', '.join(TRIED[self.endpoint])}, or another endpoint"
             )
+        Server.named(self.base_url)
+
+    def adapt(self, backbone: Backbone | None, task: Task, seed: int) -> LlmApiClassifier:
+        """Return the classifier, still without demonstrations.
+
+        Raises:
+            MethodError, ApiError: as for :meth:`check`.
+        """
+        self.check(task)
         return LlmApiClassifier(self, task, seed, Server.named(self.base_url))
 
     @property

@@ -42,7 +42,7 @@ def _named_subclasses(kind: Any) -> Iterator[type[Method]]:
         yield from _named_subclasses(sub)
 
 
-ROW_KEYS = ("method", "models", "model", "prompt")
+CANDIDATE_KEYS = ("method", "models", "model", "prompt")
 """Keys of a candidate that are not its method's: what the method is, and what holds for this candidate alone."""
 
 
@@ -67,7 +67,7 @@ def build_method(candidate: str, settings: Mapping[str, Any]) -> Method:
         ConfigError: no such method, an unknown key, or a value out of range.
     """
     kind = method_class(short(str(settings.get("method", candidate))), f"methods.{candidate}")
-    values = {key: value for key, value in settings.items() if key not in ROW_KEYS}
+    values = {key: value for key, value in settings.items() if key not in CANDIDATE_KEYS}
     return parse_settings(kind, values, where=f"methods.{candidate}")
 
 

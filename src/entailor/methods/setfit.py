@@ -11,6 +11,7 @@ import tempfile
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -34,6 +35,7 @@ from entailor.models.tokenizer import TokenIds
 from entailor.tasks import Task
 
 BODY_FILE = "encoder.safetensors"
+MISSING = "setfit: {} is not installed. pip install 'entailor[setfit]'"
 BATCH = 32  # texts whose vectors are computed at a time for the regression
 
 
@@ -41,6 +43,7 @@ class SetFit(Method, name="setfit"):
     """Contrastive fine-tuning of a sentence encoder on pairs of training texts, and a logistic regression."""
 
     summary: ClassVar[str] = "a sentence encoder by pairs of texts, then a logistic regression"
+    reads_windows: ClassVar[bool] = False
     train_passes: ClassVar[float] = 40.0  # 200 steps of 16 pairs on a few hundred texts, three passes each
     families: ClassVar[frozenset[Family]] = frozenset({"encoder"})
 
@@ -62,6 +65,11 @@ class SetFit(Method, name="setfit"):
     class_weight: ClassWeight = "none"
     thresholds: Thresholds = "none"
     costs: ThresholdCosts = Field(default_factory=dict)
+
+    def check(self, task: Task) -> None:
+        """Raise MethodError where the package is not installed."""
+        if find_spec("setfit") is None:
+            raise MethodError(MISSING.format("setfit"))
 
     def adapt(self, backbone: Backbone | None, task: Task, seed: int) -> SetFitClassifier:
         """Return the classifier, still as the encoder came.
@@ -151,7 +159,7 @@ class SetFitClassifier(LinearOutput, FittedClassifier):
             from sentence_transformers import SentenceTransformer
             from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
         except ImportError as error:
-            raise MethodError(f"setfit: {error.name} is not installed. pip install 'entailor[setfit]'") from None
+            raise MethodError(MISSING.format(error.name)) from None
         setfit.logging.set_verbosity_error()
         with tempfile.TemporaryDirectory() as scratch, quiet_libraries():
             warnings.filterwarnings("ignore", "'pin_memory'", UserWarning)  # asked for without an accelerator too

@@ -44,6 +44,10 @@ class ZeroShotEmbedding(Method, name="zero_shot_embedding"):
     thresholds: Thresholds = "none"
     costs: ThresholdCosts = Field(default_factory=dict)
 
+    def check(self, task: Task) -> None:
+        """Raise MethodError where a description is of no label."""
+        check_descriptions(self.name, self.descriptions, task)
+
     def adapt(self, backbone: Backbone | None, task: Task, seed: int) -> ZeroShotEmbeddingClassifier:
         """Return the classifier.
 
@@ -52,7 +56,7 @@ class ZeroShotEmbedding(Method, name="zero_shot_embedding"):
         """
         if backbone is None:
             raise MethodError("zero_shot_embedding needs a model. Give one with --model")
-        check_descriptions(self.name, self.descriptions, task)
+        self.check(task)
         return ZeroShotEmbeddingClassifier(self, backbone, task)
 
 

@@ -34,6 +34,7 @@ class ZeroShotNli(Method, name="zero_shot_nli"):
     """Ask an NLI checkpoint whether the text entails each label's hypothesis; its head stays as it is."""
 
     summary: ClassVar[str] = "nothing: an NLI checkpoint judges a hypothesis for each label"
+    reads_windows: ClassVar[bool] = False
     deterministic: ClassVar[bool] = True
     training_free: ClassVar[bool] = True
     families: ClassVar[frozenset[Family]] = frozenset({"encoder"})
@@ -47,6 +48,10 @@ class ZeroShotNli(Method, name="zero_shot_nli"):
     thresholds: Thresholds = "none"
     costs: ThresholdCosts = Field(default_factory=dict)
 
+    def check(self, task: Task) -> None:
+        """Raise MethodError where a description is of no label."""
+        check_descriptions(self.name, self.descriptions, task)
+
     def adapt(self, backbone: Backbone | None, task: Task, seed: int) -> ZeroShotNliClassifier:
         """Return the classifier.
 
@@ -55,7 +60,7 @@ class ZeroShotNli(Method, name="zero_shot_nli"):
         """
         if backbone is None:
             raise MethodError("zero_shot_nli needs a model. Give one with --model")
-        check_descriptions(self.name, self.descriptions, task)
+        self.check(task)
         return ZeroShotNliClassifier(self, backbone, task)
 
     @property

@@ -97,10 +97,12 @@ class PromptEncoder:
         empty = self._surroundings()
         longest = max((len(ids) for ids in self.label_ids()), default=0)
         if empty + longest + MIN_ROOM > limit:
+            more = f"Raise model.max_length (now {self.max_length}; the model itself takes {self.context}), or choose"
+            way = more if self.context > self.max_length else "Choose"
             raise ModelError(
                 f"the prompt takes {empty + longest} tokens without any text, and {limit} is all there is room "
-                f"for beside {reserve} virtual tokens. Raise model.max_length (now {self.max_length}; the model itself "
-                f"takes {self.context}), or choose a shorter prompt.instruction or prompt.template"
+                f"for beside {reserve} virtual tokens. {way} a shorter prompt.instruction or "
+                "prompt.template"
             )
         return limit - longest
 

@@ -82,7 +82,8 @@ class TextEncoder:
         self.tokenizer = tokenizer
         self.control = control_ids(tokenizer)
         self._identity: str | None = None
-        self.max_length = min(max_length, position_limit(config, tokenizer))
+        self.context = position_limit(config, tokenizer)
+        self.max_length = min(max_length, self.context)
         self.windows, self.stride = windows, stride
         self.has_types = (
             "token_type_ids" in tokenizer.model_input_names and (text_size(config, "type_vocab_size") or 0) > 1
@@ -98,9 +99,10 @@ class TextEncoder:
         """
         limit = self.max_length - reserve
         if limit < MIN_ROOM:
+            more = " or raise model.max_length" if self.context > self.max_length else ""
             raise ModelError(
                 f"{reserve} virtual tokens leave {limit} of {self.max_length} positions for text, at least {MIN_ROOM} "
-                "are needed. Lower num_virtual_tokens or raise model.max_length"
+                f"are needed. Lower num_virtual_tokens{more}"
             )
         return limit
 

@@ -15,7 +15,7 @@ TEMPLATE = """\
 <thead><tr>{% for one in headings %}<th>{{ one }}</th>{% endfor %}</tr></thead>
 <tbody>{% for line in lines %}<tr>{% for cell in line %}<td>{{ cell }}</td>{% endfor %}</tr>{% endfor %}</tbody>
 </table>
-<p><small>{{ legend }}</small></p>
+<p style="white-space: pre-wrap"><small>{{ legend }}</small></p>
 <div style="max-width: 520px">{{ plot }}</div>{% endif %}
 {% for line in failures %}<p>{{ line }}</p>{% endfor %}
 <p><a href="{{ report }}">{{ report }}</a></p>

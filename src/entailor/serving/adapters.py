@@ -26,6 +26,7 @@ from entailor.engine.scorer import log_softmax
 from entailor.errors import DivergedError
 from entailor.events import SILENT, Observer
 from entailor.serving.batching import Job, Probabilities
+from entailor.shipping.predictor import Scored
 
 TOLERANCE = 1e-5
 """Most by which logits may differ from those of the classifier by itself, as a share of the largest."""
@@ -305,11 +306,11 @@ class AdapterScorer:
     def __init__(self, lane: AdapterLane, adapter: Adapter) -> None:
         self.lane, self.adapter = lane, adapter
 
-    def probabilities(self, examples: Sequence[Example], observer: Observer = SILENT) -> Any:
-        """Return probabilities_EL."""
+    def score(self, examples: Sequence[Example], observer: Observer = SILENT) -> Scored:
+        """Return probabilities."""
         rows = self.lane.run([Job(self.adapter, example) for example in examples])
         observer.stage("scoring", len(examples), len(examples))
-        return np.array(rows)
+        return Scored(np.array(rows))
 
 
 def take_apart(classifier: Any) -> tuple[nn.Module, Adapter]:

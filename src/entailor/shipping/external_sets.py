@@ -99,7 +99,7 @@ def read_external(
         if not examples:
             raise DataError("no example found", path=source, remedy="Leave it out of --external")
         if is_pair != (examples[0].text_pair is not None):
-            raise wrong_shape(source, is_pair=is_pair)
+            raise wrong_shape(source, "Leave it out of --external", is_pair=is_pair)
         places = {label: place for place, label in enumerate(labels)}
         gold_E = np.array([places.get(str(one.label), -1) for one in examples])
         name = Path(source.removeprefix(PREFIX)).name.split(".")[0]

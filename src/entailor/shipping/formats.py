@@ -194,10 +194,8 @@ def _frames(encoder: PromptEncoder, classifier: Any) -> dict[str, Any]:
 def write_script(folder: Path, runtime: Any) -> None:
     """Write predict.py: a runtime's own text, with what it imports from here in front."""
     text = inspect.getsource(runtime)
-    line = "from entailor.shipping.runtimes.tokens import TextTokens\n"
-    if line in text:
-        shared = inspect.getsource(tokens).partition("from __future__ import annotations\n")[2]
-        text = text.replace(line, shared.strip() + "\n")
+    shared = inspect.getsource(tokens).partition("from __future__ import annotations\n")[2].strip()
+    text = re.sub(r"from entailor\.shipping\.runtimes\.tokens import .*", lambda _: shared, text)
     (folder / "predict.py").write_text(text, encoding="utf-8", newline="\n")
 
 

@@ -24,7 +24,7 @@ from entailor.runs.documents import well_formed
 from entailor.runs.layout import RunFolder
 from entailor.runs.outputs import check_output, output_file
 from entailor.runs.record import Prediction, RunRecord
-from entailor.shipping.predictor import Answer, ClassifierScorer, Predictor, check_confidence, wrong_shape
+from entailor.shipping.predictor import Answer, Predictor, check_confidence, wrong_shape
 from entailor.shipping.restoring import read_saved
 
 CHUNK = 1024
@@ -95,8 +95,8 @@ def evaluate(
     saved = read_saved(trial)
     examples = read_labelled(trial, test, options, labels, observer)
     _check_shape(predictor, examples[0], test)
-    probabilities_EL = predictor.probabilities(examples, observer=observer)
-    _tell_of_cut_texts(predictor, len(examples), observer)
+    probabilities_EL, cut = predictor.score(examples, observer=observer)
+    tell_of_cut_texts(cut, len(examples), observer)
     return RunRecord(
         model=saved["model"],
         name=saved["candidate"],
@@ -199,15 +199,16 @@ def predict(
     check_output(path, inputs, overwrite=overwrite)
     predictor.check_calibrated(confidence.calibrated)
     reading = NumberedRows(source, options or ReadOptions(), is_pair=predictor.is_pair)
-    done = 0
+    done = cut = 0
 
     def lines() -> Iterator[AnsweredLine]:
-        nonlocal done
+        nonlocal done, cut
         for chunk in _chunks(reading):
             examples = [example for _, example, _ in chunk]
             if done == 0:
                 _check_shape(predictor, examples[0], source)
-            probabilities_EL = predictor.probabilities(examples, calibrated=confidence.calibrated)
+            probabilities_EL, shorter = predictor.score(examples, calibrated=confidence.calibrated)
+            cut += shorter or 0
             for (line, example, has_text), p in zip(chunk, probabilities_EL, strict=True):
                 answer = predictor.answer(p, confidence.minimum) if has_text else Answer(None)
                 yield AnsweredLine(line, example.id, answer)
@@ -221,13 +222,14 @@ def predict(
         write(file, predictor.labels, lines())
     for words in reading.notes():
         observer.note(words)
-    _tell_of_cut_texts(predictor, done, observer)
+    tell_of_cut_texts(cut, done, observer)
     return done
 
 
-def _tell_of_cut_texts(predictor: Predictor, count: int, observer: Observer) -> None:
-    if isinstance(predictor.scorer, ClassifierScorer) and (cut := predictor.scorer.truncated):
-        observer.note(f"{share(cut, count)} are longer than what the classifier reads, and were cut")
+def tell_of_cut_texts(cut: int | None, count: int, observer: Observer, where: str = "") -> None:
+    """Say how many of some examples were cut, where any were."""
+    if cut:
+        observer.note(f"{where}{share(cut, count)} are longer than what the classifier reads, and were cut")
 
 
 def _chunks(rows: Iterable[NumberedRow]) -> Iterator[list[NumberedRow]]:
@@ -238,7 +240,8 @@ def _chunks(rows: Iterable[NumberedRow]) -> Iterator[list[NumberedRow]]:
 
 def _check_shape(predictor: Predictor, example: Example, source: str) -> None:
     if predictor.is_pair != (example.text_pair is not None):
-        raise wrong_shape(source, is_pair=predictor.is_pair)
+        fields = "premise=COLUMN,hypothesis=COLUMN" if predictor.is_pair else "text=COLUMN"
+        raise wrong_shape(source, f"Map the columns with --columns {fields}", is_pair=predictor.is_pair)
 
 
 def _writer(path: Path) -> Callable[[TextIO, Sequence[str], Iterable[AnsweredLine]], None]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from threading import Lock
-from typing import Any, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,11 +50,23 @@ class Answer:
     probabilities: dict[str, float] = field(default_factory=dict)
 
 
+class Scored(NamedTuple):
+    """What a scorer gives.
+
+    Attributes:
+        probabilities_EL: 0 to 1.
+        cut: how many examples were longer than what the classifier reads; None where that is not counted.
+    """
+
+    probabilities_EL: NDArray[np.float64]
+    cut: int | None = None
+
+
 class Scorer(Protocol):
     """What gives probabilities: a trial's classifier, or the runtime of an exported format."""
 
-    def probabilities(self, examples: Sequence[Example], observer: Observer = SILENT) -> NDArray[np.float64]:
-        """Return probabilities_EL, not calibrated."""
+    def score(self, examples: Sequence[Example], observer: Observer = SILENT) -> Scored:
+        """Return probabilities that are not calibrated."""
         ...
 
 
@@ -64,19 +76,16 @@ class ClassifierScorer:
     Args:
         classifier: in evaluation mode.
         batch_tokens: most tokens of a batch, padding included.
-
-    Attributes:
-        truncated: how many examples were longer than what the classifier reads, so far.
     """
 
     def __init__(self, classifier: Classifier, batch_tokens: int) -> None:
-        self.classifier, self.batch_tokens, self.truncated = classifier, batch_tokens, 0
+        self.classifier, self.batch_tokens = classifier, batch_tokens
 
-    def probabilities(self, examples: Sequence[Example], observer: Observer = SILENT) -> NDArray[np.float64]:
-        """Return probabilities_EL."""
+    def score(self, examples: Sequence[Example], observer: Observer = SILENT) -> Scored:
+        """Return probabilities, and how many texts were cut."""
         inputs = self.classifier.encode(examples)
-        self.truncated += len({one.example_index for one in inputs if one.truncated})
-        return np.exp(score(self.classifier, inputs, self.batch_tokens, observer))
+        cut = len({one.example_index for one in inputs if one.truncated})
+        return Scored(np.exp(score(self.classifier, inputs, self.batch_tokens, observer)), cut)
 
 
 class RuntimeScorer:
@@ -85,11 +94,14 @@ class RuntimeScorer:
     def __init__(self, runtime: Any) -> None:
         self.runtime = runtime
 
-    def probabilities(self, examples: Sequence[Example], observer: Observer = SILENT) -> NDArray[np.float64]:
-        """Return probabilities_EL."""
-        logits_EL = self.runtime.logits([(one.text, one.text_pair) for one in examples])
+    def score(self, examples: Sequence[Example], observer: Observer = SILENT) -> Scored:
+        """Return probabilities, and how many texts were cut."""
+        inputs = [(one.text, one.text_pair) for one in examples]
+        logits_EL = self.runtime.logits(inputs)
         observer.stage("scoring", len(examples), len(examples))
-        return np.exp(log_softmax(np.asarray(logits_EL, dtype=np.float64)))
+        tokens = getattr(self.runtime, "tokens", None)  # words are read whole
+        cut = sum(tokens.cuts(*one) for one in inputs) if tokens else 0
+        return Scored(np.exp(log_softmax(np.asarray(logits_EL, dtype=np.float64))), cut)
 
 
 class Predictor:
@@ -194,10 +206,12 @@ class Predictor:
             answers[index] = self.answer(row, least)
         return answers
 
-    def probabilities(
-        self, examples: Sequence[Example], *, calibrated: bool = False, observer: Observer = SILENT
-    ) -> NDArray[np.float64]:
-        """Return probabilities_EL.
+    def probabilities(self, examples: Sequence[Example], *, calibrated: bool = False) -> NDArray[np.float64]:
+        """Return probabilities_EL, as :meth:`score` does."""
+        return self.score(examples, calibrated=calibrated).probabilities_EL
+
+    def score(self, examples: Sequence[Example], *, calibrated: bool = False, observer: Observer = SILENT) -> Scored:
+        """Return probabilities_EL, and how many examples were cut.
 
         Args:
             examples: of the classifier's shape.
@@ -210,12 +224,12 @@ class Predictor:
         """
         self.check_calibrated(calibrated)
         if not examples:
-            return np.zeros((0, len(self.labels)))
+            return Scored(np.zeros((0, len(self.labels))), 0)
         with self._lock:
-            rows_EL = self.scorer.probabilities(examples, observer)
+            rows_EL, cut = self.scorer.score(examples, observer)
         if calibrated and self.temperature:  # no answer stays none
-            return np.where(rows_EL.any(axis=1, keepdims=True), apply_temperature(rows_EL, self.temperature), 0.0)
-        return rows_EL
+            rows_EL = np.where(rows_EL.any(axis=1, keepdims=True), apply_temperature(rows_EL, self.temperature), 0.0)
+        return Scored(rows_EL, cut)
 
     def check_calibrated(self, wanted: bool) -> None:
         """Raise RunError where calibrated probabilities are wanted and no temperature was fitted."""
@@ -271,7 +285,8 @@ def texts_of(inputs: Any, *, is_pair: bool) -> list[tuple[str, str | None] | Non
         DataError: another shape than expected, or something that is no text.
     """
     if isinstance(inputs, (str, bytes)):
-        raise DataError("one text was given, a list of them was expected", remedy=f"Write predict([{inputs[:20]!r}])")
+        one = "(premise, hypothesis)" if is_pair else repr(inputs[:20])
+        raise DataError("one text was given, a list was expected", remedy=f"Write predict([{one}])")
     if hasattr(inputs, "column_names") or hasattr(inputs, "columns"):
         columns = _columns(inputs, is_pair=is_pair)
         rows: list[Any] = list(zip(*columns, strict=True)) if is_pair else columns[0]
@@ -285,9 +300,14 @@ def _columns(table: Any, *, is_pair: bool) -> list[list[Any]]:
     names = list(map(str, getattr(table, "column_names", None) or table.columns))
     source = type(table).__name__
     single = {} if is_pair or "text" not in names else {"text": "text"}
-    found = find_columns(names, single, source=source, require_labels=False)
+    wanted = "premise and hypothesis" if is_pair else "text"
+    remedy = f"Give a table with columns of the names {wanted}"
+    try:
+        found = find_columns(names, single, source=source, require_labels=False)
+    except DataError as error:  # which proposes an option of the command line
+        raise DataError(error.problem, path=source, remedy=remedy) from None
     if ("text_pair" in found) != is_pair:
-        raise wrong_shape(source, is_pair=is_pair)
+        raise wrong_shape(source, remedy, is_pair=is_pair)
     return [list(table[found[name]]) for name in ("text", "text_pair") if name in found]
 
 
@@ -296,7 +316,8 @@ def _texts(row: Any, index: int, *, is_pair: bool) -> tuple[str, str | None] | N
     if all(_is_missing(part) for part in parts):
         return None
     if len(parts) != 1 + is_pair:
-        raise wrong_shape(f"input {index}", is_pair=is_pair)
+        form = "(premise, hypothesis) for" if is_pair else "one text for"
+        raise wrong_shape(f"input {index}", f"Give {form} each input", is_pair=is_pair)
     for part in parts:
         if not isinstance(part, str) and not _is_missing(part):
             raise DataError(f"{type(part).__name__} found, a text was expected", path=f"input {index}")
@@ -308,14 +329,10 @@ def _is_missing(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value)) or type(value).__name__ == "NAType"
 
 
-def wrong_shape(source: object, *, is_pair: bool) -> DataError:
+def wrong_shape(source: object, remedy: str, *, is_pair: bool) -> DataError:
     """Return the error for single texts where pairs are expected, or the other way round."""
     expected, found = ("pairs", "single texts") if is_pair else ("single texts", "pairs")
-    return DataError(
-        f"the classifier was trained on {expected}, these are {found}",
-        path=source,
-        remedy="Map the columns with --columns premise=COLUMN,hypothesis=COLUMN (or text=COLUMN)",
-    )
+    return DataError(f"the classifier was trained on {expected}, these are {found}", path=source, remedy=remedy)
 
 
 def _temperature(trial: Path) -> float | None:

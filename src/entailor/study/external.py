@@ -23,7 +23,6 @@ from entailor.data.files import is_file
 from entailor.data.labels import NO_GOLD
 from entailor.data.readers import ReadOptions, ReadResult, iter_examples, read_examples
 from entailor.data.tables import open_table
-from entailor.engine.scorer import score
 from entailor.errors import DataError, EntailorError, LabelError, RunError
 from entailor.evaluation.external import compare_external
 from entailor.events import Observer
@@ -31,6 +30,8 @@ from entailor.runs.documents import well_formed
 from entailor.runs.files import read_checked_json, write_checked_json
 from entailor.runs.record import Prediction, RunRecord, cluster_key
 from entailor.runs.trial_folder import folder_name
+from entailor.shipping.inference import tell_of_cut_texts
+from entailor.shipping.predictor import ClassifierScorer
 from entailor.shipping.restoring import load_classifier, read_saved
 from entailor.tasks import Task
 
@@ -174,7 +175,9 @@ def score_external(
             observer.stage(STAGE, done, len(complete), _name(source, sources))
             try:
                 scored.append(
-                    _score_trial(place, record, source, examples, scoring, trust_remote_code=trust_remote_code)
+                    _score_trial(
+                        place, record, source, examples, scoring, observer, trust_remote_code=trust_remote_code
+                    )
                 )
             except EntailorError as error:
                 observer.warn(
@@ -240,6 +243,7 @@ def _score_trial(
     source: str,
     examples: Sequence[Example],
     scoring: Scoring,
+    observer: Observer,
     *,
     trust_remote_code: bool,
 ) -> RunRecord:
@@ -253,7 +257,8 @@ def _score_trial(
         with well_formed(RunError, file, "Delete it and run the command that made it again"):
             predictions = TypeAdapter(tuple[Prediction, ...]).validate_python(stored["predictions"])
     else:
-        predictions = _predict(place, examples, scoring, trust_remote_code=trust_remote_code)
+        predictions, cut = _predict(place, examples, scoring, trust_remote_code=trust_remote_code)
+        tell_of_cut_texts(cut, len(examples), observer, f"{source}: {record.name}, seed {record.seed}: ")
         head = {"version": EXTERNAL_VERSION, "source": source, "fingerprint": fingerprint, "scoring": scoring.words}
         write_checked_json(file, {**head, "predictions": [asdict(candidate) for candidate in predictions]})
     return replace(record, labels=scoring.labels, predictions=predictions, validation_predictions=())
@@ -261,15 +266,15 @@ def _score_trial(
 
 def _predict(
     place: Path, examples: Sequence[Example], scoring: Scoring, *, trust_remote_code: bool
-) -> tuple[Prediction, ...]:
+) -> tuple[tuple[Prediction, ...], int | None]:
     classifier = load_classifier(place, trust_remote_code=trust_remote_code)
-    tokens = read_saved(place)["scoring_batch_tokens"]
-    probabilities_EL = np.exp(score(classifier, classifier.encode(examples), tokens))
+    scorer = ClassifierScorer(classifier, read_saved(place)["scoring_batch_tokens"])
+    probabilities_EL, cut = scorer.score(examples)
     goes_to = [scoring.labels.index(scoring.of_model[label]) for label in classifier.task.labels]
     summed_EL = np.zeros((len(examples), len(scoring.labels)))
     for column, target in enumerate(goes_to):
         summed_EL[:, target] += probabilities_EL[:, column]
-    return tuple(
+    predictions = tuple(
         Prediction(
             id=one.id,
             label=scoring.of_file[str(one.label)],
@@ -279,6 +284,7 @@ def _predict(
         )
         for one, summed_L in zip(examples, summed_EL, strict=True)
     )
+    return predictions, cut
 
 
 def _fingerprint(examples: Sequence[Example], scoring: Scoring) -> str:

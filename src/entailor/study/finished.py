@@ -178,7 +178,9 @@ def describe_classifier(
         "hyperparameters": plan.method.model_dump(mode="json"),
         "candidate": plan.candidate,
         "model": plan.model,
-        "model_settings": plan.settings.model_dump(mode="json"),
+        # a branch of the Hub moves on, its commit does not
+        "model_settings": plan.settings.model_dump(mode="json")
+        | ({"revision": commit} if (commit := provenance.get("model_commit")) else {}),
         "prompt": plan.prompt.model_dump(mode="json"),
         "weights_sha256": provenance.get("weights_sha256"),
         "model_files": provenance.get("model_files"),
@@ -201,9 +203,14 @@ def truncation_note(share: float, longest: int, max_length: int, classifier: Cla
         classifier: what reads them; windows are for those that pool tokens of an encoder.
     """
     encoder = getattr(classifier, "text_encoder", None)
-    remedy = f"Raise model.max_length (now {max_length}; the model's own limit caps it)"
-    if getattr(encoder, "windows", None) is False:
-        remedy += " or set model.long_texts=windows"
-    elif encoder is not None and getattr(encoder, "windows", False):
-        remedy += f" or lower model.window_stride (now {encoder.stride})"
-    return f"{share:.1%} of test was truncated to {longest} tokens, longest text first. {remedy}"
+    reader = encoder or getattr(getattr(classifier, "reader", None), "text_encoder", None)
+    ways = []
+    if reader is None or reader.context > max_length:
+        most = f"takes {reader.context:,}" if reader else "may take no more"
+        ways.append(f"raise model.max_length (now {max_length}; the model {most})")
+    if encoder is not None and hasattr(encoder, "stride"):  # a decoder has none, and takes no windows
+        stride = f"lower model.window_stride (now {encoder.stride})"
+        ways.append(stride if encoder.windows else "set model.long_texts=windows")
+    remedy = " or ".join(ways) or "take a model that reads longer texts"
+    cut = f"{share:.1%} of test was truncated to {longest} tokens, longest text first"
+    return f"{cut}. {remedy[0].upper()}{remedy[1:]}"

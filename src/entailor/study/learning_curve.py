@@ -1,4 +1,4 @@
-"""Learning curves: every row trained as well on nested samples of train, with the same validation and test.
+"""Learning curves: every candidate trained as well on nested samples of train, with the same validation and test.
 
 Runs the points and gathers what they gave; fits and predictions are evaluation's.
 """

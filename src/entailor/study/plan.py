@@ -5,7 +5,7 @@ Plans only; nothing is trained here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from entailor.engine.scorer import usual_batch_tokens
 from entailor.errors import ConfigError, near_miss
 from entailor.events import Observer
 from entailor.methods import Method, TrainedMethod, build_method
-from entailor.methods.registry import ROW_KEYS
+from entailor.methods.registry import CANDIDATE_KEYS
 from entailor.models.precision import PrecisionChoice, choose_precision
 from entailor.models.sizes import required_size, text_size
 from entailor.runs.files import write_checked_json
@@ -63,7 +63,7 @@ def build_candidate(name: str, settings: dict[str, Any], experiment: Experiment)
     Raises:
         ConfigError: an unknown key, a value out of range, or a model the experiment does not list.
     """
-    own = {key: settings[key] for key in ROW_KEYS[1:] if key in settings}
+    own = {key: settings[key] for key in CANDIDATE_KEYS[1:] if key in settings}
     where = f"methods.{name}"
     model = parse_settings(ModelSettings, _over(experiment.model, own.get("model"), f"{where}.model"), f"{where}.model")
     prompt = _over(experiment.prompt, own.get("prompt"), f"{where}.prompt")
@@ -136,6 +136,7 @@ def plan_trials(
     choices, families = {}, {}
     for name in needed:
         choices[name], families[name] = open_for_run(name, experiment, folder, environment, observer)
+    _check_read(fitting, families)
     environment.setdefault("placement", {}).update(place_models(needed, families, fitting, task, observer))
     write_checked_json(folder.environment_file, environment)
     plans = []
@@ -148,7 +149,7 @@ def plan_trials(
             kind = "an encoder" if families[model] == "encoder" else "a decoder"
             observer.warn(f"left out on {model}, {kind}: {', '.join(misfits)}")
         usable = {name: candidate for name, candidate in on_it.items() if name not in misfits}
-        for name, reason in misfits_of(model, usable).items():
+        for name, reason in misfits_of(model, families.get(model), usable).items():
             if set(candidates) != set(DEFAULT_METHODS):
                 raise ConfigError(f"methods: {name} cannot work on {model}: {reason}. Take {name} out of methods")
             misfits.append(name)
@@ -168,6 +169,27 @@ def plan_trials(
         )
     check_costs(plans, experiment.recommend, task)
     return plans
+
+
+def _check_read(candidates: Mapping[str, Candidate], families: Mapping[str, Family]) -> None:
+    """Refuse what a candidate sets for itself and nothing would ever read.
+
+    Raises:
+        ConfigError: a model for a method without one, or a prompt where neither method nor model reads any.
+    """
+    for name, candidate in candidates.items():
+        method, own = candidate.method, candidate.own
+        unread = () if method.needs_backbone else [key for key in ("models", "model") if key in own]
+        for key in unread:
+            raise ConfigError(f"methods.{name}.{key}: {method.name} loads no model. Leave {key} out")
+        decoders = [one for one in candidate.models if families.get(one) == "decoder" and method.needs_backbone]
+        if "prompt" in own and not method.reads_prompt and not decoders:
+            raise ConfigError(
+                f"methods.{name}.prompt: {method.name} puts no prompt around the text"
+                + (f" on {', '.join(candidate.models)}, no decoder" if method.needs_backbone else "")
+                + ". Leave prompt out"
+                + (f", and say what labels mean in methods.{name}.descriptions" if hasattr(method, "descriptions") else "")
+            )
 
 
 def check_costs(plans: Iterable[TrialPlan], priorities: Priorities, task: Task) -> None:
@@ -224,20 +246,27 @@ def place_models(
     return planned
 
 
-def misfits_of(model: str, candidates: dict[str, Candidate]) -> dict[str, str]:
-    """Return the candidates that cannot work on a model's architecture, each with the reason."""
+def misfits_of(model: str, family: Family | None, candidates: dict[str, Candidate]) -> dict[str, str]:
+    """Return the candidates that cannot work on a model, each with the reason."""
+    whole = {
+        name: "it reads whole texts, and model.long_texts is windows; "
+        f"methods.{name}.model.long_texts=truncate sets it for {name} alone"
+        for name, candidate in candidates.items()
+        if candidate.method.needs_backbone and candidate.model.long_texts == "windows"
+        if family == "decoder" or not candidate.method.reads_windows
+    }
     checked = {
         name: candidate
         for name, candidate in candidates.items()
         if candidate.method.objective == "classify" and type(candidate.method).misfit is not Method.misfit
     }
     if not checked:
-        return {}
+        return whole
     from entailor.models.load import bare_architecture
 
     architecture = bare_architecture(model, next(iter(checked.values())).model)
     reasons = {name: candidate.method.misfit(architecture) for name, candidate in checked.items()}
-    return {name: reason for name, reason in reasons.items() if reason is not None}
+    return whole | {name: reason for name, reason in reasons.items() if reason is not None}
 
 
 def _runs_on(candidate: Candidate, model: str) -> bool:

@@ -9,7 +9,7 @@ import datetime
 import os
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -97,7 +97,8 @@ def prepare(
             refuse_inputs_in(folder, experiment)
             records = earlier_records(folder, observer)
             complete = {record.name for record in records.values() if record.status == "complete"}
-            check_same_experiment(folder, resolved, complete)
+            free = {name: candidate.method.changes_no_answer for name, candidate in candidates.items()}
+            check_same_experiment(folder, resolved, complete, free)
             write_data(folder, files, observer, has_trials=bool(records))
             data = load_data(experiment.data)
             task = Task(data.labels, data.is_pair, ordinal=experiment.data.ordinal)
@@ -106,6 +107,8 @@ def prepare(
             environment = prepare_folder(folder, resolved, data, observer, records, needs_models=needs_models)
             task = replace(task, day=datetime.date.fromisoformat(environment["date"]))
             tell_of_data(experiment, data, folder, observer)
+            for name in sorted(candidates.keys() - complete):
+                candidates[name].method.check(task)
             plans = plan_trials(experiment, candidates, task, folder, environment, observer)
             check_same_models(folder, plans, records.values())
             seeds = Counter((plan.model, plan.candidate) for plan in plans if plan.method.is_seeded)
@@ -155,9 +158,11 @@ def check_same_models(folder: RunFolder, plans: Iterable[TrialPlan], records: It
         then, now = found.get("model_files") or {}, source.files_sha256
         odd = [name for name in sorted({*then, *now}) if then and then.get(name) != now.get(name)]
         if found["weights_sha256"] != source.weights_sha256 or odd:
+            commit = found.get("model_commit")
+            back = f"Set model.revision={commit}" if commit else "Give back the same checkpoint"
             raise RunError(
                 f"{folder.path}: {candidate} was run on {model} with {f'another {odd[0]}' if odd else 'other weights'} "
-                "than stands there now. Give back the same checkpoint, or give another --out"
+                f"than stands there now. {back}, or give another --out"
             )
 
 
@@ -179,13 +184,19 @@ def refuse_inputs_in(folder: RunFolder, experiment: Experiment) -> None:
             )
 
 
-def check_same_experiment(folder: RunFolder, resolved: dict[str, Any], complete_candidates: set[str]) -> None:
+def check_same_experiment(
+    folder: RunFolder,
+    resolved: dict[str, Any],
+    complete_candidates: set[str],
+    free: Mapping[str, Collection[str]] = MappingProxyType({}),
+) -> None:
     """Refuse a folder whose trials were run under other settings; further candidates, models and seeds are welcome.
 
     Args:
         folder: the run folder.
         resolved: the experiment with every default written out.
         complete_candidates: candidates with a complete trial; the settings of others may change.
+        free: candidate to its settings that may differ all the same.
 
     Raises:
         RunError: the folder belongs to another experiment.
@@ -199,13 +210,21 @@ def check_same_experiment(folder: RunFolder, resolved: dict[str, Any], complete_
         ]
         there, here = (
             {
-                **{key: values.get(key) for key in ("model", "prompt", "restarts", "budget")},
+                **{key: values.get(key) for key in ("prompt", "restarts", "budget")},
+                "model": _without_revision(values.get("model")),
                 # Nothing is trained for an external test set, so one may be added to a finished run; how files are
                 # read may change with it, for the split is compared by its content.
                 "data": {
                     key: value for key, value in (values.get("data") or {}).items() if key not in HOW_FILES_ARE_READ
                 },
-                "methods": {name: values["methods"][name] for name in common},
+                "methods": {
+                    name: {
+                        key: _without_revision(value) if key == "model" else value
+                        for key, value in values["methods"][name].items()
+                        if key not in free.get(name, ())
+                    }
+                    for name in common
+                },
             }
             for values in (earlier, resolved)
         )
@@ -215,6 +234,12 @@ def check_same_experiment(folder: RunFolder, resolved: dict[str, Any], complete_
             f"{folder.path} holds another experiment ({'; '.join(differing)}). "
             "Give another --out, or the settings in its experiment.yaml"
         )
+
+
+def _without_revision(settings: Any) -> Any:
+    """Leave the revision out: `check_same_models` holds the files themselves against those of the trials."""
+    kept = {key: value for key, value in (settings or {}).items() if key != "revision"}
+    return kept or None
 
 
 def _differences(key: str, there: Any, here: Any) -> Iterator[str]:

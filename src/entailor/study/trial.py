@@ -396,6 +396,7 @@ class _Trial:
         self.provenance.update(
             weights_sha256=folder.weights_sha256,
             model_files=dict(folder.files_sha256),
+            model_commit=folder.commit,
             precision=precision.precision,
             precision_reason=precision.reason,
         )

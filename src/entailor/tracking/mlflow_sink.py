@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +18,7 @@ from entailor.tracking.figures import curve_figures, final_figures, settings_of,
 PARAMS_A_CALL = 100  # what MLflow's log_batch takes
 MOST_OF_A_PARAM, MOST_OF_A_TAG = 6000, 5000  # characters
 SECONDS_TO_ANSWER = 10
+WHOSE_COMPARISON = "entailor.run_folder"  # tag with a hash of the folder a comparison is of
 ItemT = TypeVar("ItemT")
 
 
@@ -37,6 +40,7 @@ class MLflowSink:
             check_answers(uri)
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # MLflow reads it once, when it is imported
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # where results go, and nothing else
+        os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
 
@@ -68,8 +72,15 @@ class MLflowSink:
         return MLflowLog(self.client, run)
 
     def finish(self, summary: Mapping[str, Any], folder: RunFolder) -> None:
-        """Keep comparison.json and the report."""
-        run = self._start("comparison", {"sentence": summary["sentence"]})
+        """Keep comparison.json and the report, in place of those of an earlier command in the same folder."""
+        # The folder's name alone is not enough: a server may know two of one name. Its path is nobody's business.
+        whose = hashlib.sha256(f"{platform.node()}:{folder.path.resolve()}".encode()).hexdigest()[:16]
+        earlier = self.client.search_runs([self.experiment], f"tags.`{WHOSE_COMPARISON}` = '{whose}'", max_results=1)
+        if earlier:
+            run = str(earlier[0].info.run_id)
+            self.client.set_tag(run, "sentence", summary["sentence"][:MOST_OF_A_TAG])
+        else:
+            run = self._start("comparison", {"sentence": summary["sentence"], WHOSE_COMPARISON: whose})
         for file in (folder.comparison_file, folder.report_file):
             self.client.log_artifact(run, str(file))
         self.client.set_terminated(run)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ class TrackioSink:
         import trackio
         from trackio.context_vars import current_run
 
-        with contextlib.redirect_stdout(sys.stderr):  # it prints where the database is
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints a command that looks elsewhere for the database
             run = trackio.init(
                 self.project,
                 name=title(record, attempt),
@@ -77,7 +77,7 @@ class TrackioLog:
 
     def end(self, record: RunRecord | None, place: Path) -> None:
         """Keep the final figures of a complete trial."""
-        with contextlib.redirect_stdout(sys.stderr):
+        with contextlib.redirect_stdout(io.StringIO()):
             if record is not None and record.status == "complete":
                 self._log(final_figures(record), self.last)
             self.run.finish()

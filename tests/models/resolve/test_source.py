@@ -90,7 +90,7 @@ def test_a_revision_of_what_has_none_is_an_error(cache, tmp_path, write_tiny_che
 
 @pytest.mark.parametrize(
     ("file", "words"),
-    [("model.bin", "weights stored by pickle.*safe_serialization"), ("model.safetensors", "Give its folder: ")],
+    [("model.bin", "weights stored by pickle.*model.save_pretrained"), ("model.safetensors", "Give its folder: ")],
 )
 def test_a_file_in_place_of_a_folder_gets_the_next_step(cache, tmp_path, file, words):
     (tmp_path / file).touch()

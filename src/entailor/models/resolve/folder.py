@@ -59,7 +59,7 @@ BYTE_TOKENIZERS = ("ByT5Tokenizer", "CanineTokenizer", "PerceiverTokenizer")
 """Tokenizers that have no vocabulary file."""
 PICKLE_REMEDY = (
     "Weights stored by pickle can run code and are never loaded. Where you trust them, load them with transformers "
-    "and convert: model.save_pretrained(FOLDER, safe_serialization=True); tokenizer.save_pretrained(FOLDER)"
+    "and convert: model.save_pretrained(FOLDER); tokenizer.save_pretrained(FOLDER)"
 )
 
 

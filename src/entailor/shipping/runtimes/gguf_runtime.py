@@ -6,14 +6,13 @@ Needs llama-cpp-python, tokenizers and numpy. Where llama-cpp-python is missing,
 from __future__ import annotations
 
 import json
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from entailor.shipping.runtimes.tokens import TextTokens
+from entailor.shipping.runtimes.tokens import TextTokens, answer_lines
 
 
 class Runtime:
@@ -110,17 +109,8 @@ def _log_softmax(row: Any) -> Any:
 
 
 def main(runtime: type[Any] = Runtime) -> None:
-    """Read lines of JSON with text and text_pair, write lines with label and probabilities."""
-    loaded = runtime(Path(__file__).parent)
-    scale = loaded.manifest["temperature"] if "--calibrated" in sys.argv else 1.0
-    for line in sys.stdin:
-        row = json.loads(line)
-        logits = loaded.logits([(row["text"], row.get("text_pair"))])[0] / (scale or 1.0)
-        shares = np.exp(logits - logits.max())
-        said = dict(zip(loaded.labels, (shares / shares.sum()).tolist(), strict=True))
-        print(
-            json.dumps({"label": max(said, key=lambda label: said[label]), "probabilities": said}, ensure_ascii=False)
-        )
+    """Answer lines of JSON."""
+    answer_lines(runtime(Path(__file__).parent))
 
 
 if __name__ == "__main__":

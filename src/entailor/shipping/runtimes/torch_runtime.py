@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from entailor.shipping.runtimes.tokens import TextTokens
+from entailor.shipping.runtimes.tokens import TextTokens, answer_lines
 
 
 class Runtime:
@@ -107,18 +107,8 @@ class Runtime:
 
 
 def main(runtime: type[Any] = Runtime) -> None:
-    """Read lines of JSON with text and text_pair, write lines with label and probabilities."""
-    folder = Path(__file__).parent
-    loaded = runtime(folder, *sys.argv[1:2])
-    scale = loaded.manifest["temperature"] if "--calibrated" in sys.argv else 1.0
-    for line in sys.stdin:
-        row = json.loads(line)
-        logits = loaded.logits([(row["text"], row.get("text_pair"))])[0] / (scale or 1.0)
-        shares = np.exp(logits - logits.max())
-        said = dict(zip(loaded.labels, (shares / shares.sum()).tolist(), strict=True))
-        print(
-            json.dumps({"label": max(said, key=lambda label: said[label]), "probabilities": said}, ensure_ascii=False)
-        )
+    """Answer lines of JSON; the base model of an adapter may stand on the command line."""
+    answer_lines(runtime(Path(__file__).parent, *[word for word in sys.argv[1:] if word != "--calibrated"][:1]))
 
 
 if __name__ == "__main__":
