@@ -188,7 +188,11 @@ def _check_read(candidates: Mapping[str, Candidate], families: Mapping[str, Fami
                 f"methods.{name}.prompt: {method.name} puts no prompt around the text"
                 + (f" on {', '.join(candidate.models)}, no decoder" if method.needs_backbone else "")
                 + ". Leave prompt out"
-                + (f", and say what labels mean in methods.{name}.descriptions" if hasattr(method, "descriptions") else "")
+                + (
+                    f", and say what labels mean in methods.{name}.descriptions"
+                    if hasattr(method, "descriptions")
+                    else ""
+                )
             )
 
 
