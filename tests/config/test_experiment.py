@@ -33,7 +33,6 @@ def test_a_bare_key_goes_to_every_chosen_method_that_has_it():
     assert made.methods == {"majority": {}, "lora": {"learning_rate": 1e-4}, "full_finetuning": {"learning_rate": 1e-4}}
 
 
-@pytest.mark.parametrize("key", ["lora.r", "methods.lora.r"])
 def test_methods_are_imported_only_for_keys_that_may_be_theirs():
     """Importing them loads torch: `validate` took twice as long with it."""
     asked: list[str] = []
@@ -51,6 +50,7 @@ def test_methods_are_imported_only_for_keys_that_may_be_theirs():
     assert made["methods"] == {"lora": {"r": 2, "learning_rate": 1e-4}, "majority": {"learning_rate": 1e-4}}
 
 
+@pytest.mark.parametrize("key", ["lora.r", "methods.lora.r"])
 def test_a_dotted_key_goes_to_its_method_alone(key):
     made = experiment("methods=lora,p_tuning", f"{key}=8")
     assert made.methods == {"lora": {"r": 8}, "p_tuning": {}}
