@@ -27,7 +27,7 @@ from entailor.data.splits import load_data
 from entailor.engine.batching import BatchLimit, training_batches
 from entailor.engine.meter import peak_memory_bytes, reset_peak_memory
 from entailor.engine.scorer import score, usual_batch_tokens
-from entailor.engine.trainer import single_steps
+from entailor.engine.trainer import Training
 from entailor.engine.training import LoopRuntime, TrainingData
 from entailor.errors import ConfigError
 from entailor.events import SILENT, Observer
@@ -192,9 +192,9 @@ def measure_method(
     lengths, rng = [len(item) for item in inputs], np.random.default_rng(0)
     epochs = (training_batches(lengths, limit, rng, by_length=method.group_by_length) for _ in count())
     groups = ([batch] for epoch in epochs for batch in epoch)
-    steps = single_steps(classifier, method, data, LoopRuntime(seed=0, autocast=autocast), groups)
+    training = Training(classifier, method, data, LoopRuntime(seed=0, autocast=autocast))
     taken: list[float] = []
-    for spent in islice(steps, WARM_UP_STEPS, None):
+    for spent in islice((seconds_of_step(training, group) for group in groups), WARM_UP_STEPS, None):
         taken.append(spent)
         if sum(taken) >= seconds:
             break
@@ -209,6 +209,17 @@ def measure_method(
         peak_memory_bytes=peak_memory_bytes(),
     )
     return speed, float(np.mean([len(item) for item in inputs]))
+
+
+def seconds_of_step(training: Training, group: list[list[int]]) -> float:
+    """Take one optimizer step on a group of batches; after the first one score validation, for the memory of it."""
+    begin = time.perf_counter()
+    training._optimizer_step(group)
+    training._read_window()  # which waits for the device
+    seconds = time.perf_counter() - begin
+    if training.evaluated_at < 0:
+        training._evaluate()
+    return seconds
 
 
 def bench_text(result: BenchResult) -> str:

@@ -15,6 +15,7 @@ import pytest
 import torch
 from hypothesis import settings
 from safetensors.numpy import save_file
+from tests.forked import blank_figure
 
 from entailor.config.experiment import Experiment
 from entailor.config.parts import DataSettings, ModelSettings
@@ -70,9 +71,15 @@ def _no_wait_for_the_disk() -> Iterator[None]:
 def _no_drawing() -> Iterator[None]:
     """Leave the lines out of the figures of reports: they take longer than a tiny comparison."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            "entailor.report.plots._svg", lambda figure: '<svg width="1pt" height="1pt" viewBox="0 0 1 1"></svg>'
-        )
+        patch.setattr("entailor.report.plots._svg", blank_figure)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _few_timings() -> Iterator[None]:
+    """Time three single examples at the end of each trial, not forty."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("entailor.study.finished.LATENCY_EXAMPLES", 3)
         yield
 
 

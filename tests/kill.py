@@ -1,33 +1,36 @@
 """Runs that end themselves at the k-th occurrence of a named event, and how the outcome of two runs differs.
 
-A server process imports the libraries once and forks a child for every sitting of a run. The child watches its own
-renames, removals and progress from outside the package, and sends itself a signal where it was told to: nothing here
-depends on the clock or on the load of the machine.
+Every sitting of a run is a forked process. It watches its own renames, removals and progress from outside the package,
+and sends itself a signal where it was told to: nothing here depends on the clock or on the load of the machine.
 """
 
 from __future__ import annotations
 
+import gc
 import json
-import multiprocessing
 import os
 import re
 import shutil
 import signal
-import sys
+import traceback
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from tests.forked import CONTEXT, blank_figure, check_one_thread
 from tests.observers import listener
 
 import entailor.study.compare
 from entailor.config.experiment import Experiment
 from entailor.engine.stopping import Stopped, stop_on_signals
 from entailor.events import Observer
+from entailor.methods import registered_methods
+from entailor.report import plots
 from entailor.runs.integrity import file_sha256
 from entailor.study.compare import compare
 
@@ -131,11 +134,9 @@ class Events:
             yield
 
 
-def _sit(experiment: Experiment, target: Target | None, said: Path, cache: Path, counts: Path | None) -> None:
-    """Run one sitting; the body of a forked child."""
+def _sit(experiment: Experiment, target: Target | None, said: Path, cache: Path, counts: Path | None) -> int:
+    """Run one sitting and return its exit code; the body of a forked child."""
     os.environ["ENTAILOR_CACHE"] = str(cache)
-    if (tasks := Path("/proc/self/task")).is_dir():
-        assert len(list(tasks.iterdir())) == 1, "the server process has threads, so its children may hang"
     with said.open("a", encoding="utf-8") as out:
         os.dup2(out.fileno(), 1)
         os.dup2(out.fileno(), 2)
@@ -144,9 +145,35 @@ def _sit(experiment: Experiment, target: Target | None, said: Path, cache: Path,
         with stop_on_signals() as stop, events.watched():
             compare(experiment, events.observer(), stop)
     except Stopped as stopped:
-        sys.exit(128 + stopped.signum)
+        return 128 + stopped.signum
+    except BaseException:
+        traceback.print_exc()
+        raise
     if counts:
         counts.write_text(json.dumps(events.counts), encoding="utf-8")
+    return 0
+
+
+def _fork_each(sittings: Connection) -> None:
+    """Fork for every sitting that is asked for, and tell how it ended: the body of a process that imports once."""
+    registered_methods()
+    import entailor.models.load
+    import entailor.shipping.restoring  # noqa: F401
+
+    plots._svg = blank_figure
+    gc.freeze()  # children collect what they make, not what the libraries are
+    with suppress(EOFError):
+        while True:
+            sitting = sittings.recv()
+            check_one_thread("self")
+            pid = os.fork()
+            if not pid:
+                code: Any = 1
+                try:
+                    code = _sit(*sitting)
+                finally:
+                    os._exit(code)
+            sittings.send(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 
 
 class Runs:
@@ -155,8 +182,9 @@ class Runs:
     def __init__(self, experiment: Experiment, folder: Path) -> None:
         self.experiment, self.folder = experiment, folder
         folder.mkdir(parents=True, exist_ok=True)
-        self.context = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload(["tests.kill_server"])
+        self.sittings, theirs = CONTEXT.Pipe()
+        CONTEXT.Process(target=_fork_each, args=(theirs,), daemon=True).start()
+        theirs.close()
         self.whole = folder / "whole"
         counts = folder / "counts.json"
         assert self.sit(self.whole, counts=counts) == 0, self.said(self.whole)
@@ -167,11 +195,9 @@ class Runs:
         """Run until the end or the target; return the exit code, negative for a signal."""
         experiment = self.experiment.model_copy(update={"out": str(run)})
         rest = (target, run.with_suffix(".log"), self.folder / "cache", counts)
-        child = self.context.Process(target=_sit, args=(experiment, *rest))
-        child.start()
-        child.join()
-        assert child.exitcode is not None
-        return child.exitcode
+        self.sittings.send((experiment, *rest))
+        code: int = self.sittings.recv()
+        return code
 
     def said(self, run: Path) -> str:
         return run.with_suffix(".log").read_text(encoding="utf-8", errors="replace")[-3000:]

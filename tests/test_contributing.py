@@ -3,13 +3,11 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import matplotlib
 import pytest
+from tests import forked
 
 import entailor
 from entailor.data.example import Example, Split
@@ -29,7 +27,7 @@ def package(tmp_path: Path) -> Path:
     """Return a folder with a copy of the package that has the one file more."""
     assert entailor.__file__ is not None
     home = Path(entailor.__file__).parent
-    shutil.copytree(home, tmp_path / "src" / "entailor", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(home, tmp_path / "src" / "entailor")
     (tmp_path / "src" / "entailor" / "methods" / "bitfit.py").write_text(shown_method(), "utf-8")
     return tmp_path / "src"
 
@@ -44,40 +42,12 @@ def test_one_file_makes_a_method(
     package: Path, tmp_path: Path, tiny_model: Callable[[str], Path], nli_split: Split
 ) -> None:
     files = [f"--{name}={write_rows(tmp_path / f'{name}.jsonl', tuple(rows))}" for name, rows in nli_split.parts()]
-    words = [
-        "compare",
-        *files,
-        "--model",
-        str(tiny_model("bert")),
-        "--methods",
-        "majority,bitfit",
-        "--seeds",
-        "1",
-        "--json",
-    ]
-    words += [
-        "--quiet",
-        "--out",
-        str(tmp_path / "run"),
-        "bitfit.train_norms=true",
-        "num_train_epochs=2",
-        "model.precision=fp32",
-    ]
-    done = subprocess.run(
-        [sys.executable, "-c", "from entailor.cli.app import main; main()", *words],
-        env={
-            "PYTHONPATH": str(package),
-            "HOME": str(tmp_path),
-            "OMP_NUM_THREADS": "1",
-            "MPLCONFIGDIR": matplotlib.get_cachedir(),  # fonts are looked for once a machine, and take seconds
-        },
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    comparison = json.loads(done.stdout)
+    words = ["compare", *files, "--model", tiny_model("bert"), "--methods", "majority,bitfit", "--seeds", "1", "--json"]
+    words += ["--quiet", "--out", tmp_path / "run", "bitfit.train_norms=true", "num_train_epochs=2"]
+    words += ["model.precision=fp32", "doctor=false", "estimate=false"]
+    done = forked.entailor(*words, source=package, HOME=str(tmp_path)).wait()
+    assert done.code == 0, done.err
+    comparison = json.loads(done.out)
     assert comparison["failed"] == []
     row = next(row for row in comparison["candidates"] if row["method"] == "bitfit")
     assert row["hyperparameters"]["train_norms"] is True

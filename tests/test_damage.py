@@ -36,6 +36,15 @@ def sound(experiment, tmp_path_factory):
     return run
 
 
+@pytest.fixture(scope="module")
+def words(experiment, tmp_path_factory):
+    """An experiment without a model, and its run."""
+    run = tmp_path_factory.mktemp("words") / "run"
+    chosen = experiment.model_copy(update={"methods": {"majority": {}, "bag_of_words": {}}})
+    compare(chosen.model_copy(update={"out": str(run)}))
+    return chosen, run
+
+
 @pytest.fixture(autouse=True)
 def plain_page(monkeypatch):
     """Drawing takes longer than all the rest."""
@@ -66,36 +75,47 @@ def figures(run: Path) -> dict[str, RunRecord]:
 
 
 @pytest.mark.parametrize("how", DAMAGES)
-def test_every_file_that_is_damaged_is_named_and_no_figure_is_wrong(how, sound, experiment, tmp_path):
-    """Some files are empty as they should be, and cutting those changes nothing.
+def test_every_file_that_is_damaged_is_named_and_no_figure_is_wrong(how, words, tmp_path):
+    """Each file is looked at after every damage; a comparison goes on over one that is gone, and over one of the rest.
 
-    Each file is looked at after every damage; a comparison goes on over one that is gone, and over one of the others.
+    Some files are empty as they should be, and cutting those changes nothing.
     """
-    whole = figures(sound)
+    experiment, sound = words
     for number, name in enumerate(files_of(sound)):
-        run = tmp_path / f"run-{number}"
-        shutil.copytree(sound, run)
-        before = (run / name).read_bytes()
-        damage(run / name, how)
-        if (run / name).exists() and (run / name).read_bytes() == before:
-            continue
-        found = verify(run, sample=4)
-        words = " ".join(f"{check.what} {check.words}" for check in found.checks if check.outcome != "sound")
-        missing_record = how == "delete" and name.endswith("record.json")
-        assert not found.sound, f"{how} {name}"
-        assert Path(name).name in words or missing_record, f"{how} {name}: {words}"
-        if how != "delete" and number % 3 != DAMAGES.index(how):
-            continue
-        notes: list[str] = []
-        again = experiment.model_copy(update={"out": str(run)})
-        try:
-            compare(again, listener(note=notes.append))
-        except RunError as error:
-            said = str(error)
-        else:
-            said = name
-            assert figures(run) == whole, f"{how} {name}"
-        assert name in said, f"{how} {name}: {said}"
+        goes_on = how == "delete" or number % 3 == DAMAGES.index(how)
+        look_at_damaged(how, name, sound, experiment if goes_on else None, tmp_path / f"run-{number}")
+
+
+def test_every_file_of_a_trained_trial_that_is_damaged_is_named(sound, experiment, tmp_path):
+    (trial,) = sound.glob("trials/*/lora/seed-0")
+    for number, path in enumerate(sorted(path for path in trial.rglob("*") if path.is_file())):
+        how, name = DAMAGES[number % 4], str(path.relative_to(sound))
+        look_at_damaged(how, name, sound, experiment, tmp_path / f"run-{number}")
+
+
+def look_at_damaged(how, name, sound, goes_on, run):
+    """Damage a file in a copy of a run; it is named by `verify`, and by the experiment that goes on, if any."""
+    shutil.copytree(sound, run)
+    before = (run / name).read_bytes()
+    damage(run / name, how)
+    if (run / name).exists() and (run / name).read_bytes() == before:
+        return
+    found = verify(run, sample=4)
+    told = " ".join(f"{check.what} {check.words}" for check in found.checks if check.outcome != "sound")
+    missing_record = how == "delete" and name.endswith("record.json")
+    assert not found.sound, f"{how} {name}"
+    assert Path(name).name in told or missing_record, f"{how} {name}: {told}"
+    if goes_on is None:
+        return
+    notes: list[str] = []
+    try:
+        compare(goes_on.model_copy(update={"out": str(run)}), listener(note=notes.append))
+    except RunError as error:
+        said = str(error)
+    else:
+        said = name
+        assert figures(run) == figures(sound), f"{how} {name}"
+    assert name in said, f"{how} {name}: {said}"
 
 
 def test_what_is_read_is_checked(sound, tmp_path):

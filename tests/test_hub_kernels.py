@@ -3,11 +3,11 @@
 import os
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import pytest
 from tests.conftest import make_examples, write_csv
+from tests.forked import ROOT, forked
 
 from entailor.cli import app as cli
 from entailor.errors import ModelError
@@ -37,14 +37,37 @@ def __getattr__(name):
     return Anything
 """
 EVERY_COMMAND = """
-import shlex, sys
+import os, shlex, subprocess, sys
+from importlib.util import find_spec
+import entailor
+assert find_spec("kernels") is None and os.environ["USE_HUB_KERNELS"] == "NO"
+child = "import entailor, importlib.util; assert importlib.util.find_spec('kernels') is None"
+subprocess.run([sys.executable, "-c", child], check=True)
+
 from typer.testing import CliRunner
 from entailor.cli.app import app
+from entailor.report import plots
+from tests.forked import blank_figure
 
+plots._svg = blank_figure
 for line in sys.argv[1:]:
     result = CliRunner().invoke(app, shlex.split(line))
     found = line.startswith("validate") and " checks over " in result.output  # findings are an exit code as well
     assert result.exit_code == 0 or found, (line, result.output, result.exception)
+assert {"peft", "transformers"} <= sys.modules.keys() and find_spec("kernels") is None
+try:
+    import kernels
+except ImportError:
+    sys.exit(0)
+sys.exit("kernels could be imported")
+"""
+WITHOUT_ENTAILOR = """
+import sys
+sys.path.insert(0, {place!r})
+import transformers.utils.import_utils as found
+found.is_kernels_available.cache_clear()
+sys.modules.pop("transformers.integrations.hub_kernels", None)
+import transformers.integrations.hub_kernels
 """
 
 
@@ -61,22 +84,15 @@ def planted(tmp_path) -> Path:
     return place
 
 
-def python(planted: Path, code: str, *words: str) -> subprocess.CompletedProcess:
-    source = Path(cli.__file__).parents[2]
-    environment = {**os.environ, "PYTHONPATH": f"{planted}:{source}", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    environment.pop("USE_HUB_KERNELS", None)
-    command = [sys.executable, "-c", textwrap.dedent(code), *words]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=planted.parent)
-
-
 def test_the_plant_is_taken_without_entailor(planted):
     """Else the test below would prove nothing."""
-    found = python(planted, "import transformers.integrations.hub_kernels")
-    assert found.returncode == 0, found.stderr
+    found = forked("builtins", "exec", WITHOUT_ENTAILOR.format(place=str(planted)), {})
+    assert found.code == 0, found.err
     assert (planted / "kernels" / "was-used").exists()
 
 
 def test_no_command_uses_a_package_that_fetches_code(planted, tiny_model, tmp_path):
+    """The door is shut before a library is imported, in child processes, and behind every command."""
     train, test = (write_csv(tmp_path / f"{name}.csv", make_examples(24, seed=name)) for name in (1, 2))
     model = f"--model {tiny_model('bert')}"
     data = f"--train {train} --test {test} {model}"
@@ -99,29 +115,16 @@ def test_no_command_uses_a_package_that_fetches_code(planted, tiny_model, tmp_pa
     }
     known = {one.name or one.callback.__name__ for one in cli.app.registered_commands}
     assert lines.keys() == known, "a new command belongs into this list"
-    found = python(planted, EVERY_COMMAND, *lines.values(), "models list", f"models pull {tiny_model('bert')}")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(planted), str(Path(cli.__file__).parents[2]), str(ROOT)])
+    environment.pop("USE_HUB_KERNELS", None)
+    words = [*lines.values(), "models list", f"models pull {tiny_model('bert')}"]
+    command = [sys.executable, "-c", EVERY_COMMAND, *words]
+    found = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=planted.parent)
     assert found.returncode == 0, found.stdout + found.stderr
     assert not (planted / "kernels" / "was-used").exists()
-    environment = read_json(planted.parent / "run" / "environment.json")
-    assert (environment["hub_kernels"], environment["versions"]["kernels"]) == (False, "0.18.2")
-
-
-def test_the_door_is_shut_before_a_library_is_imported_and_in_child_processes(planted):
-    code = """
-        import entailor, importlib.util, os, subprocess, sys
-        import peft
-        assert importlib.util.find_spec("kernels") is None and os.environ["USE_HUB_KERNELS"] == "NO"
-        child = "import entailor, importlib.util; assert importlib.util.find_spec('kernels') is None"
-        subprocess.run([sys.executable, "-c", child], check=True)
-        try:
-            import kernels
-        except ImportError:
-            sys.exit(0)
-        sys.exit("kernels could be imported")
-    """
-    found = python(planted, code)
-    assert found.returncode == 0, found.stderr
-    assert not (planted / "kernels" / "was-used").exists()
+    written = read_json(planted.parent / "run" / "environment.json")
+    assert (written["hub_kernels"], written["versions"]["kernels"]) == (False, "0.18.2")
 
 
 def test_an_export_shuts_the_door_before_it_imports_a_library(monkeypatch, tmp_path):

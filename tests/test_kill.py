@@ -23,8 +23,11 @@ STOPS = [
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
+    """Of one seed and two settings; tests/long/kills.py has more of both."""
     folder = tmp_path_factory.mktemp("kills")
-    return Runs(make_experiment(folder), folder / "runs")
+    experiment = make_experiment(folder)
+    fewer = {"seeds": (0,), "budget": experiment.budget.model_copy(update={"trials": 2})}
+    return Runs(experiment.model_copy(update=fewer), folder / "runs")
 
 
 def test_kills_cost_nothing_but_time(runs, tmp_path):

@@ -40,18 +40,27 @@ class Bomb:
         return (open, (self.path, "w"))
 
 
-@pytest.fixture
-def base(tiny_model, tmp_path):
-    """A base model that may be changed after the training."""
-    return shutil.copytree(tiny_model("bert"), tmp_path / "base")
+@pytest.fixture(scope="module")
+def trained(tiny_model, nli_task, tmp_path_factory):
+    """A folder with a base model and a trial that was trained on it."""
+    folder = tmp_path_factory.mktemp("trained")
+    base = shutil.copytree(tiny_model("bert"), folder / "base")
+    plan = TrialPlan("row", build_method("lora", {"r": 2, "num_train_epochs": 1}), str(base), 0, ModelSettings(), FP32)
+    assert run_trial(plan, nli_task, SPLIT, folder / "trial").status == "complete"
+    return folder
 
 
 @pytest.fixture
-def trial(base, nli_task, tmp_path):
-    settings = {"r": 2, "num_train_epochs": 1}
-    plan = TrialPlan("row", build_method("lora", settings), str(base), 0, ModelSettings(), FP32)
-    assert run_trial(plan, nli_task, SPLIT, tmp_path / "trial").status == "complete"
-    return tmp_path / "trial"
+def base(trained, tiny_model):
+    """The base model, as it was, which a test may change."""
+    shutil.rmtree(trained / "base")
+    return shutil.copytree(tiny_model("bert"), trained / "base")
+
+
+@pytest.fixture
+def trial(trained, base, tmp_path):
+    """A copy of the trial, which a test may change."""
+    return shutil.copytree(trained / "trial", tmp_path / "trial")
 
 
 @pytest.mark.parametrize("name", ["adapter_model.bin", "adapter_model.pt"])

@@ -153,6 +153,11 @@ RENAMED = {
 """Keys and flags of the first release, and what they are called now."""
 
 
+def one_line(error: BaseException) -> str:
+    """Return what another library's error says, on one line of at most 300 characters."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
 def near_miss(name: str, known: Iterable[str]) -> str:
     """Return `` Did you mean 'x'?`` for the closest known name, its new name if it was renamed, or nothing."""
     known = list(known)

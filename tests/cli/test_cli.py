@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tests import forked
 
 import entailor.study.compare
 from entailor.config.experiment import Experiment
@@ -390,28 +391,16 @@ def test_an_interrupted_run_says_how_to_go_on(entailor_, words, monkeypatch):
 def test_ctrl_c_from_outside(tmp_path, tiny_model, nli_files):
     """The process is stopped while it trains; what it had finished is not done again."""
     files = ["--train", nli_files.train, "--validation", nli_files.validation, "--test", nli_files.test]
-    words = ["-m", "entailor", "compare", *files, "--model", tiny_model("bert")]
-    words += ["--methods", "majority,lora", "--seeds", "1", "--out", tmp_path / "run"]
-    process = subprocess.Popen(
-        [sys.executable, *map(str, words), "lora.num_train_epochs=100000"],
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stderr is not None
-    try:
-        for line in process.stderr:
-            if line.startswith("[2/2] lora"):
-                break
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=300)
-    finally:
-        process.kill()
-    assert process.returncode == 130
-    assert out == ""
+    words = ["compare", *files, "--model", tiny_model("bert"), "--methods", "majority,lora", "--seeds", "1"]
+    call = forked.entailor(*words, "--out", tmp_path / "run", "lora.num_train_epochs=100000")
+    for line in call.err:
+        if line.startswith("[2/2] lora"):
+            break
+    call.send(signal.SIGINT)
+    ended = call.wait()
+    assert (ended.code, ended.out) == (130, "")
     # what stands before is chance: whether a step was under way, or a library's __del__
-    assert re.fullmatch(r"interrupted.*; the same command goes on where it stopped", err.splitlines()[-1])
+    assert re.fullmatch(r"interrupted.*; the same command goes on where it stopped", ended.err.splitlines()[-1])
     comparison = read_checked_json(tmp_path / "run" / "comparison.json", "")
     assert [row["method"] for row in comparison["candidates"]] == ["majority"]
     assert (tmp_path / "run" / "report.html").exists()

@@ -1,5 +1,5 @@
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -81,7 +81,7 @@ def test_groups_add_up_to_the_whole(record):
 
 def test_metrics_go_into_json(record):
     found = evaluate_record(record())
-    again = json.loads(json.dumps(found.as_dict(), allow_nan=False))
+    again = json.loads(json.dumps(asdict(found), allow_nan=False))
     assert again["accuracy"]["value"] == found.accuracy.value
     assert again["confusion"][0] == list(found.confusion[0])
     assert again["groups"]["travel"]["accuracy"]["low"] == found.groups["travel"].accuracy.low

@@ -148,8 +148,6 @@ def test_what_predict_loads_is_what_is_recommended(level, tmp_path):
     assert folder.winner(compare_records(level)) == folder.trial("org/tiny", "cheap", 0)
     accurate = compare_records(level, priorities=Priorities(ties="most_accurate"))
     assert folder.winner(accurate) == folder.trial("org/tiny", "dear", 0)
-    older = {key: value for key, value in accurate.items() if key != "recommendation"}
-    assert folder.winner(older) == folder.trial("org/tiny", "dear", 0)
 
 
 def test_what_does_not_beat_the_majority_baseline_is_never_recommended(record):

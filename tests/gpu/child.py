@@ -1,11 +1,10 @@
-"""The process with the pretend accelerator: `python -m tests.gpu.child PART FOLDER` prints what it found as JSON.
+"""The process with the pretend accelerator: `tell` prints what a part found as JSON.
 
 Parts: quick (every method, and faults: memory that runs out, a loss that is no number), whole (every training broken
 off as well), mistakes (those of `mistakes`, planted one by one), examples (the configurations of the origin).
 """
 
 import json
-import sys
 import traceback
 import warnings
 from pathlib import Path
@@ -116,6 +115,6 @@ def main(part: str, place: Path) -> dict[str, Any]:
     return {"rounds": rounds, "faults": faults(place)} if quick else {"rounds": rounds}
 
 
-if __name__ == "__main__":
-    answer = main(sys.argv[1], Path(sys.argv[2]))
-    print("\n" + json.dumps(answer))
+def tell(part: str, place: Path) -> None:
+    """Print what was found as the last line."""
+    print("\n" + json.dumps(main(part, place)))

@@ -331,6 +331,14 @@ def _without_inference(mode: Any = True) -> Any:
 torch.inference_mode = _without_inference  # type: ignore[assignment, misc]
 
 
+def _put_in_place_of(plain: Any, other: Any) -> None:
+    """Replace a function in every module that has it: peft may have been imported before."""
+    for module in list(sys.modules.values()):
+        for name, value in list(getattr(module, "__dict__", {}).items()):
+            if value is plain:
+                setattr(module, name, other)
+
+
 def _save_what_is_held() -> None:
     """Let files be written from what a tensor holds: the libraries look at the address of its memory."""
     import safetensors.torch
@@ -338,17 +346,15 @@ def _save_what_is_held() -> None:
     from transformers import pytorch_utils
 
     plain_id = pytorch_utils.id_tensor_storage
-    pytorch_utils.id_tensor_storage = lambda tensor: plain_id(inside(tensor))
-    for module in (safetensors.torch, pytorch_utils):
-        if plain_pointer := getattr(module, "storage_ptr", None):
-            module.storage_ptr = lambda tensor, _plain=plain_pointer: _plain(inside(tensor))
-    for name in ("save_file", "save"):
-        plain_save = getattr(safetensors.torch, name)
+    _put_in_place_of(plain_id, lambda tensor: plain_id(inside(tensor)))
+    if plain_pointer := getattr(pytorch_utils, "storage_ptr", None) or getattr(safetensors.torch, "storage_ptr", None):
+        _put_in_place_of(plain_pointer, lambda tensor: plain_pointer(inside(tensor)))
+    for plain_save in (safetensors.torch.save_file, safetensors.torch.save):
 
         def save(tensors: Any, *args: Any, _plain: Any = plain_save, **kwargs: Any) -> Any:
             return _plain({key: inside(tensor) for key, tensor in tensors.items()}, *args, **kwargs)
 
-        setattr(safetensors.torch, name, save)
+        _put_in_place_of(plain_save, save)
     plain_model = transformers.PreTrainedModel.save_pretrained
 
     def save_pretrained(self: Any, folder: Any, state_dict: Any = None, **kwargs: Any) -> None:

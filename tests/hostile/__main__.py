@@ -8,8 +8,10 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
+from tests.forked import blank_figure
 from tests.hostile import CASES
 from tests.hostile.running import command, limit_memory, problem
 from tests.hostile.runs import over_run, run_copy, sound_run
@@ -17,17 +19,17 @@ from tests.hostile.runs import over_run, run_copy, sound_run
 from entailor.report import plots
 
 
-def main() -> int:
+def main(words: Sequence[str] | None = None) -> int:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--family")
     options.add_argument("--quick", action="store_true")
-    chosen = options.parse_args()
+    chosen = options.parse_args(words)
     os.environ.update(HF_HUB_OFFLINE="1", COLUMNS="200")
     with tempfile.TemporaryDirectory() as name:  # libraries are loaded before anything counts
         for words in over_run(run_copy(Path(name))):
             command(words)
     if chosen.quick:
-        plots._svg = lambda figure: '<svg width="1pt" height="1pt" viewBox="0 0 1 1"></svg>'
+        plots._svg = blank_figure
     limit_memory()
     wrong = {}
     for number, case in enumerate(CASES):

@@ -1,15 +1,13 @@
 """Training in a second, and checks in a process that knows nothing of this one."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tests.forked import forked
 from tests.methods.api_server import ApiServer, made_up, running
 
 from entailor.classifiers.base import PromptedClassifier
@@ -55,55 +53,19 @@ def teach(
     return train(classifier, method, data, LoopRuntime(seed))
 
 
-@dataclass
-class FreshProcess:
-    """Python processes that answer with logits; each loads what it is asked for with what its mode says."""
-
-    running: dict[str, subprocess.Popen[str]] = field(default_factory=dict)
-
-    def ask(self, mode: str, **request: Any) -> np.ndarray:
-        if mode not in self.running:
-            script = Path(__file__).with_name("fresh_process.py")
-            self.running[mode] = subprocess.Popen(
-                [sys.executable, str(script), mode], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-            )
-        process = self.running[mode]
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(json.dumps(request) + "\n")
-        process.stdin.flush()
-        answer = json.loads(process.stdout.readline())
-        assert "error" not in answer, answer["error"]
-        return np.array(answer["logits"])
-
-    def close(self) -> None:
-        for process in self.running.values():
-            assert process.stdin is not None
-            assert process.stdout is not None
-            process.kill()  # it has nothing to finish, and torch takes seconds to go
-            process.wait(timeout=30)
-            process.stdin.close()
-            process.stdout.close()
+def in_fresh_process(way: str, **request: Any) -> np.ndarray:
+    """Return the logits that a function of `tests.methods.fresh_process` gives in a process of its own."""
+    done = forked("tests.methods.fresh_process", "tell", way, request)
+    assert done.code == 0, done.err
+    return np.array(json.loads(done.out.splitlines()[-1]))
 
 
-@pytest.fixture(scope="session")
-def fresh_process() -> Iterator[FreshProcess]:
-    processes = FreshProcess()
-    yield processes
-    processes.close()
-
-
-@pytest.fixture(scope="session")
-def plain_logits(fresh_process: FreshProcess) -> Callable[..., np.ndarray]:
-    """Return a function: a saved folder and a classifier's batch to the logits that plain libraries give."""
-
-    def logits(mode: str, folder: Path, batch: Any, **more: Any) -> np.ndarray:
-        inputs = {"input_ids": batch.ids_BT.tolist(), "attention_mask": batch.mask_BT.tolist()}
-        if batch.types_BT is not None:
-            inputs["token_type_ids"] = batch.types_BT.tolist()
-        return fresh_process.ask(mode, folder=str(folder), inputs=inputs, **more)
-
-    return logits
+def plain_logits(way: str, folder: Path, batch: Any, **more: Any) -> np.ndarray:
+    """Return the logits that plain libraries give for a classifier's batch with what was saved in a folder."""
+    inputs = {"input_ids": batch.ids_BT.tolist(), "attention_mask": batch.mask_BT.tolist()}
+    if batch.types_BT is not None:
+        inputs["token_type_ids"] = batch.types_BT.tolist()
+    return in_fresh_process(way, folder=str(folder), inputs=inputs, **more)
 
 
 @pytest.fixture(scope="session")

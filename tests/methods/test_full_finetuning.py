@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from tests.conftest import ENCODERS, make_examples
-from tests.methods.conftest import teach
+from tests.methods.conftest import plain_logits, teach
 
 from entailor.methods import build_method
 
@@ -18,12 +18,12 @@ def classifier(request, load_tiny, nli_task):
 
 
 @pytest.mark.parametrize("classifier", ENCODERS, indirect=True)
-def test_plain_transformers_gives_the_same_logits_in_a_fresh_process(classifier, plain_logits, tmp_path):
+def test_plain_transformers_gives_the_same_logits_in_a_fresh_process(classifier, tmp_path):
     classifier.save(tmp_path)
     batch = classifier.collate(classifier.encode(make_examples(5, seed=3)))
     with torch.inference_mode():
         logits_BL = classifier.logits(batch).numpy()
-    np.testing.assert_allclose(plain_logits("transformers", tmp_path, batch), logits_BL, atol=1e-5)
+    np.testing.assert_allclose(plain_logits("transformers_logits", tmp_path, batch), logits_BL, atol=1e-5)
 
 
 @pytest.mark.parametrize("classifier", ["bert"], indirect=True)

@@ -3,7 +3,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tests.conftest import make_examples
-from tests.methods.conftest import logprobs, teach
+from tests.methods.conftest import logprobs, plain_logits, teach
 
 from entailor.errors import ConfigError, MethodError
 from entailor.methods import build_method
@@ -32,12 +32,12 @@ def logits_of(classifier):
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert", "deberta-v2", "modernbert"])
-def test_plain_peft_gives_the_same_logits_in_a_fresh_process(kind, lora, plain_logits, tmp_path):
+def test_plain_peft_gives_the_same_logits_in_a_fresh_process(kind, lora, tmp_path):
     # with task_type=CAUSAL_LM the head stays random and is not saved (huggingface/peft#310)
     _, classifier = lora(kind)
     classifier.save(tmp_path)
     batch, logits_BL = logits_of(classifier)
-    np.testing.assert_allclose(plain_logits("peft", tmp_path, batch, num_labels=3), logits_BL, atol=1e-5)
+    np.testing.assert_allclose(plain_logits("peft_logits", tmp_path, batch, num_labels=3), logits_BL, atol=1e-5)
 
 
 def test_every_new_module_is_saved_not_the_last_layer_alone(lora, tmp_path):
@@ -47,7 +47,7 @@ def test_every_new_module_is_saved_not_the_last_layer_alone(lora, tmp_path):
     assert {"base_model.model.pre_classifier.weight", "base_model.model.classifier.weight"} <= names
 
 
-def test_a_new_pooler_inside_the_encoder_is_trained_and_saved(tiny_model, load_tiny, lora, plain_logits, tmp_path):
+def test_a_new_pooler_inside_the_encoder_is_trained_and_saved(tiny_model, load_tiny, lora, tmp_path):
     # a masked language model has no pooler, so a classifier made from it starts with a random one
     from transformers import AutoTokenizer, BertForMaskedLM
 
@@ -61,7 +61,7 @@ def test_a_new_pooler_inside_the_encoder_is_trained_and_saved(tiny_model, load_t
     assert not torch.equal(pooler.modules_to_save["default"].weight, pooler.original_module.weight)
     classifier.save(saved)
     batch, logits_BL = logits_of(classifier)
-    np.testing.assert_allclose(plain_logits("peft", saved, batch, num_labels=3), logits_BL, atol=1e-5)
+    np.testing.assert_allclose(plain_logits("peft_logits", saved, batch, num_labels=3), logits_BL, atol=1e-5)
 
 
 def test_it_starts_as_the_checkpoint(load_tiny, nli_task):
@@ -84,7 +84,7 @@ def test_it_starts_as_the_checkpoint(load_tiny, nli_task):
     ids=str,
 )
 @pytest.mark.parametrize("kind", ["bert", "roberta"])
-def test_variants_train_and_load_back(kind, settings, trains, lora, load_tiny, nli_task, plain_logits, tmp_path):
+def test_variants_train_and_load_back(kind, settings, trains, lora, load_tiny, nli_task, tmp_path):
     method, classifier = lora(kind, **settings)
     untouched = method.adapt(load_tiny(kind), nli_task, 0)
     moved = [
@@ -96,7 +96,7 @@ def test_variants_train_and_load_back(kind, settings, trains, lora, load_tiny, n
     fresh.load(tmp_path)
     np.testing.assert_allclose(logprobs(fresh, ROWS), logprobs(classifier, ROWS), atol=1e-5)
     batch, logits_BL = logits_of(classifier)
-    np.testing.assert_allclose(plain_logits("peft", tmp_path, batch, num_labels=3), logits_BL, atol=1e-5)
+    np.testing.assert_allclose(plain_logits("peft_logits", tmp_path, batch, num_labels=3), logits_BL, atol=1e-5)
 
 
 def test_chosen_layers_alone_are_adapted(lora):

@@ -3,7 +3,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tests.conftest import ENCODERS, make_examples
-from tests.methods.conftest import logprobs, teach
+from tests.methods.conftest import in_fresh_process, logprobs, plain_logits, teach
 
 from entailor.config.parts import ModelSettings
 from entailor.data.example import Example, Split
@@ -129,14 +129,14 @@ def test_random_start_is_pefts_own(p_tuning):
 
 @pytest.mark.parametrize("encoder", ENCODERS_OF_PROMPTS)
 @pytest.mark.parametrize("kind", ENCODERS)
-def test_the_peft_layout_loads_with_plain_peft(kind, encoder, p_tuning, load_tiny, nli_task, plain_logits, tmp_path):
+def test_the_peft_layout_loads_with_plain_peft(kind, encoder, p_tuning, load_tiny, nli_task, tmp_path):
     method, classifier = p_tuning(kind, layout="peft", encoder_reparameterization_type=encoder)
     teach(method, classifier, make_examples(40, seed=1), make_examples(9, seed=2))
     classifier.save(tmp_path)
     batch = classifier.collate(classifier.encode(ROWS))
     with torch.inference_mode():
         logits_BL = classifier.logits(batch).numpy()
-    np.testing.assert_allclose(plain_logits("peft", tmp_path, batch, num_labels=3), logits_BL, atol=1e-5)
+    np.testing.assert_allclose(plain_logits("peft_logits", tmp_path, batch, num_labels=3), logits_BL, atol=1e-5)
     # the virtual tokens and the head, and not the network that made them
     assert set(load_file(tmp_path / "adapter_model.safetensors")) == {
         "prompt_embeddings",
@@ -235,7 +235,7 @@ def test_dropout_is_off_in_the_frozen_encoder(p_tuning):
 
 
 @pytest.mark.parametrize("pooling", ["pair", "mean", "head"])
-def test_a_saved_trial_loads_in_a_fresh_process(pooling, tiny_model, nli_task, fresh_process, tmp_path):
+def test_a_saved_trial_loads_in_a_fresh_process(pooling, tiny_model, nli_task, tmp_path):
     method = build_method("p_tuning", {**FAST, "pooling": pooling})
     plan = TrialPlan("row", method, str(tiny_model("bert")), 0, ModelSettings(precision="fp32"), restarts=0)
     split = Split(tuple(make_examples(40, seed=1)), tuple(make_examples(9, seed=2)), tuple(ROWS))
@@ -244,7 +244,7 @@ def test_a_saved_trial_loads_in_a_fresh_process(pooling, tiny_model, nli_task, f
     assert record.costs.stored_parameters < record.costs.trainable_parameters
     scores = logprobs(load_classifier(tmp_path / "trial"), ROWS)
     texts = [(row.text, row.text_pair) for row in ROWS]
-    elsewhere = fresh_process.ask("entailor", folder=str(tmp_path / "trial"), texts=texts)
+    elsewhere = in_fresh_process("entailor_logits", folder=str(tmp_path / "trial"), texts=texts)
     np.testing.assert_allclose(elsewhere, scores, atol=1e-5)
     said = [[row.probabilities[label] for label in nli_task.labels] for row in record.predictions]
     np.testing.assert_allclose(np.exp(elsewhere), said, atol=1e-5)

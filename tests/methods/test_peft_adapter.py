@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from tests.conftest import make_examples
-from tests.methods.conftest import logprobs, teach
+from tests.methods.conftest import logprobs, plain_logits, teach
 
 from entailor.errors import ConfigError, MethodError
 from entailor.methods import build_method
@@ -33,7 +33,7 @@ def adapted(load_tiny, nli_task, seed=0, **settings):
 
 @pytest.mark.filterwarnings("ignore:Unsupported layer type:UserWarning")  # peft's own word on its LN_TUNING
 @pytest.mark.parametrize("kind", TYPES)
-def test_adapters_train_and_load_back_and_with_plain_peft(kind, load_tiny, nli_task, plain_logits, tmp_path):
+def test_adapters_train_and_load_back_and_with_plain_peft(kind, load_tiny, nli_task, tmp_path):
     settings = {"peft_type": kind, "peft_config": TYPES[kind]}
     method, classifier = adapted(load_tiny, nli_task, **settings)
     before = logprobs(classifier, ROWS)
@@ -47,7 +47,7 @@ def test_adapters_train_and_load_back_and_with_plain_peft(kind, load_tiny, nli_t
     batch = classifier.collate(classifier.encode(ROWS))
     with torch.inference_mode():
         logits_BL = classifier.logits(batch).numpy()
-    np.testing.assert_allclose(plain_logits("peft", tmp_path, batch, num_labels=3), logits_BL, atol=1e-5)
+    np.testing.assert_allclose(plain_logits("peft_logits", tmp_path, batch, num_labels=3), logits_BL, atol=1e-5)
 
 
 @pytest.mark.parametrize("head", ["classifier", "verbalizer"])

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from tests.conftest import make_examples
-from tests.methods.conftest import logprobs, teach
+from tests.methods.conftest import logprobs, plain_logits, teach
 
 from entailor.errors import MethodError
 from entailor.methods import build_method
@@ -83,7 +83,7 @@ def test_lora_plus_speeds_up_b_alone(load_tiny, nli_task):
         assert rate == pytest.approx(5e-4 if classifier.is_head(name) else 16e-3 if ".lora_B." in name else 1e-3), name
 
 
-def test_pissa_starts_as_the_checkpoint_trains_and_loads_with_plain_peft(load_tiny, nli_task, plain_logits, tmp_path):
+def test_pissa_starts_as_the_checkpoint_trains_and_loads_with_plain_peft(load_tiny, nli_task, tmp_path):
     rows = make_examples(5, seed=3)
     method = build_method("lora", {"init_lora_weights": "pissa", "r": 4, "lora_alpha": 4, "num_train_epochs": 1})
     classifier, plain = (
@@ -99,7 +99,7 @@ def test_pissa_starts_as_the_checkpoint_trains_and_loads_with_plain_peft(load_ti
     batch = classifier.collate(classifier.encode(rows))
     with torch.inference_mode():
         logits_BL = classifier.logits(batch)
-    plainly = torch.tensor(plain_logits("peft", tmp_path, batch, num_labels=3), dtype=torch.float32)
+    plainly = torch.tensor(plain_logits("peft_logits", tmp_path, batch, num_labels=3), dtype=torch.float32)
     torch.testing.assert_close(plainly, logits_BL, atol=1e-5, rtol=0)
 
 

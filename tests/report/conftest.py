@@ -160,7 +160,7 @@ def make_folder(path: Path, records: list[RunRecord]) -> RunFolder:
                 "fingerprint": "0f3a" * 8,
             },
             "git_commit": None,
-            "command": ["entailor", "compare", "--seeds", "2"],
+            "command": "entailor compare --seeds 2",
         },
     )
     ids = [row.id for row in records[0].predictions]

@@ -4,6 +4,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from entailor.evaluation import wording
 from entailor.evaluation.comparison import compare_records
 from entailor.evaluation.metrics import evaluate_record
 from entailor.report import tables
@@ -15,13 +16,13 @@ from entailor.report.advice import advice
     [(None, "–"), (0, "0.0 s"), (0.01, "<0.1 s"), (3.21, "3.2 s"), (9.97, "10 s"), (75, "75 s"), (720, "12 min")],
 )
 def test_durations(seconds, text):
-    assert tables.duration(seconds) == text
+    assert wording.duration(seconds) == text
 
 
 def test_long_durations_do_not_say_60_minutes():
-    assert tables.duration(3569) == "59 min"
-    assert tables.duration(3570) == "1.0 h"
-    assert tables.duration(12_000) == "3.3 h"
+    assert wording.duration(3569) == "59 min"
+    assert wording.duration(3570) == "1.0 h"
+    assert wording.duration(12_000) == "3.3 h"
 
 
 @pytest.mark.parametrize(
@@ -29,20 +30,20 @@ def test_long_durations_do_not_say_60_minutes():
     [(None, "–"), (0, "0 B"), (999, "999 B"), (1_240_000, "1.2 MB"), (707_400_000, "707 MB"), (999_600, "1.0 MB")],
 )
 def test_sizes(num_bytes, text):
-    assert tables.size(num_bytes) == text
+    assert wording.size(num_bytes) == text
 
 
 def test_counts_rates_and_points():
-    assert [tables.count(n) for n in (None, 0, 297_000, 22_700_000, 8_000_000_000)] == [
+    assert [wording.count(n) for n in (None, 0, 297_000, 22_700_000, 8_000_000_000)] == [
         "–",
         "0",
         "297 k",
         "22.7 M",
         "8.0 B",
     ]
-    assert [tables.rate(n) for n in (None, 3.14, 1234.5)] == ["–", "3.1", "1,234"]
-    assert [tables.points(n) for n in (0.0123, -0.2)] == ["+1.2", "−20.0"]
-    assert [tables.p_value(p) for p in (0.0001, 0.0042, 0.25)] == ["p < 0.001", "p = 0.004", "p = 0.25"]
+    assert [wording.rate(n) for n in (None, 3.14, 1234.5)] == ["–", "3.1", "1,234"]
+    assert [wording.points(n) for n in (0.0123, -0.2)] == ["+1.2", "−20.0"]
+    assert [wording.p_value(p) for p in (0.0001, 0.0042, 0.25)] == ["p < 0.001", "p = 0.004", "p = 0.25"]
 
 
 def printed(comparison, width, *, verbose=False):

@@ -284,10 +284,11 @@ def test_records_come_by_model_row_and_seed(tmp_path):
 def test_the_winner_is_the_first_complete_seed_of_the_best_row():
     folder = RunFolder("runs/x")
     rows = [
-        {"model": "m", "method": "lora", "best": True, "seeds": [10, 2]},
-        {"model": "none", "method": "majority", "best": False, "seeds": [0]},
+        {"model": "m", "method": "lora", "seeds": [10, 2]},
+        {"model": "none", "method": "majority", "seeds": [0]},
     ]
-    assert folder.winner({"candidates": rows}) == Path("runs/x/trials/m/lora/seed-2")
+    picked = {"model": "m", "method": "lora"}
+    assert folder.winner({"candidates": rows, "recommendation": picked}) == Path("runs/x/trials/m/lora/seed-2")
     assert folder.winner({"candidates": []}) is None
     assert folder.winner({"candidates": rows, "recommendation": {"model": None, "method": None}}) is None
     assert folder.winner({"candidates": [], "recommendation": None}) is None

@@ -78,12 +78,13 @@ def test_the_command_prints_it_and_fails_where_the_core_lacks_something(monkeypa
             assert stopped.value.exit_code == code
         lines = capsys.readouterr().out.splitlines()
         assert lines[0] == (
-            "core    missing torch>=2.8. Run: pip install --upgrade entailor" if code else "core    complete"
+            "core      missing torch>=2.8. Run: pip install --upgrade entailor" if code else "core      complete"
         )
         assert lines[2:4] == [
-            'excel   missing openpyxl>=3.1. Run: pip install --upgrade "entailor[excel]"',
-            "        for reading .xlsx files",
+            'excel     missing openpyxl>=3.1. Run: pip install --upgrade "entailor[excel]"',
+            "          for reading .xlsx files",
         ]
+    assert max(map(len, PURPOSES)) < 10  # or the word behind it touches the name
     monkeypatch.setattr(requirements, "check_requirements", lambda: found[1:])
     env(check=True, as_json=True)
     assert json.loads(capsys.readouterr().out)[0]["missing"] == ["openpyxl>=3.1"]

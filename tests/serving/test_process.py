@@ -1,15 +1,15 @@
 """The command as an operator runs it: killed under load, started again, and stopped while requests wait."""
 
 import json
-import os
 import signal
-import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 
 import httpx
 import pytest
+from tests.forked import entailor
 
 from entailor.runs.record import RunRecord
 from entailor.runs.trial_folder import RECORD_FILE
@@ -18,43 +18,33 @@ TOKEN = "a-token-of-the-test"
 
 
 class Server:
-    """`entailor serve` in a process of its own."""
+    """`entailor serve` in a process of its own, and a client of it."""
 
-    def __init__(self, *arguments: str) -> None:
-        environment = {**os.environ, "ENTAILOR_SERVE_TOKEN": TOKEN, "OMP_NUM_THREADS": "1"}
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "entailor", "serve", *arguments, "--port", "0"],
-            env=environment, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        self.log: list[str] = []
-        for line in self.process.stderr:
-            self.log.append(line)
+    def __init__(self, *arguments: object) -> None:
+        self.call = entailor("serve", *arguments, "--port", "0", ENTAILOR_SERVE_TOKEN=TOKEN)
+        self.ended = False
+        for line in self.call.err:
             if '"listening"' in line:
-                self.url = json.loads(line)["url"]
                 break
         else:
-            raise AssertionError("".join(self.log))
-        self.reader = threading.Thread(target=lambda: self.log.extend(self.process.stderr))
-        self.reader.start()
+            raise AssertionError(self.call.wait())
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        self.client = httpx.Client(base_url=json.loads(line)["url"], headers=headers, timeout=120, trust_env=False)
 
     def ask(self, texts: list) -> httpx.Response:
-        return httpx.post(
-            f"{self.url}/v1/classify", json={"model": "mine", "inputs": texts},
-            headers={"Authorization": f"Bearer {TOKEN}"}, timeout=120, trust_env=False,
-        )  # fmt: skip
+        return self.client.post("/v1/classify", json={"model": "mine", "inputs": texts})
 
     def figure(self, name: str) -> float:
-        text = httpx.get(
-            f"{self.url}/metrics", headers={"Authorization": f"Bearer {TOKEN}"}, timeout=120, trust_env=False
-        ).text
+        text = self.client.get("/metrics").text
         return float(next(line for line in text.splitlines() if line.startswith(f"{name} ")).split()[1])
 
-    def end(self, number: int) -> int:
-        self.process.send_signal(number)
-        code = self.process.wait(120)
-        self.reader.join()
-        self.process.stderr.close()
-        return code
+    def end(self, number: int) -> tuple[int, list[str]]:
+        """Send a signal; return the exit code and the log since it listened."""
+        self.ended = True
+        self.call.send(number)
+        ended = self.call.wait()
+        self.client.close()
+        return ended.code, ended.err.splitlines()
 
 
 @pytest.fixture
@@ -62,7 +52,7 @@ def servers() -> Iterator[list[Server]]:
     started: list[Server] = []
     yield started
     for one in started:
-        if one.process.poll() is None:
+        if not one.ended:
             one.end(signal.SIGKILL)
 
 
@@ -92,7 +82,7 @@ def test_killed_under_load_it_starts_again_and_on_sigterm_it_answers_what_it_acc
         thread.start()
     for _ in range(20):
         answered.acquire()
-    assert first.end(signal.SIGKILL) == -signal.SIGKILL
+    assert first.end(signal.SIGKILL)[0] == -signal.SIGKILL
     for thread in asking:
         thread.join()
     assert len(lost) == 4  # every client knows
@@ -107,14 +97,15 @@ def test_killed_under_load_it_starts_again_and_on_sigterm_it_answers_what_it_acc
     for one in askers:
         one.start()
     while second.figure("entailor_queue_inputs") < 3:
-        pass
-    assert second.end(signal.SIGTERM) == 0
+        time.sleep(0.02)  # leaves the core to the server
+    code, log = second.end(signal.SIGTERM)
+    assert code == 0
     for one in askers:
         one.join()
     assert [answer.status_code for answer in found] == [200] * 3
     assert all(len(answer.json()["results"][0]["scores"]) == 3 for answer in found)
-    assert json.loads(second.log[-1])["event"] == "stopped"
-    assert not any("w11" in line for line in second.log)
+    assert json.loads(log[-1])["event"] == "stopped"
+    assert not any("w11" in line for line in log)
 
 
 @pytest.mark.parametrize(

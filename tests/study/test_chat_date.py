@@ -31,10 +31,7 @@ def set_zone(monkeypatch):
     time.tzset()
 
 
-def test_tomorrow_asks_as_today(tiny_model, tmp_path, set_zone, monkeypatch):
-    monkeypatch.setattr(
-        "entailor.report.plots._svg", lambda figure: '<svg width="1pt" height="1pt" viewBox="0 0 1 1"></svg>'
-    )
+def test_tomorrow_asks_as_today(tiny_model, tmp_path, set_zone):
     model = shutil.copytree(tiny_model("llama"), tmp_path / "model")
     (model / "chat_template.jinja").write_text(DATED)
     files = {

@@ -318,11 +318,11 @@ def test_a_first_setting_that_fails_does_not_end_the_search(validation, tmp_path
         return train_only(*rest)
 
     monkeypatch.setattr(entailor.study.search, "train_only", train)
-    validation(BudgetSettings(trials=3))
+    validation(BudgetSettings(trials=2))
     study = study_of(tmp_path)
-    assert [one["state"] == "failed" for one in study["trials"]] == [True, False, False]
+    assert [one["state"] == "failed" for one in study["trials"]] == [True, False]
     assert study["trials"][0]["failure"] == kind
-    assert study["best"] in (1, 2)
+    assert study["best"] == 1
 
 
 def test_a_search_in_which_every_setting_diverges_spends_its_budget_and_ends(validation, plan, tmp_path, monkeypatch):

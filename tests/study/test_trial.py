@@ -41,8 +41,12 @@ def run(tiny_model, nli_task, nli_split, tmp_path):
     return make
 
 
-def test_a_complete_trial_holds_everything_a_reader_needs(run, nli_split, nli_task, tmp_path):
-    record = run("lora", **FAST)
+def test_a_complete_trial_holds_everything_a_reader_needs_and_names_its_stages(run, nli_split, nli_task, tmp_path):
+    said = []
+    record = run("lora", observer=listener(stage=lambda *words: said.append(words)), **FAST)
+    assert list(dict.fromkeys(words[0] for words in said)) == ["load", "tokenize", "train", "test", "save"]
+    assert ("train", 6, 6) in [words[:3] for words in said]
+    assert ("test", 18, 18) in [words[:3] for words in said]
     assert (record.status, record.error) == ("complete", None)
     assert (record.name, record.method, record.seed, record.labels) == ("row", "lora", 0, nli_task.labels)
     assert record.hyperparameters["per_device_train_batch_size"] == 8
@@ -106,15 +110,6 @@ def test_what_an_unfinished_attempt_left_is_removed(run, tmp_path):
     (tmp_path / "trial" / "adapter" / "old.safetensors").write_text("old")
     assert run("majority").status == "complete"
     assert sorted(file.name for file in (tmp_path / "trial" / "adapter").iterdir()) == ["frequencies.json"]
-
-
-def test_progress_names_the_stages(run):
-    said = []
-    run("lora", observer=listener(stage=lambda *words: said.append(words)), **FAST)
-    stages = list(dict.fromkeys(words[0] for words in said))
-    assert stages == ["load", "tokenize", "train", "test", "save"]
-    assert ("train", 6, 6) in [words[:3] for words in said]
-    assert ("test", 18, 18) in [words[:3] for words in said]
 
 
 # what goes wrong
@@ -281,13 +276,13 @@ def with_long_texts(split, words=100):
     return Split(split.train, split.validation, tuple(rows))
 
 
-def test_truncation_is_counted_and_said(run, nli_split):
+def test_truncation_is_counted_and_said(run, nli_split, finished_run):
     record = run("lora", split=with_long_texts(nli_split), settings={"max_length": 40}, **FAST)
     assert record.costs.truncated_share == pytest.approx(6 / 18)
     (event,) = [event for event in record.events if event.kind == "truncation"]
     assert event.text.startswith("33.3% of test was truncated to 40 tokens, longest text first")
     assert event.text.endswith("Raise model.max_length (now 40; the model takes 64) or set model.long_texts=windows")
-    assert run("lora", **FAST).costs.truncated_share == 0
+    assert {record.costs.truncated_share for record in finished_run.records} == {0}
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,7 +39,7 @@ class Answer(BaseModel):
     steps: tuple[tuple[str, float, TopLogprobs], ...] = ()
 
 
-def read_chat(document: Any) -> dict[str, Any]:
+def read_chat(document: Any) -> Mapping[str, Any]:
     """Take an :class:`Answer` out of what /chat/completions gives.
 
     Raises:
@@ -55,7 +55,7 @@ def read_chat(document: Any) -> dict[str, Any]:
     return Answer(text=message.get("content") or "", refused=refused, steps=_finite(steps)).model_dump(mode="json")
 
 
-def read_completion(document: Any) -> dict[str, Any]:
+def read_completion(document: Any) -> Mapping[str, Any]:
     """Take an :class:`Answer` out of what /completions gives.
 
     Raises:
@@ -82,7 +82,7 @@ def _finite(steps: Any) -> tuple[tuple[str, float, TopLogprobs], ...]:
     return tuple(kept)
 
 
-def read_echo(document: Any, before: str, word: str) -> dict[str, Any]:
+def read_echo(document: Any, before: str, word: str) -> Mapping[str, Any]:
     """Take the summed log-probability of a word at the end of an echoed prompt; None where the server does not tell it.
 
     Args:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from entailor.accel.gate import evaluating
 from entailor.classifiers.fitting import fitting, probe_example
 from entailor.classifiers.transformer import TransformerClassifier
 from entailor.errors import MethodError
@@ -63,15 +64,8 @@ def keep_what_learns(
 
 def _probe_logits(classifier: TransformerClassifier, backbone: Backbone, method: str) -> Tensor:
     """Return the logits of one example with their graph, without dropout."""
-    modes = {module: module.training for module in classifier.modules()}
-    for module in modes:
-        module.training = False
-    try:
-        with fitting(backbone, method), torch.enable_grad():
-            return classifier.plain_forward(classifier.collate(classifier.encode([probe_example(classifier.task)])))
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+    with evaluating(classifier), fitting(backbone, method), torch.enable_grad():
+        return classifier.plain_forward(classifier.collate(classifier.encode([probe_example(classifier.task)])))
 
 
 def _reached(logits_BL: Tensor) -> set[int]:

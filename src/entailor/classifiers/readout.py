@@ -73,7 +73,7 @@ def plan_reads(inputs: Sequence[PromptIds]) -> tuple[list[list[int]], LabelReads
     labels = len(inputs[0].continuations)
     for number, item in enumerate(inputs):
         starts = {word[:-1] for word in item.continuations}
-        paths = [one for one in sorted(starts) if not any(_goes_on(other, one) for other in starts)]
+        paths = [one for one in sorted(starts) if all(one == more or one != more[: len(one)] for more in starts)]
         for label, word in enumerate(item.continuations):
             for index, token in enumerate(word):
                 path = next(i for i, one in enumerate(paths) if one[:index] == word[:index])
@@ -110,10 +110,6 @@ def _label_reads(
     single = all(len(word) == 1 for word in first) and all(other == first for other in words)
     words_L = torch.tensor([word[0] for word in first]) if single else None
     return LabelReads(row_U, position_U, place_K, token_K, slot_K, (len(words), len(first)), words_L)
-
-
-def _goes_on(longer: tuple[int, ...], start: tuple[int, ...]) -> bool:
-    return longer != start and longer[: len(start)] == start
 
 
 class Readout(ABC):

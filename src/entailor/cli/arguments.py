@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ GONE = {
 """Commands of the first release, and what does their work now."""
 
 
-def read_experiment(config: Path | None, flags: dict[str, Any], words: list[str]) -> Experiment:
+def read_experiment(config: Path | None, flags: Mapping[str, Any], words: list[str]) -> Experiment:
     """Lay file, flags and key=value over each other, in this order."""
     from entailor.config.experiment import Experiment, parse_settings
     from entailor.config.overrides import apply_overrides, read_yaml, set_key
@@ -32,7 +33,20 @@ def read_experiment(config: Path | None, flags: dict[str, Any], words: list[str]
     return parse_settings(Experiment, apply_overrides(values, words, known_keys))
 
 
-def _refuse_code_by_file(values: dict[str, Any], config: Path | None, words: list[str]) -> None:
+def data_flags(
+    train: str | None,
+    validation: str | None,
+    test: str | None,
+    columns: str | None,
+    delimiter: str | None,
+    encoding: str | None,
+) -> dict[str, Any]:
+    """Return the keys of the experiment that the flags of labelled files stand for."""
+    said = {"train": train, "validation": validation, "test": test, "delimiter": delimiter, "encoding": encoding}
+    return {f"data.{name}": value for name, value in said.items()} | {"data.columns": mapping(columns, "--columns")}
+
+
+def _refuse_code_by_file(values: Mapping[str, Any], config: Path | None, words: list[str]) -> None:
     """A file may come from a stranger: the code of a checkpoint is run only where the command line says so."""
     methods = values.get("methods")
     settings = list(methods.values()) if isinstance(methods, dict) else methods if isinstance(methods, list) else []

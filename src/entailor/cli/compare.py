@@ -4,24 +4,34 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from entailor.cli.arguments import count_or_seeds, mapping, read_experiment
+from entailor.cli.arguments import count_or_seeds, data_flags, read_experiment
 from entailor.cli.options import (
+    Address,
     AsJson,
     Columns,
     Config,
+    CpusPerTrial,
     Delimiter,
     Encoding,
+    EstimateOnly,
+    ExecutorName,
     External,
+    Folds,
+    GpusPerTrial,
+    LearningCurve,
     MaxTest,
     MaxTrain,
+    Methods,
     Model,
     Out,
     Overrides,
     Quiet,
+    Seeds,
+    Splits,
     Test,
     Train,
     Validation,
@@ -46,50 +56,20 @@ def compare(
     delimiter: Delimiter = None,
     encoding: Encoding = None,
     model: Model = None,
-    methods: Annotated[
-        str | None,
-        typer.Option(
-            "--methods",
-            help="Names with commas. Default: baselines, linear_probe, p_tuning, prefix_tuning, lora, full_finetuning.",
-        ),
-    ] = None,
-    seeds: Annotated[
-        str | None,
-        typer.Option(
-            "--seeds", help="Trials of each method with randomness in it, 3 by default; or their seeds with commas."
-        ),
-    ] = None,
-    cv: Annotated[
-        int | None,
-        typer.Option("--cv", help="Folds of a cross-validation of train, in place of one test split."),
-    ] = None,
-    splits: Annotated[
-        int | None, typer.Option("--splits", help="Repeat everything on so many cuts into train, validation and test.")
-    ] = None,
+    methods: Methods = None,
+    seeds: Seeds = None,
+    cv: Folds = None,
+    splits: Splits = None,
     out: Out = None,
     external: External = None,
     max_train_examples: MaxTrain = None,
     max_test_examples: MaxTest = None,
-    learning_curve: Annotated[
-        str | None, typer.Option("--learning-curve", help="Train every candidate at these sizes as well: 50,200,1000.")
-    ] = None,
-    estimate_only: Annotated[
-        bool, typer.Option("--estimate-only", help="Tell how long it would take and how much memory, and stop.")
-    ] = False,
-    executor: Annotated[
-        Literal["local", "ray"],
-        typer.Option("--executor", help="Where trials run: one after the other here, or many at once as tasks of Ray."),
-    ] = "local",
-    address: Annotated[
-        str | None, typer.Option("--address", help="Ray cluster: auto, or host:port. Default: this machine alone.")
-    ] = None,
-    cpus_per_trial: Annotated[
-        float | None, typer.Option("--cpus-per-trial", help="Cores of a trial, and its threads. Default: 1.")
-    ] = None,
-    gpus_per_trial: Annotated[
-        float | None,
-        typer.Option("--gpus-per-trial", help="GPUs of a trial; 0.5 lets two share one. Default: 1 if there is any."),
-    ] = None,
+    learning_curve: LearningCurve = None,
+    estimate_only: EstimateOnly = False,
+    executor: ExecutorName = "local",
+    address: Address = None,
+    cpus_per_trial: CpusPerTrial = None,
+    gpus_per_trial: GpusPerTrial = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -98,16 +78,9 @@ def compare(
 
     All are trained and tested on the same split; where the difference may be chance, the table says so. The same
     command goes on where it stopped. With budget.trials=8 (or budget.minutes, budget.examples) every candidate first
-    chooses
-    its settings on validation, at equal effort.
+    chooses its settings on validation, at equal effort.
     """
-    flags = {
-        "data.train": train,
-        "data.validation": validation,
-        "data.test": test,
-        "data.columns": mapping(columns, "--columns"),
-        "data.delimiter": delimiter,
-        "data.encoding": encoding,
+    flags = data_flags(train, validation, test, columns, delimiter, encoding) | {
         "data.cv": cv,
         "data.splits": splits,
         "data.external": external or None,
@@ -150,13 +123,7 @@ def train(
     verbose: Verbose = False,
 ) -> None:
     """Train one classifier one way, and save it."""
-    flags = {
-        "data.train": train,
-        "data.validation": validation,
-        "data.test": test,
-        "data.columns": mapping(columns, "--columns"),
-        "data.delimiter": delimiter,
-        "data.encoding": encoding,
+    flags = data_flags(train, validation, test, columns, delimiter, encoding) | {
         "data.max_train_examples": max_train_examples,
         "data.max_test_examples": max_test_examples,
         "models": model,

@@ -15,8 +15,8 @@ def models_list(as_json: AsJson = False) -> None:
     """Show the models known by name and those in the cache."""
     from dataclasses import asdict
 
+    from entailor.evaluation.wording import size
     from entailor.models.resolve.source import list_models
-    from entailor.report.tables import size
 
     known = list_models()
     if as_json:
@@ -72,7 +72,7 @@ def _check(*, as_json: bool) -> None:
     else:
         for need in found:
             state = f"missing {', '.join(need.missing)}. Run: {need.remedy}" if need.missing else "complete"
-            print_result(f"{need.name:8}{state}\n        for {need.purpose}")
+            print_result(f"{need.name:10}{state}\n{' ':10}for {need.purpose}")
     if any(need.missing for need in found if need.name == CORE):
         raise typer.Exit(1)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -63,3 +63,42 @@ TrustCode = Annotated[
     typer.Option("--trust-remote-code", help="Run code that comes with the base model, where it was trained so."),
 ]
 Run = Annotated[Path, typer.Option("--run", help="A trial's folder, or a run's (its recommended candidate).")]
+Methods = Annotated[
+    str | None,
+    typer.Option(
+        "--methods",
+        help="Names with commas. Default: baselines, linear_probe, p_tuning, prefix_tuning, lora, full_finetuning.",
+    ),
+]
+Seeds = Annotated[
+    str | None,
+    typer.Option(
+        "--seeds", help="Trials of each method with randomness in it, 3 by default; or their seeds with commas."
+    ),
+]
+Folds = Annotated[
+    int | None, typer.Option("--cv", help="Folds of a cross-validation of train, in place of one test split.")
+]
+Splits = Annotated[
+    int | None, typer.Option("--splits", help="Repeat everything on so many cuts into train, validation and test.")
+]
+LearningCurve = Annotated[
+    str | None, typer.Option("--learning-curve", help="Train every candidate at these sizes as well: 50,200,1000.")
+]
+EstimateOnly = Annotated[
+    bool, typer.Option("--estimate-only", help="Tell how long it would take and how much memory, and stop.")
+]
+ExecutorName = Annotated[
+    Literal["local", "ray"],
+    typer.Option("--executor", help="Where trials run: one after the other here, or many at once as tasks of Ray."),
+]
+Address = Annotated[
+    str | None, typer.Option("--address", help="Ray cluster: auto, or host:port. Default: this machine alone.")
+]
+CpusPerTrial = Annotated[
+    float | None, typer.Option("--cpus-per-trial", help="Cores of a trial, and its threads. Default: 1.")
+]
+GpusPerTrial = Annotated[
+    float | None,
+    typer.Option("--gpus-per-trial", help="GPUs of a trial; 0.5 lets two share one. Default: 1 if there is any."),
+]

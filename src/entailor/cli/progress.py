@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -36,7 +36,7 @@ def watch(*, quiet: bool, verbose: bool = False) -> Iterator[Observer]:
         with _bars(verbose=verbose) as observer:
             yield observer
     else:
-        yield _lines(verbose=verbose)
+        yield Observer(_Lines(verbose=verbose))
 
 
 @contextmanager
@@ -76,7 +76,7 @@ def notes(*, quiet: bool) -> Observer:
 
 
 def _outcome(record: RunRecord, reused: bool) -> str:
-    from entailor.report.tables import duration, percent
+    from entailor.evaluation.wording import duration, percent
     from entailor.runs.record import PREDICTIONS_ON
 
     if record.status == "failed":
@@ -95,10 +95,6 @@ def _alarms(record: RunRecord) -> list[str]:
     if record.costs.truncated_share >= TRUNCATION_ALARM:
         alarms += [event.text for event in record.events if event.kind == "truncation"]
     return alarms
-
-
-def _lines(*, verbose: bool) -> Observer:
-    return Observer(_Lines(verbose=verbose))
 
 
 class _Lines:
@@ -123,7 +119,7 @@ class _Lines:
                 remark(event.text)
 
 
-def _show_estimate(expected: dict[str, Any], say: Callable[[str], None] = remark, *, verbose: bool) -> None:
+def _show_estimate(expected: Mapping[str, Any], say: Callable[[str], None] = remark, *, verbose: bool) -> None:
     from entailor.report.effort import estimate_lines
 
     if expected["candidates"]:
@@ -184,7 +180,7 @@ class _Bars:
             case None if self.verbose or event.severity == "warning":
                 self._say(event.text)
 
-    def _expect(self, candidates: list[dict[str, Any]]) -> None:
+    def _expect(self, candidates: Sequence[Mapping[str, Any]]) -> None:
         if not any(one["error"] for one in candidates):
             self.lengths = {(one["model"], one["method"]): one["trial_seconds"] for one in candidates}
             self.total = sum(one["trials"] * one["trial_seconds"] for one in candidates)

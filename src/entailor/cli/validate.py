@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from entailor.cli.arguments import mapping, read_experiment
+from entailor.cli.arguments import data_flags, read_experiment
 from entailor.cli.options import AsJson, Columns, Config, Delimiter, Encoding, Overrides, Overwrite, Quiet, Train
 from entailor.cli.output import print_result
 from entailor.errors import ConfigError
@@ -51,14 +51,7 @@ def validate(
     failing = {"error": ("error",), "warning": ("error", "warning"), "never": ()}
     if fail_on not in failing:
         raise ConfigError(f"--fail-on: {fail_on!r} found, expected one of {', '.join(failing)}")
-    flags = {
-        "data.train": train,
-        "data.validation": validation,
-        "data.test": test,
-        "data.columns": mapping(columns, "--columns"),
-        "data.delimiter": delimiter,
-        "data.encoding": encoding,
-    }
+    flags = data_flags(train, validation, test, columns, delimiter, encoding)
     experiment = read_experiment(config, flags, overrides or [])
     read = (config, *experiment.sources(), model)
     if output is not None:

@@ -15,16 +15,16 @@ from entailor.errors import ConfigError, near_miss
 MOST_MISTAKES_NAMED = 30  # of six labels
 
 
-def _labels_as_text(value: object) -> object:
+def labels_as_text(value: object) -> object:
     """Return the mapping with label names that YAML read as numbers as text, on both levels."""
     if not isinstance(value, Mapping):
         return value
     if any(isinstance(key, bool) for key in value):
         raise ValueError("YAML takes yes, no, on and off for true and false: put the label in quotes")
-    return {str(number_as_text(key)): _labels_as_text(inner) for key, inner in value.items()}
+    return {str(number_as_text(key)): labels_as_text(inner) for key, inner in value.items()}
 
 
-Costs = Annotated[dict[str, dict[str, NonNegativeFloat]], BeforeValidator(_labels_as_text, json_schema_input_type=Any)]
+Costs = Annotated[dict[str, dict[str, NonNegativeFloat]], BeforeValidator(labels_as_text, json_schema_input_type=Any)]
 
 
 def cost_matrix(costs: Mapping[str, Mapping[str, float]], labels: Sequence[str], where: str) -> list[list[float]]:

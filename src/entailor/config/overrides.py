@@ -16,13 +16,7 @@ import yaml
 
 from entailor.config.experiment import DEFAULT_METHODS, Experiment, methods_by_name
 from entailor.config.parts import (
-    BudgetSettings,
-    DataSettings,
-    ModelSettings,
-    Priorities,
-    PromptSettings,
     Settings,
-    TrackingSettings,
 )
 from entailor.config.plain import short, shown
 from entailor.errors import ConfigError, RunError, near_miss
@@ -54,12 +48,9 @@ MOST_KEY_PARTS = 20  # of a dotted key
 _TEXTS = (dict[str, str], tuple[str, ...], tuple[str, ...] | None)  # fields of texts alone
 
 SECTIONS: Mapping[str, type[Settings]] = {
-    "data": DataSettings,
-    "model": ModelSettings,
-    "prompt": PromptSettings,
-    "recommend": Priorities,
-    "budget": BudgetSettings,
-    "tracking": TrackingSettings,
+    name: field.annotation
+    for name, field in Experiment.model_fields.items()
+    if isinstance(field.annotation, type) and issubclass(field.annotation, Settings)
 }
 
 
@@ -147,7 +138,7 @@ def apply_overrides(
     values: Mapping[str, Any],
     overrides: Iterable[str],
     keys_of: Callable[[str, Mapping[str, Any]], set[str]],
-) -> dict[str, Any]:
+) -> Mapping[str, Any]:
     """Lay ``key=value`` words over a mapping; values are read as YAML, but text where the field takes text.
 
     A dotted key is a path (``data.validation_size=0.2``, ``methods.lora.r=8`` or, shorter, ``lora.r=8``). A bare key

@@ -7,15 +7,9 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Annotated, Literal, TypeVar, get_args
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    field_validator,
-    model_validator,
-)
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from entailor.config.costs import Costs
+from entailor.config.costs import Costs, labels_as_text
 from entailor.config.plain import number_as_text, shown
 
 ItemT = TypeVar("ItemT")
@@ -30,6 +24,23 @@ class Settings(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=(), use_attribute_docstrings=True
     )
+
+
+def all_different(values: tuple[ItemT, ...]) -> tuple[ItemT, ...]:
+    """Return the values; raise ValueError where one stands twice."""
+    counts = Counter(values)
+    twice = next((value for value in values if counts[value] > 1), None)
+    if twice is not None:
+        raise ValueError(f"{shown(twice)} stands twice")
+    return values
+
+
+def between_commas(value: object) -> object:
+    """Return the names of a text with commas; anything else as it is."""
+    return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
+
+
+WithCommas = BeforeValidator(between_commas, json_schema_input_type=str | tuple[str, ...])
 
 
 class DataSettings(Settings):
@@ -91,15 +102,10 @@ class DataSettings(Settings):
     """Tune on a stratified sample of this size."""
     max_test_examples: int | None = Field(default=None, ge=1)
     """Test on a stratified sample of this size."""
-    external: tuple[str, ...] = ()
+    external: Annotated[tuple[str, ...], WithCommas, AfterValidator(all_different)] = ()
     """Labelled files scored by every finished classifier once everything is chosen; nothing is trained for them."""
     drop_leaks: bool = False
     """Drop training examples whose text also stands in validation or test, instead of only reporting them."""
-
-    @field_validator("external", mode="before", json_schema_input_type=str | tuple[str, ...])
-    @classmethod
-    def _files_as_list(cls, value: object) -> object:
-        return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
 
     @field_validator("train", "validation", "test")
     @classmethod
@@ -108,19 +114,11 @@ class DataSettings(Settings):
             raise ValueError("an empty path; give a file or a data set, or leave it out")
         return value
 
-    @field_validator("external")
-    @classmethod
-    def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return all_different(value)
-
     @field_validator("label_names", mode="before")
     @classmethod
     def _names_as_text(cls, value: object) -> object:
-        if not isinstance(value, Mapping):
-            return value
-        if any(isinstance(key, bool) for key in value):
-            raise ValueError("YAML takes yes, no, on and off for true and false: put the label in quotes")
-        return {str(number_as_text(key)): number_as_text(name) for key, name in value.items()}
+        value = labels_as_text(value)
+        return {key: number_as_text(name) for key, name in value.items()} if isinstance(value, Mapping) else value
 
     @field_validator("labels", "no_gold", mode="before", json_schema_input_type=tuple[str | int | float, ...] | None)
     @classmethod
@@ -277,13 +275,8 @@ class Priorities(Settings):
     ties: Literal["cheapest", "most_accurate"] = "cheapest"
     """cheapest: costs decide among candidates shown to be within the margin of the best one. most_accurate:
     the best by the metric, at any cost."""
-    cheapest: tuple[CostName, ...] = COST_NAMES
+    cheapest: Annotated[tuple[CostName, ...], WithCommas] = COST_NAMES
     """Costs in the order they decide; one decides where it is at least 20 % higher. What is left out comes last."""
-
-    @field_validator("cheapest", mode="before", json_schema_input_type=str | tuple[str, ...])
-    @classmethod
-    def _costs_as_list(cls, value: object) -> object:
-        return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
 
     @field_validator("cheapest")
     @classmethod
@@ -357,15 +350,6 @@ class PromptSettings(Settings):
     """Put the prompt through the model's own chat template."""
     search: PromptSearch = PromptSearch()
     """Templates, instructions and verbalizers to choose from on validation."""
-
-
-def all_different(values: tuple[ItemT, ...]) -> tuple[ItemT, ...]:
-    """Return the values; raise ValueError where one stands twice."""
-    counts = Counter(values)
-    twice = next((value for value in values if counts[value] > 1), None)
-    if twice is not None:
-        raise ValueError(f"{shown(twice)} stands twice")
-    return values
 
 
 class TrackingSettings(Settings):

@@ -28,7 +28,7 @@ def unusable(values: object, where: str) -> Iterator[str]:
         problem = None
         if isinstance(value, str):
             problem = _unusable_text(value)
-        elif isinstance(value, (int, float)) and not abs(value) <= LARGEST and not _is_special(value):
+        elif isinstance(value, (int, float)) and LARGEST < abs(value) != math.inf:
             problem = f"a number of at most {LARGEST:g} was expected"
         elif isinstance(value, (Mapping, list, tuple)) and depth > MOST_DEPTH:
             problem = f"nested more than {MOST_DEPTH} deep"
@@ -42,11 +42,6 @@ def unusable(values: object, where: str) -> Iterator[str]:
             return
     if stack:
         yield f"{where or 'the experiment'}: more than {MOST_ITEMS:,} values"
-
-
-def _is_special(value: float) -> bool:
-    """Tell whether a value is no finite number, of which the field's own complaint says more."""
-    return isinstance(value, float) and not math.isfinite(value)
 
 
 def _unusable_text(text: str) -> str | None:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from entailor.data.arrow_messages import MAGIC, unpacked_bytes
 from entailor.data.batches import BATCH_ROWS, Batch, Table, inner_value
 from entailor.data.files import FileFormat, too_large, translated
-from entailor.errors import DataError
+from entailor.errors import DataError, one_line
 
 FEATHER_1 = b"FEA1"  # its buffers are never compressed
 
@@ -160,7 +160,7 @@ def _file_table(
             except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
                 if isinstance(error, OSError) and error.errno is not None:
                     raise
-                raise DataError(f"not {kind}, or a damaged one ({_one_line(error)})", path=path) from None
+                raise DataError(f"not {kind}, or a damaged one ({one_line(error)})", path=path) from None
 
     def read(columns: list[str]) -> Iterator[Any]:
         size = 0
@@ -175,10 +175,6 @@ def _file_table(
         schema = schema_of(file)
         names, inner = schema.names, tuple(_inner_of(schema))
     return ArrowTable(str(path), names, _class_names_in(schema.metadata or {}), read, inner)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def _class_names_in(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:

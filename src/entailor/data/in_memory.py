@@ -44,8 +44,9 @@ def with_files(experiment: Experiment, parts: Mapping[str, Any]) -> tuple[Experi
         DataError: something that is no table of labelled texts.
     """
     given = {name: part for name, part in parts.items() if part is not None}
-    if _is_dataset_dict(given.get("train")):
-        splits = given.pop("train")
+    splits = given.get("train")
+    if isinstance(splits, Mapping) and splits and all(hasattr(one, "column_names") for one in splits.values()):
+        del given["train"]
         if "train" not in splits:
             raise DataError(f"splits {', '.join(splits)}, expected one called train", path="train")
         given = {name: splits[name] for name in PARTS if name in splits} | given
@@ -144,7 +145,7 @@ def _of_list(rows: list[Any], name: str, mapping: Mapping[str, str]) -> Columns:
     return {column: [row[at] for row in rows] for at, column in enumerate(shapes[width])}
 
 
-def _fields_of(row: Any, name: str, place: int, fields: Sequence[str]) -> dict[str, Any]:
+def _fields_of(row: Any, name: str, place: int, fields: Sequence[str]) -> Mapping[str, Any]:
     one = _same(row, Example, name, place)
     if (one.text_pair is None) != ("text" in fields):
         raise DataError("pairs and single texts", path=name, row=place, remedy="Give one kind")
@@ -193,7 +194,3 @@ def is_missing(value: Any) -> bool:
         or type(value).__name__ in ("NAType", "NaTType")
         or (isinstance(value, float) and math.isnan(value))
     )
-
-
-def _is_dataset_dict(part: Any) -> bool:
-    return isinstance(part, Mapping) and bool(part) and all(hasattr(one, "column_names") for one in part.values())

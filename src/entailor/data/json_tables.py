@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TextIO
@@ -109,20 +109,28 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_unrepeated)
 
 
 class _Document:
-    """Walks over a document value by value, so that a large array is never held as objects all at once."""
+    """Walks over an array value by value, so that a large one is never held as objects all at once."""
 
     def __init__(self, path: Path, text: str) -> None:
         self._path, self._text = path, text
 
     def rows(self) -> Iterator[Any]:
         at = self._after_space(0)
-        if self._text[at : at + 1] != "{":
-            return self._items(at, whole=True)
-        at, end = self._array_in_object(at)
+        if self._text[at] == "[":
+            return self._items(at)
+        document, end = self._value(at)
         self._check_end(end)
-        return self._items(at)
+        found = {key: value for key, value in document.items() if _is_rows(value)}
+        if len(found) != 1:
+            names = f" ({', '.join(list(found)[:5])})" if found else ""
+            raise DataError(
+                f"one object with {len(found)} arrays of objects{names}, expected one",
+                path=self._path,
+                remedy="Write the rows as one array, or one object a line",
+            )
+        return chain.from_iterable(found.values())
 
-    def _items(self, at: int, *, whole: bool = False) -> Iterator[Any]:
+    def _items(self, at: int) -> Iterator[Any]:
         at = self._after_space(at + 1)
         while self._text[at : at + 1] != "]":
             value, at = self._value(at)
@@ -132,40 +140,12 @@ class _Document:
                 at = self._after_space(at + 1)
             elif self._text[at : at + 1] != "]":
                 raise self._broken("',' or ']' is missing", at)
-        if whole:
-            self._check_end(at + 1)
+        self._check_end(at + 1)
 
     def _check_end(self, at: int) -> None:
         at = self._after_space(at)
         if at < len(self._text):
             raise self._broken("more text behind the end", at)
-
-    def _array_in_object(self, at: int) -> tuple[int, int]:
-        """Return where the one array of objects under a key begins, and where the object ends."""
-        found: list[tuple[str, int]] = []
-        at = self._after_space(at + 1)
-        while self._text[at : at + 1] != "}":
-            key, at = self._value(at)
-            at = self._after_space(at)
-            if self._text[at : at + 1] != ":":
-                raise self._broken("':' is missing", at)
-            begin = self._after_space(at + 1)
-            value, at = self._value(begin)
-            if _is_rows(value):
-                found.append((str(key), begin))
-            at = self._after_space(at)
-            if self._text[at : at + 1] == ",":
-                at = self._after_space(at + 1)
-            elif self._text[at : at + 1] != "}":
-                raise self._broken("',' or '}' is missing", at)
-        if len(found) != 1:
-            names = f" ({', '.join(name for name, _ in found[:5])})" if found else ""
-            raise DataError(
-                f"one object with {len(found)} arrays of objects{names}, expected one",
-                path=self._path,
-                remedy="Write the rows as one array, or one object a line",
-            )
-        return found[0][1], at + 1
 
     def _value(self, at: int) -> tuple[Any, int]:
         try:
@@ -191,7 +171,7 @@ def _is_rows(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
 
 
-def _is_columns(record: dict[str, Any]) -> bool:
+def _is_columns(record: Mapping[str, Any]) -> bool:
     """Tell whether an object is a whole table: lists of one length, or values by the number of their example."""
     columns = list(record.values())
     if all(isinstance(column, list) for column in columns):

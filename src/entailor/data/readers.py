@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from itertools import chain, compress
 from typing import Any, NoReturn
 
+from entailor.config.parts import DataSettings
 from entailor.data.columns import FIELDS, find_columns
 from entailor.data.example import Example, content_id
 from entailor.data.files import MAX_BYTES, MAX_ROWS, FileFormat
@@ -63,6 +64,12 @@ class ReadOptions:
     encoding: str | None = None
     max_bytes: int = MAX_BYTES
     max_rows: int = MAX_ROWS
+
+    @classmethod
+    def of(cls, settings: DataSettings, **changes: Any) -> ReadOptions:
+        """Return what the settings of an experiment say, with some of it changed."""
+        said = ("columns", "label_names", "no_gold", "delimiter", "encoding", "max_bytes", "max_rows")
+        return cls(**{name: getattr(settings, name) for name in said} | changes)
 
     @property
     def form(self) -> FileFormat:

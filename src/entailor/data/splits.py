@@ -112,7 +112,7 @@ def load_data(settings: DataSettings, *, whole: bool = False) -> LoadedData:
     )
 
 
-def split_document(split: Split, further: Sequence[Split] = ()) -> dict[str, Any]:
+def split_document(split: Split, further: Sequence[Split] = ()) -> Mapping[str, Any]:
     """Return what ``split.json`` holds: ids of train, validation and test in order, and the hash of their content.
 
     Args:
@@ -207,17 +207,7 @@ def _in_words(labels: Sequence[str]) -> str:
 def _from_sources(settings: DataSettings) -> tuple[dict[str, Rows], list[str], list[Finding]]:
     """Read the parts that have a source."""
     sources = dict(_sources(settings))
-    options = ReadOptions(
-        columns=settings.columns, label_names=settings.label_names, labels=settings.labels, no_gold=settings.no_gold
-    )
-    options = replace(
-        options,
-        config_name=settings.config_name,
-        delimiter=settings.delimiter,
-        encoding=settings.encoding,
-        max_bytes=settings.max_bytes,
-        max_rows=settings.max_rows,
-    )
+    options = ReadOptions.of(settings, labels=settings.labels, config_name=settings.config_name)
     results: dict[str, ReadResult] = {}
     trained: tuple[str, ...] = ()
     for name, (source, split_name) in sources.items():

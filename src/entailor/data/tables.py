@@ -30,7 +30,7 @@ from entailor.data.files import (
 )
 from entailor.data.json_tables import JsonTable
 from entailor.data.shards import shards_of
-from entailor.errors import DataError
+from entailor.errors import DataError, one_line
 from entailor.runs.network import hub_is_silent
 from entailor.runs.paths import user_path
 
@@ -353,7 +353,7 @@ def _hub_table(source: str, config_name: str | None, split: str | None) -> Table
         asked = (("config_name", config_name), ("split", split))
         wanted = "".join(f", {key} {value!r}" for key, value in asked if value is not None)
         raise DataError(
-            f"no such file, and as a Hugging Face data set{wanted} it cannot be loaded ({_one_line(error)})",
+            f"no such file, and as a Hugging Face data set{wanted} it cannot be loaded ({one_line(error)})",
             path=source,
             remedy="Check the id, data.config_name and the split, or give the path of a file",
         ) from error
@@ -367,7 +367,3 @@ def _hub_table(source: str, config_name: str | None, split: str | None) -> Table
 
     names = {name: kind.names for name, kind in data.features.items() if isinstance(kind, datasets.ClassLabel)}
     return ArrowTable(source, data.column_names, names, read)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import pairwise
@@ -76,7 +76,7 @@ class TextFeatures:
         return {field: _ngram_counts(words) for field, words in fields.items() if words}
 
     @cached_property
-    def tfidf(self) -> dict[str, Any]:
+    def tfidf(self) -> Mapping[str, Any]:
         """TF-IDF of the n-grams, by field, sparse. Shape (N, V)."""
         return {field: _tfidf(found.counts) for field, found in self.ngrams.items()}
 

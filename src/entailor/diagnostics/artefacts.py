@@ -15,7 +15,7 @@ import numpy as np
 from entailor.data.checks import Severity
 from entailor.data.text_keys import normalised_keys
 from entailor.data.words import Integers, NgramCounts, group_codes
-from entailor.diagnostics.base import MOST_SHOWN, CheckInput, CheckOutcome, DoctorFinding, check, shown
+from entailor.diagnostics.base import CheckInput, CheckOutcome, DoctorFinding, check, of_rows
 from entailor.diagnostics.cross_validation import Held, held_out_accuracy, out_of_fold
 
 NAME = "artefacts"
@@ -153,8 +153,7 @@ def _giveaways(evidence: CheckInput, found: NgramCounts, telling: Sequence[Telli
             "warning" if is_pair or (one.share >= NEARLY_ALL and one.coverage >= HALF) else "info",
             message,
             remedy,
-            tuple(shown("train", row) for row in has[:MOST_SHOWN]),
-            tuple(row.id for row in has),
+            *of_rows("train", has),
             asdict(one),
         )
 

@@ -211,6 +211,11 @@ def shown(part: str, row: Example, note: str = "") -> ShownExample:
     return ShownExample(part, row.id, row.label, shortened(row.text), pair, note)
 
 
+def of_rows(part: str, rows: Sequence[Example]) -> tuple[tuple[ShownExample, ...], tuple[str, ...]]:
+    """Return the first rows as they are shown with a finding, and the ids of all."""
+    return tuple(shown(part, row) for row in rows[:MOST_SHOWN]), tuple(row.id for row in rows)
+
+
 def shortened(text: str) -> str:
     """Return a text on one line, cut to 160 characters; control characters, which a terminal obeys, by their codes."""
     line = _CONTROLS.sub(lambda one: f"\\x{ord(one.group()):02x}", " ".join(text[: 2 * MOST_CHARACTERS].split()))

@@ -5,7 +5,7 @@ The checks stand in `diagnostics/`, one file each; this module adds what needs a
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,7 +55,7 @@ class DoctorReport:
         every = [found for one in self.checks for found in one.outcome.findings]
         return tuple(sorted(every, key=lambda found: SEVERITIES.index(found.severity)))
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> Mapping[str, Any]:
         """Return what doctor.json holds."""
         return {
             "version": VERSION,

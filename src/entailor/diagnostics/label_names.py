@@ -12,7 +12,7 @@ from itertools import takewhile
 from entailor.config.plain import share
 from entailor.data.example import Example
 from entailor.data.words import words_of
-from entailor.diagnostics.base import MOST_SHOWN, CheckInput, CheckOutcome, DoctorFinding, check, listed, shown
+from entailor.diagnostics.base import MOST_SHOWN, CheckInput, CheckOutcome, DoctorFinding, check, listed, of_rows
 
 NAME = "label_names"
 FEWEST_ROWS, MOSTLY = 10, 0.9
@@ -58,8 +58,7 @@ def _in_texts(evidence: CheckInput) -> Iterator[DoctorFinding]:
         if place == MOST_SHOWN and more:
             message += f"; {more:,} more labels stand in their texts"
         remedy = "Look whether the label was written into the texts; if so, take it out"
-        some = tuple(shown("train", row) for row in has[:MOST_SHOWN])
-        yield DoctorFinding(NAME, "label_in_text", "warning", message, remedy, some, tuple(row.id for row in has))
+        yield DoctorFinding(NAME, "label_in_text", "warning", message, remedy, *of_rows("train", has))
 
 
 def _holders(evidence: CheckInput) -> dict[str, list[Example]]:

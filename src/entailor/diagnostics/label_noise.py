@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -144,7 +145,7 @@ class _Fit:
         return fit(np.hstack(logs), seed=self.seed + 2 * draw + 1, C=STRENGTH_WEIGHTS)
 
 
-def _power(fit: _Fit, targets: Integers, seed: int) -> dict[str, Any]:
+def _power(fit: _Fit, targets: Integers, seed: int) -> Mapping[str, Any]:
     """Make some labels wrong on purpose, and tell how many of them are found; few examples several times."""
     count = max(1, round(PLANTED * len(targets)))
     shares, found, first = [], [], []

@@ -11,7 +11,7 @@ from entailor.config.plain import share
 from entailor.data.checks import Severity
 from entailor.data.example import Example
 from entailor.data.words import Integers, words_of
-from entailor.diagnostics.base import MOST_SHOWN, CheckInput, CheckOutcome, DoctorFinding, check, shown
+from entailor.diagnostics.base import MOST_SHOWN, CheckInput, CheckOutcome, DoctorFinding, check, of_rows, shown
 
 NAME = "lengths"
 FIELDS = {"text": "first text", "text_pair": "second text"}
@@ -71,10 +71,8 @@ def _cut(evidence: CheckInput, field: str) -> Iterator[DoctorFinding]:
         message = f"the {FIELDS[field]} of {share(len(at_limit), len(rows))} of {part} is exactly {limit:,} {unit} long"
         message += ", and none is longer: they were cut"
         remedy = "Get the whole texts: what the label depends on may stand behind the cut"
-        some = tuple(shown(part, rows[at]) for at in at_limit[:MOST_SHOWN].tolist())
-        yield DoctorFinding(
-            NAME, "cut_texts", "warning", message, remedy, some, tuple(rows[at].id for at in at_limit.tolist())
-        )
+        cut = [rows[at] for at in at_limit.tolist()]
+        yield DoctorFinding(NAME, "cut_texts", "warning", message, remedy, *of_rows(part, cut))
 
 
 def _at_limit(texts: Sequence[str], unit: str) -> tuple[str, int, Integers] | None:
@@ -100,10 +98,9 @@ def _without_spaces(evidence: CheckInput, field: str) -> Iterator[DoctorFinding]
         severity: Severity = "warning" if len(run_on) > MANY_RUN_ON * len(rows) else "info"
         message = f"the {FIELDS[field]} of {share(len(run_on), len(rows))} of {part} has {LONG_WORD} characters or more"
         message += " and no space"
-        some = tuple(shown(part, rows[at]) for at in run_on[:MOST_SHOWN])
-        ids = tuple(rows[at].id for at in run_on)
         remedy = "Read the source again: its words ran into one"
-        yield DoctorFinding(NAME, "no_spaces", severity, message, remedy, some, ids)
+        found = of_rows(part, [rows[at] for at in run_on])
+        yield DoctorFinding(NAME, "no_spaces", severity, message, remedy, *found)
 
 
 def _shifts(field: str, counts: dict[str, Integers]) -> Iterator[DoctorFinding]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from entailor.config.plain import share
 from entailor.data.example import Example
-from entailor.diagnostics.base import MOST_SHOWN, CheckInput, CheckOutcome, DoctorFinding, check, shown
+from entailor.diagnostics.base import CheckInput, CheckOutcome, DoctorFinding, check, of_rows
 from entailor.diagnostics.lengths import FIELDS
 
 NAME = "placeholders"
@@ -37,6 +37,5 @@ def _in(part: str, rows: Sequence[Example], field: str) -> Iterator[DoctorFindin
         "warning" if len(found) > MANY * len(rows) else "info",
         f"the {FIELDS[field]} of {counted} of {part} is nothing but {words}, as other programs write an empty cell",
         "Fill the texts in or leave the examples out",
-        tuple(shown(part, rows[at]) for at in found[:MOST_SHOWN].tolist()),
-        tuple(rows[at].id for at in found.tolist()),
+        *of_rows(part, [rows[at] for at in found.tolist()]),
     )

@@ -159,14 +159,8 @@ def _matching(
     what: str,
     remedy: str,
 ) -> Iterator[DoctorFinding]:
-    matches = [search(text) for text in texts]
-    yield from _found(
-        places, [match is not None for match in matches], kind, what, remedy, lambda at: repr(_text_of(matches[at]))
-    )
-
-
-def _text_of(match: re.Match[str] | None) -> str:
-    return match.group() if match else ""
+    found = [match and match.group() for match in map(search, texts)]
+    yield from _found(places, [one is not None for one in found], kind, what, remedy, lambda at: repr(found[at]))
 
 
 def _found(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from entailor.data.checks import Located, locate_findings
-from entailor.diagnostics.base import MOST_SHOWN, CheckInput, CheckOutcome, DoctorFinding, check, shown
+from entailor.diagnostics.base import CheckInput, CheckOutcome, DoctorFinding, check, of_rows
 
 NAME = "repeated_rows"
 
@@ -15,7 +15,6 @@ def split_checks(evidence: CheckInput) -> CheckOutcome:
     findings = []
     for one in (*map(Located, evidence.reading), *locate_findings(evidence.split)):
         found, rows = one.finding, [parts[one.part][place] for place in one.places]
-        some = tuple(shown(one.part, row) for row in rows[:MOST_SHOWN])
-        ids = tuple(row.id for row in rows)
-        findings.append(DoctorFinding(NAME, found.kind, found.severity, found.message, found.remedy, some, ids))
+        words = found.kind, found.severity, found.message, found.remedy
+        findings.append(DoctorFinding(NAME, *words, *of_rows(one.part, rows)))
     return CheckOutcome(tuple(findings))

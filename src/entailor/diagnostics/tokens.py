@@ -14,7 +14,7 @@ import numpy as np
 
 from entailor.config.plain import share
 from entailor.data.checks import Severity
-from entailor.diagnostics.base import MOST_SHOWN, CheckInput, CheckOutcome, CheckResult, DoctorFinding, listed, shown
+from entailor.diagnostics.base import CheckInput, CheckOutcome, CheckResult, DoctorFinding, listed, of_rows
 from entailor.models.prompts import PromptEncoder
 from entailor.models.tokenizer import TextEncoder
 
@@ -55,11 +55,8 @@ def truncation(encoder: TextEncoder | PromptEncoder, model: str, evidence: Check
             remedy = ", or ".join(ways) or "take a model that reads longer texts"
             remedy = f"{remedy[0].upper()}{remedy[1:]}"
             severity: Severity = "warning" if len(cut) / len(rows) > MANY else "info"
-            some = tuple(shown(part, rows[at]) for at in cut[:MOST_SHOWN])
-            ids = tuple(rows[at].id for at in cut)
-            findings.append(
-                DoctorFinding(TRUNCATION, "truncated", severity, message, remedy, some, ids, {"part": part})
-            )
+            found = of_rows(part, [rows[at] for at in cut])
+            findings.append(DoctorFinding(TRUNCATION, "truncated", severity, message, remedy, *found, {"part": part}))
     return CheckOutcome(tuple(findings), facts)
 
 

@@ -158,11 +158,9 @@ class CheckpointStore:
 
     def clear(self) -> None:
         """Remove every checkpoint, and the folder unless somebody else's files are in it."""
+        ours = [*self._own(_NAME), *self._own(_TEMPORARY)]
         with suppress(OSError):  # a checkpoint that stays is never taken for another training's
-            remove_files(self.folder.parent, (f"{self.folder.name}/{path.name}" for path in self._leftovers()))
-
-    def _leftovers(self) -> list[Path]:
-        return [*self._own(_NAME), *self._own(_TEMPORARY)]
+            remove_files(self.folder.parent, (f"{self.folder.name}/{path.name}" for path in ours))
 
 
 def _flush(path: Path) -> None:

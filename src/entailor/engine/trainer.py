@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Sequence
+from contextlib import ExitStack, nullcontext
 from typing import Any
 
 import numpy as np
@@ -59,37 +59,6 @@ def train(classifier: Classifier, method: TrainedMethod, data: TrainingData, run
     return Training(classifier, method, data, runtime).run()
 
 
-def single_steps(
-    classifier: Classifier,
-    method: TrainedMethod,
-    data: TrainingData,
-    runtime: LoopRuntime,
-    groups: Iterable[list[list[int]]],
-) -> Iterator[float]:
-    """Take one optimizer step on each group of batches and yield its seconds; for estimates.
-
-    After the first step validation is scored and the best weights are kept, as in a training, so that memory is as
-    there.
-
-    Args:
-        classifier: of no use afterwards.
-        method: as for :func:`train`.
-        data: as for :func:`train`.
-        runtime: as for :func:`train`.
-        groups: indices into the training inputs: the batches of a step.
-    """
-    training = Training(classifier, method, data, runtime)
-    if method.gradient_checkpointing:
-        training._checkpoint_activations()
-    for group in groups:
-        begin = time.perf_counter()
-        training._optimizer_step(group)
-        training._read_window()  # which waits for the device
-        yield time.perf_counter() - begin
-        if training.evaluated_at < 0:
-            training._evaluate()
-
-
 class Training:
     """State of one training; each method is one stage of a step."""
 
@@ -109,7 +78,8 @@ class Training:
         )
         self.lengths = [len(item) for item in data.train]
         # a token budget gives a few batches more or less each epoch; the schedule needs one number for all
-        self.steps_per_epoch = self._groups_in(len(self._epoch_batches(np.random.default_rng(runtime.seed))))
+        batches = len(self._epoch_batches(np.random.default_rng(runtime.seed)))
+        self.steps_per_epoch = math.ceil(batches / method.gradient_accumulation_steps)
         self.total_steps = max(1, math.ceil(self.steps_per_epoch * method.num_train_epochs))
         groups = method.parameter_groups(classifier)
         self.rows = classifier.rows_to_train(data.train)
@@ -144,24 +114,20 @@ class Training:
 
     def run(self) -> TrainingResult:
         """Train from the beginning, or from the checkpoint that was handed over."""
-        try:
-            return self._run()
-        finally:
-            if self.rows is not None:
-                self.rows.finish()
-
-    def _run(self) -> TrainingResult:
-        if self.method.gradient_checkpointing:
-            self._checkpoint_activations()
         saving = self.runtime.saving
-        if saving and saving.resume_from:
-            restore(self, saving.resume_from)
-            self._tell_again()
-        with saving.stop.held() if saving and saving.stop else nullcontext():
-            self._all_epochs()
-            if saving and saving.stop and saving.stop.signum is not None:  # asked during the last evaluation
-                self._save()
-        self._keep_best()
+        with ExitStack() as ending:
+            if self.rows is not None:
+                ending.callback(self.rows.finish)
+            if self.method.gradient_checkpointing:
+                self._checkpoint_activations()
+            if saving and saving.resume_from:
+                restore(self, saving.resume_from)
+                self._tell_again()
+            with saving.stop.held() if saving and saving.stop else nullcontext():
+                self._all_epochs()
+                if saving and saving.stop and saving.stop.signum is not None:  # asked during the last evaluation
+                    self._save()
+            self._keep_best()
         self.result.epochs = self.step / self.steps_per_epoch
         return self.result
 
@@ -224,9 +190,6 @@ class Training:
 
     def _epoch_batches(self, rng: np.random.Generator) -> list[list[int]]:
         return training_batches(self.lengths, self.limit, rng, by_length=self.method.group_by_length)
-
-    def _groups_in(self, batches: int) -> int:
-        return math.ceil(batches / self.method.gradient_accumulation_steps)
 
     def _accumulation_groups(self) -> list[list[list[int]]]:
         self.epoch_random = dict(self.rng.bit_generator.state)

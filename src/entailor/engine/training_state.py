@@ -6,6 +6,7 @@ Reads and writes the state of `trainer.Training`; where it is kept is the busine
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
@@ -98,7 +99,7 @@ def _restore_moments(training: Training, i: int, parameter: Tensor, snapshot: Sn
         training.optimizer.state[parameter] = state
 
 
-def _library_states() -> dict[str, Any]:
+def _library_states() -> Mapping[str, Any]:
     """Return the states of `random` and of numpy's legacy generator."""
     version, internal, gauss_next = random.getstate()
     legacy: Any = np.random.get_state(legacy=False)  # noqa: NPY002 - third-party layers may draw from it

@@ -9,7 +9,7 @@ two candidates depends on the others (Benavoli, Corani and Mangili 2016, JMLR 17
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
@@ -113,7 +113,7 @@ class AcrossRuns:
     data_sets_needed: int
     claims: str
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> Mapping[str, Any]:
         """Return plain values that go into JSON as they are."""
         return {"version": VERSION, **asdict(self)}
 

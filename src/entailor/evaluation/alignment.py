@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from entailor.errors import RunError
-from entailor.evaluation.metrics import Outcome, outcome
-from entailor.runs.record import RunRecord
+from entailor.evaluation.metrics import outcome
+from entailor.runs.record import RunRecord, by_candidate
 
 
 def hardest_examples(records: Sequence[RunRecord], n: int = 20) -> list[dict[str, Any]]:
@@ -32,9 +32,7 @@ def hardest_examples(records: Sequence[RunRecord], n: int = 20) -> list[dict[str
     complete = aligned([record for record in records if record.status == "complete"])
     if not complete:
         return []
-    seeds: dict[tuple[str, str], list[Outcome]] = {}
-    for record in complete:
-        seeds.setdefault((record.model, record.name), []).append(outcome(record))
+    seeds = {key: [outcome(record) for record in own] for key, own in by_candidate(complete).items()}
     gold_N = seeds[complete[0].model, complete[0].name][0].gold_N
     means = {
         key: np.mean([result.probabilities_NL for result in candidate], axis=0) for key, candidate in seeds.items()

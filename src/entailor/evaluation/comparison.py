@@ -27,7 +27,7 @@ from entailor.evaluation.statistics import accuracy_interval, clustering, holm
 from entailor.evaluation.targets import Target, targets_of
 from entailor.evaluation.variance import Folds, Scored, spread_of_mean
 from entailor.evaluation.wording import interval, percent, short_model_names
-from entailor.runs.record import SPLIT, RunRecord
+from entailor.runs.record import SPLIT, RunRecord, by_candidate
 
 MOST_IN_MATRIX = 100  # labels of a confusion matrix: of 1,000 it would fill ten megabytes for each candidate
 MOST_CONFUSIONS = 20
@@ -39,7 +39,7 @@ def compare_records(
     priorities: Priorities | None = None,
     extra: Mapping[str, Any] | None = None,
     pooled: Pooled | None = None,
-) -> dict[str, Any]:
+) -> Mapping[str, Any]:
     """Return the content of comparison.json.
 
     Candidates stand best first. Figures are means over the seeds that finished, peaks of memory the highest of them.
@@ -59,28 +59,16 @@ def compare_records(
     if not records:
         raise RunError("There is no trial to compare. Run `entailor compare` first")
     complete = aligned([record for record in records if record.status == "complete"])
-    seeds: dict[CandidateKey, list[RunRecord]] = {}
-    for record in complete:
-        seeds.setdefault((record.model, record.name), []).append(record)
+    seeds = by_candidate(complete)
     outcomes = {key: [outcome(record) for record in candidate] for key, candidate in seeds.items()}
     failed = [_failure(record) for record in records if record.status != "complete"]
     priorities = priorities or Priorities()
     targets = targets_of(priorities, (complete or records)[0].labels)
     target = targets[priorities.metric]
     folds = pooled.folds if pooled else None
-    candidates = [_candidate(candidate, outcomes[key], failed, folds, targets) for key, candidate in seeds.items()]
-    by_key = {key: scored_by(target, candidate, outcomes[key], folds) for key, candidate in seeds.items()}
-    # the name settles what is equal: measured times would differ
-    candidates.sort(key=lambda one: (-round(by_key[key_of(one)].mean, 12), one["model"], one["method"]))
-    scored = {key_of(candidate): by_key[key_of(candidate)] for candidate in candidates}
-    pairs = compare_all(scored)
-    _mark_groups(candidates, pairs)
+    candidates, scored, pairs = _tested(seeds, outcomes, failed, folds, targets, target)
     gold_N = next(iter(outcomes.values()))[0].gold_N if outcomes else np.array([], dtype=np.int64)
     chance = float(np.bincount(gold_N).max() / len(gold_N)) if len(gold_N) else None
-    _test_against_majority(candidates, outcomes, scored)
-    mark_pareto(candidates, target)
-    for candidate in candidates:
-        candidate["variance"] = components(scored[key_of(candidate)])
     num_test = pooled.resampling.num_test if pooled else len(gold_N)
     claims = "methods" if _holds_seeds(scored.values()) else "classifiers"
     winner = _winner(candidates, scored, target, claims)
@@ -103,7 +91,30 @@ def compare_records(
     }
 
 
-def _failure(record: RunRecord) -> dict[str, Any]:
+def _tested(
+    seeds: Mapping[CandidateKey, Sequence[RunRecord]],
+    outcomes: Mapping[CandidateKey, Sequence[Outcome]],
+    failed: Sequence[Mapping[str, Any]],
+    folds: Folds | None,
+    targets: Mapping[str, Target],
+    target: Target,
+) -> tuple[list[dict[str, Any]], dict[CandidateKey, Scored], Pairs[CandidateKey]]:
+    """Return the candidates with what the tests say of each, best first, and what was tested."""
+    by_key = {key: scored_by(target, candidate, outcomes[key], folds) for key, candidate in seeds.items()}
+    # the name settles what is equal: measured times would differ
+    scored = dict(sorted(by_key.items(), key=lambda item: (-round(item[1].mean, 12), *item[0])))
+    candidates = [
+        _candidate(seeds[key], outcomes[key], failed, folds, targets) | {"variance": components(one)}
+        for key, one in scored.items()
+    ]
+    pairs = compare_all(scored)
+    _mark_groups(candidates, pairs)
+    _test_against_majority(candidates, outcomes, scored)
+    mark_pareto(candidates, target)
+    return candidates, scored, pairs
+
+
+def _failure(record: RunRecord) -> Mapping[str, Any]:
     named = {"model": record.model, "method": record.name, "seed": record.seed, "error_type": record.error_type}
     split = {SPLIT: record.provenance[SPLIT]} if SPLIT in record.provenance else {}
     return {**named, "error": record.error or "no reason given", **split}
@@ -200,7 +211,7 @@ def _candidate(
     }
 
 
-def _confusions(labels: Sequence[str], counts_LL: npt.NDArray[np.int64]) -> dict[str, Any]:
+def _confusions(labels: Sequence[str], counts_LL: npt.NDArray[np.int64]) -> Mapping[str, Any]:
     """Return the confusion matrix, which of many labels would be too large to be read back, and the usual mistakes."""
     rows, columns = np.nonzero(counts_LL * ~np.eye(len(labels), dtype=bool))
     most = np.argsort(-counts_LL[rows, columns], kind="stable")[:MOST_CONFUSIONS]
@@ -218,7 +229,7 @@ def _confusions(labels: Sequence[str], counts_LL: npt.NDArray[np.int64]) -> dict
     }
 
 
-def _intervals(outcomes: Sequence[Outcome], scored: Scored, targets: Mapping[str, Target]) -> dict[str, Any]:
+def _intervals(outcomes: Sequence[Outcome], scored: Scored, targets: Mapping[str, Target]) -> Mapping[str, Any]:
     """Return every metric with its 95 % interval; None where test does not define it."""
     values = {name: _by(target, outcomes, scored) for name, target in targets.items()}
     return {name: None if np.isnan(one.mean) else asdict(targets[name].interval(one)) for name, one in values.items()}
@@ -233,7 +244,7 @@ def _highest(values: Sequence[float | None]) -> float | None:
     return max((value for value in values if value is not None), default=None)
 
 
-def _costs(records: Sequence[RunRecord]) -> dict[str, Any]:
+def _costs(records: Sequence[RunRecord]) -> Mapping[str, Any]:
     def over_seeds(name: str, reduce: Callable[[list[Any]], float | None] = _mean) -> float | None:
         return reduce([getattr(record.costs, name) for record in records])
 
@@ -322,7 +333,7 @@ def _pair_lines(pairs: Pairs[CandidateKey]) -> list[dict[str, Any]]:
     ]
 
 
-def _detectable(pairs: Pairs[CandidateKey], candidates: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+def _detectable(pairs: Pairs[CandidateKey], candidates: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
     """Return the least lead of the best this test shows, at the variances of this run (medians over the pairs)."""
     if not pairs.differences:
         return None
@@ -340,7 +351,7 @@ def _detectable(pairs: Pairs[CandidateKey], candidates: Sequence[Mapping[str, An
 
 def _winner(
     candidates: Sequence[Mapping[str, Any]], scored: Mapping[CandidateKey, Scored], target: Target, claims: str
-) -> dict[str, Any] | None:
+) -> Mapping[str, Any] | None:
     if not candidates:
         return None
     best = candidates[0]

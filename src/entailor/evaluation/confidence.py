@@ -6,7 +6,7 @@ Temperatures and thresholds come from validation, what they give from test.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -27,7 +27,7 @@ from entailor.evaluation.variance import Integers
 from entailor.runs.record import RunRecord
 
 
-def confidence_of(records: Sequence[RunRecord], outcomes: Sequence[Outcome]) -> dict[str, Any]:
+def confidence_of(records: Sequence[RunRecord], outcomes: Sequence[Outcome]) -> Mapping[str, Any]:
     """Return calibration as is and at the fitted temperature (None where a record has none), and abstaining.
 
     Abstaining goes by the calibrated confidence where there is one.
@@ -63,7 +63,7 @@ def confidence_of(records: Sequence[RunRecord], outcomes: Sequence[Outcome]) -> 
     }
 
 
-def _errors(outcomes: Sequence[Outcome], cluster_N: Integers | None) -> dict[str, Any]:
+def _errors(outcomes: Sequence[Outcome], cluster_N: Integers | None) -> Mapping[str, Any]:
     confidence = np.concatenate([result.confidence_N for result in outcomes])
     correct = np.concatenate([result.correct_N for result in outcomes])
     return {

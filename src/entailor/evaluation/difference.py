@@ -79,16 +79,16 @@ def diff_runs(first: str | Path, second: str | Path) -> RunDifference:
         )
 
 
-def _split(folder: RunFolder) -> dict[str, Any]:
+def _split(folder: RunFolder) -> Mapping[str, Any]:
     return read_checked_json(folder.split_file, AGAIN)
 
 
-def _experiment(folder: RunFolder) -> dict[str, Any]:
+def _experiment(folder: RunFolder) -> Mapping[str, Any]:
     values = read_checked_yaml(folder.experiment_file, "Put a copy of it back")
     return {key: value for key, value in values.items() if key not in CHANGES_NOTHING}
 
 
-def _environment(folder: RunFolder) -> dict[str, Any]:
+def _environment(folder: RunFolder) -> Mapping[str, Any]:
     environment = read_checked_json(folder.environment_file, AGAIN)
     with well_formed(RunError, folder.environment_file, AGAIN):
         found = environment.get("precision", {}).items()

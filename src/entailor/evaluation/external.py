@@ -14,9 +14,8 @@ import numpy as np
 from entailor.evaluation.comparison import accuracy_by_group, label_means, scored_candidate
 from entailor.evaluation.metrics import evaluate_record, outcome
 from entailor.evaluation.pairs import compare_all
-from entailor.evaluation.recommendation import CandidateKey
 from entailor.evaluation.statistics import accuracy_interval
-from entailor.runs.record import RunRecord
+from entailor.runs.record import RunRecord, by_candidate
 
 
 def compare_external(name: str, source: str, scoring: str, records: Sequence[RunRecord]) -> dict[str, Any]:
@@ -33,9 +32,7 @@ def compare_external(name: str, source: str, scoring: str, records: Sequence[Run
         frequent label), and `candidates`, best first: `model`, `method`, `num_seeds`, `accuracy`, `group` (candidates
         that share a letter do not differ significantly), `per_label`, `groups`.
     """
-    seeds: dict[CandidateKey, list[RunRecord]] = {}
-    for record in records:
-        seeds.setdefault((record.model, record.name), []).append(record)
+    seeds = by_candidate(records)
     outcomes = {key: [outcome(record) for record in candidate] for key, candidate in seeds.items()}
     scored = {key: scored_candidate(candidate, outcomes[key]) for key, candidate in seeds.items()}
     order = sorted(scored, key=lambda key: -float(scored[key].mean_N.mean()))

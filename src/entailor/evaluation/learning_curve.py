@@ -21,7 +21,7 @@ from entailor.evaluation.metrics import clusters
 from entailor.evaluation.pairs import SIGNIFICANCE, Difference, compare_scored
 from entailor.evaluation.statistics import accuracy_interval
 from entailor.evaluation.variance import Scored
-from entailor.evaluation.wording import short_model_names
+from entailor.evaluation.wording import candidate_titles
 from entailor.runs.record import RunRecord
 
 DRAWS = 200
@@ -48,7 +48,9 @@ class CandidateCurve:
 Points = Mapping[int, Scored]
 
 
-def describe_curves(candidates: Sequence[CandidateCurve], untrained: Sequence[CandidateCurve] = ()) -> dict[str, Any]:
+def describe_curves(
+    candidates: Sequence[CandidateCurve], untrained: Sequence[CandidateCurve] = ()
+) -> Mapping[str, Any]:
     """Return each candidate's points and predictions, the best at each size, where the lead changes, and what pays.
 
     Args:
@@ -78,16 +80,8 @@ def describe_curves(candidates: Sequence[CandidateCurve], untrained: Sequence[Ca
         "best": _best_by_size(candidates, points),
         "crossings": _crossings(candidates, points),
         "overtakes_untrained": overtaking,
-        "sentence": _sentence(documents, _names(candidates)),
+        "sentence": _sentence(documents, list(candidate_titles(documents).values())),
     }
-
-
-def _names(candidates: Sequence[CandidateCurve]) -> list[str]:
-    short = short_model_names([candidate.model for candidate in candidates])
-    return [
-        candidate.method + (f" on {short[candidate.model]}" if len(short) > 1 and candidate.model in short else "")
-        for candidate in candidates
-    ]
 
 
 def _scored(records: Sequence[RunRecord], ids: Sequence[str]) -> Scored:
@@ -130,7 +124,7 @@ def _draws(points: Points) -> Floats:
     return np.array(drawn).T
 
 
-def _document(candidate: CandidateCurve, points: Points) -> dict[str, Any]:
+def _document(candidate: CandidateCurve, points: Points) -> Mapping[str, Any]:
     lines = []
     for size, scored in points.items():
         inside, costs = accuracy_interval(scored), [record.costs for record in candidate.sizes[size]]
@@ -143,12 +137,12 @@ def _document(candidate: CandidateCurve, points: Points) -> dict[str, Any]:
                 "train_seconds": float(np.mean([one.train_seconds for one in costs])),
             }
         )
-    document: dict[str, Any] = {**candidate.names, "points": lines, "laws": [], "refused": None, "predicted": []}
+    document: Mapping[str, Any] = {**candidate.names, "points": lines, "laws": [], "refused": None, "predicted": []}
     if any(scored.varies and len(scored.values_SN) < 2 for scored in points.values()):
         return {**document, "refused": "one seed; a prediction needs two or more at every size"}
     sizes = list(points)
     prediction = predict(sizes, np.array([one.mean for one in points.values()]), _draws(points))
-    predicted: list[dict[str, Any]] = []
+    predicted = []
     for factor, figures in prediction.at.items():
         line: dict[str, Any] = {"factor": factor, "n": factor * sizes[-1], **figures}
         width = figures["high"] - figures["low"]
@@ -158,9 +152,9 @@ def _document(candidate: CandidateCurve, points: Points) -> dict[str, Any]:
     return {**document, "laws": list(prediction.laws), "refused": prediction.refused, "predicted": predicted}
 
 
-def _best_by_size(candidates: Sequence[CandidateCurve], points: Sequence[Points]) -> list[dict[str, Any]]:
+def _best_by_size(candidates: Sequence[CandidateCurve], points: Sequence[Points]) -> Sequence[Mapping[str, Any]]:
     """Return the most accurate candidate at each size that all have, and whether it may be another (95 %)."""
-    best: list[dict[str, Any]] = []
+    best = []
     for size in sorted(set.intersection(*(set(one) for one in points))):
         place = max(range(len(points)), key=[one[size].mean for one in points].__getitem__)
         others = [compare_scored(points[place][size], one[size]) for i, one in enumerate(points) if i != place]
@@ -174,7 +168,7 @@ def _surely(ahead: Difference, tries: int) -> bool:
     return tries * ahead.mirrored().p_worse < SIGNIFICANCE
 
 
-def _crossings(candidates: Sequence[CandidateCurve], points: Sequence[Points]) -> list[dict[str, Any]]:
+def _crossings(candidates: Sequence[CandidateCurve], points: Sequence[Points]) -> Sequence[Mapping[str, Any]]:
     """Return where one candidate overtakes another: surely behind at one size, and surely ahead at a later one.
 
     Both are corrected for the number of pairs and sizes. Between the last size behind and the first ahead the place is
@@ -198,7 +192,7 @@ def _crossings(candidates: Sequence[CandidateCurve], points: Sequence[Points]) -
 
 def _overtaking(
     candidates: Sequence[CandidateCurve], points: Sequence[Points], best: tuple[CandidateCurve, Scored]
-) -> list[dict[str, Any]]:
+) -> Sequence[Mapping[str, Any]]:
     """Return with how many labels each candidate becomes better than the best that labels teach nothing.
 
     The interval holds the sizes at which the difference is not significantly other than 0: a test turned around, as an

@@ -6,8 +6,7 @@ Reads one record; comparing several is comparison.py. A figure that is not defin
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -103,14 +102,6 @@ class Metrics:
     groups: dict[str, GroupMetrics]
     majority_share: float
     weighted_kappa: float | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain values that go into JSON as they are."""
-        return {
-            **asdict(self),
-            "labels": list(self.labels),
-            "confusion": [list(row) for row in self.confusion],
-        }
 
 
 def outcome(record: RunRecord) -> Outcome:

@@ -169,7 +169,7 @@ def key_of(candidate: Candidate) -> CandidateKey:
 
 def recommend(
     candidates: Sequence[Candidate], pairs: Pairs[CandidateKey], priorities: Priorities, num_test: int
-) -> dict[str, Any] | None:
+) -> Mapping[str, Any] | None:
     """Return the fields of :class:`Recommendation` and `rule`, the priorities it followed; None without candidates.
 
     Of the candidates within the limits that beat the majority baseline the best by the metric leads. Contenders are

@@ -36,10 +36,7 @@ def wilson_interval(share: float, n: int, confidence: float = 0.95) -> Proportio
         n: number of examples, at least 1.
         confidence: coverage of the interval.
     """
-    return _wilson(share, n, NormalDist().inv_cdf(0.5 + confidence / 2))
-
-
-def _wilson(share: float, n: float, z: float) -> Proportion:
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
     scale = 1 + z * z / n
     centre = (share + z * z / (2 * n)) / scale
     half = z / scale * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))

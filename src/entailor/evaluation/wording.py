@@ -83,14 +83,13 @@ def short_model_names(models: Sequence[str]) -> dict[str, str]:
     return short if len(set(short.values())) == len(unique) else {model: model for model in unique}
 
 
-def candidate_titles(candidates: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], str]:
-    """Return what each candidate is called in a sentence: the method, and the model where there are several."""
+def candidate_titles(candidates: Sequence[Mapping[str, Any]], between: str = " on ") -> dict[tuple[str, str], str]:
+    """Return what each candidate is called: the method, and behind it the model where there are several."""
     short = short_model_names([candidate["model"] for candidate in candidates])
     named = short if len(short) > 1 else {}
     return {
-        (candidate["model"], candidate["method"]): candidate["method"]
-        + (f" on {named[candidate['model']]}" if candidate["model"] in named else "")
-        for candidate in candidates
+        (model, method): method + (f"{between}{named[model]}" if model in named else "")
+        for model, method in ((candidate["model"], candidate["method"]) for candidate in candidates)
     }
 
 

@@ -16,6 +16,7 @@ from entailor.classifiers.base import Classifier
 from entailor.classifiers.thresholds import Thresholds
 from entailor.config.costs import Costs
 from entailor.config.parts import Settings
+from entailor.errors import MethodError
 from entailor.tasks import Task
 
 if TYPE_CHECKING:  # baselines on words do without torch
@@ -88,6 +89,16 @@ class Method(Settings, ABC):
     @abstractmethod
     def adapt(self, backbone: Backbone | None, task: Task, seed: int) -> Classifier:
         """Return an untrained classifier; what is random in it comes from the seed."""
+
+    def needed(self, backbone: Backbone | None) -> Backbone:
+        """Return the backbone of a method that cannot do without.
+
+        Raises:
+            MethodError: there is none.
+        """
+        if backbone is None:
+            raise MethodError(f"{self.name} needs a model. Give one with --model")
+        return backbone
 
     def parameter_groups(self, classifier: Any) -> list[ParameterGroup]:
         """Return what the training loop moves; an empty list means training-free."""
@@ -218,6 +229,28 @@ class AdapterMethod(TrainedMethod):
     def objective(self) -> Objective:
         """Whether the checkpoint is loaded with a classification head, or as the language model it is."""
         return "language_model" if self.head == "verbalizer" else "classify"
+
+
+class SoftPromptMethod(AdapterMethod):
+    """A method that trains virtual tokens, and the head that reads what the model makes of them."""
+
+    head_learning_rate: HeadLearningRate = 1e-3
+    num_virtual_tokens: int = Field(default=20, ge=1, le=65_536)
+    """Virtual tokens; the same number of positions is lost to text."""
+    pooling: Literal["auto", "pair", "mean", "head"] = "auto"
+    """pair: a head of one hidden layer on the means of both texts, of each, and how they compare. mean: the same on the
+    mean of all real tokens. head: the architecture's own. auto: pair on encoders (mean for single texts, and
+    without a token between the texts), head on decoders."""
+
+    def misfit(self, architecture: Any) -> str | None:
+        """Return why virtual tokens cannot be put in front of an architecture."""
+        from entailor.classifiers.soft_prompt import no_room_for_prompt
+
+        return no_room_for_prompt(architecture)
+
+    def search_space(self) -> dict[str, Range]:
+        """Return learning rates a thousand times those of full fine-tuning: at 2e-5 a prompt stays where it began."""
+        return {"learning_rate": Range(1e-3, 1e-1), "head_learning_rate": Range(3e-4, 3e-3)}
 
 
 def is_undecayed(name: str, parameter: Tensor) -> bool:

@@ -28,8 +28,7 @@ class BitFit(AdapterMethod, name="bitfit"):
         Raises:
             MethodError: no model, or one without biases.
         """
-        if backbone is None:
-            raise MethodError("bitfit needs a model. Give one with --model")
+        backbone = self.needed(backbone)
         if reason := self.misfit(backbone.model):
             raise MethodError(f"bitfit does not fit {backbone.folder.name}: {reason}. Leave it out, or choose lora")
         classifier = TransformerClassifier(backbone, task)

@@ -28,8 +28,7 @@ class FullFinetuning(TrainedMethod, name="full_finetuning"):
         Raises:
             MethodError: no model, or one whose weights are quantised.
         """
-        if backbone is None:
-            raise MethodError(f"{self.name} needs a model. Give one with --model")
+        backbone = self.needed(backbone)
         if backbone.quantized:
             raise MethodError(
                 f"{self.name}: weights in 4 or 8 bits cannot be trained. Train lora on the same model, or set "

@@ -48,8 +48,7 @@ class Ia3(AdapterMethod, name="ia3"):
         """
         from peft import IA3Config
 
-        if backbone is None:
-            raise MethodError("ia3 needs a model. Give one with --model")
+        backbone = self.needed(backbone)
         named = (*self.target_modules, *self.feedforward_modules)
         check_layer_names(backbone.model, named, self.name, "Leave the key out, or give")
         if not self.target_modules and (reason := self.misfit(backbone.model)):

@@ -20,7 +20,6 @@ from torch import Tensor
 from entailor.classifiers.base import FitData, count_parameters
 from entailor.classifiers.frozen_encoder import FrozenEncoderClassifier
 from entailor.classifiers.transformer import TokenBatch
-from entailor.errors import MethodError
 from entailor.methods.base import Method
 from entailor.models.load import Backbone
 from entailor.runs.files import read_json, write_json
@@ -45,9 +44,7 @@ class Knn(Method, name="knn"):
 
     def adapt(self, backbone: Backbone | None, task: Task, seed: int) -> KnnClassifier:
         """Return the classifier, still without neighbours."""
-        if backbone is None:
-            raise MethodError("knn needs a model. Give one with --model")
-        return KnnClassifier(self, backbone, task)
+        return KnnClassifier(self, self.needed(backbone), task)
 
 
 class KnnClassifier(FrozenEncoderClassifier):

@@ -55,8 +55,7 @@ class Lora(AdapterMethod, name="lora"):
         """
         from peft import LoraConfig
 
-        if backbone is None:
-            raise MethodError(f"{self.name} needs a model. Give one with --model")
+        backbone = self.needed(backbone)
         if backbone.quantized and self.init_lora_weights == "pissa":
             raise MethodError(
                 f"{self.name}: init_lora_weights=pissa moves part of each weight into the adapter, which weights in 4 "

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from entailor.classifiers.base import Classifier
 from entailor.classifiers.fitting import fitting
 from entailor.classifiers.gradient_path import keep_what_learns
-from entailor.classifiers.soft_prompt import SoftPromptClassifier, no_room_for_prompt, vocabulary_words
+from entailor.classifiers.soft_prompt import SoftPromptClassifier, vocabulary_words
 from entailor.classifiers.transformer import (
     WEIGHTS_FILE,
     PeftClassifier,
@@ -24,22 +24,18 @@ from entailor.classifiers.transformer import (
     save_tensors,
     task_type,
 )
-from entailor.errors import MethodError
-from entailor.methods.base import AdapterMethod, HeadLearningRate, LearningRate, Range
+from entailor.methods.base import LearningRate, SoftPromptMethod
 from entailor.models.load import Backbone
 from entailor.models.sizes import required_size, text_size
 from entailor.tasks import Task
 
 
-class PTuning(AdapterMethod, name="p_tuning"):
+class PTuning(SoftPromptMethod, name="p_tuning"):
     """Train virtual tokens through a prompt encoder, and the head."""
 
     summary: ClassVar[str] = "virtual tokens at the input"
 
     learning_rate: LearningRate = 1e-2
-    head_learning_rate: HeadLearningRate = 1e-3
-    num_virtual_tokens: int = Field(default=20, ge=1, le=65_536)
-    """Virtual tokens; the same number of positions is lost to text."""
     encoder_hidden_size: int | None = Field(default=None, ge=1, le=65_536)
     """Width of the prompt encoder; None: the model's hidden size."""
     encoder_reparameterization_type: Literal["MLP", "LSTM"] = "MLP"
@@ -52,10 +48,6 @@ class PTuning(AdapterMethod, name="p_tuning"):
     """after_first: behind the first token. peft: in front of it, as `peft` does it; loads with plain `peft`."""
     init: Literal["vocabulary", "random"] = "vocabulary"
     """vocabulary: start at the embeddings of ordinary words. random: as `peft` starts."""
-    pooling: Literal["auto", "pair", "mean", "head"] = "auto"
-    """pair: a head of one hidden layer on the means of both texts, of each, and how they compare. mean: the same on the
-    mean of all real tokens. head: the architecture's own. auto: pair on encoders (mean for single texts, and
-    without a token between the texts), head on decoders."""
 
     def adapt(self, backbone: Backbone | None, task: Task, seed: int) -> Classifier:
         """Return the classifier; with the peft layout, init and pooling are `peft`'s own.
@@ -63,8 +55,7 @@ class PTuning(AdapterMethod, name="p_tuning"):
         Raises:
             MethodError: no model, or the peft layout on a model it does not fit.
         """
-        if backbone is None:
-            raise MethodError("p_tuning needs a model. Give one with --model")
+        backbone = self.needed(backbone)
         with torch.random.fork_rng(devices=[]), fitting(backbone, self.name):
             torch.manual_seed(seed)
             config = self._config(backbone)
@@ -92,14 +83,6 @@ class PTuning(AdapterMethod, name="p_tuning"):
             encoder_num_layers=self.encoder_num_layers,
             encoder_dropout=self.encoder_dropout,
         )
-
-    def misfit(self, architecture: Any) -> str | None:
-        """Return why virtual tokens cannot be put in front of an architecture."""
-        return no_room_for_prompt(architecture)
-
-    def search_space(self) -> dict[str, Range]:
-        """Return learning rates a thousand times those of full fine-tuning: at 2e-5 a prompt stays where it began."""
-        return {"learning_rate": Range(1e-3, 1e-1), "head_learning_rate": Range(3e-4, 3e-3)}
 
 
 class PTuningClassifier(SoftPromptClassifier):

@@ -43,8 +43,7 @@ class PeftAdapter(AdapterMethod, name="peft"):
             ConfigError: no such type, or a key its configuration does not have.
             MethodError: the adapter does not fit this model.
         """
-        if backbone is None:
-            raise MethodError("peft needs a model. Give one with --model")
+        backbone = self.needed(backbone)
         config = self._config(backbone)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

@@ -5,18 +5,17 @@ Li & Liang 2021 (section 4); for classification with deep prompts Liu et al. 202
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from entailor.classifiers.fitting import fitting
 from entailor.classifiers.gradient_path import keep_what_learns
-from entailor.classifiers.soft_prompt import SoftPromptClassifier, no_room_for_prompt, vocabulary_words
+from entailor.classifiers.soft_prompt import SoftPromptClassifier, vocabulary_words
 from entailor.errors import MethodError
-from entailor.methods.base import AdapterMethod, HeadLearningRate, LearningRate, Range
+from entailor.methods.base import LearningRate, SoftPromptMethod
 from entailor.models.load import Backbone
 from entailor.tasks import Task
 
@@ -26,21 +25,14 @@ PROJECTIONS = (("key", "value"), ("k_lin", "v_lin"), ("key_proj", "value_proj"),
 FUSED_PROJECTIONS = ("Wqkv", "c_attn")
 
 
-class PrefixTuning(AdapterMethod, name="prefix_tuning"):
+class PrefixTuning(SoftPromptMethod, name="prefix_tuning"):
     """Train keys and values of virtual tokens in every layer, and the head."""
 
     summary: ClassVar[str] = "virtual keys and values in every layer"
 
     learning_rate: LearningRate = 1e-2
-    head_learning_rate: HeadLearningRate = 1e-3
-    num_virtual_tokens: int = Field(default=20, ge=1, le=65_536)
-    """Virtual tokens; the same number of positions is lost to text."""
     init: Literal["vocabulary", "random"] = "vocabulary"
     """vocabulary: keys and values that ordinary words have in each layer. random: normal, deviation 0.02."""
-    pooling: Literal["auto", "pair", "mean", "head"] = "auto"
-    """pair: a head of one hidden layer on the means of both texts, of each, and how they compare. mean: the same on the
-    mean of all real tokens. head: the architecture's own. auto: pair on encoders (mean for single texts, and
-    without a token between the texts), head on decoders."""
 
     def adapt(self, backbone: Backbone | None, task: Task, seed: int) -> PrefixClassifier:
         """Return the classifier.
@@ -48,8 +40,7 @@ class PrefixTuning(AdapterMethod, name="prefix_tuning"):
         Raises:
             MethodError: no model, or its attention layers have projections of unknown names.
         """
-        if backbone is None:
-            raise MethodError("prefix_tuning needs a model. Give one with --model")
+        backbone = self.needed(backbone)
         with fitting(backbone, self.name):
             classifier = PrefixClassifier(self, backbone, task, seed)
         keep_what_learns(classifier, backbone, self.name)
@@ -58,12 +49,8 @@ class PrefixTuning(AdapterMethod, name="prefix_tuning"):
     def misfit(self, architecture: Any) -> str | None:
         """Return why an architecture's keys and values cannot be reached."""
         if any(True for _ in attention_layers(architecture)):
-            return no_room_for_prompt(architecture)
+            return super().misfit(architecture)
         return f"{architecture.config.model_type} has no key and value projections of a known name"
-
-    def search_space(self) -> dict[str, Range]:
-        """Return the learning rates of Liu et al. 2022, with room on both sides."""
-        return {"learning_rate": Range(1e-3, 1e-1), "head_learning_rate": Range(3e-4, 3e-3)}
 
 
 class PrefixClassifier(SoftPromptClassifier):
@@ -167,7 +154,7 @@ class _Replacement:
             for which, name in enumerate(names):
                 attention.get_submodule(name).register_forward_hook(self._replacer(which))
 
-    def _note_input(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _note_input(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         self.hidden = args[0] if args else kwargs["hidden_states"]
 
     def _forget_input(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:

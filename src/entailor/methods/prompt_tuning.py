@@ -9,34 +9,25 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from entailor.classifiers.fitting import fitting
 from entailor.classifiers.gradient_path import keep_what_learns
-from entailor.classifiers.soft_prompt import SoftPromptClassifier, no_room_for_prompt, vocabulary_words
-from entailor.errors import MethodError
-from entailor.methods.base import AdapterMethod, HeadLearningRate, LearningRate, Range
+from entailor.classifiers.soft_prompt import SoftPromptClassifier, vocabulary_words
+from entailor.methods.base import LearningRate, Range, SoftPromptMethod
 from entailor.models.load import Backbone
 from entailor.tasks import Task
 
 
-class PromptTuning(AdapterMethod, name="prompt_tuning"):
+class PromptTuning(SoftPromptMethod, name="prompt_tuning"):
     """Train the embeddings of virtual tokens, and the head."""
 
     summary: ClassVar[str] = "embeddings of virtual tokens at the input"
 
     learning_rate: LearningRate = 3e-2
-    head_learning_rate: HeadLearningRate = 1e-3
-    num_virtual_tokens: int = Field(default=20, ge=1, le=65_536)
-    """Virtual tokens; the same number of positions is lost to text."""
     init: Literal["labels", "vocabulary", "random"] = "labels"
     """labels: the tokens of the label names, then ordinary words (section 3.2). vocabulary: ordinary words. random:
     normal, with the deviation of the embeddings."""
-    pooling: Literal["auto", "pair", "mean", "head"] = "auto"
-    """pair: a head of one hidden layer on the means of both texts, of each, and how they compare. mean: the same on the
-    mean of all real tokens. head: the architecture's own. auto: pair on encoders (mean for single texts, and
-    without a token between the texts), head on decoders."""
 
     def adapt(self, backbone: Backbone | None, task: Task, seed: int) -> PromptTuningClassifier:
         """Return the classifier.
@@ -44,16 +35,11 @@ class PromptTuning(AdapterMethod, name="prompt_tuning"):
         Raises:
             MethodError: no model, or one that takes no embeddings.
         """
-        if backbone is None:
-            raise MethodError("prompt_tuning needs a model. Give one with --model")
+        backbone = self.needed(backbone)
         with fitting(backbone, self.name):
             classifier = PromptTuningClassifier(self, backbone, task, seed)
         keep_what_learns(classifier, backbone, self.name)
         return classifier
-
-    def misfit(self, architecture: object) -> str | None:
-        """Return why virtual tokens cannot be put in front of an architecture."""
-        return no_room_for_prompt(architecture)
 
     def search_space(self) -> dict[str, Range]:
         """Return learning rates far above those of weights: nothing but the prompt's own embeddings moves."""

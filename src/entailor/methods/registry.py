@@ -77,7 +77,7 @@ def known_keys(candidate: str, settings: Mapping[str, Any]) -> set[str]:
     return set(kind.model_fields) if kind else set()
 
 
-def experiment_schema() -> dict[str, Any]:
+def experiment_schema() -> Mapping[str, Any]:
     """Return the JSON schema of an experiment with every method's hyperparameters under ``methods``."""
     schema = Experiment.model_json_schema()
     definitions = schema.setdefault("$defs", {})
@@ -93,7 +93,9 @@ def experiment_schema() -> dict[str, Any]:
         definitions[name] = own
     candidates = {
         "type": "object",
-        "properties": {name: _or_nothing(name) for name in registered_methods()},
+        "properties": {
+            name: {"anyOf": [{"$ref": f"#/$defs/{name}"}, {"type": "null"}]} for name in registered_methods()
+        },
         "additionalProperties": {"anyOf": [{"$ref": f"#/$defs/{name}"} for name in registered_methods()]},
     }
     schema["properties"]["methods"] = {
@@ -107,8 +109,3 @@ def experiment_schema() -> dict[str, Any]:
         ],
     }
     return schema
-
-
-def _or_nothing(name: str) -> dict[str, Any]:
-    """Allow `lora:` with nothing behind it."""
-    return {"anyOf": [{"$ref": f"#/$defs/{name}"}, {"type": "null"}]}

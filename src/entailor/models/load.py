@@ -6,7 +6,7 @@ Loads safetensors only. What the checkpoint did not carry is named in `new_modul
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -253,7 +253,7 @@ def _rows_of_own_head(folder: ModelFolder, config: Any, task: Task, settings: Mo
 
 
 def _load_with_head(
-    folder: ModelFolder, task: Task, plan: Placement, rows: list[int] | None, seed: int, options: dict[str, Any]
+    folder: ModelFolder, task: Task, plan: Placement, rows: list[int] | None, seed: int, options: Mapping[str, Any]
 ) -> tuple[Any, tuple[str, ...], tuple[str, ...], tuple[str, ...], bool]:
     """Return the classifier, its new modules, what is to be recorded and to be shown, and if its own head is kept."""
     config, settings = plan.config, plan.settings
@@ -282,7 +282,9 @@ def _load_with_head(
     return model, tuple(sorted(missing)), events, unread, rows is not None
 
 
-def _load_language_model(folder: ModelFolder, plan: Placement, options: dict[str, Any]) -> tuple[Any, tuple[str, ...]]:
+def _load_language_model(
+    folder: ModelFolder, plan: Placement, options: Mapping[str, Any]
+) -> tuple[Any, tuple[str, ...]]:
     """Return the model, and a warning where the files hold more."""
     from transformers import AutoModelForCausalLM
 
@@ -300,7 +302,7 @@ def _load_language_model(folder: ModelFolder, plan: Placement, options: dict[str
 
 
 def _load_classifier(
-    folder: ModelFolder, task: Task, plan: Placement, *, own_order: bool, seed: int, options: dict[str, Any]
+    folder: ModelFolder, task: Task, plan: Placement, *, own_order: bool, seed: int, options: Mapping[str, Any]
 ) -> tuple[Any, set[str], tuple[str, ...]]:
     """Return the model, the names of the modules that were not in the files, and a warning where these hold more."""
     from transformers import AutoModelForSequenceClassification

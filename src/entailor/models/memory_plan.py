@@ -97,7 +97,7 @@ class Placement:
         """Return the bytes of the weights that stand in a place."""
         return sum(part.bytes for part in self.parts if part.place == place)
 
-    def as_record(self) -> dict[str, Any]:
+    def as_record(self) -> Mapping[str, Any]:
         """Return the plan as JSON, for environment.json and the records of trials."""
         return {
             "parts": [asdict(part) for part in self.parts],

@@ -9,11 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from entailor.evaluation.recommendation import COSTS
+from entailor.evaluation.recommendation import COSTS, CandidateKey, key_of
 from entailor.evaluation.targets import METRICS
 from entailor.evaluation.wording import candidate_titles, duration, interval, lead, percent, size
-
-Key = tuple[str, str]
 
 SHOWN: dict[str, Callable[[float], str]] = {
     "latency": lambda value: f"{value:.1f} ms an answer",
@@ -55,12 +53,12 @@ def advice(comparison: Mapping[str, Any]) -> Advice | None:
     if not found:
         return None
     titles = candidate_titles(comparison["candidates"])
-    by_key = {(one["model"], one["method"]): one for one in comparison["candidates"]}
+    by_key = {key_of(one): one for one in comparison["candidates"]}
     outcome = found["outcome"]
     reasons: list[str] = []
     if outcome == "recommended":
-        pick = by_key[_key(found)]
-        sentence = f"{titles[_key(found)]} is recommended: {_why(found)}."
+        pick = by_key[key_of(found)]
+        sentence = f"{titles[key_of(found)]} is recommended: {_why(found)}."
         reasons = [*_figures(pick), *_standing(found, titles)]
     elif outcome == "none_beats_majority":
         within = " within the limits of `recommend`" if found["excluded"] else ""
@@ -72,13 +70,9 @@ def advice(comparison: Mapping[str, Any]) -> Advice | None:
     else:
         sentence = "No candidate keeps within the limits of `recommend`, so none is recommended."
     if found["excluded"]:
-        told = [f"{titles[_key(one)]} ({'; '.join(map(_limit, one['limits']))})" for one in found["excluded"]]
+        told = [f"{titles[key_of(one)]} ({'; '.join(map(_limit, one['limits']))})" for one in found["excluded"]]
         reasons.append(f"Beyond a limit: {'; '.join(told)}.")
     return Advice(sentence, tuple(reasons), _next(found, titles, by_key), _changes(found, titles), _rule(found["rule"]))
-
-
-def _key(one: Mapping[str, Any]) -> Key:
-    return one["model"], one["method"]
 
 
 def _why(found: Mapping[str, Any]) -> str:
@@ -142,12 +136,12 @@ def _figures(pick: Mapping[str, Any]) -> list[str]:
     return [f"{percent(accuracy['mean'])} of test are right (95 % interval {low} to {high}); {costs}."]
 
 
-def _standing(found: Mapping[str, Any], titles: Mapping[Key, str]) -> list[str]:
+def _standing(found: Mapping[str, Any], titles: Mapping[CandidateKey, str]) -> list[str]:
     reasons = []
-    rule, leader = found["rule"], _key(found["leader"])
-    against = {_key(one): one for one in found["against_leader"]}
-    if _key(found) != leader:
-        own = against[_key(found)]
+    rule, leader = found["rule"], key_of(found["leader"])
+    against = {key_of(one): one for one in found["against_leader"]}
+    if key_of(found) != leader:
+        own = against[key_of(found)]
         least = _lead(rule, max(0.0, -own["lower_bound"])).lstrip("+")
         reasons.append(
             f"It was {_lead(rule, own['difference'])} from {titles[leader]}; with {percent(rule['level'])} "
@@ -160,7 +154,7 @@ def _standing(found: Mapping[str, Any], titles: Mapping[Key, str]) -> list[str]:
         nearest = max(needed, key=lambda one: float(one["lower_bound"]))
         worst = lead(rule["metric"], nearest["lower_bound"])
         reasons.append(
-            f"That {titles[_key(nearest)]} is within {_margin(rule)} of {titles[leader]} is not shown "
+            f"That {titles[key_of(nearest)]} is within {_margin(rule)} of {titles[leader]} is not shown "
             f"({_lead(rule, nearest['difference'])} seen, at worst {worst}); if both are "
             f"equally good, about {nearest['examples_needed']:,} test examples would show it in 4 of 5 runs."
         )
@@ -170,7 +164,7 @@ def _standing(found: Mapping[str, Any], titles: Mapping[Key, str]) -> list[str]:
             "from the second text, or the other candidates have learnt nothing more. Look at the data before shipping."
         )
     if found["below_majority"]:
-        names = _listed([titles[_key(one)] for one in found["below_majority"]])
+        names = _listed([titles[key_of(one)] for one in found["below_majority"]])
         reasons.append(f"Not better than the majority baseline, and so never recommended: {names}.")
     return reasons
 
@@ -182,22 +176,24 @@ def _limit(one: Mapping[str, Any]) -> str:
     return f"{shown(one['value'])}, where {one['limit']} allows {shown(one['most'])}"
 
 
-def _next(found: Mapping[str, Any], titles: Mapping[Key, str], by_key: Mapping[Key, Mapping[str, Any]]) -> str | None:
+def _next(
+    found: Mapping[str, Any], titles: Mapping[CandidateKey, str], by_key: Mapping[CandidateKey, Mapping[str, Any]]
+) -> str | None:
     second = found["runner_up"]
     if second is None:
         return None
-    candidate = by_key[_key(second)]
+    candidate = by_key[key_of(second)]
     costs = ", ".join(SHOWN[cost.name](value) for cost in COSTS if (value := cost.of(candidate)) is not None)
     behind = _lead(found["rule"], second["difference"])
-    return f"{titles[_key(second)]} comes next: {behind} ({second['verdict']}); {costs}."
+    return f"{titles[key_of(second)]} comes next: {behind} ({second['verdict']}); {costs}."
 
 
-def _changes(found: Mapping[str, Any], titles: Mapping[Key, str]) -> tuple[str, ...]:
+def _changes(found: Mapping[str, Any], titles: Mapping[CandidateKey, str]) -> tuple[str, ...]:
     changes = [
-        f"{_either(one['conditions'], found['rule'])}, it would be {titles[_key(one)]}." for one in found["changes"]
+        f"{_either(one['conditions'], found['rule'])}, it would be {titles[key_of(one)]}." for one in found["changes"]
     ]
     if found["to_tell_leader"] is not None:
-        leader = titles[_key(found["leader"])]
+        leader = titles[key_of(found["leader"])]
         changes.append(
             f"If the difference to {leader} is real and as large as seen, about {found['to_tell_leader']:,} test "
             "examples would show it in 4 of 5 runs."

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.resources import files
 from typing import Any
+
+from entailor.report.page import filled
 
 MOST_EXAMPLES_IN_TEXT = 3
 
 
-def doctor_section(document: Mapping[str, Any]) -> str:
-    """Return the section of the report as HTML, with every text escaped."""
-    from jinja2 import Environment, StrictUndefined
-
-    engine = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = engine.from_string(
-        files("entailor.report").joinpath("templates", "doctor.html.j2").read_text(encoding="utf-8")
-    )
-    return template.render(
+def doctor_section(document: Mapping[str, Any]) -> Any:
+    """Return the section of the report as safe HTML."""
+    return filled(
+        "doctor.html.j2",
         summary=summary(document),
         findings=document["findings"],
         skipped=_skipped(document),

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from importlib.resources import files
 from typing import Any
 
 from entailor.config.plain import figure
-from entailor.evaluation.wording import short_model_names
-from entailor.report import plots, tables
-from entailor.report.tables import align, count, duration, percent, size
+from entailor.evaluation.recommendation import key_of
+from entailor.evaluation.wording import candidate_titles, count, duration, interval, percent, size
+from entailor.report import plots
+from entailor.report.page import filled, safe
+from entailor.report.tables import align
 
 ESTIMATE_HEADINGS = ("  candidate", "trials", "one trial", "tuning", "curve", "in all", "memory")
 SHOWN_SLOWDOWN = 1.5
@@ -80,11 +81,9 @@ def effort_lines(comparison: Mapping[str, Any]) -> list[str]:
 
 
 def _names(candidates: Sequence[Mapping[str, Any]]) -> list[str]:
-    short = short_model_names([candidate["model"] for candidate in candidates])
-    named = short if len(short) > 1 else {}
+    titles = candidate_titles(candidates, " · ")
     return [
-        candidate["method"]
-        + (f" · {named[candidate['model']]}" if candidate["model"] in named else "")
+        titles[key_of(candidate)]
         + (f", split {candidate['split']}" if candidate.get("split") else "")
         + (f", search {candidate['repeat']}" if candidate.get("repeat", 1) > 1 else "")
         for candidate in candidates
@@ -190,7 +189,7 @@ def _predicted(candidate: Mapping[str, Any]) -> tuple[str, str]:
 
     def words(factor: int) -> str:
         one = told.get(factor)
-        return f"{percent(one['accuracy'])} ({tables.interval(one['low'], one['high'])})" if one else "–"
+        return f"{percent(one['accuracy'])} ({interval(one['low'], one['high'])})" if one else "–"
 
     return words(2), words(10)
 
@@ -255,59 +254,38 @@ def _read_lines(comparison: Mapping[str, Any]) -> list[str]:
 
 def effort_section(comparison: Mapping[str, Any]) -> Any:
     """Return the sections of the page about tuning, learning curves, reads of test and the estimate, as safe HTML."""
-    from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup
-
-    engine = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    filters = (percent, duration, size, count, tables.interval, tables.points, budget_words, settings_words)
-    engine.filters.update({one.__name__: one for one in filters})
-    template = engine.from_string(
-        files("entailor.report").joinpath("templates", "effort.html.j2").read_text(encoding="utf-8")
-    )
-    tuning, curve = comparison.get("tuning"), comparison.get("learning_curve")
-    estimate = comparison.get("estimate")
-    page = template.render(
+    tuning, curve, estimate = (comparison.get(name) for name in ("tuning", "learning_curve", "estimate"))
+    return filled(
+        "effort.html.j2",
+        budget_words=budget_words,
+        settings_words=settings_words,
         tuning=tuning,
         studies=_named(tuning["studies"]) if tuning else [],
         repeats=repeat_words(tuning["studies"]) if tuning else [],
-        tuning_plot=_tuning_plot(comparison, tuning["studies"]) if tuning else None,
+        tuning_plot=safe(_drawn(plots.tuning_trials, comparison, tuning["studies"])) if tuning else None,
         curve=curve if curve and curve["candidates"] else None,
         curves=_named(curve["candidates"]) if curve else [],
         crossings=[*crossing_words(curve), *overtaking_words(curve)] if curve else [],
-        curve_plot=_curve_plot(comparison, curve["candidates"]) if curve else None,
+        curve_plot=safe(_drawn(plots.learning_curves, comparison, curve["candidates"], curve["overtakes_untrained"]))
+        if curve
+        else None,
         estimate=estimate,
         estimates=_named(estimate["candidates"]) if estimate else [],
         reads=comparison.get("test_access"),
     )
-    return Markup(page)  # noqa: S704 - a template with escaping made it
 
 
-def _named(candidates: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _named(candidates: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return [{**candidate, "title": name} for name, candidate in zip(_names(candidates), candidates, strict=True)]
 
 
-def _looks(comparison: Mapping[str, Any], candidates: Sequence[Mapping[str, Any]]) -> list[int]:
-    """Return where each candidate stands in the comparison; one that failed comes behind all others."""
-    places = {
-        (candidate["model"], candidate["method"]): index for index, candidate in enumerate(comparison["candidates"])
-    }
-    return [places.get((candidate["model"], candidate["method"]), len(places)) for candidate in candidates]
-
-
-def _tuning_plot(comparison: Mapping[str, Any], studies: Sequence[Mapping[str, Any]]) -> Any:
-    from markupsafe import Markup
-
-    drawn = plots.tuning_trials(_names(studies), _looks(comparison, studies), studies)
-    return Markup(drawn) if drawn else None  # noqa: S704 - matplotlib escapes the names in it
-
-
-def _curve_plot(comparison: Mapping[str, Any], candidates: Sequence[Mapping[str, Any]]) -> Any:
-    from markupsafe import Markup
-
-    drawn = plots.learning_curves(
-        _names(candidates),
-        _looks(comparison, candidates),
-        candidates,
-        comparison["learning_curve"]["overtakes_untrained"],
-    )
-    return Markup(drawn) if drawn else None  # noqa: S704 - matplotlib escapes the names in it
+def _drawn(
+    draw: Callable[..., str | None],
+    comparison: Mapping[str, Any],
+    candidates: Sequence[Mapping[str, Any]],
+    *more: Any,
+) -> str | None:
+    """Draw candidates as they look elsewhere on the page; one that failed comes behind all others."""
+    places = {key_of(candidate): index for index, candidate in enumerate(comparison["candidates"])}
+    looks = [places.get(key_of(candidate), len(places)) for candidate in candidates]
+    return draw(_names(candidates), looks, candidates, *more)

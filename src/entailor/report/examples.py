@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from entailor.evaluation.alignment import hardest_examples
+from entailor.evaluation.recommendation import CandidateKey, key_of
 from entailor.runs.record import Prediction, RunRecord
 
 NUM_HARDEST = 20
@@ -17,7 +18,6 @@ MOST_ERRORS = 2000  # examples of the errors browser
 MOST_ERROR_BYTES = 700_000  # of their texts: a page of 30 candidates stays below 3 MB
 
 Candidate = Mapping[str, Any]
-Key = tuple[str, str]
 
 
 def shortened(text: str) -> str:
@@ -27,13 +27,13 @@ def shortened(text: str) -> str:
 
 def hardest(records: Sequence[RunRecord], candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
     """Return the hardest examples, with the candidates that said each label gathered under it."""
-    by_key = {_key(candidate): candidate for candidate in candidates}
+    by_key = {key_of(candidate): candidate for candidate in candidates}
     shown = [record for record in records if (record.model, record.name) in by_key]
     examples = hardest_examples(shown, NUM_HARDEST)
     for example in examples:
         answers: dict[str, list[dict[str, Any]]] = {}
         for said in sorted(example["said"], key=lambda one: -one["probability"]):
-            title = by_key[_key(said)]["title"]
+            title = by_key[key_of(said)]["title"]
             answers.setdefault(said["label"], []).append({"title": title, "probability": said["probability"]})
         example["answers"] = sorted(answers.items(), key=lambda item: -len(item[1]))
         example["num_wrong"] = sum(not said["right"] for said in example["said"])
@@ -42,7 +42,7 @@ def hardest(records: Sequence[RunRecord], candidates: Sequence[Candidate]) -> li
 
 def errors(
     records: Sequence[RunRecord], candidates: Sequence[Candidate], labels: Sequence[str], pick: int
-) -> dict[str, Any] | None:
+) -> Mapping[str, Any] | None:
     """Return what the errors browser of the page needs, or None where there is no error to show.
 
     Only the first complete seed of a candidate counts, since that is the classifier that ships. Examples stand in the
@@ -67,7 +67,8 @@ def errors(
     answers = [{one.id: one for one in record.predictions} for record in firsts if record is not None]
     test = list(answers[0].values())
     wrong = {one.id: [by_id[one.id].predicted != one.label for by_id in answers] for one in test}
-    ranked = sorted((one for one in test if any(wrong[one.id])), key=lambda one: _rank(wrong[one.id], pick))
+    missed = [one for one in test if any(wrong[one.id])]
+    ranked = sorted(missed, key=lambda one: (not wrong[one.id][pick], -sum(wrong[one.id])))
     shown = _within(ranked)
     if not shown:
         return None
@@ -91,7 +92,7 @@ def errors(
             for one in shown
         ],
         "predicted": [[place[by_id[one.id].predicted] for one in shown] for by_id in answers],
-        "confidence": [[_confidence(by_id[one.id]) for one in shown] for by_id in answers],
+        "confidence": [[round(100 * max(by_id[one.id].probabilities.values())) for one in shown] for by_id in answers],
     }
 
 
@@ -102,28 +103,20 @@ def as_script_data(value: object) -> str:
 
 def prompts(records: Sequence[RunRecord], candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
     """Return the prompts of every candidate that has some, of its first seed, in the order of the candidates."""
-    found: dict[Key, list[Any]] = {}
+    found: dict[CandidateKey, list[Any]] = {}
     for record in records:
         if record.provenance.get("prompts"):
             found.setdefault((record.model, record.name), record.provenance["prompts"])
     return [
-        {"title": candidate["title"], "examples": [_shown_prompt(one) for one in found[_key(candidate)]]}
+        {"title": candidate["title"], "examples": [_shown_prompt(one) for one in found[key_of(candidate)]]}
         for candidate in candidates
-        if _key(candidate) in found
+        if key_of(candidate) in found
     ]
 
 
-def _key(candidate: Mapping[str, Any]) -> Key:
-    return candidate["model"], candidate["method"]
-
-
 def _first_seed(records: Sequence[RunRecord], candidate: Candidate) -> RunRecord | None:
-    own = [one for one in records if (one.model, one.name) == _key(candidate) and one.status == "complete"]
+    own = [one for one in records if (one.model, one.name) == key_of(candidate) and one.status == "complete"]
     return min(own, key=lambda one: one.seed, default=None)
-
-
-def _rank(wrong: Sequence[bool], pick: int) -> tuple[bool, int]:
-    return not wrong[pick], -sum(wrong)
 
 
 def _within(ranked: Sequence[Prediction]) -> list[Prediction]:
@@ -138,11 +131,7 @@ def _within(ranked: Sequence[Prediction]) -> list[Prediction]:
     return shown
 
 
-def _confidence(prediction: Prediction) -> int:
-    return round(100 * prediction.probabilities.get(prediction.predicted, 0.0))
-
-
-def _shown_prompt(prompt: Mapping[str, Any]) -> dict[str, Any]:
+def _shown_prompt(prompt: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return a prompt with its middle left out where it is long."""
     tokens, left_out = list(prompt["tokens"]), 0
     if len(tokens) > MOST_TOKENS:

@@ -11,7 +11,6 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from importlib.resources import files
 from itertools import product
 from pathlib import Path
@@ -20,11 +19,12 @@ from typing import Any
 from entailor.errors import RunError
 from entailor.evaluation.resampling import Resampling, compared_records
 from entailor.evaluation.targets import METRICS
-from entailor.evaluation.wording import lead
+from entailor.evaluation.wording import percent
 from entailor.report import examples, plots, sections, tables
 from entailor.report.advice import correction
 from entailor.report.doctor import doctor_section
 from entailor.report.effort import effort_section
+from entailor.report.page import filled, safe
 from entailor.runs.documents import read_bytes, well_formed
 from entailor.runs.files import read_checked_json, write_text
 from entailor.runs.integrity import BLANK_CHECKSUM, verify_checksum, with_checksum
@@ -57,7 +57,10 @@ def write_report(folder: RunFolder) -> Path:
     with well_formed(RunError, folder.comparison_file, AGAIN):
         records = compared_records(folder, Resampling.of(comparison))
     experiment = _optional_text(folder.experiment_file)
-    environment, split, doctor = map(_optional_json, (folder.environment_file, folder.split_file, folder.doctor_file))
+    environment, split, doctor = (
+        read_checked_json(file, AGAIN) if file.exists() else None
+        for file in (folder.environment_file, folder.split_file, folder.doctor_file)
+    )
     with well_formed(RunError, folder.path, AGAIN), _undefined_is_missing():
         page = render(
             name=folder.path.resolve().name,
@@ -112,7 +115,7 @@ def check_trials_are_there(folder: RunFolder, comparison: Mapping[str, Any]) -> 
                 )
 
 
-def read_comparison(path: Path) -> dict[str, Any]:
+def read_comparison(path: Path) -> Mapping[str, Any]:
     """Read comparison.json.
 
     Raises:
@@ -146,88 +149,72 @@ def render(
         split: the content of split.json.
         doctor: the content of doctor.json.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
     environment = environment or {}
-    candidates = _candidates(comparison)
-    engine = Environment(
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        loader=PackageLoader("entailor", "report/templates"),
-    )
-    engine.filters.update(
-        {one.__name__: one for one in _FILTERS}, memory=tables.memory, lead=partial(lead, comparison["metric"])
-    )
-    recommended = sections.recommended(comparison, candidates)
-    picked = recommended["candidate"]["index"] if recommended and recommended["candidate"] else None
-    found = examples.errors(records, candidates, comparison["labels"], picked or 0)
-    style, script = _file("report.css"), _file("report.js")
-    template = engine.get_template("report.html.j2")
-    page = template.render(
+    page = filled(
+        "report.html.j2",
+        comparison["metric"],
         name=name,
-        comparison=comparison,
-        metric=METRICS[comparison["metric"]].title,
-        headline=tables.headline(comparison),
-        candidates=candidates,
-        swatches=[_drawn(plots.swatch(i)) for i in range(len(candidates))],
-        scale=_scale(candidates, comparison["majority_accuracy"]),
-        picked=picked,
-        notices=sections.notices(comparison, candidates, doctor),
-        errors=found,
-        errors_json=_drawn(examples.as_script_data(found)),
-        style=_drawn(style),
-        script=_drawn(script),
-        script_hash=f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}",
-        figures=_figures(comparison, records),
-        remarks=_remarks(comparison, candidates),
-        recommended=recommended,
-        matrix=sections.pair_matrix(comparison, candidates),
-        calibrations=sections.calibrations(candidates),
-        external=sections.external(comparison, candidates),
-        limit=sections.limit_of_test(comparison),
-        variances=sections.variances(comparison, candidates),
-        crossed=(comparison.get("resampling") or {}).get("kind") == "cv",
-        effort=effort_section(comparison),
-        groups=_groups(comparison["candidates"]),
-        hardest=examples.hardest(records, candidates),
-        prompts=examples.prompts(records, candidates),
-        no_model=NO_MODEL,
-        parts=("premise", "hypothesis") if "entailment" in comparison["labels"] else ("first text", "second text"),
-        data_notes=_data_notes(environment),
-        doctor=_drawn(doctor_section(doctor)) if doctor else None,
+        **_of_comparison(comparison, records, doctor),
+        **_own_files(),
+        data_notes=_data_notes(environment.get("data")),
+        doctor=doctor_section(doctor) if doctor else None,
         split=_split_sizes(split or {}),
-        command=_optional_words(environment.get("command")),
+        command=environment.get("command"),
         experiment=experiment,
         environment=json.dumps(environment, indent=2, ensure_ascii=False) if environment else None,
     )
     # Half of a surrogate pair, as broken files hold, has no UTF-8 and would spoil the whole page.
-    return page.encode("utf-8", "replace").decode("utf-8")
+    return str(page).encode("utf-8", "replace").decode("utf-8")
 
 
-_FILTERS = (
-    tables.percent,
-    tables.interval,
-    tables.points,
-    tables.decimal,
-    tables.duration,
-    tables.size,
-    tables.count,
-    tables.rate,
-    tables.p_value,
-    examples.shortened,
-)
+def _of_comparison(
+    comparison: Mapping[str, Any], records: Sequence[RunRecord], doctor: Mapping[str, Any] | None
+) -> dict[str, object]:
+    """Return what the template shows of a comparison, by name."""
+    candidates = _candidates(comparison)
+    recommended = sections.recommended(comparison, candidates)
+    picked = recommended["candidate"]["index"] if recommended and recommended["candidate"] else None
+    found = examples.errors(records, candidates, comparison["labels"], picked or 0)
+    return {
+        "comparison": comparison,
+        "metric": METRICS[comparison["metric"]].title,
+        "headline": tables.headline(comparison),
+        "candidates": candidates,
+        "swatches": [safe(plots.swatch(i)) for i in range(len(candidates))],
+        "scale": _scale(candidates, comparison["majority_accuracy"]),
+        "picked": picked,
+        "notices": sections.notices(comparison, candidates, doctor),
+        "errors": found,
+        "errors_json": safe(examples.as_script_data(found)),
+        "figures": _figures(comparison, records),
+        "remarks": _remarks(comparison, candidates),
+        "recommended": recommended,
+        "matrix": sections.pair_matrix(comparison, candidates),
+        "calibrations": sections.calibrations(candidates),
+        "external": sections.external(comparison, candidates),
+        "limit": sections.limit_of_test(comparison),
+        "variances": sections.variances(comparison, candidates),
+        "crossed": (comparison.get("resampling") or {}).get("kind") == "cv",
+        "effort": effort_section(comparison),
+        "groups": sections.by_group(candidates, MOST_GROUPS),
+        "hardest": examples.hardest(records, candidates),
+        "prompts": examples.prompts(records, candidates),
+        "no_model": NO_MODEL,
+        "parts": ("premise", "hypothesis") if "entailment" in comparison["labels"] else ("first text", "second text"),
+    }
 
 
-def _drawn(svg: str) -> Any:
-    """Mark as safe what is: our own files, and SVG, in which matplotlib and plots.py escape the names."""
-    from markupsafe import Markup
+def _own_files() -> dict[str, object]:
+    """Return style and script of the page, and the script's hash for its policy."""
+    style, script = (
+        files("entailor.report").joinpath("templates", name).read_text(encoding="utf-8")
+        for name in ("report.css", "report.js")
+    )
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return {"style": safe(style), "script": safe(script), "script_hash": f"sha256-{digest}"}
 
-    return Markup(svg)  # noqa: S704
 
-
-def _candidates(comparison: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _candidates(comparison: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Return the candidates with what the template shows beside them: a title, and the confusions fit to be read."""
     titles = tables.candidate_names(comparison)
     return [
@@ -243,7 +230,7 @@ def _candidates(comparison: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _matrix(labels: Sequence[str], confusion: Sequence[Sequence[int]]) -> list[dict[str, Any]] | None:
+def _matrix(labels: Sequence[str], confusion: Sequence[Sequence[int]]) -> list[Mapping[str, Any]] | None:
     """Return the matrix row by row, each cell with its share of the gold label for shading; None when too large."""
     if len(labels) > MOST_LABELS:
         return None
@@ -259,10 +246,6 @@ def _matrix(labels: Sequence[str], confusion: Sequence[Sequence[int]]) -> list[d
     ]
 
 
-def _file(name: str) -> str:
-    return files("entailor.report").joinpath("templates", name).read_text(encoding="utf-8")
-
-
 def _scale(candidates: Sequence[Mapping[str, Any]], majority: float | None) -> Callable[[float | None], str]:
     """Return what turns an accuracy into its place, 0 to 1, in the column of intervals."""
     ends = [candidate["accuracy"][end] for candidate in candidates for end in ("low", "high")]
@@ -270,7 +253,7 @@ def _scale(candidates: Sequence[Mapping[str, Any]], majority: float | None) -> C
     return lambda value: f"{((value if value is not None else low) - low) / ((high - low) or 1.0):.3f}"
 
 
-def _figures(comparison: Mapping[str, Any], records: Sequence[RunRecord]) -> list[dict[str, Any]]:
+def _figures(comparison: Mapping[str, Any], records: Sequence[RunRecord]) -> list[Mapping[str, Any]]:
     candidates = comparison["candidates"]
     if not candidates:
         return []
@@ -300,7 +283,7 @@ def _figures(comparison: Mapping[str, Any], records: Sequence[RunRecord]) -> lis
         ),
         ("When the model may abstain", "to the right: fewer answers", plots.accuracy_by_coverage(names, candidates)),
     )
-    return [{"title": title, "note": note, "svg": _drawn(svg)} for title, note, svg in drawn if svg is not None]
+    return [{"title": title, "note": note, "svg": safe(svg)} for title, note, svg in drawn if svg is not None]
 
 
 def _remarks(comparison: Mapping[str, Any], candidates: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -314,7 +297,7 @@ def _remarks(comparison: Mapping[str, Any], candidates: Sequence[Mapping[str, An
         above = sum(candidate["beats_majority"] for candidate in candidates)
         remarks.append(
             f"Always naming the most frequent label would be right "
-            f"{tables.percent(comparison['majority_accuracy'])} of the time; "
+            f"{percent(comparison['majority_accuracy'])} of the time; "
             f"{above} of {len(candidates)} {'candidate agrees' if len(candidates) == 1 else 'candidates agree'} with "
             "the labels more than chance gives."
         )
@@ -341,65 +324,16 @@ def _absent_labels(candidates: Sequence[Mapping[str, Any]]) -> str | None:
     )
 
 
-def _groups(candidates: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """Return accuracy by group and candidate, the largest groups first; None where examples have no groups."""
-    if not candidates or not candidates[0]["groups"]:
-        return None
-    names = sorted(candidates[0]["groups"], key=lambda name: -int(candidates[0]["groups"][name]["n"]))
-    return {
-        "more": max(0, len(names) - MOST_GROUPS),
-        "lines": [
-            {
-                "name": name,
-                "n": candidates[0]["groups"][name]["n"],
-                "accuracies": [candidate["groups"][name]["accuracy"]["value"] for candidate in candidates],
-            }
-            for name in names[:MOST_GROUPS]
-        ],
-    }
-
-
-def _data_notes(environment: Mapping[str, Any]) -> list[str]:
-    """Return notes and findings about the data as lines, whatever of them is there."""
-    data = environment.get("data")
-    if not isinstance(data, Mapping):
+def _data_notes(data: Mapping[str, Any] | None) -> list[str]:
+    """Return notes and findings about the data as lines."""
+    if not data:
         return []
-    lines: list[str] = []
-    for key in ("notes", "findings"):
-        found = data.get(key) or []
-        for one in [found] if isinstance(found, (str, Mapping)) else found:
-            lines.append(_finding(one) if isinstance(one, Mapping) else _optional_words(one) or "")
-    if data.get("fingerprint"):
-        lines.append(f"fingerprint: {_optional_words(data['fingerprint'])}")
-    return [line for line in lines if line]
-
-
-def _finding(finding: Mapping[str, Any]) -> str:
-    """Return ``warning: what was found. What to do``, as the data checks write it, or all keys of something else."""
-    if "message" not in finding:
-        return _optional_words(finding) or ""
-    severity = f"{finding['severity']}: " if finding.get("severity") else ""
-    return f"{severity}{finding['message']}. {finding.get('remedy') or ''}".rstrip()
-
-
-def _optional_words(value: object) -> str | None:
-    """Return a value of environment.json as words: text as it is, lists and mappings joined."""
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key}: {_optional_words(one)}" for key, one in value.items() if one is not None)
-    if isinstance(value, Sequence):
-        return " ".join(_optional_words(one) or "" for one in value)
-    return str(value)
+    found = [f"{one['severity']}: {one['message']}. {one['remedy']}".rstrip() for one in data["findings"]]
+    return [*data["notes"], *found, f"fingerprint: {data['fingerprint']}"]
 
 
 def _split_sizes(split: Mapping[str, Any]) -> dict[str, int]:
-    parts = split.get("ids", split)
-    return {part: len(parts[part]) for part in ("train", "validation", "test") if isinstance(parts.get(part), list)}
-
-
-def _optional_json(path: Path) -> dict[str, Any] | None:
-    return read_checked_json(path, AGAIN) if path.exists() else None
+    return {part: len(split[part]) for part in ("train", "validation", "test") if part in split}
 
 
 def _optional_text(path: Path) -> str | None:

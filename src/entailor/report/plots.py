@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from entailor.report.tables import duration, memory, size
+from entailor.evaluation.recommendation import peak_memory
+from entailor.evaluation.wording import duration, size
 from entailor.runs.record import CurvePoint
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def accuracy_by_memory(names: Sequence[str], candidates: Sequence[Mapping[str, A
     def draw(axes: Axes) -> None:
         from matplotlib.ticker import MaxNLocator
 
-        _scatter(axes, candidates, [memory(candidate) or 0 for candidate in candidates], "memory")
+        _scatter(axes, candidates, [peak_memory(candidate) or 0 for candidate in candidates], "memory")
         axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.xaxis.set_major_formatter(lambda value, _: size(value))
         axes.set_xlabel(

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from entailor.evaluation.recommendation import CandidateKey, key_of
 from entailor.evaluation.targets import METRICS
 from entailor.evaluation.wording import NOTHING, lead
 from entailor.report.advice import advice
@@ -20,15 +21,12 @@ MOST_GROUPS = 20
 Candidate = Mapping[str, Any]
 
 
-def recommended(comparison: Mapping[str, Any], candidates: Sequence[Candidate]) -> dict[str, Any] | None:
+def recommended(comparison: Mapping[str, Any], candidates: Sequence[Candidate]) -> Mapping[str, Any] | None:
     """Return the recommendation in words, with the candidate it names where there is one."""
     found, said = comparison.get("recommendation"), advice(comparison)
     if not found or said is None:
         return None
-    candidate = next(
-        (one for one in candidates if (one["model"], one["method"]) == (found["model"], found["method"])), None
-    )
-    return {**asdict(said), "candidate": candidate}
+    return {**asdict(said), "candidate": next((one for one in candidates if key_of(one) == key_of(found)), None)}
 
 
 def notices(
@@ -88,7 +86,7 @@ def hanging_together(comparison: Mapping[str, Any]) -> str | None:
     )
 
 
-def variances(comparison: Mapping[str, Any], candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
+def variances(comparison: Mapping[str, Any], candidates: Sequence[Candidate]) -> list[Mapping[str, Any]]:
     """Return of each candidate how far another test sample, seed and split would move its figure, as text."""
 
     def words(value: float | None) -> str:
@@ -103,28 +101,21 @@ def variances(comparison: Mapping[str, Any], candidates: Sequence[Candidate]) ->
     ]
 
 
-def pair_matrix(comparison: Mapping[str, Any], candidates: Sequence[Candidate]) -> list[dict[str, Any]] | None:
+def pair_matrix(comparison: Mapping[str, Any], candidates: Sequence[Candidate]) -> list[Mapping[str, Any]] | None:
     """Return for every candidate its difference to every other; None for too few or too many."""
     if not 2 < len(candidates) <= MOST_ROWS or "pairs" not in comparison:
         return None
-    found: dict[tuple[str, str, str, str], dict[str, Any]] = {}
+    found: dict[tuple[CandidateKey, CandidateKey], Mapping[str, Any]] = {}
     for one in comparison["pairs"]:
-        a, b = ((one[side]["model"], one[side]["method"]) for side in ("a", "b"))
-        found[*a, *b] = one
-        found[*b, *a] = {**one, "value": -one["value"]}
+        a, b = key_of(one["a"]), key_of(one["b"])
+        found[a, b], found[b, a] = one, {**one, "value": -one["value"]}
     return [
-        {
-            "candidate": candidate,
-            "cells": [
-                found.get((candidate["model"], candidate["method"], other["model"], other["method"]))
-                for other in candidates
-            ],
-        }
+        {"candidate": candidate, "cells": [found.get((key_of(candidate), key_of(other))) for other in candidates]}
         for candidate in candidates
     ]
 
 
-def calibrations(candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
+def calibrations(candidates: Sequence[Candidate]) -> list[Mapping[str, Any]]:
     """Return a candidate's calibration and what it is right in when it answers some of the examples only."""
     if not all(candidate.get("coverage") for candidate in candidates):
         return []
@@ -141,28 +132,25 @@ def calibrations(candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
     ]
 
 
-def external(comparison: Mapping[str, Any], candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
+def external(comparison: Mapping[str, Any], candidates: Sequence[Candidate]) -> list[Mapping[str, Any]]:
     """Return the external test set, each candidate with its look and its title, and the groups as lines."""
-    by_key = {(candidate["model"], candidate["method"]): candidate for candidate in candidates}
-    shown = []
+    by_key = {key_of(candidate): candidate for candidate in candidates}
+    shown: list[Mapping[str, Any]] = []
     for one in comparison.get("external", ()):
-        scored = [
-            {**candidate, "of": by_key[candidate["model"], candidate["method"]]} for candidate in one["candidates"]
-        ]
-        groups = sorted(scored[0]["groups"].items(), key=lambda item: -item[1]["n"]) if scored else []
-        shown.append(
-            {
-                **one,
-                "candidates": scored,
-                "more": max(0, len(groups) - MOST_GROUPS),
-                "lines": [
-                    {
-                        "name": name,
-                        "n": first["n"],
-                        "accuracies": [candidate["groups"][name]["accuracy"] for candidate in scored],
-                    }
-                    for name, first in groups[:MOST_GROUPS]
-                ],
-            }
-        )
+        scored = [{**candidate, "of": by_key[key_of(candidate)]} for candidate in one["candidates"]]
+        shown.append({**one, "candidates": scored, **by_group(scored, MOST_GROUPS)})
     return shown
+
+
+def by_group(candidates: Sequence[Candidate], most: int) -> Mapping[str, Any]:
+    """Return accuracy by group and candidate as lines, the largest groups first, and how many groups are left out."""
+    groups = sorted(candidates[0]["groups"].items(), key=lambda item: -item[1]["n"]) if candidates else []
+    lines = [
+        {
+            "name": name,
+            "n": first["n"],
+            "accuracies": [candidate["groups"][name]["accuracy"] for candidate in candidates],
+        }
+        for name, first in groups[:most]
+    ]
+    return {"more": max(0, len(groups) - most), "lines": lines}

@@ -9,21 +9,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from entailor.evaluation.recommendation import peak_memory as memory
+from entailor.evaluation.recommendation import peak_memory
 from entailor.evaluation.resampling import Resampling
 from entailor.evaluation.targets import METRICS
-from entailor.evaluation.wording import (
-    count,
-    decimal,
-    duration,
-    interval,
-    p_value,
-    percent,
-    points,
-    rate,
-    short_model_names,
-    size,
-)
+from entailor.evaluation.wording import candidate_titles, count, decimal, duration, interval, percent, size
 from entailor.report.advice import advice, correction
 from entailor.runs.record import NO_MODEL
 
@@ -32,38 +21,10 @@ if TYPE_CHECKING:
 
     from entailor.evaluation.metrics import Metrics
 
-__all__ = [
-    "candidate_names",
-    "cells",
-    "classification_report_text",
-    "comparison_table",
-    "count",
-    "data_line",
-    "decimal",
-    "duration",
-    "failures",
-    "headings",
-    "interval",
-    "mark",
-    "memory",
-    "p_value",
-    "percent",
-    "plain_table",
-    "points",
-    "rate",
-    "size",
-]
-
 
 def candidate_names(comparison: Mapping[str, Any]) -> list[str]:
     """Return what each candidate is called: the method, and the model's short name where there are several models."""
-    candidates = comparison["candidates"]
-    short = short_model_names([candidate["model"] for candidate in candidates])
-    named = short if len(short) > 1 else {}
-    return [
-        candidate["method"] + (f" · {named[candidate['model']]}" if candidate["model"] in named else "")
-        for candidate in candidates
-    ]
+    return list(candidate_titles(comparison["candidates"], " · ").values())
 
 
 def mark(candidate: Mapping[str, Any]) -> str:
@@ -105,7 +66,7 @@ def cells(comparison: Mapping[str, Any]) -> list[tuple[str, ...]]:
             candidate["group"] + ("°" if candidate["pareto"] else ""),
             decimal(candidate["macro_f1"], 2) if metric == "accuracy" else percent(candidate["accuracy"]["mean"]),
             duration(candidate["train_seconds"] or None),
-            size(memory(candidate)),
+            size(peak_memory(candidate)),
             count(candidate["trainable_parameters"]),
             size(candidate["stored_bytes"]),
         )

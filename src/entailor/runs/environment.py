@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
@@ -72,7 +73,7 @@ def describe_environment(*, models: bool = True) -> dict[str, Any]:
         threads = torch.get_num_threads()
         gpus = [ask_device(device, "get_device_name") or device.type for device in accelerators()]
     return {
-        "versions": {name: _version(name) for name in ("entailor", *PACKAGES)},
+        "versions": {name: installed_version(name) for name in ("entailor", *PACKAGES)},
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu": _cpu_name(),
@@ -85,11 +86,17 @@ def describe_environment(*, models: bool = True) -> dict[str, Any]:
     }
 
 
-def _version(name: str) -> str | None:
+def installed_version(name: str) -> str | None:
+    """Return the version of a package, or None where it is not installed."""
     try:
         return version(name)
     except PackageNotFoundError:
         return None
+
+
+def utc_now() -> str:
+    """Return the time to the second, as records hold it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _cpu_name() -> str:

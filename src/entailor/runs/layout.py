@@ -29,14 +29,18 @@ class RunFolder:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self.marker_file = self.path / MARKER_FILE  # says that Entailor may write and delete its files here
+        self.experiment_file = self.path / "experiment.yaml"  # as resolved, every default written out
+        self.environment_file = self.path / "environment.json"  # versions, machine, git commit, data fingerprints
+        self.split_file = self.path / "split.json"  # ids of train, validation and test with a hash
+        self.comparison_file = self.path / "comparison.json"  # what the report shows
+        self.doctor_file = self.path / "doctor.json"  # what the data doctor found in the split
+        self.report_file = self.path / "report.html"  # one self-contained page
+        self.test_access_file = self.path / "test_access.json"  # when test was read, and with which choices made
+        self.estimate_file = self.path / "estimate.json"  # of time and memory of each candidate, made before the run
 
     def __repr__(self) -> str:
         return f"RunFolder({str(self.path)!r})"
-
-    @property
-    def marker_file(self) -> Path:
-        """What says that Entailor may write and delete its files here."""
-        return self.path / MARKER_FILE
 
     def mark(self) -> None:
         """Write the marker, before any other file."""
@@ -87,46 +91,6 @@ class RunFolder:
         """Return the splits that are there, with their numbers; 0 is the run's own folder."""
         found = [path.name for path in self.path.glob(f"{SPLITS}/*") if path.name.isdecimal()]
         return [(number, self.split(number)) for number in (0, *sorted(map(int, found)))]
-
-    @property
-    def experiment_file(self) -> Path:
-        """The experiment as resolved, every default written out."""
-        return self.path / "experiment.yaml"
-
-    @property
-    def environment_file(self) -> Path:
-        """Versions, CPU or GPU, threads, git commit, data fingerprints."""
-        return self.path / "environment.json"
-
-    @property
-    def split_file(self) -> Path:
-        """Ids of train, validation and test with a hash."""
-        return self.path / "split.json"
-
-    @property
-    def comparison_file(self) -> Path:
-        """What the report shows."""
-        return self.path / "comparison.json"
-
-    @property
-    def doctor_file(self) -> Path:
-        """What the data doctor found in the split."""
-        return self.path / "doctor.json"
-
-    @property
-    def report_file(self) -> Path:
-        """One self-contained page."""
-        return self.path / "report.html"
-
-    @property
-    def test_access_file(self) -> Path:
-        """When the test split was read, and with which choices made."""
-        return self.path / "test_access.json"
-
-    @property
-    def estimate_file(self) -> Path:
-        """What was expected of each candidate's time and memory before it ran."""
-        return self.path / "estimate.json"
 
     def study(self, model: str, name: str, repeat: int = 1) -> Path:
         """Return the folder of the settings that were tried for a candidate, in the first search or a repeat of it."""
@@ -189,12 +153,9 @@ class RunFolder:
             The folder, or None where no trial is complete or no candidate is within the limits of `recommend`.
         """
         candidates = comparison.get("candidates", ())
-        if "recommendation" in comparison:
-            picked = comparison["recommendation"] or {}
-            names = picked.get("model"), picked.get("method")
-            candidate = next((one for one in candidates if (one["model"], one["method"]) == names), None)
-        else:  # a run folder from before candidates were recommended
-            candidate = next((one for one in candidates if one["best"]), None)
+        picked = comparison.get("recommendation") or {}
+        names = picked.get("model"), picked.get("method")
+        candidate = next((one for one in candidates if (one["model"], one["method"]) == names), None)
         return self._first_trial(candidate) if candidate else None
 
     def only_trial(self, comparison: Mapping[str, Any]) -> Path | None:

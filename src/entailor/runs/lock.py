@@ -15,6 +15,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from entailor.errors import RunError
+from entailor.runs.environment import utc_now
 from entailor.runs.files import read_json, write_json
 from entailor.runs.integrity import disk_trouble
 from entailor.runs.ownership import LOCK_FILE, OWNER_FILE, check_run_folder, refuse_links
@@ -45,10 +46,9 @@ def lock_run(folder: Path) -> Iterator[None]:
         raise RunError(f"{folder}: cannot be written: {problem}, or give another --out") from None
     try:
         check_run_folder(folder)  # before the lock was held another program may have come
-        now = datetime.now(UTC).isoformat(timespec="seconds")
         remove_temporary(folder)
         with suppress(OSError):  # it only serves the message of another process
-            write_json(folder / OWNER_FILE, {"pid": os.getpid(), "host": platform.node(), "since": now})
+            write_json(folder / OWNER_FILE, {"pid": os.getpid(), "host": platform.node(), "since": utc_now()})
         yield
     finally:
         with suppress(OSError):

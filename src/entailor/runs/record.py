@@ -246,6 +246,14 @@ class RunRecord:
         return record
 
 
+def by_candidate(records: Iterable[RunRecord]) -> dict[tuple[str, str], list[RunRecord]]:
+    """Return the records of each model and candidate, both in the order they come in."""
+    found: dict[tuple[str, str], list[RunRecord]] = {}
+    for record in records:
+        found.setdefault((record.model, record.name), []).append(record)
+    return found
+
+
 class _Provenance(BaseModel):
     """Of the provenance what others take from it."""
 
@@ -315,14 +323,11 @@ def _read_head(folder: Path) -> dict[str, Any]:
         del head[CHECKSUM_KEY]
         head["files"] = _FILES.validate_python(head["files"])
         head["num_predictions"] = _COUNT.validate_python(head["num_predictions"])
-        if outside := [name for name in head["files"] if not _is_inside(name)]:
-            raise ValueError(f"files: {outside[0][:80]!r} lies outside the trial's folder")
+        for name in head["files"]:
+            path_inside = PurePosixPath(name)
+            if path_inside.is_absolute() or ".." in path_inside.parts or "\0" in name:
+                raise ValueError(f"files: {name[:80]!r} lies outside the trial's folder")
     return head
-
-
-def _is_inside(name: str) -> bool:
-    path = PurePosixPath(name)
-    return not path.is_absolute() and ".." not in path.parts and "\0" not in name
 
 
 def read_status(folder: Path) -> str:

@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from entailor.data.example import Split
 from entailor.engine.stopping import RunContext, stop_on_signals
 from entailor.errors import RunError
 from entailor.events import Event, Observer, StageProgress
+from entailor.runs.environment import installed_version
 from entailor.runs.files import atomic_path, read_json
 from entailor.runs.ownership import LOCK_FILE, OWNER_FILE
 from entailor.runs.trial_folder import RECORD_FILE, clear_trial, refuse_trial_links
@@ -68,11 +68,8 @@ class _Posting:
 
 
 def installed_release() -> str:
-    """Return the release of Entailor on this node; "source" where it is not installed."""
-    try:
-        return version("entailor")
-    except PackageNotFoundError:
-        return "source"
+    """Return the version of Entailor here; a worker of another one would do otherwise."""
+    return installed_version("entailor") or "source"
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -17,7 +18,7 @@ def try_page() -> str:
     return files(__package__).joinpath("try.html").read_text(encoding="utf-8")
 
 
-def docs_page(openapi: dict[str, Any]) -> str:
+def docs_page(openapi: Mapping[str, Any]) -> str:
     """Return the OpenAPI document as a page."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -33,7 +34,7 @@ def docs_page(openapi: dict[str, Any]) -> str:
     return engine.get_template("docs.html.j2").render(operations=operations, schemas=schemas)
 
 
-def _parts(operation: dict[str, Any]) -> dict[str, Any]:
+def _parts(operation: Mapping[str, Any]) -> Mapping[str, Any]:
     body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
     responses = [
         (
@@ -46,7 +47,7 @@ def _parts(operation: dict[str, Any]) -> dict[str, Any]:
     return {"body": _type(body), "responses": responses}
 
 
-def _fields(schema: dict[str, Any]) -> list[dict[str, Any]]:
+def _fields(schema: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     required = schema.get("required", ())
     return [
         {
@@ -60,7 +61,7 @@ def _fields(schema: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _type(schema: dict[str, Any]) -> str:
+def _type(schema: Mapping[str, Any]) -> str:
     """Return a schema's type in a few words."""
     if "$ref" in schema:
         return str(schema["$ref"].rpartition("/")[2])

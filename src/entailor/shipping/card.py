@@ -40,20 +40,10 @@ def model_card(values: Mapping[str, Any], record: RunRecord, proof: Proof) -> st
     base = values["base_model"]
     metrics = evaluate_record(record)
     accuracy = wilson_interval(proof.accuracy_after, proof.examples)
-    head = ["---", "pipeline_tag: text-classification", "tags: [text-classification, entailor]"]
-    if base and base["licence"]:
-        head.append(f"license: {base['licence'].lower()}")
-    if base and "/" in base["name"] and not base["name"].startswith(("/", ".")):
-        head.append(f"base_model: {base['name']}")
-    rows = [
-        f"| {_plain(label)} | {_share(proof.recall_before[label])} | {_share(proof.recall_after[label])} |"
-        for label in record.labels
-    ]
     part = record.provenance.get(PREDICTIONS_ON, "test")
     pairs = "pairs of texts" if values["is_pair"] else "single texts"
     lines = [
-        *head,
-        "---",
+        *_head(base),
         f"# {_plain(values['name'])}",
         "",
         f"Sorts {pairs} into {len(record.labels)} labels: {', '.join(map(_plain, record.labels))}. Method "
@@ -71,9 +61,7 @@ def model_card(values: Mapping[str, Any], record: RunRecord, proof: Proof) -> st
         f"{accuracy.low:.1%} to {accuracy.high:.1%}), macro F1 as recorded {metrics.macro_f1:.3f}, calibration error "
         f"{proof.calibration_error:.3f}.",
         "",
-        "| label | recall, as measured | recall, this export |",
-        "| --- | --- | --- |",
-        *rows,
+        *_recalls(proof),
         "",
         "## Proof",
         "",
@@ -96,6 +84,24 @@ def model_card(values: Mapping[str, Any], record: RunRecord, proof: Proof) -> st
         "",
     ]
     return "\n".join(lines)
+
+
+def _head(base: Mapping[str, Any] | None) -> list[str]:
+    """Return what the Hub reads of a card."""
+    head = ["---", "pipeline_tag: text-classification", "tags: [text-classification, entailor]"]
+    if base and base["licence"]:
+        head.append(f"license: {base['licence'].lower()}")
+    if base and "/" in base["name"] and not base["name"].startswith(("/", ".")):
+        head.append(f"base_model: {base['name']}")
+    return [*head, "---"]
+
+
+def _recalls(proof: Proof) -> list[str]:
+    rows = [
+        f"| {_plain(label)} | {_share(before)} | {_share(proof.recall_after[label])} |"
+        for label, before in proof.recall_before.items()
+    ]
+    return ["| label | recall, as measured | recall, this export |", "| --- | --- | --- |", *rows]
 
 
 def _crossed(record: RunRecord) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -54,7 +54,7 @@ DEFAULT_MARGIN = 0.01
 ROUNDED = ("onnx-int8", "gguf-f16")
 """Formats that round weights."""
 FUZZ_WORDS = ("cat", "dog", "red", "some", "no", "yes")
-Ask = Callable[[Path, dict[str, Any]], dict[str, Any]]
+Ask = Callable[[Path, Mapping[str, Any]], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ class Source:
             for row in texts
         ]
 
-    def manifest(self, name: str) -> dict[str, Any]:
+    def manifest(self, name: str) -> Mapping[str, Any]:
         """Return what the manifest says, but for the checksums."""
         run = RunFolder.of_trial(self.trial)
         split = run.split_file if run is not None and run.split_file.is_file() else None
@@ -210,7 +210,7 @@ class Source:
         }
 
     @cached_property
-    def input(self) -> dict[str, Any]:
+    def input(self) -> Mapping[str, Any]:
         """What predict.py must know of the way from text to input."""
         return input_settings(self.classifier)
 

@@ -5,7 +5,7 @@ Their texts are other ones than those of the test split: longer, of another doma
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,19 +126,11 @@ def _options(trial: Path) -> ReadOptions:
         return ReadOptions(require_labels=False)
     with well_formed(RunError, run.experiment_file, "Put a copy of the file back"):
         data = parse_settings(DataSettings, read_yaml(run.experiment_file).get("data") or {}, where="data")
-    return ReadOptions(
-        columns=data.columns,
-        label_names=data.label_names,
-        require_labels=False,
-        delimiter=data.delimiter,
-        encoding=data.encoding,
-        max_bytes=data.max_bytes,
-        max_rows=data.max_rows,
-    )
+    return ReadOptions.of(data, require_labels=False)
 
 
 def judge_external(
-    sets: Sequence[ExternalSet], reference: Reference, found: dict[str, Any], margin: float
+    sets: Sequence[ExternalSet], reference: Reference, found: Mapping[str, Any], margin: float
 ) -> tuple[list[ExternalProof], list[str]]:
     """Hold an export's answers on external test sets against the classifier's; return findings and problems."""
     proofs, problems = [], []

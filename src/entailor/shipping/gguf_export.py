@@ -6,7 +6,7 @@ Names and layout are those of llama.cpp's own converter; rows of query and key s
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +118,7 @@ def _add_tokenizer(writer: Any, encoder: Any, vocabulary: int) -> None:
         writer.add_chat_template(tokenizer.chat_template)
 
 
-def _pre_tokenizer(saved: dict[str, Any]) -> str:
+def _pre_tokenizer(saved: Mapping[str, Any]) -> str:
     parts = [one["type"] for one in saved.get("pretokenizers", [saved])]
     return next((name for name, known in PRE_TOKENIZERS.items() if parts == known), "default")
 

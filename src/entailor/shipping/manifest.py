@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from entailor.errors import RunError, VersionError
 from entailor.runs.documents import well_formed
+from entailor.runs.environment import installed_version
 from entailor.runs.files import read_checked_json, write_checked_json
 from entailor.runs.integrity import checksums, damaged_file
 from entailor.runs.record import MOST_LABELS
@@ -59,16 +60,10 @@ class Manifest(BaseModel):
 
 def library_versions() -> dict[str, str]:
     """Return the versions of the libraries an export may have been written with."""
-    found = {}
-    for name in LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    return {name: found for name in LIBRARIES if (found := installed_version(name)) is not None}
 
 
-def write_manifest(folder: Path, values: dict[str, Any]) -> None:
+def write_manifest(folder: Path, values: Mapping[str, Any]) -> None:
     """Write manifest.json with the checksums of all other files."""
     files = checksums(folder, leave_out=LATE_FILES)
     Manifest.model_validate({**values, "files": files})

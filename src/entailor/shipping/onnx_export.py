@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
@@ -137,7 +137,7 @@ def write_onnx(source: Any, folder: Path) -> None:
     write_script(folder, onnx_runtime)
 
 
-def input_names(settings: dict[str, Any]) -> tuple[str, ...]:
+def input_names(settings: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the names of the graph's inputs: ids, mask and types; of each view where texts are read by themselves."""
     kinds = ("input_ids", "attention_mask", *(("token_type_ids",) if settings["types"] else ()))
     views = settings.get("views")

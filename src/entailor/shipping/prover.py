@@ -9,6 +9,7 @@ import importlib.util
 import json
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ def load_runtime(folder: Path) -> Any:
     return module
 
 
-def answers(runtime: Any, job: dict[str, Any]) -> dict[str, Any]:
+def answers(runtime: Any, job: Mapping[str, Any]) -> dict[str, Any]:
     """Return ids, logits and times of every input of a job.
 
     Args:
@@ -67,7 +68,7 @@ def answers(runtime: Any, job: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def with_threads(module: Any, folder: Path, job: dict[str, Any], base: str | None) -> dict[str, Any]:
+def with_threads(module: Any, folder: Path, job: Mapping[str, Any], base: str | None) -> dict[str, Any]:
     """Return the logits of the first inputs by one thread and by two."""
     found = {}
     few = [tuple(one) for one in job["inputs"][: job["alone"]]]
@@ -83,7 +84,7 @@ def with_threads(module: Any, folder: Path, job: dict[str, Any], base: str | Non
     return found
 
 
-def through_pipeline(folder: Path, job: dict[str, Any], labels: list[str]) -> Any:
+def through_pipeline(folder: Path, job: Mapping[str, Any], labels: list[str]) -> Any:
     """Return probabilities of the first inputs by `pipeline("text-classification")`, as a stranger would use it."""
     from transformers import pipeline
 

@@ -59,7 +59,7 @@ class SavedClassifier(BaseModel):
         return self
 
 
-def read_saved(trial: Path) -> dict[str, Any]:
+def read_saved(trial: Path) -> Mapping[str, Any]:
     """Return the content of a trial's classifier.json; it holds what :class:`SavedClassifier` describes.
 
     Raises:

@@ -129,7 +129,7 @@ class Proof:
 
 def job_of(
     reference: Reference, *, base: str | None, pipeline: bool, external: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
+) -> Mapping[str, Any]:
     """Return what the prover is asked; `external` holds inputs by the name of their set."""
     return {
         "inputs": reference.inputs,
@@ -141,7 +141,7 @@ def job_of(
     }
 
 
-def ask_in_fresh_process(folder: Path, job: dict[str, Any], *, seconds: float = 3600) -> dict[str, Any]:
+def ask_in_fresh_process(folder: Path, job: Mapping[str, Any], *, seconds: float = 3600) -> Mapping[str, Any]:
     """Return what an export answers in a process without Entailor; `problem` where it ended in an error."""
     with tempfile.TemporaryDirectory(prefix="entailor-proof-") as scratch:
         asked, found = Path(scratch) / "job.json", Path(scratch) / "found.json"
@@ -161,7 +161,7 @@ def ask_in_fresh_process(folder: Path, job: dict[str, Any], *, seconds: float = 
         return answer if isinstance(answer, dict) else {"problem": "predict.py gave no answer"}
 
 
-def ask_here(folder: Path, job: dict[str, Any]) -> dict[str, Any]:
+def ask_here(folder: Path, job: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return what an export answers, asked in this process: the same questions, for many exports one after another."""
     try:
         module = prover.load_runtime(folder)
@@ -175,7 +175,7 @@ def ask_here(folder: Path, job: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def judge(folder: Path, reference: Reference, found: dict[str, Any], margin: float) -> Proof:
+def judge(folder: Path, reference: Reference, found: Mapping[str, Any], margin: float) -> Proof:
     """Hold what an export answered against the record."""
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     if "problem" in found:
@@ -243,7 +243,7 @@ def _failed(reference: Reference, margin: float, size: int, problem: str) -> Pro
     )
 
 
-def _same_input(reference: Reference, found: dict[str, Any]) -> list[str]:
+def _same_input(reference: Reference, found: Mapping[str, Any]) -> list[str]:
     problems = []
     if tuple(found["labels"]) != reference.labels:
         problems.append(f"the labels are {', '.join(found['labels'])}; expected {', '.join(reference.labels)}")
@@ -259,7 +259,7 @@ def _same_input(reference: Reference, found: dict[str, Any]) -> list[str]:
     return problems
 
 
-def _batch_change(logprobs_EL: NDArray[np.float64], found: dict[str, Any]) -> float:
+def _batch_change(logprobs_EL: NDArray[np.float64], found: Mapping[str, Any]) -> float:
     """Return the largest difference between a batch and one by one, and between one thread and two."""
     alone = log_softmax(np.array(found["alone"], dtype=np.float64))
     pairs = [(alone, logprobs_EL[: len(alone)])]
@@ -271,7 +271,7 @@ def _batch_change(logprobs_EL: NDArray[np.float64], found: dict[str, Any]) -> fl
 
 def _other_scores(
     reference: Reference,
-    found: dict[str, Any],
+    found: Mapping[str, Any],
     logprobs_EL: NDArray[np.float64],
     change: float,
     batch: float,

@@ -98,7 +98,7 @@ def compare(
         return finished
 
 
-def estimate(experiment: Experiment, observer: Observer = SILENT) -> dict[str, Any]:
+def estimate(experiment: Experiment, observer: Observer = SILENT) -> Mapping[str, Any]:
     """Tell how long a run will take and how much memory it needs, and run nothing.
 
     The run folder then holds the resolved experiment and estimate.json, and the run itself does not measure again.
@@ -133,10 +133,10 @@ def _run(prepared: Prepared, run_context: RunContext, pool: Pool, tracking: Trac
     jobs = [_job(plans[number][place], prepared, number) for place in range(len(plans[first])) for number in plans]
     told = replace(run_context, observer=tracking.observer)
 
-    def compared() -> dict[str, Any]:
+    def compared() -> Mapping[str, Any]:
         return write_comparison(folder, records, data, prepared.environment, log, experiment.recommend)
 
-    summary: dict[str, Any] = {}
+    summary: Mapping[str, Any] = {}
     drawn = time.monotonic()
     done = compared_at = 0
     try:
@@ -163,7 +163,7 @@ def _run(prepared: Prepared, run_context: RunContext, pool: Pool, tracking: Trac
             summary = compared()
         if data.repeats is not None:
             _fit_on_all(prepared, summary, run_context, pool)
-        _external(prepared, observer, summary)
+        summary = _with_external(prepared, observer, summary)
     except BaseException:  # the page is right however the run ends
         with suppress(OSError, RunError):  # a disk that is full has been said already
             if summary:
@@ -235,8 +235,8 @@ def _waves(jobs: list[Job]) -> list[list[Job]]:
     return [wave for wave in ([job for job in jobs if not job.plan.method.learns_from_others], pupils) if wave]
 
 
-def _external(prepared: Prepared, observer: Observer, summary: dict[str, Any]) -> None:
-    """Score the external test sets of all the folder's runs, and add what came out to the summary."""
+def _with_external(prepared: Prepared, observer: Observer, summary: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Score the external test sets of all the folder's runs, and write what came out with the summary."""
     experiment, folder = prepared.experiment, prepared.folder
     written = read_checked_yaml(folder.experiment_file, "Put a copy of it back")
     with well_formed(RunError, folder.experiment_file, "Put a copy of it back"):
@@ -244,8 +244,9 @@ def _external(prepared: Prepared, observer: Observer, summary: dict[str, Any]) -
     if sources:
         trusted = experiment.model.trust_remote_code
         asked = (sources, experiment.data, prepared.records, prepared.task, observer)
-        summary["external"] = score_external(*asked, trust_remote_code=trusted)
+        summary = {**summary, "external": score_external(*asked, trust_remote_code=trusted)}
         write_checked_json(folder.comparison_file, summary)
+    return summary
 
 
 def trial_title(plan: TrialPlan, experiment: Experiment) -> str:
@@ -255,7 +256,7 @@ def trial_title(plan: TrialPlan, experiment: Experiment) -> str:
     return f"{plan.candidate}{model}{seed}"
 
 
-def _estimate(prepared: Prepared) -> dict[str, Any]:
+def _estimate(prepared: Prepared) -> Mapping[str, Any]:
     """Estimate the trials, studies and points of learning curves that are not complete."""
     experiment, folder, tested = prepared.experiment, prepared.folder, prepared.data.tested
     split = next(iter(tested.values()))
@@ -299,10 +300,10 @@ def write_comparison(
     folder: RunFolder,
     records: Mapping[Path, RunRecord],
     data: LoadedData,
-    environment: dict[str, Any],
+    environment: Mapping[str, Any],
     log: AccessLog,
     priorities: Priorities,
-) -> dict[str, Any]:
+) -> Mapping[str, Any]:
     """Compare what there is and write comparison.json; with several splits nothing, until there is something."""
     tuning = search_document(folder)
     resampling, found = resampling_of(data), by_split(records)

@@ -106,10 +106,9 @@ def _teacher(method: Distilled, trial: Path) -> tuple[Path, RunRecord, float]:
             f"{method.name}: {wanted} of this run is finished, so nobody can teach. Finished are: {there}. Add the "
             "teacher to methods"
         )
-    accuracy = {key: float(np.mean([_right(record) for _, record in found])) for key, found in named.items()}
+    accuracy = {
+        key: float(np.mean([one.predicted == one.label for _, own in found for one in own.validation_predictions]))
+        for key, found in named.items()
+    }
     best = max(named, key=lambda key: accuracy[key])
     return (*named[best][0], accuracy[best])
-
-
-def _right(record: RunRecord) -> float:
-    return float(np.mean([one.predicted == one.label for one in record.validation_predictions]))

@@ -16,14 +16,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from entailor.config.parts import BudgetSettings
-from entailor.data.example import Example, Split
+from entailor.data.example import Split
 from entailor.engine.speed import SAMPLE, ModelFacts, Slowdown, facts_of, measure_slowdown
 from entailor.errors import RunError
 from entailor.methods import TrainedMethod
 from entailor.models.memory import resident_bytes
 from entailor.runs.files import read_checked_json, write_checked_json
 from entailor.runs.layout import RunFolder
-from entailor.runs.record import NO_MODEL, RunRecord
+from entailor.runs.record import NO_MODEL, RunRecord, by_candidate
 from entailor.study.finished import LATENCY_EXAMPLES, RELOAD_EXAMPLES
 from entailor.study.jobs import next_comparison
 from entailor.study.learning_curve import PointPlan
@@ -117,7 +117,8 @@ def cost_of(plan: TrialPlan, split: Split, facts: ModelFacts | None) -> Candidat
     if facts is None and plan.method.reads_prompt:
         return CandidateCost(plan.model, plan.candidate, error="how long its server takes is not known")
     if facts is None:
-        characters = sum(map(_characters, split.train[:SAMPLE])) / min(SAMPLE, sizes["train"])
+        sample = split.train[:SAMPLE]
+        characters = sum(len(one.text) + len(one.text_pair or "") for one in sample) / len(sample)
         seconds = WORDS_SECONDS + WORD_SECONDS * characters * sizes["train"]
         return CandidateCost(plan.model, plan.candidate, train=seconds, peak_memory_bytes=resident_bytes())
     method = plan.method
@@ -160,11 +161,7 @@ def _facts(plan: TrialPlan, split: Split, placement: Sequence[Mapping[str, Any]]
     return facts_of(plan.model, plan.settings, placed, texts, prompt, half=half)
 
 
-def _characters(example: Example) -> int:
-    return len(example.text) + len(example.text_pair or "")
-
-
-def estimate_candidates(work: Work, split: Split, slowdown: float = 1.0) -> list[dict[str, Any]]:
+def estimate_candidates(work: Work, split: Split, slowdown: float = 1.0) -> list[Mapping[str, Any]]:
     """Return what each candidate with something left to do is expected to take.
 
     Args:
@@ -176,7 +173,7 @@ def estimate_candidates(work: Work, split: Split, slowdown: float = 1.0) -> list
         One mapping a candidate: the fields of :class:`CandidateCost`, `trial_seconds`, `trials`, `tuning_seconds`,
         `curve_seconds`, and `seconds` in all.
     """
-    documents = []
+    documents: list[Mapping[str, Any]] = []
     first: dict[tuple[str, str], TrialPlan] = {}
     for plan in work.plans:
         first.setdefault((plan.model, plan.candidate), plan)
@@ -233,7 +230,7 @@ def _point_seconds(point: PointPlan, cost: CandidateCost, split: Split) -> float
     return cost.load / 2 + train + cost.evaluate * point.more_epochs + cost.test
 
 
-def estimate_trials(work: Work, split: Split, folder: RunFolder) -> dict[str, Any]:
+def estimate_trials(work: Work, split: Split, folder: RunFolder) -> Mapping[str, Any]:
     """Estimate what is left to do, keep it in estimate.json for the comparison with what comes, and return it.
 
     Args:
@@ -256,7 +253,7 @@ def estimate_trials(work: Work, split: Split, folder: RunFolder) -> dict[str, An
     return {"candidates": candidates, **_whole(candidates, slow, now)}
 
 
-def _whole(candidates: Sequence[Mapping[str, Any]], slow: Slowdown, now: datetime) -> dict[str, Any]:
+def _whole(candidates: Sequence[Mapping[str, Any]], slow: Slowdown, now: datetime) -> Mapping[str, Any]:
     known = [candidate for candidate in candidates if not candidate["error"]]
     trials = sum(candidate["trials"] for candidate in known)
     around = COMPARE_SECONDS * _comparisons(trials) * (len(known) + 1) / 2 + PAGE_SECONDS  # candidates come one by one
@@ -285,11 +282,11 @@ def expected_memory(folder: RunFolder) -> dict[tuple[str, str], int]:
     return {(one["model"], one["method"]): one["peak_memory_bytes"] for one in _earlier(folder) if not one["error"]}
 
 
-def _earlier(folder: RunFolder) -> list[dict[str, Any]]:
+def _earlier(folder: RunFolder) -> list[Mapping[str, Any]]:
     """Return the candidates of the estimate in the folder; none where it is missing, damaged or old."""
     try:
         found = read_checked_json(folder.estimate_file, "")
-        candidates: list[dict[str, Any]] = found["candidates"] if found["version"] == ESTIMATE_VERSION else []
+        candidates: list[Mapping[str, Any]] = found["candidates"] if found["version"] == ESTIMATE_VERSION else []
         for candidate in candidates:
             CandidateCost(**{name: candidate[name] for name in CandidateCost.__dataclass_fields__})
     except (RunError, KeyError, TypeError, AttributeError):
@@ -299,7 +296,7 @@ def _earlier(folder: RunFolder) -> list[dict[str, Any]]:
 
 def estimate_document(
     folder: RunFolder, records: Iterable[RunRecord], tuning: Mapping[str, Any] | None
-) -> dict[str, Any] | None:
+) -> Mapping[str, Any] | None:
     """Return what comparison.json holds under `estimate`: what was expected of each candidate, and what it took.
 
     Args:
@@ -315,10 +312,7 @@ def estimate_document(
     candidates = _earlier(folder)
     if not candidates:
         return None
-    complete: dict[tuple[str, str], list[RunRecord]] = {}
-    for record in records:
-        if record.status == "complete":
-            complete.setdefault((record.model, record.name), []).append(record)
+    complete = by_candidate(record for record in records if record.status == "complete")
     studies = (tuning or {"studies": []})["studies"]
     spent: dict[tuple[str, str], float] = {}  # over all splits
     for one in studies:

@@ -39,6 +39,7 @@ EXTERNAL_VERSION = 3
 STAGE = "external"
 THREE_WAY = frozenset(("entailment", "neutral", "contradiction"))
 TWO_WAY = ("entailment", "not_entailment")
+OTHERS = dict.fromkeys(THREE_WAY - {"entailment"}, "not_entailment")
 # How people write the two labels of a two-way set, in lower case with underscores.
 YES = frozenset(("entailment", "entailed", "entails", "entail"))
 NO = frozenset(
@@ -96,7 +97,7 @@ def scoring_for(labels: tuple[str, ...], found: Sequence[str], source: str) -> S
         return Scoring(TWO_WAY, merged, two_way, words)
     sides = {side: label for label in labels if (side := _side(label))}
     if len(sides) == 2 and len(labels) == 2:
-        of_file = {label: sides[side] for label in found if (side := _side(label) or _other_side(label))}
+        of_file = {label: sides[side] for label in found if (side := _side(label) or OTHERS.get(label))}
         if len(of_file) == len(found):
             gathered = "; neutral and contradiction count as not entailed" if set(found) - two_way.keys() else ""
             return Scoring(labels, known, of_file, f"labels as trained, in another spelling{gathered}")
@@ -111,10 +112,6 @@ def scoring_for(labels: tuple[str, ...], found: Sequence[str], source: str) -> S
 def _side(label: str) -> str | None:
     plain = label.strip().casefold().replace("-", "_").replace(" ", "_")
     return TWO_WAY[0] if plain in YES else TWO_WAY[1] if plain in NO else None
-
-
-def _other_side(label: str) -> str | None:
-    return TWO_WAY[1] if label in THREE_WAY else None
 
 
 def check_external(settings: DataSettings) -> None:
@@ -199,14 +196,10 @@ def _options(source: str, settings: DataSettings, labels: Sequence[str]) -> Read
     A label of the classifiers is one here too, even where it is -1.
     """
     columns = settings.columns
-    options = ReadOptions(
+    options = ReadOptions.of(
+        settings,
         label_names={**{label: label for label in labels if label.casefold() in NO_GOLD}, **settings.label_names},
-        no_gold=settings.no_gold,
         split=None if is_file(source) else "test",
-        delimiter=settings.delimiter,
-        encoding=settings.encoding,
-        max_bytes=settings.max_bytes,
-        max_rows=settings.max_rows,
     )
     if columns and is_file(source) and not set(columns.values()) <= set(open_table(source, form=options.form).columns):
         columns = {}

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from entailor.data.example import Split
+from entailor.runs.environment import installed_version
 from entailor.tasks import Task
 
 # A step of another version of these may round otherwise.
@@ -30,13 +30,6 @@ def training_identity(plan: Mapping[str, Any], task: Task, split: Split, weights
         "is_pair": task.is_pair,
         "split": split.fingerprint(),
         "weights_sha256": weights_sha256,
-        "versions": {name: _version(name) for name in PACKAGES},
+        "versions": {name: installed_version(name) for name in PACKAGES},
     }
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None

@@ -55,10 +55,6 @@ class Job:
     found: Any = None
     counted: bool = True
 
-    def run(self, run_context: RunContext) -> Any:
-        """Run it here, and return its result."""
-        return self.work(self.plan, self.task, self.split, self.folder, run_context)
-
 
 class Pool(Protocol):
     """What runs jobs."""
@@ -103,7 +99,8 @@ class ThisProcess:
                 run_context.stop.check()
             if job.counted:
                 run_context.observer.trial(number, len(jobs), job.title)
-            yield [(job, job.found if job.found is not None else job.run(run_context))]
+            what = job.plan, job.task, job.split, job.folder
+            yield [(job, job.work(*what, run_context) if job.found is None else job.found)]
 
 
 HERE = ThisProcess()

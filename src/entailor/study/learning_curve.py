@@ -6,7 +6,7 @@ Runs the points and gathers what they gave; fits and predictions are evaluation'
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -144,7 +144,7 @@ def finished_point(point: PointPlan) -> RunRecord | None:
 
 def curve_document(
     folder: RunFolder, whole: Iterable[RunRecord], num_train: int, log: AccessLog
-) -> dict[str, Any] | None:
+) -> Mapping[str, Any] | None:
     """Return what comparison.json holds under `learning_curve`, or None where the folder has no points.
 
     Args:

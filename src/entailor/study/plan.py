@@ -54,10 +54,10 @@ class Candidate:
     models: tuple[str, ...]
     model: ModelSettings
     prompt: PromptSettings
-    own: dict[str, Any]
+    own: Mapping[str, Any]
 
 
-def build_candidate(name: str, settings: dict[str, Any], experiment: Experiment) -> Candidate:
+def build_candidate(name: str, settings: Mapping[str, Any], experiment: Experiment) -> Candidate:
     """Lay a candidate's own settings over the experiment's.
 
     Raises:
@@ -85,13 +85,13 @@ def build_candidate(name: str, settings: dict[str, Any], experiment: Experiment)
     return Candidate(method, models, model, asked, own)
 
 
-def _over(settings: Settings, own: Any, where: str) -> dict[str, Any]:
+def _over(settings: Settings, own: Any, where: str) -> Mapping[str, Any]:
     if own is not None and not isinstance(own, dict):
         raise ConfigError(f"{where}: keys with values were expected, found {shown(own)}")
     return {**settings.model_dump(), **(own or {})}
 
 
-def resolve(experiment: Experiment, candidates: dict[str, Candidate]) -> dict[str, Any]:
+def resolve(experiment: Experiment, candidates: dict[str, Candidate]) -> Mapping[str, Any]:
     """Return the experiment with every default written out, as experiment.yaml holds it."""
     values = experiment.model_dump(mode="json")
     values["prompt"] = with_template_text(experiment.prompt).model_dump(mode="json")
@@ -184,15 +184,12 @@ def _check_read(candidates: Mapping[str, Candidate], families: Mapping[str, Fami
             raise ConfigError(f"methods.{name}.{key}: {method.name} loads no model. Leave {key} out")
         decoders = [one for one in candidate.models if families.get(one) == "decoder" and method.needs_backbone]
         if "prompt" in own and not method.reads_prompt and not decoders:
+            where = f" on {', '.join(candidate.models)}, no decoder" if method.needs_backbone else ""
+            words = (
+                f", and say what labels mean in methods.{name}.descriptions" if hasattr(method, "descriptions") else ""
+            )
             raise ConfigError(
-                f"methods.{name}.prompt: {method.name} puts no prompt around the text"
-                + (f" on {', '.join(candidate.models)}, no decoder" if method.needs_backbone else "")
-                + ". Leave prompt out"
-                + (
-                    f", and say what labels mean in methods.{name}.descriptions"
-                    if hasattr(method, "descriptions")
-                    else ""
-                )
+                f"methods.{name}.prompt: {method.name} puts no prompt around the text{where}. Leave prompt out{words}"
             )
 
 

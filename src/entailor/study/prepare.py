@@ -186,7 +186,7 @@ def refuse_inputs_in(folder: RunFolder, experiment: Experiment) -> None:
 
 def check_same_experiment(
     folder: RunFolder,
-    resolved: dict[str, Any],
+    resolved: Mapping[str, Any],
     complete_candidates: set[str],
     free: Mapping[str, Collection[str]] = MappingProxyType({}),
 ) -> None:
@@ -279,7 +279,7 @@ def write_data(folder: RunFolder, files: Mapping[Path, str], observer: Observer,
 
 def prepare_folder(
     folder: RunFolder,
-    resolved: dict[str, Any],
+    resolved: Mapping[str, Any],
     data: LoadedData,
     observer: Observer,
     records: dict[Path, RunRecord],
@@ -336,7 +336,7 @@ def prepare_folder(
     return environment
 
 
-def check_same_data(folder: RunFolder, fingerprint: str, environment: dict[str, Any], observer: Observer) -> None:
+def check_same_data(folder: RunFolder, fingerprint: str, environment: Mapping[str, Any], observer: Observer) -> None:
     """Refuse data that are not those of the folder's trials; where split.json is damaged the environment knows them.
 
     Raises:
@@ -353,7 +353,7 @@ def check_same_data(folder: RunFolder, fingerprint: str, environment: dict[str, 
         raise RunError(f"{folder.path}: the data have changed since its trials were run. Give another --out")
 
 
-def _earlier_environment(folder: RunFolder, observer: Observer) -> dict[str, Any]:
+def _earlier_environment(folder: RunFolder, observer: Observer) -> Mapping[str, Any]:
     if not folder.environment_file.exists():
         return {}
     try:
@@ -370,12 +370,12 @@ class _Environment(BaseModel):
     """What is taken from the environment.json of an earlier run."""
 
     precision: dict[str, PrecisionChoice] = {}
-    placement: dict[str, Any] = {}
-    data: dict[str, Any] = {}
+    placement: Mapping[str, Any] = {}
+    data: Mapping[str, Any] = {}
     date: datetime.date | None = None
 
 
-def _precision_in(records: Iterable[RunRecord]) -> dict[str, Any]:
+def _precision_in(records: Iterable[RunRecord]) -> Mapping[str, Any]:
     """Return the precision each model was trained in, from records, where environment.json is lost."""
     return {
         record.model: {"precision": record.provenance.get("precision"), "reason": record.provenance["precision_reason"]}
@@ -384,7 +384,7 @@ def _precision_in(records: Iterable[RunRecord]) -> dict[str, Any]:
     }
 
 
-def _with_earlier(earlier: dict[str, Any], resolved: dict[str, Any]) -> dict[str, Any]:
+def _with_earlier(earlier: Mapping[str, Any], resolved: Mapping[str, Any]) -> dict[str, Any]:
     """Add candidates, models and seeds the folder was run with before: experiment.yaml makes all it holds."""
     added = ("models", "seeds", "learning_curve")
     both = {key: list(dict.fromkeys([*earlier.get(key, ()), *resolved[key]])) for key in added}

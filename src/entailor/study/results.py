@@ -106,7 +106,7 @@ class Comparison:
     """
 
     folder: RunFolder
-    summary: dict[str, Any] = field(repr=False)
+    summary: Mapping[str, Any] = field(repr=False)
     records: tuple[RunRecord, ...] = field(repr=False)
 
     @classmethod

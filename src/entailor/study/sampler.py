@@ -98,7 +98,7 @@ def _own_value(method: Method, name: str) -> float:
     return float(getattr(method, "learning_rate") if value is None else value)  # noqa: B009 - trained methods have it
 
 
-def distributions(ranges: Mapping[str, Range]) -> dict[str, Any]:
+def distributions(ranges: Mapping[str, Range]) -> Mapping[str, Any]:
     """Return the ranges as Optuna has them; choices by their places."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution
 

@@ -12,7 +12,6 @@ import random
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +28,7 @@ from entailor.errors import DivergedError, EntailorError, RunError, TrainingErro
 from entailor.events import Event, Observer, StageProgress
 from entailor.methods import TrainedMethod
 from entailor.runs.documents import well_formed
+from entailor.runs.environment import utc_now
 from entailor.runs.files import read_checked_json, write_checked_json
 from entailor.runs.integrity import disk_trouble
 from entailor.runs.layout import RunFolder
@@ -156,7 +156,7 @@ def _lost_study(plan: TrialPlan, observer: Observer, reason: str) -> Study:
     return Study(plan.model, plan.candidate, (), None)
 
 
-def search_document(folder: RunFolder) -> dict[str, Any] | None:
+def search_document(folder: RunFolder) -> Mapping[str, Any] | None:
     """Return what comparison.json holds under `tuning`: every study of the folder, or None where there is none."""
     studies = []
     files = [
@@ -260,7 +260,7 @@ class _Tuner:
             "method": self.plan.candidate,
             "key": self._key(),
             "status": status,
-            "written": _now(),
+            "written": utc_now(),
             "budget": self.budget.model_dump(mode="json"),
             "search_space": {name: asdict(found) for name, found in self.ranges.items()},
             "best": study.best if study else None,
@@ -356,7 +356,7 @@ class _Tuner:
             epochs=attempt.epochs if error else result.epochs,
             # what an earlier sitting spent on this setting counts as well
             seconds=max(time.perf_counter() - attempt.began, result.train_seconds + result.evaluate_seconds),
-            ended=_now(),
+            ended=utc_now(),
             error=without_secrets(f"{type(error).__name__}: {error}") if error else None,
             error_type=type(error).__name__ if error else None,
             failure=_failure(error) if error else None,
@@ -454,11 +454,7 @@ def _best(tried: Sequence[Tried], metric: str) -> int | None:
     return max(usable, key=of).number if usable else None
 
 
-def _read_tried(path: Path, study: dict[str, Any]) -> list[Tried]:
+def _read_tried(path: Path, study: Mapping[str, Any]) -> list[Tried]:
     with well_formed(RunError, path, STUDY_REMEDY):
         tried: list[Tried] = TypeAdapter(list[Tried]).validate_python(study["trials"])
     return tried
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -10,13 +10,13 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from entailor.data.example import Split
 from entailor.errors import RunError
 from entailor.runs.documents import well_formed
+from entailor.runs.environment import utc_now
 from entailor.runs.files import read_checked_json, write_checked_json
 from entailor.runs.record import RunRecord
 from entailor.study.trial_plan import TrialPlan
@@ -40,7 +40,7 @@ class AccessLog:
     test: Mapping[str, Any]
     reads: tuple[Mapping[str, Any], ...]
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> Mapping[str, Any]:
         """Return what comparison.json shows."""
         return {"test": dict(self.test), "reads": [dict(read) for read in self.reads]}
 
@@ -95,8 +95,8 @@ def log_test_access(
     """
     earlier = list(earlier)
     found = _known(earlier)
-    test = {"examples": len(split.test), "sha256": _split_hash(Split((), (), split.test))}
-    reads = [
+    test = {"examples": len(split.test), "sha256": Split((), (), split.test).fingerprint()}
+    reads: list[Mapping[str, Any]] = [
         {**read, "results": True} for read in _earlier_reads(path, test) if read["results"] or _is_result(read, found)
     ]
     if not reads and found:
@@ -107,7 +107,7 @@ def log_test_access(
         known.update(read["choices"])
     new = {name: settings for name, settings in choices.items() if known.get(name) != settings}
     if new:
-        reads.append(_read(_now(), split, new, exploratory=bool(reads), results=False))
+        reads.append(_read(utc_now(), split, new, exploratory=bool(reads), results=False))
     log = AccessLog(path, test, tuple(reads))
     log.write()
     return log
@@ -126,12 +126,14 @@ def _is_result(read: Mapping[str, Any], known: Mapping[str, str]) -> bool:
     return any(read["choices"].get(name) == settings for name, settings in known.items())
 
 
-def _read(time: str, split: Split, choices: Mapping[str, str], *, exploratory: bool, results: bool) -> dict[str, Any]:
+def _read(
+    time: str, split: Split, choices: Mapping[str, str], *, exploratory: bool, results: bool
+) -> Mapping[str, Any]:
     what = {"time": time, "split": split.fingerprint(), "choices": dict(choices)}
     return {**what, "sha256": _hash(what), "exploratory": exploratory, "results": results}
 
 
-def _earlier_reads(path: Path, test: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _earlier_reads(path: Path, test: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Return the reads of the same test split that are written down and whole."""
     if not path.exists():
         return []
@@ -139,7 +141,7 @@ def _earlier_reads(path: Path, test: Mapping[str, Any]) -> list[dict[str, Any]]:
     with well_formed(RunError, path, "Give another --out"):
         if found["version"] != ACCESS_LOG_VERSION or found["test"] != test:
             return []
-        reads: list[dict[str, Any]] = found["reads"]
+        reads: list[Mapping[str, Any]] = found["reads"]
         for read in reads:
             if read["sha256"] != _hash({key: read[key] for key in ("time", "split", "choices")}):
                 raise RunError(f"{path}: its content does not match its hash. Was it edited? Give another --out")
@@ -149,17 +151,9 @@ def _earlier_reads(path: Path, test: Mapping[str, Any]) -> list[dict[str, Any]]:
     return reads
 
 
-def _split_hash(split: Split) -> str:
-    return split.fingerprint()
-
-
 def _settings_hash(method: str, settings: Mapping[str, Any]) -> str:
     return _hash({"method": method, **settings})
 
 
 def _hash(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

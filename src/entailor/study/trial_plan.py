@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,7 +46,7 @@ class TrialPlan:
     checkpoint_steps: int | None = None
     checkpoint_minutes: float | None = None
 
-    def decisive(self) -> dict[str, Any]:
+    def decisive(self) -> Mapping[str, Any]:
         """Return what decides the result: all but how often a training is saved."""
         return {
             "candidate": self.candidate,

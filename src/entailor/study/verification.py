@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -185,7 +185,7 @@ def _figures(folder: RunFolder, num_records: int) -> Check:
             again = json.loads(json.dumps(compare_records(records, priorities=priorities, pooled=pooled)))
     except EntailorError as error:
         return Check("figures", "damaged", str(error))
-    if problem := _first_difference(again, held):
+    if problem := next((key for key, value in again.items() if held.get(key) != value), None):
         return Check(
             "figures", "differs", f"{name}: {problem} is not what the records give. Run the command that made it again"
         )
@@ -196,7 +196,3 @@ def _priorities(folder: RunFolder) -> Priorities:
     values = read_checked_yaml(folder.experiment_file, "Put a copy of it back")
     with well_formed(RunError, folder.experiment_file, "Put a copy of it back"):
         return parse_settings(Priorities, values.get("recommend") or {}, "recommend")
-
-
-def _first_difference(again: Mapping[str, Any], held: Mapping[str, Any]) -> str | None:
-    return next((key for key, value in again.items() if held.get(key) != value), None)

@@ -125,7 +125,7 @@ def _check_regular(file: Path, *, small: bool) -> None:
         )
 
 
-def _check_config(folder: Path, names: list[str]) -> dict[str, Any]:
+def _check_config(folder: Path, names: list[str]) -> Mapping[str, Any]:
     if "config.json" not in names:
         if "adapter_config.json" in names:
             base = _read_mapping(folder / "adapter_config.json").get("base_model_name_or_path")
@@ -150,7 +150,7 @@ def _check_config(folder: Path, names: list[str]) -> dict[str, Any]:
     return config
 
 
-def _check_keys(file: Path, config: dict[str, Any]) -> None:
+def _check_keys(file: Path, config: Mapping[str, Any]) -> None:
     """Refuse keys that make transformers read other files than those that are hashed, or take code from the Hub."""
     for key, value in _entries(config):
         if key == "transformers_weights":
@@ -188,7 +188,7 @@ def _entries(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
             yield from _entries(inner, str(name))
 
 
-def _check_layers(file: Path, config: dict[str, Any], tensors: int) -> None:
+def _check_layers(file: Path, config: Mapping[str, Any], tensors: int) -> None:
     """Hold the number of layers against the weights: a line of text can ask for any number of them.
 
     What the architecture calls it is asked of its configuration class.
@@ -290,7 +290,7 @@ def _check_tokenizer(folder: Path, names: list[str]) -> None:
     )
 
 
-def _read_mapping(file: Path) -> dict[str, Any]:
+def _read_mapping(file: Path) -> Mapping[str, Any]:
     _check_regular(file, small=True)
     try:
         value = parse_json(read_bytes(file, MOST_JSON_BYTES), finite=False)

@@ -9,7 +9,7 @@ import contextlib
 import copy
 import io
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +100,7 @@ def _check_size(path: Path, header: GgufHeader, config: Any) -> None:
         )
 
 
-def _unpacked() -> dict[str, Any]:
+def _unpacked() -> Mapping[str, Any]:
     """Ask newer versions of transformers for plain weights; older ones know nothing else."""
     import transformers
 

@@ -1,9 +1,13 @@
-"""Imported once by the process that forks every run of `tests.kill`; it must stay at one thread, or a fork may hang."""
+"""Imported once by the process that forks those of `tests.forked`; it must stay at one thread, or a fork may hang.
+
+Libraries alone: what is forked imports Entailor, or does without it.
+"""
 
 import gc
 import os
 
 os.environ.update(OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false", HF_HUB_OFFLINE="1", MPLBACKEND="agg")
+os.environ["JE_ARROW_MALLOC_CONF"] = "background_thread:false"  # of pyarrow
 
 import matplotlib.pyplot  # noqa: F401
 import optuna  # noqa: F401
@@ -13,9 +17,5 @@ import sklearn.linear_model  # noqa: F401
 import torch
 import transformers.models.bert.modeling_bert  # noqa: F401
 
-import entailor.cli.progress  # noqa: F401
-from entailor.methods import registered_methods
-
 torch.set_num_threads(1)
-registered_methods()
 gc.freeze()  # children collect what they make, not what the libraries are
