@@ -207,6 +207,15 @@ def test_a_damaged_description_is_named(spoil, run, tmp_path):
         load_classifier(tmp_path / "trial")
 
 
+def test_thresholds_beside_the_weights_are_one_a_label(run, tmp_path):
+    run("majority")
+    file = tmp_path / "trial" / "classifier.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "offsets": [0.5]}))
+    reseal(tmp_path / "trial")
+    with pytest.raises(RunError, match=r"offsets: one a label was expected \(3\), found 1"):
+        load_classifier(tmp_path / "trial")
+
+
 def test_a_damaged_adapter_is_named(run, tmp_path):
     run("prefix_tuning", num_virtual_tokens=4, **FAST)
     file = tmp_path / "trial" / "adapter" / WEIGHTS_FILE

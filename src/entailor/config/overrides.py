@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -167,7 +168,7 @@ def apply_overrides(
     except ValueError as error:
         raise ConfigError(f"methods: {error}") from None
     result["methods"] = candidates
-    candidate_keys = {name: keys_of(name, settings) for name, settings in candidates.items()}
+    candidate_keys = cache(lambda: {name: keys_of(name, own) for name, own in candidates.items()})  # imports methods
     for key, text in words:
         if key != "methods":
             _apply(result, candidate_keys, key, text)
@@ -183,12 +184,11 @@ def _key_and_text(word: str) -> tuple[str, str]:
     return key, text
 
 
-def _apply(result: dict[str, Any], candidate_keys: Mapping[str, set[str]], key: str, text: str) -> None:
+def _apply(result: dict[str, Any], candidate_keys: Callable[[], Mapping[str, set[str]]], key: str, text: str) -> None:
     candidates = result["methods"]
     inside = key.removeprefix("methods.")
     candidate = max((name for name in candidates if inside.startswith(f"{name}.")), key=len, default=None)
     path = key.split(".")
-    takers = [name for name, keys in candidate_keys.items() if key in keys]
     sections = [name for name, kind in SECTIONS.items() if key in kind.model_fields]
     if candidate is not None:
         set_key(candidates[candidate], inside.removeprefix(f"{candidate}.").split("."), _parse_value(text))
@@ -196,13 +196,16 @@ def _apply(result: dict[str, Any], candidate_keys: Mapping[str, set[str]], key: 
         set_key(result, path, _value_of_field(SECTIONS[path[0]], path[1:], text))
     elif key in Experiment.model_fields and key not in SECTIONS:
         result[key] = _value_of_field(Experiment, path, text)
-    elif takers:
+    elif takers := [name for name, keys in candidate_keys().items() if key in keys]:
         for name in takers:
             candidates[name][key] = _parse_value(text)
     elif len(sections) == 1:
         set_key(result, [sections[0], key], _value_of_field(SECTIONS[sections[0]], path, text))
     else:
-        known = {*Experiment.model_fields, *(own for keys in candidate_keys.values() for own in keys)} - SECTIONS.keys()
+        known = {
+            *Experiment.model_fields,
+            *(own for keys in candidate_keys().values() for own in keys),
+        } - SECTIONS.keys()
         known |= {f"{section}.{name}" for section, kind in SECTIONS.items() for name in kind.model_fields}
         chosen = ", ".join(candidates)
         raise ConfigError(

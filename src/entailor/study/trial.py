@@ -300,8 +300,7 @@ class _Trial:
             saved = scratch / learned_folder(self.plan.method)
             saved.mkdir()
             self.classifier.save(saved)
-        description = describe_classifier(self.plan, self.task, self.provenance, self.classifier)
-        write_json(place / CLASSIFIER_FILE, description)
+        write_json(place / CLASSIFIER_FILE, describe_classifier(self.plan, self.task, self.provenance, self.classifier))
         return f"{error}. {error.kept[0].upper()}{error.kept[1:]}, are kept in {place}"
 
     def _learn(self) -> Classifier:
