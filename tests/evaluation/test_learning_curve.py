@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.stats import norm
@@ -81,6 +83,23 @@ def test_the_sentence_says_whether_more_labels_pay():
         assert one["gain_low"] <= one["gain"] <= one["gain_high"]
     assert [one["n"] for one in found["predicted"]] == [1600, 8000]
     assert "2 times as many (1,600) would give" in document["sentence"]
+
+
+def test_where_every_law_passes_all_right_nothing_is_said():
+    sizes = (96, 384, 1536, 3000)
+    one = curve("one", [0.45 - 0.05 * np.log(n) for n in sizes], sizes=sizes)  # none at 8,100
+    seeded = {
+        n: [replace(records[0], seed=seed, provenance={"deterministic": False}) for seed in range(3)]
+        for n, records in one.sizes.items()
+    }
+    document = describe_curves([CandidateCurve("m", "one", seeded)])
+    (found,) = document["candidates"]
+    assert found["laws"] == ["logarithmic"]
+    twice, ten = found["predicted"]
+    assert twice["accuracy"] == pytest.approx(0.976, abs=0.01)
+    assert "refused" not in twice
+    assert "the law would pass 100 %: accuracy levels off before" in ten["refused"]
+    assert "10 times as many cannot be said (the law would pass 100 %" in document["sentence"]
 
 
 @pytest.mark.parametrize(

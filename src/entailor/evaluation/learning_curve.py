@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from entailor.errors import RunError
-from entailor.evaluation.learning_laws import MOST_WIDTH, predict
+from entailor.evaluation.learning_laws import MOST_PASSES, MOST_WIDTH, predict
 from entailor.evaluation.metrics import clusters
 from entailor.evaluation.pairs import SIGNIFICANCE, Difference, compare_scored
 from entailor.evaluation.statistics import accuracy_interval
@@ -144,10 +144,13 @@ def _document(candidate: CandidateCurve, points: Points) -> Mapping[str, Any]:
     prediction = predict(sizes, np.array([one.mean for one in points.values()]), _draws(points))
     predicted = []
     for factor, figures in prediction.at.items():
+        passes = figures.pop("passes")
         line: dict[str, Any] = {"factor": factor, "n": factor * sizes[-1], **figures}
         width = figures["high"] - figures["low"]
         if width > MOST_WIDTH:
             line["refused"] = f"the interval is {100 * width:.0f} points wide"
+        elif passes > MOST_PASSES:
+            line["refused"] = "the law would pass 100 %: accuracy levels off before, where cannot be seen yet"
         predicted.append(line)
     return {**document, "laws": list(prediction.laws), "refused": prediction.refused, "predicted": predicted}
 
@@ -252,7 +255,9 @@ def _sentence(documents: Sequence[Mapping[str, Any]], names: Sequence[str]) -> s
                 f"({100 * one['low']:.1f} to {100 * one['high']:.1f})"
             )
     twice = candidate["predicted"][0]
-    if twice["gain_low"] > 0.01:
+    if "refused" in twice:
+        verdict = "Whether twice the labels gain a point is open"
+    elif twice["gain_low"] > 0.01:
         verdict = "More labels are worth it"
     elif twice["gain_high"] < 0.01:
         verdict = "Twice the labels would gain less than a point"

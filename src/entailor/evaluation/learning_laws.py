@@ -18,6 +18,7 @@ FACTORS = (2, 10)
 JUDGED = 0.99  # a law is out where so much of the resamples lies on one side of what it says of the largest size
 MOST_WIDTH = 0.25  # of a prediction's interval; a wider one says nothing
 INTERVAL = (2.5, 97.5)
+MOST_PASSES = 0.025  # of the resamples: where all laws pass 100 % in more, accuracy levels off before, unseen
 
 Floats = npt.NDArray[np.float64]
 
@@ -54,10 +55,14 @@ class Fitted:
     a_D: Floats
     c_D: Floats
 
+    def value(self, n: float) -> Floats:
+        """Return what the law gives at n labels, shape (D,); a logarithm passes 1 somewhere."""
+        values_F = _shapes(self.name, np.array([np.log(n)]), self.log_scale)[:, 0]
+        return np.asarray(self.c_D + self.a_D * values_F[self.shape_D])
+
     def accuracy(self, n: float) -> Floats:
         """Return the accuracy at n labels, 0 to 1, shape (D,)."""
-        values_F = _shapes(self.name, np.array([np.log(n)]), self.log_scale)[:, 0]
-        return np.asarray(np.clip(self.c_D + self.a_D * values_F[self.shape_D], 0.0, 1.0))
+        return np.clip(self.value(n), 0.0, 1.0)
 
 
 def fit(name: str, sizes: Sequence[int], accuracy_DN: Floats) -> Fitted:
@@ -93,7 +98,8 @@ class Prediction:
     Attributes:
         laws: those that foresaw the largest size from the smaller ones, the nearest first.
         refused: why nothing is predicted, or None.
-        at: a factor of the largest size to value, low, high and gain with its ends; empty where refused.
+        at: a factor of the largest size to value, low, high and gain with its ends, and in what share of the resamples
+            every law `passes` 100 %; empty where refused.
     """
 
     laws: tuple[str, ...]
@@ -105,7 +111,7 @@ def predict(sizes: Sequence[int], accuracy_N: Floats, drawn_DN: Floats) -> Predi
     """Return the accuracy at twice and ten times the largest size.
 
     A law counts if it foresees the largest size from the smaller ones, chance aside. The value is that of the one that
-    came nearest; the interval reaches over all that count.
+    came nearest, and does not pass 100 % where another does not; the interval reaches over all that count.
 
     Args:
         sizes: numbers of labels, smallest first.
@@ -139,12 +145,14 @@ def _at(n: int, laws: Sequence[str], sizes: Sequence[int], accuracy_N: Floats, d
     fits = [fit(name, sizes, drawn_DN) for name in laws]
     ends = [np.percentile(one.accuracy(n), INTERVAL) for one in fits]
     gains = [np.percentile(one.accuracy(n) - one.accuracy(sizes[-1]), INTERVAL) for one in fits]
-    first = fit(laws[0], sizes, accuracy_N[None])
+    alone = [fit(name, sizes, accuracy_N[None]) for name in laws]
+    first = next((one for one in alone if one.value(n)[0] <= 1), alone[0])
     value, here = float(first.accuracy(n)[0]), float(first.accuracy(sizes[-1])[0])
     return {
         "accuracy": value,
         "low": min(value, *(float(low) for low, _ in ends)),
         "high": max(value, *(float(high) for _, high in ends)),
+        "passes": float(np.mean(np.min([one.value(n) for one in fits], axis=0) > 1)),
         "gain": value - here,
         "gain_low": min(float(low) for low, _ in gains),
         "gain_high": max(float(high) for _, high in gains),
