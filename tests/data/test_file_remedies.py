@@ -34,7 +34,9 @@ def csv_of(path: Path, header: str = "text,label", mark: str = ",", rows: list[t
 def words_of(message: str) -> Given:
     """Return the settings a message names: the encoding, or what to give in place of the path."""
     found: Given = dict(re.findall(r"--(encoding) ([\w-]+)", message))
-    paths = re.search(r"(?:Name one: |Give all of them: |such as |Give one of them: )(.+?)(?:, or a glob)?$", message)
+    paths = re.search(
+        r"(?:Name one: |Give all of them: |such as (?!--)|Give one of them: )(.+?)(?:, or a glob)?$", message
+    )
     return found | ({"train": paths[1]} if paths else {})
 
 
