@@ -80,9 +80,8 @@ def killing(kills: int, seconds: float, done: threading.Event) -> list[int]:
     """Kill a worker that is at a trial every so often, as many times as asked; return how long each had lived, in s."""
     rng, lives = random.Random(0), []
     while len(lives) < kills and not done.wait(rng.uniform(0.5, 1.5) * seconds):
-        found = [
-            one for one in psutil.process_iter(["cmdline"]) if "ray::run_job" in " ".join(one.info["cmdline"] or [])
-        ]
+        names = [(one, " ".join(one.info["cmdline"] or [])) for one in psutil.process_iter(["cmdline"])]
+        found = [one for one, name in names if name.startswith("ray::") and ", seed " in name]  # named as its trial
         if found:
             victim = rng.choice(found)
             lives.append(round(time.time() - victim.create_time()))
