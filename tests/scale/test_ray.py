@@ -43,5 +43,6 @@ def test_a_search_a_trial_and_a_curve_are_the_same_though_a_worker_is_killed(tmp
     assert "lora: its worker died (WorkerCrashedError); goes on from its last checkpoint" in notes
     assert "lora: goes on from the checkpoint at step 4" in notes
     assert differing_results(outcome(Path(here.out)), outcome(Path(there.out))) == []
-    workers = [one for one in psutil.process_iter(["cmdline"]) if "".join(one.info["cmdline"] or []).startswith("ray::")]
+    running = psutil.process_iter(["cmdline"])
+    workers = [one for one in running if "".join(one.info["cmdline"] or []).startswith("ray::")]
     assert psutil.wait_procs(workers, timeout=60)[1] == []  # they end by themselves, a moment later
