@@ -82,6 +82,7 @@ class StandIn(ModuleType):
         there: resources of each node.
         deaths: what the next tasks end with when they have run, in order; None: they end well.
         options: of every task and actor.
+        calls: of a function's worker before it ends; 0: as many as there are.
         cancelled: tasks that were cancelled before they ran.
     """
 
@@ -91,6 +92,7 @@ class StandIn(ModuleType):
         self.there: list[dict[str, float]] = [{"CPU": 2.0, "memory": 1e9}]
         self.deaths: deque[Exception | None] = deque()
         self.options: list[dict[str, Any]] = []
+        self.calls: list[int] = []
         self.cancelled = 0
         self.exceptions = ModuleType("ray.exceptions")
         for kind in (RayError, WorkerCrashedError, TaskCancelledError, RayTaskError):
@@ -116,7 +118,8 @@ class StandIn(ModuleType):
     def get_runtime_context(self) -> Any:
         return SimpleNamespace(get_node_id=lambda: "here")
 
-    def remote(self, **_: Any) -> Callable[[Any], Remote]:
+    def remote(self, *, max_calls: int | None = None, **_: Any) -> Callable[[Any], Remote]:
+        self.calls += [] if max_calls is None else [max_calls]
         return lambda target: Remote(self, target)
 
     def put(self, value: Any) -> Reference:

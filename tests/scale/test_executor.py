@@ -77,6 +77,7 @@ def test_the_run_folder_is_that_of_one_process(ray, here, elsewhere):
     assert begun[:3] == [(1, 3, "majority"), (2, 3, "words"), (3, 3, "pairs")]
     assert ended[:3] == [("majority", False), ("words", False), ("pairs", False)]
     assert not list(Path(elsewhere.out).rglob("seed-*/.lock"))
+    assert set(ray.calls) == {0}  # one import of torch for all trials of a worker
     tasks = [one for one in ray.options if "num_cpus" in one]
     assert len(tasks) == len(begun) == len(ended)
     assert {one["num_cpus"] for one in tasks} == {2}
@@ -183,6 +184,7 @@ def test_a_gpu_goes_to_trials_with_a_model_where_there_is_one(ray, nli_task, nli
         jobs.append(Job(name, lambda *_: "done", plan, nli_task, nli_split, folder, lost=str))
     with RayExecutor().open({("m", "lora"): 5, ("m", "majority"): 10**12}) as pool:
         assert [result for batch in pool.run(jobs, RunContext()) for _, result in batch] == ["done"] * 3
+    assert ray.calls == [1]  # the memory of a GPU is free when its process has ended
     tasks = {one["name"]: one for one in ray.options if "name" in one}
     assert {name: one["num_gpus"] for name, one in tasks.items()} == {"majority": 0, "lora": 1, "linear_probe": 0}
     # no more than there is: an estimate that is too high must not keep a trial from running

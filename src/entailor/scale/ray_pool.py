@@ -1,8 +1,9 @@
 """Trials as tasks of Ray Core, on the cores and GPUs of this machine or of a cluster.
 
-One task a job and one worker process a task, so that nothing of a trial outlives it. The driver alone writes what is
-of the whole run; a trial writes its own folder, or sends its files back where its node does not see that. Whether a
-dead worker's trial is tried again is decided here and not by Ray, which knows nothing of checkpoints.
+One task a job. Without a GPU a worker process takes one trial after the other, as one machine does, and so imports
+PyTorch once; where there are GPUs it ends with each trial, so that the memory of its GPU is free. The driver alone
+writes what is of the whole run; a trial writes its own folder, or sends its files back where its node does not see
+that. Whether a dead worker's trial is tried again is decided here and not by Ray, which knows nothing of checkpoints.
 """
 
 from __future__ import annotations
@@ -153,8 +154,9 @@ class _RayPool:
             ray.get_runtime_context().get_node_id(), soft=False
         )
         self.mailbox = ray.remote(num_cpus=0)(Mailbox).options(scheduling_strategy=here).remote()
-        self.task = ray.remote(max_calls=1, max_retries=0)(run_job)
         self._check_room(observer)
+        on_gpus = self.has_gpus or bool(self.executor.num_gpus)
+        self.task = ray.remote(max_calls=int(on_gpus), max_retries=0)(run_job)  # 0: as many as there are
 
     def _start(self) -> None:
         """Start Ray for this process alone: reached from this machine only, no dashboard, no usage statistics."""
