@@ -22,6 +22,7 @@ from entailor.data.example import Example
 from entailor.engine import trainer as loop
 from entailor.events import Observer
 from entailor.methods import build_method
+from entailor.models.device import main_device
 from entailor.models.load import load_backbone, open_model, quiet_libraries
 from entailor.models.precision import PrecisionChoice
 from entailor.models.resolve.source import ModelFolder
@@ -57,6 +58,7 @@ class Contest:
         rows: labelled pairs.
         batch_size: examples of a batch.
         dropout: False switches every dropout off.
+        bf16: both train in bf16 by autocast; otherwise in fp32.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Contest:
     rows: Sequence[Example]
     batch_size: int = 8
     dropout: bool = True
+    bf16: bool = False
 
     def __post_init__(self) -> None:
         """Make both contestants with the same weights, and encode the rows once."""
@@ -132,7 +135,11 @@ class Contest:
         clock: dict[int, float] = {}
         method = self.method.model_copy(update={"logging_steps": 1} if not self.dropout else {"logging_steps": 10**6})
         data = loop.TrainingData(self.inputs, self.targets, self.inputs[:8], self.targets[:8])
-        runtime = loop.LoopRuntime(0, observer=Observer(lambda event: clock.setdefault(event.data.done, now())))
+        runtime = loop.LoopRuntime(
+            0,
+            torch.bfloat16 if self.bf16 else None,
+            observer=Observer(lambda event: self._note_time(clock, event.data.done, batches)),
+        )
         planned = loop.training_batches
         loop.training_batches = lambda *args, **settings: batches  # type: ignore[assignment]
         try:
@@ -153,10 +160,11 @@ class Contest:
 
         logging.getLogger("accelerate").setLevel(logging.ERROR)
         clock: dict[int, float] = {}
+        contest, on_cpu = self, main_device().type == "cpu"
 
         class Clock(TrainerCallback):
             def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-                clock[state.global_step] = now()
+                contest._note_time(clock, state.global_step, batches)
 
         tokenizer = self.classifier.text_encoder.tokenizer
         collator = DataCollatorWithPadding(tokenizer, "max_length" if pad_to else True, max_length=pad_to)
@@ -177,8 +185,9 @@ class Contest:
                 eval_strategy="no",
                 report_to="none",
                 disable_tqdm=True,
-                use_cpu=True,
-                dataloader_pin_memory=False,
+                bf16=self.bf16,
+                use_cpu=on_cpu,
+                dataloader_pin_memory=not on_cpu,
             )
             made = Trainer(self.peer, options, collator, self._rows_of(batches), callbacks=[Clock()])
             made.pop_callback(_printer())
@@ -194,6 +203,12 @@ class Contest:
             typed = {} if item.token_type_ids is None else {"token_type_ids": list(item.token_type_ids)}
             rows.append(row | typed | {"labels": int(self.targets[index])})
         return rows
+
+    def _note_time(self, clock: dict[int, float], step: int, batches: list[list[int]]) -> None:
+        """Note when a step was done; a GPU is waited for where the clock starts and where it stops, and not between."""
+        if step in (WARM_UP, len(batches)) and torch.accelerator.is_available():
+            torch.accelerator.synchronize()
+        clock.setdefault(step, now())
 
     def _speed(self, clock: dict[int, float], batches: list[list[int]]) -> float:
         return sum(map(len, batches[WARM_UP:])) / (clock[len(batches)] - clock[WARM_UP])
