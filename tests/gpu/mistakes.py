@@ -33,7 +33,7 @@ class Mistake:
 
 
 MISTAKES = (
-    Mistake("model left on the CPU", "models.load:load_backbone", "model.to(plan.parts[0].place)", "pass", "lora"),
+    Mistake("model left on the CPU", "models.load:load_backbone", "model.to(plan.main)", "pass", "lora"),
     Mistake(
         "targets left on the CPU",
         "engine.trainer:Training._loss",

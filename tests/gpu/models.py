@@ -57,7 +57,7 @@ def stand_in_for_4bit() -> None:
 
     def load_checkpoint(auto_class: Any, path: Path, plan: Any, **options: Any) -> Any:
         model, info = plain_load(auto_class, path, plan, **options)
-        if plan.parts[0].place == "cpu":
+        if plan.main == "cpu":
             return model, info
         for parent in list(model.modules()):
             for name, layer in list(parent.named_children()):

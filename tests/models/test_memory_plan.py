@@ -170,7 +170,7 @@ def test_the_worked_sum_of_the_guide_is_what_the_plan_gives():
     for auto_class in (AutoModelForSequenceClassification, AutoModelForCausalLM):
         config = AutoConfig.for_model("llama", **shape)
         skeleton = placement._skeleton(config, auto_class, settings, 3)
-        sizes = placement._Sizes(skeleton, settings, torch.bfloat16, modules_left_alone(skeleton))
+        sizes = placement._Sizes(skeleton, settings, torch.bfloat16, modules_left_alone(skeleton), {})
         assert f"**{sizes.total:,}**" in guide
     assert f"{sum(row[2] for row in sizes.rows):,}" == "8,030,261,248"
     assert "8,030,261,248" in guide

@@ -78,6 +78,15 @@ class Classifier(ABC):
     def logits(self, batch: Any) -> Tensor | NDArray[np.float32]:
         """Return logits_BL, float32; a NumPy array where no torch is needed for them."""
 
+    @property
+    def tokens_together(self) -> int | None:
+        """Tokens of the batches that go through layer by layer; None: each batch goes by itself."""
+        return None
+
+    def logits_together(self, batches: Sequence[Any]) -> list[Any]:
+        """Return the logits of several batches."""
+        return [self.logits(batch) for batch in batches]
+
     def rows_to_train(self, inputs: Sequence[Any]) -> EmbeddingRows | None:
         """Put the rows of a large embedding that occur in its place, for as long as these inputs train it.
 

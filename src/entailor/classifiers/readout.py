@@ -19,6 +19,7 @@ from entailor.accel.token_tree import PromptTree
 from entailor.models.device import send
 from entailor.models.heads import head_modules
 from entailor.models.load import Backbone
+from entailor.models.mapped import MappedLinear
 from entailor.models.prompts import PromptIds
 
 
@@ -201,7 +202,9 @@ class LabelWords(Readout):
         """Return the sum of the log-probabilities of each word's tokens."""
         reads: LabelReads = batch.reads
         layer = _base(model).get_output_embeddings()
-        plain = type(layer) is nn.Linear and "forward" not in vars(layer)  # neither adapted, quantised nor offloaded
+        plain = type(layer) in (nn.Linear, MappedLinear) and "forward" not in vars(
+            layer
+        )  # neither adapted, quantised nor offloaded
         words_L = reads.words_L if plain and not self.whole_vocabulary else None
         position_U = reads.position_U + offset
         with _read_at(layer, reads.row_U, position_U, words_L):
@@ -245,7 +248,7 @@ def _read_at(layer: nn.Module, row_U: Tensor, position_U: Tensor, words_L: Tenso
         rows_L = words_L.to(linear.weight.device)
         bias = linear.bias
         linear.forward = lambda hidden: nn.functional.linear(
-            hidden, linear.weight[rows_L], None if bias is None else bias[rows_L]
+            hidden, linear.weight[rows_L].to(hidden.dtype), None if bias is None else bias[rows_L].to(hidden.dtype)
         )
     try:
         yield

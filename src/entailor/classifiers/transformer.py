@@ -103,6 +103,7 @@ class TransformerClassifier(nn.Module, Classifier):
         self.shortcut = Shortcut(getattr(backbone.model, backbone.model.base_model_prefix))
         if backbone.kind != "encoder":
             self.shortcut.proven = False
+        self.layers = backbone.layers
         self.text_encoder = backbone.text_encoder
         self.reserve = reserve
         backbone.text_encoder.room_beside(reserve)  # said now, and not after the data are read
@@ -241,6 +242,17 @@ class TransformerClassifier(nn.Module, Classifier):
         logits_BL: Tensor = self(batch)
         offset_L = self.offset_L
         return logits_BL if offset_L is None else logits_BL + send(torch.from_numpy(offset_L).float(), logits_BL.device)
+
+    @property
+    def tokens_together(self) -> int | None:
+        """Tokens of the batches that go through layer by layer, under model.stream."""
+        return None if self.layers is None else self.layers.tokens
+
+    def logits_together(self, batches: Sequence[Any]) -> list[Tensor]:
+        """Return the logits of several batches, computed layer by layer under model.stream."""
+        if self.layers is None:
+            return [self.logits(batch) for batch in batches]
+        return self.layers.run([functools.partial(self.logits, batch) for batch in batches])
 
     def shift(self, shift_L: NDArray[np.float64]) -> None:
         """Add to the biases of the trained output layer; without them to `offset_L`."""

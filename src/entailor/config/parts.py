@@ -200,6 +200,9 @@ class ModelSettings(Settings):
     PyTorch, with its number where there are several: cuda, cuda:N, mps, xpu."""
     max_memory: dict[str, int | str] | None = None
     """Most bytes of each place under device_map=auto, e.g. {"0": "10GiB", "cpu": "20GiB"}."""
+    stream: bool = False
+    """Score layer by layer on a CPU, under load_in_4bit: a layer is read from the cache, runs on all examples that fit,
+    and is dropped. Takes the memory of one layer and what the examples need; nothing can be trained this way."""
 
     @property
     def quantized(self) -> bool:
@@ -239,6 +242,10 @@ class ModelSettings(Settings):
             odd = [key for key in four_bit if getattr(self, key) != type(self).model_fields[key].default]
             if odd:
                 raise ValueError(f"{odd[0]} does nothing without load_in_4bit. Set load_in_4bit=true or leave it out")
+        if self.stream and not self.load_in_4bit:
+            raise ValueError("stream reads layers in 4 bits. Set load_in_4bit=true, or leave stream out")
+        if self.stream and self.device_map not in (None, "cpu"):
+            raise ValueError("stream is for the CPU. Set device_map=cpu, or leave stream out")
         if self.max_memory is not None and self.device_map != "auto":
             raise ValueError("max_memory does nothing without device_map=auto. Set it, or leave max_memory out")
         return self

@@ -79,10 +79,12 @@ def score(
     rows: list[int] = []
     done = 0
     with without_gradients(classifier), classifier.scoring(inputs) as prepared:
-        for indices in scoring_batches([len(item) for item in prepared], BatchLimit(tokens=max_tokens)):
-            members = [prepared[index] for index in indices]
+        lengths = [len(item) for item in prepared]
+        batches = scoring_batches(lengths, BatchLimit(tokens=max_tokens))
+        for group in _groups(batches, lengths, classifier.tokens_together):
+            members = [[prepared[index] for index in indices] for indices in group]
             parts.extend(_logits(classifier, members))
-            rows_B = classifier.rows(members)
+            rows_B = [row for batch in members for row in classifier.rows(batch)]
             rows.extend(rows_B)
             done += len(rows_B)
             observer.stage(stage, done, len(inputs))
@@ -97,16 +99,33 @@ def score(
     return logprobs_EL
 
 
-def _logits(classifier: Classifier, members: Sequence[Encoded]) -> list[Any]:
-    """Return logits_BL of a batch, in halves where memory does not suffice: scores do not depend on the batching."""
+def _groups(batches: Sequence[list[int]], lengths: Sequence[int], most: int | None) -> Iterator[list[list[int]]]:
+    """Give batches that are run together: as many as have `most` tokens in all, or one after the other."""
+    group: list[list[int]] = []
+    tokens = 0
+    for batch in batches:
+        size = sum(lengths[index] for index in batch)
+        if group and (most is None or tokens + size > most):
+            yield group
+            group, tokens = [], 0
+        group.append(batch)
+        tokens += size
+    if group:
+        yield group
+
+
+def _logits(classifier: Classifier, batches: Sequence[Sequence[Encoded]]) -> list[Any]:
+    """Return logits_BL of each batch, in halves where memory does not suffice: scores do not depend on the batching."""
     try:
-        return [classifier.logits(classifier.collate(members))]
+        return classifier.logits_together([classifier.collate(members) for members in batches])
     except (RuntimeError, MemoryError) as error:
-        if len(members) == 1 or not is_out_of_memory(error):
+        if (len(batches) == 1 and len(batches[0]) == 1) or not is_out_of_memory(error):
             raise
     free_cached_memory()
-    middle = len(members) // 2
-    return _logits(classifier, members[:middle]) + _logits(classifier, members[middle:])
+    whole = batches if len(batches) > 1 else batches[0]
+    middle = len(whole) // 2
+    halves: list[Any] = [whole[:middle], whole[middle:]]
+    return [logits for half in halves for logits in _logits(classifier, half if len(batches) > 1 else [half])]
 
 
 def _read(parts: Sequence[Any]) -> NDArray[np.float64]:

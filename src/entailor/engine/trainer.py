@@ -68,6 +68,11 @@ class Training:
         for part, inputs in (("training", data.train), ("validation", data.validation)):
             if not inputs:
                 raise TrainingError(f"{method.name}: the {part} split is empty")
+        if classifier.tokens_together is not None:
+            raise TrainingError(
+                f"{method.name}: model.stream reads one layer at a time, and training needs them all. Set "
+                "model.stream=false; load_in_4bit=true alone trains in 4 bits"
+            )
         self.classifier, self.module = classifier, classifier
         self.method, self.data, self.runtime = method, data, runtime
         seed_everything(runtime.seed)

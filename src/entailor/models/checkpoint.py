@@ -11,21 +11,26 @@ from typing import Any
 
 import torch
 
-from entailor.models.memory_plan import Placement, weight_files
+from entailor.models.mapped import MappedFiles, weight_files
+from entailor.models.memory_plan import Placement
 from entailor.models.quantization import check_heads_left_alone, quantized_options, settle_quantized
+from entailor.models.saved_form import check_form
 
 
-def load_checkpoint(auto_class: Any, path: Path, plan: Placement, **options: Any) -> tuple[Any, dict[str, Any]]:
+def load_checkpoint(
+    auto_class: Any, path: Path, plan: Placement, form: Path | None = None, **options: Any
+) -> tuple[Any, dict[str, Any]]:
     """Load a checkpoint of safetensors and return the model and what `transformers` says of the loading.
 
     Args:
         auto_class: a class of `transformers` with `from_pretrained`.
         path: the checkpoint's folder.
         plan: made for it by `plan_placement`.
+        form: its 4-bit form, to be mapped instead of quantising; see `saved_form`.
         options: further arguments of `from_pretrained`.
 
     Raises:
-        ModelError: something was quantised that must not be.
+        ModelError: something was quantised that must not be, or the form is damaged.
     """
     fixed: dict[str, Any] = {"use_safetensors": True, "ignore_mismatched_sizes": True, "output_loading_info": True}
     if plan.device_map is not None:
@@ -38,12 +43,23 @@ def load_checkpoint(auto_class: Any, path: Path, plan: Placement, **options: Any
     if "num_labels" in options:
         config.num_labels = options.pop("num_labels")
     # transformers maps whole files into memory, and what was read of them counts until the last tensor is done
+    tensors, kept = tensors_by_name(path), MappedFiles(weight_files(path) if plan.mapped else ())
+    tensors |= {name: tensor for name, tensor in kept.tensors.items() if name in plan.mapped}
+    files = [kept]
+    if form is not None:
+        layers = MappedFiles(weight_files(form))
+        check_form(form, plan, layers.tensors)
+        files.append(layers)
+        tensors = {name: tensor for name, tensor in tensors.items() if name not in plan.in_four_bit} | layers.tensors
+        # what transformers takes for a checkpoint that was saved in 4 bits
+        config.quantization_config = fixed.pop("quantization_config").to_dict()
     model, info = plan.model_class.from_pretrained(
-        None, config=config, state_dict=tensors_by_name(path), dtype=plan.stored_dtype, **fixed, **options
+        None, config=config, state_dict=tensors, dtype=plan.stored_dtype, **fixed, **options
     )
     # as if it had been loaded by its path: peft writes it down with an adapter, and looks there for the vocabulary
     model.name_or_path = model.config.name_or_path = str(path)
-    settle_quantized(model, plan.settings)
+    model.mapped_files = tuple(files)
+    settle_quantized(model, plan.settings, kept if plan.mapped else None)
     check_heads_left_alone(model, plan.left_alone)
     return model, info
 

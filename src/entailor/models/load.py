@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -31,7 +32,9 @@ from entailor.models.memory_plan import Placement, check_room, plan_placement
 from entailor.models.precision import PrecisionChoice
 from entailor.models.prompts import PromptEncoder
 from entailor.models.resolve.source import ModelFolder, resolve_model
+from entailor.models.saved_form import saved_form
 from entailor.models.sizes import bounded_skeleton
+from entailor.models.streaming import StreamedLayers
 from entailor.models.tokenizer import TextEncoder, check_tokenizer, fit_tokenizer
 from entailor.runs.network import check_no_hub_kernels
 from entailor.tasks import Task
@@ -59,6 +62,7 @@ class Backbone:
         own_head: whether the checkpoint's own classification head is kept.
         kind: what is read: an encoder's head, a decoder's head at the last token, or a language model's output layer.
         placement: what stands where, in how many bytes.
+        layers: what runs them one at a time under model.stream.
     """
 
     folder: ModelFolder
@@ -71,6 +75,7 @@ class Backbone:
     own_head: bool = False
     kind: BackboneKind = "encoder"
     placement: Placement | None = None
+    layers: StreamedLayers | None = None
 
     @property
     def quantized(self) -> bool:
@@ -160,8 +165,10 @@ def load_backbone(
             setattr(model.config, name, value)
     model.eval()
     if plan.device_map is None:
-        model.to(plan.parts[0].place)
+        model.to(plan.main)
     backbone.placement = plan
+    if settings.stream:
+        backbone.layers = StreamedLayers(model, model.mapped_files, folder.name)
     return backbone
 
 
@@ -289,7 +296,7 @@ def _load_language_model(
     from transformers import AutoModelForCausalLM
 
     with torch.random.fork_rng(devices=[]), _readable_errors(folder.name):
-        model, info = load_checkpoint(AutoModelForCausalLM, folder.path, plan, **options)
+        model, info = load_checkpoint(AutoModelForCausalLM, folder.path, plan, _form(folder, plan), **options)
     absent = {*info["missing_keys"], *(str(key[0]) for key in info["mismatched_keys"])}
     if absent:
         raise ModelError(
@@ -310,12 +317,19 @@ def _load_classifier(
     label_count = {} if own_order else {"num_labels": len(task.labels)}
     with torch.random.fork_rng(devices=[]), _readable_errors(folder.name):
         torch.manual_seed(seed)
-        model, info = load_checkpoint(AutoModelForSequenceClassification, folder.path, plan, **label_count, **options)
+        model, info = load_checkpoint(
+            AutoModelForSequenceClassification, folder.path, plan, _form(folder, plan), **label_count, **options
+        )
     absent = set(info["missing_keys"]) | {str(key[0]) for key in info["mismatched_keys"]}
     _refuse_half_loaded(model, absent, folder.name)
     tops = set(head_modules(model))
     new = {key.split(".")[0] if key.split(".")[0] in tops else key.rpartition(".")[0] for key in absent}
     return model, new, unread_weights(model, info["unexpected_keys"])
+
+
+def _form(folder: ModelFolder, plan: Placement) -> Path | None:
+    """Return the folder of the 4-bit form to load, or None where the model is quantised while it is read."""
+    return saved_form(folder, plan) if plan.four_bit else None
 
 
 def _refuse_half_loaded(model: Any, absent: set[str], name: str) -> None:

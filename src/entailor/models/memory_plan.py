@@ -6,10 +6,8 @@ come on top of what is planned here.
 
 from __future__ import annotations
 
-import json
-import math
 import time
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
@@ -23,13 +21,18 @@ from entailor.config.parts import ModelSettings
 from entailor.errors import ModelError
 from entailor.models.device import free_bytes, main_device
 from entailor.models.heads import head_modules
+from entailor.models.mapped import names_in_files, stored_tensors
 from entailor.models.memory import bytes_of, free_disk_bytes, free_memory_bytes, size_text
 from entailor.models.quantization import PIECE, is_norm, modules_left_alone, quantized_bytes, quantized_layer
-from entailor.models.resolve.folder import INDEX_FILE, SINGLE_FILE
 from entailor.models.sizes import bounded_skeleton
+from entailor.models.streaming import tokens_together
 from entailor.runs.environment import accelerators
 
 HALF_TYPES = {"BF16": torch.bfloat16, "F16": torch.float16}
+STAYS_FROM_BYTES = 2**29
+"""Checkpoints from this size on are quantised once, and then mapped from their files on a CPU."""
+PART_BYTES = 2**28
+"""Bytes of a file of the 4-bit form in the cache; as many are held in memory while it is made."""
 PIECE_BYTES = 24 * PIECE
 """Temporaries of quantising one piece."""
 MOST_UNFILLED = 2**20
@@ -70,6 +73,9 @@ class Placement:
         model_class: of `transformers`.
         left_alone: paths of modules that are never quantised.
         device_map: module to place, or None where all stands in one.
+        mapped: tensors of the files that stay there: a CPU reads those rows of a table that it looks up.
+        four_bit: on a CPU, parameters that are kept in 4 bits to the names and sizes they have in the files; empty
+            where one has another name there, since `transformers` then changes tensors while it loads them.
     """
 
     model: str
@@ -82,6 +88,23 @@ class Placement:
     model_class: Any = field(repr=False)
     left_alone: tuple[str, ...] = ()
     device_map: dict[str, Any] | None = None
+    mapped: frozenset[str] = frozenset()
+    four_bit: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+
+    @property
+    def four_bit_bytes(self) -> int:
+        """What is kept in 4 bits."""
+        return sum(part.bytes for part in self.parts if part.name == "4-bit layers")
+
+    @property
+    def main(self) -> str:
+        """The place of a model that stands in one; what stays in its files aside."""
+        return next((part.place for part in self.parts if part.place != "disk"), "cpu")
+
+    @property
+    def in_four_bit(self) -> frozenset[str]:
+        """The tensors of the files that are in 4 bits once loaded."""
+        return frozenset(stored for stored, _ in self.four_bit.values())
 
     @property
     def total_bytes(self) -> int:
@@ -139,20 +162,55 @@ def plan_placement(
         )
     main = _main_place(name, settings)
     skeleton = _skeleton(config, auto_class, settings, num_labels)
-    stored = stored_types(path)
+    files = stored_tensors(path)
+    stored: Counter[str] = Counter()
+    for kind, count in files.values():
+        stored[kind] += count
     half = max(stored, key=stored.__getitem__, default="F32")
     stored_dtype = HALF_TYPES.get(half, torch.float32)
     alone = modules_left_alone(skeleton)
-    sizes = _Sizes(skeleton, settings, stored_dtype, alone)
-    _check_filled(name, sizes, sum(stored.values()))
+    large = stored.total() * stored_dtype.itemsize >= STAYS_FROM_BYTES or settings.stream
+    in_files = names_in_files(skeleton, files) if settings.quantized and main == "cpu" and large else {}
+    sizes = _Sizes(skeleton, settings, stored_dtype, alone, in_files)
+    _check_filled(name, sizes, stored.total())
+    if settings.stream:
+        _check_streams(name, main, sizes)
     room = _room(path, settings)
     device_map = None
     if settings.device_map == "auto" and sizes.load_bytes > room[main]:
         device_map = _spread(name, skeleton, settings, room)
     parts = _parts(sizes, device_map, main)
     return Placement(
-        name, parts, sizes.load_bytes, room, stored_dtype, settings, config, type(skeleton), alone, device_map
+        name,
+        parts,
+        sizes.load_bytes,
+        room,
+        stored_dtype,
+        settings,
+        config,
+        type(skeleton),
+        alone,
+        device_map,
+        sizes.mapped,
+        sizes.four_bit,
     )
+
+
+def _check_streams(name: str, main: str, sizes: _Sizes) -> None:
+    """Refuse to score a model layer by layer where its layers cannot be read one by one.
+
+    Raises:
+        ModelError: they cannot.
+    """
+    if main != "cpu":
+        raise ModelError(
+            f"{name}: model.stream is for the CPU, and the model stands on {main}. Set model.device_map=cpu"
+        )
+    if not sizes.four_bit:
+        raise ModelError(
+            f"{name}: model.stream reads one layer after the other from the 4-bit form of the model, and this "
+            "architecture has its weights under other names in the files. Leave out model.stream"
+        )
 
 
 def _check_filled(name: str, sizes: _Sizes, stored: int) -> None:
@@ -161,7 +219,7 @@ def _check_filled(name: str, sizes: _Sizes, stored: int) -> None:
     Raises:
         ModelError: the weights are far too few.
     """
-    described = sum(count for _, kind, count, _ in sizes.rows if kind != "head")
+    described = sum(count for _, kind, count, *_ in sizes.rows if kind != "head")
     if described > 2 * stored + MOST_UNFILLED:
         raise ModelError(
             f"{name}: config.json describes {described:,} parameters, and the weights are {stored:,} numbers. They are "
@@ -198,7 +256,7 @@ def _remedies(plan: Placement, room: int) -> str:
     if not plan.settings.quantized:
         fewer = plan.settings.model_copy(update={"load_in_4bit": True, "device_map": None, "max_memory": None})
         skeleton = _skeleton(plan.config, plan.model_class, fewer, None)
-        needed = _Sizes(skeleton, fewer, plan.stored_dtype, plan.left_alone).load_bytes
+        needed = _Sizes(skeleton, fewer, plan.stored_dtype, plan.left_alone, {}).load_bytes
         if needed <= room:
             ways.append(f"set model.load_in_4bit=true, which takes {size_text(needed)}")
         if plan.settings.device_map != "auto":
@@ -237,57 +295,63 @@ def _skeleton(config: Any, auto_class: Any, settings: ModelSettings, num_labels:
     return model
 
 
-def stored_types(path: Path) -> dict[str, int]:
-    """Return how many numbers of each type a folder's safetensors files hold, from their headers alone."""
-    from safetensors import safe_open
-
-    found: dict[str, int] = defaultdict(int)
-    for file in weight_files(path):
-        reader: Any = safe_open(file, framework="numpy")
-        with reader as opened:
-            for name in opened.keys():  # noqa: SIM118 - it is no mapping
-                tensor = opened.get_slice(name)
-                found[tensor.get_dtype()] += math.prod(tensor.get_shape())
-    return dict(found)
-
-
-def weight_files(path: Path) -> list[Path]:
-    """Return the safetensors files of a checkpoint, the whole one before parts, as `transformers` chooses."""
-    if (path / SINGLE_FILE).exists():
-        return [path / SINGLE_FILE]
-    index = json.loads((path / INDEX_FILE).read_text(encoding="utf-8"))
-    return [path / name for name in sorted(set(index["weight_map"].values()))]
-
-
 class _Sizes:
-    """Kind and bytes of every parameter of a skeleton, once loaded as the settings say."""
+    """Kind, bytes and, where it stays in the files, place of every parameter of a skeleton, once loaded.
+
+    Args:
+        skeleton: the model without memory for its weights.
+        settings: how it is to be loaded.
+        stored_dtype: in which most of the file is stored.
+        alone: paths of modules that are never quantised.
+        in_files: name of each parameter's tensor in the files, where they may stay mapped.
+    """
 
     def __init__(
-        self, skeleton: Any, settings: ModelSettings, stored_dtype: torch.dtype, alone: tuple[str, ...]
+        self,
+        skeleton: Any,
+        settings: ModelSettings,
+        stored_dtype: torch.dtype,
+        alone: tuple[str, ...],
+        in_files: Mapping[str, str],
     ) -> None:
         self.heads = set(head_modules(skeleton))
         self.alone, self.settings = alone, settings
         output = getattr(skeleton, "get_output_embeddings", lambda: None)()
         table = skeleton.get_input_embeddings().weight
-        self.table_bytes = 4
-        if settings.quantized and (output is None or output.weight is not table):
-            self.table_bytes = stored_dtype.itemsize
-        self.rows: list[tuple[str, str, int, int]] = []
-        largest = 0
+        tables = [table] if output is None else [table, output.weight]
+        tied = output is not None and output.weight is table
+        self.mapped = frozenset(
+            in_files[name]
+            for name, tensor in skeleton.named_parameters(remove_duplicate=False)
+            if name in in_files and any(tensor is one for one in tables)
+        )
+        self.rows: list[tuple[str, str, int, int, str | None]] = []
+        four_bit: dict[str, tuple[str, int]] = {}
+        largest, unknown = 0, not settings.load_in_4bit
         modules = dict(skeleton.named_modules())
         for name, tensor in skeleton.named_parameters():
             owner = modules[name.rpartition(".")[0]]
             kind = self._kind(name, owner, output)
+            place = "disk" if in_files.get(name) in self.mapped else None
             if kind.endswith("-bit layers"):
+                plain = isinstance(owner, nn.Linear)
                 # gpt2 and similar store (in, out)
-                taken = quantized_bytes(tensor.shape if isinstance(owner, nn.Linear) else tensor.shape[::-1], settings)
+                taken = quantized_bytes(tensor.shape if plain else tensor.shape[::-1], settings)
                 largest = max(largest, tensor.numel() * stored_dtype.itemsize)
+                unknown |= name not in in_files or not plain
+                four_bit[name] = (in_files.get(name, ""), tensor.numel())
+                place = "disk" if settings.stream else None
+            elif place is not None or (settings.quantized and tensor is table and not tied):
+                taken = tensor.numel() * stored_dtype.itemsize
             else:
-                taken = tensor.numel() * (self.table_bytes if tensor is table else 4)
-            self.rows.append((name, kind, tensor.numel(), taken))
-        self.total = sum(row[3] for row in self.rows)
+                taken = tensor.numel() * 4
+            self.rows.append((name, kind, tensor.numel(), taken, place))
+        self.four_bit = {} if unknown else four_bit
+        self.total = sum(row[3] for row in self.rows if row[4] is None)
         # a layer as it was read, and once more on its way; or, unquantised, the largest tensor in its old type
         rest = 2 * largest + PIECE_BYTES if settings.quantized else 0
+        if self.four_bit:
+            rest += PART_BYTES
         if not settings.quantized and stored_dtype.itemsize < 4:
             rest = max((row[2] for row in self.rows), default=0) * stored_dtype.itemsize
         self.load_bytes = int(SLACK * self.total) + rest
@@ -364,8 +428,8 @@ def _spread(name: str, skeleton: Any, settings: ModelSettings, room: Mapping[str
 
 def _parts(sizes: _Sizes, device_map: Mapping[str, Any] | None, main: str) -> tuple[Part, ...]:
     sums: dict[tuple[str, str], list[int]] = {}
-    for name, kind, count, taken in sizes.rows:
-        place = main
+    for name, kind, count, taken, stays in sizes.rows:
+        place = stays or main
         if device_map is not None:
             owners = [path for path in device_map if not path or name == path or name.startswith(f"{path}.")]
             found = device_map[max(owners, key=len)]
@@ -382,15 +446,23 @@ def expected_speed(plan: Placement) -> str:
 
     What stands on the disk is read again for each batch, which no figure here covers.
     """
-    if any(part.place == "disk" for part in plan.parts):
+    if plan.device_map is not None and any(part.place == "disk" for part in plan.parts):
         return "what stands on the disk is read again for every batch: slow"
     body = sum(part.parameters for part in plan.parts if part.name.endswith("layers"))
-    place = plan.parts[0].place
+    place = plan.main
     if place != "cpu" or not body:
         return f"speed is not measured on {place}"
     bits = 4 if plan.settings.load_in_4bit else 8 if plan.settings.load_in_8bit else 32
     rate = forward_gflops(bits)
-    return f"about {float(f'{rate * 1e9 / (2 * body):.2g}'):,.0f} tokens a second forward ({rate:.0f} GFLOP/s measured)"
+    speed = (
+        f"about {float(f'{rate * 1e9 / (2 * body):.2g}'):,.0f} tokens a second forward ({rate:.0f} GFLOP/s measured)"
+    )
+    if not plan.settings.stream:
+        return speed
+    together = tokens_together(plan.config)
+    return (
+        f"{speed}; {size_text(plan.four_bit_bytes)} of layers are read for every {together:,} tokens, or once for fewer"
+    )
 
 
 @lru_cache

@@ -19,6 +19,7 @@ from entailor.config.parts import ModelSettings
 from entailor.errors import ModelError
 from entailor.models.device import main_device
 from entailor.models.heads import head_modules
+from entailor.models.mapped import MappedFiles, stay_in
 
 if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig
@@ -111,21 +112,29 @@ def _check_compute_dtype(settings: ModelSettings) -> None:
         )
 
 
-def settle_quantized(model: Any, settings: ModelSettings) -> None:
+def settle_quantized(model: Any, settings: ModelSettings, files: MappedFiles | None) -> None:
     """Make a freshly quantised model compute the same in training and in scoring, whatever the batch. In place.
 
     What is not quantised goes to fp32, but for the table of input embeddings: it may stay in the checkpoint's own half
-    precision, since what is looked up is cast to fp32 and no digit is lost.
+    precision, since what is looked up is cast to fp32 and no digit is lost. An output layer that stays in its file
+    is cast in pieces.
 
     Args:
         model: as `from_pretrained` left it.
         settings: how it was loaded.
+        files: where table and output layer stay; None: they are in memory.
     """
     output = model.get_output_embeddings()
     table = model.get_input_embeddings().weight
-    tied = output is not None and output.weight is table
+    kept = [table]
+    if files is not None:
+        stay_in(files, model.get_input_embeddings(), output)
+        kept += [] if output is None else [output.weight]
+    elif output is not None and output.weight is table:
+        kept = []
     for tensor in (*model.parameters(), *model.buffers()):
-        if tensor.dtype in (torch.bfloat16, torch.float16) and (tensor is not table or tied):
+        half = tensor.dtype in (torch.bfloat16, torch.float16)
+        if half and not any(tensor is one for one in kept):
             tensor.data = tensor.data.float()
     if table.dtype != torch.float32:
         model.get_input_embeddings().register_forward_hook(lambda layer, inputs, found: found.float())
@@ -200,6 +209,23 @@ def quantized_layer(linear: nn.Linear, settings: ModelSettings) -> nn.Module:
     layer = layer.to("cpu")
     _settle_4bit(layer, settings)
     return layer.eval()  # type: ignore[no-any-return]
+
+
+def quantized_tensors(weight: Tensor, settings: ModelSettings) -> dict[str, Tensor]:
+    """Return a weight in 4 bits as tensors, by what `transformers` puts behind its name when it saves them.
+
+    Args:
+        weight: (out, in), on the CPU.
+        settings: say which 16 levels, and how scales are kept.
+    """
+    library = _load_bitsandbytes()
+    packed, state = library.functional.quantize_4bit(
+        weight.contiguous(),
+        blocksize=BLOCK,
+        compress_statistics=settings.bnb_4bit_use_double_quant,
+        quant_type=settings.bnb_4bit_quant_type,
+    )
+    return {"": packed, **{f".{key}": value for key, value in state.as_dict(packed=True).items()}}
 
 
 def quantized_layers(model: nn.Module) -> list[str]:

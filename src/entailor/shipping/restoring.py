@@ -165,7 +165,7 @@ def load_classifier(trial: str | Path, *, full_precision: bool = False, trust_re
             )
         _check_other_files(folder, source, saved.get("model_files") or source.files_sha256)
     if full_precision:
-        settings = settings.model_copy(update={"load_in_4bit": False, "load_in_8bit": False})
+        settings = settings.model_copy(update={"load_in_4bit": False, "load_in_8bit": False, "stream": False})
     if method.needs_backbone:
         backbone = load_backbone(source, task, settings, FP32, seed, method.objective)
     classifier = method.adapt(backbone, task, seed)

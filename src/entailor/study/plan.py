@@ -256,6 +256,12 @@ def misfits_of(model: str, family: Family | None, candidates: dict[str, Candidat
         if candidate.method.needs_backbone and candidate.model.long_texts == "windows"
         if family == "decoder" or not candidate.method.reads_windows
     }
+    whole |= {
+        name: "it is trained, and model.stream reads one layer at a time to score; "
+        f"methods.{name}.model.stream=false sets it for {name} alone"
+        for name, candidate in candidates.items()
+        if isinstance(candidate.method, TrainedMethod) and candidate.model.stream
+    }
     checked = {
         name: candidate
         for name, candidate in candidates.items()
