@@ -125,3 +125,11 @@ class LinearOutput:
     def shift(self, shift_L: NDArray[np.float64]) -> None:
         """Add to the biases."""
         self.linear.bias_L = self.linear.bias_L + shift_L
+
+    def save(self, folder: Path) -> None:
+        """Write the linear model."""
+        self.linear.save(folder)
+
+    def load(self, folder: Path) -> None:
+        """Read it back."""
+        self.linear.load(folder)

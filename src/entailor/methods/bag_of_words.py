@@ -13,11 +13,10 @@ from pydantic import Field, PositiveFloat
 
 from entailor.classifiers.base import FitData, FittedClassifier
 from entailor.classifiers.linear_model import LinearModel, LinearOutput
-from entailor.classifiers.thresholds import ThresholdCosts, Thresholds
 from entailor.data.example import Example
 from entailor.data.words import words_of
 from entailor.errors import MethodError
-from entailor.methods.base import ClassWeight, Method
+from entailor.methods.base import LinearMethod
 from entailor.runs.files import read_json, write_json
 from entailor.tasks import Task
 
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from entailor.models.load import Backbone
 
 
-class BagOfWords(Method, name="bag_of_words"):
+class BagOfWords(LinearMethod, name="bag_of_words"):
     """Logistic regression on TF-IDF of word n-grams; the texts of a pair have features of their own."""
 
     summary: ClassVar[str] = "TF-IDF and logistic regression on the text"
@@ -40,11 +39,6 @@ class BagOfWords(Method, name="bag_of_words"):
     """Fewest training examples an n-gram must stand in."""
     C: tuple[PositiveFloat, ...] = Field(default=(0.1, 1.0, 10.0), min_length=1)
     """Inverse regularisation strengths; the best on validation is kept."""
-    max_iter: int = Field(default=300, ge=1)
-    """Most iterations of L-BFGS."""
-    class_weight: ClassWeight = "none"
-    thresholds: Thresholds = "none"
-    costs: ThresholdCosts = Field(default_factory=dict)
 
     def adapt(self, backbone: Backbone | None, task: Task, seed: int) -> BagOfWordsClassifier:
         """Return the unfitted classifier."""

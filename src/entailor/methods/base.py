@@ -10,10 +10,10 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 
 from entailor.classifiers.base import Classifier
-from entailor.classifiers.thresholds import Thresholds
+from entailor.classifiers.thresholds import ThresholdCosts, Thresholds
 from entailor.config.costs import Costs
 from entailor.config.parts import Settings
 from entailor.errors import MethodError
@@ -22,6 +22,8 @@ from entailor.tasks import Task
 if TYPE_CHECKING:  # baselines on words do without torch
     from torch import Tensor, nn
 
+    from entailor.classifiers.base import FitData
+    from entailor.classifiers.linear_model import LinearModel
     from entailor.models.load import Backbone, Family, Objective
 
 
@@ -160,6 +162,38 @@ ClassWeight = Annotated[
         "all examples count alike."
     ),
 ]
+
+
+class LinearMethod(Method):
+    """A logistic regression on features that a subclass makes of the texts."""
+
+    C: tuple[PositiveFloat, ...] = Field(default=(0.001, 0.01, 0.1, 1.0), min_length=1)
+    """Inverse regularisation strengths on standardised features; the best on validation is kept."""
+    max_iter: int = Field(default=300, ge=1)
+    """Most iterations of L-BFGS."""
+    class_weight: ClassWeight = "none"
+    thresholds: Thresholds = "none"
+    costs: ThresholdCosts = Field(default_factory=dict)
+
+    def fit_standardized(self, linear: LinearModel, train: FitData, validation: FitData) -> tuple[str, ...]:
+        """Fit on features of mean zero and deviation one over train; the model then takes them as they are.
+
+        Args:
+            linear: what is fitted, in place.
+            train: features of shape (examples, F) and targets.
+            validation: the same.
+        """
+        mean_F, scale_F = train.features.mean(0), train.features.std(0) + 1e-6
+        events = linear.fit(
+            ((train.features - mean_F) / scale_F, train.targets),
+            ((validation.features - mean_F) / scale_F, validation.targets),
+            self.C,
+            self.max_iter,
+            self.class_weight,
+        )
+        linear.weight_FL = linear.weight_FL / scale_F[:, None]
+        linear.bias_L = linear.bias_L - mean_F @ linear.weight_FL
+        return events
 
 
 class TrainedMethod(Method):

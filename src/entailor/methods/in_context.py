@@ -28,7 +28,6 @@ from entailor.classifiers.thresholds import ThresholdCosts, Thresholds
 from entailor.classifiers.transformer import TokenBatch, TransformerClassifier
 from entailor.config.plain import figure
 from entailor.data.example import Example
-from entailor.errors import MethodError
 from entailor.methods.demonstrations import DemonstratedMethod, Demonstrations
 from entailor.models.device import send
 from entailor.models.load import Backbone, Family, Objective
@@ -68,10 +67,8 @@ class InContext(DemonstratedMethod, name="in_context"):
         Raises:
             MethodError: no model, or demonstrations that are asked for in two ways.
         """
-        if backbone is None:
-            raise MethodError("in_context needs a model. Give one with --model")
         self.check(task)
-        return InContextClassifier(self, backbone, task, seed)
+        return InContextClassifier(self, self.needed(backbone), task, seed)
 
     @property
     def calibrates_on_validation(self) -> bool:

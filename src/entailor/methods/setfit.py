@@ -18,18 +18,16 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, PositiveFloat
+from pydantic import Field
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from entailor.classifiers.base import FitData, FittedClassifier, count_parameters
 from entailor.classifiers.linear_model import LinearModel, LinearOutput
-from entailor.classifiers.thresholds import ThresholdCosts, Thresholds
 from entailor.classifiers.transformer import TokenBatch, TransformerClassifier
 from entailor.data.example import Example
 from entailor.errors import MethodError
-from entailor.methods.base import ClassWeight, LearningRate, Method
-from entailor.methods.linear_probe import fit_standardized
+from entailor.methods.base import LearningRate, LinearMethod
 from entailor.models.load import Backbone, Family, quiet_libraries
 from entailor.models.tokenizer import TokenIds
 from entailor.tasks import Task
@@ -39,7 +37,7 @@ MISSING = "setfit: {} is not installed. pip install 'entailor[setfit]'"
 BATCH = 32  # texts whose vectors are computed at a time for the regression
 
 
-class SetFit(Method, name="setfit"):
+class SetFit(LinearMethod, name="setfit"):
     """Contrastive fine-tuning of a sentence encoder on pairs of training texts, and a logistic regression."""
 
     summary: ClassVar[str] = "a sentence encoder by pairs of texts, then a logistic regression"
@@ -58,13 +56,6 @@ class SetFit(Method, name="setfit"):
     """Pairs of a step."""
     warmup_proportion: float = Field(default=0.1, ge=0, le=1)
     """Share of the steps over which the learning rate rises from zero."""
-    C: tuple[PositiveFloat, ...] = Field(default=(0.001, 0.01, 0.1, 1.0), min_length=1)
-    """Inverse regularisation strengths on standardised vectors; the best on validation is kept."""
-    max_iter: int = Field(default=300, ge=1)
-    """Most iterations of L-BFGS."""
-    class_weight: ClassWeight = "none"
-    thresholds: Thresholds = "none"
-    costs: ThresholdCosts = Field(default_factory=dict)
 
     def check(self, task: Task) -> None:
         """Raise MethodError where the package is not installed."""
@@ -77,9 +68,7 @@ class SetFit(Method, name="setfit"):
         Raises:
             MethodError: no model.
         """
-        if backbone is None:
-            raise MethodError("setfit needs a model. Give one with --model")
-        return SetFitClassifier(self, backbone, task, seed)
+        return SetFitClassifier(self, self.needed(backbone), task, seed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +136,7 @@ class SetFitClassifier(LinearOutput, FittedClassifier):
         order = rng.permutation(len(train.targets))[: self.method.max_examples]
         steps = self._contrast([train.features[row].text for row in order], train.targets[order])
         vectors = [FitData(self._vectors(part.features), part.targets) for part in (train, validation)]
-        said = fit_standardized(self.linear, vectors[0], vectors[1], self.method)
+        said = self.method.fit_standardized(self.linear, *vectors)
         return (f"{steps:,} steps on pairs of {len(order):,} texts", *said)
 
     def _contrast(self, texts: Sequence[str], targets_E: NDArray[np.int64]) -> int:
@@ -199,12 +188,12 @@ class SetFitClassifier(LinearOutput, FittedClassifier):
 
     def save(self, folder: Path) -> None:
         """Write the whole encoder and the linear model."""
-        self.linear.save(folder)
+        super().save(folder)
         save_file({name: one.contiguous().cpu() for name, one in self.body.state_dict().items()}, folder / BODY_FILE)
 
     def load(self, folder: Path) -> None:
         """Read them back."""
-        self.linear.load(folder)
+        super().load(folder)
         self.body.load_state_dict(load_file(folder / BODY_FILE))
 
     def parameter_counts(self) -> tuple[int, int, int]:

@@ -17,17 +17,14 @@ from typing import Any, ClassVar, Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, PositiveFloat
 from safetensors.numpy import load as read_tensors
 from torch import Tensor
 
 from entailor.classifiers.base import FitData, FittedClassifier
 from entailor.classifiers.linear_model import LinearModel, LinearOutput
-from entailor.classifiers.thresholds import ThresholdCosts, Thresholds
 from entailor.data.example import Example
 from entailor.errors import ModelError
-from entailor.methods.base import ClassWeight, Method
-from entailor.methods.linear_probe import fit_standardized
+from entailor.methods.base import LinearMethod
 from entailor.models.control_tokens import whole_characters
 from entailor.models.load import Backbone
 from entailor.models.tokenizer import check_tokenizer
@@ -52,7 +49,7 @@ WEIGHTS, TOKENIZER = (
 TABLE_FILE = "table.json"
 
 
-class StaticEmbedding(Method, name="static_embedding"):
+class StaticEmbedding(LinearMethod, name="static_embedding"):
     """Mean of static token vectors, with a logistic regression on top."""
 
     summary: ClassVar[str] = "logistic regression on averaged static token vectors"
@@ -62,13 +59,6 @@ class StaticEmbedding(Method, name="static_embedding"):
     table: str = "wordllama"
     """wordllama, fetched from the package index (19 MB, MIT licence), or a folder as model2vec saves it:
     model.safetensors with the tensor `embeddings`, and tokenizer.json."""
-    C: tuple[PositiveFloat, ...] = Field(default=(0.001, 0.01, 0.1, 1.0), min_length=1)
-    """Inverse regularisation strengths on standardised features; the best on validation is kept."""
-    max_iter: int = Field(default=300, ge=1)
-    """Most iterations of L-BFGS."""
-    class_weight: ClassWeight = "none"
-    thresholds: Thresholds = "none"
-    costs: ThresholdCosts = Field(default_factory=dict)
 
     def adapt(self, backbone: Backbone | None, task: Task, seed: int) -> StaticEmbeddingClassifier:
         """Return the unfitted classifier.
@@ -201,7 +191,7 @@ class StaticEmbeddingClassifier(LinearOutput, FittedClassifier):
 
     def fit(self, train: FitData, validation: FitData) -> tuple[str, ...]:
         """Fit on standardised features, then fold the standardisation into the weights."""
-        return fit_standardized(self.linear, train, validation, self.method)
+        return self.method.fit_standardized(self.linear, train, validation)
 
     def logits(self, batch: list[tuple[list[int], ...]]) -> Tensor:
         """Return logits_BL."""
@@ -209,7 +199,7 @@ class StaticEmbeddingClassifier(LinearOutput, FittedClassifier):
 
     def save(self, folder: Path) -> None:
         """Write the linear model, and which table it reads."""
-        self.linear.save(folder)
+        super().save(folder)
         write_json(folder / TABLE_FILE, {"table": self.method.table, "sha256": self.table.sha256})
 
     def load(self, folder: Path) -> None:
@@ -220,7 +210,7 @@ class StaticEmbeddingClassifier(LinearOutput, FittedClassifier):
         """
         if read_json(folder / TABLE_FILE)["sha256"] != self.table.sha256:
             raise ModelError(f"{folder}: fitted on another table than {self.method.table} is now. Train again")
-        self.linear.load(folder)
+        super().load(folder)
 
     def parameter_counts(self) -> tuple[int, int, int]:
         """Return the linear model's size, and the table's with it."""

@@ -54,10 +54,8 @@ class ZeroShotEmbedding(Method, name="zero_shot_embedding"):
         Raises:
             MethodError: no model, or a description of a label that is not the task's.
         """
-        if backbone is None:
-            raise MethodError("zero_shot_embedding needs a model. Give one with --model")
         self.check(task)
-        return ZeroShotEmbeddingClassifier(self, backbone, task)
+        return ZeroShotEmbeddingClassifier(self, self.needed(backbone), task)
 
 
 class ZeroShotEmbeddingClassifier(ZeroShotClassifier):

@@ -58,10 +58,8 @@ class ZeroShotNli(Method, name="zero_shot_nli"):
         Raises:
             MethodError: no model, windows, or a description of a label that is not the task's.
         """
-        if backbone is None:
-            raise MethodError("zero_shot_nli needs a model. Give one with --model")
         self.check(task)
-        return ZeroShotNliClassifier(self, backbone, task)
+        return ZeroShotNliClassifier(self, self.needed(backbone), task)
 
     @property
     def objective(self) -> Objective:
