@@ -12,6 +12,7 @@ EntailorError
 ├── TrainingError          training that went wrong in a way that must not pass silently
 │   └── DivergedError      a loss, a gradient or a score that is not finite
 ├── OutputError            a file or folder that may not be written
+├── ProcessError           one of several processes that train together failed, and none can go on
 └── RunError               a run folder that is missing, damaged or belongs to another experiment
     └── VersionError       one that another release of Entailor wrote
 
@@ -122,6 +123,10 @@ class DivergedError(TrainingError):
 
 class OutputError(EntailorError):
     """An output may not be written where it was asked for."""
+
+
+class ProcessError(EntailorError):
+    """One of several processes that run a trial together failed or is gone, so that none of them can go on."""
 
 
 class RunError(EntailorError):

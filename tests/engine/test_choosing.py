@@ -63,7 +63,7 @@ def test_the_chosen_metric_keeps_other_weights(metric, kept, monkeypatch, sessio
     all_first, finds_both = np.zeros(20, int), np.array([0] * 14 + [1] * 6)
     answers = iter((all_first, finds_both))
 
-    def fake_score(classifier, inputs, max_tokens):
+    def fake_score(classifier, inputs, max_tokens, **_):
         logprobs = np.full((20, 2), -5.0)
         logprobs[np.arange(20), next(answers)] = -0.01
         return logprobs

@@ -280,7 +280,7 @@ def scripted(monkeypatch, session):
     def run(script, **settings):
         results = iter(script)
 
-        def fake_score(classifier, inputs, max_tokens):
+        def fake_score(classifier, inputs, max_tokens, **_):
             right, loss = next(results)
             seen.append([tensor.detach().clone() for tensor in classifier.parameters()])
             gold = toy_data(4, seed=1)[1]

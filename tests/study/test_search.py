@@ -23,11 +23,11 @@ from entailor.runs.files import read_checked_json, write_checked_json, write_tex
 from entailor.runs.layout import RunFolder
 from entailor.runs.record import CurvePoint
 from entailor.scale import RayExecutor
+from entailor.study.attempts import train_only
 from entailor.study.compare import compare
 from entailor.study.jobs import HERE, Pool
 from entailor.study.sampler import expected_share, search_ranges
 from entailor.study.search import search_candidates, search_document, with_settings
-from entailor.study.trial import train_only
 from entailor.study.trial_plan import TrialPlan
 from entailor.tasks import Task
 

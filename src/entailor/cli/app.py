@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from entailor.cli.arguments import refuse_old_flags
+from entailor.cli.arguments import refuse_old_flags, silence_followers
 from entailor.cli.compare import compare, train
 from entailor.cli.environment import config_schema, env, models_list, models_pull
 from entailor.cli.output import print_result, remark
@@ -76,6 +76,7 @@ def main() -> None:
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
     try:
+        silence_followers(arguments)
         refuse_old_flags(arguments)
         app(args=[word for word in arguments if word != "--debug"])
     except EntailorError as error:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from entailor.errors import RENAMED, ConfigError
+from entailor.runs.launcher import be_silent, launched_rank
 
 if TYPE_CHECKING:
     from entailor.config.experiment import Experiment
@@ -108,6 +109,20 @@ def mapping(text: str | None, flag: str) -> dict[str, str] | None:
             raise ConfigError(f"{flag}: {name} stands twice. Keep one")
         read[name] = column
     return read
+
+
+def silence_followers(arguments: list[str]) -> None:
+    """Keep a process quiet that a launcher started and that is not the first; refuse commands that run in one alone.
+
+    Raises:
+        ConfigError: the command is none that several processes share.
+    """
+    rank = launched_rank()
+    if rank:
+        be_silent()
+    command = next((word for word in arguments if not word.startswith("-")), "")
+    if rank is not None and command not in ("compare", "train"):
+        raise ConfigError(f"{command or 'entailor'}: runs in one process. Leave torchrun or accelerate launch out")
 
 
 def refuse_old_flags(arguments: list[str]) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -93,11 +95,13 @@ def compare(
     }
     words = [*([f"methods={methods}"] if methods else []), *(overrides or [])]
     experiment = read_experiment(config, flags, words)
+    if _does_part_of_another(experiment, executor if not estimate_only else "local", idle=estimate_only):
+        return
     if estimate_only:
         _show_estimate(experiment, as_json=as_json, quiet=quiet)
         return
-    where = _executor(executor, address, cpus_per_trial, gpus_per_trial)
-    result = _run_experiment(experiment, where, quiet=quiet, verbose=verbose)
+    with _executor(experiment, executor, address, cpus_per_trial, gpus_per_trial) as where:
+        result = _run_experiment(experiment, where, quiet=quiet, verbose=verbose)
     _show_comparison(result, as_json=as_json, quiet=quiet, verbose=verbose)
     if all(record.status == "failed" for record in result.records):
         raise typer.Exit(1)
@@ -131,7 +135,10 @@ def train(
         "out": out,
     }
     experiment = read_experiment(config, flags, [f"methods={method}", *(overrides or [])])
-    result = _run_experiment(experiment, _executor("local", None, None, None), quiet=quiet, verbose=verbose)
+    if _does_part_of_another(experiment, "local"):
+        return
+    with _executor(experiment, "local", None, None, None) as where:
+        result = _run_experiment(experiment, where, quiet=quiet, verbose=verbose)
     _show_comparison(result, as_json=as_json, quiet=quiet, verbose=verbose)
     if any(record.status == "failed" for record in result.records):
         raise typer.Exit(1)
@@ -140,22 +147,61 @@ def train(
         remark(f"saved in {result.folder.trial(record.model, record.name, record.seed)}")
 
 
-def _executor(name: str, address: str | None, cpus: float | None, gpus: float | None) -> Executor:
-    """Return where trials run.
+def _does_part_of_another(experiment: Experiment, executor: str, *, idle: bool = False) -> bool:
+    """Where a launcher started this process and it is not the first, do its part of all trials, in silence.
+
+    Args:
+        experiment: of the command, which all processes were given.
+        executor: where trials run.
+        idle: the first process trains nothing.
+
+    Returns:
+        Whether it did, and nothing is left to do.
+
+    Raises:
+        ConfigError: each process would start trials of its own.
+    """
+    from entailor.runs.launcher import launched_rank
+
+    rank = launched_rank()
+    if rank is not None and executor != "local":
+        raise ConfigError(f"--executor {executor}: it starts processes itself. Leave torchrun or --executor out")
+    if not rank:
+        return False
+    if not idle:
+        from entailor.scale.processes import follow_first
+
+        follow_first(experiment.distributed)
+    return True
+
+
+@contextmanager
+def _executor(
+    experiment: Experiment, name: str, address: str | None, cpus: float | None, gpus: float | None
+) -> Iterator[Executor]:
+    """Give where trials run.
 
     Raises:
         ConfigError: ray is missing, or a flag of Ray's stands without it.
     """
+    from entailor.runs.launcher import launched_rank
     from entailor.study.jobs import HERE
 
     if name == "ray":
         from entailor.scale import RayExecutor
 
-        return RayExecutor(address, num_cpus=1 if cpus is None else cpus, num_gpus=gpus)
+        yield RayExecutor(address, num_cpus=1 if cpus is None else cpus, num_gpus=gpus)
+        return
     flags = {"--address": address, "--cpus-per-trial": cpus, "--gpus-per-trial": gpus}
     if given := [flag for flag, value in flags.items() if value is not None]:
         raise ConfigError(f"{given[0]}: does nothing here. Add --executor ray, or leave it out")
-    return HERE
+    if launched_rank() is None:
+        yield HERE
+        return
+    from entailor.scale.processes import launched
+
+    with launched(experiment.distributed) as executor:
+        yield executor
 
 
 def _run_experiment(experiment: Experiment, executor: Executor, *, quiet: bool, verbose: bool) -> Comparison:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, TypeVar, Union, get_origin
 
 from pydantic import BaseModel, Field, PositiveInt, ValidationError, field_validator, model_validator
 
+from entailor.config.distributed import DistributedSettings
 from entailor.config.parts import (
     BudgetSettings,
     DataSettings,
@@ -84,6 +85,8 @@ class Experiment(Settings):
     """How often a collapsed training is started again with another seed (recorded as such)."""
     scoring_batch_tokens: int | None = Field(default=None, ge=16)
     """Tokens of one batch when scoring, padding included. None: 1,024 on a CPU, 16,384 on a GPU. Changes no score."""
+    distributed: DistributedSettings = DistributedSettings()
+    """How several processes of torchrun or accelerate launch share each trial."""
     checkpoint_minutes: float | None = Field(default=5.0, ge=0)
     """Minutes of training between two checkpoints; None: none by the clock. Changes no result."""
     checkpoint_steps: int | None = Field(default=None, ge=1)

@@ -163,6 +163,25 @@ class CheckpointStore:
             remove_files(self.folder.parent, (f"{self.folder.name}/{path.name}" for path in ours))
 
 
+class NoCheckpoints:
+    """In the place of a store where another process writes the checkpoints of this training."""
+
+    def files(self) -> list[Path]:
+        """There are none of its own."""
+        return []
+
+    def newest(self, identity: str) -> Snapshot | None:
+        """What there is comes from the process that writes."""
+        return None
+
+    def write(self, snapshot: Snapshot, identity: str) -> bool:
+        """Leave it to that process."""
+        return True
+
+    def clear(self) -> None:
+        """Nothing is there."""
+
+
 def _flush(path: Path) -> None:
     """Make the disk hold a file's content, or a folder's names."""
     if path.is_dir() and os.name == "nt":
@@ -189,7 +208,7 @@ class Saving:
         stop: asked after every step.
     """
 
-    store: CheckpointStore
+    store: CheckpointStore | NoCheckpoints
     identity: str
     every_steps: int | None = None
     every_minutes: float | None = None

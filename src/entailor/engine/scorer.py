@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from entailor.classifiers.base import Classifier, Encoded, FitData, FittedClassifier
 from entailor.engine.batching import SCORING_TOKENS, SCORING_TOKENS_GPU, BatchLimit, scoring_batches
 from entailor.engine.memory import is_out_of_memory
+from entailor.engine.ranks import ALONE, Ranks
 from entailor.errors import DivergedError
 from entailor.events import SILENT, Observer
 from entailor.models.device import free_cached_memory, main_device
@@ -56,6 +57,7 @@ def score(
     max_tokens: int,
     observer: Observer = SILENT,
     stage: str = "scoring",
+    ranks: Ranks = ALONE,
 ) -> NDArray[np.float64]:
     """Return log-probabilities of the labels, shape (examples, L).
 
@@ -68,6 +70,7 @@ def score(
         max_tokens: most tokens of a batch, padding included.
         observer: told how many inputs are done.
         stage: what it is told that this is.
+        ranks: the processes that divide the batches among them; each gets the scores of all.
 
     Raises:
         DivergedError: a logit is not finite.
@@ -80,17 +83,18 @@ def score(
     done = 0
     with without_gradients(classifier), classifier.scoring(inputs) as prepared:
         lengths = [len(item) for item in prepared]
-        batches = scoring_batches(lengths, BatchLimit(tokens=max_tokens))
+        batches = scoring_batches(lengths, BatchLimit(tokens=max_tokens))[ranks.rank :: ranks.size]
         for group in _groups(batches, lengths, classifier.tokens_together):
             members = [[prepared[index] for index in indices] for indices in group]
             parts.extend(_logits(classifier, members))
             rows_B = [row for batch in members for row in classifier.rows(batch)]
             rows.extend(rows_B)
-            done += len(rows_B)
-            observer.stage(stage, done, len(inputs))
+            done += len(rows_B) * ranks.size
+            observer.stage(stage, min(done, len(inputs)), len(inputs))
     if parts:
         np.add.at(sums_EL, rows, _read(parts))
         np.add.at(counts_E, rows, 1)
+    ranks.add_up(sums_EL, counts_E)
     silent_E = np.isneginf(sums_EL).all(axis=1) if classifier.abstains else np.zeros(num_rows, dtype=bool)
     if not np.isfinite(sums_EL[~silent_E]).all():
         raise DivergedError("a score is not finite. Lower the learning rate, or train in fp32 (model.precision=fp32)")
@@ -151,15 +155,20 @@ def collect_features(
     targets: Sequence[int],
     max_tokens: int,
     observer: Observer = SILENT,
+    ranks: Ranks = ALONE,
 ) -> FitData:
-    """Run the features of a whole split, batch by batch, and put them back into the order of the inputs."""
-    parts: list[Any] = [None] * len(inputs)
-    done = 0
-    for indices in scoring_batches([len(item) for item in inputs], BatchLimit(tokens=max_tokens)):
+    """Run the features of a whole split, batch by batch, and put them back into the order of the inputs.
+
+    Several processes divide the batches among them, and each gets the features of all.
+    """
+    found: dict[int, Any] = {}
+    batches = scoring_batches([len(item) for item in inputs], BatchLimit(tokens=max_tokens))
+    for indices in batches[ranks.rank :: ranks.size]:
         rows = classifier.features(classifier.collate([inputs[index] for index in indices]))
-        for index, row in zip(indices, rows, strict=True):
-            parts[index] = row
-        done += len(indices)
-        observer.stage("features", done, len(inputs))
+        found.update(zip(indices, rows, strict=True))
+        observer.stage("features", min(len(found) * ranks.size, len(inputs)), len(inputs))
+    for others in ranks.gather(found):
+        found.update(others)
+    parts = [found[index] for index in range(len(inputs))]
     features: Any = np.stack(parts) if isinstance(parts[0], np.ndarray) else parts
     return FitData(features, np.asarray(targets, dtype=np.int64))

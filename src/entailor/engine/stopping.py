@@ -12,7 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
+from entailor.engine.ranks import ALONE, Ranks
 from entailor.events import SILENT, Observer
+from entailor.runs.launcher import launched_rank
 
 
 class Stopped(KeyboardInterrupt):
@@ -31,11 +33,16 @@ class Stopped(KeyboardInterrupt):
 class StopSwitch:
     """Holds a first request back while a step is under way; a second one stops at once.
 
+    Args:
+        patient: take no second request: a launcher sends its processes what the terminal has sent them already, and
+            ends those that do not end in time.
+
     Attributes:
         signum: the signal that asked first, or None.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, patient: bool = False) -> None:
+        self.patient = patient
         self.signum: int | None = None
         self._held = False
 
@@ -49,6 +56,8 @@ class StopSwitch:
             Stopped: nothing is under way that is worth finishing, or it is asked for the second time.
         """
         again = self.signum is not None
+        if again and self.patient:
+            return True
         # kept also where it is raised: inside __del__ or a callback of a library the exception is dropped
         self.signum = signum
         if again or not self._held:
@@ -88,10 +97,12 @@ class RunContext:
     Attributes:
         observer: told how it goes.
         stop: asked after every training step.
+        ranks: the processes that run it together.
     """
 
     observer: Observer = SILENT
     stop: StopSwitch | None = None
+    ranks: Ranks = ALONE
 
 
 UNATTENDED = RunContext()
@@ -100,13 +111,15 @@ UNATTENDED = RunContext()
 @contextmanager
 def stop_on_signals() -> Iterator[StopSwitch]:
     """Let Ctrl-C, SIGTERM and a terminal that is closed end the run after the training step that is under way."""
-    stop = StopSwitch()
+    stop = StopSwitch(patient=launched_rank() is not None)
+    more = b"" if stop.patient else b"; once more stops at once"
 
     def ask(signum: int, _frame: object) -> None:
-        if stop.request(signum):
+        first = stop.signum is None
+        if stop.request(signum) and first:
             # not through sys.stderr, which the signal may have interrupted in the middle of a write
             with suppress(OSError):  # the terminal is gone
-                os.write(2, b"stopping after this step, with a checkpoint; once more stops at once\n")
+                os.write(2, b"stopping after this step, with a checkpoint" + more + b"\n")
 
     if threading.current_thread() is not threading.main_thread():  # handlers belong to that one
         yield stop

@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -75,6 +76,7 @@ class Training:
             )
         self.classifier, self.module = classifier, classifier
         self.method, self.data, self.runtime = method, data, runtime
+        self.ranks = runtime.ranks
         seed_everything(runtime.seed)
         self.rng = np.random.default_rng(runtime.seed)
         self.limit = BatchLimit(
@@ -91,6 +93,7 @@ class Training:
         if self.rows is not None:
             groups = with_rows(groups, self.rows)
         self.trainable = [tensor for group in groups for tensor in group.parameters]
+        self.ranks.copy_first(self.trainable)
         keep_freed_memory(self.trainable)
         self.optimizer = build_optimizer(groups)
         self.schedule = build_schedule(self.optimizer, method, self.total_steps)
@@ -130,7 +133,7 @@ class Training:
                 self._tell_again()
             with saving.stop.held() if saving and saving.stop else nullcontext():
                 self._all_epochs()
-                if saving and saving.stop and saving.stop.signum is not None:  # asked during the last evaluation
+                if saving and self._told()[0]:  # during the last evaluation
                     self._save()
             self._keep_best()
         self.result.epochs = self.step / self.steps_per_epoch
@@ -144,7 +147,11 @@ class Training:
         if self.runtime.is_enough:
             points = [point for point in self.result.curve if point.validation_accuracy is not None]
             for point, seen in zip(points, self.result.evaluated_after, strict=True):
-                self.told_to_stop = self.runtime.is_enough(point, seen)
+                self.told_to_stop = self._is_enough(point, seen)
+
+    def _is_enough(self, point: CurvePoint, seen: int) -> bool:
+        assert self.runtime.is_enough is not None
+        return self.ranks.from_first(partial(self.runtime.is_enough, point, seen))
 
     def _all_epochs(self) -> None:
         while self.step < self.total_steps and not self._stopped_early():
@@ -168,13 +175,19 @@ class Training:
         saving = self.runtime.saving
         if saving is None:
             return
-        asked = saving.stop.signum if saving.stop else None
-        if asked is not None or saving.is_due(self.step):
+        asked, due = self._told()
+        if asked or due:
             self._read_window()  # no checkpoint of a training that is broken
             written = saving.write(self.step, *capture(self))
-            if asked is not None:
+            if asked:
                 kept = "a checkpoint is written" if written else "no checkpoint could be written"
                 raise Stopped(asked, f"step {self.step} of {self.total_steps}, {kept}")
+
+    def _told(self) -> tuple[int, ...]:
+        """Return the signal that asks to stop, or 0, and whether a checkpoint is due; the same in every process."""
+        saving = self.runtime.saving
+        assert saving is not None
+        return self.ranks.largest((saving.stop and saving.stop.signum) or 0, int(saving.is_due(self.step)))
 
     def _checkpoint_activations(self) -> None:
         """Re-entrant checkpointing cuts adapters off when nothing before them needs a gradient; this kind does not."""
@@ -206,7 +219,9 @@ class Training:
         """Average the gradient over all examples of the group, whatever the sizes of its batches; clip; step."""
         self.module.train()
         count = sum(len(batch) for batch in group)
-        total = self._gradient(group, count)
+        self.ranks.seed_step(self.runtime.seed, self.step)
+        own = [batch[self.ranks.rank :: self.ranks.size] for batch in group]
+        total = self.ranks.sum_gradients(self.trainable, self._gradient(own, count))
         if self.step < GRADIENT_STEPS:
             self._check_gradients()
         norm = nn.utils.clip_grad_norm_(self.trainable, self.method.max_grad_norm).detach()
@@ -242,7 +257,7 @@ class Training:
 
     def _backward(self, group: list[list[int]], count: int) -> Tensor:
         total = torch.zeros((), device=self.device)
-        for batch in group:
+        for batch in filter(None, group):
             for part in self._parts(batch):
                 self.at_once = len(part)
                 loss = self._loss(part) * (len(part) / count)
@@ -382,7 +397,8 @@ class Training:
         begin = time.perf_counter()
         self._decay_rows(self.step)
         try:
-            logprobs_EL = score(self.classifier, self.data.validation, self.runtime.scoring_batch_tokens)
+            limit = self.runtime.scoring_batch_tokens
+            logprobs_EL = score(self.classifier, self.data.validation, limit, ranks=self.ranks)
         except DivergedError:
             raise self._diverged(f"step {self.step}: a score of validation is not finite. {self._remedy()}") from None
         self.result.evaluate_seconds += time.perf_counter() - begin
@@ -410,7 +426,7 @@ class Training:
         else:
             self.stale_evaluations += 1
         if self.runtime.is_enough:
-            self.told_to_stop = self.runtime.is_enough(self.result.curve[-1], self.result.examples_seen)
+            self.told_to_stop = self._is_enough(self.result.curve[-1], self.result.examples_seen)
 
     def _decay_rows(self, step: int) -> None:
         """Say how much weight decay has left, after a step, of the embedding rows that never occur."""

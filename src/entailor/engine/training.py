@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from entailor.classifiers.base import Encoded
 from entailor.engine.batching import SCORING_TOKENS
 from entailor.engine.checkpoint import Saving
+from entailor.engine.ranks import ALONE, Ranks
 from entailor.events import SILENT, Event, Observer
 from entailor.runs.environment import loaded_torch
 from entailor.runs.record import CurvePoint
@@ -54,6 +55,7 @@ class LoopRuntime:
         is_enough: asked after each evaluation of validation, with the training examples seen so far; True stops
             training.
         saving: checkpoints while it runs, and the one to go on from; None: no checkpoints.
+        ranks: the processes that train together.
     """
 
     seed: int
@@ -63,6 +65,7 @@ class LoopRuntime:
     on_point: Callable[[CurvePoint], None] | None = None
     is_enough: Callable[[CurvePoint, int], bool] | None = None
     saving: Saving | None = None
+    ranks: Ranks = ALONE
 
 
 @dataclass

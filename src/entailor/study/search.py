@@ -24,7 +24,7 @@ from entailor.data.example import Split
 from entailor.engine.choosing import merit
 from entailor.engine.stopping import RunContext
 from entailor.engine.training import TrainingResult
-from entailor.errors import DivergedError, EntailorError, RunError, TrainingError
+from entailor.errors import DivergedError, EntailorError, ProcessError, RunError, TrainingError
 from entailor.events import Event, Observer, StageProgress
 from entailor.methods import TrainedMethod
 from entailor.runs.documents import well_formed
@@ -35,10 +35,11 @@ from entailor.runs.layout import RunFolder
 from entailor.runs.record import CurvePoint
 from entailor.runs.redaction import without_secrets
 from entailor.runs.trial_folder import STUDY_FILE
+from entailor.study.attempts import ask_validation, train_only
 from entailor.study.jobs import HERE, Job, Pool
 from entailor.study.prompt_search import PARTS, ranges_of, untried, with_prompt
 from entailor.study.sampler import Failure, Tried, distributions, optuna_study
-from entailor.study.trial import ask_validation, discard_leftovers, train_only
+from entailor.study.trial import discard_leftovers
 from entailor.study.trial_plan import TrialPlan
 from entailor.tasks import Task
 
@@ -207,7 +208,7 @@ class _Tuner:
     ) -> None:
         self.plan, self.method = replace(plan, seed=budget.search_seed, restarts=0), plan.method
         self.budget, self.task, self.split, self.folder = budget, task, split, folder
-        self.observer, self.stop = run_context.observer, run_context.stop
+        self.observer, self.run_context = run_context.observer, run_context
         self.metric = plan.method.metric_for_best_model if isinstance(plan.method, TrainedMethod) else "accuracy"
         self.ranges = ranges_of(plan)
         self.tried: list[Tried] = []
@@ -332,14 +333,14 @@ class _Tuner:
         # the name keeps checkpoints of two settings apart, also where the same values are drawn twice
         plan = replace(with_settings(self.plan, settings), candidate=f"{self.plan.candidate}, setting {number + 1}")
         try:
-            context = RunContext(Observer(attempt.relay), self.stop)
+            context = replace(self.run_context, observer=Observer(attempt.relay))
             if isinstance(self.method, TrainedMethod):
                 result = train_only(plan, self.task, self.split, self.folder, attempt.is_enough, context)
             else:
                 result = ask_validation(plan, self.task, self.split, self.folder, context)
                 attempt.evaluations.append(result.best_accuracy)
         except Exception as raised:  # a model's own code can raise anything, and other settings may do without
-            if disk_trouble(raised):
+            if disk_trouble(raised) or isinstance(raised, ProcessError):
                 raise
             error = raised
         told = study.tell(trial, state=TrialState.FAIL if error else TrialState.PRUNED)

@@ -6,11 +6,12 @@ import gc
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,13 +19,14 @@ from safetensors import SafetensorError
 
 from entailor.classifiers.base import Encoded, PromptedClassifier
 from entailor.data.example import Example, Split
-from entailor.engine.checkpoint import CheckpointStore, Saving, Snapshot
+from entailor.engine.checkpoint import CheckpointStore, NoCheckpoints, Saving, Snapshot
 from entailor.engine.memory import is_out_of_memory
 from entailor.engine.meter import Meter, peak_gpu_memory_bytes, peak_memory_bytes, reset_peak_memory
+from entailor.engine.ranks import ALONE
 from entailor.engine.scorer import collect_features, score
 from entailor.engine.stopping import UNATTENDED, RunContext
 from entailor.engine.training import LoopRuntime, TrainingData, TrainingResult, seed_everything
-from entailor.errors import DivergedError, EntailorError, MethodError, RunError, TrainingError
+from entailor.errors import DivergedError, EntailorError, MethodError, ProcessError, RunError, TrainingError
 from entailor.evaluation.calibration import fit_temperature
 from entailor.events import Event, Severity
 from entailor.methods import Classifier, FittedClassifier, TrainedMethod
@@ -37,7 +39,6 @@ from entailor.runs.redaction import without_secrets
 from entailor.runs.trial_folder import CHECKPOINT_FOLDER, WRITTEN_FILE, clear_trial, saved_folder
 from entailor.shipping.restoring import CLASSIFIER_FILE, FP32, learned_folder
 from entailor.study.finished import (
-    accuracy_and_loss,
     blank_record,
     describe_classifier,
     failed_record,
@@ -58,6 +59,8 @@ if TYPE_CHECKING:
 
 LAST_GOOD_FOLDER = "last_good"
 RESTART_SEED_STEP = 1000
+What = Literal["answers", "training", "validation"]
+"""How far the processes run a trial together."""
 
 
 def run_trial(
@@ -82,7 +85,7 @@ def run_trial(
         Stopped: somebody asked for it.
     """
     started, begin = datetime.now(UTC), time.monotonic()
-    trial = _Trial(plan, replace(task, prompt=plan.prompt), split, folder, run_context)
+    trial = Trial(plan, replace(task, prompt=plan.prompt), split, folder, run_context)
     try:
         clear_trial(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -102,10 +105,13 @@ def run_trial(
     return record
 
 
-def _outcome(trial: _Trial) -> RunRecord:
+def _outcome(trial: Trial) -> RunRecord:
     """Run a trial; an error that is its own becomes a failed record."""
     try:
-        return trial.run()
+        with trial.together("answers"):
+            return trial.run()
+    except ProcessError:
+        raise
     except DivergedError as error:
         trial.would_fail_again = True
         return trial.failed(error, trial.keep_last_good(error))
@@ -153,45 +159,25 @@ def lost_trial(plan: TrialPlan, task: Task, folder: Path, reason: str) -> RunRec
     return record
 
 
-def train_only(
-    plan: TrialPlan,
-    task: Task,
-    split: Split,
-    folder: Path,
-    is_enough: Callable[[CurvePoint, int], bool],
-    run_context: RunContext = UNATTENDED,
-) -> TrainingResult:
-    """Adapt and train once, without restarts, and save nothing but checkpoints: how settings are tried.
-
-    A training that was broken off goes on from its last checkpoint; `is_enough` is then first asked again about the
-    evaluations before it, so that it comes to the same state.
+def follow(what: What, plan: TrialPlan, task: Task, split: Split, folder: Path, run_context: RunContext) -> None:
+    """Do this process's part of a trial that another one, the first, runs: the same steps, and nothing is written.
 
     Args:
-        plan: what to try.
+        what: how far it goes: to the answers of test, through the training, or to those of validation.
+        plan: as the first process has it, like the next three.
         task: labels and input shape.
-        split: train and validation; its test is not looked at, and may be empty.
-        folder: where its checkpoints are kept; they stay until the caller calls :func:`discard_leftovers`.
-        is_enough: asked after each evaluation of validation, with the training examples seen so far; True stops
-            training.
-        run_context: as for :func:`run_trial`.
+        split: train, validation and test.
+        folder: the trial's.
+        run_context: holds the processes.
     """
-    blind = replace(split, test=())
-    trial = _Trial(plan, replace(task, prompt=plan.prompt), blind, folder, run_context)
-    trial.is_enough = is_enough
-    trial._learn()
-    return trial.training
-
-
-def ask_validation(
-    plan: TrialPlan, task: Task, split: Split, folder: Path, run_context: RunContext = UNATTENDED
-) -> TrainingResult:
-    """Adapt a classifier that is not trained and score validation: how prompts are tried. As :func:`train_only`."""
-    begin = time.perf_counter()
-    trial = _Trial(plan, replace(task, prompt=plan.prompt), replace(split, test=()), folder, run_context)
-    logprobs_EL = trial._score_validation(trial._learn())
-    accuracy, loss = accuracy_and_loss(logprobs_EL, np.array(task.targets(split.validation)))
-    seconds, seen = time.perf_counter() - begin, len(split.validation)
-    return TrainingResult(best_accuracy=accuracy, best_loss=loss, evaluate_seconds=seconds, examples_seen=seen)
+    trial = Trial(plan, task, split, folder, run_context)
+    if what == "answers":
+        trial.answers()
+        return
+    trial.is_enough = lambda point, seen: False  # the first process is asked in its place
+    classifier = trial.learn()
+    if what == "validation":
+        trial.score_validation(classifier)
 
 
 def discard_leftovers(folder: Path) -> None:
@@ -200,13 +186,15 @@ def discard_leftovers(folder: Path) -> None:
     remove_files(folder, (WRITTEN_FILE,))
 
 
-class _Trial:
+class Trial:
     """State of one trial; each method is one stage."""
 
     def __init__(self, plan: TrialPlan, task: Task, split: Split, folder: Path, run_context: RunContext) -> None:
         self.plan, self.task, self.split, self.folder = plan, task, split, folder
         self.observer, self.stop = run_context.observer, run_context.stop
-        self.store = CheckpointStore(folder / CHECKPOINT_FOLDER, self.observer)
+        self.ranks = run_context.ranks if plan.method.needs_backbone else ALONE
+        first = self.ranks.rank == 0
+        self.store = CheckpointStore(folder / CHECKPOINT_FOLDER, self.observer) if first else NoCheckpoints()
         self.classifier: Classifier | None = None
         self.would_fail_again = False
         self.meter = Meter()
@@ -216,6 +204,8 @@ class _Trial:
         # whether another seed would give another classifier decides what a single trial can say
         self.provenance: dict[str, Any] = {"deterministic": not plan.method.is_seeded}
         self.provenance |= {SPLIT: plan.split} if plan.split else {}
+        if self.ranks.way:
+            self.provenance["processes"] = {"world_size": self.ranks.size, "way": self.ranks.way}
         self.provenance |= {"ordinal": True} if task.ordinal else {}
         # what ships after a cross-validation has no test; an export is held against its answers on validation
         self.asked = split.test or split.validation
@@ -223,19 +213,28 @@ class _Trial:
         self.lesson: Lesson | None = None
         self.is_enough: Callable[[CurvePoint, int], bool] | None = None
 
-    def run(self) -> RunRecord:
-        if self.plan.method.needs_backbone:
-            gc.collect()  # an earlier trial's model is full of cycles, and would count in this one's memory
-        whole_peak = reset_peak_memory()
-        classifier = self._learn()
-        saved = self.folder / learned_folder(self.plan.method)
-        if (prompts := prompts_of(classifier, self.task, self.split.validation)) is not None:
-            self.provenance["prompts"] = prompts
-        validation_EL = self._score_validation(classifier)
+    def together(self, what: What) -> AbstractContextManager[None]:
+        """Let the other processes do their part while this one is inside the block."""
+        return self.ranks.together(follow, what, self.plan, self.task, self.split, self.folder)
+
+    def answers(self) -> tuple[Classifier, NDArray[np.float64], NDArray[np.float64]]:
+        """Learn, and return the classifier with its log-probabilities on validation and on test."""
+        classifier = self.learn()
+        validation_EL = self.score_validation(classifier)
         if getattr(self.plan.method, "thresholds", "none") != "none":
             validation_EL, words = move_thresholds(classifier, self.plan.method, self.split, validation_EL)
             self._note(words)
-        logprobs_EL = self._score_test(classifier)
+        return classifier, validation_EL, self._score_test(classifier)
+
+    def run(self) -> RunRecord:
+        """Run it to the end, and return the record of a complete trial."""
+        if self.plan.method.needs_backbone:
+            gc.collect()  # an earlier trial's model is full of cycles, and would count in this one's memory
+        whole_peak = reset_peak_memory()
+        classifier, validation_EL, logprobs_EL = self.answers()
+        saved = self.folder / learned_folder(self.plan.method)
+        if (prompts := prompts_of(classifier, self.task, self.split.validation)) is not None:
+            self.provenance["prompts"] = prompts
         self._note(*classifier.notes())
         # the peak is read before the reload check, which holds a second model for a moment
         memory = peak_memory_bytes()
@@ -303,15 +302,16 @@ class _Trial:
         write_json(place / CLASSIFIER_FILE, describe_classifier(self.plan, self.task, self.provenance, self.classifier))
         return f"{error}. {error.kept[0].upper()}{error.kept[1:]}, are kept in {place}"
 
-    def _learn(self) -> Classifier:
+    def learn(self) -> Classifier:
         """Adapt and train; start a collapsed training again with another seed, and say so."""
         if self.plan.method.learns_from_others:
             from entailor.study.distillation import lesson_of
 
             with self.meter.measure("train"):
-                self.lesson = lesson_of(self.plan, self.task, self.split, self.folder, self.observer)
+                what = self.plan, self.task, self.split, self.folder, self.observer
+                self.lesson = self.ranks.from_first(partial(lesson_of, *what))
             self._note(self.lesson.words)
-        snapshot = self._checkpoint()
+        snapshot = self.ranks.from_first(self._checkpoint)
         first = 0
         if snapshot is not None:
             context = snapshot.context
@@ -357,7 +357,7 @@ class _Trial:
             store=self.store,
             identity=self._identity(digest),
             every_steps=self.plan.checkpoint_steps,
-            every_minutes=self.plan.checkpoint_minutes,
+            every_minutes=self.plan.checkpoint_minutes if self.ranks.rank == 0 else None,  # whose clock decides
             context={
                 "events": [asdict(event) for event in self.events],
                 "seconds": dict(self.meter.seconds),
@@ -427,8 +427,10 @@ class _Trial:
         if isinstance(classifier, FittedClassifier):
             with self.meter.measure("train"):
                 limit = self.plan.scoring_batch_tokens
-                features = collect_features(classifier, train_inputs, train_targets, limit, self.observer)
-                validation_features = collect_features(classifier, validation_inputs, validation_targets, limit)
+                features = collect_features(classifier, train_inputs, train_targets, limit, self.observer, self.ranks)
+                validation_features = collect_features(
+                    classifier, validation_inputs, validation_targets, limit, ranks=self.ranks
+                )
                 self.observer.stage("fit")
                 self._note(*classifier.fit(features, validation_features))
             return
@@ -450,6 +452,7 @@ class _Trial:
             on_point=partial(self.observer.point, blank_record(self.plan, self.task), attempt),
             is_enough=self.is_enough,
             saving=self._saving(attempt, resume_from),
+            ranks=self.ranks,
         )
         self.training = train(classifier, self.plan.method, data, runtime)
         self.meter.seconds["train"] += self.training.train_seconds
@@ -469,7 +472,7 @@ class _Trial:
         inputs = self._encode(classifier, self.split.validation)
         with self.meter.measure("evaluate"):
             limit = self.plan.scoring_batch_tokens
-            logprobs_EL = score(classifier, inputs, limit, self.observer, "validation")
+            logprobs_EL = score(classifier, inputs, limit, self.observer, "validation", self.ranks)
             self._note(*classifier.calibrate(logprobs_EL, np.array(self.task.targets(self.split.validation))))
 
     def _score_test(self, classifier: Classifier) -> NDArray[np.float64]:
@@ -480,7 +483,7 @@ class _Trial:
             most = self.plan.settings.max_length
             self._note(truncation_note(self.truncated_share, longest, most, classifier), kind="truncation")
         begin = time.perf_counter()
-        logprobs_EL = score(classifier, inputs, self.plan.scoring_batch_tokens, self.observer, "test")
+        logprobs_EL = score(classifier, inputs, self.plan.scoring_batch_tokens, self.observer, "test", self.ranks)
         self.meter.seconds["test"] = time.perf_counter() - begin
         self.meter.seconds["evaluate"] += self.meter.seconds["test"]
         if silent := int(np.isneginf(logprobs_EL).all(axis=1).sum()):
@@ -488,8 +491,8 @@ class _Trial:
             self.events.append(Event("no_answer", "warning", text))
         return logprobs_EL
 
-    def _score_validation(self, classifier: Classifier) -> NDArray[np.float64]:
+    def score_validation(self, classifier: Classifier) -> NDArray[np.float64]:
         """Score validation with the final classifier: calibration is fitted on it, never on test."""
         inputs = self._encode(classifier, self.split.validation)
         with self.meter.measure("evaluate"):
-            return score(classifier, inputs, self.plan.scoring_batch_tokens)
+            return score(classifier, inputs, self.plan.scoring_batch_tokens, ranks=self.ranks)

@@ -1,0 +1,28 @@
+"""The command line as a process of a launcher, in which something happens at a step of training: PROCESS:STEP:WHAT."""
+
+import os
+import signal
+import sys
+from unittest import mock
+
+from entailor.cli.app import main
+from entailor.engine.trainer import Training
+from entailor.scale import processes
+
+
+def happens(training: Training) -> None:
+    process, step, what = os.environ["HAPPENS"].split(":")
+    if (os.environ["RANK"], str(training.step)) != (process, step):
+        return
+    if what == "error":
+        raise RuntimeError("a cable is loose")
+    os.kill(os.getpid(), signal.Signals[what])
+
+
+if __name__ == "__main__":
+    after_step = Training._after_step
+    with (
+        mock.patch.object(Training, "_after_step", lambda training: (happens(training), after_step(training))),
+        mock.patch.object(processes, "ALIKE_SECONDS", 1),
+    ):
+        sys.exit(main())

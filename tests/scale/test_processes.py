@@ -1,0 +1,143 @@
+"""One trial in two processes of `torchrun`: the same results as in one, on from one to two and back, and no hang."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.conftest import make_examples, make_tiny, write_csv
+from tests.kill import environment
+from tests.observers import listener
+
+from entailor.config.experiment import Experiment
+from entailor.config.overrides import dump_yaml
+from entailor.config.parts import DataSettings, ModelSettings
+from entailor.engine.stopping import Stopped, StopSwitch
+from entailor.runs.layout import RunFolder
+from entailor.runs.record import RunRecord
+from entailor.study.compare import compare
+
+CHILD = Path(__file__).with_name("launched.py")
+LOOP = {"per_device_train_batch_size": 7, "num_train_epochs": 2, "logging_steps": 1, "learning_rate": 0.003}
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory):
+    """An encoder and a decoder without dropout; batches of 7, the last of 5, that two processes cannot halve."""
+    folder = tmp_path_factory.mktemp("launched")
+    models = {kind: make_tiny(kind, folder / kind) for kind in ("bert", "llama")}
+    for model in models.values():
+        config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+        config |= {key: 0.0 for key in config if "dropout" in key}
+        (model / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    parts = {
+        name: write_csv(folder / f"{name}.csv", make_examples(n, seed=n))
+        for name, n in {"train": 75, "validation": 18, "test": 25}.items()
+    }
+    bert, llama = ({"models": [str(models[kind])]} for kind in ("bert", "llama"))
+    halves = {"gradient_accumulation_steps": 2, "class_weight": "balanced", "num_train_epochs": 4}
+    return Experiment(
+        data=DataSettings(**parts),
+        models=tuple(map(str, models.values())),
+        model=ModelSettings(precision="fp32"),
+        methods={
+            "lora": {**LOOP, **bert, "r": 2, "lora_dropout": 0.0},
+            "full_finetuning": {**LOOP, **halves, **bert},
+            "p_tuning": {**LOOP, **bert},
+            "decoder": {**LOOP, **llama, "method": "lora", "r": 2, "lora_dropout": 0.0},
+            "in_context": llama,
+            "linear_probe": bert,
+        },
+        seeds=(0,),
+        restarts=0,
+        doctor=False,
+        estimate=False,
+        checkpoint_minutes=None,
+        out=str(folder / "run"),
+    )
+
+
+@pytest.fixture(scope="module")
+def alone(experiment):
+    compare(experiment)
+    return records(experiment)
+
+
+def records(experiment: Experiment) -> dict[str, RunRecord]:
+    return {record.name: record for _, record in RunFolder(experiment.out).records()}
+
+
+def other(experiment: Experiment, name: str, *methods: str) -> Experiment:
+    chosen = {method: experiment.methods[method] for method in methods} or experiment.methods
+    return experiment.model_copy(update={"out": f"{experiment.out}-{name}", "methods": chosen})
+
+
+def launch(experiment: Experiment, happens: str = "0:0:nothing") -> subprocess.CompletedProcess[str]:
+    """Run a comparison in two processes."""
+    config = Path(f"{experiment.out}.yaml")
+    config.write_text(dump_yaml(experiment.model_dump(mode="json", exclude_defaults=True)), encoding="utf-8")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    surroundings = environment() | {"HAPPENS": happens}
+    surroundings["PYTHONPATH"] += os.pathsep + str(CHILD.parents[2])
+    words = [str(CHILD), "compare", "--config", str(config)]
+    return subprocess.run(
+        [*torchrun, *words], check=False, env=surroundings, capture_output=True, text=True, timeout=300
+    )
+
+
+def check_same(found: RunRecord, expected: RunRecord) -> None:
+    assert found.error == expected.error is None
+    losses, gold = (
+        np.array([(point.step, point.train_loss, point.gradient_norm) for point in record.curve if point.train_loss])
+        for record in (found, expected)
+    )
+    assert losses.shape == gold.shape
+    np.testing.assert_allclose(losses, gold, atol=1e-5)
+    for one, two in zip(found.predictions, expected.predictions, strict=True):
+        assert one.id == two.id
+        assert one.probabilities == pytest.approx(two.probabilities, abs=1e-5)
+
+
+def test_two_processes_give_what_one_gives_also_on_from_where_one_stopped(experiment, alone):
+    both, stop = other(experiment, "both"), StopSwitch()
+
+    def at_13(name, done, *rest):
+        if (name, done) == ("train", 13):
+            stop.request(15)
+
+    with pytest.raises(Stopped):
+        compare(both, listener(stage=at_13), stop)
+    ended = launch(both)
+    assert ended.returncode == 0, ended.stderr
+    assert "goes on from the checkpoint at step 13" not in ended.stdout
+    assert ended.stdout.count("of the best") <= 1  # the table stands once
+    found = records(both)
+    assert found.keys() == alone.keys()
+    for name, record in found.items():
+        check_same(record, alone[name])
+        assert record.provenance["processes"] == {"world_size": 2, "way": "ddp"}
+    assert len([point for point in alone["full_finetuning"].curve if point.train_loss]) >= 20
+
+
+def test_a_signal_to_one_process_ends_both_with_a_checkpoint_from_which_one_goes_on(experiment, alone):
+    broken = other(experiment, "stopped", "lora")
+    ended = launch(broken, "1:13:SIGTERM")
+    assert ended.returncode != 0
+    assert "interrupted at step 13 of 22, a checkpoint is written" in ended.stderr
+    notes = []
+    compare(broken, listener(note=notes.append))
+    assert "lora: goes on from the checkpoint at step 13" in notes
+    check_same(records(broken)["lora"], alone["lora"])
+
+
+def test_an_error_in_one_process_ends_both_with_one_message(experiment):
+    ended = launch(other(experiment, "error", "lora"), "1:3:error")
+    assert ended.returncode != 0
+    said = [line for line in ended.stderr.splitlines() if "a cable is loose" in line]
+    assert said == [
+        "error: process 1 of 2: RuntimeError: a cable is loose. All processes end; the same command goes on from the "
+        "last checkpoint"
+    ]
