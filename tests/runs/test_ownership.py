@@ -439,7 +439,8 @@ def test_predictions_carry_the_line_of_the_input(single, tmp_path, name, text, l
     assert predict(single, str(tmp_path / name), tmp_path / "out.jsonl", observer=listener(note=notes.append)) == 2
     found = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [row["line"] for row in found] == lines
-    assert notes == ([f"{blank} blank lines of the input have no prediction; go by the column `line`"] if blank else [])
+    lines_have = "line of the input has" if blank == 1 else "lines of the input have"
+    assert notes == ([f"{blank} blank {lines_have} no prediction; go by the column `line`"] if blank else [])
 
 
 def test_a_null_text_keeps_its_place_without_an_answer(single, tmp_path):
@@ -449,7 +450,7 @@ def test_a_null_text_keeps_its_place_without_an_answer(single, tmp_path):
     rows = [line.split(",") for line in (tmp_path / "out.csv").read_text().splitlines()[1:]]
     assert [row[0] for row in rows] == ["1", "2", "3"]
     assert [bool(row[2]) for row in rows] == [True, False, True]
-    assert notes == ["1 rows have no text (null), and so no label"]
+    assert notes == ["1 row has no text (null), and so no label"]
 
 
 def test_a_column_that_is_read_may_not_stand_twice(single, tmp_path):

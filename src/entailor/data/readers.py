@@ -181,9 +181,11 @@ class NumberedRows:
     def notes(self) -> Iterator[str]:
         """Yield what a reader of the predictions must know, once all rows have been read."""
         if self._blank:
-            yield f"{self._blank:,} blank lines of the input have no prediction; go by the column `line`"
+            lines = "blank line of the input has" if self._blank == 1 else "blank lines of the input have"
+            yield f"{self._blank:,} {lines} no prediction; go by the column `line`"
         if self._without_text:
-            yield f"{self._without_text:,} rows have no text (null), and so no label"
+            rows = "row has" if self._without_text == 1 else "rows have"
+            yield f"{self._without_text:,} {rows} no text (null), and so no label"
 
 
 @contextmanager
