@@ -26,10 +26,12 @@ from entailor.models.device import main_device
 from entailor.models.load import load_backbone, open_model, quiet_libraries
 from entailor.models.precision import PrecisionChoice
 from entailor.models.resolve.source import ModelFolder
+from entailor.models.tokenizer import token_ids
 from entailor.tasks import Task
 
 TASK = Task(LABELS, is_pair=True)
 FP32 = PrecisionChoice("fp32", "benchmarks compare fp32")
+BF16 = PrecisionChoice("bf16", "asked for")
 WARM_UP = 4
 """Steps before the clock starts."""
 COMMON: dict[str, Any] = {
@@ -59,6 +61,7 @@ class Contest:
         batch_size: examples of a batch.
         dropout: False switches every dropout off.
         bf16: both train in bf16 by autocast; otherwise in fp32.
+        length: cut and lengthen every row to so many tokens; 0: as they are.
     """
 
     name: str
@@ -67,6 +70,7 @@ class Contest:
     batch_size: int = 8
     dropout: bool = True
     bf16: bool = False
+    length: int = 0
 
     def __post_init__(self) -> None:
         """Make both contestants with the same weights, and encode the rows once."""
@@ -76,6 +80,8 @@ class Contest:
         self.method: Any = build_method(self.name.removesuffix("_peft"), settings)
         self.classifier: Any = self.method.adapt(self._backbone(), TASK, 0)
         self.inputs = self.classifier.encode(self.rows)
+        if self.length:
+            self.inputs = [_of_length(item, self.length) for item in self.inputs]
         self.targets = np.array(TASK.targets(self.rows))
         self.peer = self._make_peer()
         if not self.dropout:
@@ -85,7 +91,9 @@ class Contest:
                         module.p = 0.0
 
     def _backbone(self) -> Any:
-        return load_backbone(self.folder, TASK, ModelSettings(), FP32, 0)
+        return load_backbone(
+            self.folder, TASK, ModelSettings(), PrecisionChoice("bf16" if self.bf16 else "fp32", "asked for"), 0
+        )
 
     def _make_peer(self) -> Any:
         """Return a model as a user of the peer makes it, then give it our start."""
@@ -149,12 +157,15 @@ class Contest:
         losses = [point.train_loss for point in result.curve if point.train_loss is not None]
         return self._speed(clock, batches), losses
 
-    def run_peer(self, batches: list[list[int]], pad_to: int | None = None) -> tuple[float, list[float]]:
+    def run_peer(
+        self, batches: list[list[int]], pad_to: int | None = None, *, half: bool | None = None
+    ) -> tuple[float, list[float]]:
         """Train on these batches with Trainer; return examples a second after warming up, and the losses.
 
         Args:
             batches: indices of the rows.
             pad_to: pad every row to so many tokens instead of to the longest of its batch.
+            half: whether the peer computes in bf16, by its own autocast; None: as we do.
         """
         from transformers import DataCollatorWithPadding, Trainer, TrainerCallback, TrainingArguments
 
@@ -185,7 +196,7 @@ class Contest:
                 eval_strategy="no",
                 report_to="none",
                 disable_tqdm=True,
-                bf16=self.bf16,
+                bf16=self.bf16 if half is None else half,
                 use_cpu=on_cpu,
                 dataloader_pin_memory=not on_cpu,
             )
@@ -216,6 +227,15 @@ class Contest:
     def tokens(self, batches: list[list[int]]) -> float:
         """Return the mean number of real tokens of an example."""
         return float(np.mean([len(self.inputs[index]) for batch in batches for index in batch]))
+
+
+def _of_length(item: Any, length: int) -> Any:
+    """Return an input of so many tokens, its own repeated in the middle or left out there."""
+    inside = len(item) - 2
+    order = [0, *(1 + place % inside for place in range(length - 2)), len(item) - 1]
+    ids = [item.input_ids[place] for place in order]
+    types = None if item.token_type_ids is None else sorted(item.token_type_ids[place] for place in order)
+    return token_ids(item.example_index, ids, types, truncated=False)
 
 
 def _printer() -> Any:

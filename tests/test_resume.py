@@ -18,6 +18,7 @@ from entailor.data.example import Split
 from entailor.engine.checkpoint import CheckpointStore
 from entailor.engine.stopping import RunContext, Stopped, StopSwitch
 from entailor.methods import TrainedMethod, build_method, registered_methods
+from entailor.models.precision import PrecisionChoice
 from entailor.runs.integrity import checksums
 from entailor.runs.record import RunRecord
 from entailor.study.trial import run_trial
@@ -139,6 +140,17 @@ def test_every_trained_method_goes_on_to_the_bit(name, plan, nli_task, tmp_path)
     assert learned(tmp_path / "broken") == learned(tmp_path / "whole")
     assert RunRecord.read(tmp_path / "broken") == record
     assert not (tmp_path / "broken" / "checkpoint").exists()
+
+
+@pytest.mark.parametrize("kind", ["bert", "llama"])
+def test_lora_in_bf16_goes_on_to_the_bit(kind, plan, nli_task, tmp_path, tiny_model):
+    chosen = replace(plan("lora"), precision=PrecisionChoice("bf16", "asked for"), model=str(tiny_model(kind)))
+    whole = run_trial(chosen, nli_task, SPLIT, tmp_path / "whole")
+    assert whole.status == "complete", whole.error
+    broken_off(chosen, nli_task, tmp_path / "broken", 6)
+    record, _ = gone_on(chosen, nli_task, tmp_path / "broken")
+    assert without_times(record) == without_times(whole)
+    assert learned(tmp_path / "broken") == learned(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("kind", ["bert", "llama"])

@@ -58,7 +58,9 @@ def attention(
 ) -> Tensor:
     """Return what :func:`reference_attention` does: fused without dropout, one step of autograd with it."""
     if torch.is_autocast_enabled("cpu"):  # fused attention is slow in bf16 on a CPU, its backward pass above all
-        return reference_attention(query_QH, key_NH, value_NH, buckets, heads, p)
+        kind = query_QH.dtype
+        with torch.autocast("cpu", enabled=False):
+            return attention(query_QH.float(), key_NH.float(), value_NH.float(), buckets, heads, p).to(kind)
     if p > 0.0:
         output_QH: Tensor = _DroppedAttention.apply(  # type: ignore[no-untyped-call]
             query_QH, key_NH, value_NH, buckets, heads, p

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from entailor.accel.dropout import Dropout, dropout_mask
+from entailor.accel.dropout import Dropout, dropout_mask, half_mask
+from entailor.accel.half_linear import half_lora_linear, half_weight_of
 
 
 def reference_lora_linear(
@@ -82,13 +83,19 @@ def lora_linear(
 
 def apply_linear(module: nn.Module, rows_NI: Tensor) -> Tensor:
     """Run a layer on rows: by :func:`lora_linear` where it is an ordinary LoRA layer of `peft`, else as it is."""
-    update = _plain_update(module)
-    if update is None or torch.is_autocast_enabled("cpu"):
+    update, mixed = _plain_update(module), torch.is_autocast_enabled("cpu")
+    half = half_weight_of(update[0]) if update is not None and mixed else None
+    if update is None or (mixed and half is None):
         output_NO: Tensor = module(rows_NI)
         return output_NO
     layer, down_RI, up_OR, scale, drop = update
-    mask_NI = None
-    if drop.training and drop.p > 0.0:
+    mask_NI, drops = None, drop.training and drop.p > 0.0
+    if half is not None:
+        if drops:
+            mask_NI, upscale = half_mask(rows_NI.shape, drop.p)
+            scale *= upscale
+        return half_lora_linear(rows_NI, half, down_RI, up_OR, scale, mask_NI)
+    if drops:
         mask_NI = dropout_mask(rows_NI.shape, drop.p)
     return lora_linear(rows_NI, layer, down_RI, up_OR, scale, mask_NI)
 

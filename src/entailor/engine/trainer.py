@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from entailor.accel.allocator import keep_freed_memory
+from entailor.accel.half_linear import frozen_in_half
 from entailor.classifiers.base import Classifier
 from entailor.engine.batching import BatchLimit, part_limit, parts_of, training_batches
 from entailor.engine.choosing import figure_of_choice, merit, weights_of_labels
@@ -128,6 +129,8 @@ class Training:
                 ending.callback(self.rows.finish)
             if self.method.gradient_checkpointing:
                 self._checkpoint_activations()
+            if self.runtime.autocast is torch.bfloat16 and self.device.type == "cpu":
+                ending.enter_context(frozen_in_half(self.module))
             if saving and saving.resume_from:
                 restore(self, saving.resume_from)
                 self._tell_again()
