@@ -55,8 +55,8 @@ def stand_in_for_4bit() -> None:
 
     plain_load = load.load_checkpoint
 
-    def load_checkpoint(auto_class: Any, path: Path, plan: Any, **options: Any) -> Any:
-        model, info = plain_load(auto_class, path, plan, **options)
+    def load_checkpoint(auto_class: Any, path: Path, plan: Any, form: Path | None = None, **options: Any) -> Any:
+        model, info = plain_load(auto_class, path, plan, form, **options)
         if plan.main == "cpu":
             return model, info
         for parent in list(model.modules()):

@@ -230,11 +230,16 @@ def test_without_ray_and_with_numbers_that_cannot_be(monkeypatch):
 
 
 def test_flags_of_ray_belong_to_ray(monkeypatch):
-    with pytest.raises(ConfigError, match="--address: does nothing here"):
-        executor_of("local", "auto", None, None)
-    assert executor_of("local", None, None, None) is HERE
+    with (
+        pytest.raises(ConfigError, match="--address: does nothing here"),
+        executor_of(Experiment(), "local", "auto", None, None),
+    ):
+        pass
+    with executor_of(Experiment(), "local", None, None, None) as here:
+        assert here is HERE
     StandIn().install(monkeypatch)
-    assert executor_of("ray", "auto", None, 0.5) == RayExecutor("auto", num_cpus=1, num_gpus=0.5)
+    with executor_of(Experiment(), "ray", "auto", None, 0.5) as ray:
+        assert ray == RayExecutor("auto", num_cpus=1, num_gpus=0.5)
 
 
 @pytest.fixture
