@@ -203,8 +203,9 @@ def test_a_healthy_export_is_not_refused(name, format_name, sources, tmp_path):
     source = sources[name]
     (tmp_path / "scratch").mkdir()
     write_format(source, format_name, tmp_path / "scratch")
-    # 18 examples cannot show that what rounds loses little
-    margin = 0.01 if source.trained_in_full_precision and format_name != "gguf-f16" else 0.99
+    # 18 examples cannot show that what rounds loses little; an adapter meets a base model that is not rounded
+    rounds = format_name == "gguf-f16" or (format_name == "adapter" and source.settings.quantized)
+    margin = 0.99 if rounds else 0.01
     proof = prove(source, format_name, tmp_path / "scratch", margin, ask_here)
     assert proof.problems == []
     assert proof.flips == [] or margin > 0.01

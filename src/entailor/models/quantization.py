@@ -235,6 +235,26 @@ def quantized_layers(model: nn.Module) -> list[str]:
     return [path for path, module in model.named_modules() if isinstance(module, kinds)]
 
 
+def copy_rounded_weights(rounded: nn.Module, model: nn.Module) -> None:
+    """Give a model in full precision the weights that the layers of a quantised one stand for.
+
+    Its answers are then those of the quantised model, which are not those of the weights before rounding.
+
+    Args:
+        rounded: the model with layers in 4 or 8 bits.
+        model: the same model without any; changed in place.
+    """
+    from transformers.integrations.bitsandbytes import dequantize_bnb_weight
+    from transformers.pytorch_utils import Conv1D
+
+    for path in quantized_layers(rounded):
+        layer: Any = rounded.get_submodule(path)
+        weight = dequantize_bnb_weight(layer.weight, getattr(layer, "state", None))
+        plain: Any = model.get_submodule(path)
+        with torch.no_grad():
+            plain.weight.copy_(weight.T if isinstance(plain, Conv1D) else weight)
+
+
 def check_heads_left_alone(model: nn.Module, heads: Iterable[str]) -> None:
     """Hold a quantised model against what must not be quantised (unsloth#5027, transformers#24037).
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
@@ -25,6 +25,9 @@ from entailor.runs.ownership import is_run_folder
 from entailor.runs.record import MOST_LABELS, CandidateName, SeedNumber, check_trial_files, read_status
 from entailor.runs.trial_folder import RECORD_FILE, RUN_AGAIN
 from entailor.tasks import Task
+
+if TYPE_CHECKING:
+    from entailor.models.load import Backbone, Objective
 
 CLASSIFIER_FILE = "classifier.json"
 CLASSIFIER_VERSION = 2
@@ -125,7 +128,7 @@ def load_classifier(trial: str | Path, *, full_precision: bool = False, trust_re
 
     Args:
         trial: the folder ``runs/NAME/trials/MODEL/METHOD/seed-N``.
-        full_precision: leave the base model's weights as they are, also where they were quantised for training.
+        full_precision: a base model that was quantised for training gets plain layers, with the rounded weights.
         trust_remote_code: run code that comes with its checkpoint, where it was trained so. A run folder may come from
             a stranger, so what stands in it does not decide this.
 
@@ -164,9 +167,9 @@ def load_classifier(trial: str | Path, *, full_precision: bool = False, trust_re
                 f"{source.weights_sha256[:12]}.... Give back the same checkpoint or train again"
             )
         _check_other_files(folder, source, saved.get("model_files") or source.files_sha256)
-    if full_precision:
-        settings = settings.model_copy(update={"load_in_4bit": False, "load_in_8bit": False, "stream": False})
-    if method.needs_backbone:
+    if method.needs_backbone and full_precision and settings.quantized:
+        backbone = _unpacked_backbone(source, task, settings, seed, method.objective)
+    elif method.needs_backbone:
         backbone = load_backbone(source, task, settings, FP32, seed, method.objective)
     classifier = method.adapt(backbone, task, seed)
     learned = folder / learned_folder(method)
@@ -180,6 +183,21 @@ def load_classifier(trial: str | Path, *, full_precision: bool = False, trust_re
     if (torch := loaded_torch()) and isinstance(classifier, torch.nn.Module):
         classifier.eval()
     return classifier
+
+
+def _unpacked_backbone(
+    source: ModelFolder, task: Task, settings: ModelSettings, seed: int, objective: Objective
+) -> Backbone:
+    """Load a base model with plain layers, with the weights that its 4 or 8 bits stand for."""
+    from entailor.models.load import load_backbone
+    from entailor.models.quantization import copy_rounded_weights
+
+    settings = settings.model_copy(update={"stream": False})
+    rounded = load_backbone(source, task, settings, FP32, seed, objective).model
+    plain = settings.model_copy(update={"load_in_4bit": False, "load_in_8bit": False})
+    backbone = load_backbone(source, task, plain, FP32, seed, objective)
+    copy_rounded_weights(rounded, backbone.model)
+    return backbone
 
 
 def _check_other_files(trial: Path, source: ModelFolder, recorded: Mapping[str, str]) -> None:
