@@ -76,8 +76,9 @@ def test_a_text_is_answered_with_bars_and_nothing_is_cut_off_or_fetched_elsewher
     assert inner == size[0]
     assert wide <= inner
     messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    asked = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
-    asked = [one for one in asked if not one.startswith("chrome://")]  # the empty tab the browser opens with
+    sent = [m["params"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+    # the empty tab the browser opens with asks for things of its own
+    asked = [one["request"]["url"] for one in sent if not one["documentURL"].startswith("chrome://")]
     assert asked[0] == f"{url}/"
     assert [one for one in asked if not one.startswith((url, "data:"))] == []
     assert [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
