@@ -162,6 +162,8 @@ class Expected(Closed):
     """Seconds a trial, on validation."""
     test: float
     """Seconds a trial."""
+    example: float
+    """Seconds of scoring one example in a full batch."""
     peak_memory_bytes: int | None
     error: str | None
     """Why there is no estimate."""
@@ -170,6 +172,8 @@ class Expected(Closed):
     """How many are left."""
     tuning_seconds: float | None
     curve_seconds: float | None
+    external_seconds: float | None
+    """Of scoring the external test sets."""
     seconds: float | None
     """All of it."""
 
@@ -177,7 +181,7 @@ class Expected(Closed):
 class EstimateFile(Checked):
     """What was expected before the run."""
 
-    version: Literal[5]
+    version: Literal[6]
     made: str
     """When, UTC."""
     candidates: list[Expected]

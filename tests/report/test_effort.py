@@ -157,12 +157,12 @@ def test_budgets_in_words(budget, words):
 
 def test_an_estimate_names_what_could_not_be_found_out_and_the_day_it_ends():
     row = {"model": "m", "method": "lora", "trials": 3, "error": None, "trial_seconds": 60.0, "tuning_seconds": 0.0}
-    row |= {"curve_seconds": 30.0, "seconds": 210.0, "peak_memory_bytes": 10**9}
+    row |= {"curve_seconds": 30.0, "external_seconds": 0.0, "seconds": 210.0, "peak_memory_bytes": 10**9}
     broken = {**row, "method": "full", "error": "ModelError: no such file"}
     expected = {"candidates": [row, broken], "seconds": 99_999.0, "peak_memory_bytes": 10**9, "slowdown": 1.0}
     expected |= {"low": 51_234.0, "high": 201_234.0, "ends": "2026-01-02T11:30:00+00:00"}
     lines = estimate_lines(expected)
-    assert re.search(r"lora\s+3\s+60 s\s+–\s+30 s\s+4 min\s+1.0 GB", lines[1])
+    assert re.search(r"lora\s+3\s+60 s\s+–\s+30 s\s+–\s+4 min\s+1.0 GB", lines[1])
     assert lines[3] == "  full: ModelError: no such file"
     said = (
         "estimate: 14.2 h to 55.6 h, done by 11:30 2 days later at the latest, up to 1.0 GB of memory; not in it: full"

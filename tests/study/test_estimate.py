@@ -159,7 +159,7 @@ def test_threads_that_wait_for_each_other_are_slower_than_their_number(monkeypat
     assert measure_slowdown(models=True, clock=clocks.wall, own_clock=clocks.own).now == pytest.approx(4, rel=0.2)
 
 
-@pytest.mark.parametrize(("slow", "wide"), [(Slowdown(1, 1, 1), 9), (Slowdown(8, 8, 8), 9), (Slowdown(8, 1, 10), 90)])
+@pytest.mark.parametrize(("slow", "wide"), [(Slowdown(1, 1, 1), 4), (Slowdown(8, 8, 8), 4), (Slowdown(8, 1, 10), 40)])
 def test_a_run_of_seconds_has_its_fixed_costs_and_a_range(nli_experiment, nli_split, tmp_path, monkeypatch, slow, wide):
     monkeypatch.setattr(entailor.study.estimate, "measure_slowdown", lambda *, models: slow)
     plans = [plan_of(nli_experiment, name) for name in ("majority", "bag_of_words")]
@@ -189,7 +189,7 @@ def test_of_a_gpu_nothing_is_made_up(nli_experiment, nli_split):
 def test_trials_tuning_and_curve_are_counted(nli_experiment, nli_split, monkeypatch):
     plan, bag = plan_of(nli_experiment, "lora"), plan_of(nli_experiment, "bag_of_words")
     known = {"bag_of_words": CandidateCost("none", "bag_of_words", train=2)}
-    known["lora"] = CandidateCost(plan.model, "lora", load=2, train=10, evaluate=2)
+    known["lora"] = CandidateCost(plan.model, "lora", load=2, train=10, evaluate=2, example=0.01)
     monkeypatch.setattr(entailor.study.estimate, "_facts", lambda plan, split, placement: None)
     monkeypatch.setattr(entailor.study.estimate, "cost_of", lambda plan, split, facts: known[plan.candidate])
     plans = [bag, plan, replace(plan, seed=1)]
@@ -203,6 +203,9 @@ def test_trials_tuning_and_curve_are_counted(nli_experiment, nli_split, monkeypa
     assert found(work)["lora"]["seconds"] == pytest.approx(2 * 14 + 4 * 13)
     tuned = replace(work, left=plans[:2], tuned={(plan.model, "lora")})
     assert found(tuned)["lora"]["seconds"] == pytest.approx(14)
+    elsewhere = found(replace(work, budget=BudgetSettings(), num_external=200))
+    assert elsewhere["lora"]["external_seconds"] == pytest.approx(2 * (1 + 200 * 0.01))  # loaded once a trial
+    assert elsewhere["lora"]["seconds"] == pytest.approx(2 * 14 + 2 * 3)
     minutes = found(replace(work, budget=BudgetSettings(minutes=3)))
     assert (minutes["lora"]["tuning_seconds"], minutes["bag_of_words"]["tuning_seconds"]) == (180, 0)
     assert estimate_candidates(replace(work, left=()), nli_split) == []
@@ -218,7 +221,18 @@ def test_the_estimate_alone_runs_nothing(experiment, tmp_path):
     assert not list(tmp_path.rglob("record.json"))
     assert not (tmp_path / "run" / "test_access.json").exists()
     lines = estimate_lines(expected)
-    assert lines[0].split() == ["candidate", "trials", "one", "trial", "tuning", "curve", "in", "all", "memory"]
+    assert lines[0].split() == [
+        "candidate",
+        "trials",
+        "one",
+        "trial",
+        "tuning",
+        "curve",
+        "external",
+        "in",
+        "all",
+        "memory",
+    ]
     assert lines[-1].startswith("estimate: ")
     seen: list[dict[str, Any]] = []
     run = compare(experiment, listener(estimate=seen.append))

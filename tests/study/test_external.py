@@ -18,7 +18,7 @@ from entailor.errors import DataError, LabelError
 from entailor.runs.files import write_text
 from entailor.runs.record import RunRecord
 from entailor.study.compare import compare
-from entailor.study.external import scoring_for
+from entailor.study.external import external_rows, scoring_for
 
 NLI = ("entailment", "neutral", "contradiction")
 
@@ -94,6 +94,20 @@ def test_a_finished_run_is_scored_and_not_trained_again(quick, two_way, monkeypa
     third = compare(quick)
     assert third.summary["external"] == second.summary["external"]
     assert json.loads(third.folder.comparison_file.read_text())["external"] == second.summary["external"]
+
+
+def test_a_classifier_is_loaded_once_for_all_files(quick, two_way, monkeypatch):
+    loads, load = [], entailor.study.external.load_classifier
+    monkeypatch.setattr(
+        entailor.study.external, "load_classifier", lambda place, **how: loads.append(place) or load(place, **how)
+    )
+    run = compare(challenged(quick, two_way, quick.data.test))
+    assert [len(one["candidates"]) for one in run.summary["external"]] == [2, 2]
+    assert len(loads) == len(set(loads)) == 2
+
+
+def test_the_rows_are_counted_for_the_estimate(quick, two_way):
+    assert external_rows(challenged(quick, two_way, quick.data.test).data) == 18 + 18
 
 
 def test_a_changed_file_is_scored_again(quick, two_way, monkeypatch, nli_split, csv_of):

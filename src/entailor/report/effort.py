@@ -18,7 +18,7 @@ from entailor.report import plots
 from entailor.report.page import filled, safe
 from entailor.report.tables import align
 
-ESTIMATE_HEADINGS = ("  candidate", "trials", "one trial", "tuning", "curve", "in all", "memory")
+ESTIMATE_HEADINGS = ("  candidate", "trials", "one trial", "tuning", "curve", "external", "in all", "memory")
 SHOWN_SLOWDOWN = 1.5
 """From here on an estimate says that the machine is busy."""
 TRUTH_HEADINGS = ("  candidate", "one trial: estimate", "measured", "ratio", "memory: estimate", "measured", "ratio")
@@ -34,12 +34,13 @@ def estimate_lines(expected: Mapping[str, Any]) -> list[str]:
     lines: list[tuple[str, ...]] = [ESTIMATE_HEADINGS]
     for name, candidate in zip(names, expected["candidates"], strict=True):
         if candidate["error"]:
-            lines.append((f"  {name}", str(candidate["trials"]), *["?"] * 5))
+            lines.append((f"  {name}", str(candidate["trials"]), *["?"] * 6))
             continue
         parts = (
             candidate["trial_seconds"],
             candidate["tuning_seconds"] or None,
             candidate["curve_seconds"] or None,
+            candidate["external_seconds"] or None,
             candidate["seconds"],
         )
         lines.append(

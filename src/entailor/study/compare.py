@@ -28,7 +28,7 @@ from entailor.runs.files import write_checked_json
 from entailor.runs.layout import RUN_VERSION, RunFolder
 from entailor.runs.record import NO_MODEL, RunRecord
 from entailor.study.estimate import Work, estimate_document, estimate_trials, expected_memory
-from entailor.study.external import score_external
+from entailor.study.external import external_rows, score_external
 from entailor.study.jobs import HERE, Executor, Job, Pool, next_comparison
 from entailor.study.learning_curve import PointPlan, curve_document, finished_point, plan_points, run_points
 from entailor.study.prepare import Prepared, prepare
@@ -276,6 +276,7 @@ def _estimate(prepared: Prepared) -> Mapping[str, Any]:
         splits=len(tested),
         budget=experiment.budget,
         placement=prepared.environment["placement"],
+        num_external=external_rows(experiment.data),
     )
     return estimate_trials(work, split, folder)
 

@@ -31,8 +31,8 @@ from entailor.study.prompt_search import ranges_of
 from entailor.study.sampler import expected_share
 from entailor.study.trial_plan import TrialPlan
 
-ESTIMATE_VERSION = 5
-RANGE = 3.0
+ESTIMATE_VERSION = 6
+RANGE = 2.0
 """A run is expected to take between its figure divided and multiplied by this, and wider where load changes."""
 LIBRARIES_SECONDS = 2.0
 """Of the first model, in any run: what PyTorch and the libraries of models do when they are first used."""
@@ -58,6 +58,7 @@ class CandidateCost:
         train: seconds of the whole training, or of features and fit.
         evaluate: seconds of all evaluations of validation.
         test: seconds of scoring test once, and what is scored again.
+        example: seconds of scoring one example in a full batch.
         peak_memory_bytes: most memory resident at once.
         error: why it cannot be told, or None.
     """
@@ -68,6 +69,7 @@ class CandidateCost:
     train: float = 0.0
     evaluate: float = 0.0
     test: float = 0.0
+    example: float = 0.0
     peak_memory_bytes: int = 0
     error: str | None = None
 
@@ -78,7 +80,7 @@ class CandidateCost:
 
     def slowed(self, by: float) -> CandidateCost:
         """Return the same beside other work."""
-        parts = {name: by * getattr(self, name) for name in ("load", "train", "evaluate", "test")}
+        parts = {name: by * getattr(self, name) for name in ("load", "train", "evaluate", "test", "example")}
         return replace(self, **parts)
 
 
@@ -94,6 +96,7 @@ class Work:
         budget: of tuning.
         placement: how each model is loaded, as environment.json holds it.
         splits: on how many every candidate is run.
+        num_external: examples of the external test sets.
     """
 
     plans: Sequence[TrialPlan]
@@ -103,6 +106,7 @@ class Work:
     budget: BudgetSettings
     placement: Mapping[str, Sequence[Mapping[str, Any]]]
     splits: int = 1
+    num_external: int = 0
 
 
 def cost_of(plan: TrialPlan, split: Split, facts: ModelFacts | None) -> CandidateCost:
@@ -148,6 +152,7 @@ def cost_of(plan: TrialPlan, split: Split, facts: ModelFacts | None) -> Candidat
         train=train,
         evaluate=evaluations * sizes["validation"] * forward,
         test=(sizes["test"] + again + alone) * forward,
+        example=forward,
         peak_memory_bytes=resident_bytes() + facts.load_bytes + kept + activations,
     )
 
@@ -171,7 +176,7 @@ def estimate_candidates(work: Work, split: Split, slowdown: float = 1.0) -> list
 
     Returns:
         One mapping a candidate: the fields of :class:`CandidateCost`, `trial_seconds`, `trials`, `tuning_seconds`,
-        `curve_seconds`, and `seconds` in all.
+        `curve_seconds`, `external_seconds`, and `seconds` in all.
     """
     documents: list[Mapping[str, Any]] = []
     first: dict[tuple[str, str], TrialPlan] = {}
@@ -190,6 +195,7 @@ def estimate_candidates(work: Work, split: Split, slowdown: float = 1.0) -> list
         studies = max(0, work.splits * work.budget.repeats - sum(one == name for one in work.tuned))
         tuning = studies * _tuning_seconds(plan, work.budget, cost, len(split.train)) if studies else 0.0
         curve = sum(_point_seconds(point, cost, split) for point in points)
+        external = trials * (cost.load / 2 + work.num_external * cost.example) if work.num_external else 0.0
         documents.append(
             {
                 **asdict(cost),
@@ -197,7 +203,8 @@ def estimate_candidates(work: Work, split: Split, slowdown: float = 1.0) -> list
                 "trials": trials,
                 "tuning_seconds": tuning,
                 "curve_seconds": curve,
-                "seconds": trials * cost.trial_seconds + tuning + curve,
+                "external_seconds": external,
+                "seconds": trials * cost.trial_seconds + tuning + curve + external,
             }
         )
     return documents

@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,16 @@ def check_external(settings: DataSettings) -> None:
         iter_examples(file, _options(file, settings, ()))
 
 
+def external_rows(settings: DataSettings) -> int:
+    """Return how many rows the external test sets hold; only one column is read, and nothing is looked at."""
+    total = 0
+    for source in settings.external:
+        file = located(source)
+        table = open_table(file, form=_options(file, settings, ()).form, split=None if is_file(file) else "test")
+        total += sum(len(cells) for (cells,) in table.batches(table.columns[:1]))
+    return total
+
+
 def known_external(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Return the external test sets of an earlier experiment and of this one, each once."""
     both = [*((earlier.get("data") or {}).get("external") or ()), *now["data"]["external"]]
@@ -154,34 +165,56 @@ def score_external(
         trust_remote_code: run code that comes with a base model, where it was trained so.
     """
     complete = {place: record for place, record in records.items() if record.status == "complete"}
-    found = []
-    for source in sources if complete else ():
-        try:
-            file = located(source)
-            result = read_examples(file, _options(file, settings, task.labels))
-            examples = result.examples
-            _tell_of_dropped(source, result, settings, task.labels, observer)
-            _check_shape(examples, task, source)
-            scoring = scoring_for(task.labels, list(dict.fromkeys(str(one.label) for one in examples)), source)
-        except EntailorError as error:
-            observer.warn(f"external test set left out: {error}")
-            found.append({"name": _name(source, sources), "source": source, "error": str(error), "candidates": []})
-            continue
-        scored = []
-        for done, (place, record) in enumerate(complete.items()):
-            observer.stage(STAGE, done, len(complete), _name(source, sources))
+    found = [_read(source, sources, settings, task, observer) for source in sources] if complete else []
+    sets = [one for one in found if isinstance(one, ExternalSet)]
+    scored: dict[str, list[RunRecord]] = {one.source: [] for one in sets}
+    for done, (place, record) in enumerate(complete.items()):
+        trial = _SavedTrial(place, record, trust_remote_code=trust_remote_code)
+        for number, one in enumerate(sets):
+            observer.stage(STAGE, done * len(sets) + number, len(complete) * len(sets), one.name)
             try:
-                scored.append(
-                    _score_trial(
-                        place, record, source, examples, scoring, observer, trust_remote_code=trust_remote_code
-                    )
-                )
+                scored[one.source].append(trial.on(one, observer))
             except EntailorError as error:
-                observer.warn(
-                    f"{_name(source, sources)}: {record.name}, seed {record.seed}, could not be scored: {error}"
-                )
-        found.append(compare_external(_name(source, sources), source, scoring.words, scored))
-    return found
+                observer.warn(f"{one.name}: {record.name}, seed {record.seed}, could not be scored: {error}")
+    return [
+        compare_external(one.name, one.source, one.scoring.words, scored[one.source])
+        if isinstance(one, ExternalSet)
+        else one
+        for one in found
+    ]
+
+
+@dataclass(frozen=True)
+class ExternalSet:
+    """What was read of an external test set.
+
+    Attributes:
+        name: in tables.
+        source: as the user named it.
+        examples: those with a gold label.
+        scoring: how a classifier's labels answer the file's.
+    """
+
+    name: str
+    source: str
+    examples: Sequence[Example]
+    scoring: Scoring
+
+
+def _read(
+    source: str, sources: Sequence[str], settings: DataSettings, task: Task, observer: Observer
+) -> ExternalSet | dict[str, Any]:
+    """Read an external test set; what comparison.json holds of it where it cannot be used."""
+    try:
+        file = located(source)
+        result = read_examples(file, _options(file, settings, task.labels))
+        _tell_of_dropped(source, result, settings, task.labels, observer)
+        _check_shape(result.examples, task, source)
+        labels = list(dict.fromkeys(str(one.label) for one in result.examples))
+        return ExternalSet(_name(source, sources), source, result.examples, scoring_for(task.labels, labels, source))
+    except EntailorError as error:
+        observer.warn(f"external test set left out: {error}")
+        return {"name": _name(source, sources), "source": source, "error": str(error), "candidates": []}
 
 
 def _name(source: str, sources: Sequence[str]) -> str:
@@ -230,54 +263,60 @@ def _check_shape(examples: Sequence[Example], task: Task, source: str) -> None:
         )
 
 
-def _score_trial(
-    place: Path,
-    record: RunRecord,
-    source: str,
-    examples: Sequence[Example],
-    scoring: Scoring,
-    observer: Observer,
-    *,
-    trust_remote_code: bool,
-) -> RunRecord:
-    """Return the trial's record with its predictions on the external test set in place of those on test."""
-    file = place / "external" / f"{folder_name(source)}.json"
-    fingerprint = _fingerprint(examples, scoring)
-    stored: dict[str, Any] = {}
-    with suppress(RunError):  # what is damaged is scored again
-        stored = read_checked_json(file, "Run the command that made it again") if file.exists() else {}
-    if (stored.get("version"), stored.get("fingerprint")) == (EXTERNAL_VERSION, fingerprint):
-        with well_formed(RunError, file, "Delete it and run the command that made it again"):
-            predictions = TypeAdapter(tuple[Prediction, ...]).validate_python(stored["predictions"])
-    else:
-        predictions, cut = _predict(place, examples, scoring, trust_remote_code=trust_remote_code)
-        tell_of_cut_texts(cut, len(examples), observer, f"{source}: {record.name}, seed {record.seed}: ")
-        head = {"version": EXTERNAL_VERSION, "source": source, "fingerprint": fingerprint, "scoring": scoring.words}
-        write_checked_json(file, {**head, "predictions": [asdict(candidate) for candidate in predictions]})
-    return replace(record, labels=scoring.labels, predictions=predictions, validation_predictions=())
+class _SavedTrial:
+    """A finished trial, whose classifier is loaded once, and only where a set has not been scored yet.
 
+    Args:
+        place: its folder.
+        record: of it.
+        trust_remote_code: run code that comes with its base model.
+    """
 
-def _predict(
-    place: Path, examples: Sequence[Example], scoring: Scoring, *, trust_remote_code: bool
-) -> tuple[tuple[Prediction, ...], int | None]:
-    classifier = load_classifier(place, trust_remote_code=trust_remote_code)
-    scorer = ClassifierScorer(classifier, read_saved(place)["scoring_batch_tokens"])
-    probabilities_EL, cut = scorer.score(examples)
-    goes_to = [scoring.labels.index(scoring.of_model[label]) for label in classifier.task.labels]
-    summed_EL = np.zeros((len(examples), len(scoring.labels)))
-    for column, target in enumerate(goes_to):
-        summed_EL[:, target] += probabilities_EL[:, column]
-    predictions = tuple(
-        Prediction(
-            id=one.id,
-            label=scoring.of_file[str(one.label)],
-            probabilities=dict(zip(scoring.labels, map(float, summed_L), strict=True)),
-            group=one.group,
-            cluster=cluster_key(one.text),
+    def __init__(self, place: Path, record: RunRecord, *, trust_remote_code: bool) -> None:
+        self._place, self._record, self._trust_remote_code = place, record, trust_remote_code
+
+    @cached_property
+    def _scorer(self) -> ClassifierScorer:
+        classifier = load_classifier(self._place, trust_remote_code=self._trust_remote_code)
+        return ClassifierScorer(classifier, read_saved(self._place)["scoring_batch_tokens"])
+
+    def on(self, asked: ExternalSet, observer: Observer) -> RunRecord:
+        """Return the trial's record with its predictions on an external test set in place of those on test."""
+        file = self._place / "external" / f"{folder_name(asked.source)}.json"
+        fingerprint = _fingerprint(asked.examples, asked.scoring)
+        stored: dict[str, Any] = {}
+        with suppress(RunError):  # what is damaged is scored again
+            stored = read_checked_json(file, "Run the command that made it again") if file.exists() else {}
+        if (stored.get("version"), stored.get("fingerprint")) == (EXTERNAL_VERSION, fingerprint):
+            with well_formed(RunError, file, "Delete it and run the command that made it again"):
+                predictions = TypeAdapter(tuple[Prediction, ...]).validate_python(stored["predictions"])
+        else:
+            predictions, cut = self._predict(asked)
+            about = f"{asked.source}: {self._record.name}, seed {self._record.seed}: "
+            tell_of_cut_texts(cut, len(asked.examples), observer, about)
+            words = asked.scoring.words
+            head = {"version": EXTERNAL_VERSION, "source": asked.source, "fingerprint": fingerprint, "scoring": words}
+            write_checked_json(file, {**head, "predictions": [asdict(candidate) for candidate in predictions]})
+        return replace(self._record, labels=asked.scoring.labels, predictions=predictions, validation_predictions=())
+
+    def _predict(self, asked: ExternalSet) -> tuple[tuple[Prediction, ...], int | None]:
+        scoring, examples = asked.scoring, asked.examples
+        probabilities_EL, cut = self._scorer.score(examples)
+        goes_to = [scoring.labels.index(scoring.of_model[label]) for label in self._scorer.classifier.task.labels]
+        summed_EL = np.zeros((len(examples), len(scoring.labels)))
+        for column, target in enumerate(goes_to):
+            summed_EL[:, target] += probabilities_EL[:, column]
+        predictions = tuple(
+            Prediction(
+                id=one.id,
+                label=scoring.of_file[str(one.label)],
+                probabilities=dict(zip(scoring.labels, map(float, summed_L), strict=True)),
+                group=one.group,
+                cluster=cluster_key(one.text),
+            )
+            for one, summed_L in zip(examples, summed_EL, strict=True)
         )
-        for one, summed_L in zip(examples, summed_EL, strict=True)
-    )
-    return predictions, cut
+        return predictions, cut
 
 
 def _fingerprint(examples: Sequence[Example], scoring: Scoring) -> str:
