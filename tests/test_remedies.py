@@ -10,6 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from entailor import DataSettings, validate
@@ -175,6 +176,15 @@ def test_minus_one_is_a_class_where_labels_name_it(tmp_path: Path):
         ("\u062c\u064a\u062f", "\u062c\u0640\u064a\u062f", True),
         ("\u0130yi", "iyi", True),
         ("\u22122", "-2", True),
+        ("yes", "Yes.", True),
+        ("yes", '"yes"', True),
+        ("1.", "1", True),
+        ("01", "1", True),
+        ("1.5", "+1.50", True),
+        ("1.5", "15", False),
+        ("10", "1", False),
+        ("c.", "c#", False),
+        (":)", ":(", False),
         ("\u0441\u043e\u0440", "cop", False),
         ("-1", "1", False),
         ("1-2", "12", False),
@@ -199,6 +209,45 @@ def test_labels_that_look_alike(tmp_path: Path, one: str, other: str, same: bool
             assert visible(other) == "'p\\u043es'"
         (word,) = words_in(found[0].remedy)
         assert len(loaded(given[0], word).labels) == 2
+
+
+@pytest.mark.parametrize(
+    ("values", "groups"),
+    [
+        ([True, 1, False, 0], [["1", "true"], ["0", "false"]]),
+        ([True, "yes", 1.0, "1", "Y", False], [["1", "Y", "true", "yes"]]),
+        ([True, "TRUE", False, "no"], [["TRUE", "true"], ["false", "no"]]),
+        (["on", "off", 0, "unknown"], [["0", "off"]]),
+        ([1, "1", 1.0, "1.00", 0], []),  # one class of numbers, whatever their type
+        ([0, 1, 2, "no", "yes"], []),
+        (["t", "y", "n", "f", "true"], []),
+        (["true", "false", "unknown"], []),
+    ],
+)
+def test_labels_that_say_the_same_whatever_their_type(tmp_path: Path, values: list, groups: list[list[str]]):
+    path = tmp_path / "a.jsonl"
+    rows = [{"text": f"text number {n}", "label": value} for n, value in enumerate(values * 9)]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    report = validate(DataSettings(train=str(path)))
+    found = [one for one in report.findings if one.kind == "label_spelling"]
+    assert sorted(sorted(re.findall(r"'(.*?)'", one.message)) for one in found) == sorted(groups)
+    if found:
+        (word,) = words_in(found[0].remedy)  # one mapping for all of them
+        assert len(loaded(f"data.train={path}", word).labels) == len(report.data.labels) - sum(
+            len(group) - 1 for group in groups
+        )
+        mapped = loaded(f"data.train={path}", "data.label_names={unused: x}")
+        assert "unused" in next(one.remedy for one in mapped.findings if one.kind == "label_spelling")
+
+
+def test_a_test_file_that_writes_yes_and_no_in_another_way(tmp_path: Path):
+    files = {"train": ["true", "false"], "test": ["1", "0"]}
+    given = [f"data.{part}={file_of(tmp_path / f'{part}.csv', labels * 9)}" for part, labels in files.items()]
+    with pytest.raises(LabelError, match="They say the same as labels of train") as caught:
+        loaded(*given)
+    (word,) = words_in(str(caught.value))
+    assert yaml.safe_load(word.partition("=")[2]) == {"1": "true", "0": "false"}
+    assert loaded(*given, word).labels == ("false", "true")
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from entailor.data.checks import check_split, drop_leaks
+from entailor.data.checks import check_split, drop_leaks, label_spelling
 from entailor.data.example import Example, Split
 from entailor.data.text_keys import is_among, normalised, text_keys
 
@@ -81,7 +81,7 @@ def test_empty_texts_are_found_and_punctuation_is_not_empty():
 
 
 def test_labels_that_differ_in_case_only():
-    (finding,) = check_split(Split(singles("train", ("a", "Yes"), ("b", "yes "), ("c", "no")), (), ()))
+    (finding,) = label_spelling(Split(singles("train", ("a", "Yes"), ("b", "yes "), ("c", "no")), (), ()), {})
     assert finding.kind == "label_spelling"
     assert "'Yes', 'yes '" in finding.message
 

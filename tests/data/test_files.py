@@ -354,13 +354,47 @@ def test_of_several_sheets_the_one_that_fits_is_read_and_said(tmp_path):
     )
     result = read_examples(str(path))
     assert [row.text for row in result.examples] == ["one", "two"]
-    assert result.notes == (f"{path}: of 3 sheets 'Data' is read; name another as {path}/About",)
+    assert result.notes == (f"{path}: of 3 sheets 'Data' is read; name another as {path}/More",)
     assert texts(f"{path}/More") == ["three"]
     assert read_examples(f"{path}/More").notes == ()
     with pytest.raises(DataError, match=r"a\.xlsx/About: no column of texts"):
         texts(f"{path}/About")
     with pytest.raises(DataError, match=r"no sheet 'Moar', but 'About', 'Data', 'More'.*a\.xlsx/About"):
         texts(f"{path}/Moar")
+
+
+def test_a_sheet_that_does_not_fit_is_not_offered(tmp_path):
+    path = _book(tmp_path / "a.xlsx", About=[["written in May"]], Data=[["text", "label"], ["one", "a"], ["two", "b"]])
+    assert read_examples(str(path)).notes == (
+        f"{path}: of 2 sheets 'Data' is read; no other has columns of usual names",
+    )
+
+
+def test_cells_merged_over_several_rows_have_their_value_in_each(tmp_path):
+    openpyxl = pytest.importorskip("openpyxl")
+    path = tmp_path / "a.xlsx"
+    book = openpyxl.Workbook()
+    rows = ["text", "label", "more"], *[[f"text {n}", "ab"[n // 3 % 2]] for n in range(9)], ["last"], ["a note"]
+    for row in rows:
+        book.active.append(row)
+    for cells in ("B2:B4", "B5:B7", "B8:C10", "A12:C12"):
+        book.active.merge_cells(cells)
+    book.save(path)
+    result = read_examples(str(path))
+    assert [row.label for row in result.examples] == list("aaabbbaaa")
+    assert [row.text for row in result.examples] == [f"text {n}" for n in range(9)]
+    assert result.no_gold == {"": 2}  # a cell that is empty stays so, and a title over all columns is no example
+    assert result.notes == (f"{path}: 3 cells are merged over several rows; each of these rows has the value",)
+
+
+def test_a_sheet_whose_written_size_is_wrong_is_read_whole(tmp_path):
+    whole = _book(tmp_path / "a.xlsx", Data=[["text", "label"], ["one", "a"], ["two", "b"]])
+    path = tmp_path / "b.xlsx"
+    with zipfile.ZipFile(whole) as old, zipfile.ZipFile(path, "w") as new:
+        for name in old.namelist():
+            content = old.read(name).replace(b'<dimension ref="A1:B3"', b'<dimension ref="A1:A2"')
+            new.writestr(name, content)
+    assert texts(path) == ["one", "two"]
 
 
 def test_a_file_of_an_archive_is_named_by_its_path(tmp_path):
@@ -374,6 +408,11 @@ def test_a_file_of_an_archive_is_named_by_its_path(tmp_path):
         DataError, match=r"2 files in it .*in/train\.csv, in/test\.tsv.*Name one: .*a\.zip/in/train\.csv$"
     ):
         texts(path)
+    with zipfile.ZipFile(tmp_path / "b.zip", "w") as archive:
+        archive.writestr("README.txt", "nothing")
+        archive.writestr("train.csv", "text,label\none,a\n")
+    with pytest.raises(DataError, match=r"Name one: .*b\.zip/train\.csv$"):
+        texts(tmp_path / "b.zip")
     assert texts(f"{path}/in/train.csv") == ["one"]
     assert texts(f"{path}/in/test.tsv") == ["two"]
     with pytest.raises(DataError, match=r"no file 'in/tset\.tsv' in it, but in/train\.csv, in/test\.tsv"):

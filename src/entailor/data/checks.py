@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from entailor.config.plain import share
 from entailor.data.example import Example, Split
-from entailor.data.labels import alike, class_word, list_word, listed, mapping_word, visible
+from entailor.data.labels import alike, class_word, label_key, list_word, listed, mapping_word, visible
 from entailor.data.text_keys import EMPTY, Keys, TextKeys, is_among, text_keys
 from entailor.errors import LabelError
 
@@ -80,7 +80,6 @@ def locate_findings(split: Split) -> tuple[Located, ...]:
     for name, some in split.parts():
         findings += _within(name, some, keys[name])
     findings += _empty_texts(split, keys)
-    findings += map(Located, _label_spelling(split))
     findings += map(Located, _absent_labels(split))
     return tuple(findings)
 
@@ -166,14 +165,22 @@ def _empty_texts(split: Split, keys: Mapping[str, TextKeys]) -> Iterator[Located
             yield _located(Finding("empty_texts", "warning", message, _some_ids(rows, empty), remedy), name, empty)
 
 
-def _label_spelling(split: Split) -> Iterator[Finding]:
-    labels = sorted({row.label for _, rows in split.parts() for row in rows if row.label is not None})
-    for spellings in alike(labels):
-        message = (
-            f"labels {', '.join(map(visible, spellings))} look alike (but for case, width, spaces or invisible "
-            "characters) and count as different"
-        )
-        word = mapping_word(dict.fromkeys(spellings[1:], spellings[0]))
+def label_spelling(split: Split, label_names: Mapping[str, str]) -> Iterator[Finding]:
+    """Find labels that a reader takes for one and that count as several.
+
+    Args:
+        split: train, validation and test.
+        label_names: the mapping that there is, which the one in a remedy holds as well.
+    """
+    groups = alike(sorted({row.label for _, rows in split.parts() for row in rows if row.label is not None}))
+    to = {spelling: first for first, *others in groups for spelling in others}
+    mapped = {written: to.get(name, name) for written, name in label_names.items()}
+    word = mapping_word({**mapped, **to})  # of all of them: a second mapping would take the place of the first
+    for spellings in groups:
+        how = "look alike (but for case, width, spaces, punctuation or invisible characters)"
+        if len(set(map(label_key, spellings))) > 1:
+            how = "say the same (as true, yes and 1 do)"
+        message = f"labels {', '.join(map(visible, spellings))} {how} and count as different"
         yield Finding("label_spelling", "warning", message, (), f"If they are one, map them: {word}")
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
-from collections.abc import Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from entailor.data.batches import BATCH_ROWS, Batch, Table
 from entailor.data.columns import usual_names_in
@@ -16,12 +18,16 @@ from entailor.data.labels import listed
 from entailor.errors import DataError
 
 MAX_COLUMNS = 1000
+MAX_MERGED, MAX_ROW = 100_000, 10**7
+_MERGED = re.compile(rb'<(?:\w+:)?mergeCell\s[^>]*?ref="([A-Z]{1,3})(\d{1,7}):[A-Z]{1,3}(\d{1,7})"')
+_CHUNK, _TAG = 1 << 20, 1 << 8  # bytes read at once, and more than a tag of a merged cell has
 
 
 class ExcelTable(Table):
     """One sheet; its first row with a value names the columns, and blank rows are left out.
 
-    Of several sheets, the one that was named, or else the first with a column of a usual name.
+    Of several sheets, the one that was named, or else the first with a column of a usual name. Cells that are merged
+    over several rows have the value they show in each of them.
     """
 
     def __init__(self, path: Path, form: FileFormat) -> None:
@@ -38,13 +44,15 @@ class ExcelTable(Table):
         if len(sheets) > 1:
             self.source = f"{path}/{self._sheet}"
             if form.inside is None:
-                others = [name for name in sheets if name != self._sheet]
-                self.notes = (
-                    f"{path}: of {len(sheets)} sheets {self._sheet!r} is read; name another as {path}/{others[0]}",
-                )
+                columns = {name: names for name, (_, names) in sheets.items()}
+                self.notes = (_which_sheet(path, self._sheet, columns),)
         self.header_row, self.columns = sheets.get(self._sheet, (0, ()))
         if not self.header_row:
             raise empty_file(path)
+        self._merged = self._merged_rows()
+        if count := sum(map(len, self._merged.values())):
+            cells = "1 cell is" if count == 1 else f"{count:,} cells are"
+            self.notes += (f"{self.source}: {cells} merged over several rows; each of these rows has the value",)
 
     def _sheets(self) -> dict[str, tuple[int, tuple[str, ...]]]:
         """Return the sheets that are shown and hold something: name to the row of the column names, and these."""
@@ -73,7 +81,38 @@ class ExcelTable(Table):
 
     def _rows(self, width: int) -> Iterator[tuple[int, tuple[Any, ...]]]:
         with self._opened() as book:
-            yield from _filled(book[self._sheet], width)
+            rows = _filled(book[self._sheet], width)
+            yield from self._whole(rows) if self._merged else rows
+
+    def _whole(self, rows: Iterator[tuple[int, tuple[Any, ...]]]) -> Iterator[tuple[int, tuple[Any, ...]]]:
+        """Give each row the values of the merged cells that reach over it."""
+        shown: dict[int, tuple[int, Any]] = {}  # column to the first row of a merged cell and what stands there
+        for number, cells in rows:
+            filled = list(cells)
+            for column, spans in self._merged.items():
+                first, last = spans[max(bisect_right(spans, (number, MAX_ROW)) - 1, 0)]
+                if first == number:
+                    shown[column] = (first, filled[column])
+                elif first < number <= last and filled[column] is None and shown.get(column, (0, None))[0] == first:
+                    filled[column] = shown[column][1]
+            yield number, tuple(filled)
+
+    def _merged_rows(self) -> dict[int, list[tuple[int, int]]]:
+        """Return the first and last rows of cells that are merged over several rows below the header, by column."""
+        from openpyxl.utils import column_index_from_string
+
+        found: dict[int, list[tuple[int, int]]] = {}
+        with self._opened() as book:
+            part = book[self._sheet]._worksheet_path
+        with translated(self._path), zipfile.ZipFile(self._path) as archive, archive.open(part) as file:
+            for number, (name, first, last) in enumerate(_merged_cells(file), start=1):
+                if number > MAX_MERGED:
+                    problem = f"more than {MAX_MERGED:,} merged cells"
+                    raise DataError(problem, path=self._path, remedy="Save the sheet as CSV")
+                column = column_index_from_string(name) - 1
+                if (self.header_row or 0) < first < last and column < len(self.columns):
+                    found.setdefault(column, []).append((first, last))
+        return {column: sorted(spans) for column, spans in found.items()}
 
     @contextmanager
     def _opened(self) -> Iterator[Any]:
@@ -101,6 +140,26 @@ def _filled(sheet: Any, width: int) -> Iterator[tuple[int, tuple[Any, ...]]]:
     """Yield the rows of a sheet that hold something, with their numbers."""
     from openpyxl.cell.cell import ERROR_CODES  # of formulas that failed: as good as empty
 
+    sheet.reset_dimensions()  # some programs write other sizes than the sheet has; rows beyond them would be lost
     for number, cells in enumerate(sheet.iter_rows(max_col=width, values_only=True), start=1):
         if any(cell is not None for cell in cells):
             yield number, tuple(None if cell in ERROR_CODES else cell for cell in cells)
+
+
+def _merged_cells(file: IO[bytes]) -> Iterator[tuple[str, int, int]]:
+    """Yield the first column, the first row and the last row of every merged cell of a sheet's XML."""
+    rest = b""
+    while piece := file.read(_CHUNK):
+        rest += piece
+        end = 0
+        for found in _MERGED.finditer(rest):
+            yield found[1].decode(), int(found[2]), int(found[3])
+            end = found.end()
+        rest = rest[max(end, len(rest) - _TAG) :]
+
+
+def _which_sheet(path: Path, sheet: str, columns: Mapping[str, Sequence[str]]) -> str:
+    """Say which of several sheets is read, and how to name another one that has columns of usual names."""
+    others = [name for name, names in columns.items() if name != sheet and usual_names_in(names)]
+    offer = f"name another as {path}/{others[0]}" if others else "no other has columns of usual names"
+    return f"{path}: of {len(columns)} sheets {sheet!r} is read; {offer}"

@@ -161,8 +161,11 @@ def zip_member(path: Path, name: str | None = None) -> zipfile.ZipInfo:
     if len(found) != 1:
         names = ", ".join(one.filename for one in members[:5])
         problem = f"{len(members)} files in it that can be read ({names}), expected one" if name is None else ""
+        tables_first = sorted(members, key=lambda one: kind_of(one.filename) == ".txt")  # a README is none
         remedy = (
-            f"Name one: {path}/{members[0].filename}" if members else f"Give an archive with one of {KINDS_IN_WORDS}"
+            f"Name one: {path}/{tables_first[0].filename}"
+            if members
+            else f"Give an archive with one of {KINDS_IN_WORDS}"
         )
         raise DataError(
             problem or f"no file {name!r} in it, but {names or 'none that can be read'}", path=path, remedy=remedy

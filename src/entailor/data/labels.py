@@ -25,6 +25,9 @@ MOST_NAMED = 12  # labels that a remedy writes out
 # Seen by nobody, yet no format characters: joiners, fillers and selectors of variants.
 _UNSEEN = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]")
 _BETWEEN_LETTERS = re.compile(r"(?<=[^\W\d_])[\s_-]+(?=[^\W\d_])")  # 1-2 and 12 are different labels
+_WITHIN_MARKS = re.compile(r"""["']*(.*\w)["'.,;:!]*""", re.DOTALL)
+_WRITTEN_NUMBER = re.compile(r"([+-]?)0*([0-9]{1,30})(\.[0-9]{1,30})?")
+_TRUE, _FALSE = ("true", "t", "yes", "y", "on", "1"), ("false", "f", "no", "n", "off", "0")
 _TYPESET = str.maketrans(
     {"\u0640": "", **dict.fromkeys("‘’ʼ", "'"), **dict.fromkeys("“”", '"'), **dict.fromkeys("‐‒–—−", "-")}
 )
@@ -35,7 +38,7 @@ def label_key(label: str) -> str:
     """Return what a reader sees of a label: without case, width, invisible characters and ways of joining words.
 
     Dashes and quotes are one however they are typeset, and in a word of Latin letters so are those of other scripts
-    that look like one.
+    that look like one. Quotes around it, punctuation behind it and zeros that change no number do not count.
     """
     seen = "".join(
         one for one in _UNSEEN.sub("", label) if one.isspace() or unicodedata.category(one) not in ("Cf", "Cc")
@@ -44,15 +47,31 @@ def label_key(label: str) -> str:
     if _has_latin(seen):
         seen = seen.translate(_LOOKS_LATIN)
     folded = unicodedata.normalize("NFKC", seen.casefold()).replace("i\u0307", "i")  # the Turkish capital
-    return _BETWEEN_LETTERS.sub("", " ".join(folded.split()))
+    key = _BETWEEN_LETTERS.sub("", " ".join(folded.split()))
+    within = _WITHIN_MARKS.fullmatch(key)
+    key = within[1] if within else key
+    number = _WRITTEN_NUMBER.fullmatch(key)
+    return f"{number[1].removeprefix('+')}{number[2]}{(number[3] or '').rstrip('0').rstrip('.')}" if number else key
+
+
+def meanings(labels: Iterable[str]) -> dict[str, str]:
+    """Return each label with a key that is the same for those a reader takes for one: alike, or true, yes and 1."""
+    keys = {label: label_key(label) for label in labels}
+    used = set(keys.values())
+    numbers = {key for key in used if _WRITTEN_NUMBER.fullmatch(key)}
+    letters = {key for key in used if len(key) == 1} - numbers
+    if not numbers <= {"0", "1"} or not (letters <= {"t", "f"} or letters <= {"y", "n"}):
+        return keys  # 1 is one of several numbers, y one of several letters
+    said = {word: words[0] for words in (_TRUE, _FALSE) for word in words}
+    return {label: said.get(key, key) for label, key in keys.items()}
 
 
 def alike(labels: Iterable[str]) -> list[list[str]]:
-    """Return the labels that look the same, those of one look together."""
-    looks: dict[str, list[str]] = {}
-    for label in labels:
-        looks.setdefault(label_key(label), []).append(label)
-    return [spellings for spellings in looks.values() if len(spellings) > 1]
+    """Return the labels that a reader takes for one, those that are one together."""
+    found: dict[str, list[str]] = {}
+    for label, key in meanings(labels).items():
+        found.setdefault(key, []).append(label)
+    return [spellings for spellings in found.values() if len(spellings) > 1]
 
 
 def _has_latin(label: str) -> bool:
@@ -118,8 +137,9 @@ def unknown_labels_remedy(
     if len(unknown) > MOST_NAMED:
         key = "--label-names" if flags else "data.label_names"
         return f"Check the label column (--columns label=COL), or map them with {key}={{WRITTEN: LABEL, ...}}"
-    seen = {label_key(label): label for label in reversed(labels)}
-    same = {written: seen[label_key(name)] for written, name in unknown.items() if label_key(name) in seen}
+    meant = meanings([*labels, *unknown.values()])
+    seen = {meant[label]: label for label in reversed(labels)}
+    same = {written: seen[meant[name]] for written, name in unknown.items() if meant[name] in seen}
     hint = near_miss(next(iter(unknown.values())), labels).strip() if len(unknown) == 1 else ""
     close = next((label for label in labels if hint == f"Did you mean {label!r}?"), labels[0])
     word = mapping_word({**label_names, **dict.fromkeys(unknown, close), **same}, flags=flags)
@@ -127,7 +147,9 @@ def unknown_labels_remedy(
     them = "it" if len(unknown) == 1 else "them"
     if len(same) == len(unknown):
         looks = f"{it} look{'' if s else 's'} like {listed(list(dict.fromkeys(same.values())))}"
-        return f"{looks} but for case, spaces or invisible characters: map {them} with {word}"
+        if any(label_key(name) != label_key(same[written]) for written, name in unknown.items()):
+            return f"{it} say{'' if s else 's'} the same as labels of train: map {them} with {word}"
+        return f"{looks} but for case, spaces, punctuation or invisible characters: map {them} with {word}"
     if trained or flags:
         mapped = f"Map {them} to {'labels' if s else 'a label'} of train, e.g. {word}"
         return f"{hint} No row of train has {them}. {mapped}, or leave such rows out".strip()

@@ -12,7 +12,7 @@ from typing import Any
 
 from entailor.config.parts import DataSettings
 from entailor.data.bundled import located, with_bundled
-from entailor.data.checks import Finding, GoldWords, check_split, drop_leaks, dropped_rows
+from entailor.data.checks import Finding, GoldWords, check_split, drop_leaks, dropped_rows, label_spelling
 from entailor.data.example import Example, Split
 from entailor.data.files import is_file
 from entailor.data.labels import MOST_LISTED, ONE_LABEL, SEVERAL_REMEDY, joined_labels, list_word, listed, most_labels
@@ -38,7 +38,7 @@ class LoadedData:
         notes: what was read, dropped, split off and sampled.
         findings: what the checks say of the split.
         fingerprint: hash of ids, texts and labels (32 hex digits).
-        reading: those of `findings` that concern examples which were left out, and so are not in the split.
+        reading: those of `findings` that come from how the files were read: the split alone does not show them.
         further: more splits of the same examples. Of a cross-validation these are its folds, and `split` has all
             examples but no test.
         repeats: how often `further` tests every example of a cross-validation; None without one.
@@ -92,6 +92,7 @@ def load_data(settings: DataSettings, *, whole: bool = False) -> LoadedData:
         _check_resampled(parts, settings)
     split, made = _cut(parts, settings, whole=whole or crossed)
     labels = _label_order(split, settings)
+    reading += label_spelling(split, settings.label_names)
     further, said = list[Split](), ""
     if crossed:
         split, further, said = _crossed(split.train, settings)
