@@ -39,7 +39,9 @@ def test_findings_come_with_rows_and_remedies_the_gravest_first(leaky_files: Dat
     assert all(one.remedy and one.message for one in found.findings)
     grades = [one.severity for one in found.findings]
     assert grades == sorted(grades, key=("error", "warning", "info").index)
-    assert len(told) == len(found.checks)
+    assert found.data.notes
+    assert told[: len(found.data.notes)] == [note.rstrip() for note in found.data.notes]
+    assert len(told) == len(found.data.notes) + len(found.checks)
 
 
 def test_train_is_looked_at_whole(leaky_files: DataSettings):

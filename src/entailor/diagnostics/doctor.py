@@ -117,6 +117,8 @@ def validate(
         ModelError: the model cannot be found or loaded.
     """
     loaded = load_data(data or DataSettings(), whole=True)
+    for note in loaded.notes:
+        observer.note(note.rstrip())
     if model is None:
         return examine_data(loaded, observer)
     from entailor.diagnostics.tokens import token_checks
