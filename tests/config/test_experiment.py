@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from tests.config.building import experiment, refusal
 
-from entailor.config.experiment import DEFAULT_METHODS, Experiment, methods_by_name
+from entailor.config.experiment import DEFAULT_METHODS, Experiment, methods_by_name, parse_settings
 from entailor.config.overrides import SECTIONS, apply_overrides, dump_yaml, read_yaml, set_key
-from entailor.config.parts import DataSettings, ModelSettings, Settings
+from entailor.config.parts import BudgetSettings, DataSettings, ModelSettings, Settings
 from entailor.errors import ConfigError
 from entailor.methods.registry import build_method, experiment_schema, registered_methods
 
@@ -89,6 +89,27 @@ def test_every_section_of_an_experiment_is_reached():
     assert nested == SECTIONS.keys()
     made = experiment("tracking.tensorboard=true", "tracking.mlflow=sqlite:///kept.db")
     assert (made.tracking.tensorboard, made.tracking.mlflow) == (True, "sqlite:///kept.db")
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"train": "a.csv"}, "^train: unknown key. Did you mean data.train\\? "),
+        ({"seed": 3}, "^seed: unknown key. Did you mean 'seeds'\\? "),
+        (
+            {"budget": {"trails": 3}, "data": {"train": 3}},
+            "(?s)^data.train: .*, found 3\nbudget.trails: unknown key. Did",
+        ),
+        ({"data": DataSettings(train="a.csv"), "out": 3}, "^out: Input should be a valid string, found 3$"),
+        ({"seeds": 0}, "^seeds: at least one seed is needed, found 0$"),
+    ],
+)
+def test_settings_made_in_python_complain_as_those_of_a_file_do(values, said):
+    for make in (lambda: Experiment(**values), lambda: parse_settings(Experiment, values)):
+        with pytest.raises(ConfigError, match=said):
+            make()
+    with pytest.raises(ConfigError, match=r"unknown key\. Did you mean 'trials'"):
+        BudgetSettings(trails=3)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import csv
 import gzip
 import json
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -156,9 +157,29 @@ def test_a_folder_lists_its_files(tmp_path):
     (tmp_path / "test.csv").write_bytes(HEADER + GOOD)
     with pytest.raises(DataError, match=r"several tables \(test\.csv, train\.csv\)"):
         read_examples(str(tmp_path))
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    for name in ("a", "b"):
+        (texts / f"{name}.txt").write_text("a text without a label\n")
+    with pytest.raises(DataError, match="into one table, such as a CSV with the columns text and label"):
+        read_examples(str(texts))
+    (texts / "pairs.csv").write_bytes(HEADER + GOOD)
+    with pytest.raises(DataError, match=r"Give one of them: .*pairs\.csv"):
+        read_examples(str(texts))
     (tmp_path / "folder.csv").mkdir()
     with pytest.raises(DataError, match="a folder without a file that can be read"):
         read_examples(str(tmp_path / "folder.csv"))
+
+
+def test_nul_bytes_at_the_end_are_named(tmp_path):
+    path = tmp_path / "a b.csv"
+    path.write_bytes(HEADER + GOOD + b"\0" * 100)
+    with pytest.raises(DataError, match=r"row 3: NUL bytes, as .* leaves them\. Remove them") as found:
+        read_examples(str(path))
+    command = str(found.value).partition("e.g. ")[2].replace("NEW_FILE", str(tmp_path / "new.csv"))
+    subprocess.run(command, shell=True, check=True)
+    assert (tmp_path / "new.csv").read_bytes() == HEADER + GOOD
+    assert len(read_examples(str(tmp_path / "new.csv")).examples) == 1
 
 
 def test_no_permission(tmp_path, monkeypatch):

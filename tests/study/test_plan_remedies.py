@@ -129,3 +129,16 @@ def test_every_missing_cost_is_named_at_once(tmp_path, places):
     assert '"neutral": {"entailment": 3.0, "contradiction": 1}' in word
     with pytest.raises(BegunError):
         compare(experiment(*given, word, f"out={tmp_path / 'b'}", *settings))
+
+
+@pytest.mark.parametrize("metric", ["mcc", "auroc", "average_precision"])
+def test_a_metric_that_test_cannot_have_is_refused_before_anything_is_trained(tmp_path: Path, metric: str):
+    train, test = tmp_path / "train.csv", tmp_path / "test.csv"
+    train.write_text("text,label\n" + "".join(f"text number {n},{'ab'[n % 2]}\n" for n in range(60)))
+    test.write_text("text,label\n" + "".join(f"another text {n},a\n" for n in range(12)))
+    words = (f"data.train={train}", f"data.test={test}", "methods=majority,bag_of_words", f"out={tmp_path / 'run'}")
+    with pytest.raises(ConfigError, match=rf"recommend\.metric={metric}: .* one label. Set ") as refused:
+        compare(experiment(*words, f"recommend.metric={metric}"))
+    word = re.findall(r"Set (\S+?),", str(refused.value))[0]
+    with pytest.raises(BegunError):
+        compare(experiment(*words, word))

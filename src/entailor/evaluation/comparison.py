@@ -24,7 +24,7 @@ from entailor.evaluation.recommendation import CandidateKey, key_of, mark_pareto
 from entailor.evaluation.resampling import Pooled, components
 from entailor.evaluation.selection import corrected_best
 from entailor.evaluation.statistics import accuracy_interval, clustering, holm
-from entailor.evaluation.targets import Target, targets_of
+from entailor.evaluation.targets import Target, targets_of, undefined
 from entailor.evaluation.variance import Folds, Scored, spread_of_mean
 from entailor.evaluation.wording import interval, percent, short_model_names
 from entailor.runs.record import SPLIT, RunRecord, by_candidate
@@ -130,10 +130,7 @@ def scored_by(
     """
     found = _by(target, outcomes, scored_candidate(records, outcomes, folds))
     if np.isnan(found.mean):
-        raise RunError(
-            f"recommend.metric={target.name}: {target.title} is not defined where all test examples have one label. "
-            "Set recommend.metric=accuracy, or test on examples of every label"
-        )
+        raise RunError(undefined(target))
     return found
 
 

@@ -171,8 +171,17 @@ TARGETS = {
     )
 }
 
+NEED_TWO_LABELS = ("mcc", "auroc", "average_precision")  # not defined where all test examples have one label
 COST = Metric("cost", "mean cost", -1)
 METRICS: dict[str, Metric] = {**TARGETS, COST.name: COST}  # all of them, for those who read a comparison
+
+
+def undefined(target: Metric) -> str:
+    """Say that test has no such figure, and what to do."""
+    return (
+        f"recommend.metric={target.name}: {target.title} is not defined where all test examples have one label. "
+        "Set recommend.metric=accuracy, or test on examples of every label"
+    )
 
 
 def targets_of(priorities: Priorities, labels: Sequence[str]) -> dict[str, Target]:

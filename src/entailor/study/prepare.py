@@ -20,12 +20,14 @@ from pydantic import BaseModel
 
 from entailor.config.experiment import Experiment
 from entailor.config.overrides import dump_checked_yaml, read_checked_yaml
+from entailor.config.parts import Priorities
 from entailor.config.plain import shown
 from entailor.data.bundled import with_bundled
 from entailor.data.splits import LoadedData, load_data, split_document
 from entailor.diagnostics.doctor import examine_run
-from entailor.errors import RunError, VersionError
+from entailor.errors import ConfigError, RunError, VersionError
 from entailor.evaluation.power import power_lines
+from entailor.evaluation.targets import NEED_TWO_LABELS, TARGETS, undefined
 from entailor.events import Observer
 from entailor.models.precision import PrecisionChoice
 from entailor.runs.documents import well_formed
@@ -102,6 +104,7 @@ def prepare(
             write_data(folder, files, observer, has_trials=bool(records))
             data = load_data(experiment.data)
             task = Task(data.labels, data.is_pair, ordinal=experiment.data.ordinal)
+            check_metric(experiment.recommend, data)
             check_external(experiment.data)
             needs_models = any(candidate.method.needs_backbone for candidate in candidates.values())
             environment = prepare_folder(folder, resolved, data, observer, records, needs_models=needs_models)
@@ -380,6 +383,16 @@ def _with_earlier(earlier: Mapping[str, Any], resolved: Mapping[str, Any]) -> di
     both = {key: list(dict.fromkeys([*earlier.get(key, ()), *resolved[key]])) for key in added}
     data = {**resolved["data"], "external": known_external(earlier, resolved)}
     return {**resolved, **both, "data": data, "methods": {**earlier.get("methods", {}), **resolved["methods"]}}
+
+
+def check_metric(priorities: Priorities, data: LoadedData) -> None:
+    """Refuse a metric that test cannot have, before anything is trained.
+
+    Raises:
+        ConfigError: all test examples have one label, and the metric needs two.
+    """
+    if priorities.metric in NEED_TWO_LABELS and len({row.label for row in data.test_examples()}) == 1:
+        raise ConfigError(undefined(TARGETS[priorities.metric]))
 
 
 def tell_of_data(experiment: Experiment, data: LoadedData, folder: RunFolder, observer: Observer) -> None:
