@@ -81,7 +81,7 @@ def test_peak_memory_without_proc_and_resource(no_proc, no_resource):
 def test_the_processor_and_free_memory_without_proc(no_proc):
     from entailor.models.memory import free_memory_bytes
 
-    assert environment._cpu_name()
+    assert environment.cpu_name()
     assert free_memory_bytes() > 0
 
 

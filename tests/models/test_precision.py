@@ -99,3 +99,10 @@ def test_a_damaged_memory_is_written_anew(monkeypatch, tmp_path):
     monkeypatch.setattr(precision, "measure_gflops", lambda *_: 50.0)
     assert choose_precision("auto", 384, 1536, "cpu").precision == "fp32"
     assert "384x1536" in (tmp_path / precision.SPEEDS_FILE).read_text()
+
+
+def test_another_processor_is_measured_for_itself(monkeypatch, speeds):
+    for name, bf16, chosen in (("Xeon with AMX", 90.0, "bf16"), ("EPYC", 30.0, "fp32"), ("Xeon with AMX", 1.0, "bf16")):
+        monkeypatch.setattr(precision, "cpu_name", lambda name=name: name)
+        speeds(fp32=20.0, bf16=bf16)
+        assert choose_precision("auto", 384, 1536, "cpu").precision == chosen

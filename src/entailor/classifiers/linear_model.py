@@ -57,7 +57,7 @@ class LinearModel:
         from sklearn.metrics import log_loss
 
         if len(np.unique(train[1])) < 2:
-            raise MethodError("all training examples have the same label, so there is nothing to tell apart")
+            raise MethodError("all training examples have the same label, so there is nothing to learn")
         known = np.isin(validation[1], train[1])
         if not known.any():
             raise MethodError("validation has none of the labels that train has, so nothing can be chosen on it")

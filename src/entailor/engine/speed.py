@@ -81,7 +81,7 @@ def facts_of(
     config = read_config(folder, settings)
     hidden, layers = required_size(config, "hidden_size"), text_size(config, "num_hidden_layers") or 1
     inner = text_size(config, "intermediate_size") or 4 * hidden
-    fp32, bf16 = known_speeds(hidden, inner)  # of one core, measured once a machine
+    fp32, bf16 = known_speeds(hidden, inner)  # of one core, measured once a model of processor
     bits = 4 if settings.load_in_4bit else 8 if settings.load_in_8bit else 32
     cores = 1e9 * torch.get_num_threads()
     speed = fp32 * cores if bits == 32 else 1e9 * forward_gflops(bits)

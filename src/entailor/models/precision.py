@@ -7,7 +7,6 @@ not; nothing but a measurement tells. Scores are computed in fp32 in any case, e
 from __future__ import annotations
 
 import contextlib
-import platform
 import sys
 import time
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 from entailor.errors import RunError
 from entailor.runs.cache_place import cache_folder
+from entailor.runs.environment import cpu_name
 from entailor.runs.files import read_json, write_json
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ REPEATS = 5
 SECONDS_EACH = 0.15
 """No new repeat starts after this many seconds in one precision."""
 SPEEDS_FILE = "precision.json"
-"""In the cache folder: machine and layer to measured speeds."""
+"""In the cache folder: processor and layer to measured speeds."""
 WORTHWHILE = 2.5
 """bf16 rounds to three digits, so it must be this many times faster to be chosen."""
 
@@ -66,7 +66,7 @@ def choose_precision(
 ) -> PrecisionChoice:
     """Choose fp32 or bf16 for training.
 
-    On a CPU both are measured (a second at most, once a machine), also where one was asked for: the request is
+    On a CPU both are measured (a second at most, once a processor), also where one was asked for: the request is
     honoured, and the reason says what it costs.
 
     Args:
@@ -101,12 +101,12 @@ def choose_precision(
 def known_speeds(hidden_size: int, intermediate_size: int) -> tuple[float, float]:
     """Return the speeds of fp32 and bf16, 1e9 operations a second of one core.
 
-    They are measured once a machine: a choice that flips would change results.
+    They are measured once a model of processor: a choice that flips would change results.
     """
     import torch
 
     processor = torch.backends.cpu.get_cpu_capability()
-    machine = f"{platform.node()} {platform.machine()} {processor} torch-{torch.__version__}"
+    machine = f"{cpu_name()} {processor} torch-{torch.__version__}"
     key = f"{machine} {hidden_size}x{intermediate_size}"
     file = cache_folder() / SPEEDS_FILE
     known: dict[str, list[float]] = {}

@@ -76,7 +76,7 @@ def describe_environment(*, models: bool = True) -> dict[str, Any]:
         "versions": {name: installed_version(name) for name in ("entailor", *PACKAGES)},
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "cores": os.cpu_count(),
         "threads": threads,
         "memory_bytes": _memory_bytes(),
@@ -99,7 +99,8 @@ def utc_now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """Return what the processor calls itself."""
     info = Path("/proc/cpuinfo")
     if info.exists():
         for line in info.read_text(encoding="utf-8").splitlines():
