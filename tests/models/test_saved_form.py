@@ -11,7 +11,7 @@ from tests.conftest import make_examples
 from tests.methods.conftest import logprobs, teach
 
 from entailor.config.parts import ModelSettings
-from entailor.errors import ModelError, TrainingError
+from entailor.errors import ConfigError, ModelError, TrainingError
 from entailor.methods import build_method
 from entailor.models import memory_plan, saved_form
 from entailor.models.mapped import MappedFile, MappedFiles, MappedLinear, stay_in
@@ -201,9 +201,9 @@ def test_layers_that_are_no_chain_are_refused(load_tiny, nli_task):
 
 
 def test_what_cannot_be_streamed_is_refused(load_tiny):
-    with pytest.raises(ValueError, match=r"stream reads layers in 4 bits\. Set load_in_4bit=true"):
+    with pytest.raises(ConfigError, match=r"stream reads layers in 4 bits\. Set load_in_4bit=true"):
         ModelSettings(stream=True)
-    with pytest.raises(ValueError, match=r"stream is for the CPU\. Set device_map=cpu"):
+    with pytest.raises(ConfigError, match=r"stream is for the CPU\. Set device_map=cpu"):
         ModelSettings(stream=True, **FOUR, device_map="auto")
     with pytest.raises(ModelError, match=r"weights under other names in the files\. Leave out model\.stream"):
         load_tiny("gpt2", objective="language_model", **FOUR, stream=True)

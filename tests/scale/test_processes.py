@@ -83,8 +83,8 @@ def launch(experiment: Experiment, happens: str = "0:0:nothing") -> subprocess.C
     surroundings = environment() | {"HAPPENS": happens}
     surroundings["PYTHONPATH"] += os.pathsep + str(CHILD.parents[2])
     words = [str(CHILD), "compare", "--config", str(config)]
-    return subprocess.run(
-        [*torchrun, *words], check=False, env=surroundings, capture_output=True, text=True, timeout=300
+    return subprocess.run(  # the limit only ends what hangs: two processes beside other work take minutes
+        [*torchrun, *words], check=False, env=surroundings, capture_output=True, text=True, timeout=1200
     )
 
 
