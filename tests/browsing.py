@@ -44,3 +44,18 @@ def chromium(profile: Path) -> Iterator[Any]:
     opened = webdriver.Chrome(options=options, service=Service(driver))
     yield opened
     opened.quit()
+
+
+def open_page(browser: Any, url: str) -> None:
+    """Open a page and wait until it is whole; its logs begin empty.
+
+    An empty page comes between, since a page that is opened again may pass for loaded while it still goes.
+    """
+    from selenium.webdriver.support.wait import WebDriverWait
+
+    browser.get("about:blank")
+    for log in ("browser", "performance"):
+        browser.get_log(log)  # what came before is not this page's
+    browser.get(url)
+    whole = "return location.href !== 'about:blank' && document.readyState === 'complete'"
+    WebDriverWait(browser, 600).until(lambda _: browser.execute_script(whole))

@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from tests.browsing import chromium
+from tests.browsing import chromium, open_page
 
 from entailor.report.html import write_report
 
@@ -28,9 +28,7 @@ def show(browser, url: str, size: tuple[int, int], scheme: str = "light") -> Non
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
-    for log in ("browser", "performance"):
-        browser.get_log(log)  # what came before is not this page's
-    browser.get(url)
+    open_page(browser, url)
 
 
 def unfold(browser) -> None:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from tests.browsing import chromium
+from tests.browsing import chromium, open_page
 from tests.serving.listening import listening
 
 from entailor.serving.app import create_app
@@ -40,9 +40,7 @@ def until(browser, script):
 def show(browser, url, size):
     metrics = {"width": size[0], "height": size[1], "deviceScaleFactor": 1, "mobile": size[0] < 600}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    for log in ("browser", "performance"):
-        browser.get_log(log)  # what came before is not this page's
-    browser.get(url)
+    open_page(browser, url)
     until(browser, "return document.querySelectorAll('option').length == 2")
 
 
@@ -128,6 +126,6 @@ def test_a_text_is_shown_and_not_run_and_an_error_is_said(browser, url):
 
 
 def test_the_interface_is_documented_without_a_script(browser, url):
-    browser.get(f"{url}/docs")
+    open_page(browser, f"{url}/docs")
     assert "/v1/classify" in browser.execute_script("return document.body.textContent")
     assert browser.execute_script("return document.scripts.length") == 0
