@@ -25,11 +25,11 @@ def config_error(kind: type[BaseModel], error: ValidationError, where: str = "")
     complaints: dict[str, list[str]] = {}
     found: dict[str, str] = {}
     for item in error.errors(include_url=False)[:MOST_COMPLAINTS]:
-        path = _settings_path(kind, item["loc"])
+        path, section = _place(kind, item["loc"])
         key = short(".".join([where, *path] if where else path), MOST_SHOWN * 2)
         message = item["msg"].removeprefix("Value error, ").replace("a valid tuple", "a list")
         if item["type"] == "extra_forbidden":
-            message = _unknown_key(_kind_at(kind, path[:-1]), path[-1])
+            message = _unknown_key(section, path[-1])
         elif item["type"] != "missing" and key:
             found[key] = f", found {shown(item['input'])}"
         if item["type"] == "string_type" and isinstance(item["input"], bool):
@@ -43,34 +43,27 @@ def config_error(kind: type[BaseModel], error: ValidationError, where: str = "")
     return ConfigError("\n".join(lines))
 
 
-def _settings_path(kind: type[BaseModel], loc: Iterable[int | str]) -> list[str]:
-    """Return where a complaint belongs, without the types pydantic names for a field that takes several."""
+def _place(kind: type[BaseModel], loc: Iterable[int | str]) -> tuple[list[str], type[BaseModel]]:
+    """Return where a complaint belongs, without the types pydantic names where there are several, and the section."""
     path: list[str] = []
-    for part in loc:
-        path.append(str(part))
-        field = kind.model_fields.get(str(part))
-        if field is None:
-            continue
-        if get_origin(field.annotation) in (Union, UnionType):
+    for part in map(str, loc):
+        path.append(part)
+        field = kind.model_fields.get(part)
+        if field is not None and get_origin(field.annotation) in (Union, UnionType):
             break
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            kind = field.annotation
-    return path
+        kind = _section(kind, part) or kind
+    return path, kind
+
+
+def _section(kind: type[BaseModel], name: str) -> type[BaseModel] | None:
+    """Return the settings that a field holds, if it holds any."""
+    field = kind.model_fields.get(name)
+    found = field.annotation if field else None
+    return found if isinstance(found, type) and issubclass(found, BaseModel) else None
 
 
 def _unknown_key(kind: type[BaseModel], key: str) -> str:
-    hint = near_miss(key, list(kind.model_fields))
-    within = [name for name in kind.model_fields if key in _kind_at(kind, [name]).model_fields]
-    if within and key not in kind.model_fields:
-        hint = f" Did you mean {' or '.join(f'{name}.{key}' for name in within)}?"
+    sections = {name: _section(kind, name) for name in kind.model_fields}
+    within = [f"{name}.{key}" for name, one in sections.items() if one and key in one.model_fields]
+    hint = f" Did you mean {' or '.join(within)}?" if within else near_miss(key, list(kind.model_fields))
     return f"unknown key.{hint} Known keys: {', '.join(sorted(kind.model_fields))}"
-
-
-def _kind_at(kind: type[BaseModel], path: Iterable[str]) -> type[BaseModel]:
-    """Return the settings class of a section."""
-    for name in path:
-        field = kind.model_fields.get(name)
-        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
-            break
-        kind = field.annotation
-    return kind
