@@ -12,7 +12,8 @@ from entailor.scale import processes
 
 def happens(training: Training) -> None:
     process, step, what = os.environ["HAPPENS"].split(":")
-    if (os.environ["RANK"], str(training.step)) != (process, step):
+    again = os.environ["TORCHELASTIC_RESTART_COUNT"] != "0"
+    if again or (os.environ["RANK"], str(training.step)) != (process, step):
         return
     if what == "error":
         raise RuntimeError("a cable is loose")

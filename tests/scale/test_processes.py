@@ -12,6 +12,7 @@ from tests.conftest import make_examples, make_tiny, write_csv
 from tests.kill import environment
 from tests.observers import listener
 
+from entailor.config.distributed import DistributedSettings
 from entailor.config.experiment import Experiment
 from entailor.config.overrides import dump_yaml
 from entailor.config.parts import DataSettings, ModelSettings
@@ -47,6 +48,7 @@ def experiment(tmp_path_factory):
             "lora": {**LOOP, **bert, "r": 2, "lora_dropout": 0.0},
             "full_finetuning": {**LOOP, **halves, **bert},
             "p_tuning": {**LOOP, **bert},
+            "nf4": {**LOOP, **bert, "method": "lora", "r": 2, "lora_dropout": 0.0, "model": {"load_in_4bit": True}},
             "decoder": {**LOOP, **llama, "method": "lora", "r": 2, "lora_dropout": 0.0},
             "in_context": llama,
             "linear_probe": bert,
@@ -75,7 +77,7 @@ def other(experiment: Experiment, name: str, *methods: str) -> Experiment:
     return experiment.model_copy(update={"out": f"{experiment.out}-{name}", "methods": chosen})
 
 
-def launch(experiment: Experiment, happens: str = "0:0:nothing") -> subprocess.CompletedProcess[str]:
+def launch(experiment: Experiment, happens: str = "0:0:nothing", *options: str) -> subprocess.CompletedProcess[str]:
     """Run a comparison in two processes."""
     config = Path(f"{experiment.out}.yaml")
     config.write_text(dump_yaml(experiment.model_dump(mode="json", exclude_defaults=True)), encoding="utf-8")
@@ -84,8 +86,12 @@ def launch(experiment: Experiment, happens: str = "0:0:nothing") -> subprocess.C
     surroundings["PYTHONPATH"] += os.pathsep + str(CHILD.parents[2])
     words = [str(CHILD), "compare", "--config", str(config)]
     return subprocess.run(  # the limit only ends what hangs: two processes beside other work take minutes
-        [*torchrun, *words], check=False, env=surroundings, capture_output=True, text=True, timeout=1200
+        [*torchrun, *options, *words], check=False, env=surroundings, capture_output=True, text=True, timeout=1200
     )
+
+
+def divided(experiment: Experiment) -> Experiment:
+    return experiment.model_copy(update={"distributed": DistributedSettings(strategy="fsdp")})
 
 
 def check_same(found: RunRecord, expected: RunRecord) -> None:
@@ -122,14 +128,39 @@ def test_two_processes_give_what_one_gives_also_on_from_where_one_stopped(experi
 
 
 def test_a_signal_to_one_process_ends_both_with_a_checkpoint_from_which_one_goes_on(experiment, alone):
-    broken = other(experiment, "stopped", "lora")
+    broken = divided(other(experiment, "stopped", "full_finetuning"))
     ended = launch(broken, "1:13:SIGTERM")
     assert ended.returncode != 0
-    assert "interrupted at step 13 of 22, a checkpoint is written" in ended.stderr
+    assert "interrupted at step 13 of 24, a checkpoint is written" in ended.stderr
+    names = sorted(path.name for path in Path(broken.out).glob("**/checkpoint/*"))
+    assert [name[:-77] for name in names if "part" in name] == [f"step-000000013-part-{n}-of-2" for n in (1, 2)]
+    assert len(names) == 3
     notes = []
     compare(broken, listener(note=notes.append))
-    assert "lora: goes on from the checkpoint at step 13" in notes
-    check_same(records(broken)["lora"], alone["lora"])
+    assert "full_finetuning: goes on from the checkpoint at step 13" in notes
+    check_same(records(broken)["full_finetuning"], alone["full_finetuning"])
+
+
+def test_two_processes_that_divide_the_weights_give_what_one_gives_also_on_from_where_it_stopped(experiment, alone):
+    trained = "lora", "full_finetuning", "p_tuning", "nf4", "decoder"
+    both, stop = other(experiment, "divided", *trained, "linear_probe"), StopSwitch()
+
+    def at_13(name, done, *rest):
+        if (name, done) == ("train", 13):
+            stop.request(15)
+
+    with pytest.raises(Stopped):
+        compare(both, listener(stage=at_13), stop)
+    ended = launch(divided(both))
+    assert ended.returncode == 0, ended.stderr
+    found = records(both)
+    assert found.keys() == {*trained, "linear_probe"}
+    for name, record in found.items():
+        check_same(record, alone[name])
+        way = "fsdp" if name in trained else "ddp"
+        assert record.provenance["processes"] == {"world_size": 2, "way": way}
+        (said,) = [event.text for event in record.events if "strategy=fsdp" in event.text]
+        assert ("no shortcut is taken" in said) == (name in trained)
 
 
 def test_an_error_in_one_process_ends_both_with_one_message(experiment):

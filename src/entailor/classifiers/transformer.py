@@ -32,6 +32,7 @@ from entailor.models.device import send
 from entailor.models.heads import add_to_bias, head_modules
 from entailor.models.load import Backbone, quiet_libraries
 from entailor.models.prompts import PromptIds
+from entailor.models.sharded import is_divided
 from entailor.models.tokenizer import TokenIds, token_ids
 from entailor.tasks import Task
 
@@ -179,6 +180,8 @@ class TransformerClassifier(nn.Module, Classifier):
         try:
             embedding = self.model.get_input_embeddings()
         except (AttributeError, NotImplementedError):
+            return None
+        if is_divided(self):
             return None
         if getattr(inputs[0], "continuations", ()):  # whose tokens stand beside the inputs' own
             return None

@@ -1,13 +1,13 @@
 """Checkpoints of a training: one safetensors file each, written whole or not at all, the last two kept.
 
+Where weights are divided among processes, each process writes a further file with its rows.
+
 Tensors and plain values only, never a pickle. What stands in them is the business of `training_state`.
 """
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 import re
 import time
 from collections.abc import Mapping
@@ -18,18 +18,28 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
+from entailor.engine.checkpoint_files import (
+    DividedTensors,
+    is_whole,
+    step_name,
+    what_went_wrong,
+    write_file,
+    write_part,
+)
+from entailor.engine.ranks import ALONE, Ranks
 from entailor.engine.stopping import StopSwitch
 from entailor.events import SILENT, Observer
-from entailor.runs.integrity import disk_trouble, file_sha256
-from entailor.runs.ownership import refuse_links, remove_files
+from entailor.models.sharded import is_sharded, own_part
+from entailor.runs.ownership import remove_files
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-CHECKPOINT_VERSION = 5
+CHECKPOINT_VERSION = 6
 KEPT = 2
 _NAME = re.compile(r"step-(?P<step>\d{9,})(?:-attempt-(?P<attempt>\d+))?-(?P<sha256>[0-9a-f]{64})\.safetensors")
-_TEMPORARY = re.compile(r"\.step-\d{9,}\.tmp")
+_PART = re.compile(r"step-\d{9,}(-attempt-\d+)?-part-\d+-of-\d+-[0-9a-f]{64}\.safetensors")
+_TEMPORARY = re.compile(r"\.step-\d{9,}(-attempt-\d+)?(-part-\d+-of-\d+)?\.tmp")
 
 
 @dataclass(frozen=True)
@@ -61,7 +71,7 @@ class CheckpointStore:
 
     def __init__(self, folder: Path, observer: Observer = SILENT) -> None:
         self.folder, self.observer = folder, observer
-        self._current: list[Path] = []  # of the training under way, the newest last
+        self._current: dict[Path, tuple[str, ...]] = {}  # of the training under way, the newest last, with their parts
 
     def files(self) -> list[Path]:
         """Return the checkpoints there are, the newest first; none where the folder is a link to another place."""
@@ -79,7 +89,7 @@ class CheckpointStore:
             return []
         return [path for path in self.folder.iterdir() if pattern.fullmatch(path.name) and not path.is_symlink()]
 
-    def write(self, snapshot: Snapshot, identity: str) -> bool:
+    def write(self, snapshot: Snapshot, identity: str, parts: tuple[str, ...] = ()) -> bool:
         """Write a checkpoint and drop all but the last two of this training.
 
         The name holds the file's SHA-256, so that a file cannot be taken for whole when it is not. A disk that is
@@ -88,6 +98,7 @@ class CheckpointStore:
         Args:
             snapshot: what to write.
             identity: of the training it belongs to.
+            parts: names of files in the folder that hold further tensors, in the order of their rows.
 
         Returns:
             Whether it was written.
@@ -99,38 +110,27 @@ class CheckpointStore:
             "step": snapshot.step,
             "values": snapshot.values,
             "context": snapshot.context,
+            "parts": parts,
         }
-        from safetensors.torch import save_file
-
-        refuse_links(self.folder)
-        temporary = self.folder / f".step-{snapshot.step:09d}.tmp"
+        stem = step_name(snapshot.step, snapshot.attempt)
         try:
-            if self.folder.is_symlink():
-                raise OSError(errno.ELOOP, "a link to another place. Remove the link", str(self.folder))
-            self.folder.mkdir(parents=True, exist_ok=True)
-            save_file(
-                {name: tensor.detach().cpu().contiguous() for name, tensor in snapshot.tensors.items()},
-                temporary,
-                metadata={"checkpoint": json.dumps(head)},
-            )
-            digest = file_sha256(temporary)
-            _flush(temporary)
-            again = f"-attempt-{snapshot.attempt}" if snapshot.attempt else ""
-            path = self.folder / f"step-{snapshot.step:09d}{again}-{digest}.safetensors"
-            temporary.replace(path)
-            _flush(self.folder)
+            path = write_file(self.folder, stem, snapshot.tensors, {"checkpoint": json.dumps(head)})
         except (OSError, SafetensorError) as error:
-            problem = disk_trouble(error) or (isinstance(error, OSError) and error.strerror) or str(error)
-            self.observer.note(f"no checkpoint at step {snapshot.step}: {self.folder}: {problem}. The training goes on")
+            self.not_written(snapshot.step, what_went_wrong(error))
             return False
-        finally:
-            temporary.unlink(missing_ok=True)
         # by what this training wrote, not by step: another training's checkpoints may have got further
-        self._current = [*(one for one in self._current if one != path), path][-KEPT:]
-        for old in self.files():
-            if old not in self._current:
+        self._current = dict(
+            [*((one, its) for one, its in self._current.items() if one != path), (path, parts)][-KEPT:]
+        )
+        kept = {*(one.name for one in self._current), *(name for its in self._current.values() for name in its)}
+        for old in [*self.files(), *self._own(_PART)]:
+            if old.name not in kept:
                 old.unlink(missing_ok=True)
         return True
+
+    def not_written(self, step: int, problem: str) -> None:
+        """Say that there is no checkpoint of a step."""
+        self.observer.note(f"no checkpoint at step {step}: {self.folder}: {problem}. The training goes on")
 
     def newest(self, identity: str) -> Snapshot | None:
         """Return the newest checkpoint that is whole and belongs to this training, or None.
@@ -141,30 +141,57 @@ class CheckpointStore:
         for path in self.files():
             problem = None
             try:
-                if not path.name.endswith(f"-{file_sha256(path)}.safetensors"):
+                if not is_whole(path):
                     problem = "damaged, its content is not what was written"
+                elif found := self._read(path, identity):
+                    return found
                 else:
-                    with safe_open(path, framework="pt") as file:
-                        head = json.loads(file.metadata()["checkpoint"])
-                        if (head["version"], head["identity"]) == (CHECKPOINT_VERSION, identity):
-                            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-                            self._current = [path]
-                            return Snapshot(head["step"], tensors, head["values"], head["context"], head["attempt"])
                     problem = "of other settings, data, model or versions"
             except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
                 problem = f"cannot be read ({error})"
             self.observer.note(f"checkpoint skipped: {path}: {problem}")
         return None
 
+    def _read(self, path: Path, identity: str) -> Snapshot | None:
+        """Return a checkpoint that is whole; None where it belongs to another training.
+
+        Raises:
+            ValueError: a part of it is missing or damaged.
+        """
+        with safe_open(path, framework="pt") as file:
+            head = json.loads(file.metadata()["checkpoint"])
+            if (head["version"], head["identity"]) != (CHECKPOINT_VERSION, identity):
+                return None
+            names = tuple(head["parts"])
+            tensors: Mapping[str, Tensor] = {} if names else {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+        if names:
+            parts = [self.folder / name for name in names]
+            here = set(self._own(_PART))
+            if odd := [one.name for one in parts if one not in here or not is_whole(one)]:
+                raise ValueError(f"its part {odd[0]} is missing or damaged")
+            tensors = DividedTensors(path, parts)
+        self._current = {path: names}
+        return Snapshot(head["step"], tensors, head["values"], head["context"], head["attempt"])
+
     def clear(self) -> None:
         """Remove every checkpoint, and the folder unless somebody else's files are in it."""
-        ours = [*self._own(_NAME), *self._own(_TEMPORARY)]
+        ours = [*self._own(_NAME), *self._own(_PART), *self._own(_TEMPORARY)]
         with suppress(OSError):  # a checkpoint that stays is never taken for another training's
             remove_files(self.folder.parent, (f"{self.folder.name}/{path.name}" for path in ours))
 
 
 class NoCheckpoints:
-    """In the place of a store where another process writes the checkpoints of this training."""
+    """In the place of a store where another process writes the checkpoints of this training.
+
+    Args:
+        folder: of that process's store.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def not_written(self, step: int, problem: str) -> None:
+        """Leave it to that process."""
 
     def files(self) -> list[Path]:
         """There are none of its own."""
@@ -174,23 +201,12 @@ class NoCheckpoints:
         """What there is comes from the process that writes."""
         return None
 
-    def write(self, snapshot: Snapshot, identity: str) -> bool:
+    def write(self, snapshot: Snapshot, identity: str, parts: tuple[str, ...] = ()) -> bool:
         """Leave it to that process."""
         return True
 
     def clear(self) -> None:
         """Nothing is there."""
-
-
-def _flush(path: Path) -> None:
-    """Make the disk hold a file's content, or a folder's names."""
-    if path.is_dir() and os.name == "nt":
-        return  # folders cannot be opened there
-    handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)  # Windows flushes what it may write
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 @dataclass
@@ -206,6 +222,7 @@ class Saving:
         attempt: how often the training had been started again before.
         resume_from: the moment to go on from, or None.
         stop: asked after every step.
+        ranks: the processes that train together.
     """
 
     store: CheckpointStore | NoCheckpoints
@@ -216,6 +233,7 @@ class Saving:
     attempt: int = 0
     resume_from: Snapshot | None = None
     stop: StopSwitch | None = None
+    ranks: Ranks = ALONE
     _written_at: float = field(init=False)
     _written_step: int = field(default=-1, init=False)
 
@@ -232,8 +250,23 @@ class Saving:
     def write(self, step: int, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> bool:
         """Write a checkpoint; return whether the newest one is of this step."""
         if step != self._written_step:
-            snapshot = Snapshot(step, tensors, values, self.context, self.attempt)
-            if self.store.write(snapshot, self.identity):
+            held = {name: own_part(tensor) for name, tensor in tensors.items() if is_sharded(tensor)}
+            others = {name: tensor for name, tensor in tensors.items() if name not in held}
+            snapshot = Snapshot(step, others, values, self.context, self.attempt)
+            if self._write_divided(snapshot, held) if held else self.store.write(snapshot, self.identity):
                 self._written_step = step
         self._written_at = time.monotonic()
         return step == self._written_step
+
+    def _write_divided(self, snapshot: Snapshot, held: Mapping[str, Tensor]) -> bool:
+        """Let each process write its rows, and the first one what lists them; return the same in all of them."""
+        place = self.ranks.rank, self.ranks.size
+        names = self.ranks.gather(write_part(self.store.folder, snapshot.step, self.attempt, held, place))
+
+        def finish() -> bool:
+            if problems := [name for name in names if not name.endswith(".safetensors")]:
+                self.store.not_written(snapshot.step, problems[0])
+                return False
+            return self.store.write(snapshot, self.identity, tuple(names))
+
+        return self.ranks.from_first(finish)

@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from entailor.classifiers.base import Classifier
+    from entailor.engine.checkpoint import Snapshot
+
 T = TypeVar("T")
 
 
@@ -25,7 +28,8 @@ class Ranks(Protocol):
     Attributes:
         rank: number of this process, from 0.
         size: how many there are.
-        way: how they share a training: `ddp`; None where there is one process.
+        way: how they share a training: `ddp`, or `fsdp` where each holds a part of every weight and all go through
+            the model equally often; None where there is one process.
     """
 
     rank: int
@@ -50,6 +54,18 @@ class Ranks(Protocol):
 
     def copy_first(self, tensors: Sequence[Tensor]) -> None:
         """Make tensors those of the first process, in place."""
+        ...
+
+    def divide(self, classifier: Classifier) -> str:
+        """Divide the weights of a classifier among the processes, and return what is then not as in one."""
+        ...
+
+    def put_together(self, classifier: Classifier) -> dict[str, Tensor]:
+        """Return the trained tensors of a divided classifier by name, on the CPU; in the other processes none."""
+        ...
+
+    def snapshot_from_first(self, make: Callable[[], Snapshot | None]) -> Snapshot | None:
+        """Return what `make` gives in the first process; all ask for its tensors in one order, and each once."""
         ...
 
     def sum_gradients(self, parameters: Sequence[Tensor], loss: Tensor) -> Tensor:
@@ -88,6 +104,18 @@ class Alone:
 
     def copy_first(self, tensors: Sequence[Tensor]) -> None:
         """They are already."""
+
+    def divide(self, classifier: Classifier) -> str:
+        """There is one holder, who is never asked."""
+        raise AssertionError("one process divides nothing")
+
+    def put_together(self, classifier: Classifier) -> dict[str, Tensor]:
+        """It is whole."""
+        return {}
+
+    def snapshot_from_first(self, make: Callable[[], Snapshot | None]) -> Snapshot | None:
+        """Make it."""
+        return make()
 
     def sum_gradients(self, parameters: Sequence[Tensor], loss: Tensor) -> Tensor:
         """Return the loss."""

@@ -19,6 +19,7 @@ from entailor.engine.ranks import ALONE, Ranks
 from entailor.errors import DivergedError
 from entailor.events import SILENT, Observer
 from entailor.models.device import free_cached_memory, main_device
+from entailor.models.sharded import is_divided
 from entailor.runs.environment import loaded_torch
 
 
@@ -29,14 +30,18 @@ def usual_batch_tokens() -> int:
 
 @contextmanager
 def without_gradients(classifier: Classifier) -> Iterator[None]:
-    """Put a classifier's network into evaluation mode, and keep no gradients inside the block."""
+    """Put a classifier's network into evaluation mode, and keep no gradients inside the block.
+
+    Weights that are divided among processes are put together in tensors that a training uses as well, which those of
+    inference mode are not fit for.
+    """
     torch = loaded_torch()
     if torch is None:  # then there is no network
         yield
         return
     if isinstance(classifier, torch.nn.Module):
         classifier.eval()
-    with torch.inference_mode():
+    with torch.no_grad() if is_divided(classifier) else torch.inference_mode():
         yield
 
 
@@ -81,16 +86,20 @@ def score(
     parts: list[Any] = []  # stay where they are made until the last batch is on its way
     rows: list[int] = []
     done = 0
+    divided = is_divided(classifier)
     with without_gradients(classifier), classifier.scoring(inputs) as prepared:
         lengths = [len(item) for item in prepared]
-        batches = scoring_batches(lengths, BatchLimit(tokens=max_tokens))[ranks.rank :: ranks.size]
+        every = scoring_batches(lengths, BatchLimit(tokens=max_tokens))
+        batches = every[ranks.rank :: ranks.size]
         for group in _groups(batches, lengths, classifier.tokens_together):
             members = [[prepared[index] for index in indices] for indices in group]
-            parts.extend(_logits(classifier, members))
+            parts.extend(_logits(classifier, members, halve=not divided))
             rows_B = [row for batch in members for row in classifier.rows(batch)]
             rows.extend(rows_B)
             done += len(rows_B) * ranks.size
             observer.stage(stage, min(done, len(inputs)), len(inputs))
+        if divided and len(batches) * ranks.size < len(every):  # the others have one batch more
+            _logits(classifier, [[prepared[index] for index in every[-1]]], halve=False)
     if parts:
         np.add.at(sums_EL, rows, _read(parts))
         np.add.at(counts_E, rows, 1)
@@ -118,12 +127,16 @@ def _groups(batches: Sequence[list[int]], lengths: Sequence[int], most: int | No
         yield group
 
 
-def _logits(classifier: Classifier, batches: Sequence[Sequence[Encoded]]) -> list[Any]:
-    """Return logits_BL of each batch, in halves where memory does not suffice: scores do not depend on the batching."""
+def _logits(classifier: Classifier, batches: Sequence[Sequence[Encoded]], *, halve: bool = True) -> list[Any]:
+    """Return logits_BL of each batch, in halves where memory does not suffice: scores do not depend on the batching.
+
+    Not where weights are divided among processes, since the others would not try again.
+    """
     try:
         return classifier.logits_together([classifier.collate(members) for members in batches])
     except (RuntimeError, MemoryError) as error:
-        if (len(batches) == 1 and len(batches[0]) == 1) or not is_out_of_memory(error):
+        alone = len(batches) == 1 and len(batches[0]) == 1
+        if alone or not halve or not is_out_of_memory(error):
             raise
     free_cached_memory()
     whole = batches if len(batches) > 1 else batches[0]

@@ -33,6 +33,7 @@ from entailor.errors import DivergedError, TrainingError
 from entailor.events import Event
 from entailor.methods.base import TrainedMethod
 from entailor.models.device import free_cached_memory, random_states, send, set_random_states
+from entailor.models.sharded import any_not_zero, is_divided, own_part, whole
 from entailor.runs.record import CurvePoint
 
 # Share of one label among predictions from which they count as collapsed, where gold labels are not like that.
@@ -77,7 +78,7 @@ class Training:
             )
         self.classifier, self.module = classifier, classifier
         self.method, self.data, self.runtime = method, data, runtime
-        self.ranks = runtime.ranks
+        self.ranks, self.divided = runtime.ranks, is_divided(classifier)
         seed_everything(runtime.seed)
         self.rng = np.random.default_rng(runtime.seed)
         self.limit = BatchLimit(
@@ -100,7 +101,7 @@ class Training:
         self.schedule = build_schedule(self.optimizer, method, self.total_steps)
         self.device = self.trainable[0].device
         # a GPU is asked for values once a logging interval; until then it leaves out what follows a broken step
-        self.reads_each_step = not skips_when_told(self.device)
+        self.reads_each_step = self.divided or not skips_when_told(self.device)
         if not self.reads_each_step:
             self.optimizer.found_inf = torch.zeros((), device=self.device)  # type: ignore[attr-defined]
         self.reached = torch.zeros(len(self.trainable), dtype=torch.bool, device=self.device)
@@ -129,7 +130,7 @@ class Training:
                 ending.callback(self.rows.finish)
             if self.method.gradient_checkpointing:
                 self._checkpoint_activations()
-            if self.runtime.autocast is torch.bfloat16 and self.device.type == "cpu":
+            if self.runtime.autocast is torch.bfloat16 and self.device.type == "cpu" and not self.divided:
                 ending.enter_context(frozen_in_half(self.module))
             if saving and saving.resume_from:
                 restore(self, saving.resume_from)
@@ -223,11 +224,10 @@ class Training:
         self.module.train()
         count = sum(len(batch) for batch in group)
         self.ranks.seed_step(self.runtime.seed, self.step)
-        own = [batch[self.ranks.rank :: self.ranks.size] for batch in group]
-        total = self.ranks.sum_gradients(self.trainable, self._gradient(own, count))
+        total = self.ranks.sum_gradients(self.trainable, self._gradient(group, count))
         if self.step < GRADIENT_STEPS:
             self._check_gradients()
-        norm = nn.utils.clip_grad_norm_(self.trainable, self.method.max_grad_norm).detach()
+        norm = whole(nn.utils.clip_grad_norm_(self.trainable, self.method.max_grad_norm).detach())
         if self.reads_each_step:
             self._check_finite(self.step + 1, float(total), float(norm))
         else:
@@ -251,7 +251,7 @@ class Training:
             try:
                 return self._backward(group, count)
             except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
+                if self.divided or not is_out_of_memory(error):  # the other processes would not try again
                     raise
             self.optimizer.zero_grad(set_to_none=True)
             free_cached_memory()
@@ -260,18 +260,22 @@ class Training:
 
     def _backward(self, group: list[list[int]], count: int) -> Tensor:
         total = torch.zeros((), device=self.device)
-        for batch in filter(None, group):
-            for part in self._parts(batch):
-                self.at_once = len(part)
-                loss = self._loss(part) * (len(part) / count)
-                loss.backward()  # type: ignore[no-untyped-call]
-                total += loss.detach().to(self.device)
+        parts = self._parts(group, self.ranks.rank)
+        if self.divided:  # then all processes go through the model equally often, with an example that weighs nothing
+            most = max(len(self._parts(group, rank)) for rank in range(self.ranks.size))
+            parts += [()] * (most - len(parts))
+        for part in parts:
+            self.at_once = len(part)
+            loss = self._loss(part or group[0][:1]) * (len(part) / count)
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.detach().to(self.device)
         return total
 
-    def _parts(self, batch: list[int]) -> list[Sequence[int]]:
-        """Return what of a batch goes through the model at once."""
+    def _parts(self, group: list[list[int]], rank: int) -> list[Sequence[int]]:
+        """Return what of the share of a process goes through the model at once."""
         limit = part_limit(self.device.type, self.most_examples)
-        return parts_of(batch, self.lengths, limit, padded=self.classifier.pads)
+        shares = filter(None, (batch[rank :: self.ranks.size] for batch in group))
+        return [part for own in shares for part in parts_of(own, self.lengths, limit, padded=self.classifier.pads)]
 
     def _halve(self, tried: int) -> None:
         if tried == 1:
@@ -314,8 +318,8 @@ class Training:
             return DivergedError(problem, f"the best weights so far, of step {self.result.best_step}")
         self.module.eval()
         self._decay_rows(self.step)
-        whole = all(bool(torch.isfinite(tensor).all()) for tensor in self.trainable)
-        return DivergedError(problem, f"the weights after step {self.step}" if whole else None)
+        finite = all(bool(torch.isfinite(own_part(tensor)).all()) for tensor in self.trainable)
+        return DivergedError(problem, f"the weights after step {self.step}" if finite else None)
 
     def _remedy(self) -> str:
         return (
@@ -350,9 +354,7 @@ class Training:
         gradients = [tensor.grad for tensor in self.trainable]
         cut_off = [gradient is None for gradient in gradients]
         if not any(cut_off):
-            self.reached |= torch.stack(
-                [gradient.any().to(self.device) for gradient in gradients if gradient is not None]
-            )
+            self.reached |= any_not_zero(gradients)
             if self.step + 1 == GRADIENT_STEPS:  # the one time that the host waits for this
                 cut_off = [not reached for reached in self.reached.tolist()]
         names = [name for name, cut in zip(self._named_trainable(), cut_off, strict=True) if cut]

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from entailor.engine.checkpoint import Snapshot
 from entailor.events import Event
-from entailor.models.device import random_states, set_random_states
+from entailor.models.device import RANDOM, random_states, set_random_states
+from entailor.models.sharded import fill, is_sharded
 from entailor.runs.record import CurvePoint
 
 if TYPE_CHECKING:
@@ -63,11 +64,11 @@ def restore(training: Training, snapshot: Snapshot) -> None:
     training.reached.copy_(tensors["reached"])
     with torch.no_grad():
         for i, tensor in enumerate(training.trainable):
-            tensor.copy_(tensors[f"trainable.{i}"])
+            fill(tensor, tensors[f"trainable.{i}"])
         for name, buffer in training.module.named_buffers():
             buffer.copy_(tensors[f"buffer.{name}"])
     if "best.0" in tensors:
-        training.best = [tensors[f"best.{i}"].to(held.device) for i, held in enumerate(training.trainable)]
+        training.best = [_like(held, tensors[f"best.{i}"]) for i, held in enumerate(training.trainable)]
     for i, parameter in enumerate(training.trainable):
         _restore_moments(training, i, parameter, snapshot)
     for group, rate in zip(training.optimizer.param_groups, values["rates"], strict=True):
@@ -89,14 +90,25 @@ def restore(training: Training, snapshot: Snapshot) -> None:
 def _restore_moments(training: Training, i: int, parameter: Tensor, snapshot: Snapshot) -> None:
     prefix = f"optimizer.{i}."
     state: dict[str, Any] = dict(snapshot.values["moments"][i])
-    for name, tensor in snapshot.tensors.items():
-        if name.startswith(prefix):
-            # a step count that lives on the CPU beside parameters on a GPU must stay there
-            fused = training.optimizer.param_groups[0].get("fused")
-            on_parameter = tensor.shape == parameter.shape or fused
-            state[name.removeprefix(prefix)] = tensor.to(parameter.device) if on_parameter else tensor
+    for name in (one for one in snapshot.tensors if one.startswith(prefix)):
+        tensor = snapshot.tensors[name]
+        # a step count that lives on the CPU beside parameters on a GPU must stay there
+        fused = training.optimizer.param_groups[0].get("fused")
+        like = tensor.shape == parameter.shape
+        state[name.removeprefix(prefix)] = (
+            _like(parameter, tensor) if like else tensor.to(parameter.device) if fused else tensor
+        )
     if state:
         training.optimizer.state[parameter] = state
+
+
+def _like(parameter: Tensor, full: Tensor) -> Tensor:
+    """Return a whole tensor where a parameter is, divided as it is."""
+    if not is_sharded(parameter):
+        return full.to(parameter.device)
+    divided = torch.empty_like(parameter.detach())
+    fill(divided, full)
+    return divided
 
 
 def _library_states() -> Mapping[str, Any]:
@@ -116,7 +128,7 @@ def _restore_random(snapshot: Snapshot) -> None:
     legacy = states["numpy"]
     key = np.array(legacy["state"]["key"], dtype=np.uint32)
     np.random.set_state({**legacy, "state": {**legacy["state"], "key": key}})  # noqa: NPY002
-    set_random_states(snapshot.tensors)
+    set_random_states({name: snapshot.tensors[name] for name in snapshot.tensors if name.startswith(RANDOM)})
 
 
 def _is_plain(value: Any) -> bool:

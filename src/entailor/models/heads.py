@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from entailor.errors import HeadMismatchError, ModelError
+from entailor.models.sharded import fill, whole
 from entailor.tasks import Task
 
 # One checkpoint says "ENTAILMENT", the next "entail"; nothing is guessed beyond case, spaces and these.
@@ -109,7 +110,7 @@ def add_to_bias(modules: Iterable[nn.Module], shift_L: NDArray[np.float64]) -> b
     if bias is None:
         return False
     with torch.no_grad():
-        bias.add_(torch.from_numpy(shift_L).to(bias))
+        fill(bias, whole(bias) + torch.from_numpy(shift_L).to(bias.device, bias.dtype))
     return True
 
 

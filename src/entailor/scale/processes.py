@@ -7,6 +7,7 @@ the store that all of them reach, so that it is known even where no process answ
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -17,10 +18,15 @@ from typing import Any, TypeVar
 from numpy.typing import NDArray
 
 from entailor.config.distributed import DistributedSettings
+from entailor.engine.checkpoint import Snapshot
+from entailor.engine.memory import is_out_of_memory
 from entailor.engine.ranks import Ranks
 from entailor.engine.stopping import RunContext, Stopped, stop_on_signals
 from entailor.errors import ConfigError, EntailorError, ProcessError, one_line
 from entailor.events import SILENT
+from entailor.methods import Classifier, TrainedMethod
+from entailor.models.device import main_device
+from entailor.models.sharded import is_sharded
 from entailor.study.jobs import HERE, Finished, Job
 
 T = TypeVar("T")
@@ -43,18 +49,16 @@ class Processes(Ranks):
     """The processes of a launcher; see :class:`~entailor.engine.ranks.Ranks`.
 
     Args:
-        timeout: seconds after which a process that does not answer ends all.
+        settings: how they share a training, and how long they wait for each other.
     """
 
-    way: str | None = "ddp"
-
-    def __init__(self, timeout: int) -> None:
+    def __init__(self, settings: DistributedSettings) -> None:
         import torch
         import torch.distributed as dist
         from torch.distributed import PrefixStore  # type: ignore[attr-defined]
         from torch.distributed.rendezvous import rendezvous
 
-        self.timeout = timedelta(seconds=timeout)
+        self.way, self.timeout = settings.strategy, timedelta(seconds=settings.ddp_timeout)
         accelerator = torch.accelerator.current_accelerator(check_available=True)
         backend = "gloo"
         if accelerator is not None:
@@ -97,7 +101,7 @@ class Processes(Ranks):
             self._from_first(lambda: (work, what))
             yield
         except Exception as error:
-            self._settle(error)
+            self._settle(_as_lost(error))
             raise
         self._settle(None)
 
@@ -124,7 +128,7 @@ class Processes(Ranks):
             except Stopped:
                 raise
             except Exception as error:
-                self._report(error)
+                self._report(_as_lost(error))
             else:
                 self.store.set(self._outcome_of(self.rank), "")
 
@@ -159,8 +163,9 @@ class Processes(Ranks):
         """
         others = range(1, self.size)
         keys = [self._outcome_of(rank) for rank in others]
+        lost = isinstance(error, _LostError)  # who closed its connections has said before why
         with suppress(RuntimeError):
-            self.store.wait(keys, self.timeout if error is None else timedelta(seconds=3 * ALIKE_SECONDS))
+            self.store.wait(keys, timedelta(seconds=(1 if lost else 3) * ALIKE_SECONDS) if error else self.timeout)
         own = "" if error is None else type(error).__name__
         found = {
             rank: self.store.get(key).decode() if self.store.check([key]) else _LostError.__name__
@@ -168,7 +173,7 @@ class Processes(Ranks):
         }
         kinds = {rank: text.partition("\n")[0] for rank, text in found.items()}
         if all(kind in (own, _FirstFailedError.__name__ if error else own) for kind in kinds.values()):
-            if error is not None and own != _LostError.__name__:
+            if error is not None and not lost:
                 self.store.set(f"entailor/alike/{self.trials}", "1")
                 return
             if error is None:
@@ -176,7 +181,7 @@ class Processes(Ranks):
         causes = {
             rank: text.partition("\n")[2] for rank, text in found.items() if kinds[rank] not in ("", "_LostError")
         }
-        if error is not None and not isinstance(error, _LostError):
+        if error is not None and not lost:
             text = f"{type(error).__name__}: {one_line(error)}"
             causes[0] = one_line(error) if isinstance(error, EntailorError) else text
         rank = min(causes, default=None)
@@ -204,7 +209,39 @@ class Processes(Ranks):
 
         with torch.no_grad(), _answering():
             for tensor in tensors:
-                dist.broadcast(tensor.data, src=0)
+                if not is_sharded(tensor):  # else each has its own rows
+                    dist.broadcast(tensor.data, src=0)
+
+    def divide(self, classifier: Classifier) -> str:
+        """Divide it by FSDP2, once all have the same new weights."""
+        from entailor.scale.sharding import shard
+
+        return shard(classifier, self.size, self.copy_first)
+
+    def put_together(self, classifier: Classifier) -> dict[str, Any]:
+        """Put one tensor after the other together."""
+        from entailor.scale.sharding import whole_tensors
+
+        with _answering():
+            return whole_tensors(classifier, keep=self.rank == 0)
+
+    def snapshot_from_first(self, make: Callable[[], Snapshot | None]) -> Snapshot | None:
+        """Send plain values now, and tensors when they are asked for."""
+        from entailor.scale.sending import SentTensors
+
+        made: Snapshot | None = None
+
+        def plain() -> str:
+            nonlocal made
+            made = make()
+            return "" if made is None else json.dumps({**vars(made), "tensors": list(made.tensors)})
+
+        text = self.from_first(plain)
+        if not text:
+            return None
+        found, held = json.loads(text), None if made is None else made.tensors
+        tensors = SentTensors(found["tensors"], held, self.from_first, lambda tensor: self.copy_first([tensor]))
+        return Snapshot(**{**found, "tensors": tensors})
 
     def sum_gradients(self, parameters: Sequence[Any], loss: Any) -> Any:
         """Add up; a process that had no example of a step adds nothing.
@@ -213,6 +250,9 @@ class Processes(Ranks):
         """
         import torch
 
+        if any(map(is_sharded, parameters)):  # the backward pass added them up
+            self._sum([loss])
+            return loss
         there = torch.tensor([float(one.grad is not None) for one in parameters], device=loss.device)
         for parameter in parameters:
             if parameter.grad is None:
@@ -298,6 +338,16 @@ def _answering() -> Iterator[None]:
         raise _LostError(one_line(error)) from error
 
 
+def _as_lost(error: Exception) -> Exception:
+    """Return an error as what it means where FSDP2 met it in `torch.distributed`: another process does not answer."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    module = "" if trace is None else str(trace.tb_frame.f_globals.get("__name__"))
+    inside = module.startswith("torch.distributed.") and isinstance(error, RuntimeError)
+    return _LostError(one_line(error)) if inside and not is_out_of_memory(error) else error
+
+
 def _pieces(tensors: Sequence[Any]) -> Iterator[list[Any]]:
     """Give tensors in groups of one type, of at most so many numbers; a larger one is by itself."""
     group: list[Any] = []
@@ -333,11 +383,19 @@ class ProcessesExecutor:
             ConfigError: a model would stand on a device of another process.
         """
         for job in jobs:
-            place = job.plan.settings.device_map
-            if place not in (None, "cpu") and job.plan.method.needs_backbone:
+            settings, method = job.plan.settings, job.plan.method
+            if settings.device_map not in (None, "cpu") and method.needs_backbone:
                 raise ConfigError(
-                    f"model.device_map={place}: each of several processes has a device of its own. Leave it out, or "
-                    "start one process"
+                    f"model.device_map={settings.device_map}: each of several processes has a device of its own. Leave "
+                    "it out, or start one process"
+                )
+            on_cpu = main_device().type == "cpu"
+            odd = settings.load_in_8bit or (settings.load_in_4bit and not on_cpu)
+            if self.processes.way == "fsdp" and odd and isinstance(method, TrainedMethod):
+                bits = "8 bits" if settings.load_in_8bit else "4 bits on an accelerator"
+                raise ConfigError(
+                    f"distributed.strategy=fsdp: in {bits} the scales of a weight would stay where it was loaded, "
+                    "apart from its rows. Set distributed.strategy=ddp, or leave quantization out"
                 )
         return HERE.run(jobs, replace(run_context, ranks=self.processes))
 
@@ -349,7 +407,7 @@ def launched(settings: DistributedSettings) -> Iterator[ProcessesExecutor]:
     Raises:
         ProcessError: they do not find each other.
     """
-    processes = Processes(settings.ddp_timeout)
+    processes = Processes(settings)
     try:
         yield ProcessesExecutor(processes)
     finally:
@@ -363,7 +421,7 @@ def follow_first(settings: DistributedSettings) -> None:
         ProcessError: something failed here or elsewhere; the first process says what.
         Stopped: somebody asked for it.
     """
-    processes = Processes(settings.ddp_timeout)
+    processes = Processes(settings)
     try:
         with stop_on_signals() as stop:
             processes.follow(RunContext(SILENT, stop, processes))

@@ -27,8 +27,8 @@ from entailor.runs.files import read_json
 from entailor.runs.ownership import OWNER_FILE, enclosing_run
 from entailor.runs.trial_folder import CHECKPOINT_FOLDER
 from entailor.scale.ray_worker import Assignment, Carried, Mailbox, run_job
+from entailor.study.finished import complete_record
 from entailor.study.jobs import Finished, Job
-from entailor.study.trial import complete_record
 
 POLL_SECONDS = 0.5
 MOST_DEATHS = 5  # of a trial's workers in a row, without a new checkpoint between them

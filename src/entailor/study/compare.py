@@ -29,6 +29,7 @@ from entailor.runs.layout import RUN_VERSION, RunFolder
 from entailor.runs.record import NO_MODEL, RunRecord
 from entailor.study.estimate import Work, estimate_document, estimate_trials, expected_memory
 from entailor.study.external import external_rows, score_external
+from entailor.study.finished import lost_trial
 from entailor.study.jobs import HERE, Executor, Job, Pool, next_comparison
 from entailor.study.learning_curve import PointPlan, curve_document, finished_point, plan_points, run_points
 from entailor.study.prepare import Prepared, prepare
@@ -36,7 +37,7 @@ from entailor.study.resampled import by_split, resampling_of, split_title, to_sh
 from entailor.study.results import Comparison
 from entailor.study.search import search_candidates, search_document
 from entailor.study.test_access import AccessLog, choice_name, choice_of, log_test_access
-from entailor.study.trial import discard_leftovers, lost_trial, run_trial
+from entailor.study.trial import discard_leftovers, run_trial
 from entailor.study.trial_plan import TrialPlan
 from entailor.tracking.sinks import Tracked, check_tracking, tracked
 

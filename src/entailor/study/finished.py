@@ -15,13 +15,13 @@ from entailor.classifiers.base import Classifier
 from entailor.classifiers.thresholds import chosen_shift
 from entailor.data.example import Example, Split
 from entailor.engine.scorer import log_softmax, run_without_gradients, score
-from entailor.errors import TrainingError
+from entailor.errors import RunError, TrainingError
 from entailor.evaluation.calibration import LEAST_PROBABILITY, fit_temperature
 from entailor.methods import Method
 from entailor.runs.files import write_json
 from entailor.runs.record import SPLIT, Prediction, RunRecord
 from entailor.runs.redaction import without_secrets
-from entailor.runs.trial_folder import saved_folder
+from entailor.runs.trial_folder import clear_trial, saved_folder
 from entailor.shipping.restoring import CLASSIFIER_FILE, CLASSIFIER_VERSION, load_classifier
 from entailor.study.trial_plan import TrialPlan
 from entailor.tasks import Task
@@ -49,6 +49,34 @@ def failed_record(plan: TrialPlan, task: Task, kind: str, text: str) -> RunRecor
     """Return the record of a trial that was not finished: the name of its error, and what it says."""
     blank = blank_record(plan, task)
     return replace(blank, status="failed", error=without_secrets(f"{kind}: {text}"), error_type=kind)
+
+
+def complete_record(plan: TrialPlan, folder: Path) -> RunRecord | None:
+    """Return the record in a trial's folder where it is complete and was run with these hyperparameters."""
+    try:
+        record = RunRecord.read(folder)
+    except RunError:
+        return None
+    same = record.hyperparameters == plan.method.model_dump(mode="json")
+    return record if same and record.status == "complete" else None
+
+
+def lost_trial(plan: TrialPlan, task: Task, folder: Path, reason: str) -> RunRecord:
+    """Write the record of a trial whose process died again and again; its checkpoints stay.
+
+    Args:
+        plan: what was run.
+        task: labels and input shape.
+        folder: the trial's.
+        reason: what is known of it, and the next step.
+
+    Returns:
+        The failed record, as written.
+    """
+    clear_trial(folder)
+    record = failed_record(plan, task, "WorkerDied", reason)
+    record.write(folder)
+    return record
 
 
 def prompts_of(classifier: Classifier, task: Task, validation: Sequence[Example]) -> list[dict[str, Any]] | None:

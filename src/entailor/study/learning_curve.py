@@ -20,9 +20,10 @@ from entailor.methods import Method, TrainedMethod
 from entailor.methods.registry import find_method
 from entailor.runs.layout import RunFolder
 from entailor.runs.record import RunRecord
+from entailor.study.finished import complete_record, lost_trial
 from entailor.study.jobs import HERE, Job, Pool
 from entailor.study.test_access import AccessLog, choice_name
-from entailor.study.trial import complete_record, discard_leftovers, lost_trial, run_trial
+from entailor.study.trial import discard_leftovers, run_trial
 from entailor.study.trial_plan import TrialPlan
 from entailor.tasks import Task
 

@@ -131,34 +131,6 @@ def _outcome(trial: Trial) -> RunRecord:
         return trial.failed(error, f"{error}. Where it was raised stands in {details}")
 
 
-def complete_record(plan: TrialPlan, folder: Path) -> RunRecord | None:
-    """Return the record in a trial's folder where it is complete and was run with these hyperparameters."""
-    try:
-        record = RunRecord.read(folder)
-    except RunError:
-        return None
-    same = record.hyperparameters == plan.method.model_dump(mode="json")
-    return record if same and record.status == "complete" else None
-
-
-def lost_trial(plan: TrialPlan, task: Task, folder: Path, reason: str) -> RunRecord:
-    """Write the record of a trial whose process died again and again; its checkpoints stay.
-
-    Args:
-        plan: what was run.
-        task: labels and input shape.
-        folder: the trial's.
-        reason: what is known of it, and the next step.
-
-    Returns:
-        The failed record, as written.
-    """
-    clear_trial(folder)
-    record = failed_record(plan, task, "WorkerDied", reason)
-    record.write(folder)
-    return record
-
-
 def follow(what: What, plan: TrialPlan, task: Task, split: Split, folder: Path, run_context: RunContext) -> None:
     """Do this process's part of a trial that another one, the first, runs: the same steps, and nothing is written.
 
@@ -194,18 +166,22 @@ class Trial:
         self.observer, self.stop = run_context.observer, run_context.stop
         self.ranks = run_context.ranks if plan.method.needs_backbone else ALONE
         first = self.ranks.rank == 0
-        self.store = CheckpointStore(folder / CHECKPOINT_FOLDER, self.observer) if first else NoCheckpoints()
+        place = folder / CHECKPOINT_FOLDER
+        self.store = CheckpointStore(place, self.observer) if first else NoCheckpoints(place)
+        self.divided = self.ranks.way == "fsdp" and isinstance(plan.method, TrainedMethod)
         self.classifier: Classifier | None = None
         self.would_fail_again = False
         self.meter = Meter()
         self.events: list[Event] = []
+        if self.ranks.way == "fsdp" and not self.divided:
+            self._note("distributed.strategy=fsdp: each process holds the whole model, which is not trained")
         self.costs = Costs()
         self.training = TrainingResult()
         # whether another seed would give another classifier decides what a single trial can say
         self.provenance: dict[str, Any] = {"deterministic": not plan.method.is_seeded}
         self.provenance |= {SPLIT: plan.split} if plan.split else {}
         if self.ranks.way:
-            self.provenance["processes"] = {"world_size": self.ranks.size, "way": self.ranks.way}
+            self.provenance["processes"] = {"world_size": self.ranks.size, "way": "fsdp" if self.divided else "ddp"}
         self.provenance |= {"ordinal": True} if task.ordinal else {}
         # what ships after a cross-validation has no test; an export is held against its answers on validation
         self.asked = split.test or split.validation
@@ -224,7 +200,8 @@ class Trial:
         if getattr(self.plan.method, "thresholds", "none") != "none":
             validation_EL, words = move_thresholds(classifier, self.plan.method, self.split, validation_EL)
             self._note(words)
-        return classifier, validation_EL, self._score_test(classifier)
+        logprobs_EL = self._score_test(classifier)
+        return self._put_together(classifier), validation_EL, logprobs_EL
 
     def run(self) -> RunRecord:
         """Run it to the end, and return the record of a complete trial."""
@@ -294,6 +271,8 @@ class Trial:
         """Save the weights a broken training still holds, where `load_classifier` finds them; return what to say."""
         if error.kept is None or self.classifier is None:
             return f"{error}. No weights of before are left"
+        if self.divided:
+            return f"{error}. The weights of before, which are divided among processes, are not kept"
         place = self.folder / LAST_GOOD_FOLDER
         with saved_folder(self.folder, LAST_GOOD_FOLDER) as scratch:
             saved = scratch / learned_folder(self.plan.method)
@@ -311,7 +290,7 @@ class Trial:
                 what = self.plan, self.task, self.split, self.folder, self.observer
                 self.lesson = self.ranks.from_first(partial(lesson_of, *what))
             self._note(self.lesson.words)
-        snapshot = self.ranks.from_first(self._checkpoint)
+        snapshot = self.ranks.snapshot_from_first(self._checkpoint)
         first = 0
         if snapshot is not None:
             context = snapshot.context
@@ -367,6 +346,7 @@ class Trial:
             attempt=attempt,
             resume_from=resume_from,
             stop=self.stop,
+            ranks=self.ranks,
         )
 
     def _adapt(self, seed: int) -> Classifier:
@@ -397,7 +377,10 @@ class Trial:
         objective = self.plan.method.objective
         first = "placement" not in self.provenance  # a restart loads again, and must not end the peak of the trial
         before, reset = resident_bytes(), first and reset_peak_memory()
-        backbone = load_backbone(folder, self.task, self.plan.settings, precision, seed, objective)
+        settings = self.plan.settings
+        if self.divided:  # no device need hold it whole
+            settings = settings.model_copy(update={"device_map": "cpu"})
+        backbone = load_backbone(folder, self.task, settings, precision, seed, objective)
         planned = backbone.placement
         if planned is not None and first:
             # the peak since the process began would say nothing of loading
@@ -440,6 +423,8 @@ class Trial:
 
         from entailor.engine.trainer import train
 
+        if self.divided:
+            self._note(self.ranks.divide(classifier))
         earlier = self.training
         soft_EL = None if self.lesson is None else self.lesson.soft_EL
         validation = validation_inputs, np.array(validation_targets)
@@ -461,6 +446,22 @@ class Trial:
         self.training.examples_seen += earlier.examples_seen
         self.events.extend(self.training.events)
         self.provenance.update(best_step=self.training.best_step, seed_used=seed)
+
+    def _put_together(self, classifier: Classifier) -> Classifier:
+        """Return a classifier on the CPU with the weights of one that is divided among processes, in the first."""
+        tensors = self.ranks.put_together(classifier) if self.divided else {}
+        if not tensors:
+            return classifier
+        from entailor.classifiers.transformer import TransformerClassifier
+
+        whole = self.classifier = self._adapt(self.provenance["seed_used"])
+        assert isinstance(classifier, TransformerClassifier)
+        assert isinstance(whole, TransformerClassifier)
+        whole.copy_tensors(tensors, self.folder)
+        for held, buffer in zip(whole.buffers(), classifier.buffers(), strict=True):
+            held.copy_(buffer)
+        whole.offset_L = classifier.offset_L
+        return whole
 
     def _demonstrate(self, classifier: PromptedClassifier) -> None:
         """Choose demonstrations and calibrate; the time for scoring validation counts as evaluation."""
