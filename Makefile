@@ -38,10 +38,12 @@ format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# Writes the generated pages, what the tutorials print and the notebooks of them, and builds the site.
 docs: $(READY)
 	$(BIN)/python docs/generate.py
 	$(BIN)/python docs/tutorial.py
 	$(BIN)/python docs/notebooks.py
+	$(MAKE) site
 
 # Makes notebooks of two tutorials and runs them; what runs them stays out of .venv.
 notebooks: $(READY)

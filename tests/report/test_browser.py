@@ -169,7 +169,7 @@ def test_errors_are_searched_sorted_and_set_side_by_side(browser, url, records):
     pairs = zip(own["full_finetuning"], own["linear_probe"], strict=True)
     better = sum(a.predicted != a.label and b.predicted == b.label for a, b in pairs)
     assert better > 0
-    assert texts(browser, "#errors-count")[0].startswith(f"{better} examples")
+    assert texts(browser, "#errors-count") == [f"{better} example{'' if better == 1 else 's'}"]
     assert all("✓" in text for text in texts(browser, "#errors-table td:nth-child(5)"))
 
 

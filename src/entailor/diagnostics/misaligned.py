@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from entailor.data.example import Example
 from entailor.data.words import Floats, Integers, TextFeatures, words_of
@@ -20,6 +21,7 @@ NAME = "misaligned"
 MOST_FITTED, MOST_ASKED = 3_000, 2_000  # rows of train; of each other part
 KNOWS = 0.05  # above the majority
 SURE = 1e-6  # chance that so many more agree by accident
+UNLIKELY = 1e-3  # the same, of the third of train that is not learned from
 MORE = 1.5  # times as many shared words
 FEWEST = 50
 SHIFTS = {1: "after", -1: "before"}
@@ -73,17 +75,19 @@ def _labels(evidence: CheckInput) -> Iterator[DoctorFinding]:
     learned, asked = 2 * len(places["train"]) // 3, len(places["train"])
     known, rest = slice(0, learned), slice(learned, asked)
 
-    def held_out(shift: int) -> tuple[Integers, bool]:
-        """Return what is expected of each row by labels some rows on, and whether that is known of train."""
+    def held_out(shift: int) -> tuple[Integers, NDArray[np.bool_], bool]:
+        """Return what labels some rows on lead to expect of each row, where that is right in the rest, and if often."""
         targets = np.roll(labels["train"], -shift)[places["train"]]
         expected = expected_labels(features[known], targets[known], len(evidence.labels), features, evidence.seed)
         held = held_out_accuracy(np.eye(len(evidence.labels))[expected[rest]], targets[rest])
-        return expected, held.low > held.majority + KNOWS
+        return expected, expected[rest] == targets[rest], held.low > held.majority + KNOWS
 
-    expected, knows = held_out(0)
+    expected, right, knows = held_out(0)
     if not knows:
         for shift, where in SHIFTS.items():
-            if held_out(shift)[1]:
+            _, right_so, knows_so = held_out(shift)
+            # where rows are sorted by label, their neighbours have the same one and are known as well, or as badly
+            if knows_so and _chance_of_more(right_so & ~right, right & ~right_so) < UNLIKELY:
                 message = f"words of train tell the label of the row {where}, and not that of their own row"
                 yield _finding("slipped_labels", message, "train", rows["train"], {"shift": shift})
         return
@@ -129,12 +133,17 @@ def _of_part(
         return
 
 
-def _surely_more(better: Floats | np.ndarray, worse: Floats | np.ndarray) -> bool:
-    """Tell whether one is true more often than the other beyond chance (sign test)."""
+def _surely_more(better: NDArray[np.bool_], worse: NDArray[np.bool_]) -> bool:
+    """Tell whether one is true more often than the other beyond chance."""
+    return _chance_of_more(better, worse) < SURE
+
+
+def _chance_of_more(better: NDArray[np.bool_], worse: NDArray[np.bool_]) -> float:
+    """Return how likely one is true so much more often than the other by accident (sign test)."""
     from scipy.stats import binomtest
 
     won, lost = int(better.sum()), int(worse.sum())
-    return won > lost and binomtest(won, won + lost, alternative="greater").pvalue < SURE
+    return float(binomtest(won, won + lost, alternative="greater").pvalue) if won > lost else 1.0
 
 
 def _finding(

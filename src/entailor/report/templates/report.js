@@ -161,7 +161,7 @@
     }
     control("table").tBodies[0].replaceWith(body);
     control("more").hidden = found.length <= most;
-    control("count").textContent = `${found.length.toLocaleString("en")} examples${found.length > most ? `, the first ${most} shown` : ""}`;
+    control("count").textContent = `${found.length.toLocaleString("en")} ${found.length === 1 ? "example" : "examples"}${found.length > most ? `, the first ${most} shown` : ""}`;
   };
 
   sortable(control("table"), (chosenHead, sign) => {
