@@ -169,20 +169,20 @@ def test_nothing_to_compare():
 def test_hardest_examples_stand_hardest_first(record):
     rows = [record("lora", accuracy=0.8), record("p_tuning", accuracy=0.7), record("majority", accuracy=0.4)]
     found = hardest_examples(rows, n=10)
-    wrong = [one["wrong"] for one in found]
+    wrong = [one.wrong for one in found]
     assert len(found) == 10
     assert wrong == sorted(wrong, reverse=True)
     assert wrong[0] == 3
     first = found[0]
-    assert first["text"] == f"premise {first['id'][2:]}"
-    assert [one["method"] for one in first["said"]] == ["lora", "p_tuning", "majority"]
-    assert all(one["label"] != first["gold"] and not one["right"] for one in first["said"])
+    assert first.text == f"premise {first.id[2:]}"
+    assert [one.method for one in first.answers] == ["lora", "p_tuning", "majority"]
+    assert all(one.label != first.gold and not one.right for one in first.answers)
 
 
 def test_seeds_share_one_voice_in_hardest_examples(record):
     found = hardest_examples([record("lora", seed=seed, accuracy=0.5) for seed in range(4)], n=300)
     assert found
-    assert all(one["num_candidates"] == 1 and 0 < one["wrong"] <= 1 and len(one["said"]) == 1 for one in found)
+    assert all(0 < one.wrong <= 1 and len(one.answers) == 1 for one in found)
 
 
 def test_perfect_rows_leave_no_hard_examples(record):

@@ -41,7 +41,7 @@ def data_flags(
     columns: str | None,
     delimiter: str | None,
     encoding: str | None,
-) -> dict[str, Any]:
+) -> dict[str, str | dict[str, str] | None]:
     """Return the keys of the experiment that the flags of labelled files stand for."""
     said = {"train": train, "validation": validation, "test": test, "delimiter": delimiter, "encoding": encoding}
     return {f"data.{name}": value for name, value in said.items()} | {"data.columns": mapping(columns, "--columns")}

@@ -54,9 +54,11 @@ def env(
     if as_json:
         print_result(json.dumps(found, indent=2))
         return
-    for name, installed in found.pop("versions").items():
+    for name, installed in found["versions"].items():
         print_result(f"{name} {installed or 'not installed'}")
     for key, value in found.items():
+        if key == "versions":
+            continue
         words = ", ".join(value) or "none" if isinstance(value, list) else value
         print_result(f"{key.replace('_', ' ')}: {'unknown' if words is None else words}")
 

@@ -59,7 +59,7 @@ class Experiment(Settings):
     """How each checkpoint is loaded."""
     prompt: PromptSettings = PromptSettings()
     """How decoders are asked."""
-    methods: dict[str, dict[str, Any]] = Field(default_factory=lambda: methods_by_name(DEFAULT_METHODS))
+    methods: dict[str, dict[str, object]] = Field(default_factory=lambda: methods_by_name(DEFAULT_METHODS))
     """Candidate name to hyperparameters. The candidate name is the method, or the key ``method`` names it; the keys
     ``models``,
     ``model`` and ``prompt`` choose models and change those settings for the candidate alone."""
@@ -108,7 +108,7 @@ class Experiment(Settings):
 
     @field_validator("methods")
     @classmethod
-    def _row_names(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    def _row_names(cls, value: dict[str, dict[str, object]]) -> dict[str, dict[str, object]]:
         if not value:
             raise ValueError("at least one method is needed")
         for name in value:
@@ -170,7 +170,7 @@ class Experiment(Settings):
             yield from (value for value in settings.values() if isinstance(value, str))
 
 
-def methods_by_name(value: object) -> dict[str, dict[str, Any]]:
+def methods_by_name(value: object) -> dict[str, dict[str, object]]:
     """Return candidate name to settings for ``lora,p_tuning``, a list of names or one-key mappings, or a mapping.
 
     Raises:
@@ -181,7 +181,7 @@ def methods_by_name(value: object) -> dict[str, dict[str, Any]]:
         return {str(name): _row_settings(name, settings) for name, settings in value.items()}
     if not isinstance(value, (list, tuple)):
         raise ValueError(f"names, or names with settings, were expected, found {shown(value)}")
-    named: dict[str, dict[str, Any]] = {}
+    named: dict[str, dict[str, object]] = {}
     for item in value:
         entry = {item: {}} if isinstance(item, str) else item
         if not isinstance(entry, Mapping) or len(entry) != 1:
@@ -193,7 +193,7 @@ def methods_by_name(value: object) -> dict[str, dict[str, Any]]:
     return named
 
 
-def _row_settings(name: object, settings: object) -> dict[str, Any]:
+def _row_settings(name: object, settings: object) -> dict[str, object]:
     if settings is None:  # `lora:` with nothing behind it
         return {}
     if not isinstance(settings, Mapping):

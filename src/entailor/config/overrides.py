@@ -54,7 +54,7 @@ SECTIONS: Mapping[str, type[Settings]] = {
 }
 
 
-def read_yaml(path: str | Path) -> dict[str, Any]:
+def read_yaml(path: str | Path) -> dict[str, object]:
     """Read a YAML mapping.
 
     Raises:
@@ -66,7 +66,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: {error.strerror or error}. Give the path of a YAML file") from None
 
 
-def _mapping(content: bytes, path: str | Path) -> dict[str, Any]:
+def _mapping(content: bytes, path: str | Path) -> dict[str, object]:
     """Return the mapping a YAML document holds; `path` is named where it holds none."""
     try:
         values = parse_yaml(content.decode("utf-8-sig"), _Loader)
@@ -118,7 +118,7 @@ def read_checked_yaml(path: Path, remedy: str) -> dict[str, Any]:
         raise RunError(f"{error}. {remedy}") from None
 
 
-def set_key(values: dict[str, Any], path: Sequence[str], value: object) -> None:
+def set_key(values: dict[str, object], path: Sequence[str], value: object) -> None:
     """Set one value in nested mappings, making those that are not there.
 
     Raises:
@@ -127,10 +127,11 @@ def set_key(values: dict[str, Any], path: Sequence[str], value: object) -> None:
     for depth, part in enumerate(path[:-1], start=1):
         if values.get(part) is None:
             values[part] = {}
-        if not isinstance(values[part], dict):
+        inner = values[part]
+        if not isinstance(inner, dict):
             name = ".".join(path[:depth])
-            raise ConfigError(f"{name}: keys with values were expected, found {shown(values[part])}")
-        values = values[part]
+            raise ConfigError(f"{name}: keys with values were expected, found {shown(inner)}")
+        values = inner
     values[path[-1]] = value
 
 
@@ -171,7 +172,7 @@ def apply_overrides(
     candidate_keys = cache(lambda: {name: keys_of(name, own) for name, own in candidates.items()})  # imports methods
     for key, text in words:
         if key != "methods":
-            _apply(result, candidate_keys, key, text)
+            _apply(result, candidates, candidate_keys, key, text)
     return result
 
 
@@ -184,8 +185,13 @@ def _key_and_text(word: str) -> tuple[str, str]:
     return key, text
 
 
-def _apply(result: dict[str, Any], candidate_keys: Callable[[], Mapping[str, set[str]]], key: str, text: str) -> None:
-    candidates = result["methods"]
+def _apply(
+    result: dict[str, object],
+    candidates: Mapping[str, dict[str, object]],
+    candidate_keys: Callable[[], Mapping[str, set[str]]],
+    key: str,
+    text: str,
+) -> None:
     inside = key.removeprefix("methods.")
     candidate = max((name for name in candidates if inside.startswith(f"{name}.")), key=len, default=None)
     path = key.split(".")

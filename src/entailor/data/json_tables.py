@@ -83,7 +83,7 @@ class JsonTable(Table):
         with open_text(self._path, newline="\n", form=self._form) as lines:
             return sum(1 for _ in islice((line for line in lines if not line.isspace()), 2)) > 1
 
-    def _records(self) -> Iterator[tuple[int, dict[str, Any]]]:
+    def _records(self) -> Iterator[tuple[int, dict[str, object]]]:
         with open_text(self._path, newline="\n", form=self._form) as lines:
             if self._document:
                 text = lines.read()
@@ -95,7 +95,7 @@ class JsonTable(Table):
                     yield number, _json_object(self._path, number, _json_value(self._path, number, line))
 
 
-def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unrepeated(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(pairs)
     if len(found) == len(pairs):
         return found
@@ -199,7 +199,7 @@ def _json_value(path: Path, row: int, text: str) -> Any:
     raise DataError(problem, path=path, row=row, remedy="One whole JSON object a line is expected")
 
 
-def _json_object(path: Path, row: int, value: Any) -> dict[str, Any]:
+def _json_object(path: Path, row: int, value: object) -> dict[str, object]:
     if not isinstance(value, dict):
         kinds = {list: "a list", str: "a string", type(None): "null", bool: "a boolean"}
         found = kinds.get(type(value), "a number")

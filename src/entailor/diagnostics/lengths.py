@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -27,7 +26,7 @@ SHIFT = 1.5  # ratio of two parts' median lengths
 def lengths(evidence: CheckInput) -> CheckOutcome:
     """Count words; find texts far longer than the rest and parts whose texts are longer or shorter than train's."""
     findings: list[DoctorFinding] = []
-    facts: dict[str, Any] = {}
+    facts: dict[str, dict[str, dict[str, int]]] = {}
     for field in FIELDS if evidence.is_pair else ("text",):
         counts = {part: _word_counts(rows, field) for part, rows in evidence.split.parts() if rows}
         facts[field] = {part: _quantiles(some) for part, some in counts.items()}

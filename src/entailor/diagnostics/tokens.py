@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from itertools import chain
-from typing import Any
 
 import numpy as np
 
@@ -32,7 +31,7 @@ def token_checks(encoder: TextEncoder | PromptEncoder, model: str, evidence: Che
 
 def truncation(encoder: TextEncoder | PromptEncoder, model: str, evidence: CheckInput) -> CheckOutcome:
     """Count tokens, and the examples that are longer than the model takes (windows are not cut)."""
-    facts: dict[str, Any] = {"model": model, "max_length": encoder.max_length}
+    facts: dict[str, str | int | dict[str, float]] = {"model": model, "max_length": encoder.max_length}
     findings = []
     for part, rows in evidence.split.parts():
         if not rows:

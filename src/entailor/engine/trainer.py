@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from functools import partial
 from typing import Any
@@ -118,7 +118,7 @@ class Training:
         self.window: list[tuple[Tensor, Tensor]] = []
         self.evaluated_at = -1
         self.groups_done = 0
-        self.epoch_random: dict[str, Any] = {}
+        self.epoch_random: Mapping[str, Any] = {}
         self.most_examples: int | None = None
         self.at_once = 0
 

@@ -32,7 +32,7 @@ def capture(training: Training) -> tuple[dict[str, Tensor], dict[str, Any]]:
     tensors.update({f"trainable.{i}": tensor for i, tensor in enumerate(training.trainable)})
     tensors.update({f"best.{i}": tensor for i, tensor in enumerate(training.best)})
     tensors.update({f"buffer.{name}": buffer.clone() for name, buffer in training.module.named_buffers()})
-    moments: list[dict[str, Any]] = []
+    moments: list[dict[str, object]] = []
     for i, parameter in enumerate(training.trainable):
         state = training.optimizer.state.get(parameter, {})
         tensors.update({f"optimizer.{i}.{key}": value for key, value in state.items() if isinstance(value, Tensor)})
@@ -89,7 +89,7 @@ def restore(training: Training, snapshot: Snapshot) -> None:
 
 def _restore_moments(training: Training, i: int, parameter: Tensor, snapshot: Snapshot) -> None:
     prefix = f"optimizer.{i}."
-    state: dict[str, Any] = dict(snapshot.values["moments"][i])
+    state: dict[str, object] = dict(snapshot.values["moments"][i])
     for name in (one for one in snapshot.tensors if one.startswith(prefix)):
         tensor = snapshot.tensors[name]
         # a step count that lives on the CPU beside parameters on a GPU must stay there

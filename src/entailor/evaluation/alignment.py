@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,21 +12,48 @@ from entailor.evaluation.metrics import outcome
 from entailor.runs.record import RunRecord, by_candidate
 
 
-def hardest_examples(records: Sequence[RunRecord], n: int = 20) -> list[dict[str, Any]]:
+@dataclass(frozen=True, slots=True)
+class CandidateAnswer:
+    """What a candidate said of an example: the label of the highest mean probability over its seeds."""
+
+    model: str
+    method: str
+    label: str
+    probability: float
+    right: bool
+
+
+@dataclass(frozen=True, slots=True)
+class HardExample:
+    """An example that candidates got wrong.
+
+    Attributes:
+        id: the example's id.
+        text: the text or premise.
+        text_pair: the hypothesis, or None.
+        group: genre, phenomenon, or None.
+        gold: its label.
+        wrong: sum over candidates of the share of their seeds that were wrong.
+        answers: one a candidate.
+    """
+
+    id: str
+    text: str
+    text_pair: str | None
+    group: str | None
+    gold: str
+    wrong: float
+    answers: tuple[CandidateAnswer, ...]
+
+
+def hardest_examples(records: Sequence[RunRecord], n: int = 20) -> list[HardExample]:
     """Return the examples most candidates got wrong, hardest first; examples no candidate got wrong are left out.
 
-    A candidate with several seeds counts with the share of its seeds that were wrong, and says the label with the
-    highest
-    mean probability. Between examples equally often wrong, the one with the less probable gold label is harder.
+    Between examples equally often wrong, the one with the less probable gold label is harder.
 
     Args:
         records: as for :func:`compare_records`; failed ones are skipped.
         n: at most so many.
-
-    Returns:
-        One mapping an example: `id`, `text`, `text_pair`, `group`, `gold`, `wrong` (sum over candidates),
-        `num_candidates`, and
-        `said`, one of `model`, `method`, `label`, `probability`, `right` a candidate.
     """
     complete = aligned([record for record in records if record.status == "complete"])
     if not complete:
@@ -44,25 +70,23 @@ def hardest_examples(records: Sequence[RunRecord], n: int = 20) -> list[dict[str
     order = [int(i) for i in np.lexsort((gold_probability_N, -np.round(wrong_N, 9)))[:n] if wrong_N[i] > 0]
     labels, examples = complete[0].labels, complete[0].predictions
     return [
-        {
-            "id": examples[i].id,
-            "text": examples[i].text,
-            "text_pair": examples[i].text_pair,
-            "group": examples[i].group,
-            "gold": examples[i].label,
-            "wrong": float(wrong_N[i]),
-            "num_candidates": len(seeds),
-            "said": [
-                {
-                    "model": model,
-                    "method": name,
-                    "label": labels[int(mean_NL[i].argmax())],
-                    "probability": float(mean_NL[i].max()),
-                    "right": bool(mean_NL[i].argmax() == gold_N[i]),
-                }
-                for (model, name), mean_NL in means.items()
-            ],
-        }
+        HardExample(
+            examples[i].id,
+            examples[i].text,
+            examples[i].text_pair,
+            examples[i].group,
+            examples[i].label,
+            float(wrong_N[i]),
+            tuple(
+                CandidateAnswer(
+                    *key,
+                    labels[int(mean_NL[i].argmax())],
+                    float(mean_NL[i].max()),
+                    right=bool(mean_NL[i].argmax() == gold_N[i]),
+                )
+                for key, mean_NL in means.items()
+            ),
+        )
         for i in order
     ]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -273,7 +273,14 @@ def label_means(metrics: Sequence[Metrics]) -> dict[str, dict[str, float | None]
     }
 
 
-def accuracy_by_group(records: Sequence[RunRecord], outcomes: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
+class GroupAccuracy(TypedDict):
+    """Examples of a group, and the accuracy on them: the fields of `Proportion`."""
+
+    n: int
+    accuracy: Mapping[str, float]
+
+
+def accuracy_by_group(records: Sequence[RunRecord], outcomes: Sequence[Outcome]) -> dict[str, GroupAccuracy]:
     """Return group to its number of examples and its accuracy with an interval, in order of first appearance."""
     members: dict[str, list[int]] = {}
     for i, one in enumerate(records[0].predictions):
@@ -318,7 +325,7 @@ def _test_against_majority(
         candidate["beats_majority"] = p < SIGNIFICANCE
 
 
-def _pair_lines(pairs: Pairs[CandidateKey]) -> list[dict[str, Any]]:
+def _pair_lines(pairs: Pairs[CandidateKey]) -> list[Mapping[str, Any]]:
     return [
         {
             "a": {"model": a[0], "method": a[1]},

@@ -6,8 +6,8 @@ Reads records whose predictions are those on the external test set. Nothing is c
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -18,7 +18,32 @@ from entailor.evaluation.statistics import accuracy_interval
 from entailor.runs.record import RunRecord, by_candidate
 
 
-def compare_external(name: str, source: str, scoring: str, records: Sequence[RunRecord]) -> dict[str, Any]:
+class UnscoredSet(TypedDict):
+    """What comparison.json holds of an external test set that cannot be used."""
+
+    name: str
+    source: str
+    error: str
+    candidates: list[Mapping[str, Any]]
+
+
+class ScoredSet(TypedDict):
+    """What comparison.json holds of an external test set."""
+
+    name: str
+    source: str
+    scoring: str
+    error: str | None
+    labels: list[str]
+    num_examples: int
+    majority_accuracy: float | None
+    """Share of its most frequent label."""
+    candidates: list[Mapping[str, Any]]
+    """Best first: `model`, `method`, `num_seeds`, `accuracy`, `group` (candidates that share a letter do not differ
+    significantly), `per_label`, `groups`."""
+
+
+def compare_external(name: str, source: str, scoring: str, records: Sequence[RunRecord]) -> ScoredSet:
     """Return what comparison.json holds of an external test set.
 
     Args:
@@ -26,18 +51,13 @@ def compare_external(name: str, source: str, scoring: str, records: Sequence[Run
         source: its file.
         scoring: how the classifiers' labels answered the file's, in words.
         records: complete trials with predictions on the external test set, all over the same examples.
-
-    Returns:
-        `name`, `source`, `scoring`, `error` (None), `labels`, `num_examples`, `majority_accuracy` (share of its most
-        frequent label), and `candidates`, best first: `model`, `method`, `num_seeds`, `accuracy`, `group` (candidates
-        that share a letter do not differ significantly), `per_label`, `groups`.
     """
     seeds = by_candidate(records)
     outcomes = {key: [outcome(record) for record in candidate] for key, candidate in seeds.items()}
     scored = {key: scored_candidate(candidate, outcomes[key]) for key, candidate in seeds.items()}
     order = sorted(scored, key=lambda key: -float(scored[key].mean_N.mean()))
     letters = compare_all({key: scored[key] for key in order}).letters
-    candidates = []
+    candidates: list[Mapping[str, Any]] = []
     for key in order:
         per_seed = [float(result.correct_N.mean()) for result in outcomes[key]]
         interval = accuracy_interval(scored[key])

@@ -145,7 +145,7 @@ def _document(candidate: CandidateCurve, points: Points) -> Mapping[str, Any]:
     predicted = []
     for factor, figures in prediction.at.items():
         passes = figures.pop("passes")
-        line: dict[str, Any] = {"factor": factor, "n": factor * sizes[-1], **figures}
+        line: dict[str, float | str] = {"factor": factor, "n": factor * sizes[-1], **figures}
         width = figures["high"] - figures["low"]
         if width > MOST_WIDTH:
             line["refused"] = f"the interval is {100 * width:.0f} points wide"

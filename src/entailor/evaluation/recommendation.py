@@ -346,7 +346,7 @@ def _changes(
     candidates: Sequence[Candidate], pairs: Pairs[CandidateKey], priorities: Priorities, pick: Candidate | None
 ) -> tuple[Change, ...]:
     """Return under which other priorities another candidate would be picked."""
-    asked: list[tuple[Condition, dict[str, Any]]] = [
+    asked: list[tuple[Condition, Mapping[str, object]]] = [
         (Condition("without_limit", cost.limit), {cost.limit: None})
         for cost in COSTS
         if getattr(priorities, cost.limit) is not None

@@ -285,7 +285,7 @@ class LlmApiClassifier(PromptedClassifier):
             return [self._echo(prompt, f" {word}") for word in self.words]
         method, chat = self.method, self.method.endpoint == "chat"
         room = LEAST_ROOM + max(len(word.encode()) for word in self.words)  # a token has a byte at least
-        body: dict[str, Any] = {}
+        body: dict[str, object] = {}
         if chat:
             roles = ("user", "assistant")
             body["messages"] = [{"role": roles[n % 2], "content": text} for n, text in enumerate(prompt.turns)]
@@ -372,7 +372,7 @@ class LlmApiClassifier(PromptedClassifier):
         return 0, 0, 0
 
 
-def _one_of(words: Sequence[str]) -> dict[str, Any]:
+def _one_of(words: Sequence[str]) -> Mapping[str, object]:
     """Return a JSON schema whose one value is a label word."""
     return {
         "name": "label",

@@ -61,7 +61,7 @@ class ChatFrame:
             contents = [[{"type": "text", "text": one}] if in_parts else one for one in marks]
             roles = [("user", "assistant")[number % 2] for number in range(messages)]
             conversation = [{"role": role, "content": content} for role, content in zip(roles, contents, strict=True)]
-            values: dict[str, Any] = {**self.names, "messages": conversation, "tools": None, "documents": None}
+            values: dict[str, object] = {**self.names, "messages": conversation, "tools": None, "documents": None}
             values["add_generation_prompt"] = True
             try:
                 skeleton = run_bounded(

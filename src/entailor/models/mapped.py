@@ -11,7 +11,7 @@ import math
 import mmap
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -51,6 +51,14 @@ def stored_tensors(path: Path) -> dict[str, tuple[str, int]]:
     return found
 
 
+class _Entry(TypedDict):
+    """What the header of a file says of a tensor."""
+
+    dtype: str
+    shape: list[int]
+    data_offsets: tuple[int, int]
+
+
 class MappedFile:
     """One file of safetensors, mapped into memory.
 
@@ -70,7 +78,7 @@ class MappedFile:
             # private: torch wants memory it could write to
             self._pages = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_COPY)
         start = 8 + int.from_bytes(self._pages[:8], "little")
-        header: dict[str, dict[str, Any]] = json.loads(self._pages[8:start])
+        header: dict[str, _Entry] = json.loads(self._pages[8:start])
         header.pop("__metadata__", None)
         self._begin = torch.frombuffer(self._pages, dtype=torch.uint8).data_ptr()
         self.tensors = {

@@ -87,7 +87,7 @@ class Placement:
     config: Any = field(repr=False)
     model_class: Any = field(repr=False)
     left_alone: tuple[str, ...] = ()
-    device_map: dict[str, Any] | None = None
+    device_map: dict[str, int | str] | None = None
     mapped: frozenset[str] = frozenset()
     four_bit: Mapping[str, tuple[str, int]] = field(default_factory=dict)
 
@@ -390,7 +390,7 @@ def _room(path: Path, settings: ModelSettings) -> dict[str, int]:
     return room
 
 
-def _spread(name: str, skeleton: Any, settings: ModelSettings, room: Mapping[str, int]) -> dict[str, Any]:
+def _spread(name: str, skeleton: Any, settings: ModelSettings, room: Mapping[str, int]) -> dict[str, int | str]:
     """Return module to place, GPU before CPU before disk; heads and input embeddings stay out of the disk.
 
     Raises:
@@ -411,7 +411,7 @@ def _spread(name: str, skeleton: Any, settings: ModelSettings, room: Mapping[str
         for key, size in sorted(room.items(), key=lambda entry: ":" not in entry[0])
     }
     most.pop("disk")
-    found: dict[str, Any] = infer_auto_device_map(
+    found: dict[str, int | str] = infer_auto_device_map(
         skeleton,
         max_memory=most,
         no_split_module_classes=list(skeleton._no_split_modules or ()),

@@ -154,10 +154,10 @@ class PromptEncoder:
         """Return tokens as text, one by one."""
         return [self.tokenizer.decode([index]) for index in ids]
 
-    def shown(self, item: PromptIds, label: int) -> dict[str, list[str]]:
+    def shown(self, item: PromptIds, label: int) -> tuple[list[str], list[str]]:
         """Return a prompt as the model reads it, token by token, and what stands in the label slot for a label."""
         slot = item.continuations[label] if item.continuations else ()
-        return {"tokens": self.pieces(item.input_ids), "slot": self.pieces(slot)}
+        return self.pieces(item.input_ids), self.pieces(slot)
 
     def _check_words(self) -> None:
         """Refuse label words of which one begins as another ends: the shorter would always be the more probable.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from entailor.evaluation.alignment import hardest_examples
+from entailor.evaluation.alignment import CandidateAnswer, HardExample, hardest_examples
 from entailor.evaluation.recommendation import CandidateKey, key_of
 from entailor.runs.record import Prediction, RunRecord
 
@@ -25,19 +26,34 @@ def shortened(text: str) -> str:
     return text if len(text) <= MOST_CHARACTERS else text[:MOST_CHARACTERS].rstrip() + " …"
 
 
-def hardest(records: Sequence[RunRecord], candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
+@dataclass(frozen=True, slots=True)
+class ShownExample:
+    """A hard example, and the candidates that said each label: their titles with how sure they were."""
+
+    example: HardExample
+    answers: Sequence[tuple[str, Sequence[tuple[str, float]]]]
+
+    @property
+    def num_wrong(self) -> int:
+        """How many candidates got it wrong."""
+        return sum(not one.right for one in self.example.answers)
+
+
+def hardest(records: Sequence[RunRecord], candidates: Sequence[Candidate]) -> list[ShownExample]:
     """Return the hardest examples, with the candidates that said each label gathered under it."""
-    by_key = {key_of(candidate): candidate for candidate in candidates}
-    shown = [record for record in records if (record.model, record.name) in by_key]
-    examples = hardest_examples(shown, NUM_HARDEST)
-    for example in examples:
-        answers: dict[str, list[dict[str, Any]]] = {}
-        for said in sorted(example["said"], key=lambda one: -one["probability"]):
-            title = by_key[key_of(said)]["title"]
-            answers.setdefault(said["label"], []).append({"title": title, "probability": said["probability"]})
-        example["answers"] = sorted(answers.items(), key=lambda item: -len(item[1]))
-        example["num_wrong"] = sum(not said["right"] for said in example["said"])
-    return examples
+    titles: dict[CandidateKey, str] = {key_of(candidate): candidate["title"] for candidate in candidates}
+    shown = [record for record in records if (record.model, record.name) in titles]
+    return [ShownExample(one, _by_label(one.answers, titles)) for one in hardest_examples(shown, NUM_HARDEST)]
+
+
+def _by_label(
+    said: Sequence[CandidateAnswer], titles: Mapping[CandidateKey, str]
+) -> list[tuple[str, list[tuple[str, float]]]]:
+    """Gather answers under their label, the label most candidates said first, the surest candidate of each first."""
+    found: dict[str, list[tuple[str, float]]] = {}
+    for one in sorted(said, key=lambda one: -one.probability):
+        found.setdefault(one.label, []).append((titles[one.model, one.method], one.probability))
+    return sorted(found.items(), key=lambda item: -len(item[1]))
 
 
 def errors(
@@ -101,14 +117,22 @@ def as_script_data(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
-def prompts(records: Sequence[RunRecord], candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
+@dataclass(frozen=True, slots=True)
+class CandidatePrompts:
+    """The prompts of a candidate, under its title."""
+
+    title: str
+    examples: Sequence[Mapping[str, Any]]
+
+
+def prompts(records: Sequence[RunRecord], candidates: Sequence[Candidate]) -> list[CandidatePrompts]:
     """Return the prompts of every candidate that has some, of its first seed, in the order of the candidates."""
     found: dict[CandidateKey, list[Any]] = {}
     for record in records:
         if record.provenance.get("prompts"):
             found.setdefault((record.model, record.name), record.provenance["prompts"])
     return [
-        {"title": candidate["title"], "examples": [_shown_prompt(one) for one in found[key_of(candidate)]]}
+        CandidatePrompts(candidate["title"], [_shown_prompt(one) for one in found[key_of(candidate)]])
         for candidate in candidates
         if key_of(candidate) in found
     ]

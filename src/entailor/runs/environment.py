@@ -6,11 +6,12 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from entailor.runs.network import hub_kernels_loaded
 
@@ -31,6 +32,42 @@ PACKAGES = (
     "scikit-learn",
     "pydantic",
 )
+
+
+class Machine(TypedDict):
+    """Versions and hardware; what the system does not tell is None."""
+
+    versions: dict[str, str | None]
+    python: str
+    platform: str
+    cpu: str
+    cores: int | None
+    threads: int | None
+    memory_bytes: int | None
+    gpus: list[str] | None
+    hub_kernels: bool
+    git_commit: str | None
+
+
+class DataNotes(TypedDict):
+    """What was read: remarks, findings as mappings, and the fingerprint of split.json."""
+
+    notes: list[str]
+    findings: list[Mapping[str, Any]]
+    fingerprint: str
+
+
+class RunEnvironment(Machine):
+    """The content of environment.json: where a run ran, and what was chosen for it there."""
+
+    precision: dict[str, Mapping[str, Any]]
+    """Arithmetic of training by model, the fields of `PrecisionChoice`."""
+    placement: dict[str, list[Mapping[str, Any]]]
+    """By model, how it is loaded for which candidates."""
+    date: str
+    model_settings: Mapping[str, Any]
+    data: DataNotes
+    command: str
 
 
 def loaded_torch() -> ModuleType | None:
@@ -60,7 +97,7 @@ def ask_device(device: torch.device, name: str, *args: Any) -> Any:
     return function(*args, *(() if device.type == "mps" else (device,))) if function else None
 
 
-def describe_environment(*, models: bool = True) -> dict[str, Any]:
+def describe_environment(*, models: bool = True) -> Machine:
     """Return versions, platform, CPU or GPU, threads, memory and the git commit of the working folder.
 
     Args:

@@ -77,6 +77,23 @@ class Prediction:
         return max(self.probabilities, key=self.probabilities.__getitem__)
 
 
+@dataclass(frozen=True, slots=True)
+class ShownPrompt:
+    """The prompt of one validation example, token by token.
+
+    Attributes:
+        label: the example's gold label.
+        id: the example's id.
+        tokens: as the model reads them.
+        slot: the tokens of the label's word; none where a head reads.
+    """
+
+    label: str
+    id: str
+    tokens: list[str]
+    slot: list[str]
+
+
 def cluster_key(text: str) -> str:
     """Return what examples that are not independent share: a hash of the first text, case and spaces aside."""
     normalised = " ".join(text.split()).casefold()
@@ -261,7 +278,7 @@ class _Provenance(BaseModel):
     wall_seconds: Amount = 0.0
     precision: str = ""
     precision_reason: str = ""
-    prompts: list[dict[str, Any]] = []
+    prompts: list[ShownPrompt] = []
 
 
 _RECORD, _PREDICTION, _POINT = TypeAdapter(RunRecord), TypeAdapter(Prediction), TypeAdapter(CurvePoint)

@@ -38,8 +38,10 @@ from entailor.shipping import onnx_export
 from entailor.shipping.card import model_card
 from entailor.shipping.external_sets import ExternalSet, judge_external, read_external, readable
 from entailor.shipping.formats import (
+    LINEAR,
     check_format,
     input_settings,
+    token_settings,
     write_adapter,
     write_gguf,
     write_linear,
@@ -48,6 +50,8 @@ from entailor.shipping.formats import (
 from entailor.shipping.gguf_export import GGUF_TYPES
 from entailor.shipping.manifest import CARD_FILE, MANIFEST_VERSION, PROOF_FILE, library_versions, write_manifest
 from entailor.shipping.restoring import find_trial, load_classifier, read_saved
+from entailor.shipping.runtimes.linear_runtime import LinearInput
+from entailor.shipping.runtimes.tokens import InputSettings
 from entailor.shipping.verification import Proof, Reference, ask_in_fresh_process, fuzz_texts, job_of, judge
 
 DEFAULT_MARGIN = 0.01
@@ -100,7 +104,7 @@ class Source:
         self.trial = find_trial(run)
         self.saved = read_saved(self.trial)
         self.record = RunRecord.read(self.trial)
-        self.settings = parse_settings(ModelSettings, self.saved["model_settings"], where="model")
+        self.settings = parse_settings(ModelSettings, self.saved.model_settings, where="model")
         self.classifier: Classifier = load_classifier(
             self.trial, full_precision=True, trust_remote_code=trust_remote_code
         )
@@ -108,10 +112,10 @@ class Source:
     @cached_property
     def base(self) -> ModelFolder | None:
         """The base model; None where there is none, or the trial holds the whole model."""
-        method = build_method(self.saved["method"], self.saved["hyperparameters"])
+        method = build_method(self.saved.method, self.saved.hyperparameters)
         if not method.needs_backbone or method.stores_whole_model:
             return None
-        return open_model(self.saved["model"], self.settings)
+        return open_model(self.saved.model, self.settings)
 
     @cached_property
     def merged(self) -> Any:
@@ -126,7 +130,7 @@ class Source:
         """What every export must answer."""
         task, record = self.classifier.task, self.record
         inputs = [(one.text, one.text_pair) for one in record.predictions]
-        most = int(input_settings(self.classifier).get("max_length", 64))
+        most = 64 if isinstance(self.classifier, LINEAR) else token_settings(self.classifier)["max_length"]
         fuzz = fuzz_texts(is_pair=task.is_pair, max_length=most, words=FUZZ_WORDS)
         encoded = self.classifier.encode([Example(str(n), *one) for n, one in enumerate(inputs)])
         fuzz_encoded = self.classifier.encode([Example(str(n), *one) for n, one in enumerate(fuzz)])
@@ -139,7 +143,7 @@ class Source:
             ids=self._ids(inputs, encoded),
             fuzz=fuzz,
             fuzz_ids=self._ids(fuzz, fuzz_encoded),
-            fuzz_logprobs_EL=score(self.classifier, fuzz_encoded, self.saved["scoring_batch_tokens"]),
+            fuzz_logprobs_EL=score(self.classifier, fuzz_encoded, self.saved.scoring_batch_tokens),
             temperature=record.temperature,
             exact=not self.settings.load_in_8bit,
         )
@@ -150,7 +154,7 @@ class Source:
         task = self.classifier.task
 
         def scored(examples: Sequence[Example]) -> NDArray[np.float64]:
-            return score(self.classifier, self.classifier.encode(examples), self.saved["scoring_batch_tokens"])
+            return score(self.classifier, self.classifier.encode(examples), self.saved.scoring_batch_tokens)
 
         return read_external(self.trial, self.external, task.labels, is_pair=task.is_pair, score=scored)
 
@@ -181,19 +185,19 @@ class Source:
         run = RunFolder.of_trial(self.trial)
         split = run.split_file if run is not None and run.split_file.is_file() else None
         base = None
-        if self.saved["model"] != "none" and self.saved["weights_sha256"]:
-            known = next((one for one in KNOWN_PACKAGES if one.spec == self.saved["model"]), None)
+        if self.saved.model != "none" and self.saved.weights_sha256:
+            known = next((one for one in KNOWN_PACKAGES if one.spec == self.saved.model), None)
             base = {
-                "name": self.saved["model"],
+                "name": self.saved.model,
                 "revision": (self.base.commit or self.base.revision) if self.base else None,
                 "licence": known.licence if known else None,
-                "weights_sha256": self.saved["weights_sha256"],
+                "weights_sha256": self.saved.weights_sha256,
             }
         return {
             "version": MANIFEST_VERSION,
             "format": name,
-            "name": self.saved["candidate"],
-            "method": self.saved["method"],
+            "name": self.saved.candidate,
+            "method": self.saved.method,
             "labels": list(self.classifier.task.labels),
             "is_pair": self.classifier.task.is_pair,
             "temperature": self.record.temperature,
@@ -205,7 +209,7 @@ class Source:
         }
 
     @cached_property
-    def input(self) -> Mapping[str, Any]:
+    def input(self) -> InputSettings | LinearInput:
         """What predict.py must know of the way from text to input."""
         return input_settings(self.classifier)
 
@@ -254,7 +258,7 @@ def export(
         external = readable(find_trial(run), observer)
     source = Source(run, external, trust_remote_code=trust_remote_code)
     for name in formats:
-        check_format(name, source.classifier, source.saved["method"])
+        check_format(name, source.classifier, source.saved.method)
         onnx_export.check_installed(name)
     return [
         _export_one(source, name, target, margin, observer, ask) for name, target in zip(formats, targets, strict=True)
@@ -332,7 +336,7 @@ def write_format(source: Source, name: str, folder: Path) -> None:
     if name == "sklearn":
         write_linear(source.classifier, folder)
     elif name == "adapter":
-        write_adapter(source.classifier, folder, source.trial, source.saved["model"])
+        write_adapter(source.classifier, folder, source.trial, source.saved.model)
     elif name == "transformers":
         write_transformers(source.classifier, folder, source.merged)
     elif name in GGUF_TYPES:

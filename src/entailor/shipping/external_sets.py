@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from entailor.config.experiment import parse_settings
 from entailor.config.overrides import read_yaml
 from entailor.config.parts import DataSettings
+from entailor.config.plain import shown
 from entailor.data.bundled import PREFIX, located
 from entailor.data.example import Example
 from entailor.data.readers import ReadOptions, read_examples
@@ -125,7 +126,10 @@ def _options(trial: Path) -> ReadOptions:
     if run is None or not run.experiment_file.exists():
         return ReadOptions(require_labels=False)
     with well_formed(RunError, run.experiment_file, "Put a copy of the file back"):
-        data = parse_settings(DataSettings, read_yaml(run.experiment_file).get("data") or {}, where="data")
+        written = read_yaml(run.experiment_file).get("data") or {}
+        if not isinstance(written, dict):
+            raise ValueError(f"data: keys with values were expected, found {shown(written)}")
+        data = parse_settings(DataSettings, written, where="data")
     return ReadOptions.of(data, require_labels=False)
 
 

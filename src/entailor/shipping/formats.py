@@ -30,6 +30,8 @@ from entailor.runs.files import read_json, write_json
 from entailor.shipping.gguf_export import GGUF_FILE, why_no_gguf, write_model
 from entailor.shipping.manifest import Format
 from entailor.shipping.runtimes import gguf_runtime, linear_runtime, tokens, torch_runtime
+from entailor.shipping.runtimes.linear_runtime import LinearInput
+from entailor.shipping.runtimes.tokens import InputSettings
 
 FORMATS: tuple[Format, ...] = ("transformers", "adapter", "sklearn", "onnx", "onnx-int8", "gguf", "gguf-f16")
 TOKENIZER_FILE = "tokenizer.json"
@@ -122,7 +124,7 @@ def check_format(name: str, classifier: Classifier, method: str) -> None:
         raise MethodError(f"--format {name}: not for {method}: {reason}. Fitting: {fit}")
 
 
-def input_settings(classifier: Any) -> dict[str, Any]:
+def input_settings(classifier: Any) -> InputSettings | LinearInput:
     """Return what predict.py must know of the way from text to input."""
     if isinstance(classifier, MajorityClassifier):
         return {"fields": [], "max_ngram": 0}
@@ -130,9 +132,14 @@ def input_settings(classifier: Any) -> dict[str, Any]:
         return {"fields": list(classifier.fields), "max_ngram": classifier.method.max_ngram}
     if isinstance(classifier, StaticEmbeddingClassifier):
         return {"fields": [], "max_ngram": 0, "table": True}
+    return token_settings(classifier)
+
+
+def token_settings(classifier: Any) -> InputSettings:
+    """Return the same of a classifier that reads tokens."""
     reader = getattr(classifier, "reader", classifier)
     encoder = reader.text_encoder
-    settings: dict[str, Any] = {
+    settings: InputSettings = {
         "max_length": encoder.room_beside(reader.reserve),
         "control": sorted(encoder.control),
         "types": bool(getattr(encoder, "has_types", False)),
@@ -147,7 +154,7 @@ def input_settings(classifier: Any) -> dict[str, Any]:
     return settings
 
 
-def _frames(encoder: PromptEncoder, classifier: Any) -> dict[str, Any]:
+def _frames(encoder: PromptEncoder, classifier: Any) -> InputSettings:
     """Return what stands around the texts, shown to be so by other texts.
 
     Raises:
@@ -166,7 +173,7 @@ def _frames(encoder: PromptEncoder, classifier: Any) -> dict[str, Any]:
             for one in frame
         ]
 
-    def asked(skipped: int) -> dict[str, Any]:
+    def asked(skipped: int) -> tokens.Frames:
         frames = [segments(*tokens.MARKS, word, skipped) for word in ("", *words)]
         for first, second in (("A b.", "C d?"), ("", "x"), ("UPPER  {{ x }} <b>&amp;", "\U0001f600 Ünïcode")):
             for frame, word in zip(frames, ("", *words), strict=True):
@@ -177,7 +184,12 @@ def _frames(encoder: PromptEncoder, classifier: Any) -> dict[str, Any]:
                     )
         return {"frame": frames[0], "answers": frames[1:]}
 
-    found = {**asked(len(shots)), "bare_end": not encoder.template.chat}
+    bare = asked(len(shots))
+    found: InputSettings = {
+        "frame": bare["frame"],
+        "answers": bare["answers"],
+        "bare_end": not encoder.template.chat,
+    }
     if words:
         in_context = classifier if isinstance(classifier, InContextClassifier) else None
         offset_L = np.zeros(len(words)) if classifier.offset_L is None else classifier.offset_L
@@ -229,9 +241,10 @@ def write_gguf(classifier: Any, folder: Path, model: Any, kind: str) -> None:
     """Write model.gguf, and prompt.json for readers of other programs: what stands around the texts, and the words."""
     write_model(classifier, model, folder / GGUF_FILE, kind)
     encoder = classifier.text_encoder
-    settings = input_settings(classifier)
+    settings = token_settings(classifier)
     parts: list[Any] = []
-    for piece in (settings["shots"] or [settings])[0]["frame"]:
+    first: tokens.Frames = settings["shots"][0] if settings["shots"] else settings
+    for piece in first["frame"]:
         if isinstance(piece, int):
             parts.append({"token": encoder.tokenizer.convert_ids_to_tokens(piece)})
         else:

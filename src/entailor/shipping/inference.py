@@ -99,10 +99,10 @@ def evaluate(
     probabilities_EL, cut = predictor.score(examples, observer=observer)
     tell_of_cut_texts(cut, len(examples), observer)
     return RunRecord(
-        model=saved["model"],
-        name=saved["candidate"],
-        method=saved["method"],
-        seed=saved["seed"],
+        model=saved.model,
+        name=saved.candidate,
+        method=saved.method,
+        seed=saved.seed,
         labels=labels,
         predictions=tuple(
             Prediction(example.id, str(example.label), dict(zip(labels, map(float, p), strict=True)), example.group)

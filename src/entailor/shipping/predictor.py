@@ -149,13 +149,13 @@ class Predictor:
         saved = read_saved(trial)
         classifier = load_classifier(trial, trust_remote_code=trust_remote_code)
         return cls(
-            ClassifierScorer(classifier, saved["scoring_batch_tokens"]),
-            saved["labels"],
-            is_pair=saved["is_pair"],
-            name=saved["candidate"],
+            ClassifierScorer(classifier, saved.scoring_batch_tokens),
+            saved.labels,
+            is_pair=saved.is_pair,
+            name=saved.candidate,
             temperature=_temperature(trial),
             place=trial,
-            base_model=saved["model"],
+            base_model=saved.model,
         )
 
     @classmethod

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from entailor.models.load import Backbone, Objective
 
 CLASSIFIER_FILE = "classifier.json"
-CLASSIFIER_VERSION = 2
+CLASSIFIER_VERSION: Literal[2] = 2
 FP32 = PrecisionChoice("fp32", "scores are computed in fp32")
 
 
@@ -55,6 +55,10 @@ class SavedClassifier(BaseModel):
     scoring_batch_tokens: Annotated[int, Field(ge=1, lt=1 << 63)]
     offsets: list[FiniteFloat] | None = None
 
+    def as_written(self) -> Mapping[str, Any]:
+        """Return it as the file holds it."""
+        return self.model_dump(mode="json", exclude={"offsets"} if self.offsets is None else None)
+
     @model_validator(mode="after")
     def _one_offset_a_label(self) -> SavedClassifier:
         if self.offsets is not None and len(self.offsets) != len(self.labels):
@@ -62,8 +66,8 @@ class SavedClassifier(BaseModel):
         return self
 
 
-def read_saved(trial: Path) -> Mapping[str, Any]:
-    """Return the content of a trial's classifier.json; it holds what :class:`SavedClassifier` describes.
+def read_saved(trial: Path) -> SavedClassifier:
+    """Return the content of a trial's classifier.json.
 
     Raises:
         RunError: it is missing, damaged or of another version.
@@ -73,8 +77,7 @@ def read_saved(trial: Path) -> Mapping[str, Any]:
     if isinstance(saved, dict) and isinstance(version := saved.get("version"), int) and version != CLASSIFIER_VERSION:
         raise VersionError(path, version, CLASSIFIER_VERSION)
     with well_formed(RunError, path, RUN_AGAIN):
-        SavedClassifier.model_validate(saved)
-    return dict(saved)
+        return SavedClassifier.model_validate(saved)
 
 
 def find_trial(run: str | Path) -> Path:
@@ -139,13 +142,13 @@ def load_classifier(trial: str | Path, *, full_precision: bool = False, trust_re
     if (folder / RECORD_FILE).exists():
         check_trial_files(folder, (CLASSIFIER_FILE, "adapter", "model"))
     saved = read_saved(folder)
-    model, digest, seed = saved["model"], saved["weights_sha256"], saved["seed"]
+    model, digest, seed = saved.model, saved.weights_sha256, saved.seed
     try:
-        prompt = parse_settings(PromptSettings, saved["prompt"], where="prompt")
-        day = date.fromisoformat(saved["date"]) if saved.get("date") else date.today()
-        task = Task(tuple(saved["labels"]), saved["is_pair"], prompt, day=day)
-        settings = parse_settings(ModelSettings, saved["model_settings"], where="model")
-        method = build_method(saved["method"], saved["hyperparameters"])
+        prompt = parse_settings(PromptSettings, saved.prompt, where="prompt")
+        day = date.fromisoformat(saved.date) if saved.date else date.today()
+        task = Task(tuple(saved.labels), saved.is_pair, prompt, day=day)
+        settings = parse_settings(ModelSettings, saved.model_settings, where="model")
+        method = build_method(saved.method, saved.hyperparameters)
     except (ConfigError, ValueError) as error:
         raise RunError(f"{folder / CLASSIFIER_FILE}: {error}. {RUN_AGAIN}") from None
     if settings.trust_remote_code and not trust_remote_code:
@@ -166,7 +169,7 @@ def load_classifier(trial: str | Path, *, full_precision: bool = False, trust_re
                 f"{folder}: trained on {model} with weights {str(digest)[:12]}..., but {source.path} now holds "
                 f"{source.weights_sha256[:12]}.... Give back the same checkpoint or train again"
             )
-        _check_other_files(folder, source, saved.get("model_files") or source.files_sha256)
+        _check_other_files(folder, source, saved.model_files or source.files_sha256)
     if method.needs_backbone and full_precision and settings.quantized:
         backbone = _unpacked_backbone(source, task, settings, seed, method.objective)
     elif method.needs_backbone:
@@ -178,8 +181,8 @@ def load_classifier(trial: str | Path, *, full_precision: bool = False, trust_re
             classifier.load(learned)
     except (OSError, SafetensorError) as error:
         raise RunError(f"{learned}: cannot be loaded ({error}). Delete {folder} and run the trial again") from None
-    if (offsets := saved.get("offsets")) is not None:
-        classifier.offset_L = np.array(offsets)
+    if saved.offsets is not None:
+        classifier.offset_L = np.array(saved.offsets)
     if (torch := loaded_torch()) and isinstance(classifier, torch.nn.Module):
         classifier.eval()
     return classifier

@@ -24,6 +24,7 @@ from entailor.events import SILENT, Observer
 from entailor.methods import TrainedMethod
 from entailor.report.html import write_report
 from entailor.runs.documents import well_formed
+from entailor.runs.environment import RunEnvironment
 from entailor.runs.files import write_checked_json
 from entailor.runs.layout import RUN_VERSION, RunFolder
 from entailor.runs.record import NO_MODEL, RunRecord
@@ -302,7 +303,7 @@ def write_comparison(
     folder: RunFolder,
     records: Mapping[Path, RunRecord],
     data: LoadedData,
-    environment: Mapping[str, Any],
+    environment: RunEnvironment,
     log: AccessLog,
     priorities: Priorities,
 ) -> Mapping[str, Any]:

@@ -66,7 +66,7 @@ def lesson_of(plan: TrialPlan, task: Task, split: Split, trial: Path, observer: 
     place, record, accuracy = _teacher(method, trial)
     classifier = load_classifier(place, trust_remote_code=plan.settings.trust_remote_code)
     further = _further(method, task)
-    texts, tokens = [*split.train, *further], read_saved(place)["scoring_batch_tokens"]
+    texts, tokens = [*split.train, *further], read_saved(place).scoring_batch_tokens
     said_EL = np.exp(score(classifier, classifier.encode(texts), tokens, observer, "teacher") / method.temperature)
     answered_E = np.any(np.asarray(said_EL) > 0, axis=1)
     if not answered_E.any():

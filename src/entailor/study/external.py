@@ -25,7 +25,7 @@ from entailor.data.labels import NO_GOLD
 from entailor.data.readers import ReadOptions, ReadResult, iter_examples, read_examples
 from entailor.data.tables import open_table
 from entailor.errors import DataError, EntailorError, LabelError, RunError
-from entailor.evaluation.external import compare_external
+from entailor.evaluation.external import ScoredSet, UnscoredSet, compare_external
 from entailor.events import Observer
 from entailor.runs.documents import well_formed
 from entailor.runs.files import read_checked_json, write_checked_json
@@ -152,7 +152,7 @@ def score_external(
     observer: Observer,
     *,
     trust_remote_code: bool = False,
-) -> list[dict[str, Any]]:
+) -> list[ScoredSet | UnscoredSet]:
     """Score every complete trial on every external test set, and return what comparison.json holds of them.
 
     Args:
@@ -203,7 +203,7 @@ class ExternalSet:
 
 def _read(
     source: str, sources: Sequence[str], settings: DataSettings, task: Task, observer: Observer
-) -> ExternalSet | dict[str, Any]:
+) -> ExternalSet | UnscoredSet:
     """Read an external test set; what comparison.json holds of it where it cannot be used."""
     try:
         file = located(source)
@@ -278,13 +278,13 @@ class _SavedTrial:
     @cached_property
     def _scorer(self) -> ClassifierScorer:
         classifier = load_classifier(self._place, trust_remote_code=self._trust_remote_code)
-        return ClassifierScorer(classifier, read_saved(self._place)["scoring_batch_tokens"])
+        return ClassifierScorer(classifier, read_saved(self._place).scoring_batch_tokens)
 
     def on(self, asked: ExternalSet, observer: Observer) -> RunRecord:
         """Return the trial's record with its predictions on an external test set in place of those on test."""
         file = self._place / "external" / f"{folder_name(asked.source)}.json"
         fingerprint = _fingerprint(asked.examples, asked.scoring)
-        stored: dict[str, Any] = {}
+        stored: Mapping[str, Any] = {}
         with suppress(RunError):  # what is damaged is scored again
             stored = read_checked_json(file, "Run the command that made it again") if file.exists() else {}
         if (stored.get("version"), stored.get("fingerprint")) == (EXTERNAL_VERSION, fingerprint):

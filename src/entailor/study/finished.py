@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,10 @@ from entailor.errors import RunError, TrainingError
 from entailor.evaluation.calibration import LEAST_PROBABILITY, fit_temperature
 from entailor.methods import Method
 from entailor.runs.files import write_json
-from entailor.runs.record import SPLIT, Prediction, RunRecord
+from entailor.runs.record import SPLIT, Prediction, RunRecord, ShownPrompt
 from entailor.runs.redaction import without_secrets
 from entailor.runs.trial_folder import clear_trial, saved_folder
-from entailor.shipping.restoring import CLASSIFIER_FILE, CLASSIFIER_VERSION, load_classifier
+from entailor.shipping.restoring import CLASSIFIER_FILE, CLASSIFIER_VERSION, SavedClassifier, load_classifier
 from entailor.study.trial_plan import TrialPlan
 from entailor.tasks import Task
 
@@ -79,7 +79,7 @@ def lost_trial(plan: TrialPlan, task: Task, folder: Path, reason: str) -> RunRec
     return record
 
 
-def prompts_of(classifier: Classifier, task: Task, validation: Sequence[Example]) -> list[dict[str, Any]] | None:
+def prompts_of(classifier: Classifier, task: Task, validation: Sequence[Example]) -> list[ShownPrompt] | None:
     """Return the exact prompt of one validation example of each label, for the report; None without prompts."""
     from entailor.models.prompts import PromptEncoder
 
@@ -90,7 +90,7 @@ def prompts_of(classifier: Classifier, task: Task, validation: Sequence[Example]
     examples = [firsts[label] for label in task.labels if label in firsts]
     items: Sequence[Any] = classifier.encode(examples)
     return [
-        {"label": example.label, "id": example.id, **encoder.shown(item, task.index_of(str(example.label)))}
+        ShownPrompt(str(example.label), example.id, *encoder.shown(item, task.index_of(str(example.label))))
         for example, item in zip(examples, items, strict=True)
     ]
 
@@ -163,7 +163,7 @@ def latency_of(classifier: Classifier, validation: Sequence[Example]) -> dict[st
 
 
 def save_and_reload(
-    classifier: Classifier, folder: Path, saved: str, description: dict[str, Any], validation: Sequence[Example]
+    classifier: Classifier, folder: Path, saved: str, description: SavedClassifier, validation: Sequence[Example]
 ) -> float:
     """Save, load the saved files afresh, and compare scores: a head left out would show here.
 
@@ -182,43 +182,43 @@ def save_and_reload(
     """
     with saved_folder(folder, saved) as scratch:
         classifier.save(scratch)
-    write_json(folder / CLASSIFIER_FILE, description)
-    sample, limit = validation[:RELOAD_EXAMPLES], description["scoring_batch_tokens"]
-    restored = load_classifier(folder, trust_remote_code=description["model_settings"]["trust_remote_code"])
+    write_json(folder / CLASSIFIER_FILE, description.as_written())
+    sample, limit = validation[:RELOAD_EXAMPLES], description.scoring_batch_tokens
+    restored = load_classifier(folder, trust_remote_code=description.model_settings["trust_remote_code"])
     first = score(classifier, classifier.encode(sample), limit)
     second = score(restored, restored.encode(sample), limit)
     gap = float(np.abs(np.exp(first) - np.exp(second)).max() if classifier.abstains else np.abs(first - second).max())
     if gap > SCORE_TOLERANCE:
         raise TrainingError(
-            f"{description['candidate']}: the saved classifier gives other scores than the trained one (by {gap:.2g}). "
+            f"{description.candidate}: the saved classifier gives other scores than the trained one (by {gap:.2g}). "
             "Some trained tensor is not saved; please report this with the experiment.yaml"
         )
     return gap
 
 
 def describe_classifier(
-    plan: TrialPlan, task: Task, provenance: dict[str, Any], classifier: Classifier
-) -> dict[str, Any]:
+    plan: TrialPlan, task: Task, provenance: Mapping[str, Any], classifier: Classifier
+) -> SavedClassifier:
     """Return what :func:`load_classifier` needs to know."""
-    return {
-        "version": CLASSIFIER_VERSION,
-        "method": plan.method.name,
-        "hyperparameters": plan.method.model_dump(mode="json"),
-        "candidate": plan.candidate,
-        "model": plan.model,
+    return SavedClassifier(
+        version=CLASSIFIER_VERSION,
+        method=plan.method.name,
+        hyperparameters=plan.method.model_dump(mode="json"),
+        candidate=plan.candidate,
+        model=plan.model,
         # a branch of the Hub moves on, its commit does not
-        "model_settings": plan.settings.model_dump(mode="json")
+        model_settings=plan.settings.model_dump(mode="json")
         | ({"revision": commit} if (commit := provenance.get("model_commit")) else {}),
-        "prompt": plan.prompt.model_dump(mode="json"),
-        "weights_sha256": provenance.get("weights_sha256"),
-        "model_files": provenance.get("model_files"),
-        "labels": list(task.labels),
-        "is_pair": task.is_pair,
-        "date": task.day.isoformat(),
-        "seed": provenance.get("seed_used", plan.seed),
-        "scoring_batch_tokens": plan.scoring_batch_tokens,
-        **({} if classifier.offset_L is None else {"offsets": classifier.offset_L.tolist()}),
-    }
+        prompt=plan.prompt.model_dump(mode="json"),
+        weights_sha256=provenance.get("weights_sha256"),
+        model_files=provenance.get("model_files"),
+        labels=list(task.labels),
+        is_pair=task.is_pair,
+        date=task.day.isoformat(),
+        seed=provenance.get("seed_used", plan.seed),
+        scoring_batch_tokens=plan.scoring_batch_tokens,
+        offsets=None if classifier.offset_L is None else classifier.offset_L.tolist(),
+    )
 
 
 def truncation_note(share: float, longest: int, max_length: int, classifier: Classifier) -> str:

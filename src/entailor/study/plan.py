@@ -24,6 +24,7 @@ from entailor.methods import Method, TrainedMethod, build_method
 from entailor.methods.registry import CANDIDATE_KEYS
 from entailor.models.precision import PrecisionChoice, choose_precision
 from entailor.models.sizes import required_size, text_size
+from entailor.runs.environment import RunEnvironment
 from entailor.runs.files import write_checked_json
 from entailor.runs.layout import RunFolder
 from entailor.runs.record import NO_MODEL
@@ -115,7 +116,7 @@ def plan_trials(
     candidates: dict[str, Candidate],
     task: Task,
     folder: RunFolder,
-    environment: dict[str, Any],
+    environment: RunEnvironment,
     observer: Observer,
 ) -> list[TrialPlan]:
     """Return the trials in the order they run: baselines once, unseeded methods once a model, others once a seed.
@@ -137,7 +138,7 @@ def plan_trials(
     for name in needed:
         choices[name], families[name] = open_for_run(name, experiment, folder, environment, observer)
     _check_read(fitting, families)
-    environment.setdefault("placement", {}).update(place_models(needed, families, fitting, task, observer))
+    environment["placement"].update(place_models(needed, families, fitting, task, observer))
     write_checked_json(folder.environment_file, environment)
     plans = []
     for model in (NO_MODEL, *needed):
@@ -221,13 +222,13 @@ def _by_cost(method: Method) -> list[str]:
 
 def place_models(
     models: list[str], families: dict[str, Family], candidates: dict[str, Candidate], task: Task, observer: Observer
-) -> dict[str, Any]:
+) -> dict[str, list[Mapping[str, Any]]]:
     """Plan the memory of each model in each way it is loaded; show the plans and return them for environment.json.
 
     Raises:
         ModelError: one cannot fit.
     """
-    planned: dict[str, Any] = {}
+    planned: dict[str, list[Mapping[str, Any]]] = {}
     if not models:
         return planned
     from entailor.models.load import plan_model
@@ -304,7 +305,7 @@ def _plans_of(
 
 
 def open_for_run(
-    model: str, experiment: Experiment, folder: RunFolder, environment: dict[str, Any], observer: Observer
+    model: str, experiment: Experiment, folder: RunFolder, environment: RunEnvironment, observer: Observer
 ) -> tuple[PrecisionChoice, Family]:
     """Fetch a model, tell what it is, and measure once a run which arithmetic trains it fastest.
 

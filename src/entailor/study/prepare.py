@@ -31,7 +31,7 @@ from entailor.evaluation.targets import NEED_TWO_LABELS, TARGETS, undefined
 from entailor.events import Observer
 from entailor.models.precision import PrecisionChoice
 from entailor.runs.documents import well_formed
-from entailor.runs.environment import describe_environment
+from entailor.runs.environment import RunEnvironment, describe_environment
 from entailor.runs.files import read_checked_json, write_checked_json, write_text
 from entailor.runs.integrity import disk_trouble, verify_checksum
 from entailor.runs.layout import RunFolder
@@ -69,7 +69,7 @@ class Prepared:
     folder: RunFolder
     data: LoadedData
     task: Task
-    environment: dict[str, Any]
+    environment: RunEnvironment
     records: dict[Path, RunRecord]
     plans: list[TrialPlan]
 
@@ -278,7 +278,7 @@ def prepare_folder(
     records: dict[Path, RunRecord],
     *,
     needs_models: bool = True,
-) -> dict[str, Any]:
+) -> RunEnvironment:
     """Write experiment, split and environment; return the environment, keeping choices an earlier run measured.
 
     Args:
@@ -293,28 +293,34 @@ def prepare_folder(
         RunError: the data have changed since the folder's trials were run, or it cannot be written.
     """
     split = split_document(data.split, data.further)
-    environment = {**describe_environment(models=needs_models), "precision": {}}
     earlier = _earlier_environment(folder, observer)
+    precision: Mapping[str, Any] = {}
+    placement: Mapping[str, Any] = {}
     if records:
         check_same_data(folder, split["fingerprint"], earlier, observer)
-        environment["precision"] = earlier.get("precision") or _precision_in(records.values())
-        environment["placement"] = earlier.get("placement", {})
+        precision = earlier.get("precision") or _precision_in(records.values())
+        placement = earlier.get("placement", {})
         written = read_checked_yaml(folder.experiment_file, "Give another --out")
         with well_formed(RunError, folder.experiment_file, "Give another --out"):
             resolved = _with_earlier(written, resolved)
     elif earlier.get("model_settings") == resolved["model"]:
         # broken off before a trial was complete: another measurement could make its checkpoints useless
-        environment["precision"] = earlier.get("precision", {})
+        precision = earlier.get("precision", {})
     # a chat template may print it: what is run later, or goes on, is asked as what was run first
     kept = earlier.get("date") if records or earlier.get("model_settings") == resolved["model"] else None
-    environment["date"] = kept or datetime.date.today().isoformat()
-    environment["model_settings"] = resolved["model"]
-    environment["data"] = {
-        "notes": list(data.notes),
-        "findings": [asdict(found) for found in data.findings],
-        "fingerprint": data.fingerprint,
+    environment: RunEnvironment = {
+        **describe_environment(models=needs_models),
+        "precision": dict(precision),
+        "placement": dict(placement),
+        "date": kept or datetime.date.today().isoformat(),
+        "model_settings": resolved["model"],
+        "data": {
+            "notes": list(data.notes),
+            "findings": [asdict(found) for found in data.findings],
+            "fingerprint": data.fingerprint,
+        },
+        "command": f"entailor compare --config {shlex.quote(str(folder.experiment_file))}",
     }
-    environment["command"] = f"entailor compare --config {shlex.quote(str(folder.experiment_file))}"
     try:
         folder.mark()
         if not records:

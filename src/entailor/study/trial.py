@@ -211,7 +211,7 @@ class Trial:
         classifier, validation_EL, logprobs_EL = self.answers()
         saved = self.folder / learned_folder(self.plan.method)
         if (prompts := prompts_of(classifier, self.task, self.split.validation)) is not None:
-            self.provenance["prompts"] = prompts
+            self.provenance["prompts"] = [asdict(prompt) for prompt in prompts]
         self._note(*classifier.notes())
         # the peak is read before the reload check, which holds a second model for a moment
         memory = peak_memory_bytes()
@@ -278,7 +278,8 @@ class Trial:
             saved = scratch / learned_folder(self.plan.method)
             saved.mkdir()
             self.classifier.save(saved)
-        write_json(place / CLASSIFIER_FILE, describe_classifier(self.plan, self.task, self.provenance, self.classifier))
+        description = describe_classifier(self.plan, self.task, self.provenance, self.classifier)
+        write_json(place / CLASSIFIER_FILE, description.as_written())
         return f"{error}. {error.kept[0].upper()}{error.kept[1:]}, are kept in {place}"
 
     def learn(self) -> Classifier:

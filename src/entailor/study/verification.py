@@ -151,7 +151,7 @@ def _scored_again(folder: RunFolder, place: Path, record: RunRecord, sample: int
     chosen = random.Random(0).sample(recorded, min(sample, len(recorded)))
     try:
         classifier = load_classifier(place, trust_remote_code=trust_remote_code)
-        limit = read_saved(place)["scoring_batch_tokens"]
+        limit = read_saved(place).scoring_batch_tokens
         examples = [Example(one.id, one.text, one.text_pair, one.label, one.group) for one in chosen]
         logprobs_EL = score(classifier, classifier.encode(examples), limit)
     except EntailorError as error:

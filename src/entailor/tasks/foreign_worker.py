@@ -95,7 +95,7 @@ def compiled(source: str, *, strict: bool) -> Any:
     return environment(strict=strict).from_string(source)
 
 
-def render(source: str, values: dict[str, Any], strict: bool, date: str | None = None) -> str:
+def render(source: str, values: dict[str, object], strict: bool, date: str | None = None) -> str:
     """Render a template, and stop where the text grows beyond what any prompt is."""
     template = compiled(source, strict=strict)
     if date is not None:

@@ -5,14 +5,13 @@ Needs llama-cpp-python, tokenizers and numpy. Where llama-cpp-python is missing,
 
 from __future__ import annotations
 
-import json
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from entailor.shipping.runtimes.tokens import TextTokens, answer_lines
+from entailor.shipping.runtimes.tokens import TextTokens, answer_lines, read_manifest
 
 
 class Runtime:
@@ -26,9 +25,9 @@ class Runtime:
 
     def __init__(self, folder: str | Path, base: str | None = None, threads: int | None = None) -> None:
         folder = Path(folder)
-        self.manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        self.labels: list[str] = self.manifest["labels"]
-        self.settings: dict[str, Any] = self.manifest["input"]
+        self.manifest = read_manifest(folder)
+        self.labels = self.manifest["labels"]
+        self.settings = self.manifest["input"]
         self.tokens = TextTokens(folder, self.settings)
         self.engine = "llama.cpp" if find_spec("llama_cpp") else "transformers"
         self._read: Any = _LlamaCpp if self.engine == "llama.cpp" else _Transformers

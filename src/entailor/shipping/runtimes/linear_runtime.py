@@ -11,15 +11,33 @@ import sys
 import unicodedata
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
+import numpy.typing as npt
 
 MOST_HEADER = 1 << 20
 KINDS = {"F64": "<f8", "F32": "<f4"}
 
 
-def read_tensors(path: Path) -> dict[str, Any]:
+class LinearInput(TypedDict, total=False):
+    """The part `input` of a manifest: which texts are read, and how."""
+
+    fields: list[str]
+    max_ngram: int
+    table: bool
+    """Whether token vectors are averaged."""
+
+
+class LinearManifest(TypedDict):
+    """What is read of manifest.json."""
+
+    labels: list[str]
+    temperature: float | None
+    input: LinearInput
+
+
+def read_tensors(path: Path) -> dict[str, npt.NDArray[np.floating[Any]]]:
     """Return the tensors of a safetensors file; of floating point alone."""
     content = path.read_bytes()
     size = int.from_bytes(content[:8], "little")
@@ -63,9 +81,9 @@ class Runtime:
 
     def __init__(self, folder: str | Path, base: str | None = None) -> None:
         folder = Path(folder)
-        self.manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        self.labels: list[str] = self.manifest["labels"]
-        self.settings: dict[str, Any] = self.manifest["input"]
+        self.manifest: LinearManifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        self.labels = self.manifest["labels"]
+        self.settings = self.manifest["input"]
         tensors = read_tensors(folder / "linear.safetensors")
         self.weight: Any = tensors.get("weight")
         self.bias: Any = tensors["bias"]

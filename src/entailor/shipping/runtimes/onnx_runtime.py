@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from entailor.shipping.runtimes.tokens import TextTokens, answer_lines
+from entailor.shipping.runtimes.tokens import TextTokens, answer_lines, read_manifest
 
 
 class Runtime:
@@ -24,9 +24,9 @@ class Runtime:
         import onnxruntime
 
         folder = Path(folder)
-        self.manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        self.labels: list[str] = self.manifest["labels"]
-        self.settings: dict[str, Any] = self.manifest["input"]
+        self.manifest = read_manifest(folder)
+        self.labels = self.manifest["labels"]
+        self.settings = self.manifest["input"]
         self.tokens = TextTokens(folder, self.settings)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
@@ -58,14 +58,14 @@ class Runtime:
 
     def _batch(self, rows: list[list[tuple[list[int], list[int]]]]) -> Any:
         views = self.settings.get("views")
-        fed: dict[str, Any] = {}
+        fed: dict[str, npt.NDArray[np.int64]] = {}
         for number, view in enumerate(views or [""]):
             for kind, values in self._padded([row[number] for row in rows]).items():
                 fed[f"{kind}.{view}" if views else kind] = values
         (logits,) = self.session.run(["logits"], {name: fed[name] for name in self.names})
         return np.asarray(logits, dtype=np.float64)
 
-    def _padded(self, rows: list[tuple[list[int], list[int]]]) -> dict[str, Any]:
+    def _padded(self, rows: list[tuple[list[int], list[int]]]) -> dict[str, npt.NDArray[np.int64]]:
         longest = max(len(ids) for ids, _ in rows)
         ids_BT = np.full((len(rows), longest), self.settings["pad"], dtype=np.int64)
         mask_BT, types_BT = np.zeros_like(ids_BT), np.zeros_like(ids_BT)

@@ -6,12 +6,67 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
 MARKS = ("\x00text\x00", "\x00pair\x00")
 MOST_ROUNDS = 8
+
+
+class Frames(TypedDict, total=False):
+    """What stands around the texts of a prompt: token ids and pieces of text."""
+
+    frame: list[int | str]
+    """Up to the label slot."""
+    answers: list[list[int | str]]
+    """The same with each label's word."""
+
+
+class InputSettings(Frames, total=False):
+    """The part `input` of a manifest: how texts become input. Of a decoder also its frames and how words count."""
+
+    max_length: int
+    control: list[int]
+    """Ids that steer the model."""
+    types: bool
+    """Whether there are token types."""
+    pad: int
+    views: list[str]
+    """Of a probe on pairs: what is read by itself."""
+    head: str
+    """Of a decoder with a head: its name."""
+    bare_end: bool
+    shots: list[Frames]
+    """With demonstrations in front, the most of them first."""
+    context: int
+    """Most tokens with these."""
+    bias: list[float]
+    scale: float
+    by_length: bool
+
+
+class BaseModel(TypedDict):
+    """The model an adapter was made for."""
+
+    name: str
+    revision: str | None
+
+
+class ExportManifest(TypedDict):
+    """What a runtime reads of manifest.json."""
+
+    format: str
+    labels: list[str]
+    temperature: float | None
+    input: InputSettings
+    base_model: BaseModel
+
+
+def read_manifest(folder: Path) -> ExportManifest:
+    """Return the manifest of an exported folder."""
+    found: ExportManifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    return found
 
 
 def whole(text: str) -> str:
@@ -26,13 +81,10 @@ class TextTokens:
 
     Args:
         folder: holds tokenizer.json.
-        settings: max_length, control (ids that steer the model), types (whether there are token types), and for
-            decoders frame: what stands around the texts, token ids and pieces of text; answers: the same with each
-            label's word; shots: frames and answers with demonstrations in front, the most of them first; context:
-            most tokens with these.
+        settings: how texts become input.
     """
 
-    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, settings: InputSettings) -> None:
         from tokenizers import Tokenizer
 
         self.tokenizer: Any = Tokenizer.from_file(str(folder / "tokenizer.json"))

@@ -5,7 +5,6 @@ Needs torch and transformers, and peft for an adapter.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from entailor.shipping.runtimes.tokens import TextTokens, answer_lines
+from entailor.shipping.runtimes.tokens import TextTokens, answer_lines, read_manifest
 
 
 class Runtime:
@@ -32,9 +31,9 @@ class Runtime:
         import transformers
 
         folder = Path(folder)
-        self.manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        self.labels: list[str] = self.manifest["labels"]
-        self.settings: dict[str, Any] = self.manifest["input"]
+        self.manifest = read_manifest(folder)
+        self.labels = self.manifest["labels"]
+        self.settings = self.manifest["input"]
         self.tokens = TextTokens(folder, self.settings)
         self.is_words = bool(self.settings.get("answers"))
         kind: Any = (
