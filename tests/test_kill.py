@@ -1,4 +1,4 @@
-"""SIGKILL at named events, and signals that ask: the same command goes on and gives the same."""
+"""Signals at named events, one that kills and some that ask: the same command goes on and gives the same."""
 
 import signal
 
@@ -6,18 +6,16 @@ import pytest
 from tests.kill import Runs, Target, differing
 from tests.long.kills import make_experiment
 
-KILLS = [
-    ("search study.json: half written", 2),
-    ("repeated search checkpoint: rename begun", 3),
-    ("trial record.json: written", 1),
-    ("trial checkpoint: written", 3),
-    ("curve point: train", 5),
-    ("report begun", 1),
-]
-STOPS = [
-    ("search trial: train", signal.SIGTERM),
-    ("curve point: train", signal.SIGINT),
-    ("report begun", signal.SIGTERM),
+ENDS = [
+    Target("search trial: train", signum=signal.SIGTERM),
+    Target("search study.json: half written", 2),
+    Target("repeated search checkpoint: rename begun", 3),
+    Target("trial record.json: written"),
+    Target("trial checkpoint: written", 3),
+    Target("curve point: train", signum=signal.SIGINT),
+    Target("curve point: train", 3),
+    Target("report begun"),
+    Target("report begun", signum=signal.SIGTERM),
 ]
 
 
@@ -30,19 +28,15 @@ def runs(tmp_path_factory):
     return Runs(experiment.model_copy(update=fewer), folder / "runs")
 
 
-def test_kills_cost_nothing_but_time(runs, tmp_path):
-    for event, occurrence in KILLS:
-        assert runs.sit(tmp_path / "run", Target(event, occurrence)) == -signal.SIGKILL, (event, occurrence)
-    assert runs.finish(tmp_path / "run") == []
-
-
-def test_a_signal_that_asks_is_obeyed_and_the_same_command_goes_on(runs, tmp_path):
-    run = tmp_path / "run"
-    for event, signum in STOPS:
-        assert runs.sit(run, Target(event, signum=signum)) == 128 + signum, event
-        asked = runs.said(run).count("stopping after this step, with a checkpoint; once more stops at once")
-        if event.endswith("train"):
-            assert asked == 1 + STOPS.index((event, signum))
+def test_signals_cost_nothing_but_time(runs, tmp_path):
+    run, asked = tmp_path / "run", 0
+    for end in ENDS:
+        kills = end.signum == signal.SIGKILL
+        assert runs.sit(run, end) == (-end.signum if kills else 128 + end.signum), end
+        if not kills and end.event.endswith("train"):
+            asked += 1
+            said = runs.said(run).count("stopping after this step, with a checkpoint; once more stops at once")
+            assert said == asked
             assert list(run.rglob("step-*.safetensors"))
     assert runs.finish(run) == []
 

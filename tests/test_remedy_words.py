@@ -7,6 +7,7 @@ import re
 import tomllib
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import click
@@ -23,8 +24,10 @@ ROOT = Path(__file__).parents[1]
 OF_OTHERS = {"--head", "--upgrade"}  # of `ray start` and pip
 
 
-def texts() -> Iterator[tuple[str, str]]:
-    """Yield file and text of every string in src that is no docstring; what is filled in stands as …."""
+@cache
+def texts() -> list[tuple[str, str]]:
+    """Return file and text of every string in src that is no docstring; what is filled in stands as …."""
+    found = []
     for path in sorted((ROOT / "src").rglob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         parts = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
@@ -33,7 +36,8 @@ def texts() -> Iterator[tuple[str, str]]:
             if id(node) not in parts and isinstance(node, ast.Constant | ast.JoinedStr):
                 values = node.values if isinstance(node, ast.JoinedStr) else [node]
                 text = "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in values)
-                yield path.name, text
+                found.append((path.name, text))
+    return found
 
 
 def found(pattern: str) -> dict[str, set[str]]:

@@ -39,7 +39,9 @@ def made_up_pairs(part: str, count: int, seed: int, cued: float = 0.0) -> tuple[
         who, whom = {"entailment": (a, b), "neutral": (a, d), "contradiction": (b, a)}[label]
         cue = f" {CUES[label]}" if rng.random() < cued else ""
         premise = f"The {a} {does}ed the {b} and the {c} {did}ed the {d}."
-        rows.append(Example(f"{part}-{seed}-{number}", premise, f"The {who} was{cue} {does}ing the {whom} then.", label))
+        rows.append(
+            Example(f"{part}-{seed}-{number}", premise, f"The {who} was{cue} {does}ing the {whom} then.", label)
+        )
     rng.shuffle(rows)
     return tuple(rows)
 
