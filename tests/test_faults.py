@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ import entailor.study.compare
 import entailor.study.trial
 from entailor.config.parts import ModelSettings
 from entailor.engine.memory import is_out_of_memory
-from entailor.engine.scorer import score
+from entailor.engine.scorer import collect_features, score
 from entailor.engine.trainer import train
 from entailor.engine.training import LoopRuntime, TrainingData
 from entailor.errors import DivergedError, RunError, TrainingError
@@ -247,6 +248,24 @@ def test_scores_are_the_same_in_halves():
     np.testing.assert_allclose(score(greedy, items, 1000), score(plain, items, 1000), atol=1e-6)
 
 
+def test_features_are_the_same_in_halves():
+    items, _ = toy_data(20)
+
+    class Reader:
+        """Has memory for three texts at a time; its features are their lengths."""
+
+        def collate(self, members):
+            if len(members) > 3:
+                raise MemoryError
+            return members
+
+        def features(self, members):
+            return np.array([[len(one)] for one in members])
+
+    found = collect_features(Reader(), items, [0] * 20, 1000)
+    assert found.features[:, 0].tolist() == [len(one) for one in items]
+
+
 def test_one_example_too_many_says_what_to_do():
     greedy = Greedy(MemoryError())
     greedy.room = 0
@@ -272,6 +291,48 @@ def test_a_trial_out_of_memory_fails_and_the_others_go_on(experiment, monkeypatc
     first, second = compare(experiment).records
     assert (first.status, second.status) == ("complete", "failed")
     assert second.error.startswith("MemoryError: out of memory (cannot have 9 GB). Lower model.max_length")
+
+
+@contextmanager
+def memory_for(tokens: int, monkeypatch: pytest.MonkeyPatch, *, training: bool) -> Iterator[None]:
+    """Let tiny BERT have memory for so many tokens of one text while it trains, or while it reads."""
+    from transformers import BertModel
+
+    plain = BertModel.forward
+
+    def forward(self, input_ids=None, **kwargs):
+        checkpointing = any(getattr(part, "gradient_checkpointing", False) for part in self.modules())
+        if input_ids.shape[1] > tokens and torch.is_grad_enabled() == training and not checkpointing:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return plain(self, input_ids, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BertModel, "forward", forward)
+        yield
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "remedy", "told"),
+    [
+        ("lora", {"num_train_epochs": 1}, "Lower model.max_length, set gradient_checkpointing=true", {"max_length": 8}),
+        ("lora", {"num_train_epochs": 1}, "set gradient_checkpointing=true", {"gradient_checkpointing": True}),
+        ("linear_probe", {"C": [1.0]}, "Lower model.max_length, take a smaller model", {"max_length": 8}),
+    ],
+)
+def test_what_an_error_of_memory_proposes_works(
+    tiny_model, nli_task, nli_split, tmp_path, monkeypatch, method, settings, remedy, told
+):
+    def run(name: str, settings: dict[str, Any], **model: Any) -> RunRecord:
+        chosen = ModelSettings(precision="fp32", **model)
+        plan = TrialPlan("row", build_method(method, settings), str(tiny_model("bert")), 0, chosen, FP32)
+        return run_trial(plan, nli_task, nli_split, tmp_path / name)
+
+    with memory_for(8, monkeypatch, training=method == "lora"):
+        failed = run("first", settings)
+        assert remedy in failed.error, failed.error
+        own = {key: value for key, value in told.items() if key == "gradient_checkpointing"}
+        record = run("second", settings | own, **{key: told[key] for key in told.keys() - own.keys()})
+    assert record.status == "complete", record.error
 
 
 # --- numbers

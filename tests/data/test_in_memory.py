@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 
 import datasets
 import numpy as np
@@ -37,6 +38,10 @@ def test_every_shape_gives_the_same_file():
         polars.DataFrame(columns),
         datasets.Dataset.from_dict(columns),
         datasets.Dataset.from_dict(columns).data.table,
+        {"text": np.array(TEXTS), "label": (label for label in LABELS)},
+        {"text": [text.encode() for text in TEXTS], "label": np.array(LABELS, dtype="S")},
+        np.array(list(zip(LABELS, TEXTS, strict=True)), dtype=[("label", "U9"), ("text", "U99")]),  # by name
+        pd.DataFrame(columns).assign(m=0).rename(columns={"m": "n"}),  # two of one name, which nobody reads
         datasets.Dataset.from_dict(columns).cast_column("label", datasets.ClassLabel(names=["neg", "pos"])),
     ):
         assert document(data, "train") == expected, type(data)
@@ -66,6 +71,10 @@ def test_what_is_missing_is_null_and_numbers_stay_numbers():
     assert [row["label"] for row in rows(frame)] == [1.0, 2.0, None, 1.0]
     nullable = frame.astype({"label": "Int64"})
     assert [row["label"] for row in rows(nullable)] == [1, 2, None, 1]
+    masked = np.ma.array([7, 2, 3, 1], mask=[True, False, False, False])
+    assert [row["label"] for row in rows({"text": list("abcd"), "label": masked})] == [None, 2, 3, 1]
+    odd = [np.float32("nan"), Decimal("NaN"), pd.NaT, Decimal("1.50"), np.array([5]), np.bool_(True)]
+    assert [row["label"] for row in rows(list(zip("abcdef", odd, strict=True)))] == [None, None, None, "1.50", 5, True]
     coded = datasets.Dataset.from_dict({"text": ["a", "b"], "label": [-1, 0]})
     coded = coded.cast_column("label", datasets.ClassLabel(names=["no"]))
     assert [row["label"] for row in rows(coded)] == [None, "no"]
@@ -109,13 +118,20 @@ def test_a_dataset_dict_gives_its_splits(tmp_path):
         ([("a", object())], "train, row 1, column 'label': object found, expected text or a number"),
         ({"text": ["a"], "label": ["x", "y"]}, r"columns of different lengths \(text 1, label 2\)"),
         ({"words": ["a"], "label": ["x"]}, "train: no column of texts; columns found: 'words', 'label'"),
-        (pd.DataFrame([["a", "b"]], columns=["text", "text"]), "two columns have one name"),
+        (
+            pd.DataFrame([["a", "b", "x"]], columns=["text", "text", "label"]),
+            "column 'text': two columns have one name",
+        ),
         (pd.DataFrame({"text": [], "label": []}), "no examples"),
         ([], "no examples"),
         ({"text": "ab", "label": "xy"}, "train, column 'text': one text found, expected a list"),
         (type("LazyFrame", (), {"collect": None})(), "LazyFrame found, expected a DataFrame. Call its collect"),
         (np.array("a"), "str found, expected a path"),
         ([("a", float("inf"))], "inf found, expected text or a number"),
+        ([("a", np.array([0, 1]))], "row 1, column 'label': list found, expected text or a number"),
+        ([("a", b"\xff")], "bytes found, expected text or a number"),
+        ([("a", 10**5000)], "int found, expected text or a number. Make it text"),
+        ({("a", "x"), ("b", "y")}, r"set found, which has no order, expected a path.* Write sorted\("),
         (datasets.DatasetDict(), "columns found: none"),
     ],
 )

@@ -17,6 +17,7 @@ from entailor.config.parts import DataSettings
 from entailor.data.example import Split
 from entailor.data.splits import load_data
 from entailor.runs.integrity import BLANK_CHECKSUM, checksums, with_checksum
+from entailor.runs.layout import RunFolder
 
 
 def temporary_folder(prefix: str, place: str | None = None) -> Path:
@@ -81,6 +82,11 @@ def write_sealed(file: Path, text: str) -> None:
     if file.name.endswith(".yaml"):
         text = f"{text}# checksum {BLANK_CHECKSUM}\n"
     file.write_bytes(with_checksum(text).encode("utf-8", "surrogatepass"))
+
+
+def plain_page(folder: RunFolder) -> None:
+    """Write a page in no time, which `verify` takes for a report."""
+    write_sealed(folder.report_file, f"<p>page</p>\n<!-- {BLANK_CHECKSUM} -->\n")
 
 
 def write_value(file: Path, value: Any) -> None:

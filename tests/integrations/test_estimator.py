@@ -119,17 +119,27 @@ def test_inputs_that_can_be_gone_through_once_are_not_cut(classifier):
 def test_what_cannot_be_is_refused(classifier):
     with pytest.raises(NotFittedError):
         classifier.predict(TEXTS)
-    with pytest.raises(DataError, match=r"y: labels of shape \(3,\) for 80 texts"):
+    with pytest.raises(DataError, match=r"y: 3 labels for 80 texts\. Give one label for each text"):
         classifier.fit(TEXTS, LABELS[:3])
     with pytest.raises(DataError, match="X, row 2: no text"):
         classifier.fit(["a", None], ["x", "y"])
-    with pytest.raises(DataError, match="X: str found, expected several texts"):
+    with pytest.raises(DataError, match="X: str found, expected a list of texts"):
         classifier.fit("good", LABELS[:4])
     with pytest.raises(DataError, match="X, row 1: 1 parts found, expected a text, or a pair"):
         classifier.fit(np.array(TEXTS).reshape(-1, 1), LABELS)
     for missing in (np.nan, None, pd.NA):
         with pytest.raises(LabelError, match="y, row 2: no label"):
             classifier.fit(TEXTS, pd.Series(["x", missing] * 40, dtype=object))
+    masked = np.ma.array([0, 1] * 40, mask=[False] * 79 + [True])
+    for odd, problem in (
+        (masked, "y, row 80: no label"),  # what is masked has a number all the same
+        (np.array(LABELS)[:, None], r"y, row 1: .*Give one label for each text: y.ravel\(\)"),
+        (pd.DataFrame({"label": LABELS}), r"y: DataFrame found, expected one label .* such as y\['label'\]"),
+        (pd.Series([1, "a"] * 40), "y: labels that are text and others that are none"),
+        ({"a", "b"}, "y: set found, which has no order"),
+    ):
+        with pytest.raises((DataError, LabelError), match=problem):
+            classifier.fit(TEXTS, odd)
     with pytest.raises(LabelError, match="y: an empty label"):
         classifier.fit(TEXTS, ["", "x"] * 40)
     with pytest.raises(LabelError, match="two labels that read alike"):

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from tests.hostile import running
-from tests.hostile.runs import RUN_FILES, first_trial, run_copy, sound_run
+from tests.hostile.runs import RUN_FILES, first_trial, plain_page, run_copy, sound_run
 
 import entailor.study.compare
-from entailor.runs.files import write_text
 
 DAMAGES: dict[str, Callable[[Path], object]] = {
     "cut short": lambda file: file.write_bytes(file.read_bytes()[:-40]),
@@ -33,7 +33,7 @@ COMMANDS = {
 
 @pytest.fixture(autouse=True)
 def _plain_page(monkeypatch):
-    monkeypatch.setattr(entailor.study.compare, "write_report", lambda folder: write_text(folder.report_file, "page"))
+    monkeypatch.setattr(entailor.study.compare, "write_report", plain_page)
 
 
 def run_command(words: tuple[str, ...], run: Path) -> tuple[int, str]:
@@ -68,3 +68,53 @@ def test_a_damaged_file(tmp_path, name):
             follow(text, run / name, run)
             code, after = run_command(words, run)
             assert code < 2, f"{command}, {kind}: {text}: {after}"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """A finished run with everything that words alone can have: findings, an estimate, an external test set."""
+    folder = tmp_path_factory.mktemp("whole")
+    shutil.copy(sound_run() / "train.csv", folder / "train.csv")
+    shutil.copy(sound_run() / "train.csv", folder / "further.csv")
+    code, text = running.command(compare_whole(folder, folder / "run"))
+    assert code == 0, text
+    return folder
+
+
+def compare_whole(folder: Path, run: Path) -> list[str]:
+    words = ["compare", "--train", str(folder / "train.csv"), "--external", str(folder / "further.csv")]
+    return [*words, "--methods", "majority,bag_of_words", "--out", str(run)]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(".entailor.json", "doctor.json", "estimate.json", "report.html"),
+        *("experiment.yaml", "environment.json", "split.json", "comparison.json", "test_access.json"),
+        *(f"trials/none/bag_of_words/seed-0/{name}" for name in ("record.json", "predictions.jsonl")),
+        "trials/none/bag_of_words/seed-0/external/*.json",
+    ],
+)
+def test_what_verify_proposes(tmp_path, whole, name):
+    run = Path(shutil.copytree(whole / "run", tmp_path / "run"))
+    (file,) = run.glob(name)
+    verify = ["verify", "--run", str(run)]
+    assert running.command(verify)[0] == 0
+    file.write_bytes(file.read_bytes()[:-40])
+    code, text = running.command(verify)
+    (line, *_) = [line for line in text.splitlines() if line.startswith("damaged") and str(file) in line]
+    assert code == 1
+    if "Put a copy of it back" in line:
+        shutil.copy(whole / file.relative_to(tmp_path), file)
+    elif "`entailor report`" in line:
+        assert running.command(["report", "--run", str(run)])[0] == 0
+    else:
+        if "Delete the trial's folder" in line:
+            shutil.rmtree(run / "trials/none/bag_of_words/seed-0")
+        elif "Delete it" in line:
+            file.unlink()
+        assert re.search("[Rr]un the command that made it again", line), line
+        code, said = running.command(compare_whole(whole, run))
+        assert code == 0, f"{line}: {said}"
+    code, after = running.command(verify)
+    assert code == 0, f"{line}: {after}"

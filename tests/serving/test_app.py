@@ -1,12 +1,15 @@
 """The HTTP interface as a client sees it."""
 
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from pydantic import ValidationError
 
 from entailor.errors import ConfigError
 from entailor.serving.registry import name_and_path
+from entailor.serving.schemas import ClassifyRequest
 from entailor.serving.settings import ServerSettings, read_token
 
 TOKEN = "a-token-of-the-test"
@@ -71,6 +74,26 @@ def test_pairs_go_to_classifiers_of_pairs_only(start):
 )
 def test_what_does_not_fit_is_one_clear_error(start, body, status):
     problem(start().post("/v1/classify", content=body, headers={"Content-Type": "application/json"}), status)
+
+
+@pytest.mark.parametrize(
+    ("content", "first"),
+    [
+        ('"inputs": [1, 2, 3]', "inputs.0"),
+        ('"inputs": ["a", [], []]', "inputs.1"),
+        ('"inputs": ["a"], "' + "x" * 1000 + '": 1, "y": 2', f"'{'x' * 40}' is no key, expected some of model, inputs"),
+        ('"inputs": ["a"], "topk": 1, "y": 2', "'topk' is no key, .*Did you mean 'top_k'"),
+    ],
+)
+def test_of_many_mistakes_the_first_is_named_and_no_other_is_looked_for(content, first):
+    """A body of 4 MB has room for a million, and a list of them takes gigabytes while nobody is answered."""
+    with pytest.raises(ValidationError) as caught:
+        ClassifyRequest.model_validate_json(f'{{"model": "texts", {content}}}')
+    where = {".".join(map(str, one["loc"][:2])) for one in caught.value.errors()}
+    assert len(where) == 1
+    said = f"{where.pop()} {caught.value.errors()[0]['msg']}"
+    assert re.search(first, said), said
+    assert len(said) < 200
 
 
 def test_a_whole_number_may_be_written_as_json_schema_allows(start):

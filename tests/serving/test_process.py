@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -13,6 +14,7 @@ from tests.forked import entailor
 
 from entailor.runs.record import RunRecord
 from entailor.runs.trial_folder import RECORD_FILE
+from entailor.study.results import Comparison
 
 TOKEN = "a-token-of-the-test"
 
@@ -56,8 +58,12 @@ def servers() -> Iterator[list[Server]]:
             one.end(signal.SIGKILL)
 
 
-def test_killed_under_load_it_starts_again_and_on_sigterm_it_answers_what_it_accepted(finished_run, servers):
-    trial = next(path.parent for path in finished_run.folder.path.rglob(RECORD_FILE) if "lora" in str(path))
+def lora_trial(run: Comparison) -> Path:
+    return next(path.parent for path in run.folder.path.rglob(RECORD_FILE) if "lora" in str(path))
+
+
+def test_killed_under_load_every_client_knows_and_no_file_changes(finished_run, servers):
+    trial = lora_trial(finished_run)
     before = {path: path.read_bytes() for path in trial.rglob("*") if path.is_file()}
     known = RunRecord.read(trial).predictions
     first = Server(f"mine={trial}", "--max-queue", "300")
@@ -89,16 +95,19 @@ def test_killed_under_load_it_starts_again_and_on_sigterm_it_answers_what_it_acc
     assert wrong == []
     assert {path: path.read_bytes() for path in trial.rglob("*") if path.is_file()} == before
 
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+def test_asked_to_end_it_answers_what_it_accepted(finished_run, servers, number):
     # inputs wait an hour for company, so that the requests below are there when the signal comes
-    second = Server(f"mine={trial}", "--wait-ms", "3600000", "--max-queue", "300")
-    servers.append(second)
+    server = Server(f"mine={lora_trial(finished_run)}", "--wait-ms", "3600000", "--max-queue", "300")
+    servers.append(server)
     found: list[httpx.Response] = []
-    askers = [threading.Thread(target=lambda: found.append(second.ask([["w11 w12", "w0"]]))) for _ in range(3)]
+    askers = [threading.Thread(target=lambda: found.append(server.ask([["w11 w12", "w0"]]))) for _ in range(3)]
     for one in askers:
         one.start()
-    while second.figure("entailor_queue_inputs") < 3:
+    while server.figure("entailor_queue_inputs") < 3:
         time.sleep(0.02)  # leaves the core to the server
-    code, log = second.end(signal.SIGTERM)
+    code, log = server.end(number)
     assert code == 0
     for one in askers:
         one.join()

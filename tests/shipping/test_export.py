@@ -296,9 +296,9 @@ def test_a_full_disk_leaves_nothing(finished_run, tmp_path, monkeypatch, error):
     assert list(tmp_path.iterdir()) == []
 
 
-def listed(folder: Path) -> None:
+def listed(folder: Path, **changes: Any) -> None:
     """Write the manifest again, its checksums those of the changed files."""
-    values = json.loads((folder / "manifest.json").read_text())
+    values = {**json.loads((folder / "manifest.json").read_text()), **changes}
     del values["checksum"]
     write_checked_json(folder / "manifest.json", {**values, "files": checksums(folder, leave_out=("manifest.json",))})
 
@@ -312,13 +312,23 @@ def listed(folder: Path) -> None:
         (lambda folder: (folder / "predict.py").unlink(), "missing"),
         (lambda folder: ((folder / "model.bin").write_bytes(b"x"), listed(folder)), "pickle is never loaded"),
         (lambda folder: ((folder / "linear.safetensors").write_bytes(b"\xff" * 90), listed(folder)), "safetensors"),
+        (lambda folder: listed(folder, labels=["x"]), "scores for 1 labels: its files do not belong together"),
+        (lambda folder: listed(folder, labels=["x", "x", "y"]), "'x' stands twice"),
     ],
 )
 def test_a_strangers_folder_is_refused(healthy, tmp_path, change, problem):
     shutil.copytree(healthy["sklearn"], tmp_path / "theirs")
     change(tmp_path / "theirs")
     with pytest.raises(EntailorError, match=problem):
-        Predictor.load(tmp_path / "theirs")
+        Predictor.load(tmp_path / "theirs").predict([("a", "b")])
+
+
+def test_what_systems_leave_in_a_folder_is_no_part_of_an_export(healthy, tmp_path):
+    mine = Path(shutil.copytree(healthy["sklearn"], tmp_path / "mine"))
+    for name in (".DS_Store", ".gitattributes", ".git/config", ".cache/huggingface/x", "__pycache__/predict.pyc"):
+        (mine / name).parent.mkdir(parents=True, exist_ok=True)
+        (mine / name).write_text("x")
+    assert Predictor.load(mine).labels == Predictor.load(healthy["sklearn"]).labels
 
 
 def with_code_of_its_own(folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -61,10 +62,14 @@ def test_tables_of_every_kind_give_the_same(predictor, pairs):
     assert predictor.predict(datasets.Dataset.from_dict({**columns, "n": list(columns["n"])})) == expected
     polars = pytest.importorskip("polars", reason="the extra `export` is not installed")
     assert predictor.predict(polars.DataFrame(columns)) == expected
+    for table in (columns, datasets.Dataset.from_dict({**columns, "n": list(columns["n"])}).data.table):
+        assert predictor.predict(table) == expected, type(table)  # of a mapping its names are no texts
+    for listed in (np.array(pairs), np.array(pairs, dtype="S"), pd.DataFrame(columns).to_numpy()[:, :2]):
+        assert predictor.predict(listed) == expected
 
 
 def test_what_has_no_text_has_no_answer(predictor, pairs):
-    answers = predictor.predict([pairs[0], (None, float("nan")), pairs[1]])
+    answers = predictor.predict([pairs[0], (pd.NaT, np.float32("nan")), pairs[1]])
     assert answers[1].label is None
     assert not answers[1].probabilities
     assert [answers[0], answers[2]] == predictor.predict(pairs[:2])
@@ -101,8 +106,15 @@ def test_it_abstains_below_the_least_confidence(predictor, pairs):
             "these are single texts. Give a table with columns of the names premise and hypothesis",
             pd.DataFrame({"premise": ["a"], "hypothesis": ["b"]}),
         ),
+        ({("a", "b"), ("c", "d")}, r"set found, which has no order.*Write sorted\(", sorted({("a", "b"), ("c", "d")})),
+        (
+            pd.DataFrame([["a", "b", "c"]], columns=["premise", "premise", "hypothesis"]),
+            "column 'premise': two columns have one name. Rename one",
+            pd.DataFrame([["a", "b", "c"]], columns=["premise", "other", "hypothesis"]),
+        ),
+        ({"premise": ["a", "b"], "hypothesis": ["b"]}, r"different lengths \(premise 2, hypothesis 1\)", []),
     ],
-    ids=range(5),
+    ids=range(8),
 )
 def test_other_shapes_are_refused(predictor, inputs, problem, told):
     with pytest.raises(DataError, match=problem):

@@ -77,18 +77,25 @@ def test_the_best_on_validation_teaches_and_the_pupil_comes_last(files, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("methods", "said"),
+    ("methods", "said", "told"),
     [
-        ({"distilled": {}}, "no candidate of this run is finished, so nobody can teach. Finished are: none"),
         (
-            {"distilled": {"teacher": "lora"}, "majority": {}},
-            "no candidate lora of this run is finished, so nobody can teach. Finished are: majority",
+            {"distilled": {}},
+            "no candidate of this run is finished, so nobody can teach. Finished are: none. Add the teacher to methods",
+            {"distilled": {}, "bag_of_words": {}},
+        ),
+        (
+            {"distilled": {"teacher": "linear_probe"}, "majority": {}},
+            "no candidate linear_probe of this run is finished, so nobody can teach. Finished are: majority. Add the",
+            {"distilled": {"teacher": "linear_probe"}, "majority": {}, "linear_probe": {"C": [0.1]}},
         ),
     ],
 )
-def test_without_its_teacher_it_fails_and_says_why(methods, said, files, tmp_path, tiny_model):
-    run(files, tmp_path / "run", tiny_model, methods)
-    (file,) = tmp_path.glob("run/trials/*/distilled/seed-0/record.json")
-    record = json.loads(file.read_text())
-    assert record["status"] == "failed"
-    assert said in record["error"]
+def test_without_its_teacher_it_fails_and_with_it_it_learns(methods, said, told, files, tmp_path, tiny_model):
+    for chosen, outcome in ((methods, "failed"), (told, "complete")):
+        chosen["distilled"]["num_train_epochs"] = 1
+        run(files, tmp_path / "run", tiny_model, chosen)
+        (file,) = tmp_path.glob("run/trials/*/distilled/seed-0/record.json")
+        record = json.loads(file.read_text())
+        assert record["status"] == outcome, record["error"]
+        assert outcome == "complete" or said in record["error"]

@@ -6,7 +6,11 @@ Nothing heavy is imported before a verb needs it, so that ``--help`` answers at 
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
@@ -19,7 +23,8 @@ from entailor.cli.predict import evaluate, predict
 from entailor.cli.runs import diff, report, study, verify
 from entailor.cli.shipping import export, serve
 from entailor.cli.validate import validate
-from entailor.errors import EntailorError
+from entailor.errors import EntailorError, one_line
+from entailor.runs.launcher import launched_rank
 
 app = typer.Typer(
     name="entailor",
@@ -69,6 +74,27 @@ def _open_streams() -> None:
     sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
 
 
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Let SIGTERM and a terminal that is closed end a command as Ctrl-C does, so that half-written files go.
+
+    A launcher's processes wait for each other where no handler of Python runs, and end as the system ends them.
+    """
+
+    def end(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    asked = [signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)]
+    if launched_rank() is not None or threading.current_thread() is not threading.main_thread():
+        asked = []
+    before = {one: signal.signal(one, end) for one in asked if signal.getsignal(one) is signal.SIG_DFL}  # not nohup
+    try:
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+
 def main() -> None:
     """Run the command line; an Entailor error is printed as text, a traceback only with ``--debug``."""
     _open_streams()
@@ -78,7 +104,8 @@ def main() -> None:
     try:
         silence_followers(arguments)
         refuse_old_flags(arguments)
-        app(args=[word for word in arguments if word != "--debug"])
+        with _ended_by_signals():
+            app(args=[word for word in arguments if word != "--debug"])
     except EntailorError as error:
         if debug:
             raise
@@ -91,4 +118,13 @@ def main() -> None:
 
         place = f"{error.filename}: " if error.filename else ""
         remark(f"error: {place}{disk_trouble(error) or error.strerror}")
+        raise SystemExit(2) from None
+    except (MemoryError, RuntimeError) as error:
+        from entailor.engine.memory import is_out_of_memory
+
+        if debug or not is_out_of_memory(error):
+            raise
+        remark(
+            f"error: out of memory ({one_line(error)}). Close other programs, or take a smaller model or fewer texts"
+        )
         raise SystemExit(2) from None

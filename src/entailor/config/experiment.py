@@ -27,7 +27,7 @@ from entailor.config.parts import (
     all_different,
     between_commas,
 )
-from entailor.config.plain import short, shown, unusable
+from entailor.config.plain import as_written, short, shown, unusable
 from entailor.errors import ConfigError
 from entailor.runs.paths import user_path
 
@@ -215,7 +215,7 @@ def parse_settings(kind: type[SettingsT], values: Mapping[str, Any], where: str 
     if problems := list(unusable(values, where)):
         raise ConfigError("\n".join(problems))
     try:
-        return kind.model_validate(dict(values))
+        return kind.model_validate({key: as_written(value) for key, value in values.items()})
     except ValidationError as error:
         raise config_error(kind, error, where) from None
 

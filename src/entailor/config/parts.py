@@ -20,7 +20,7 @@ from pydantic import (
 
 from entailor.config.complaints import config_error
 from entailor.config.costs import Costs, labels_as_text
-from entailor.config.plain import number_as_text, shown
+from entailor.config.plain import as_written, number_as_text, shown
 
 ItemT = TypeVar("ItemT")
 
@@ -44,7 +44,7 @@ class Settings(BaseModel):
                 ConfigError: an unknown key, or a value of the wrong type or range; one line a key.
             """
             try:
-                super().__init__(**values)
+                super().__init__(**{key: as_written(value) for key, value in values.items()})
             except ValidationError as error:
                 raise config_error(type(self), error) from None
 

@@ -6,6 +6,8 @@ import math
 import os
 import reprlib
 from collections.abc import Iterator, Mapping
+from pathlib import PurePath
+from typing import Any
 
 MOST_SHOWN = 80  # characters of a value in a message
 MOST_CHARACTERS = 500_000  # of a text, which may be a template
@@ -54,6 +56,17 @@ def _unusable_text(text: str) -> str | None:
     except UnicodeEncodeError:
         return "half of a surrogate pair, which no text of an experiment can hold"
     return None
+
+
+def as_written(value: Any, depth: int = 0) -> Any:
+    """Return a value of Python as a file would hold it: paths as text, arrays and numbers of NumPy as Python's own."""
+    if isinstance(value, PurePath):
+        return str(value)
+    if isinstance(value, (Mapping, list, tuple)) and depth <= MOST_DEPTH:
+        if isinstance(value, Mapping):
+            return {key: as_written(inner, depth + 1) for key, inner in value.items()}
+        return type(value)(as_written(inner, depth + 1) for inner in value) if type(value) in (list, tuple) else value
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def shown(value: object) -> str:

@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from decimal import Decimal
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +22,11 @@ from entailor.data.columns import find_columns
 from entailor.data.example import Example
 from entailor.errors import DataError
 from entailor.runs.integrity import BLANK_CHECKSUM, with_checksum
+from entailor.runs.ownership import DATA_FOLDER
 
 PARTS = ("train", "validation", "test")
-FOLDER = "data"  # in the run folder
+MAPPING_HINT = "Name them: data={'columns': {'text': COLUMN, 'label': COLUMN}}"
+MOST_BITS = 1024  # of a whole number; JSON takes more, Python writes no more than 4,300 digits
 SHAPES = (
     "a path, a DataFrame of pandas or polars, a datasets.Dataset, a mapping of column name to list, or a list of "
     "(text, label), (premise, hypothesis, label), mappings or Examples"
@@ -56,7 +62,7 @@ def with_files(experiment: Experiment, parts: Mapping[str, Any]) -> tuple[Experi
         if isinstance(part, str | Path):
             sources[name] = str(part)
             continue
-        path = Path(experiment.out) / FOLDER / f"{name}.json"
+        path = Path(experiment.out) / DATA_FOLDER / f"{name}.json"
         files[path] = document(part, name, experiment.data)
         sources[name] = str(path)
     return experiment.model_copy(update={"data": experiment.data.model_copy(update=sources)}), files
@@ -76,11 +82,7 @@ def document(data: Any, name: str, settings: DataSettings | None = None) -> str:
     columns = _columns(data, name, (settings or DataSettings()).columns)
     cells = [[_plain(value, name, place, column) for place, value in enumerate(values, start=1)]
              for column, values in columns.items()]  # fmt: skip
-    lengths = set(map(len, cells))
-    if len(lengths) > 1:
-        told = ", ".join(f"{column} {len(values):,}" for column, values in zip(columns, cells, strict=True))
-        raise DataError(f"columns of different lengths ({told})", path=name)
-    if lengths == {0}:
+    if not any(cells):
         raise DataError("no examples", path=name, remedy="Give a table with some")
     lines = ",\n".join(
         json.dumps(dict(zip(columns, row, strict=True)), ensure_ascii=False) for row in zip(*cells, strict=True)
@@ -90,28 +92,81 @@ def document(data: Any, name: str, settings: DataSettings | None = None) -> str:
 
 def _columns(data: Any, name: str, mapping: Mapping[str, str]) -> Columns:
     """Return the columns that are read, by name."""
-    if hasattr(data, "collect"):  # polars: what has not been computed has no cells
-        raise DataError(f"{type(data).__name__} found, expected a DataFrame", path=name, remedy="Call its collect()")
-    if hasattr(data, "column_names") or hasattr(data, "columns"):
-        listed = list(data.column_names if hasattr(data, "column_names") else data.columns)
-        names = {str(column): column for column in listed}
-        if len(names) < len(listed):
-            raise DataError("two columns have one name", path=name, remedy="Rename one of them")
-        return {
-            column: _values(data, names[column]) for column in _read(names, mapping, f"{name} ({type(data).__name__})")
-        }
-    if isinstance(data, Mapping):
-        found = {column: data[column] for column in _read(data, mapping, name)}
-        if single := [column for column, values in found.items() if isinstance(values, str | bytes)]:
-            raise DataError("one text found, expected a list", path=name, column=single[0])
-        return {column: list(values) for column, values in found.items()}
-    if hasattr(data, "dtype") and hasattr(data, "tolist") and getattr(data.dtype, "names", None) is None:
-        data = data.tolist()  # an array of NumPy, of which a line is no tuple and a cell no text
-    if isinstance(data, str | bytes) or not hasattr(data, "__iter__"):
-        raise DataError(f"{type(data).__name__} found, expected {SHAPES}", path=name)
+    if is_table(data):
+        source = name if isinstance(data, Mapping) else f"{name} ({type(data).__name__})"
+        return table_columns(data, name, lambda names: _read(names, mapping, source))
     if isinstance(data, tuple) and len(data) == 2 and all(isinstance(part, list) for part in data):
         raise DataError("two lists found, expected one", path=name, remedy="Write list(zip(texts, labels))")
-    return _of_list(list(data), name, mapping)
+    return _of_list(plain_list(data, name, SHAPES), name, mapping)
+
+
+def is_table(data: Any) -> bool:
+    """Tell whether data has columns with names: a DataFrame, a data set, an Arrow table, a mapping, a record array."""
+    if isinstance(data, Mapping) or getattr(getattr(data, "dtype", None), "names", None):
+        return True
+    return any(hasattr(data, name) for name in ("column_names", "columns", "collect"))
+
+
+def column_names(table: Any) -> list[Any]:
+    """Return the names of a table's columns, which need not be text."""
+    if isinstance(table, Mapping):
+        return list(table)
+    for place, name in ((table, "column_names"), (table, "columns"), (getattr(table, "dtype", None), "names")):
+        if (found := getattr(place, name, None)) is not None:
+            return list(found)
+    return []
+
+
+def table_columns(data: Any, name: str, pick: Callable[[list[str]], Iterable[str]]) -> Columns:
+    """Return columns of a table as lists of equal length.
+
+    Args:
+        data: what `is_table` takes.
+        name: what it is called in errors.
+        pick: takes all names and gives those of the columns that are read.
+
+    Raises:
+        DataError: it has not been computed, two columns that are read have one name, or they are of different lengths.
+    """
+    if hasattr(data, "collect"):  # polars: what has not been computed has no cells
+        raise DataError(f"{type(data).__name__} found, expected a DataFrame", path=name, remedy="Call its collect()")
+    listed = column_names(data)
+    original, counts = {str(column): column for column in listed}, Counter(map(str, listed))
+    columns: Columns = {}
+    for column in pick([str(column) for column in listed]):
+        if counts[column] > 1:
+            raise DataError("two columns have one name", path=name, column=column, remedy="Rename one of them")
+        columns[column] = _values(data, original[column], name, column)
+    if len(set(map(len, columns.values()))) > 1:
+        told = ", ".join(f"{column} {len(values):,}" for column, values in columns.items())
+        raise DataError(f"columns of different lengths ({told})", path=name)
+    return columns
+
+
+def plain_list(values: Any, name: str, expected: str = "a list", column: str | None = None) -> list[Any]:
+    """Return values as a list, arrays and Arrow's as Python's own types: of a masked array what is masked is None.
+
+    Args:
+        values: a list, an array, a Series, anything that can be gone through.
+        name: what it is called in errors.
+        expected: what should have been given, in words.
+        column: where it stands.
+
+    Raises:
+        DataError: one text, something that holds none, or a set, whose order is another one in every process.
+    """
+    kind = type(values).__name__
+    if isinstance(values, set | frozenset):
+        problem = f"{kind} found, which has no order, expected {expected}"
+        raise DataError(problem, path=name, column=column, remedy="Write sorted(...) around it")
+    if isinstance(values, str | bytes):
+        problem = f"one text found, expected {expected}" if column else f"{kind} found, expected {expected}"
+        raise DataError(problem, path=name, column=column)
+    convert = next((getattr(values, one) for one in ("to_pylist", "tolist") if hasattr(values, one)), None)
+    found = convert() if convert else list(values) if hasattr(values, "__iter__") else values
+    if not isinstance(found, list):  # an array without an axis is one value
+        raise DataError(f"{type(found).__name__} found, expected {expected}", path=name, column=column)
+    return found
 
 
 def _of_list(rows: list[Any], name: str, mapping: Mapping[str, str]) -> Columns:
@@ -161,36 +216,56 @@ def _same(row: Any, kind: type, name: str, place: int) -> Any:
 
 def _read(names: Any, mapping: Mapping[str, str], source: str) -> Iterator[str]:
     """Yield the columns that are read; the others are not written."""
-    yield from find_columns(list(map(str, names)), mapping, source=source, require_labels=True).values()
+    try:
+        yield from find_columns(list(map(str, names)), mapping, source=source, require_labels=True).values()
+    except DataError as error:  # which proposes an option of the command line
+        raise DataError(error.problem, path=source, remedy=MAPPING_HINT) from None
 
 
-def _values(data: Any, column: Any) -> list[Any]:
+def _values(data: Any, place: Any, name: str, column: str) -> list[Any]:
     """Return a column, with names for codes where a data set carries them (ClassLabel); -1 is no label."""
-    values = data[column].to_pylist() if hasattr(data[column], "to_pylist") else list(data[column])
-    names = getattr(getattr(data, "features", {}).get(column), "names", None)
+    values = plain_list(data[place], name, column=column)
+    names = getattr(getattr(data, "features", {}).get(place), "names", None)
     return [None if value in (None, -1) else names[value] for value in values] if names else values
 
 
 def _plain(value: Any, name: str, place: int, column: str) -> Any:
     """Return a cell as JSON holds it; None where it is missing."""
+    if hasattr(value, "tolist"):  # an array or a number of NumPy
+        value = value.tolist()
     if isinstance(value, list | tuple) and len(value) == 1:  # some write the one label of a text so
         value = value[0]
-    if hasattr(value, "item") and not isinstance(value, str):  # a number of NumPy
-        value = value.item()
+    value = as_text(value)
     if is_missing(value):
         return None
     if isinstance(value, str):
+        if any("\ud800" <= letter <= "\udfff" for letter in value):
+            problem, remedy = "half of a surrogate pair, which no file holds", "Take it out"
+            raise DataError(problem, path=name, row=place, column=column, remedy=remedy)
         return str(value)
-    if isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
+    if (isinstance(value, bool | int) and value.bit_length() < MOST_BITS) or (
+        isinstance(value, float) and math.isfinite(value)
+    ):
         return value
     found = value if isinstance(value, float) else type(value).__name__
-    raise DataError(f"{found} found, expected text or a number", path=name, row=place, column=column)
+    remedy = "Make it text, for example with str()"
+    raise DataError(f"{found} found, expected text or a number", path=name, row=place, column=column, remedy=remedy)
+
+
+def as_text(value: Any) -> Any:
+    """Return what Spark and databases write for text, UTF-8 in bytes and decimals, as text; anything else as it is."""
+    if isinstance(value, Decimal) and value.is_finite():
+        return f"{value:f}"
+    if isinstance(value, bytes):
+        with suppress(UnicodeDecodeError):
+            return value.decode()
+    return value
 
 
 def is_missing(value: Any) -> bool:
-    """Tell whether a cell stands for nothing: None, NaN, or what pandas takes for them."""
+    """Tell whether a cell stands for nothing: None, a NaN of any library, or what pandas takes for them."""
     return (
         value is None
-        or type(value).__name__ in ("NAType", "NaTType")
-        or (isinstance(value, float) and math.isnan(value))
+        or type(value).__name__ in ("NAType", "NaTType", "MaskedConstant")
+        or (isinstance(value, Real | Decimal) and value != value)  # noqa: PLR0124 - a NaN is not
     )

@@ -177,7 +177,7 @@ def collect_features(
     found: dict[int, Any] = {}
     batches = scoring_batches([len(item) for item in inputs], BatchLimit(tokens=max_tokens))
     for indices in batches[ranks.rank :: ranks.size]:
-        rows = classifier.features(classifier.collate([inputs[index] for index in indices]))
+        rows = _features(classifier, [inputs[index] for index in indices])
         found.update(zip(indices, rows, strict=True))
         observer.stage("features", min(len(found) * ranks.size, len(inputs)), len(inputs))
     for others in ranks.gather(found):
@@ -185,3 +185,15 @@ def collect_features(
     parts = [found[index] for index in range(len(inputs))]
     features: Any = np.stack(parts) if isinstance(parts[0], np.ndarray) else parts
     return FitData(features, np.asarray(targets, dtype=np.int64))
+
+
+def _features(classifier: FittedClassifier, members: Sequence[Encoded]) -> list[Any]:
+    """Return the features of a batch, row by row, in halves where memory does not suffice."""
+    try:
+        return list(classifier.features(classifier.collate(members)))
+    except (RuntimeError, MemoryError) as error:
+        if len(members) == 1 or not is_out_of_memory(error):
+            raise
+    free_cached_memory()
+    middle = len(members) // 2
+    return [row for half in (members[:middle], members[middle:]) for row in _features(classifier, half)]

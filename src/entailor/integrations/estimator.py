@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from entailor.config.experiment import DEFAULT_MODEL
 from entailor.data.columns import find_columns
-from entailor.data.in_memory import document, is_missing
+from entailor.data.in_memory import as_text, column_names, document, is_missing, is_table, plain_list
 from entailor.errors import DataError, LabelError, RunError
 from entailor.shipping.predictor import Predictor, texts_of
 from entailor.study.compare import compare
@@ -78,14 +78,10 @@ class EntailorClassifier(ClassifierMixin, BaseEstimator):
             RunError: no trial finished.
             EntailorError: as for :func:`entailor.compare`.
         """
-        labels_N = np.asarray(y)
         X = _listed(X)
         is_pair = _are_pairs(X)
         texts = _texts(X, is_pair=is_pair)
-        if labels_N.shape != (len(texts),):
-            raise DataError(f"labels of shape {labels_N.shape} for {len(texts)} texts", path="y")
-        if missing := [place for place, label in enumerate(labels_N.tolist(), start=1) if is_missing(label)]:
-            raise LabelError("no label", path="y", row=missing[0], remedy="Leave out examples without a label")
+        labels_N = _labels(y, len(texts))
         classes_L = np.unique(labels_N)
         names = _names(classes_L)
         named = [names[label] for label in labels_N.tolist()]
@@ -160,36 +156,45 @@ class EntailorClassifier(ClassifierMixin, BaseEstimator):
         return tags
 
 
-def _is_table(inputs: Any) -> bool:
-    return hasattr(inputs, "column_names") or hasattr(inputs, "columns")
-
-
 def _listed(inputs: Any) -> Any:
-    """Return a table as it is and anything else as a list, which can be gone through twice.
+    """Return a table as it is and anything else as a list, which can be gone through twice."""
+    return inputs if is_table(inputs) else plain_list(inputs, "X", "a list of texts, or of pairs of texts")
+
+
+def _labels(y: Any, count: int) -> NDArray[Any]:
+    """Return one label a text, as NumPy sorts them.
 
     Raises:
-        DataError: one text, or something that holds none.
+        DataError: another number of labels, or a table of them.
+        LabelError: a label is missing, or texts and numbers are mixed.
     """
-    if _is_table(inputs):
-        return inputs
-    if isinstance(inputs, str) or not isinstance(inputs, Iterable):
-        raise DataError(
-            f"{type(inputs).__name__} found, expected several texts", path="X", remedy="Give a list of them"
-        )
-    return inputs.to_pylist() if hasattr(inputs, "to_pylist") else list(inputs)
+    if is_table(y):
+        problem = f"{type(y).__name__} found, expected one label for each text"
+        raise DataError(problem, path="y", remedy="Give one column of it, such as y['label']")
+    listed = plain_list(y, "y", "a list of labels")
+    if missing := [place for place, label in enumerate(listed, start=1) if is_missing(label)]:
+        raise LabelError("no label", path="y", row=missing[0], remedy="Leave out examples without a label")
+    if several := [place for place, label in enumerate(listed, start=1) if isinstance(label, list | tuple)]:
+        raise LabelError("several labels", path="y", row=several[0], remedy="Give one label for each text: y.ravel()")
+    if len(listed) != count:
+        raise DataError(f"{len(listed):,} labels for {count:,} texts", path="y", remedy="Give one label for each text")
+    if len({isinstance(label, str) for label in listed}) > 1:
+        remedy = "Make all of them text: [str(label) for label in y]"
+        raise LabelError("labels that are text and others that are none", path="y", remedy=remedy)
+    return np.asarray(y if hasattr(y, "dtype") else listed)
 
 
 def _are_pairs(inputs: Any) -> bool:
     """Tell whether inputs are pairs, by the columns of a table or the first input."""
-    if _is_table(inputs):
-        names = list(map(str, getattr(inputs, "column_names", None) or inputs.columns))
+    if is_table(inputs):
+        names = [str(name) for name in column_names(inputs)]
         return "text_pair" in find_columns(names, {}, source=type(inputs).__name__, require_labels=False)
     first = inputs[0] if inputs else ""
     return not isinstance(first, str) and isinstance(first, Iterable)
 
 
 def _texts(inputs: Any, *, is_pair: bool) -> list[tuple[str, str | None]]:
-    if not _is_table(inputs):
+    if not is_table(inputs):
         inputs = [tuple(one) if is_pair and not isinstance(one, str) else one for one in inputs]
         for place, one in enumerate(inputs, start=1):
             if is_pair and len(one) != 2 and not isinstance(one, str):
@@ -206,7 +211,7 @@ def _names(classes_L: NDArray[Any]) -> dict[Any, str]:
     Raises:
         LabelError: a name is empty, or two labels have one.
     """
-    names = {label: str(int(label) if isinstance(label, float) and label.is_integer() else label).strip()
+    names = {label: str(int(label) if isinstance(label, float) and label.is_integer() else as_text(label)).strip()
              for label in classes_L.tolist()}  # fmt: skip
     if "" in names.values():
         raise LabelError("an empty label", path="y", remedy="Leave out examples without a label")

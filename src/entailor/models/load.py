@@ -5,6 +5,7 @@ Loads safetensors only. What the checkpoint did not carry is named in `new_modul
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -358,10 +359,14 @@ def family_of(model_type: str) -> Family:
 def quiet_libraries() -> Iterator[None]:
     """Keep reports, bars and notes to developers by `transformers` and `peft` off the terminal.
 
-    What was missing from a checkpoint is in the loading info and is acted upon; the printed table repeats it.
+    What was missing from a checkpoint is in the loading info and is acted upon; the printed table repeats it. Who sets
+    TRANSFORMERS_VERBOSITY to more than errors gets all of it.
     """
     from transformers.utils import logging
 
+    if os.environ.get("TRANSFORMERS_VERBOSITY", "error") not in ("error", "critical"):
+        yield
+        return
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

@@ -31,9 +31,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; on success it is flushed and renamed, on failure removed.
 
     Raises:
-        RunError: `path` lies in a run folder, behind a symbolic link.
+        RunError: `path` lies in a run folder, behind a symbolic link, or a folder stands there.
     """
     refuse_links(path.parent)
+    if path.is_dir():
+        raise RunError(f"{path}: a folder stands where a file is written. Move it elsewhere")
     make_folder(path.parent)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     os.close(handle)

@@ -28,6 +28,8 @@ _DISK_REMEDIES = {
     errno.EACCES: "no permission to write there. Change the folder's owner or mode",
     errno.EPERM: "no permission to write there. Change the folder's owner or mode",
     errno.ENAMETOOLONG: "the path is too long. Give a shorter one",
+    errno.ENOTDIR: "a part of the path is no folder. Give another one",
+    errno.EEXIST: "a part of the path is no folder. Give another one",
     errno.EIO: "the disk reports an error. Look at the system's log",
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,12 @@ from pydantic import TypeAdapter, ValidationError
 from entailor.errors import RunError, VersionError
 from entailor.runs.files import read_json, write_checked_json
 from entailor.runs.ownership import MARKER_FILE
-from entailor.runs.record import _NAME, _SEED, RunRecord, _trial_order
+from entailor.runs.record import _NAME, _SEED, DATA, RunRecord, _trial_order
 from entailor.runs.trial_folder import RECORD_FILE, folder_name
 
 RUN_VERSION = 2
 SPLITS = "splits"
+MOVE_AWAY = "Move it out of the run's folder, and run the command again that made the run"
 
 
 def _is_split(folder: Path) -> bool:
@@ -126,9 +127,31 @@ class RunFolder:
         return [file.parent for file in sorted(self.path.glob(f"trials/*/*/seed-*/{RECORD_FILE}"), key=_trial_order)]
 
     def records(self) -> Iterator[tuple[Path, RunRecord]]:
-        """Yield every finished trial's folder and record, by model, candidate and seed."""
-        for place in self.trial_folders():
-            yield place, RunRecord.read(place)
+        """Yield every finished trial's folder and record, by model, candidate and seed.
+
+        Raises:
+            RunError: one is missing, damaged, or of another run.
+        """
+        yield from self.own((place, RunRecord.read(place)) for place in self.trial_folders())
+
+    def own(self, found: Iterable[tuple[Path, RunRecord]]) -> Iterator[tuple[Path, RunRecord]]:
+        """Yield folders and records of this run or split as they come.
+
+        Raises:
+            RunError: a folder that was copied here: it holds another candidate, model or seed, or was trained or
+                tested on other examples than those before it.
+        """
+        first: tuple[Path, str] | None = None
+        for place, record in found:
+            if place != self.trial(record.model, record.name, record.seed):
+                what = f"{record.name} on {record.model} with seed {record.seed}"
+                raise RunError(f"{place}: holds the trial of {what}. {MOVE_AWAY}")
+            data = record.provenance.get(DATA)
+            if isinstance(data, str):
+                first = first or (place, data)
+                if data != first[1]:
+                    raise RunError(f"{place}: its examples are not those of {first[0]}: of another run. {MOVE_AWAY}")
+            yield place, record
 
     def point_folders(self) -> list[Path]:
         """Return the folders of the points of learning curves, by model, candidate and seed."""

@@ -15,10 +15,11 @@ from entailor.errors import OutputError
 from entailor.runs.cache_place import cache_folder
 from entailor.runs.files import atomic_path
 from entailor.runs.integrity import file_sha256
-from entailor.runs.ownership import belongs_to_run
+from entailor.runs.ownership import belongs_to_run, enclosing_export
 from entailor.runs.paths import user_path
 
 Source = str | Path | None
+ELSEWHERE = "Give another place to write"
 
 
 def check_output(output: str | Path, inputs: Iterable[Source], *, overwrite: bool) -> Path:
@@ -70,7 +71,7 @@ def resolved(output: str | Path) -> Path:
     """Return the place of an output with links followed, or raise OutputError where none can be written."""
     place = user_path(output)
     if str(place).startswith("~"):
-        raise OutputError(f"{output}: there is no such user. Give another place to write")
+        raise OutputError(f"{output}: there is no such user. {ELSEWHERE}")
     try:
         return place.resolve()
     except (OSError, RuntimeError, ValueError) as error:
@@ -80,7 +81,11 @@ def resolved(output: str | Path) -> Path:
 def refuse_inputs(output: str | Path, target: Path, inputs: Iterable[Source]) -> None:
     """Raise OutputError where an output lies among the files of a run, or is or lies in what is read."""
     if belongs_to_run(target):
-        raise OutputError(f"{output}: lies among the files of a run. Give another place to write")
+        raise OutputError(f"{output}: lies among the files of a run. {ELSEWHERE}")
+    if (export := enclosing_export(target)) is not None:
+        raise OutputError(
+            f"{output}: lies in the exported folder {export}, whose manifest lists all it holds. {ELSEWHERE}"
+        )
     for source in inputs:
         if source is None:
             continue
@@ -88,9 +93,17 @@ def refuse_inputs(output: str | Path, target: Path, inputs: Iterable[Source]) ->
             for read in _matching(user_path(source)):
                 within = next((place for place in (read, *read.parents) if place.is_file()), read)  # a.zip/train.csv
                 if within == target or (within.exists() and target.exists() and within.samefile(target)):
-                    raise OutputError(f"{output}: the same file as the input {source}. Give another place to write")
+                    raise OutputError(f"{output}: the same file as the input {source}. {ELSEWHERE}")
                 if read.is_dir() and (belongs_to_run(target, read) or (target.exists() and read in target.parents)):
-                    raise OutputError(f"{output}: lies in {source}, which is read. Give another place to write")
+                    raise OutputError(f"{output}: lies in {source}, which is read. {ELSEWHERE}")
+            if _matches(target, user_path(source).absolute()):
+                raise OutputError(f"{output}: would be read with {source} the next time. {ELSEWHERE}")
+
+
+def _matches(target: Path, pattern: Path) -> bool:
+    """Tell whether a file would be one of those that a pattern stands for."""
+    is_pattern = has_magic(pattern.name) and not pattern.exists()
+    return is_pattern and target.parent == pattern.parent.resolve() and target.match(pattern.name)
 
 
 def _matching(source: Path) -> list[Path]:

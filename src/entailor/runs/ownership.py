@@ -16,7 +16,9 @@ from entailor.runs.integrity import verify_checksum
 MARKER_FILE = ".entailor.json"
 LOCK_FILE = ".lock"
 OWNER_FILE = ".lock.json"
-RUN_PARTS = ("trials", "tuning", "curve", "splits")
+MANIFEST_FILE = "manifest.json"  # of an exported folder
+DATA_FOLDER, TRACKING_FOLDER = "data", "tracking"  # of a run: what it was given in memory, what trackers keep
+RUN_PARTS = ("trials", "tuning", "curve", "splits", DATA_FOLDER, TRACKING_FOLDER)
 CHECKED_FILES = ("experiment.yaml", "environment.json", "split.json", "comparison.json", "test_access.json")
 RUN_FILES = (*CHECKED_FILES, MARKER_FILE, LOCK_FILE, OWNER_FILE, "doctor.json", "estimate.json", "report.html")
 # What is left of the first two files of a run where it was killed while it wrote them.
@@ -85,6 +87,11 @@ def belongs_to_run(path: Path, run: Path | None = None) -> bool:
         return False
     first, *rest = path.relative_to(run).parts
     return first in RUN_PARTS or (not rest and first in RUN_FILES)
+
+
+def enclosing_export(place: Path) -> Path | None:
+    """Return the exported folder a place lies in, or None; a file that its manifest does not list makes it useless."""
+    return next((folder for folder in place.parents if _has_checksum(folder / MANIFEST_FILE)), None)
 
 
 def refuse_links(place: Path) -> None:

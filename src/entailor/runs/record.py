@@ -31,6 +31,7 @@ from entailor.runs.trial_folder import (
 
 RECORD_VERSION = 4
 PREDICTIONS_ON = "predictions_on"  # in the provenance of a record that has no test split: the part it answers
+DATA = "data"  # in the provenance of a record: hash of the examples of its split
 SPLIT = "split"  # in the provenance of a record: the number of the run's split, where it is not 0
 NO_MODEL = "none"  # the model of candidates that read the texts alone
 MOST_LABELS = 5_000  # every two of them make a cell of the confusion matrix

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from entailor.errors import RunError
 from entailor.runs.files import read_checked_json, write_checked_json
-from entailor.runs.ownership import RUN_FILES, RUN_PARTS, refuse_links, remove_files, remove_scratch
+from entailor.runs.ownership import DATA_FOLDER, RUN_FILES, RUN_PARTS, refuse_links, remove_files, remove_scratch
 
 RECORD_FILE = "record.json"
 VALIDATION_FILE = "validation_predictions.jsonl"
@@ -36,7 +36,7 @@ STUDY_FILE = "study.json"
 # What is left of a file that was being written when a run was killed; in the last two folders files have any name.
 TEMPORARY = re.compile(r"\.(?P<name>.+)\.[a-z0-9_]{8}\.tmp")
 WRITTEN_NAMES = frozenset({*RUN_FILES, *TRIAL_FILES, STUDY_FILE})
-JSON_FOLDERS = ("external", "data")
+JSON_FOLDERS = ("external", DATA_FOLDER)
 
 
 def remove_temporary(run: Path) -> None:
@@ -45,7 +45,7 @@ def remove_temporary(run: Path) -> None:
     Args:
         run: the folder, which no other process may be writing to. Links in it are not followed.
     """
-    places = [run, *(run / name for name in (*RUN_PARTS, *JSON_FOLDERS) if not (run / name).is_symlink())]
+    places = [run, *(run / name for name in RUN_PARTS if not (run / name).is_symlink())]
     for place in places:
         for path in place.glob(".*.tmp") if place == run else place.rglob(".*.tmp"):
             found = TEMPORARY.fullmatch(path.name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -139,8 +139,8 @@ def _add_errors(app: FastAPI, write: Callable[[str], None]) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         # what the client sent stays out of the message: it may hold what JSON cannot
-        found = [f"{'.'.join(map(str, one['loc'][1:])) or 'body'}: {one['msg']}" for one in error.errors()[:5]]
-        words = "; ".join(found).encode("ascii", "backslashreplace").decode()
+        found = [f"{_place(one['loc'])}: {one['msg']}" for one in error.errors()[:5]]
+        words = "; ".join(dict.fromkeys(found)).encode("ascii", "backslashreplace").decode()
         is_json = not any(one["type"] == "json_invalid" for one in error.errors())
         return error_response(422 if is_json else 400, "invalid_request", words)
 
@@ -156,6 +156,11 @@ def _add_errors(app: FastAPI, write: Callable[[str], None]) -> None:
     async def failed(request: Request, error: Exception) -> JSONResponse:
         write(log_line("error", kind=type(error).__name__))  # the message may hold a text
         return error_response(500, "internal_error", f"the server failed: {type(error).__name__}")
+
+
+def _place(location: Sequence[str | int]) -> str:
+    """Return where in a body something stands, without what pydantic calls the types that may stand there."""
+    return ".".join(str(part) for part in location[1:] if "[" not in str(part)) or "body"
 
 
 def allowed_methods(app: FastAPI, request: Request) -> set[str]:

@@ -20,6 +20,8 @@ from entailor.serving.metrics import ServerMetrics
 OPEN_ROUTES = ("/", "/docs", "/healthz", "/readyz", "/openapi.json")
 """Need no token: they show nothing of classifiers and texts."""
 
+MOST_DIGITS = 20  # of a length
+
 
 def error_response(status: int, kind: str, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
     """Return the answer for anything that went wrong."""
@@ -77,7 +79,7 @@ class BodyLimit:
         refusal = error_response(
             413, "too_large", f"a body of at most {self.limit:,} bytes was expected. Send fewer inputs at a time"
         )
-        if not length.isdigit() or int(length) > self.limit:
+        if not length.isdigit() or len(length) > MOST_DIGITS or int(length) > self.limit:
             await refusal(scope, receive, send)
             return
         seen = 0

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, FailFast, Field, model_validator
+from pydantic_core import PydanticCustomError
 
+from entailor.errors import near_miss
 from entailor.serving.registry import NAME
 
 
@@ -26,18 +28,36 @@ Text = Annotated[str, Whole, Field(description="One text.")]
 Pair = Annotated[list[Text], Field(min_length=2, max_length=2, description="Two texts, e.g. premise and hypothesis.")]
 
 
-class ClassifyRequest(BaseModel):
+class Asked(BaseModel):
+    """A request. Of what does not fit the first is named: a body of 4 MB has room for a million mistakes."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, values: object) -> object:
+        unknown = (
+            next((key for key in values if key not in cls.model_fields), None) if isinstance(values, dict) else None
+        )
+        if unknown is not None:
+            told = {"key": repr(unknown[:40]), "known": ", ".join(cls.model_fields)}
+            told["hint"] = near_miss(unknown, cls.model_fields)
+            raise PydanticCustomError("extra_forbidden", "{key} is no key, expected some of {known}.{hint}", told)
+        return values
+
+
+class ClassifyRequest(Asked):
     """Texts or pairs for one classifier."""
 
     model_config = ConfigDict(
-        extra="forbid",
-        strict=True,
         json_schema_extra={"examples": [{"model": "reviews", "inputs": ["A fine film."], "min_confidence": 0.6}]},
     )
 
     model: Annotated[str, Field(max_length=100, description="Name of a classifier, see GET /v1/models."), Whole]
     inputs: Annotated[
-        list[Text | Pair], Field(min_length=1, description="Texts, or pairs where the classifier was trained on pairs.")
+        list[Text | Pair],
+        Field(min_length=1, description="Texts, or pairs where the classifier was trained on pairs."),
+        FailFast(),
     ]
     top_k: Annotated[
         Annotated[int, Field(ge=1, le=1_000_000), BeforeValidator(whole_number)] | None,
@@ -91,10 +111,8 @@ class ModelList(BaseModel):
     models: list[ModelCard]
 
 
-class LoadRequest(BaseModel):
+class LoadRequest(Asked):
     """A classifier to load."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
     name: Annotated[str, Field(pattern=f"^{NAME}$")]
     path: Annotated[str, Field(max_length=4096, description="Below the server's --models-folder."), Whole]

@@ -18,7 +18,7 @@ from entailor.serving.settings import ServerSettings
 
 
 def serve(classifiers: Mapping[str, str], settings: ServerSettings, *, trust_remote_code: bool = False) -> None:
-    """Serve classifiers until SIGTERM or SIGINT; returns once everything accepted is answered.
+    """Serve until SIGTERM, Ctrl-C or a terminal that is closed; returns once everything accepted is answered.
 
     Args:
         classifiers: folders by the name under which they are served.
@@ -39,11 +39,17 @@ def serve(classifiers: Mapping[str, str], settings: ServerSettings, *, trust_rem
         (settings.host, settings.port), family=_family(settings), backlog=config.backlog
     ) as listening:
         _write(log_line("listening", url=f"http://{_address(listening)}", token=settings.token is not None))
-        before = [signal.signal(one, lambda number, frame: None) for one in (signal.SIGTERM, signal.SIGINT)]
-        try:  # uvicorn raises the signal again once it has stopped: that is no failure
-            _Server(config, app.state.batcher.hurry).run(sockets=[listening])
+        server = _Server(config, app.state.batcher.hurry)
+        # uvicorn raises the signal again once it has stopped: that is no failure
+        handlers: dict[int, Any] = dict.fromkeys((signal.SIGTERM, signal.SIGINT), lambda number, frame: None)
+        hangup = getattr(signal, "SIGHUP", None)
+        if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:  # nohup
+            handlers[hangup] = server.handle_exit  # of which uvicorn knows nothing
+        before = {one: signal.signal(one, handler) for one, handler in handlers.items()}
+        try:
+            server.run(sockets=[listening])
         finally:
-            for one, handler in zip((signal.SIGTERM, signal.SIGINT), before, strict=True):
+            for one, handler in before.items():
                 signal.signal(one, handler)
     _write(log_line("stopped"))
 

@@ -119,9 +119,8 @@ class Source:
 
     @cached_property
     def merged(self) -> Any:
-        """The plain model, the adapter merged in full precision; `reference` must have been asked for before."""
-        assert self.reference
-        assert self.external_sets is not None
+        """The plain model, the adapter merged in full precision; merging takes it off `classifier`."""
+        _ = self.reference, self.external_sets  # of the classifier as it was trained
         model: Any = self.classifier.model  # type: ignore[attr-defined]
         return model.merge_and_unload() if hasattr(model, "peft_config") else model
 
@@ -331,8 +330,6 @@ def _smallest(source: Source, folder: Path, margin: float, observer: Observer, a
 
 def write_format(source: Source, name: str, folder: Path) -> None:
     """Write the files of a format, and the manifest."""
-    assert source.reference
-    assert source.external_sets is not None  # scored before merging takes the adapter off
     if name == "sklearn":
         write_linear(source.classifier, folder)
     elif name == "adapter":

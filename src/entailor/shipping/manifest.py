@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from entailor.config.parts import all_different
 from entailor.errors import RunError, VersionError
 from entailor.runs.documents import well_formed
 from entailor.runs.environment import installed_version
 from entailor.runs.files import read_checked_json, write_checked_json
 from entailor.runs.integrity import checksums, damaged_file
+from entailor.runs.ownership import MANIFEST_FILE
 from entailor.runs.record import MOST_LABELS
 
-MANIFEST_FILE = "manifest.json"
 PROOF_FILE = "verification.json"
 CARD_FILE = "README.md"
 MANIFEST_VERSION = 1
@@ -23,6 +25,8 @@ EXPORT_AGAIN = "Export it again"
 Format = Literal["transformers", "adapter", "sklearn", "onnx", "onnx-int8", "gguf", "gguf-f16"]
 REFUSED_ENDINGS = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib")
 LIBRARIES = ("entailor", "torch", "transformers", "peft", "tokenizers", "gguf", "onnx", "onnxruntime", "numpy")
+# What systems, git, the Hub's client and Python leave in any folder; hidden files are read by nobody.
+_LEFT_BY_OTHERS = re.compile(r"(^|/)(\.|__pycache__/|(Thumbs\.db|desktop\.ini)$)")
 # written after the proof, which reads the manifest
 LATE_FILES = (MANIFEST_FILE,)
 
@@ -47,7 +51,7 @@ class Manifest(BaseModel):
     format: Format
     name: str
     method: str
-    labels: Annotated[list[str], Field(min_length=1, max_length=MOST_LABELS)]
+    labels: Annotated[list[str], Field(min_length=1, max_length=MOST_LABELS), AfterValidator(all_different)]
     is_pair: bool
     temperature: Annotated[float, Field(ge=1e-3, le=1e6)] | None
     input: dict[str, Any]
@@ -95,6 +99,7 @@ def read_manifest(folder: str | Path) -> Manifest:
         if path.suffix in REFUSED_ENDINGS:
             raise RunError(f"{path}: pickle is never loaded. Do not use this export")
     present = {path.relative_to(place).as_posix() for path in place.rglob("*") if not path.is_dir()}
+    present = {name for name in present if not _LEFT_BY_OTHERS.search(name)}
     if extra := sorted(present - set(manifest.files) - {MANIFEST_FILE}):
         raise RunError(f"{place / extra[0]}: not in {MANIFEST_FILE}. Delete it, or {EXPORT_AGAIN.lower()}")
     if problem := damaged_file(place, manifest.files, manifest.files):

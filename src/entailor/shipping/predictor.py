@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from entailor.data.columns import find_columns
 from entailor.data.example import Example
+from entailor.data.in_memory import as_text, is_missing, is_table, plain_list, table_columns
 from entailor.engine.scorer import log_softmax, score
 from entailor.errors import ConfigError, DataError, RunError
 from entailor.evaluation.calibration import apply_temperature
@@ -22,8 +22,9 @@ from entailor.events import SILENT, Observer
 from entailor.methods import Classifier
 from entailor.models.resolve.source import resolve_model
 from entailor.runs.files import read_json
+from entailor.runs.ownership import MANIFEST_FILE
 from entailor.runs.trial_folder import RECORD_FILE
-from entailor.shipping.manifest import MANIFEST_FILE, read_manifest
+from entailor.shipping.manifest import read_manifest
 from entailor.shipping.restoring import find_trial, load_classifier, read_saved
 
 RUNTIMES = {
@@ -186,8 +187,9 @@ class Predictor:
         """Return one answer an input, in order.
 
         Args:
-            inputs: a list of texts or of pairs of texts; or a DataFrame of pandas or polars or a `datasets.Dataset`
-                with columns of usual names (text; text and text_pair; premise and hypothesis).
+            inputs: a list of texts or of pairs of texts; or a table with columns of usual names (text; text and
+                text_pair; premise and hypothesis): a DataFrame of pandas or polars, a `datasets.Dataset`, a mapping of
+                column name to list.
             calibrated: state probabilities at the temperature that was fitted on validation.
             min_confidence: below this probability of the most probable label, 0 to 1, there is no label.
 
@@ -227,6 +229,9 @@ class Predictor:
             return Scored(np.zeros((0, len(self.labels))), 0)
         with self._lock:
             rows_EL, cut = self.scorer.score(examples, observer)
+        if rows_EL.shape[1] != len(self.labels):  # of an export whose files were put together by hand
+            problem = f"{rows_EL.shape[1]} scores for {len(self.labels)} labels"
+            raise RunError(f"{self.place}: {problem}: its files do not belong together. Export it again")
         if calibrated and self.temperature:  # no answer stays none
             rows_EL = np.where(rows_EL.any(axis=1, keepdims=True), apply_temperature(rows_EL, self.temperature), 0.0)
         return Scored(rows_EL, cut)
@@ -287,46 +292,45 @@ def texts_of(inputs: Any, *, is_pair: bool) -> list[tuple[str, str | None] | Non
     if isinstance(inputs, (str, bytes)):
         one = "(premise, hypothesis)" if is_pair else repr(inputs[:20])
         raise DataError("one text was given, a list was expected", remedy=f"Write predict([{one}])")
-    if hasattr(inputs, "column_names") or hasattr(inputs, "columns"):
+    if is_table(inputs):
         columns = _columns(inputs, is_pair=is_pair)
         rows: list[Any] = list(zip(*columns, strict=True)) if is_pair else columns[0]
     else:
-        rows = list(inputs)
+        rows = plain_list(inputs, "inputs", "a list of texts, or of pairs of texts")
     return [_texts(row, index, is_pair=is_pair) for index, row in enumerate(rows)]
 
 
 def _columns(table: Any, *, is_pair: bool) -> list[list[Any]]:
-    """Return the columns of texts of a DataFrame or a data set."""
-    names = list(map(str, getattr(table, "column_names", None) or table.columns))
+    """Return the columns of texts of a table."""
     source = type(table).__name__
-    single = {} if is_pair or "text" not in names else {"text": "text"}
     wanted = "premise and hypothesis" if is_pair else "text"
     remedy = f"Give a table with columns of the names {wanted}"
-    try:
-        found = find_columns(names, single, source=source, require_labels=False)
-    except DataError as error:  # which proposes an option of the command line
-        raise DataError(error.problem, path=source, remedy=remedy) from None
-    if ("text_pair" in found) != is_pair:
-        raise wrong_shape(source, remedy, is_pair=is_pair)
-    return [list(table[found[name]]) for name in ("text", "text_pair") if name in found]
+
+    def pick(names: list[str]) -> list[str]:
+        single = {} if is_pair or "text" not in names else {"text": "text"}
+        try:
+            found = find_columns(names, single, source=source, require_labels=False)
+        except DataError as error:  # which proposes an option of the command line
+            raise DataError(error.problem, path=source, remedy=remedy) from None
+        if ("text_pair" in found) != is_pair:
+            raise wrong_shape(source, remedy, is_pair=is_pair)
+        return [found[name] for name in ("text", "text_pair") if name in found]
+
+    return list(table_columns(table, source, pick).values())
 
 
 def _texts(row: Any, index: int, *, is_pair: bool) -> tuple[str, str | None] | None:
-    parts = list(row) if isinstance(row, (tuple, list)) else [row]
-    if all(_is_missing(part) for part in parts):
+    parts = [as_text(part) for part in row] if isinstance(row, (tuple, list)) else [as_text(row)]
+    if all(is_missing(part) for part in parts):
         return None
     if len(parts) != 1 + is_pair:
         form = "(premise, hypothesis) for" if is_pair else "one text for"
         raise wrong_shape(f"input {index}", f"Give {form} each input", is_pair=is_pair)
     for part in parts:
-        if not isinstance(part, str) and not _is_missing(part):
+        if not isinstance(part, str) and not is_missing(part):
             raise DataError(f"{type(part).__name__} found, a text was expected", path=f"input {index}")
-    first, *second = ("" if _is_missing(part) else part for part in parts)
+    first, *second = ("" if is_missing(part) else part for part in parts)
     return first, second[0] if second else None
-
-
-def _is_missing(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value)) or type(value).__name__ == "NAType"
 
 
 def wrong_shape(source: object, remedy: str, *, is_pair: bool) -> DataError:

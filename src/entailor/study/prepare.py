@@ -36,7 +36,7 @@ from entailor.runs.files import read_checked_json, write_checked_json, write_tex
 from entailor.runs.integrity import disk_trouble, verify_checksum
 from entailor.runs.layout import RunFolder
 from entailor.runs.lock import lock_run
-from entailor.runs.ownership import belongs_to_run
+from entailor.runs.ownership import DATA_FOLDER, belongs_to_run
 from entailor.runs.paths import user_path
 from entailor.runs.record import RunRecord
 from entailor.runs.trial_folder import clear_trial
@@ -132,16 +132,22 @@ def earlier_records(folder: RunFolder, observer: Observer) -> dict[Path, RunReco
     """Return what trials of earlier runs gave, by folder; none where not one of them is complete.
 
     A damaged record is removed, and its trial so counts as not run.
+
+    Raises:
+        RunError: a trial is of another run; nothing of it is touched.
     """
-    records = {}
-    for place in _trial_folders(folder):
-        try:
-            records[place] = RunRecord.read(place)
-        except VersionError:
-            raise
-        except RunError as error:
-            observer.warn(f"skipped: {error}")
-            clear_trial(place)
+    records: dict[Path, RunRecord] = {}
+    for _, split in folder.splits():
+        found = {}
+        for place in split.trial_folders():
+            try:
+                found[place] = RunRecord.read(place)
+            except VersionError:
+                raise
+            except RunError as error:
+                observer.warn(f"skipped: {error}")
+                clear_trial(place)
+        records |= dict(split.own(found.items()))
     return records if any(record.status == "complete" for record in records.values()) else {}
 
 
@@ -174,14 +180,16 @@ def _trial_folders(folder: RunFolder) -> list[Path]:
 
 
 def refuse_inputs_in(folder: RunFolder, experiment: Experiment) -> None:
-    """Refuse data and models that the run could overwrite or delete.
+    """Refuse data and models that the run could overwrite or delete; it keeps what it was given in memory itself.
 
     Raises:
         RunError: one lies where the run writes.
     """
     for source in experiment.sources():
         place = user_path(source)
-        if os.path.exists(place) and belongs_to_run(place, folder.path):  # noqa: PTH110 - Path.exists can raise
+        if not os.path.exists(place):  # noqa: PTH110 - Path.exists can raise
+            continue
+        if belongs_to_run(place, folder.path) and place.resolve().parent != (folder.path / DATA_FOLDER).resolve():
             raise RunError(
                 f"{source}: read by this run, and lies where it writes. Copy it elsewhere, or give another --out"
             )

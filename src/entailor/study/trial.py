@@ -34,7 +34,7 @@ from entailor.models.memory import resident_bytes
 from entailor.runs.files import write_json, write_text
 from entailor.runs.integrity import disk_trouble
 from entailor.runs.ownership import remove_files
-from entailor.runs.record import PREDICTIONS_ON, SPLIT, Costs, CurvePoint, RunRecord
+from entailor.runs.record import DATA, PREDICTIONS_ON, SPLIT, Costs, CurvePoint, RunRecord
 from entailor.runs.redaction import without_secrets
 from entailor.runs.trial_folder import CHECKPOINT_FOLDER, WRITTEN_FILE, clear_trial, saved_folder
 from entailor.shipping.restoring import CLASSIFIER_FILE, FP32, learned_folder
@@ -124,7 +124,8 @@ def _outcome(trial: Trial) -> RunRecord:
         if is_out_of_memory(error):
             return trial.failed(
                 error,
-                f"out of memory ({error}). Lower model.max_length or scoring_batch_tokens, or take a smaller model",
+                f"out of memory ({error}). Lower model.max_length, take a smaller model, or train on fewer examples "
+                "(data.max_train_examples)",
             )
         details = trial.folder / "traceback.txt"
         write_text(details, without_secrets(traceback.format_exc()))
@@ -178,7 +179,7 @@ class Trial:
         self.costs = Costs()
         self.training = TrainingResult()
         # whether another seed would give another classifier decides what a single trial can say
-        self.provenance: dict[str, Any] = {"deterministic": not plan.method.is_seeded}
+        self.provenance: dict[str, Any] = {"deterministic": not plan.method.is_seeded, DATA: split.fingerprint()}
         self.provenance |= {SPLIT: plan.split} if plan.split else {}
         if self.ranks.way:
             self.provenance["processes"] = {"world_size": self.ranks.size, "way": "fsdp" if self.divided else "ddp"}

@@ -15,7 +15,6 @@ from entailor.config.experiment import parse_settings
 from entailor.config.overrides import read_checked_yaml
 from entailor.config.parts import Priorities
 from entailor.data.example import Example
-from entailor.data.in_memory import FOLDER as IN_MEMORY_FOLDER
 from entailor.engine.scorer import score
 from entailor.errors import EntailorError, RunError
 from entailor.evaluation.comparison import compare_records
@@ -24,6 +23,7 @@ from entailor.runs.documents import read_bytes, well_formed
 from entailor.runs.files import read_checked_json
 from entailor.runs.integrity import verify_checksum
 from entailor.runs.layout import RunFolder
+from entailor.runs.ownership import DATA_FOLDER
 from entailor.runs.record import Prediction, RunRecord, check_trial_files
 from entailor.runs.trial_folder import RECORD_FILE
 from entailor.shipping.restoring import load_classifier, read_saved
@@ -116,7 +116,7 @@ def _run_files(folder: RunFolder) -> Iterator[Check]:
     yield _file(folder.experiment_file, lambda: read_checked_yaml(folder.experiment_file, "Put a copy of it back"))
     remedy = "Write it again with `entailor report`"
     yield _file(folder.report_file, lambda: verify_checksum(folder.report_file, read_bytes(folder.report_file), remedy))
-    for path in sorted(folder.path.glob(f"{IN_MEMORY_FOLDER}/*.json")):  # as large as the user's data
+    for path in sorted(folder.path.glob(f"{DATA_FOLDER}/*.json")):  # as large as the user's data
         yield _file(path, lambda path=path: verify_checksum(path, path.read_bytes(), SAME_DATA), folder.path)
 
 

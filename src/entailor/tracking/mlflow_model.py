@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from entailor.errors import OutputError
-from entailor.shipping.manifest import MANIFEST_FILE, read_manifest
+from entailor.runs.ownership import MANIFEST_FILE
+from entailor.shipping.manifest import read_manifest
 from entailor.shipping.predictor import Predictor
 
 WHOLE = ("transformers", "sklearn", "onnx", "onnx-int8", "gguf", "gguf-f16")  # an adapter needs its base model

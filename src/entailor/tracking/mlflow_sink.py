@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from entailor.errors import ConfigError
 from entailor.runs.layout import RunFolder
+from entailor.runs.ownership import TRACKING_FOLDER
 from entailor.runs.record import CurvePoint, RunRecord
 from entailor.tracking.figures import curve_figures, final_figures, settings_of, title
 
@@ -45,7 +46,7 @@ class MLflowSink:
         from mlflow.exceptions import MlflowException
 
         remote = uri.startswith(("http://", "https://", "databricks"))
-        artefacts = None if remote else (folder / "tracking" / "mlflow").as_uri()
+        artefacts = None if remote else (folder / TRACKING_FOLDER / "mlflow").as_uri()
         try:
             self.client = MlflowClient(tracking_uri=uri)
             self.experiment = self._experiment(folder, artefacts)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from entailor.errors import ConfigError
 from entailor.events import Event, Observer, PointLogged, TrialFinished
 from entailor.runs.layout import RunFolder
+from entailor.runs.ownership import TRACKING_FOLDER, refuse_links
 from entailor.runs.record import SPLIT, CurvePoint, RunRecord
 
 if TYPE_CHECKING:
@@ -145,13 +146,15 @@ def tracked(settings: TrackingSettings, folder: RunFolder, observer: Observer) -
 
     Raises:
         ConfigError: a tool cannot be opened, as with a store that does not exist.
+        RunError: the folder for it is a symbolic link.
     """
     return Tracked(observer, folder, dict(_opened(settings, folder)))
 
 
 def _opened(settings: TrackingSettings, folder: RunFolder) -> Iterator[tuple[str, Sink]]:
     """Each tool is imported where it is asked for, and nowhere else."""
-    own = folder.path.resolve() / "tracking"
+    own = folder.path.resolve() / TRACKING_FOLDER
+    refuse_links(own)
     if settings.tensorboard:
         from entailor.tracking.tensorboard_sink import TensorBoardSink
 

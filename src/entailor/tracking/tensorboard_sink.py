@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from entailor.runs.layout import RunFolder
-from entailor.runs.ownership import remove_files
+from entailor.runs.ownership import refuse_links, remove_files
 from entailor.runs.record import SPLIT, CurvePoint, RunRecord
 from entailor.tracking.figures import curve_figures, final_figures
 
@@ -27,6 +27,7 @@ class TensorBoardSink:
         split = f"-split-{number}" if (number := record.provenance.get(SPLIT)) else ""
         name = place.name + split + (f"-restart-{attempt}" if attempt else "")
         target = self.place.joinpath(*place.parts[-3:-1], name)
+        refuse_links(target)
         remove_files(target, [file.name for file in target.glob("events.out.tfevents.*")])
         return TensorBoardLog(target)
 
