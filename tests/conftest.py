@@ -30,7 +30,7 @@ from entailor.study.compare import Comparison, compare
 from entailor.tasks import Task
 
 ENCODERS = ("bert", "roberta", "distilbert", "electra", "deberta-v2", "mpnet", "modernbert")
-DECODERS = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gpt2", "phi")
+DECODERS = ("llama", "mistral", "mixtral", "qwen2", "qwen3", "gemma", "gpt2", "phi")
 NLI_LABELS = ("entailment", "neutral", "contradiction")
 WORDS = [f"w{index}" for index in range(60)] + ["yes", "no", "maybe", "some", "cat", "dog", "red", "[", "]", "<", ">"]
 BERT_SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")

@@ -15,11 +15,12 @@ from tests.observers import listener
 from entailor.config.distributed import DistributedSettings
 from entailor.config.experiment import Experiment
 from entailor.config.overrides import dump_yaml
-from entailor.config.parts import DataSettings, ModelSettings
+from entailor.config.parts import BudgetSettings, DataSettings, ModelSettings
 from entailor.engine.stopping import Stopped, StopSwitch
 from entailor.runs.layout import RunFolder
 from entailor.runs.record import RunRecord
 from entailor.study.compare import compare
+from entailor.study.search import search_document
 
 CHILD = Path(__file__).with_name("launched.py")
 LOOP = {"per_device_train_batch_size": 7, "num_train_epochs": 2, "logging_steps": 1, "learning_rate": 0.003}
@@ -84,7 +85,7 @@ def launch(experiment: Experiment, happens: str = "0:0:nothing", *options: str) 
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     surroundings = environment() | {"HAPPENS": happens}
     surroundings["PYTHONPATH"] += os.pathsep + str(CHILD.parents[2])
-    words = [str(CHILD), "compare", "--config", str(config)]
+    words = [str(CHILD), "compare", "-v", "--config", str(config)]
     return subprocess.run(  # the limit only ends what hangs: two processes beside other work take minutes
         [*torchrun, *options, *words], check=False, env=surroundings, capture_output=True, text=True, timeout=1200
     )
@@ -171,3 +172,24 @@ def test_an_error_in_one_process_ends_both_with_one_message(experiment):
         "error: process 1 of 2: RuntimeError: a cable is loose. All processes end; the same command goes on from the "
         "last checkpoint"
     ]
+
+
+def test_a_killed_process_ends_both_and_started_again_a_search_and_a_learning_curve_go_on(experiment):
+    changes = {"budget": BudgetSettings(trials=2), "learning_curve": (24, 48), "checkpoint_steps": 5}
+    runs = [other(experiment, name, "lora").model_copy(update=changes) for name in ("killed", "searched")]
+    ended = launch(runs[0], "1:13:SIGKILL", "--max-restarts", "1")
+    assert ended.returncode == 0, ended.stderr
+    # of the first process, or of its signal handler where the launcher is faster than the connection that breaks
+    assert ended.stderr.count("the same command goes on") == 1
+    assert "goes on from the checkpoint at step 10" in ended.stderr
+    compare(runs[1])
+    found, expected = (search_document(RunFolder(run.out))["studies"][0]["trials"] for run in runs)
+    assert len(found) == len(expected) == 2
+    for ours, gold in zip(found, expected, strict=True):
+        assert ours["settings"] == gold["settings"]
+        assert ours["validation_loss"] == pytest.approx(gold["validation_loss"], abs=1e-5)
+    curves = [sorted(Path(run.out).glob("curve/**/record.json")) for run in runs]
+    assert len(curves[0]) == len(curves[1]) > 0
+    for ours, gold in zip(*curves, strict=True):
+        check_same(*(RunRecord.read(path.parent) for path in (ours, gold)))
+    check_same(*(records(run)["lora"] for run in runs))

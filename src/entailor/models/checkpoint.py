@@ -5,7 +5,13 @@ Decides nothing: what goes where, in how many bits, stands in the plan.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+import platform
+import secrets
+import shutil
+import weakref
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +21,7 @@ from entailor.models.mapped import MappedFiles, weight_files
 from entailor.models.memory_plan import Placement
 from entailor.models.quantization import check_heads_left_alone, quantized_options, settle_quantized
 from entailor.models.saved_form import check_form
+from entailor.runs.cache_place import cache_folder
 
 
 def load_checkpoint(
@@ -36,7 +43,12 @@ def load_checkpoint(
     if plan.device_map is not None:
         fixed["device_map"] = plan.device_map
     if not plan.settings.quantized:
-        loaded: tuple[Any, dict[str, Any]] = auto_class.from_pretrained(path, dtype=torch.float32, **fixed, **options)
+        with _room_on_disk(plan) as room:
+            loaded: tuple[Any, dict[str, Any]] = auto_class.from_pretrained(
+                path, dtype=torch.float32, **fixed, **room, **options
+            )
+            if room:
+                weakref.finalize(loaded[0], shutil.rmtree, room["offload_folder"], ignore_errors=True)
         return loaded
     fixed |= quantized_options(plan.settings, plan.left_alone)
     config = plan.config
@@ -62,6 +74,31 @@ def load_checkpoint(
     settle_quantized(model, plan.settings, kept if plan.mapped else None)
     check_heads_left_alone(model, plan.left_alone)
     return model, info
+
+
+@contextmanager
+def _room_on_disk(plan: Placement) -> Iterator[dict[str, Path]]:
+    """Give the folder in the cache for weights on the disk that `transformers` changes while it loads, if any.
+
+    Most are read where they are; those of experts are put together first. What a killed process left is removed.
+    """
+    import psutil
+
+    if plan.device_map is None or not plan.bytes_in("disk"):
+        yield {}
+        return
+    here = platform.node()
+    place = cache_folder() / "offload" / f"{here}.{os.getpid()}.{secrets.token_hex(8)}"
+    for left in place.parent.glob(f"{here}.*.*"):
+        owner = left.name.removeprefix(f"{here}.").partition(".")[0]
+        if owner.isdecimal() and not psutil.pid_exists(int(owner)):
+            shutil.rmtree(left, ignore_errors=True)
+    place.mkdir(parents=True)
+    try:
+        yield {"offload_folder": place}
+    except BaseException:
+        shutil.rmtree(place, ignore_errors=True)
+        raise
 
 
 def unread_weights(model: Any, unexpected: Iterable[str]) -> tuple[str, ...]:

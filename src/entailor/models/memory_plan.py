@@ -444,10 +444,10 @@ def _parts(sizes: _Sizes, device_map: Mapping[str, Any] | None, main: str) -> tu
 def expected_speed(plan: Placement) -> str:
     """Return in words how fast the model will run forward, from a measurement of one layer in its number of bits.
 
-    What stands on the disk is read again for each batch, which no figure here covers.
+    What stands on the disk is read again for each batch; how long that takes is the disk's affair.
     """
-    if plan.device_map is not None and any(part.place == "disk" for part in plan.parts):
-        return "what stands on the disk is read again for every batch: slow"
+    if plan.device_map is not None and (there := plan.bytes_in("disk")):
+        return f"{size_text(there)} are read from the disk again for every batch: slow"
     body = sum(part.parameters for part in plan.parts if part.name.endswith("layers"))
     place = plan.main
     if place != "cpu" or not body:

@@ -71,8 +71,10 @@ class Processes(Ranks):
             torch.accelerator.set_device_index(local)
             backend = f"cpu:gloo,{accelerator.type}:{dist.get_default_backend_for_device(accelerator.type)}"
         try:
-            self.store, self.rank, self.size = next(rendezvous("env://", timeout=self.timeout))
-            group = {"store": PrefixStore("entailor", self.store), "rank": self.rank, "world_size": self.size}
+            store, self.rank, self.size = next(rendezvous("env://", timeout=self.timeout))
+            # torchrun --max-restarts keeps the store, in which addresses of processes that are gone still stand
+            self.store = PrefixStore(f"start-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+            group = {"store": PrefixStore("group", self.store), "rank": self.rank, "world_size": self.size}
             dist.init_process_group(backend, timeout=self.timeout, **group)
         except RuntimeError as error:
             raise ProcessError(f"the processes did not find each other: {one_line(error)}") from None
