@@ -87,10 +87,11 @@ def test_every_file_that_is_damaged_is_named_and_no_figure_is_wrong(how, words, 
 
 
 def test_every_file_of_a_trained_trial_that_is_damaged_is_named(sound, experiment, tmp_path):
+    """Every second one is trained again."""
     (trial,) = sound.glob("trials/*/lora/seed-0")
     for number, path in enumerate(sorted(path for path in trial.rglob("*") if path.is_file())):
         how, name = DAMAGES[number % 4], str(path.relative_to(sound))
-        look_at_damaged(how, name, sound, experiment, tmp_path / f"run-{number}")
+        look_at_damaged(how, name, sound, experiment if number % 2 else None, tmp_path / f"run-{number}")
 
 
 def look_at_damaged(how, name, sound, goes_on, run):

@@ -31,20 +31,20 @@ def encoded(text: str) -> bytes:
 
 @pytest.mark.parametrize("target", TARGETS)
 @given(data=st.binary(max_size=200))
-@settings(max_examples=25)
+@settings(max_examples=15)
 def test_any_bytes(target, data):
     attempt(target, data)
 
 
 @given(st.integers(0, 6), st.lists(st.lists(CELLS, max_size=4), max_size=4), st.lists(COLUMNS, max_size=4))
-@settings(max_examples=60)
+@settings(max_examples=30)
 def test_tables(kind, rows, header):
     lines = [",".join(cells) for cells in [header, *rows]]
     attempt("readers", bytes([kind]) + encoded("\n".join(lines)))
 
 
 @given(st.sampled_from([2, 3]), st.lists(st.dictionaries(COLUMNS, ANY_JSON, max_size=4) | ANY_JSON, max_size=4))
-@settings(max_examples=60)
+@settings(max_examples=30)
 @example(2, [{"text": "a", "label": "\ud800"}])
 @example(2, [{"text": "a", "label": "b", "id": "\ud800"}, {"text": "a", "label": "c", "group": "\ud800"}])
 def test_objects(kind, rows):
@@ -58,7 +58,7 @@ KEYS = st.sampled_from(
 
 
 @given(st.dictionaries(KEYS, ANY_JSON | st.dictionaries(KEYS, ANY_JSON, max_size=3), max_size=4), st.lists(CELLS))
-@settings(max_examples=60)
+@settings(max_examples=30)
 def test_settings(values, words):
     attempt("configuration", encoded(json.dumps(values) + "\n\n" + "\n".join(f"{word}={word}" for word in words)))
 
@@ -76,19 +76,19 @@ PIECES = st.sampled_from(
 
 
 @given(st.lists(PIECES | st.text(max_size=5), max_size=6))
-@settings(max_examples=80)
+@settings(max_examples=40)
 def test_prompt_templates(pieces):
     attempt("templates", encoded("".join(pieces)))
 
 
 @given(st.integers(0, 9), st.integers(2, 255), ANY_JSON)
-@settings(max_examples=100)
+@settings(max_examples=50)
 def test_records(file, how, value):
     attempt("run_folders", bytes([file, how]) + encoded(json.dumps(value)))
 
 
 @given(st.sampled_from([0, 2, 4, 5, 6]), ANY_JSON)
-@settings(max_examples=60)
+@settings(max_examples=30)
 def test_model_files(file, value):
     attempt("model_folders", bytes([file, 200]) + encoded(json.dumps(value)))
 

