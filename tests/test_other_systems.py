@@ -19,7 +19,7 @@ from entailor.shipping import prover
 SRC = Path(__file__).parent.parent / "src"
 LINUX_AND_MAC = {"fcntl", "grp", "pwd", "resource", "termios", "pty", "syslog"}
 NOT_ON_WINDOWS = {"fork", "getuid", "geteuid", "getpgid", "killpg", "setsid", "mkfifo", "chown", "sched_getaffinity"}
-SIGNALS_EVERYWHERE = {"SIGINT", "SIGTERM", "SIG_IGN"}
+SIGNALS_EVERYWHERE = {"SIGINT", "SIGTERM", "SIG_IGN", "SIG_DFL"}
 
 
 @pytest.fixture

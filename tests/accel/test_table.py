@@ -10,6 +10,8 @@ def test_every_shortcut_is_in_use_here_and_one_that_fails_says_why(monkeypatch):
         raise AttributeError("no such name")
 
     monkeypatch.setattr(table, "REPEATS", 1)
+    monkeypatch.setattr(table, "LENGTHS", [4, 9, 9, 12])
+    monkeypatch.setattr(table, "WIDTH", 12)
     monkeypatch.setitem(table.SHORTCUTS, "a broken one", lambda: (lambda: torch.ones(2, 1), broken))
     monkeypatch.setitem(table.SHORTCUTS, "another one", lambda: (lambda: torch.ones(2, 1), lambda: torch.zeros(2, 1)))
     *used, failing, other = table.lines()

@@ -53,7 +53,14 @@ def test_what_does_not_fit_is_refused_with_the_reason(kind, name, model_of):
 
 @pytest.mark.parametrize(
     ("kind", "name"),
-    [(kind, name) for kind in KINDS for name in METHODS if (kind, name) not in REFUSED] + ONE_METHOD,
+    [
+        (kind, name)
+        for place, kind in enumerate(KINDS)
+        for name in METHODS
+        # these two change nothing inside a model
+        if (kind, name) not in REFUSED and (place % 3 == 0 or name not in ("full_finetuning", "linear_probe"))
+    ]
+    + ONE_METHOD,
 )
 def test_two_steps_score_alike_alone_and_in_a_batch(kind, name, model_of):
     _, classifier = two_steps(name, model_of(kind))

@@ -21,9 +21,8 @@ from entailor.methods import Classifier, FittedClassifier, Method, TrainedMethod
 from entailor.methods.base import AdapterMethod
 from entailor.tasks import Task
 
-# IA3, the default of `peft`, knows the layers of bert's kin and of deberta; elsewhere they are named.
-LAYERS = {"electra": ["key", "value"], "distilbert": ["k_lin", "v_lin"], "mpnet": ["k", "v"], "modernbert": ["Wqkv"]}
-LAYERS |= {kind: ["k_proj", "v_proj"] for kind in ("qwen3", "gemma", "phi")}
+# IA3, the default of `peft`, knows the layers of bert and deberta; elsewhere they are named.
+LAYERS = {"modernbert": ["Wqkv"]}
 NOT_FITTING = {("bitfit", kind) for kind in ("modernbert", "llama", "mistral", "qwen3", "gemma")}  # without biases
 # a method of an extra is looked at where the extra is installed
 MISSING = {name for name in ("setfit",) if find_spec(name) is None}
@@ -69,12 +68,18 @@ class Case:
         return fast_method(self.name, self.architecture, **more)
 
 
+# what these do inside a model, lora, p_tuning and linear_probe do too, and those are tried on every architecture
+LIKE_ANOTHER = {"ia3", "peft", "bitfit", "prompt_tuning", "knn", "zero_shot_embedding", "zero_shot_nli"}
+FEW = ("bert", "deberta-v2", "modernbert", "llama", "gpt2")
+
+
 def architectures(kind: type[Method]) -> tuple[str | None, ...]:
     if not kind.needs_backbone:
         return (None,)
     if any(base.name for base in kind.__bases__ if issubclass(base, Method)):  # a variant: the same layers are adapted
         return ("bert", "llama", "gpt2")
-    return (*(ENCODERS if "encoder" in kind.families else ()), *(DECODERS if "decoder" in kind.families else ()))
+    every = (*(ENCODERS if "encoder" in kind.families else ()), *(DECODERS if "decoder" in kind.families else ()))
+    return tuple(one for one in every if one in FEW) if kind.name in LIKE_ANOTHER else every
 
 
 CASES = [

@@ -5,6 +5,8 @@ import signal
 import sys
 from unittest import mock
 
+from tests.forked import blank_figure
+
 from entailor.cli.app import main
 from entailor.engine.trainer import Training
 from entailor.scale import processes
@@ -20,10 +22,16 @@ def happens(training: Training) -> None:
     os.kill(os.getpid(), signal.Signals[what])
 
 
-if __name__ == "__main__":
+def run(words: list[str]) -> None:
+    sys.argv[1:] = words
     after_step = Training._after_step
     with (
         mock.patch.object(Training, "_after_step", lambda training: (happens(training), after_step(training))),
         mock.patch.object(processes, "ALIKE_SECONDS", 1),
+        mock.patch("entailor.report.plots._svg", blank_figure),
     ):
-        sys.exit(main())
+        main()
+
+
+if __name__ == "__main__":
+    run(sys.argv[1:])

@@ -482,8 +482,7 @@ class Trial:
         inputs = self._encode(classifier, self.asked)
         self.truncated_share = len({item.example_index for item in inputs if item.truncated}) / max(1, len(self.asked))
         if self.truncated_share:
-            longest = max(len(item) for item in inputs if item.truncated)
-            most = self.plan.settings.max_length
+            longest, most = max(len(item) for item in inputs if item.truncated), self.plan.settings.max_length
             self._note(truncation_note(self.truncated_share, longest, most, classifier), kind="truncation")
         begin = time.perf_counter()
         logprobs_EL = score(classifier, inputs, self.plan.scoring_batch_tokens, self.observer, "test", self.ranks)
