@@ -1,9 +1,9 @@
 """Requests a second of `entailor serve` beside plain FastAPI servers with a pipeline, in one run; then overload.
 
-python benchmarks/serving.py --trial runs/mine/trials/MODEL/lora/seed-0 [--out serving.json]    (needs locust)
+python benchmarks/serving.py --trial runs/mine/trials/MODEL/lora/seed-0 [--exports shipped/*]    (needs locust)
 
-Every request carries a recorded test example of its own and expects its recorded probabilities, so that a mixed-up
-answer shows. The rounds of the servers take turns. Clients run in a process of their own on the same machine, so ratios
+Every request carries a test example of its own and expects the probabilities that the classifier gave it alone, so that
+a mixed-up answer shows. The rounds of the servers take turns. Clients run in a process of their own on the same machine, so ratios
 say more than figures. Loopback only, bounded.
 """
 
@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "src"))
 CLOSE = 1e-3
 """Most by which a probability may differ; those of two examples differ by more."""
+OURS = "entailor"
 OVERLOAD = 10
 """So many times the clients of a round come at once."""
 
@@ -68,11 +70,11 @@ def load(url: str, kind: str, examples_file: str, clients: int, seconds: float) 
         def classify(self) -> None:
             one = examples[next(numbers) % len(examples)]
             text, pair = one["text"], one["text_pair"]
-            if kind == "entailor":
+            if kind.startswith(OURS):
                 body = {"model": "mine", "inputs": [text if pair is None else [text, pair]]}
             else:
                 body = {"text": text, "text_pair": pair}
-            path = "/v1/classify" if kind == "entailor" else "/classify"
+            path = "/v1/classify" if kind.startswith(OURS) else "/classify"
             with self.client.post(path, json=body, catch_response=True) as found:
                 outcome = judged(kind, one["probabilities"], found)
                 outcomes[outcome] = outcomes.get(outcome, 0) + 1
@@ -101,7 +103,7 @@ def judged(kind: str, expected: dict[str, float], found: Any) -> str:
     if found.status_code != 200:
         return f"{found.status_code}{' with Retry-After' if 'retry-after' in found.headers else ''}"
     answer = found.json()
-    if kind == "entailor":
+    if kind.startswith(OURS):
         said = {one["label"]: one["probability"] for one in answer["results"][0]["scores"]}
     else:
         said = {one["label"]: one["score"] for one in (answer[0] if isinstance(answer[0], list) else answer)}
@@ -115,6 +117,7 @@ class Server:
     kind: str
     command: list[str]
     port: int
+    examples: Path
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
@@ -132,13 +135,13 @@ class Server:
                 time.sleep(0.25)
         raise RuntimeError(f"{self.kind}: gave no answer")
 
-    def load(self, examples: Path, clients: int, seconds: float) -> dict[str, Any]:
+    def load(self, clients: int, seconds: float) -> dict[str, Any]:
         """Have a process of clients send requests."""
         before = sum(self.seen.cpu_times()[:2])
         done = subprocess.run(
             [
                 *(sys.executable, __file__, "--load", f"http://127.0.0.1:{self.port}", self.kind),
-                *(str(examples), str(clients), str(seconds)),
+                *(str(self.examples), str(clients), str(seconds)),
             ],
             stdout=subprocess.PIPE,
             check=True,
@@ -158,27 +161,45 @@ def free_port() -> int:
         return int(made.getsockname()[1])
 
 
-def measured(servers: list[Server], examples: Path, asked: argparse.Namespace) -> dict[str, Any]:
+def measured(servers: list[Server], asked: argparse.Namespace) -> dict[str, Any]:
     """Return what each round gave, by server, and what overload did to ours."""
     found: dict[str, Any] = {server.kind: [] for server in servers}
     for server in servers:
-        server.load(examples, 4, 3)  # warms up
+        server.load(4, 3)  # warms up
     for _ in range(asked.rounds):
         for server in servers:
-            found[server.kind].append(server.load(examples, asked.clients, asked.seconds))
+            found[server.kind].append(server.load(asked.clients, asked.seconds))
             print(server.kind, found[server.kind][-1], file=sys.stderr, flush=True)
-    ours = next(server for server in servers if server.kind == "entailor")
-    found["overload"] = [ours.load(examples, OVERLOAD * asked.clients, asked.seconds) for _ in range(3)]
+    ours = next(server for server in servers if server.kind == OURS)
+    found["overload"] = [ours.load(OVERLOAD * asked.clients, asked.seconds) for _ in range(3)]
     for figure in ("answered_per_second", "p50_ms", "p99_ms", "processor_ms_an_answer"):
         found[figure] = {one.kind: statistics.median(row[figure] for row in found[one.kind]) for one in servers}
-    best = max(value for kind, value in found["answered_per_second"].items() if kind != "entailor")
-    found["ratio_to_the_better"] = found["answered_per_second"]["entailor"] / best
+    speeds = found["answered_per_second"]
+    best = max(value for kind, value in speeds.items() if not kind.startswith(OURS))
+    found["ratio_to_the_better"] = {kind: value / best for kind, value in speeds.items() if kind.startswith(OURS)}
     return found
+
+
+def expected(folder: Path, recorded: Sequence[Any], scratch: Path) -> Path:
+    """Write the recorded test examples, each with the probabilities that this classifier gives it alone."""
+    from entailor.data.example import Example
+    from entailor.shipping.predictor import Predictor
+
+    predictor = Predictor.load(folder)
+    rows = []
+    for one in recorded:
+        row = predictor.probabilities([Example(one.id, one.text, one.text_pair)])[0]
+        by_label = dict(zip(predictor.labels, map(float, row), strict=True))
+        rows.append({"text": one.text, "text_pair": one.text_pair, "probabilities": by_label})
+    path = scratch / f"{folder.name}.json"
+    path.write_text(json.dumps(rows), encoding="utf-8")
+    return path
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trial", type=Path)
+    parser.add_argument("--exports", type=Path, nargs="*", default=[], help="folders of `entailor export`")
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=10, help="of a round")
     parser.add_argument("--rounds", type=int, default=3)
@@ -197,25 +218,25 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as scratch:
         source = Source(asked.trial)
-        rows = [{"text": one.text, "text_pair": one.text_pair, "probabilities": one.probabilities}
-                for one in source.record.predictions]  # fmt: skip
-        examples = Path(scratch) / "examples.json"
-        examples.write_text(json.dumps(rows), encoding="utf-8")
         checkpoint = Path(scratch) / "model"
         checkpoint.mkdir()
         write_format(source, "transformers", checkpoint)
+        examples = expected(asked.trial, source.record.predictions, Path(scratch))
         servers = []
         for at_once in ("threads", "alone"):
             port = free_port()
             command = [sys.executable, __file__, "--plain", str(checkpoint), str(port), at_once]
-            servers.append(Server(f"plain, {at_once}", command, port))
-        port = free_port()
-        command = [sys.executable, "-m", "entailor", "serve", f"mine={asked.trial}", "--port", str(port)]
-        servers.append(Server("entailor", [*command, "--max-queue", "64", "--max-inputs", "64"], port))
+            servers.append(Server(f"plain, {at_once}", command, port, examples))
+        for folder in (asked.trial, *asked.exports):
+            port = free_port()
+            command = [sys.executable, "-m", "entailor", "serve", f"mine={folder}", "--port", str(port)]
+            command += ["--max-queue", "64", "--max-inputs", "64"]
+            kind = OURS if folder == asked.trial else f"{OURS}, {folder.name}"
+            servers.append(Server(kind, command, port, expected(folder, source.record.predictions, Path(scratch))))
         try:
             for server in servers:
                 server.start()
-            found = measured(servers, examples, asked)
+            found = measured(servers, asked)
             asked.out.write_text(json.dumps(found, indent=1), encoding="utf-8")
             print(json.dumps(found, indent=1))
         finally:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from entailor.shipping.runtimes.tokens import TextTokens, answer_lines, read_manifest
+from entailor.shipping.runtimes.tokens import TextTokens, answer_lines, even_batches, read_manifest
 
 
 class Runtime:
@@ -30,6 +30,7 @@ class Runtime:
         self.tokens = TextTokens(folder, self.settings)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # other threads need the cores
         if threads:
             options.intra_op_num_threads = threads
         self.session = onnxruntime.InferenceSession(
@@ -49,10 +50,8 @@ class Runtime:
     def logits(self, inputs: list[tuple[str, str | None]], batch_size: int = 32) -> Any:
         """Return logits of shape (inputs, labels), in fp64."""
         rows = [self._views(*one) for one in inputs]
-        order = sorted(range(len(rows)), key=lambda index: len(rows[index][0][0]))
         found = np.zeros((len(rows), len(self.labels)))
-        for start in range(0, len(order), batch_size):
-            chosen = order[start : start + batch_size]
+        for chosen in even_batches([len(row[0][0]) for row in rows], batch_size):
             found[chosen] = self._batch([rows[index] for index in chosen])
         return found
 

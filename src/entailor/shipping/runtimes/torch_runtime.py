@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from entailor.shipping.runtimes.tokens import TextTokens, answer_lines, read_manifest
+from entailor.shipping.runtimes.tokens import TextTokens, answer_lines, even_batches, read_manifest
 
 
 class Runtime:
@@ -61,10 +61,8 @@ class Runtime:
     def logits(self, inputs: list[tuple[str, str | None]], batch_size: int = 32) -> Any:
         """Return logits of shape (inputs, labels), in fp64."""
         rows = [self.tokens(*one) for one in inputs]
-        order = sorted(range(len(rows)), key=lambda index: len(rows[index][0]))
         found = np.zeros((len(rows), len(self.labels)))
-        for start in range(0, len(order), batch_size):
-            chosen = order[start : start + batch_size]
+        for chosen in even_batches([len(ids) for ids, _ in rows], batch_size):
             if self.is_words:
                 found[chosen] = [self._of_words(*inputs[index]) for index in chosen]
             else:
