@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from tests.conftest import make_examples
 from tests.methods.conftest import logprobs, teach
 
+from entailor import compare
 from entailor.config.parts import ModelSettings
 from entailor.errors import ConfigError, ModelError, TrainingError
 from entailor.methods import build_method
@@ -161,6 +162,23 @@ def test_layer_by_layer_gives_the_same_scores(kind, shots, load_tiny, nli_task, 
         teach(method, classifier, nli_split.train, nli_split.validation)
         found.append(logprobs(classifier, nli_split.test, max_tokens=200))
     np.testing.assert_allclose(found[1], found[0], rtol=0, atol=1e-4)
+
+
+def test_an_adapter_is_trained_over_tables_that_stay_in_their_files(nli_experiment, tmp_path, monkeypatch):
+    found = []
+    for name, least in (("small", memory_plan.STAYS_FROM_BYTES), ("large", 0)):
+        monkeypatch.setattr(memory_plan, "STAYS_FROM_BYTES", least)
+        settings = nli_experiment.model.model_copy(update=FOUR)
+        rows = {"lora": {"r": 2, "num_train_epochs": 1}}
+        changed = {"model": settings, "methods": rows, "seeds": (0,), "out": str(tmp_path / name)}
+        (record,) = compare(nli_experiment.model_copy(update=changed)).records
+        found.append(record)
+    assert [any(part["place"] == "disk" for part in one.provenance["placement"]["parts"]) for one in found] == [
+        False,
+        True,
+    ]
+    small, large = ([list(one.probabilities.values()) for one in record.predictions] for record in found)
+    np.testing.assert_allclose(large, small, rtol=0, atol=1e-5)
 
 
 def test_all_batches_go_through_a_layer_before_the_next(load_tiny, nli_task, nli_split):

@@ -120,6 +120,11 @@ class Placement:
         """Return the bytes of the weights that stand in a place."""
         return sum(part.bytes for part in self.parts if part.place == place)
 
+    @property
+    def offloaded_bytes(self) -> int:
+        """What is read from the disk for every batch; tables of which rows are looked up in their files are not."""
+        return 0 if self.device_map is None else self.bytes_in("disk")
+
     def as_record(self) -> Mapping[str, Any]:
         """Return the plan as JSON, for environment.json and the records of trials."""
         return {
@@ -446,7 +451,7 @@ def expected_speed(plan: Placement) -> str:
 
     What stands on the disk is read again for each batch; how long that takes is the disk's affair.
     """
-    if plan.device_map is not None and (there := plan.bytes_in("disk")):
+    if there := plan.offloaded_bytes:
         return f"{size_text(there)} are read from the disk again for every batch: slow"
     body = sum(part.parameters for part in plan.parts if part.name.endswith("layers"))
     place = plan.main

@@ -388,7 +388,7 @@ class Trial:
             # the peak since the process began would say nothing of loading
             measured = {"measured_load_bytes": peak_memory_bytes() - before} if reset else {}
             self.provenance["placement"] = {**planned.as_record(), **measured}
-            if isinstance(self.plan.method, TrainedMethod) and planned.bytes_in("disk"):
+            if isinstance(self.plan.method, TrainedMethod) and planned.offloaded_bytes:
                 raise MethodError(
                     f"{self.plan.method.name}: part of the model stands on the disk, and nothing can be trained "
                     "through that. Set model.load_in_4bit=true, or take a smaller model"
