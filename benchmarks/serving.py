@@ -3,8 +3,8 @@
 python benchmarks/serving.py --trial runs/mine/trials/MODEL/lora/seed-0 [--exports shipped/*]    (needs locust)
 
 Every request carries a test example of its own and expects the probabilities that the classifier gave it alone, so that
-a mixed-up answer shows. The rounds of the servers take turns. Clients run in a process of their own on the same machine, so ratios
-say more than figures. Loopback only, bounded.
+a mixed-up answer shows. The rounds of the servers take turns. Clients run in a process of their own on the same
+machine, so ratios say more than figures. Loopback only, bounded.
 """
 
 from __future__ import annotations

@@ -157,6 +157,17 @@ def test_faults_planted_in_a_gguf_file_are_caught(fault, sources, healthy_gguf, 
     assert prove(sources["decoder few_shot"], "gguf", tmp_path / "faulty", 0.01, ask_here).problems
 
 
+def test_an_adapter_over_a_quantised_base_is_held_to_the_base_it_meets(sources, tmp_path):
+    """A scale that is a little off moves too few labels of a small test split to be seen by them."""
+    source, folder = sources["decoder nf4"], tmp_path / "adapter"
+    folder.mkdir()
+    write_format(source, "adapter", folder)
+    assert not prove(source, "adapter", folder, 0.9, ask_here).problems
+    document("adapter_config.json", lambda values: values.update(lora_alpha=values["lora_alpha"] * 1.05))(folder)
+    (problem,) = prove(source, "adapter", folder, 0.9, ask_here).problems
+    assert problem.startswith("a log-probability of a made-up text is off by")
+
+
 @pytest.mark.parametrize(
     ("kind", "method", "settings", "reason"),
     [

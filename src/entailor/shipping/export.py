@@ -49,7 +49,7 @@ from entailor.shipping.formats import (
 )
 from entailor.shipping.gguf_export import GGUF_TYPES
 from entailor.shipping.manifest import CARD_FILE, MANIFEST_VERSION, PROOF_FILE, library_versions, write_manifest
-from entailor.shipping.restoring import find_trial, load_classifier, read_saved
+from entailor.shipping.restoring import BaseWeights, find_trial, load_classifier, read_saved
 from entailor.shipping.runtimes.linear_runtime import LinearInput
 from entailor.shipping.runtimes.tokens import InputSettings
 from entailor.shipping.verification import Proof, Reference, ask_in_fresh_process, fuzz_texts, job_of, judge
@@ -100,13 +100,13 @@ class Source:
     """
 
     def __init__(self, run: str | Path, external: Sequence[str] = (), *, trust_remote_code: bool = False) -> None:
-        self.external = tuple(external)
+        self.external, self.trust_remote_code = tuple(external), trust_remote_code
         self.trial = find_trial(run)
         self.saved = read_saved(self.trial)
         self.record = RunRecord.read(self.trial)
         self.settings = parse_settings(ModelSettings, self.saved.model_settings, where="model")
         self.classifier: Classifier = load_classifier(
-            self.trial, full_precision=True, trust_remote_code=trust_remote_code
+            self.trial, weights=BaseWeights.UNPACKED, trust_remote_code=trust_remote_code
         )
 
     @cached_property
@@ -146,6 +146,13 @@ class Source:
             temperature=record.temperature,
             exact=not self.settings.load_in_8bit,
         )
+
+    @cached_property
+    def over_original_EL(self) -> NDArray[np.float64]:
+        """Log-probabilities of the made-up texts where the base model has the weights of its files."""
+        classifier = load_classifier(self.trial, weights=BaseWeights.ORIGINAL, trust_remote_code=self.trust_remote_code)
+        examples = [Example(str(n), *one) for n, one in enumerate(self.reference.fuzz)]
+        return score(classifier, classifier.encode(examples), self.saved.scoring_batch_tokens)
 
     @cached_property
     def external_sets(self) -> list[ExternalSet]:
@@ -350,8 +357,8 @@ def prove(source: Source, name: str, folder: Path, margin: float, ask: Ask = ask
         tries = len(onnx_export.INT8_VARIANTS) if name == "onnx-int8" else 1
         reference = replace(reference, exact=False, quantised=True, tries=tries)
     elif name == "adapter" and source.settings.quantized:
-        # it meets the base model's weights as they are
-        reference = replace(reference, exact=False, fuzz_logprobs_EL=None)
+        # it meets the base model's weights as they are, with which nothing is recorded
+        reference = replace(reference, exact=False, fuzz_logprobs_EL=source.over_original_EL)
     base = str(source.base.path) if name == "adapter" and source.base else None
     has_head = "head" not in source.input and "frame" not in source.input
     others = {one.name: one.inputs for one in source.external_sets}

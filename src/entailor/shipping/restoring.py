@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import date
+from enum import Enum, auto
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -126,12 +127,28 @@ def learned_folder(method: Method) -> str:
     return "model" if method.stores_whole_model else "adapter"
 
 
-def load_classifier(trial: str | Path, *, full_precision: bool = False, trust_remote_code: bool = False) -> Classifier:
+class BaseWeights(Enum):
+    """Which weights a base model gets that was quantised for training.
+
+    Attributes:
+        AS_TRAINED: in its 4 or 8 bits.
+        UNPACKED: plain layers, with the rounded weights.
+        ORIGINAL: plain layers, with the weights of its files.
+    """
+
+    AS_TRAINED = auto()
+    UNPACKED = auto()
+    ORIGINAL = auto()
+
+
+def load_classifier(
+    trial: str | Path, *, weights: BaseWeights = BaseWeights.AS_TRAINED, trust_remote_code: bool = False
+) -> Classifier:
     """Load a finished trial's classifier, in evaluation mode.
 
     Args:
         trial: the folder ``runs/NAME/trials/MODEL/METHOD/seed-N``.
-        full_precision: a base model that was quantised for training gets plain layers, with the rounded weights.
+        weights: of a base model that was quantised for training.
         trust_remote_code: run code that comes with its checkpoint, where it was trained so. A run folder may come from
             a stranger, so what stands in it does not decide this.
 
@@ -170,7 +187,9 @@ def load_classifier(trial: str | Path, *, full_precision: bool = False, trust_re
                 f"{source.weights_sha256[:12]}.... Give back the same checkpoint or train again"
             )
         _check_other_files(folder, source, saved.model_files or source.files_sha256)
-    if method.needs_backbone and full_precision and settings.quantized:
+    if weights is BaseWeights.ORIGINAL:
+        settings = _plain(settings)
+    if method.needs_backbone and weights is BaseWeights.UNPACKED and settings.quantized:
         backbone = _unpacked_backbone(source, task, settings, seed, method.objective)
     elif method.needs_backbone:
         backbone = load_backbone(source, task, settings, FP32, seed, method.objective)
@@ -197,10 +216,13 @@ def _unpacked_backbone(
 
     settings = settings.model_copy(update={"stream": False})
     rounded = load_backbone(source, task, settings, FP32, seed, objective).model
-    plain = settings.model_copy(update={"load_in_4bit": False, "load_in_8bit": False})
-    backbone = load_backbone(source, task, plain, FP32, seed, objective)
+    backbone = load_backbone(source, task, _plain(settings), FP32, seed, objective)
     copy_rounded_weights(rounded, backbone.model)
     return backbone
+
+
+def _plain(settings: ModelSettings) -> ModelSettings:
+    return settings.model_copy(update={"stream": False, "load_in_4bit": False, "load_in_8bit": False})
 
 
 def _check_other_files(trial: Path, source: ModelFolder, recorded: Mapping[str, str]) -> None:

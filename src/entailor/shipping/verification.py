@@ -42,7 +42,7 @@ class Reference:
         ids: token ids and types of the inputs; empty where the format has others.
         fuzz: texts made to break things.
         fuzz_ids: their ids and types.
-        fuzz_logprobs_EL: of the classifier; None where an export computes with other weights.
+        fuzz_logprobs_EL: of the classifier, on the base model's weights that the export meets.
         temperature: fitted on validation; None where none was.
         exact: whether weights and arithmetic are those of the record, so that nothing but rounding may differ.
         quantised: whether the format rounds weights: then answers may differ a little from batch to batch.
@@ -57,7 +57,7 @@ class Reference:
     ids: list[Any]
     fuzz: list[tuple[str, str | None]]
     fuzz_ids: list[Any]
-    fuzz_logprobs_EL: NDArray[np.float64] | None
+    fuzz_logprobs_EL: NDArray[np.float64]
     temperature: float | None
     exact: bool = True
     quantised: bool = False
@@ -283,7 +283,7 @@ def _other_scores(
         problems.append(f"a log-probability changed by {change:.3g}, more than {EXACT:g}, which is not rounding")
     elif not reference.exact and bound > margin:
         problems.append(f"up to {bound:.2%} of accuracy may be lost (95 %), more than the margin of {margin:.2%}")
-    if not reference.quantised and reference.fuzz and reference.fuzz_logprobs_EL is not None:
+    if not reference.quantised and reference.fuzz:
         fuzz_EL = log_softmax(np.array(found["fuzz_logits"], dtype=np.float64))
         far = float(np.abs(fuzz_EL - reference.fuzz_logprobs_EL).max())
         if far > EXACT:
