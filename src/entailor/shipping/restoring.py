@@ -175,7 +175,7 @@ def load_classifier(
         )
     backbone = None
     if method.needs_backbone:
-        from entailor.models.load import load_backbone, open_model
+        from entailor.models.load import open_model
     if method.stores_whole_model:
         source = resolve_model(str(folder / "model"), remote_code=settings.trust_remote_code)
         settings = settings.model_copy(update={"head": "checkpoint"})
@@ -187,12 +187,8 @@ def load_classifier(
                 f"{source.weights_sha256[:12]}.... Give back the same checkpoint or train again"
             )
         _check_other_files(folder, source, saved.model_files or source.files_sha256)
-    if weights is BaseWeights.ORIGINAL:
-        settings = _plain(settings)
-    if method.needs_backbone and weights is BaseWeights.UNPACKED and settings.quantized:
-        backbone = _unpacked_backbone(source, task, settings, seed, method.objective)
-    elif method.needs_backbone:
-        backbone = load_backbone(source, task, settings, FP32, seed, method.objective)
+    if method.needs_backbone:
+        backbone = _backbone(source, task, settings, seed, method.objective, weights)
     classifier = method.adapt(backbone, task, seed)
     learned = folder / learned_folder(method)
     try:
@@ -207,22 +203,20 @@ def load_classifier(
     return classifier
 
 
-def _unpacked_backbone(
-    source: ModelFolder, task: Task, settings: ModelSettings, seed: int, objective: Objective
+def _backbone(
+    source: ModelFolder, task: Task, settings: ModelSettings, seed: int, objective: Objective, weights: BaseWeights
 ) -> Backbone:
-    """Load a base model with plain layers, with the weights that its 4 or 8 bits stand for."""
     from entailor.models.load import load_backbone
     from entailor.models.quantization import copy_rounded_weights
 
+    if weights is BaseWeights.AS_TRAINED or not settings.quantized:
+        return load_backbone(source, task, settings, FP32, seed, objective)
     settings = settings.model_copy(update={"stream": False})
-    rounded = load_backbone(source, task, settings, FP32, seed, objective).model
-    backbone = load_backbone(source, task, _plain(settings), FP32, seed, objective)
-    copy_rounded_weights(rounded, backbone.model)
+    plain = settings.model_copy(update={"load_in_4bit": False, "load_in_8bit": False})
+    backbone = load_backbone(source, task, plain, FP32, seed, objective)
+    if weights is BaseWeights.UNPACKED:
+        copy_rounded_weights(load_backbone(source, task, settings, FP32, seed, objective).model, backbone.model)
     return backbone
-
-
-def _plain(settings: ModelSettings) -> ModelSettings:
-    return settings.model_copy(update={"stream": False, "load_in_4bit": False, "load_in_8bit": False})
 
 
 def _check_other_files(trial: Path, source: ModelFolder, recorded: Mapping[str, str]) -> None:
