@@ -9,7 +9,7 @@ from tests.conftest import DECODERS, ENCODERS, FP32, NLI_LABELS, make_examples
 
 from entailor.classifiers.transformer import TransformerClassifier
 from entailor.errors import ModelError
-from entailor.models.load import load_backbone
+from entailor.models.load import load_backbone, quiet_libraries
 from entailor.models.resolve.source import ModelFolder
 from entailor.tasks import Task
 
@@ -278,3 +278,16 @@ def test_an_encoder_without_a_pad_token_takes_another(tiny_model, load_tiny, tmp
 
 def change(file, **values):
     file.write_text(json.dumps(json.loads(file.read_text()) | values))
+
+
+@pytest.mark.parametrize(("asked", "heard"), [(None, False), ("error", False), ("info", True)])
+def test_who_asks_transformers_for_more_than_errors_gets_it(monkeypatch, asked, heard):
+    from transformers.utils import logging
+
+    monkeypatch.delenv("TRANSFORMERS_VERBOSITY", raising=False)
+    if asked:
+        monkeypatch.setenv("TRANSFORMERS_VERBOSITY", asked)
+    before = logging.get_verbosity()
+    with quiet_libraries():
+        assert (logging.get_verbosity() == before != logging.ERROR) == heard
+        assert logging.is_progress_bar_enabled() == heard

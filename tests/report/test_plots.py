@@ -1,7 +1,10 @@
 import re
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 
 import pytest
+from tests.kill import environment
 
 from entailor.report import plots
 from entailor.runs.record import CurvePoint
@@ -124,3 +127,11 @@ def test_one_trained_row_alone_still_has_ticks(comparison):
     assert "30 s" in plots.accuracy_by_train_time(["lora"], [row])
     free = {**row, "train_seconds": 0.0}
     assert "none" in plots.accuracy_by_train_time(["majority"], [free])
+
+
+def test_a_backend_that_is_not_there_stops_no_report():
+    """Notebooks set MPLBACKEND for the commands they start, to what need not be installed beside them."""
+    code = "from entailor.report import plots; plots._import_matplotlib(); print(plots.os.environ['MPLBACKEND'])"
+    values = {**environment(), "MPLBACKEND": "module://no_such_thing"}
+    done = subprocess.run([sys.executable, "-c", code], env=values, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "module://no_such_thing\n"), done.stderr

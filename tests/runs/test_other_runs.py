@@ -41,6 +41,17 @@ def move_from_b(run: Path) -> Path:
     return Path(shutil.copytree(run.parent / "b" / BAG, run / BAG))
 
 
+def test_a_split_of_another_run_is_found_and_made_again(runs):
+    shutil.copy(runs / "b/split.json", runs / "a/split.json")
+    verify = ["verify", "--run", str(runs / "a")]
+    code, text = running.command(verify)
+    assert code == 1
+    assert "split.json: its examples are not those of the trials. Delete it and run the command that made it" in text
+    (runs / "a/split.json").unlink()
+    assert running.command(compare_words(runs, "a"))[0] == 0
+    assert running.command(verify)[0] == 0
+
+
 @pytest.mark.parametrize(
     ("copy", "problem"),
     [

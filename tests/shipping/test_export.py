@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -135,6 +136,36 @@ def test_texts_that_an_export_cuts_are_said(name, healthy, monkeypatch, capsys):
     said = capsys.readouterr()
     assert len(said.out.splitlines()) == 3
     assert said.err.endswith("2 of 3 inputs are longer than what the model reads, and were cut\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "line", "said"),
+    [
+        (["--calibrate"], '{"text": "a", "text_pair": "b"}', "'--calibrate' is not taken. Write: python predict.py"),
+        (["lines.jsonl"], '{"text": "a", "text_pair": "b"}', "[--calibrated] < lines.jsonl"),
+        ([], '{"text": "a"}', 'line 1: {"text": "...", "text_pair": "..."} was expected, found {"text": "a"}'),
+        ([], '{"text": "a", "text_pair": 1}', "line 1: "),
+        ([], "a text", "was expected, found a text"),
+        ([], "", "was expected, found "),
+    ],
+)
+def test_what_predict_py_cannot_read_is_one_line(healthy, monkeypatch, words, line, said):
+    """A pair that lacked its second text was answered as if there were none."""
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{line}\n"))
+    monkeypatch.setattr("sys.argv", ["predict.py", *words])
+    with pytest.raises(SystemExit, match=re.escape(said)):
+        load_runtime(healthy["sklearn"]).main()
+
+
+def test_of_two_exports_to_one_folder_the_second_is_refused(finished_run, tmp_path):
+    def ask(folder, job):
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "theirs").touch()
+        return ask_here(folder, job)
+
+    with pytest.raises(OutputError, match=r"out: exists already\. Give another --out, or delete it"):
+        export(trial_of(finished_run, "bag_of_words"), ["sklearn"], tmp_path / "out", ask=ask)
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["out", "out/theirs"]
 
 
 @pytest.mark.parametrize("name", ["transformers", "adapter", "onnx"])

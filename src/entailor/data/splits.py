@@ -125,7 +125,11 @@ def split_document(split: Split, further: Sequence[Split] = ()) -> Mapping[str, 
 
 
 def _fingerprint(splits: Sequence[Split]) -> str:
-    prints = [one.fingerprint() for one in splits]
+    return joined_fingerprint([one.fingerprint() for one in splits])
+
+
+def joined_fingerprint(prints: Sequence[str]) -> str:
+    """Return the one hash that stands for those of several splits."""
     return prints[0] if len(prints) == 1 else hashlib.blake2b("".join(prints).encode(), digest_size=16).hexdigest()
 
 

@@ -7,6 +7,7 @@ page's font; ink takes the page's colour, so that one figure serves light and da
 from __future__ import annotations
 
 import io
+import os
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -382,6 +383,7 @@ def _shortened(name: str, most: int = 26) -> str:
 
 def _draw(key: str, title: str, draw: Callable[[Axes], None], *, width: float = WIDTH, height: float = HEIGHT) -> str:
     """Draw one figure and return it as SVG for the inside of a page."""
+    _import_matplotlib()
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
@@ -411,6 +413,19 @@ def _draw(key: str, title: str, draw: Callable[[Axes], None], *, width: float = 
         axes.patch.set_visible(False)
         draw(axes)
         return _inline(_svg(figure), key, title)
+
+
+def _import_matplotlib() -> None:
+    """Import it also where MPLBACKEND names what is not there, as notebooks set it for their shells: none is needed."""
+    try:
+        import matplotlib
+    except ValueError:
+        backend = os.environ.pop("MPLBACKEND", None)
+        if backend is None:
+            raise
+        import matplotlib  # noqa: F401
+
+        os.environ["MPLBACKEND"] = backend
 
 
 def _svg(figure: Figure) -> str:

@@ -259,7 +259,10 @@ def export(
     place = user_path(out)
     targets = [place / name if len(formats) > 1 else place for name in formats]
     for target in targets:
-        _check_free(target, run)
+        if not target.name:  # an empty path, `.` or `/`
+            raise OutputError(f"{target}: exists already. Give another --out")
+        refuse_inputs(target, resolved(target), (run,))
+        _check_free(target)
     if external is None:
         external = readable(find_trial(run), observer)
     source = Source(run, external, trust_remote_code=trust_remote_code)
@@ -271,10 +274,7 @@ def export(
     ]
 
 
-def _check_free(target: Path, run: str | Path) -> None:
-    if not target.name:  # an empty path, `.` or `/`
-        raise OutputError(f"{target}: exists already. Give another --out")
-    refuse_inputs(target, resolved(target), (run,))
+def _check_free(target: Path) -> None:
     for place in (target, target.with_name(target.name + ".rejected")):
         if place.exists() or place.is_symlink():
             raise OutputError(f"{place}: exists already. Give another --out, or delete it")
@@ -379,5 +379,9 @@ def finish(source: Source, name: str, scratch: Path, target: Path, proof: Proof)
     write_text(scratch / CARD_FILE, model_card(values, source.record, proof))
     write_manifest(scratch, values)
     final = target if proof.passed else target.with_name(target.name + ".rejected")
-    scratch.rename(final)
+    try:
+        scratch.rename(final)
+    except OSError:
+        _check_free(target)  # another process may have been quicker
+        raise
     return final

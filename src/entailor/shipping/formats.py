@@ -29,7 +29,7 @@ from entailor.models.prompts import PromptEncoder
 from entailor.runs.files import read_json, write_json
 from entailor.shipping.gguf_export import GGUF_FILE, why_no_gguf, write_model
 from entailor.shipping.manifest import Format
-from entailor.shipping.runtimes import gguf_runtime, linear_runtime, tokens, torch_runtime
+from entailor.shipping.runtimes import gguf_runtime, linear_runtime, lines, tokens, torch_runtime
 from entailor.shipping.runtimes.linear_runtime import LinearInput
 from entailor.shipping.runtimes.tokens import InputSettings
 
@@ -206,8 +206,9 @@ def _frames(encoder: PromptEncoder, classifier: Any) -> InputSettings:
 def write_script(folder: Path, runtime: Any) -> None:
     """Write predict.py: a runtime's own text, with what it imports from here in front."""
     text = inspect.getsource(runtime)
-    shared = inspect.getsource(tokens).partition("from __future__ import annotations\n")[2].strip()
-    text = re.sub(r"from entailor\.shipping\.runtimes\.tokens import .*", lambda _: shared, text)
+    for shared in (tokens, lines):
+        body = inspect.getsource(shared).partition("from __future__ import annotations\n")[2].strip()
+        text = re.sub(rf"from {re.escape(shared.__name__)} import .*", body.replace("\\", r"\\"), text)
     (folder / "predict.py").write_text(text, encoding="utf-8", newline="\n")
 
 

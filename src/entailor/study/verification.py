@@ -15,6 +15,7 @@ from entailor.config.experiment import parse_settings
 from entailor.config.overrides import read_checked_yaml
 from entailor.config.parts import Priorities
 from entailor.data.example import Example
+from entailor.data.splits import joined_fingerprint
 from entailor.engine.scorer import score
 from entailor.errors import EntailorError, RunError
 from entailor.evaluation.comparison import compare_records
@@ -24,7 +25,7 @@ from entailor.runs.files import read_checked_json
 from entailor.runs.integrity import verify_checksum
 from entailor.runs.layout import RunFolder
 from entailor.runs.ownership import DATA_FOLDER
-from entailor.runs.record import Prediction, RunRecord, check_trial_files
+from entailor.runs.record import DATA, SPLIT, Prediction, RunRecord, check_trial_files
 from entailor.runs.trial_folder import RECORD_FILE
 from entailor.shipping.restoring import load_classifier, read_saved
 from entailor.study.finished import SCORE_TOLERANCE
@@ -102,6 +103,7 @@ def verify(run: str | Path, *, sample: int = 64, trust_remote_code: bool = False
             continue
         checks.append(_scored_again(folder, place, records[-1], sample, trust_remote_code=trust_remote_code))
     checks += [_file(place, lambda place=place: _read_point(place), folder.path) for place in folder.point_folders()]
+    checks += _same_examples(folder, records)
     if len(records) == len(places):
         checks.append(_figures(folder, len(records)))
     return Verification(tuple(checks))
@@ -166,6 +168,21 @@ def _scored_again(folder: RunFolder, place: Path, record: RunRecord, sample: int
 def _gap(examples: Sequence[Prediction], probabilities_EL: Any, labels: Sequence[str]) -> float:
     recorded_EL = np.array([[example.probabilities[label] for label in labels] for example in examples])
     return float(np.abs(recorded_EL - probabilities_EL).max())
+
+
+def _same_examples(folder: RunFolder, records: Sequence[RunRecord]) -> Iterator[Check]:
+    """Hold split.json against the examples the trials were run on, where all splits have one that says so."""
+    hashes = {
+        record.provenance.get(SPLIT, 0): str(record.provenance[DATA]) for record in records if DATA in record.provenance
+    }
+    try:
+        held = read_checked_json(folder.split_file, "")
+    except RunError:
+        return  # said of that file
+    found = [hashes.get(number) for number in range(1 + len(held.get("splits", ())))]
+    if None not in found and held.get("fingerprint") != joined_fingerprint([one for one in found if one]):
+        problem = "its examples are not those of the trials. Delete it and run the command that made it again"
+        yield Check(folder.split_file.name, "differs", problem)
 
 
 def _figures(folder: RunFolder, num_records: int) -> Check:

@@ -58,7 +58,7 @@ def cache_a_model(tmp_path: Path, name: str) -> None:
         (errors.LocalEntryNotFoundError("outgoing traffic has been disabled"), "the Hub cannot be reached .outgoing"),
         (errors.OfflineModeIsEnabled("offline"), "the Hub cannot be reached .offline"),
         (HTTPError("proxy refused"), "the Hub cannot be reached .proxy refused"),
-        (OSError(errno.ENOSPC, "No space left on device"), "hub: the disk is full"),
+        (OSError(errno.ENOSPC, "No space left on device"), "hub: the disk is full. Free some space, or set HF_HOME to"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )
@@ -66,6 +66,15 @@ def test_every_failure_is_told_in_words(answer, error, words):
     answer(error)
     with pytest.raises(ModelError, match=words):
         resolve_model("org/name", revision="v2")
+
+
+def test_certificates_that_are_not_there_are_not_taken_for_the_cache(answer, monkeypatch):
+    monkeypatch.setenv("SSL_CERT_FILE", "/nothing")
+    answer(FileNotFoundError(errno.ENOENT, "No such file"))
+    with pytest.raises(
+        ModelError, match=r"no file of certificates where SSL_CERT_FILE says \(No such file\)\. Correct"
+    ):
+        resolve_model("org/name")
 
 
 def test_without_a_network_the_ways_out_are_listed(answer, tmp_path):

@@ -159,3 +159,12 @@ def test_a_download_that_was_broken_off(hub, tmp_path):
     hub.refusal = None
     assert resolve_model(NAME).path == place
     assert (place / "model.safetensors").is_file()
+
+
+def test_a_cache_that_cannot_be_written(hub, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "file" / "hub"))
+    with pytest.raises(ModelError, match=r"cannot be written .*Set HF_HOME to a folder you may write to"):
+        resolve_model(NAME)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "home" / "hub"))  # as HF_HOME does
+    assert resolve_model(NAME).path.is_relative_to(tmp_path / "home")

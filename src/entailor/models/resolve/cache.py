@@ -63,12 +63,12 @@ def new_folder(target: Path) -> Iterator[Path]:
                 raise
 
 
-def storage_error(error: OSError, folder: Path) -> ModelError:
-    """Say in words why `folder` cannot take a model, and what to do."""
+def storage_error(error: OSError, folder: Path, variable: str = "ENTAILOR_CACHE") -> ModelError:
+    """Say in words why `folder` cannot take a model, and what to do: `variable` names another one."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return ModelError(f"{folder}: the disk is full. Free some space, or set ENTAILOR_CACHE to a folder with room")
+        return ModelError(f"{folder}: the disk is full. Free some space, or set {variable} to a folder with room")
     problem = error.strerror or str(error)
-    return ModelError(f"{folder}: cannot be written ({problem}). Set ENTAILOR_CACHE to a folder you may write to")
+    return ModelError(f"{folder}: cannot be written ({problem}). Set {variable} to a folder you may write to")
 
 
 def require_room(folder: Path, needed_bytes: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,7 @@ from entailor.runs.network import hub_is_silent
 if TYPE_CHECKING:
     from huggingface_hub import CachedRepoInfo
 
+CERTIFICATES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 IGNORED_PATTERNS = ("*/*", "consolidated*", "*.fp16*", "*.bf16*", "adapter_model*")
 """Exports and second copies of the same weights; folders inside the repository hold nothing else."""
 
@@ -56,7 +58,11 @@ def fetch_from_hub(name: str, revision: str | None, *, remote_code: bool = False
     except ConnectionError as error:
         raise _no_network(name, error) from error
     except OSError as error:
-        raise storage_error(error, hub_cache_folder()) from error
+        said = [one for one in CERTIFICATES if (path := os.environ.get(one)) and not Path(path).is_file()]
+        if said and error.filename is None:
+            problem = f"no file of certificates where {said[0]} says ({error.strerror})"
+            raise ModelError(f"{name}: {problem}. Correct {said[0]}, or unset it") from error
+        raise storage_error(error, hub_cache_folder(), "HF_HOME") from error
     folder = Path(snapshot)
     if not (folder / SINGLE_FILE).exists() and not (folder / INDEX_FILE).exists():
         raise _no_weights(name, folder.name)

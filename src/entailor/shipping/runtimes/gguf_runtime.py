@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from entailor.shipping.runtimes.tokens import TextTokens, answer_lines, read_manifest
+from entailor.shipping.runtimes.lines import answer_lines, places_given
+from entailor.shipping.runtimes.tokens import TextTokens, read_manifest
 
 
 class Runtime:
@@ -109,6 +110,7 @@ def _log_softmax(row: Any) -> Any:
 
 def main(runtime: type[Any] = Runtime) -> None:
     """Answer lines of JSON."""
+    places_given()
     answer_lines(runtime(Path(__file__).parent))
 
 

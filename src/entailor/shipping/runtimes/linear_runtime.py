@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 import unicodedata
 from functools import cache
 from pathlib import Path
@@ -15,6 +14,8 @@ from typing import Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
+
+from entailor.shipping.runtimes.lines import answer_lines, places_given
 
 MOST_HEADER = 1 << 20
 KINDS = {"F64": "<f8", "F32": "<f4"}
@@ -33,6 +34,7 @@ class LinearManifest(TypedDict):
     """What is read of manifest.json."""
 
     labels: list[str]
+    is_pair: bool
     temperature: float | None
     input: LinearInput
 
@@ -147,17 +149,9 @@ class Runtime:
 
 
 def main(runtime: type[Any] = Runtime) -> None:
-    """Read lines of JSON with text and text_pair, write lines with label and probabilities."""
-    loaded = runtime(Path(__file__).parent)
-    scale = loaded.manifest["temperature"] if "--calibrated" in sys.argv else 1.0
-    for line in sys.stdin:
-        row = json.loads(line)
-        logits = loaded.logits([(row["text"], row.get("text_pair"))])[0] / (scale or 1.0)
-        shares = np.exp(logits - logits.max())
-        said = dict(zip(loaded.labels, (shares / shares.sum()).tolist(), strict=True))
-        print(
-            json.dumps({"label": max(said, key=lambda label: said[label]), "probabilities": said}, ensure_ascii=False)
-        )
+    """Answer lines of JSON."""
+    places_given()
+    answer_lines(runtime(Path(__file__).parent))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from entailor.shipping.runtimes.tokens import TextTokens, answer_lines, even_batches, read_manifest
+from entailor.shipping.runtimes.lines import answer_lines, places_given
+from entailor.shipping.runtimes.tokens import TextTokens, even_batches, read_manifest
 
 
 class Runtime:
@@ -75,6 +76,7 @@ class Runtime:
 
 def main(runtime: type[Any] = Runtime) -> None:
     """Answer lines of JSON."""
+    places_given()
     answer_lines(runtime(Path(__file__).parent))
 
 

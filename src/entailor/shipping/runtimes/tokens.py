@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypedDict
-
-import numpy as np
 
 MARKS = ("\x00text\x00", "\x00pair\x00")
 MOST_ROUNDS = 8
@@ -222,25 +219,3 @@ def _apart(text: str, spans: Sequence[tuple[int, int]]) -> str:
 def _common(first: Sequence[int], second: Sequence[int]) -> int:
     pairs = enumerate(zip(first, second, strict=False))
     return next((place for place, (one, other) in pairs if one != other), min(len(first), len(second)))
-
-
-def answer_lines(loaded: Any) -> None:
-    """Read lines of JSON with text and text_pair, write lines with label and probabilities; say how many were cut.
-
-    Args:
-        loaded: the runtime of an export.
-    """
-    scale = loaded.manifest["temperature"] if "--calibrated" in sys.argv else 1.0
-    count = cut = 0
-    for line in sys.stdin:
-        row = json.loads(line)
-        asked = row["text"], row.get("text_pair")
-        logits = loaded.logits([asked])[0] / (scale or 1.0)
-        shares = np.exp(logits - logits.max())
-        said = dict(zip(loaded.labels, (shares / shares.sum()).tolist(), strict=True))
-        print(
-            json.dumps({"label": max(said, key=lambda label: said[label]), "probabilities": said}, ensure_ascii=False)
-        )
-        count, cut = count + 1, cut + loaded.tokens.cuts(*asked)
-    if cut:
-        print(f"{cut} of {count} inputs are longer than what the model reads, and were cut", file=sys.stderr)

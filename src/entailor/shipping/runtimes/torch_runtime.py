@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from entailor.shipping.runtimes.tokens import TextTokens, answer_lines, even_batches, read_manifest
+from entailor.shipping.runtimes.lines import answer_lines, places_given
+from entailor.shipping.runtimes.tokens import TextTokens, even_batches, read_manifest
 
 
 class Runtime:
@@ -105,7 +106,7 @@ class Runtime:
 
 def main(runtime: type[Any] = Runtime) -> None:
     """Answer lines of JSON; the base model of an adapter may stand on the command line."""
-    answer_lines(runtime(Path(__file__).parent, *[word for word in sys.argv[1:] if word != "--calibrated"][:1]))
+    answer_lines(runtime(Path(__file__).parent, *places_given(1)))
 
 
 if __name__ == "__main__":
