@@ -131,7 +131,7 @@ def test_a_dataset_dict_gives_its_splits(tmp_path):
         ([("a", np.array([0, 1]))], "row 1, column 'label': list found, expected text or a number"),
         ([("a", b"\xff")], "bytes found, expected text or a number"),
         ([("a", 10**5000)], "int found, expected text or a number. Make it text"),
-        ({("a", "x"), ("b", "y")}, r"set found, which has no order, expected a path.* Write sorted\("),
+        ({("a", "x"), ("b", "y")}, r"set found, which has no order, expected a path.* Give a list"),
         (datasets.DatasetDict(), "columns found: none"),
     ],
 )

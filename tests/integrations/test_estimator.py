@@ -142,5 +142,10 @@ def test_what_cannot_be_is_refused(classifier):
             classifier.fit(TEXTS, odd)
     with pytest.raises(LabelError, match="y: an empty label"):
         classifier.fit(TEXTS, ["", "x"] * 40)
-    with pytest.raises(LabelError, match="two labels that read alike"):
-        classifier.fit(TEXTS, ["x ", "x"] * 40)
+    for alike in ("x ", "x"), ("1.0", "1"):
+        with pytest.raises(LabelError, match="two labels that read alike"):
+            classifier.fit(TEXTS, [*alike] * 40)
+    with pytest.raises(
+        DataError, match=r"X: no column of texts.* Give a table with a column text, or with premise and"
+    ):
+        classifier.fit(pd.DataFrame({"foo": TEXTS}), LABELS)

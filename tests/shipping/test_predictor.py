@@ -106,7 +106,7 @@ def test_it_abstains_below_the_least_confidence(predictor, pairs):
             "these are single texts. Give a table with columns of the names premise and hypothesis",
             pd.DataFrame({"premise": ["a"], "hypothesis": ["b"]}),
         ),
-        ({("a", "b"), ("c", "d")}, r"set found, which has no order.*Write sorted\(", sorted({("a", "b"), ("c", "d")})),
+        ({("a", "b"), ("c", "d")}, r"set found, which has no order.*Give a list", sorted({("a", "b"), ("c", "d")})),
         (
             pd.DataFrame([["a", "b", "c"]], columns=["premise", "premise", "hypothesis"]),
             "column 'premise': two columns have one name. Rename one",

@@ -104,15 +104,25 @@ def is_table(data: Any) -> bool:
     """Tell whether data has columns with names: a DataFrame, a data set, an Arrow table, a mapping, a record array."""
     if isinstance(data, Mapping) or getattr(getattr(data, "dtype", None), "names", None):
         return True
-    return any(hasattr(data, name) for name in ("column_names", "columns", "collect"))
+    return any(hasattr(data, name) for name in ("collect", "column_names", "columns"))
 
 
-def column_names(table: Any) -> list[Any]:
-    """Return the names of a table's columns, which need not be text."""
+def column_names(table: Any, name: str) -> list[Any]:
+    """Return the names of a table's columns, which need not be text.
+
+    Args:
+        table: what `is_table` takes.
+        name: what it is called in errors.
+
+    Raises:
+        DataError: it has not been computed.
+    """
+    if hasattr(table, "collect"):  # polars: what has not been computed has no cells
+        raise DataError(f"{type(table).__name__} found, expected a DataFrame", path=name, remedy="Call its collect()")
     if isinstance(table, Mapping):
         return list(table)
-    for place, name in ((table, "column_names"), (table, "columns"), (getattr(table, "dtype", None), "names")):
-        if (found := getattr(place, name, None)) is not None:
+    for place, key in ((table, "column_names"), (table, "columns"), (getattr(table, "dtype", None), "names")):
+        if (found := getattr(place, key, None)) is not None:
             return list(found)
     return []
 
@@ -128,9 +138,7 @@ def table_columns(data: Any, name: str, pick: Callable[[list[str]], Iterable[str
     Raises:
         DataError: it has not been computed, two columns that are read have one name, or they are of different lengths.
     """
-    if hasattr(data, "collect"):  # polars: what has not been computed has no cells
-        raise DataError(f"{type(data).__name__} found, expected a DataFrame", path=name, remedy="Call its collect()")
-    listed = column_names(data)
+    listed = column_names(data, name)
     original, counts = {str(column): column for column in listed}, Counter(map(str, listed))
     columns: Columns = {}
     for column in pick([str(column) for column in listed]):
@@ -158,7 +166,7 @@ def plain_list(values: Any, name: str, expected: str = "a list", column: str | N
     kind = type(values).__name__
     if isinstance(values, set | frozenset):
         problem = f"{kind} found, which has no order, expected {expected}"
-        raise DataError(problem, path=name, column=column, remedy="Write sorted(...) around it")
+        raise DataError(problem, path=name, column=column, remedy="Give a list")
     if isinstance(values, str | bytes):
         problem = f"one text found, expected {expected}" if column else f"{kind} found, expected {expected}"
         raise DataError(problem, path=name, column=column)

@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from entailor.config.experiment import DEFAULT_MODEL
 from entailor.data.columns import find_columns
 from entailor.data.in_memory import as_text, column_names, document, is_missing, is_table, plain_list
+from entailor.data.values import plain_number
 from entailor.errors import DataError, LabelError, RunError
 from entailor.shipping.predictor import Predictor, texts_of
 from entailor.study.compare import compare
@@ -187,8 +188,12 @@ def _labels(y: Any, count: int) -> NDArray[Any]:
 def _are_pairs(inputs: Any) -> bool:
     """Tell whether inputs are pairs, by the columns of a table or the first input."""
     if is_table(inputs):
-        names = [str(name) for name in column_names(inputs)]
-        return "text_pair" in find_columns(names, {}, source=type(inputs).__name__, require_labels=False)
+        names = [str(name) for name in column_names(inputs, "X")]
+        try:
+            return "text_pair" in find_columns(names, {}, source="X", require_labels=False)
+        except DataError as error:  # which proposes an option of the command line
+            remedy = "Give a table with a column text, or with premise and hypothesis"
+            raise DataError(error.problem, path="X", remedy=remedy) from None
     first = inputs[0] if inputs else ""
     return not isinstance(first, str) and isinstance(first, Iterable)
 
@@ -211,8 +216,7 @@ def _names(classes_L: NDArray[Any]) -> dict[Any, str]:
     Raises:
         LabelError: a name is empty, or two labels have one.
     """
-    names = {label: str(int(label) if isinstance(label, float) and label.is_integer() else as_text(label)).strip()
-             for label in classes_L.tolist()}  # fmt: skip
+    names = {label: plain_number(str(as_text(label)).strip()) for label in classes_L.tolist()}
     if "" in names.values():
         raise LabelError("an empty label", path="y", remedy="Leave out examples without a label")
     if len(set(names.values())) < len(names):
