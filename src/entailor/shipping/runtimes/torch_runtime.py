@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -92,15 +93,29 @@ class Runtime:
             return seen[0][torch.arange(len(rows)), lengths - 1].double().numpy()
 
     def _of_words(self, text: str, pair: str | None) -> list[float]:
+        """Return scores of the label words; the prompt is read once where what was read of it can be kept."""
         import torch
 
+        words = self.tokens.words(text, pair)
+        start = words[0][1]
+        prompt = words[0][0][:start]
         scores = []
-        for ids, start in self.tokens.words(text, pair):
-            with torch.inference_mode():
-                logits = self.model(input_ids=torch.tensor([ids])).logits[0].double()
-            log_p = torch.log_softmax(logits[start - 1 : -1], dim=-1)
-            own = float(log_p.gather(1, torch.tensor(ids[start:])[:, None]).sum())
-            scores.append(own / (len(ids) - start) if self.settings["by_length"] else own)
+        with torch.inference_mode():
+            read = self.model(input_ids=torch.tensor([prompt]), use_cache=True)
+            kept = getattr(read, "past_key_values", None)  # a state-space model keeps none
+            first = torch.log_softmax(read.logits[0, -1].double(), dim=-1)
+            for ids, _ in words:
+                word = ids[start:]
+                own = float(first[word[0]])
+                if len(word) > 1:
+                    if kept is None:
+                        behind = self.model(input_ids=torch.tensor([ids[:-1]]))
+                    else:  # a copy, since reading appends to it
+                        behind = self.model(input_ids=torch.tensor([word[:-1]]), past_key_values=deepcopy(kept))
+                    logits = behind.logits[0, 1 - len(word) :]
+                    log_p = torch.log_softmax(logits.double(), dim=-1)
+                    own += float(log_p.gather(1, torch.tensor(word[1:])[:, None]).sum())
+                scores.append(own / len(word) if self.settings["by_length"] else own)
         return [(one - bias) / self.settings["scale"] for one, bias in zip(scores, self.settings["bias"], strict=True)]
 
 
