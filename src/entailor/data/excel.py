@@ -19,7 +19,7 @@ from entailor.errors import DataError
 
 MAX_COLUMNS = 1000
 MAX_MERGED, MAX_ROW = 100_000, 10**7
-_MERGED = re.compile(rb'<(?:\w+:)?mergeCell\s[^>]*?ref="([A-Z]{1,3})(\d{1,7}):[A-Z]{1,3}(\d{1,7})"')
+_MERGED = re.compile(rb'<(?:\w+:)?mergeCell\s[^<>]*?ref="([A-Z]{1,3})(\d{1,7}):[A-Z]{1,3}(\d{1,7})"')
 _CHUNK, _TAG = 1 << 20, 1 << 8  # bytes read at once, and more than a tag of a merged cell has
 
 

@@ -356,7 +356,9 @@ def likely_encodings(sample: bytes) -> list[str]:
 
 def first_odd_word(sample: bytes, encoding: str) -> str:
     """Return the first words of bytes that are not ASCII, as they read in an encoding."""
-    found = re.search(r"\w*[^\x00-\x7f]\w*", sample.decode(encoding, "replace"))
+    text = sample.decode(encoding, "replace")
+    place = next((number for number, character in enumerate(text) if not character.isascii()), 0)
+    found = re.search(r"\w*[^\x00-\x7f]\w*", text[max(0, place - 15) : place + 20])  # a long text is searched for long
     return found.group()[:20] if found else ""
 
 

@@ -25,7 +25,6 @@ MOST_NAMED = 12  # labels that a remedy writes out
 # Seen by nobody, yet no format characters: joiners, fillers and selectors of variants.
 _UNSEEN = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]")
 _BETWEEN_LETTERS = re.compile(r"(?<=[^\W\d_])[\s_-]+(?=[^\W\d_])")  # 1-2 and 12 are different labels
-_WITHIN_MARKS = re.compile(r"""["']*(.*\w)["'.,;:!]*""", re.DOTALL)
 _WRITTEN_NUMBER = re.compile(r"([+-]?)0*([0-9]{1,30})(\.[0-9]{1,30})?")
 _TRUE, _FALSE = ("true", "t", "yes", "y", "on", "1"), ("false", "f", "no", "n", "off", "0")
 _TYPESET = str.maketrans(
@@ -48,8 +47,8 @@ def label_key(label: str) -> str:
         seen = seen.translate(_LOOKS_LATIN)
     folded = unicodedata.normalize("NFKC", seen.casefold()).replace("i\u0307", "i")  # the Turkish capital
     key = _BETWEEN_LETTERS.sub("", " ".join(folded.split()))
-    within = _WITHIN_MARKS.fullmatch(key)
-    key = within[1] if within else key
+    within = key.lstrip("\"'").rstrip("\"'.,;:!")
+    key = within if re.fullmatch(r"\w", within[-1:]) else key
     number = _WRITTEN_NUMBER.fullmatch(key)
     return f"{number[1].removeprefix('+')}{number[2]}{(number[3] or '').rstrip('0').rstrip('.')}" if number else key
 

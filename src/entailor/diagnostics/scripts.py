@@ -25,7 +25,7 @@ FEWEST_LETTERS = 3
 MORE_COMMON = 2  # times as many different common words of other languages as of the usual one
 # UTF-8 read as Latin-1 or Windows-1252, the replacement character, and what HTML leaves behind
 BROKEN = re.compile(r"\ufffd|[\u00c2\u00c3][\u0080-\u00bf]|\u00e2\u20ac[\u0080-\u2122]")
-MARKUP = re.compile(r"&(?:amp|lt|gt|quot|nbsp|#\d{2,5});|</?(?:br|p|div|span|b|i|a)\b[^>]*>")
+MARKUP = re.compile(r"&(?:amp|lt|gt|quot|nbsp|#\d{2,5});|</?(?:br|p|div|span|b|i|a)\b[^<>]*>")
 CONTROLS = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f]")  # all but those that divide words and lines
 COMMON_WORDS = {
     "English": "the and that with this have from they which would what are were who how is of on do to come as in an "

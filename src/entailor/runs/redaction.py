@@ -17,7 +17,7 @@ _SHAPES = (
     (re.compile(r"\bgithub_pat_\w{16,}"), HIDDEN),
     (re.compile(r"\bpypi-AgE[A-Za-z0-9_-]{16,}"), HIDDEN),
     (re.compile(r"\bglpat-[A-Za-z0-9_-]{16,}"), HIDDEN),
-    (re.compile(r"\bsk-(?=[A-Za-z0-9_-]*[A-Z])(?=[A-Za-z0-9_-]*\d)[A-Za-z0-9_-]{16,}"), HIDDEN),
+    (re.compile(r"\bsk-(?=[A-Za-z0-9_-]{0,200}[A-Z])(?=[A-Za-z0-9_-]{0,200}\d)[A-Za-z0-9_-]{16,}"), HIDDEN),
     (re.compile(r"(?<=://)[^/\s:@]*:[^/\s@]+(?=@)"), HIDDEN),
     (re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/-]{8,}=*"), HIDDEN),
     (re.compile(r"(?i)([?&](?:x-amz-signature|signature|token|key-pair-id|policy)=)[^&\s]+"), rf"\1{HIDDEN}"),

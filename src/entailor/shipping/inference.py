@@ -29,7 +29,7 @@ from entailor.shipping.predictor import Answer, Predictor, check_confidence, wro
 from entailor.shipping.restoring import read_saved
 
 CHUNK = 1024
-_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+_NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?")
 
 
 @dataclass(frozen=True)
