@@ -8,8 +8,9 @@ many examples.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,7 @@ from entailor.config.costs import cost_matrix
 from entailor.config.parts import Priorities
 from entailor.evaluation.metrics import Outcome
 from entailor.evaluation.statistics import Proportion, accuracy_interval
-from entailor.evaluation.variance import Scored, spread_of_mean
+from entailor.evaluation.variance import SAME, Scored, spread_of_mean
 
 Floats = npt.NDArray[np.float64]
 Values = Floats | npt.NDArray[np.bool_]
@@ -63,8 +64,17 @@ class Target(Metric):
         """Return the metric with its 95 % interval, not turned; `scored` is what :meth:`gain` gave."""
         if scored.values_SN.dtype == bool:
             return accuracy_interval(scored)
-        value, half = self.sign * scored.mean, spread_of_mean(scored).half_width()
+        value = self.sign * scored.mean
+        if math.isfinite(self.high) and np.ptp(scored.values_SN) <= SAME and {self.low, self.high} & {round(value, 9)}:
+            return self._at_an_end(value, scored)
+        half = spread_of_mean(scored).half_width()
         return Proportion(value, max(self.low, value - half), min(self.high, value + half))
+
+    def _at_an_end(self, value: float, scored: Scored) -> Proportion:
+        """Return the interval where every example gives the best or the worst there is: that of all right, to scale."""
+        wide = self.high - self.low
+        share = accuracy_interval(replace(scored, values_SN=np.full(scored.values_SN.shape, value > self.low)))
+        return Proportion(value, self.low + wide * share.low, self.low + wide * share.high)
 
 
 def _log_loss(result: Outcome) -> Floats:
