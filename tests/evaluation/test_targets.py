@@ -123,7 +123,7 @@ def test_the_metric_orders_tests_and_recommends():
 
 
 def test_less_is_better_where_the_metric_is_a_loss():
-    records = [rare("shy", 0.1, 0.0), rare("bold", 0.8, 0.3)]
+    records = [rare("shy", 0.6, 0.0), rare("bold", 0.8, 0.3)]
     found = compare_records(records, priorities=Priorities(metric="log_loss"))
     losses = [one["intervals"]["log_loss"]["value"] for one in found["candidates"]]
     assert losses == sorted(losses)

@@ -67,7 +67,8 @@ class Target(Metric):
         value = self.sign * scored.mean
         if math.isfinite(self.high) and np.ptp(scored.values_SN) <= SAME and {self.low, self.high} & {round(value, 9)}:
             return self._at_an_end(value, scored)
-        half = spread_of_mean(scored).half_width()
+        # what every example gives is there by definition: the area under the curve of one score for everything
+        half = spread_of_mean(scored).half_width() if np.ptp(scored.values_SN) > SAME else 0.0
         return Proportion(value, max(self.low, value - half), min(self.high, value + half))
 
     def _at_an_end(self, value: float, scored: Scored) -> Proportion:
@@ -181,6 +182,7 @@ TARGETS = {
     )
 }
 
+OF_PROBABILITIES = frozenset({"log_loss", "brier", "auroc", "average_precision"})  # whatever the answers are
 NEED_TWO_LABELS = ("mcc", "auroc", "average_precision")  # not defined where all test examples have one label
 COST = Metric("cost", "mean cost", -1)
 METRICS: dict[str, Metric] = {**TARGETS, COST.name: COST}  # all of them, for those who read a comparison
