@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -283,6 +283,28 @@ def test_two_spaces_that_give_a_label_away_are_found(findings_of: FindingsOf):
     assert found.ids == tuple(f"train-{n}" for n in range(120) if n % 2 and n % 3)
 
 
+@pytest.mark.parametrize(
+    ("change", "mark"),
+    [
+        (str.capitalize, "<capital letter at the beginning>"),
+        (str.upper, "<capital letters alone>"),
+        (lambda text: f"A{text[1:]}", "<small letter at the beginning>"),
+    ],
+)
+def test_capital_letters_that_give_a_label_away_are_found(findings_of: FindingsOf, change, mark: str):
+    """Words are counted without case, and models have it."""
+    marked = "b" if mark.startswith("<small") else "a"
+    rows = [(f"another words {n % 17}", "ab"[n % 2]) for n in range(120)]
+    rows = [(change(text) if label == "a" else text, label) for text, label in rows]
+    given = [one for one in examine_artefacts(singles(*rows)) if mark in one.message]
+    assert [one.severity for one in given] == ["warning"]
+    assert f"are {marked!r}" in given[0].message
+
+
+def examine_artefacts(rows: Sequence[Example]) -> Sequence[DoctorFinding]:
+    return registered_checks()["artefacts"][1](CheckInput(Split(tuple(rows), (), ()), ("a", "b"), False)).findings
+
+
 LIKED, DISLIKED, ASKED = ("good fine", "fine great"), ("bad poor", "poor dull"), ("who why", "why when")
 
 
@@ -322,6 +344,18 @@ def test_a_column_that_slipped_by_a_row_is_found(findings_of: FindingsOf, aligne
     found = findings_of("misaligned", replace(corpus, **{part: slipped}))["slipped_texts"]
     assert f"second texts of {part} share" in found.message
     assert "the first text of the row before" in found.message
+
+
+@pytest.mark.parametrize("share", [0.3, 0.55, 0.75])
+def test_a_column_that_slipped_from_the_middle_on_is_found(findings_of: FindingsOf, aligned: Split, share: float):
+    """A row was lost there: what stands before it is in its place, and hid the rest."""
+    rows = (*aligned.test, *aligned.train)[:300]
+    lost = int(share * len(rows))
+    test = tuple(replace(row, label=rows[at - 1].label) if at >= lost else row for at, row in enumerate(rows))
+    found = findings_of("misaligned", Split(aligned.train, (), test))["slipped_labels"]
+    assert "the row after" in found.message
+    if share > 0.5:
+        assert "of test from example " in found.message
 
 
 @pytest.mark.parametrize("seed", [3, 6, 11])  # those of the first forty by which rows had slipped either way

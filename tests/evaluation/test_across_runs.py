@@ -27,8 +27,10 @@ from entailor.evaluation.across_runs import (
     wilcoxon_p,
 )
 from entailor.evaluation.comparison import compare_records
+from entailor.report.across_runs import across_runs_text
 from entailor.runs.files import write_checked_json
 from entailor.runs.layout import RunFolder
+from entailor.runs.record import NO_MODEL
 
 ACCURACIES = {"lora": 0.8, "probe": 0.7, "majority": 0.4}
 
@@ -179,6 +181,16 @@ def test_what_one_run_lacks_is_left_out(finished, three):
     found = compare_runs([*three, more])
     assert [one.method for one in found.left_out] == ["prompt"]
     assert {one.method for one in found.candidates} == set(ACCURACIES)
+
+
+def test_what_has_no_model_is_on_none(finished):
+    """Candidates without a model stand under the name `none`, which is nobody's."""
+    runs = [finished(name, {"a": 0.8, "b": 0.5}, NO_MODEL) for name in ("films", "news")]
+    more = finished("mails", {"a": 0.8, "b": 0.5, "c": 0.6}, NO_MODEL)
+    said = across_runs_text(compare_runs([*runs, more]))
+    assert said.endswith("left out, since not every run has them: c")
+    with pytest.raises(RunError, match="only a stands in all runs"):
+        compare_runs([*runs, finished("letters", {"a": 0.8, "c": 0.7}, NO_MODEL)])
 
 
 def test_two_runs_are_too_few(three):

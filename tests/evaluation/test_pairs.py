@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import ttest_rel
+from scipy.stats import binomtest, ttest_rel
 
 from entailor.evaluation.pairs import compact_letters, compare_all, compare_scored
 from entailor.evaluation.statistics import mcnemar_exact
@@ -55,6 +55,38 @@ def test_a_difference_is_the_same_from_both_sides():
     assert (back.value, back.low, back.high) == (-there.value, -there.high, -there.low)
     assert (back.p, back.p_holm) == (there.p, there.p_holm)
     assert not pairs.significant("a", "a")
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 5, 6, 10])
+def test_where_one_is_right_on_all_and_the_other_on_none_as_in_a_sign_test(count):
+    """The variance seen is 0, and one example was a significant difference."""
+    for cluster_N in (None, np.repeat(np.arange(count), 20)):
+        size = count if cluster_N is None else 20 * count
+        all_right, none = (Scored(np.full((1, size), right), False, cluster_N) for right in (True, False))
+        found = compare_scored(all_right, none)
+        assert found.p == pytest.approx(binomtest(count, count).pvalue, abs=0.15)
+        assert (found.p < 0.05) == (count >= 6)
+
+
+def test_two_clusters_that_happen_to_agree_show_nothing():
+    """With two clusters of 20 their differences are equal in one of ten runs, which was called significant."""
+    generator, cluster_N = np.random.default_rng(0), np.repeat([0, 1], 20)
+    found = [
+        compare_scored(*(Scored(generator.random((1, 40)) < 0.8, False, cluster_N) for _ in range(2))).p < 0.05
+        for _ in range(400)
+    ]
+    assert np.mean(found) < 0.05
+
+
+@pytest.mark.parametrize("count", [20, 40, 79, 81, 300])
+def test_the_same_answers_on_few_examples_do_not_show_that_two_are_alike(count):
+    """Nothing was seen of what may be 1 - 0.2^(1/n) at 80 % confidence; the interval had no width at all."""
+    same = Scored(np.arange(count)[None] % 5 > 0, False)
+    found = compare_scored(same, same)
+    assert found.p == 1.0
+    assert -found.lower_bound(0.8) == pytest.approx(1 - 0.2 ** (1 / count), rel=0.06)
+    assert found.high == pytest.approx(1 - 0.025 ** (1 / count), rel=0.2)
+    assert (found.lower_bound(0.8) > -0.02) == (count > 80)
 
 
 def test_the_same_classifier_under_two_names_is_never_told_apart():

@@ -185,6 +185,64 @@ def test_a_useful_classifier_of_a_rare_class_beats_the_majority_baseline(record)
     assert [one["beats_majority"] for one in found["candidates"]] == [True, False]
 
 
+def of_a_rare_label(record, name, yes_N, gold_N):
+    base = record(name, n=len(gold_N), labels=("no", "yes"))
+    predictions = tuple(
+        replace(one, label="yes" if gold else "no", probabilities={"no": 1 - yes, "yes": yes})
+        for one, gold, yes in zip(base.predictions, gold_N, yes_N.tolist(), strict=True)
+    )
+    return replace(base, predictions=predictions, provenance={"deterministic": True})
+
+
+@pytest.mark.parametrize("with_baseline", [True, False])
+@pytest.mark.parametrize(("metric", "ships"), [("accuracy", False), ("log_loss", False), ("macro_f1", True)])
+def test_what_is_worse_than_the_majority_baseline_by_the_metric_is_not_recommended(
+    record, metric, ships, with_baseline
+):
+    """Eight of ten rare ones at 12 % false alarms: 87 % right, where 96 % are the other label."""
+    rng = np.random.default_rng(0)
+    gold_N = rng.random(600) < 0.05
+    eager = np.where(rng.random(600) < np.where(gold_N, 0.8, 0.12), 0.999, 0.001)
+    rows = [of_a_rare_label(record, "eager", eager, gold_N)]
+    if with_baseline:
+        rows.append(replace(of_a_rare_label(record, "always", np.full(600, 0.05), gold_N), method="majority"))
+    summary = compare_records(rows, priorities=Priorities(metric=metric))
+    words = advice(summary)
+    assert (summary["recommendation"]["method"] == "eager") == ships
+    if ships:
+        assert words.sentence.startswith("eager is recommended: it has the highest macro F1")
+    else:
+        assert words.sentence.startswith("Nothing here is worth shipping yet")
+        assert "eager is significantly worse than always naming the most frequent label" in words.reasons[0]
+        assert words.reasons[0].endswith("set recommend.metric=macro_f1.")
+        if with_baseline:
+            assert summary["sentence"].endswith("It is the majority baseline.")
+
+
+def test_probabilities_that_order_well_beat_the_baseline_where_they_are_what_counts(record):
+    """No answer is ever the rare label, and its examples have twice the probability of the others."""
+    rng = np.random.default_rng(1)
+    gold_N = rng.random(600) < 0.05
+    shy = of_a_rare_label(record, "shy", np.where(gold_N, 0.2, 0.1) * rng.uniform(0.5, 1.5, 600), gold_N)
+    for metric in ("auroc", "average_precision", "log_loss", "brier"):
+        assert picked([shy], metric=metric)["method"] == "shy"
+    for metric in ("accuracy", "macro_f1", "mcc"):
+        words = said([shy], metric=metric)
+        assert words.sentence.startswith("Nothing here is worth shipping yet")
+        assert words.reasons[0].startswith("The answers of none agree with the labels more than chance gives")
+    nothing = of_a_rare_label(record, "blind", rng.uniform(0.01, 0.2, 600), gold_N)
+    assert said([nothing], metric="auroc").reasons[0].startswith("The probabilities of none agree")
+
+
+def test_highest_is_not_said_where_the_baseline_is_higher(record):
+    rng = np.random.default_rng(2)
+    gold_N = rng.random(400) < 0.1
+    some = of_a_rare_label(record, "some", (rng.random(400) < np.where(gold_N, 0.5, 0.06)).astype(float), gold_N)
+    always = replace(of_a_rare_label(record, "always", np.zeros(400), gold_N), method="majority")
+    words = said([some, always])
+    assert "it has the highest accuracy of those that beat the majority baseline" in words.sentence
+
+
 def test_a_row_that_reads_one_text_alone_is_no_good_news(level):
     dear, cheap, poor = level
     words = said([dear, replace(cheap, method="hypothesis_only", name="half"), poor])

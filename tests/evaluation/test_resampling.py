@@ -44,6 +44,18 @@ def test_differences_are_those_of_the_corrected_resampled_t_test(k, repeats):
     assert (found.p_mcnemar, found.holds_seeds) == (None, True)
 
 
+def test_two_folds_that_happen_to_agree_show_nothing():
+    """An example more in each of two folds of ten: the variance between folds is 0, and p was 0."""
+    folds = Folds(np.repeat([0, 1], 10), 1.0)
+    all_right = Scored(np.ones((1, 20), bool), False, folds=folds)
+    found = compare_scored(all_right, replace(all_right, values_SN=np.arange(20)[None] % 10 > 0))
+    assert found.p > 0.2
+    assert found.low < 0 < found.high
+    # what every example shows is found all the same, though the folds agree: a perfect candidate and the baseline
+    half = replace(all_right, values_SN=np.arange(20)[None] % 2 > 0)
+    assert compare_scored(all_right, half).p < 0.005
+
+
 def test_a_family_of_candidates_is_corrected_as_elsewhere():
     scored = dict(enumerate(folded(5, 1, 12)))
     pairs = compare_all(scored)

@@ -75,6 +75,20 @@ def test_what_is_not_defined_is_not_a_number():
     assert np.mean(TARGETS["mcc"].values_N(collapsed)) == 0.0
 
 
+@pytest.mark.parametrize(
+    ("name", "low", "high"),
+    [("macro_f1", 0, 1), ("mcc", -1, 1), ("auroc", 0, 1), ("average_precision", 0, 1), ("brier", 2, 0)],
+)
+def test_all_right_on_twenty_examples_has_an_interval_by_every_metric(name, low, high):
+    """As wide as that of accuracy, to scale: it ended where it began."""
+    one = outcome_of(np.arange(20) % 2, np.eye(2)[np.arange(20) % 2])
+    accuracy = TARGETS["accuracy"].interval(TARGETS["accuracy"].gain([one], False, None))
+    found = TARGETS[name].interval(TARGETS[name].gain([one], False, None))
+    assert accuracy.low == pytest.approx(0.861, abs=0.001)
+    assert found.value == high
+    assert sorted((found.low, found.high)) == pytest.approx(sorted((high, low + (high - low) * accuracy.low)))
+
+
 def rare(name: str, found: float, false: float, n: int = 600) -> RunRecord:
     """One in ten is positive; a share of them is found, and a share of the others is taken for one."""
     rng = np.random.default_rng(len(name))
@@ -109,7 +123,7 @@ def test_the_metric_orders_tests_and_recommends():
 
 
 def test_less_is_better_where_the_metric_is_a_loss():
-    records = [rare("shy", 0.1, 0.0), rare("bold", 0.8, 0.3)]
+    records = [rare("shy", 0.6, 0.0), rare("bold", 0.8, 0.3)]
     found = compare_records(records, priorities=Priorities(metric="log_loss"))
     losses = [one["intervals"]["log_loss"]["value"] for one in found["candidates"]]
     assert losses == sorted(losses)

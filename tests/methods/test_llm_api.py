@@ -163,6 +163,36 @@ def test_an_answer_in_words_names_one_label_or_none(text, expected):
     assert named_label(text, words) == (expected if "very positive!" not in text else 2)
 
 
+@pytest.mark.parametrize(
+    ("text", "words", "expected"),
+    [
+        ("Not spam", ("spam", "ham"), None),
+        ("This is non-toxic.", ("toxic", "fine"), None),
+        ("It isn't a complaint, it isn’t positive", ("positive", "complaint"), None),
+        ("Not spam, but ham", ("spam", "ham"), 1),
+        ("not entailment", ("entailment", "not_entailment"), None),
+        ("I say: not entailment.", ("entailment", "not entailment"), 1),
+        ("- positive", ("positive", "negative"), 0),
+        ("**positive**", ("positive", "negative"), 0),
+        ("I note positive words", ("positive", "negative"), 0),
+    ],
+)
+def test_a_word_that_is_denied_names_no_label(text, words, expected):
+    assert named_label(text, words) == expected
+
+
+@pytest.mark.parametrize("end", ["<|im_end|>", "", "."])
+@pytest.mark.parametrize("written", [True, False])
+def test_the_end_of_an_answer_may_be_written_as_nothing(end, written):
+    """Of what goes on from "no" two fifths end there; the token that ends an answer is "" on some servers."""
+    tops = {" opinion": math.log(0.6), end: math.log(0.4)}
+    token = end if written else " opinion"
+    steps = (("no", math.log(0.7), {"not": math.log(0.2)}), (token, tops[token], tops))
+    answer = Answer(text="no", steps=steps)
+    found = label_logits(answer, ("no", "no opinion", "not sure"), exact=False)
+    assert np.exp(found) == pytest.approx([0.28, 0.42, 0.2])
+
+
 def test_refusals_are_no_answers():
     refused = api.chat_answer("no", {"no": -0.1}, refusal="I will not say")
     assert label_logits(Answer.model_validate(read_chat(refused)), ("yes", "no"), exact=False) is None

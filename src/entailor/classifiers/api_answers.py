@@ -17,6 +17,16 @@ from pydantic import BaseModel, ConfigDict
 SURE = 0.95  # of an answer in words, which says nothing of how sure it is; a temperature is fitted on validation
 LEAST_MASS = 1e-12
 FILTERED = "content_filter"
+DENIED = "".join(  # in front of a word: "not spam" names no spam, and "non-toxic" nothing toxic
+    rf"(?<!{before})"
+    for before in (
+        *(rf"{no} {a}" for no in (r"\bnot", "n't", "n’t") for a in ("", "a ", "an ")),
+        r"\bno ",
+        r"\bnon ",
+        r"\bnever ",
+        r"\w-",
+    )
+)
 TAIL = 12  # characters in front of a word by which it is found in an echoed prompt
 
 TopLogprobs = dict[str, float]
@@ -148,14 +158,15 @@ def _scores_of_steps(
         begun: dict[int, dict[str, float]] = {}
         for candidate, its_logprob in {token: logprob, **tops}.items():
             least = min(least, path + its_logprob)
-            fits = _fitting(done + candidate, spelled, alive, exact=exact)
+            # some servers write the token that ends an answer as nothing
+            fits = _fitting(done + candidate, spelled, alive, exact=exact, ended=not candidate)
             if len(fits) == 1:
                 begun.setdefault(fits[0], {})[done + candidate] = path + its_logprob
         for label, masses in begun.items():
             longest = max(masses, key=lambda text: (spelled[label].startswith(text), len(text)))
             counted = [masses[longest]] if exact else list(masses.values())
             mass_L[label] = np.logaddexp.reduce([mass_L[label], *counted])
-        fits = _fitting(done + token, spelled, alive, exact=exact)
+        fits = _fitting(done + token, spelled, alive, exact=exact, ended=not token)
         if len(fits) < 2:
             break
         alive, done, path = fits, done + token, path + logprob
@@ -174,9 +185,11 @@ def _spelled(text: str, *, exact: bool) -> str:
     return text if exact else text.lstrip().casefold()
 
 
-def _fitting(text: str, spelled: Sequence[str], alive: Sequence[int], *, exact: bool) -> list[int]:
+def _fitting(text: str, spelled: Sequence[str], alive: Sequence[int], *, exact: bool, ended: bool = False) -> list[int]:
     """Return the words a text begins; else the longest one it begins with and then leaves."""
     text = _spelled(text, exact=exact)
+    if ended and text in spelled:
+        return [spelled.index(text)]
     begun = [label for label in alive if spelled[label].startswith(text)]
     if begun:
         return begun
@@ -188,6 +201,8 @@ def _fitting(text: str, spelled: Sequence[str], alive: Sequence[int], *, exact: 
 
 def named_label(text: str, words: Sequence[str]) -> int | None:
     """Return the label an answer in words names: it is the word, or holds it and no other label's; None otherwise.
+
+    A word that is denied right in front of it (in English) is not named.
 
     JSON with one value, as a constrained answer has it, stands for that value.
     """
@@ -206,7 +221,7 @@ def named_label(text: str, words: Sequence[str]) -> int | None:
         return folded.index(said)
     left, named = text.casefold(), []
     for label in sorted(range(len(words)), key=lambda label: -len(words[label])):  # longest first
-        pattern = rf"(?<!\w){re.escape(folded[label])}(?!\w)"
+        pattern = rf"(?<!\w){DENIED}{re.escape(folded[label])}(?!\w)"
         if re.search(pattern, left):
             named.append(label)
             left = re.sub(pattern, " ", left)

@@ -7,7 +7,7 @@ et al. 2018). Telling n-grams follow Gardner et al. 2021, *Competency Problems*,
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -26,12 +26,15 @@ FEWEST_TIMES = 10  # an n-gram that stands in fewer rows is not looked at
 SURE = 0.01  # chance of one wrong n-gram among all that are looked at (Bonferroni)
 MOST_WORDS = 5
 MOST_LABELS, MOST_GIVEAWAYS = 10, 10  # in a message; findings of their own
-MARKS = {  # kinds of spaces: a label that another program wrote may be known by them
-    "<two spaces in a row>": re.compile(r"\S {2,}\S"),
-    "<space at the beginning>": re.compile(r"^\s"),
-    "<space at the end>": re.compile(r"\s$"),
-    "<line break>": re.compile(r"\S[^\S\n]*\n\s*\S"),
-    "<no-break space>": re.compile("\xa0"),
+MARKS: dict[str, Callable[[str], object]] = {  # what counts of words do not see: a label that came from elsewhere
+    "<two spaces in a row>": re.compile(r"\S {2,}\S").search,
+    "<space at the beginning>": re.compile(r"^\s").search,
+    "<space at the end>": re.compile(r"\s$").search,
+    "<line break>": re.compile(r"\S[^\S\n]*\n\s*\S").search,
+    "<no-break space>": re.compile("\xa0").search,
+    "<capital letter at the beginning>": lambda text: text.strip()[:1].isupper(),
+    "<small letter at the beginning>": lambda text: text.strip()[:1].islower(),
+    "<capital letters alone>": str.isupper,
 }
 
 
@@ -78,7 +81,7 @@ def _with_marks(found: NgramCounts, texts: Sequence[str]) -> NgramCounts:
     """Add what no word shows: where a text has it, as if it were a word of it."""
     from scipy.sparse import csr_matrix, hstack
 
-    columns = [[pattern.search(text) is not None for pattern in MARKS.values()] for text in texts]
+    columns = [[bool(has(text)) for has in MARKS.values()] for text in texts]
     names = np.concatenate([found.names.astype(object), list(MARKS)])
     return NgramCounts(hstack([found.counts, csr_matrix(np.array(columns, np.int64))], format="csr"), names)
 

@@ -24,6 +24,7 @@ SURE = 1e-6  # chance that so many more agree by accident
 UNLIKELY = 1e-3  # the same, of the third of train that is not learned from
 MORE = 1.5  # times as many shared words
 FEWEST = 50
+FROM = (0.0, 0.25, 0.5, 0.75)  # of a part: where a row was lost, all behind it have slipped
 SHIFTS = {1: "after", -1: "before"}
 
 
@@ -104,17 +105,22 @@ def _of_part(
     """Find labels that agree with what words lead to expect once they are exchanged, or taken from the next row."""
     from scipy.optimize import linear_sum_assignment
 
+    places, expected = np.sort(places), expected[np.argsort(places)]
     own = labels[places]
     table = np.zeros((len(evidence.labels), len(evidence.labels)), np.int64)
     np.add.at(table, (own, expected), 1)
     renamed = linear_sum_assignment(table, maximize=True)[1]
-    right = float(np.mean(expected == own))
-    ways = {"exchanged_labels": renamed[own], **{where: np.roll(labels, -k)[places] for k, where in SHIFTS.items()}}
-    for way, other in ways.items():
-        if not _surely_more((expected == other) & (expected != own), (expected == own) & (expected != other)):
+    slipped = {where: np.roll(labels, -k)[places] for k, where in SHIFTS.items()}
+    ways = [("exchanged_labels", renamed[own], 0.0)]
+    ways += [(where, other, share) for share in FROM for where, other in slipped.items()]
+    for way, other, share in ways:
+        here = slice(int(share * len(own)), None)
+        better_N, worse_N = (expected == other) & (expected != own), (expected == own) & (expected != other)
+        if not _surely_more(better_N[here], worse_N[here]):
             continue
-        better = float(np.mean(expected == other))
-        told = f"({100 * right:.0f} % of {part} as it is, {100 * better:.0f} % so)"
+        right, better = float(np.mean((expected == own)[here])), float(np.mean((expected == other)[here]))
+        which = f"{part} from example {places[here][0] + 1:,} on" if share else part
+        told = f"({100 * right:.0f} % of {which} as it is, {100 * better:.0f} % so)"
         if way == "exchanged_labels":
             moved = [
                 f"{name} is {evidence.labels[to]}"
@@ -127,7 +133,7 @@ def _of_part(
             yield _finding(way, message, part, rows, {"as_it_is": right, "exchanged": better})
         else:
             message = (
-                f"labels of {part} agree more with the texts of their neighbours: the label of the row {way} {told}"
+                f"labels of {which} agree more with the texts of their neighbours: the label of the row {way} {told}"
             )
             yield _finding("slipped_labels", message, part, rows, {"as_it_is": right, "slipped": better})
         return

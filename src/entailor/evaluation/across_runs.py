@@ -25,6 +25,7 @@ from entailor.evaluation.statistics import holm
 from entailor.runs.documents import well_formed
 from entailor.runs.files import read_checked_json
 from entailor.runs.layout import RunFolder
+from entailor.runs.record import NO_MODEL
 
 VERSION = 1
 LEAST_DATA_SETS = 3  # two say nothing of how far differences vary from one data set to the next
@@ -165,7 +166,10 @@ def compare_runs(runs: Sequence[str | Path], *, margin: float | None = None) -> 
     common = [key for key in every if all(key in one.values for one in found)]
     if len(common) < 2:
         has = "; ".join(f"{one.name}: {', '.join(sorted({name for _, name in one.values}))}" for one in found)
-        only = f"only {common[0][1]} on {common[0][0]} stands in all runs" if common else "none stands in all runs"
+        only = "none stands in all runs"
+        if common:
+            model, name = common[0]
+            only = f"only {name}{'' if model == NO_MODEL else f' on {model}'} stands in all runs"
         raise RunError(
             f"at least two common candidates (same name, same model) are needed, {only} ({has}). "
             "Compare the same methods and models on every data set"

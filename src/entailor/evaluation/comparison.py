@@ -17,14 +17,22 @@ from entailor.config.parts import Priorities
 from entailor.errors import RunError
 from entailor.evaluation.alignment import aligned
 from entailor.evaluation.confidence import confidence_of
-from entailor.evaluation.metrics import Metrics, Outcome, beyond_chance, clusters, evaluate_record, outcome
-from entailor.evaluation.pairs import SIGNIFICANCE, Pairs, compare_all
+from entailor.evaluation.metrics import (
+    Metrics,
+    Outcome,
+    beyond_chance,
+    clusters,
+    evaluate_record,
+    most_frequent,
+    outcome,
+)
+from entailor.evaluation.pairs import SIGNIFICANCE, Pairs, compare_all, compare_scored
 from entailor.evaluation.power import POWER, detectable_difference, freedom_of_usual, usual_of
 from entailor.evaluation.recommendation import CandidateKey, key_of, mark_pareto, recommend
 from entailor.evaluation.resampling import Pooled, components
 from entailor.evaluation.selection import corrected_best
 from entailor.evaluation.statistics import accuracy_interval, clustering, holm
-from entailor.evaluation.targets import Target, targets_of, undefined
+from entailor.evaluation.targets import OF_PROBABILITIES, Target, targets_of, undefined
 from entailor.evaluation.variance import Folds, Scored, spread_of_mean
 from entailor.evaluation.wording import interval, percent, short_model_names
 from entailor.runs.record import SPLIT, RunRecord, by_candidate
@@ -109,7 +117,7 @@ def _tested(
     ]
     pairs = compare_all(scored)
     _mark_groups(candidates, pairs)
-    _test_against_majority(candidates, outcomes, scored)
+    _test_against_majority(candidates, outcomes, scored, target)
     mark_pareto(candidates, target)
     return candidates, scored, pairs
 
@@ -309,20 +317,28 @@ def _test_against_majority(
     candidates: Sequence[dict[str, Any]],
     outcomes: Mapping[CandidateKey, Sequence[Outcome]],
     scored: Mapping[CandidateKey, Scored],
+    target: Target,
 ) -> None:
     """Give every candidate `beats_majority` and `p_majority`: do its answers agree with gold beyond what chance gives?
 
     Accuracy alone does not see a useful classifier of a rare class, and the majority baseline agrees with gold no more
-    than chance does. One-sided, with clusters and seeds, corrected for the number of candidates.
+    than chance does. Where the metric is of probabilities, these stand for the answers. A candidate that agrees and is
+    significantly worse than the baseline by the metric does not beat it: the metric is what was asked for.
+    One-sided, with clusters and seeds, corrected for the number of candidates.
     """
-    found = []
+    agreeing, worse = [], []
+    by_probability = target.name in OF_PROBABILITIES
     for candidate in candidates:
-        key = key_of(candidate)
-        agreement = replace(scored[key], values_SN=np.array([beyond_chance(one) for one in outcomes[key]]))
-        found.append(spread_of_mean(agreement).p_below(-agreement.mean))
-    for candidate, p in zip(candidates, holm(found), strict=True):
+        own, results = scored[key_of(candidate)], outcomes[key_of(candidate)]
+        agreement = replace(
+            own, values_SN=np.array([beyond_chance(one, by_probability=by_probability) for one in results])
+        )
+        agreeing.append(spread_of_mean(agreement).p_below(-agreement.mean))
+        always = replace(_by(target, [most_frequent(results[0])], own), varies=False, split_S=None)
+        worse.append(compare_scored(own, always).p_worse)
+    for candidate, p, p_worse in zip(candidates, holm(agreeing), holm(worse), strict=True):
         candidate["p_majority"] = p
-        candidate["beats_majority"] = p < SIGNIFICANCE
+        candidate["beats_majority"] = p < SIGNIFICANCE <= p_worse
 
 
 def _pair_lines(pairs: Pairs[CandidateKey]) -> list[Mapping[str, Any]]:
@@ -407,4 +423,6 @@ def _sentence(
     if classifiers:
         standing += "; with one seed this holds for these classifiers, not for the methods"
     chance = "" if best["beats_majority"] else " Yet it is not better than the majority baseline."
+    if best["registered_method"] == "majority":
+        chance = " It is the majority baseline."
     return f"{name} is best with {figure}; {standing}.{chance}"

@@ -150,17 +150,30 @@ def calibrated(result: Outcome, temperature: float) -> Outcome:
     return replace(result, probabilities_NL=apply_temperature(result.probabilities_NL, temperature))
 
 
-def beyond_chance(result: Outcome) -> npt.NDArray[np.float64]:
+def beyond_chance(result: Outcome, *, by_probability: bool = False) -> npt.NDArray[np.float64]:
     """Return values an example whose mean is the covariance of gold and predicted labels, shape (N,).
 
     It is the numerator of Matthews correlation (Gorodkin 2004): agreement less what the two sets of label frequencies
     give by chance. 0 in the mean for a classifier whose answers do not depend on gold, the majority baseline included.
+
+    Args:
+        result: of one record.
+        by_probability: the probabilities stand for the answers: a label that is never the most probable one may still
+            be more probable where it is right.
     """
     n, num_labels = result.probabilities_NL.shape
     gold_L = np.bincount(result.gold_N, minlength=num_labels) / n
-    predicted_L = np.bincount(result.predicted_N, minlength=num_labels) / n
-    expected = float(gold_L @ predicted_L)
-    return np.asarray(result.correct_N - predicted_L[result.gold_N] - gold_L[result.predicted_N] + expected)
+    said_NL = result.probabilities_NL if by_probability else np.eye(num_labels)[result.predicted_N]
+    said_L = said_NL.mean(axis=0)
+    hit_N = said_NL[np.arange(n), result.gold_N]
+    return np.asarray(hit_N - said_L[result.gold_N] - said_NL @ gold_L + float(gold_L @ said_L))
+
+
+def most_frequent(result: Outcome) -> Outcome:
+    """Return the answers of the majority baseline, the frequencies of the labels its probabilities."""
+    n, num_labels = result.probabilities_NL.shape
+    gold_L = np.bincount(result.gold_N, minlength=num_labels) / n
+    return Outcome(result.gold_N, np.full(n, gold_L.argmax()), np.tile(gold_L, (n, 1)))
 
 
 def log_loss(result: Outcome) -> float:

@@ -8,8 +8,9 @@ many examples.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,7 @@ from entailor.config.costs import cost_matrix
 from entailor.config.parts import Priorities
 from entailor.evaluation.metrics import Outcome
 from entailor.evaluation.statistics import Proportion, accuracy_interval
-from entailor.evaluation.variance import Scored, spread_of_mean
+from entailor.evaluation.variance import SAME, Scored, spread_of_mean
 
 Floats = npt.NDArray[np.float64]
 Values = Floats | npt.NDArray[np.bool_]
@@ -63,8 +64,18 @@ class Target(Metric):
         """Return the metric with its 95 % interval, not turned; `scored` is what :meth:`gain` gave."""
         if scored.values_SN.dtype == bool:
             return accuracy_interval(scored)
-        value, half = self.sign * scored.mean, spread_of_mean(scored).half_width()
+        value = self.sign * scored.mean
+        if math.isfinite(self.high) and np.ptp(scored.values_SN) <= SAME and {self.low, self.high} & {round(value, 9)}:
+            return self._at_an_end(value, scored)
+        # what every example gives is there by definition: the area under the curve of one score for everything
+        half = spread_of_mean(scored).half_width() if np.ptp(scored.values_SN) > SAME else 0.0
         return Proportion(value, max(self.low, value - half), min(self.high, value + half))
+
+    def _at_an_end(self, value: float, scored: Scored) -> Proportion:
+        """Return the interval where every example gives the best or the worst there is: that of all right, to scale."""
+        wide = self.high - self.low
+        share = accuracy_interval(replace(scored, values_SN=np.full(scored.values_SN.shape, value > self.low)))
+        return Proportion(value, self.low + wide * share.low, self.low + wide * share.high)
 
 
 def _log_loss(result: Outcome) -> Floats:
@@ -171,6 +182,7 @@ TARGETS = {
     )
 }
 
+OF_PROBABILITIES = frozenset({"log_loss", "brier", "auroc", "average_precision"})  # whatever the answers are
 NEED_TWO_LABELS = ("mcc", "auroc", "average_precision")  # not defined where all test examples have one label
 COST = Metric("cost", "mean cost", -1)
 METRICS: dict[str, Metric] = {**TARGETS, COST.name: COST}  # all of them, for those who read a comparison

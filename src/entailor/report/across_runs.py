@@ -9,6 +9,7 @@ from entailor.evaluation.recommendation import CandidateKey, key_of
 from entailor.evaluation.targets import METRICS
 from entailor.evaluation.wording import candidate_titles, lead, p_value, percent
 from entailor.report.tables import align
+from entailor.runs.record import NO_MODEL
 
 HEADINGS = ("difference", "p", "worse", "equivalent", "better")
 
@@ -62,5 +63,5 @@ def _remarks(found: AcrossRuns, titles: Mapping[CandidateKey, str]) -> Iterator[
     if found.claims == "classifiers":
         yield "with one seed in at least one run this holds for these classifiers, not for the methods"
     if found.left_out:
-        names = ", ".join(f"{one.method} on {one.model}" for one in found.left_out)
+        names = ", ".join(one.method + (f" on {one.model}" if one.model != NO_MODEL else "") for one in found.left_out)
         yield f"left out, since not every run has them: {names}"

@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from entailor.evaluation.pairs import SIGNIFICANCE
 from entailor.evaluation.recommendation import COSTS, CandidateKey, key_of
-from entailor.evaluation.targets import METRICS
+from entailor.evaluation.targets import METRICS, OF_PROBABILITIES
 from entailor.evaluation.wording import candidate_titles, duration, interval, lead, percent, size
 
 SHOWN: dict[str, Callable[[float], str]] = {
@@ -58,14 +59,15 @@ def advice(comparison: Mapping[str, Any]) -> Advice | None:
     reasons: list[str] = []
     if outcome == "recommended":
         pick = by_key[key_of(found)]
-        sentence = f"{titles[key_of(found)]} is recommended: {_why(found)}."
+        sentence = f"{titles[key_of(found)]} is recommended: {_why(found, by_key)}."
         reasons = [*_figures(pick), *_standing(found, titles)]
+        reasons += _beaten_though_agreeing(found, titles, by_key)
     elif outcome == "none_beats_majority":
         within = " within the limits of `recommend`" if found["excluded"] else ""
         sentence = f"Nothing here is worth shipping yet: no candidate{within} beats the majority baseline."
-        reasons = [
-            "The answers of none agree with the labels more than chance gives (one-sided test at 5 %, corrected for "
-            "the number of candidates)."
+        reasons = _beaten_though_agreeing(found, titles, by_key) or [
+            f"The {'probabilities' if comparison['metric'] in OF_PROBABILITIES else 'answers'} of none agree with the "
+            "labels more than chance gives (one-sided test at 5 %, corrected for the number of candidates)."
         ]
     else:
         sentence = "No candidate keeps within the limits of `recommend`, so none is recommended."
@@ -75,9 +77,30 @@ def advice(comparison: Mapping[str, Any]) -> Advice | None:
     return Advice(sentence, tuple(reasons), _next(found, titles, by_key), _changes(found, titles), _rule(found["rule"]))
 
 
-def _why(found: Mapping[str, Any]) -> str:
+def _beaten_though_agreeing(
+    found: Mapping[str, Any], titles: Mapping[CandidateKey, str], by_key: Mapping[CandidateKey, Mapping[str, Any]]
+) -> list[str]:
+    """Return what is said of candidates that know something of the labels and are worse than the majority baseline."""
+    keys = [key_of(one) for one in found["below_majority"]]
+    names = [titles[key] for key in keys if by_key[key]["p_majority"] < SIGNIFICANCE]
+    if not names:
+        return []
+    metric, several = found["rule"]["metric"], len(names) > 1
+    said = (
+        f"By {METRICS[metric].title} {_listed(names)} {'are' if several else 'is'} significantly worse than always "
+        f"naming the most frequent label, though {'their' if several else 'its'} answers agree with the labels more "
+        "than chance gives."
+    )
+    other = "macro_f1" if metric != "macro_f1" else "mcc"
+    when = "answers matter and not probabilities" if metric in OF_PROBABILITIES else "rare labels matter most"
+    return [f"{said} If {when}, set recommend.metric={other}."]
+
+
+def _why(found: Mapping[str, Any], by_key: Mapping[CandidateKey, Mapping[str, Any]]) -> str:
     rule = found["rule"]
     within = " within the limits" if any(rule[limit] is not None for limit in COST_OF_LIMIT) else ""
+    if any(_better(by_key[key_of(one)], by_key[key_of(found["leader"])], rule) for one in found["below_majority"]):
+        within += " of those that beat the majority baseline"
     margin, count = _margin(rule), len(found["contenders"])
     if rule["ties"] == "most_accurate":
         return f"it has the {_highest(rule)}{within}"
@@ -90,6 +113,11 @@ def _why(found: Mapping[str, Any]) -> str:
         return f"of {count} candidates{within} shown to be within {margin} of the {_best(rule)} none costs clearly less"
     least = " and the ".join(LEAST[name] for name in found["decided_by"])
     return f"of {count} candidates{within} shown to be within {margin} of the {_best(rule)} it is the {least}"
+
+
+def _better(a: Mapping[str, Any], b: Mapping[str, Any], rule: Mapping[str, Any]) -> bool:
+    values = [METRICS[rule["metric"]].sign * one["intervals"][rule["metric"]]["value"] for one in (a, b)]
+    return bool(values[0] > values[1])
 
 
 def _margin(rule: Mapping[str, Any]) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from entailor.errors import RunError
+from entailor.evaluation.pairs import SIGNIFICANCE
 from entailor.evaluation.resampling import Resampling, compared_records
 from entailor.evaluation.targets import METRICS
 from entailor.evaluation.wording import percent
@@ -294,7 +295,7 @@ def _remarks(comparison: Mapping[str, Any], candidates: Sequence[Mapping[str, An
     if absent := _absent_labels(candidates):
         remarks.append(absent)
     if comparison["majority_accuracy"] is not None:
-        above = sum(candidate["beats_majority"] for candidate in candidates)
+        above = sum(candidate["p_majority"] < SIGNIFICANCE for candidate in candidates)
         remarks.append(
             f"Always naming the most frequent label would be right "
             f"{percent(comparison['majority_accuracy'])} of the time; "
