@@ -321,8 +321,8 @@ class Candidate(Open):
     """The most accurate one."""
     tied_with_best: bool
     beats_majority: bool
-    """Whether its answers (probabilities, where the metric is of these) agree with the labels more than chance gives, and
-    it is not significantly worse than always naming the most frequent label."""
+    """Whether its answers (probabilities, where the metric is of these) agree with the labels more than chance gives,
+    and it is not significantly worse than always naming the most frequent label."""
     exploratory: bool
     """Whether it was added after results of test were known."""
 

@@ -103,6 +103,8 @@ def test_a_dataset_dict_gives_its_splits(tmp_path):
     assert experiment.data.test == "other.csv"
     assert [path.name for path in files] == ["train.json"]
     assert not (tmp_path / "run").exists()
+    _, files = with_files(experiment, {"train": splits, "test": splits})
+    assert [len(json.loads(content)["examples"]) for content in files.values()] == [len(TEXTS), 1]
 
 
 @pytest.mark.parametrize(
@@ -144,3 +146,5 @@ def test_splits_without_train_are_refused():
     splits = datasets.DatasetDict(test=datasets.Dataset.from_dict({"text": ["a"], "label": ["b"]}))
     with pytest.raises(DataError, match="splits test, expected one called train"):
         with_files(Experiment(), {"train": splits})
+    with pytest.raises(DataError, match=r"validation: splits test, expected .*Give one .*validation=splits\['test'\]"):
+        with_files(Experiment(), {"train": splits["test"], "validation": splits})

@@ -381,3 +381,12 @@ def test_words_are_counted_as_scikit_learn_counts_them(monkeypatch: pytest.Monke
     assert fewer.names.tolist() == ["cat", "the"]  # the most frequent ones
     alone = TextFeatures(singles(("one", "a"), ("", "b"))).ngrams["text"]
     assert (alone.counts.shape, len(alone.names)) == ((2, 0), 0)
+
+
+@pytest.mark.parametrize("num_labels", [2, 30])
+def test_texts_without_a_word_in_common_are_looked_at(num_labels: int):
+    rows = singles(*((f"{10_000 + 37 * n}", f"label {n % num_labels}") for n in range(200)))
+    looked_at = CheckInput(Split(rows, (), ()), tuple(f"label {n}" for n in range(num_labels)), is_pair=False)
+    results = {one.name: one.outcome for one in examine(looked_at)}
+    assert results["label_noise"].skipped is None
+    assert not [one for one in results["label_noise"].findings if one.severity == "warning"]

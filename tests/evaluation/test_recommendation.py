@@ -111,6 +111,7 @@ def test_small_differences_in_cost_decide_nothing(level):
     ("key", "cost", "most", "words"),
     [
         ("max_latency_ms", {"latency_p50_ms": 30.0}, 20, "30.0 ms an answer, where max_latency_ms allows 20.0 ms"),
+        ("max_latency_ms", {"latency_p50_ms": 30.04}, 30.01, "30.04, where max_latency_ms allows 30.01"),
         ("max_stored_bytes", {"stored_bytes": 10**9}, 10**6, "1.0 GB stored, where max_stored_bytes allows 1.0 MB"),
         ("max_memory_bytes", {"peak_memory_bytes": 10**9}, 10**6, "1.0 GB of memory, where max_memory_bytes allows"),
         ("max_train_seconds", {"train_seconds": 600.0}, 60, "trained in 10 min, where max_train_seconds allows"),

@@ -3,6 +3,7 @@
 import itertools
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from tests.browsing import chromium, open_page
@@ -78,6 +79,15 @@ def test_nothing_overflows_with_everything_unfolded(browser, url, size):
     unfold(browser)
     wide, inner = browser.execute_script("return [document.documentElement.scrollWidth, innerWidth]")
     assert wide <= inner
+
+
+def test_a_long_name_pushes_no_figure_out_of_sight(browser, records, new_folder, tmp_path):
+    long = [replace(one, name=one.name.ljust(200, "x")) for one in records if one.name in ("lora", "majority")]
+    show(browser, write_report(new_folder(tmp_path / "long", long)).resolve().as_uri(), (1440, 900))
+    shown, whole = browser.execute_script(
+        "const one = document.getElementById('results').closest('.scroll'); return [one.clientWidth, one.scrollWidth]"
+    )
+    assert whole <= shown
 
 
 def test_texts_of_the_user_are_shown_and_not_run(browser, url):

@@ -86,6 +86,13 @@ def test_ids_are_unique_and_links_lead_somewhere(parsed):
     assert targets <= set(parsed.ids)
 
 
+def test_a_time_that_rounds_to_nothing_is_not_written_as_nothing(records, new_folder, tmp_path):
+    quick = [replace(one, costs=replace(one.costs, latency_p50_ms=0.004, latency_p95_ms=0.03)) for one in records]
+    page = write_report(new_folder(tmp_path / "quick", quick)).read_text(encoding="utf-8")
+    assert page.count("&lt;0.1 ms") >= 3  # in both tables and the reasons
+    assert "0.0 ms" not in page
+
+
 def test_texts_of_the_user_stay_text(page, parsed):
     assert set(re.findall(r"<script[^>]*>", page)) == {"<script>", '<script type="application/json" id="errors-data">'}
     assert "&lt;script&gt;document.title = &#39;owned&#39;&lt;/script&gt;" in page

@@ -26,6 +26,14 @@ def test_long_durations_do_not_say_60_minutes():
 
 
 @pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "–"), (0, "0.0 ms"), (0.004, "<0.1 ms"), (0.05, "0.1 ms"), (12.34, "12.3 ms"), (1234.5, "1,234.5 ms")],
+)
+def test_times_of_one_answer_that_round_to_nothing(value, text):
+    assert wording.milliseconds(value) == text
+
+
+@pytest.mark.parametrize(
     ("num_bytes", "text"),
     [(None, "–"), (0, "0 B"), (999, "999 B"), (1_240_000, "1.2 MB"), (707_400_000, "707 MB"), (999_600, "1.0 MB")],
 )
@@ -74,6 +82,19 @@ def test_the_table_fits_the_terminal_and_keeps_what_is_needed_most(comparison, w
     assert ("params" in heads) == (width >= 80)
     if width >= 60:  # a column goes before a name is broken
         assert all(any(line[2:].startswith(one["method"]) for line in lines) for one in comparison["candidates"])
+
+
+@pytest.mark.parametrize("width", [20, 24, 30, 36, 44, 60])
+@pytest.mark.parametrize("name", ["majority", "zero_shot_embedding", "lora on a-model-of-a-long-name-indeed"])
+def test_no_name_is_broken_within_a_word(records, width, name):
+    comparison = compare_records([replace(record, name=f"{name}_{record.name}"[:40]) for record in records])
+    lines = printed(comparison, width).splitlines()
+    assert max(map(len, lines)) <= width
+    words = {word for line in lines for word in line.split()}
+    for one in comparison["candidates"]:
+        assert {word for word in one["method"].split() if len(word) <= width - 2} <= words
+        figure = one["accuracy"]
+        assert f"{100 * figure['mean']:.1f} ({100 * figure['low']:.1f}–{100 * figure['high']:.1f})" in "\n".join(lines)
 
 
 def test_one_screen_by_default_and_more_on_demand(comparison):

@@ -121,7 +121,9 @@ def test_limits_on_inputs_characters_and_bytes(start):
 def test_a_form_of_another_site_is_not_taken_and_neither_is_another_host(start):
     client = start()
     text = json.dumps({"model": "texts", "inputs": ["a"]})
-    assert client.post("/v1/classify", content=text, headers={"Content-Type": "text/plain"}).status_code == 422
+    for kind in ("text/plain", "application/x-www-form-urlencoded"):  # the second is what curl -d says
+        answer = client.post("/v1/classify", content=text, headers={"Content-Type": kind})
+        assert "Content-Type: application/json" in problem(answer, 422)
     assert client.get("/v1/models", headers={"Host": "evil.example"}).status_code == 400
 
 

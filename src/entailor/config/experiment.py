@@ -114,6 +114,13 @@ class Experiment(Settings):
         for name in value:
             if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", name):
                 raise ValueError(f"{shown(name)} cannot be a candidate name: use letters, digits, '.', '_' and '-'")
+        folders: dict[str, str] = {}
+        for name in value:
+            if (other := folders.setdefault(name.lower(), name)) != name:
+                raise ValueError(
+                    f"{shown(other)} and {shown(name)} differ in case alone, which is one folder on macOS and Windows. "
+                    "Rename one of them"
+                )
         return value
 
     @field_validator("models")

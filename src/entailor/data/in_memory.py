@@ -40,8 +40,8 @@ def with_files(experiment: Experiment, parts: Mapping[str, Any]) -> tuple[Experi
 
     Args:
         experiment: whose run folder the files will lie in.
-        parts: train, validation and test as a path or data; None leaves what the experiment says. A `DatasetDict` for
-            train gives those of the three that are not given.
+        parts: train, validation and test as a path or data; None leaves what the experiment says. A `DatasetDict`
+            gives the one it is given for; for train, all of the three that are not given.
 
     Returns:
         The experiment, and path to content of ``data/train.json`` and so on; empty where only paths were given.
@@ -50,12 +50,14 @@ def with_files(experiment: Experiment, parts: Mapping[str, Any]) -> tuple[Experi
         DataError: something that is no table of labelled texts.
     """
     given = {name: part for name, part in parts.items() if part is not None}
-    splits = given.get("train")
-    if isinstance(splits, Mapping) and splits and all(hasattr(one, "column_names") for one in splits.values()):
-        del given["train"]
-        if "train" not in splits:
-            raise DataError(f"splits {', '.join(splits)}, expected one called train", path="train")
-        given = {name: splits[name] for name in PARTS if name in splits} | given
+    for part, splits in list(given.items()):
+        if isinstance(splits, Mapping) and splits and all(hasattr(one, "column_names") for one in splits.values()):
+            if part not in splits:
+                remedy = f"Give one of them, such as {part}=splits[{next(iter(splits))!r}]"
+                raise DataError(f"splits {', '.join(splits)}, expected one called {part}", path=part, remedy=remedy)
+            given[part] = splits[part]
+            if part == "train":
+                given = {name: splits[name] for name in PARTS if name in splits} | given
     sources: dict[str, str] = {}
     files: dict[Path, str] = {}
     for name, part in given.items():

@@ -49,6 +49,13 @@ def duration(seconds: float | None) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 3570 else f"{seconds / 3600:.1f} h"
 
 
+def milliseconds(value: float | None) -> str:
+    """Return the time of one answer as ``12.3 ms``, ``<0.1 ms`` where that would round to nothing; a dash for None."""
+    if value is None:
+        return NOTHING
+    return f"{value:,.1f} ms" if value >= 0.05 or value == 0 else "<0.1 ms"
+
+
 def size(num_bytes: float | None) -> str:
     """Return bytes as ``812 B``, ``3.4 MB``, ``707 MB`` (powers of 1,000); a dash for None."""
     return NOTHING if num_bytes is None else _scaled(num_bytes, ("B", "kB", "MB", "GB", "TB"))

@@ -12,10 +12,10 @@ from typing import Any
 from entailor.evaluation.pairs import SIGNIFICANCE
 from entailor.evaluation.recommendation import COSTS, CandidateKey, key_of
 from entailor.evaluation.targets import METRICS, OF_PROBABILITIES
-from entailor.evaluation.wording import candidate_titles, duration, interval, lead, percent, size
+from entailor.evaluation.wording import candidate_titles, duration, interval, lead, milliseconds, percent, size
 
 SHOWN: dict[str, Callable[[float], str]] = {
-    "latency": lambda value: f"{value:.1f} ms an answer",
+    "latency": lambda value: f"{milliseconds(value)} an answer",
     "stored": lambda value: f"{size(value)} stored",
     "memory": lambda value: f"{size(value)} of memory",
     "train_time": lambda value: f"trained in {duration(value)}" if value else "no training",
@@ -201,7 +201,10 @@ def _limit(one: Mapping[str, Any]) -> str:
     shown = SHOWN[COST_OF_LIMIT[one["limit"]]]
     if one["value"] is None:
         return f"{one['limit']} is set, and this was not measured"
-    return f"{shown(one['value'])}, where {one['limit']} allows {shown(one['most'])}"
+    value, most = shown(one["value"]), shown(one["most"])
+    if value == most:  # they round to the same
+        value, most = f"{one['value']:g}", f"{one['most']:g}"
+    return f"{value}, where {one['limit']} allows {most}"
 
 
 def _next(

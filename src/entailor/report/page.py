@@ -12,7 +12,7 @@ from entailor.report.examples import shortened
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-WORDING = ("percent", "interval", "points", "decimal", "duration", "size", "count", "rate", "p_value")
+WORDING = ("percent", "interval", "points", "decimal", "duration", "milliseconds", "size", "count", "rate", "p_value")
 """Functions of `wording` that templates have as filters."""
 
 

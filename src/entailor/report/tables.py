@@ -37,7 +37,7 @@ def mark(candidate: Mapping[str, Any]) -> str:
 HEADINGS = ("  method", "accuracy (95 %)", "group", "F1", "train", "memory", "params", "stored")
 ONE_SEED = "one seed, classifiers"  # in the head of the table where nothing is said of methods
 LESS_NEEDED = ("params", "memory", "F1", "stored", "train", "group")  # columns a narrow terminal does without, in order
-WHOLE_NAME = 26  # characters of the longest name for which columns go
+WHOLE_NAME = 26  # characters of the longest name for which columns go; they go for the longest word of any length
 MARKS = "* best   = may be the best as well (95 %)   group: who shares a letter does not differ significantly"
 LEGEND = (
     "* best   = may be the best as well (95 %)   group: candidates that share a letter do not differ significantly   "
@@ -170,10 +170,14 @@ def comparison_table(comparison: Mapping[str, Any], *, width: int, verbose: bool
     from rich.table import Table
     from rich.text import Text
 
-    heads, lines = headings(comparison), cells(comparison)
-    shown = _fitting([heads, *lines], width)
+    rows = [headings(comparison), *cells(comparison)]
+    shown = _fitting(rows, width)
+    stacked = not shown
+    if stacked:  # the figure below the name
+        rows, shown = [("\n    ".join(row[:2]),) for row in rows], [0]
+    heads, *lines = rows
     marks = [LEGEND if verbose else MARKS] if lines else []
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), expand=stacked)
     table.caption = Text("\n".join([*marks, *closing(comparison, verbose=verbose)]))
     table.caption_justify = "left"
     table.show_edge = table.pad_edge = False
@@ -188,17 +192,22 @@ def comparison_table(comparison: Mapping[str, Any], *, width: int, verbose: bool
 
 
 def _fitting(lines: Sequence[Sequence[str]], width: int) -> list[int]:
-    """Return the columns that fit into a width; a name is whole up to a length, and its head may be broken."""
+    """Return the columns that fit into a width; none where a word of a name would be broken beside its figure.
+
+    A name is whole up to a length, then it may be broken between words, as its head may.
+    """
     from rich.cells import cell_len
 
     needed = [max(map(cell_len, column)) + 2 for column in zip(*lines, strict=True)]  # with the gap behind
-    needed[0] = min(max((cell_len(line[0]) for line in lines[1:]), default=0), WHOLE_NAME) + 2
+    names = [line[0] for line in lines[1:]]
+    longest_word = max((cell_len(word) + 2 for name in names for word in name.split()), default=0)  # behind its mark
+    needed[0] = max(min(max(map(cell_len, names), default=0), WHOLE_NAME), longest_word) + 2
     shown = list(range(len(needed)))
     for name in LESS_NEEDED:
         if sum(needed[i] for i in shown) <= width + 2:
             break
         shown.remove(HEADINGS.index(name))
-    return shown
+    return shown if sum(needed[i] for i in shown) <= width + 2 else []
 
 
 def headline(comparison: Mapping[str, Any]) -> str:

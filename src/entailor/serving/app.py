@@ -141,6 +141,8 @@ def _add_errors(app: FastAPI, write: Callable[[str], None]) -> None:
         # what the client sent stays out of the message: it may hold what JSON cannot
         found = [f"{_place(one['loc'])}: {one['msg']}" for one in error.errors()[:5]]
         words = "; ".join(dict.fromkeys(found)).encode("ascii", "backslashreplace").decode()
+        if "json" not in request.headers.get("content-type", ""):  # FastAPI then reads the body as text
+            words += ". Send the header Content-Type: application/json"
         is_json = not any(one["type"] == "json_invalid" for one in error.errors())
         return error_response(422 if is_json else 400, "invalid_request", words)
 

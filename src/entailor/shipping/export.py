@@ -20,6 +20,7 @@ from entailor.config.parts import ModelSettings
 from entailor.data.example import Example
 from entailor.engine.scorer import score
 from entailor.errors import ConfigError, OutputError
+from entailor.evaluation.wording import milliseconds
 from entailor.events import SILENT, Observer
 from entailor.methods import Classifier
 from entailor.methods.registry import build_method
@@ -81,7 +82,7 @@ class ExportReport:
         proof = self.proof
         found = (
             f"{len(proof.flips)} of {proof.examples:,} labels changed, largest change of a log-probability "
-            f"{proof.largest_change:.2g}, {proof.size_bytes / 1e6:.1f} MB, {proof.p50_ms:.1f} ms an example"
+            f"{proof.largest_change:.2g}, {proof.size_bytes / 1e6:.1f} MB, {milliseconds(proof.p50_ms)} an example"
         )
         if proof.engine:
             found += f", run by {proof.engine}"
