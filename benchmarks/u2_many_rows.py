@@ -61,7 +61,7 @@ print(json.dumps({"rows": count, "wall": wall, "own": own, "bytes": resident("Vm
 """
 
 
-def write_rows(folder: Path, data: str | None, count: int) -> dict[str, Path]:
+def write_rows(folder: Path, data: str, count: int) -> dict[str, Path]:
     """Write `count` different pairs as CSV and JSON lines."""
     rows = read_rows(data, count)
     paths = {kind: folder / f"{count}.{kind}" for kind in ("csv", "jsonl")}

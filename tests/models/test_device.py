@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from entailor.config.parts import ModelSettings
+from entailor.engine.precision import choose_precision
 from entailor.errors import ModelError
 from entailor.models import device as devices
 from entailor.models.memory_plan import _main_place, _room
-from entailor.models.precision import choose_precision
 from entailor.runs.environment import accelerators, describe_environment
 
 

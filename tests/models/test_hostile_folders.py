@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
+from entailor.engine.precision import measure_gflops
 from entailor.errors import ModelError
 from entailor.models import sizes
-from entailor.models.precision import measure_gflops
 from entailor.models.resolve import folder as folder_module
 from entailor.models.resolve.source import resolve_model
 

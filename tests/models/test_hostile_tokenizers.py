@@ -152,7 +152,7 @@ def test_a_regular_expression_without_an_end_is_not_waited_for(monkeypatch):
 def test_the_estimate_reads_no_tokenizer_that_was_not_tried(tiny_model, tmp_path, monkeypatch):
     folder = shutil.copytree(tiny_model("bert"), tmp_path / "model")
     save(folder, CHANGED["doubles"])
-    monkeypatch.setattr("entailor.models.precision.known_speeds", lambda hidden, inner: (1.0, 1.0))
+    monkeypatch.setattr("entailor.engine.precision.known_speeds", lambda hidden, inner: (1.0, 1.0))
     monkeypatch.setattr("entailor.models.memory_plan.forward_gflops", lambda bits: 1.0)
     placed = {"parts": [{"place": "cpu", "name": "layers", "parameters": 1}], "load_bytes": 1}
     with pytest.raises(ModelError, match="the tokenizer cannot be used"):

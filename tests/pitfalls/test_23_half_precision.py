@@ -6,7 +6,7 @@ import torch
 from transformers import LlamaForCausalLM
 
 from entailor import ModelSettings, compare
-from entailor.models import precision
+from entailor.engine import precision
 
 
 def test_usual_half_precision_is_taken_without_a_question(tiny_decoder):

@@ -68,10 +68,10 @@ def facts_of(
     """
     import torch
 
+    from entailor.engine.precision import known_speeds
     from entailor.models.control_tokens import whole_characters
     from entailor.models.load import open_model, open_tokenizer, read_config
     from entailor.models.memory_plan import forward_gflops
-    from entailor.models.precision import known_speeds
     from entailor.models.sizes import required_size, text_size
     from entailor.models.tokenizer import call_tokenizer
 
@@ -133,7 +133,7 @@ def measure_slowdown(
     if models:
         import torch
 
-        from entailor.models.precision import one_thread
+        from entailor.engine.precision import one_thread
 
         # As large as a layer's: threads wait for each other behind each product, and where other work takes a core from
         # one of them the wait does not grow with the product, so that small ones are slowed down far more than a model.

@@ -22,7 +22,7 @@ from entailor.errors import ConfigError, near_miss
 from entailor.events import Observer
 from entailor.methods import Method, TrainedMethod, build_method
 from entailor.methods.registry import CANDIDATE_KEYS
-from entailor.models.precision import PrecisionChoice, choose_precision
+from entailor.models.precision import PrecisionChoice
 from entailor.models.sizes import required_size, text_size
 from entailor.runs.environment import RunEnvironment
 from entailor.runs.files import write_checked_json
@@ -325,6 +325,7 @@ def open_for_run(
         inner = text_size(config, "intermediate_size") or 4 * hidden
         import torch
 
+        from entailor.engine.precision import choose_precision
         from entailor.models.device import main_device
 
         asked = experiment.model.device_map
