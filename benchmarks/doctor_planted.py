@@ -43,7 +43,15 @@ OTHER_SCRIPT = str.maketrans(
     LATIN + LATIN.upper() + "".join(map(chr, range(0x0621, 0x064B))),
     CYRILLIC[:26] + CYRILLIC[:26].upper() + "".join(CYRILLIC[k % 26] for k in range(0x064B - 0x0621)),
 )
-REPEATED = ("exact_duplicates", "near_duplicates", "shared_premises", "near_premises", "repeated_rows", "conflicting")
+REPEATED = (
+    "exact_duplicates",
+    "near_duplicates",
+    "reworded",
+    "shared_premises",
+    "near_premises",
+    "repeated_rows",
+    "conflicting",
+)
 GIVEN_AWAY = ("giveaway_word", "hypothesis_only", "premise_only", "text_only", "word_overlap", "lengths_only")
 
 

@@ -102,5 +102,5 @@ def test_texts_are_escaped_in_the_section_and_whole_in_the_text(leaky_files: Dat
     assert "<script>" not in doctor_section(document)
     text = doctor_text(document)
     assert "<script>alert(1)</script>" in text
-    assert text.startswith("7 checks over 58 train, 18 test examples: ")
+    assert text.startswith("8 checks over 58 train, 18 test examples: ")
     assert "not looked at: labels that look wrong" in text

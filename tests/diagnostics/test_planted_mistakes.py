@@ -50,6 +50,37 @@ def test_a_lightly_edited_leak_is_found_with_its_counterparts(
     assert "near_duplicates_train_test" not in findings_of("near_duplicates", corpus)
 
 
+def test_a_rewritten_leak_is_found_by_its_words(findings_of: FindingsOf):
+    rng = random.Random(0)
+    made = [" ".join(f"w{int(rng.paretovariate(0.4)) % 3000}" for _ in range(14)) for _ in range(800)]
+    rows = [Example(f"row-{n}", made[2 * n], made[2 * n + 1], LABELS[n % 3]) for n in range(400)]
+    train, test = tuple(rows[:300]), tuple(rows[300:])
+
+    def rewritten(text: str) -> str:
+        words = ["other" if place % 4 == 3 else word for place, word in enumerate(text.split())]
+        return " ".join(words[7:] + words[:7])
+
+    def leaked(row: Example, label: str | None) -> Example:
+        return Example(f"leak-{row.id}", rewritten(row.text), rewritten(row.text_pair or ""), label)
+
+    assert not findings_of("reworded", Split(train, (), test))
+    split = Split(train + tuple(leaked(row, row.label) for row in test[:20]), (), test)
+    assert not findings_of("near_duplicates", split)
+    found = findings_of("reworded", split)["reworded_train_test"]
+    assert found.severity == "warning"
+    assert len(found.ids) >= 15
+    assert set(found.ids) <= {row.id for row in test[:20]}
+    assert found.figures["train_ids"] == [f"leak-{one}" for one in found.ids]
+    assert f"{len(found.ids)} of 100 examples" in found.message
+    assert found.examples[0].note == f"has the words of {found.examples[1].id}"
+    # under another label they are other examples, and what train is made of is no warning
+    opposite = dict(zip(LABELS, LABELS[1:] + LABELS[:1], strict=True))
+    others = tuple(leaked(row, opposite[str(row.label)]) for row in test[:20])
+    assert not findings_of("reworded", Split(train + others, (), test))
+    alike = tuple(leaked(row, row.label) for row in train[:60])
+    assert findings_of("reworded", Split(split.train + alike, (), test))["reworded_train_test"].severity == "info"
+
+
 def test_of_very_many_rows_a_sample_is_looked_at_and_said(
     with_edited_leak: tuple[Split, set[str]], findings_of: FindingsOf, monkeypatch: pytest.MonkeyPatch
 ):

@@ -28,7 +28,7 @@ def singles(*rows: tuple[str, str], part: str = "train") -> tuple[Example, ...]:
 
 def test_a_check_is_one_file_that_registers_itself():
     names = "artefacts exchanged_columns imbalance label_names label_noise lengths misaligned near_duplicates "
-    names += "placeholders repeated_rows scripts"
+    names += "placeholders repeated_rows reworded scripts"
     assert list(registered_checks()) == names.split()
 
 
@@ -38,7 +38,7 @@ def test_few_rows_are_looked_at_as_far_as_they_go():
     results = {
         one.name: one for one in examine(CheckInput(split, ("a", "b"), is_pair=False), listener(note=told.append))
     }
-    assert len(told) == len(results) == 11
+    assert len(told) == len(results) == 12
     assert "at least 60" in (results["label_noise"].outcome.skipped or "")
     assert "at least 60" in (results["artefacts"].outcome.skipped or "")
     assert results["near_duplicates"].outcome.skipped is None
