@@ -91,8 +91,11 @@ def _inner_of(schema: Any) -> Iterator[str]:
     import pyarrow as pa
 
     for field in schema:
-        if pa.types.is_struct(field.type):
-            for inner in field.type:
+        kind = field.type
+        while pa.types.is_list(kind) or pa.types.is_large_list(kind):
+            kind = kind.value_type
+        if pa.types.is_struct(kind):
+            for inner in kind:
                 yield f"{field.name}.{inner.name}"
                 yield from (f"{field.name}.{name}" for name in _inner_of([inner]))
 

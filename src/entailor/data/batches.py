@@ -45,15 +45,24 @@ class Table(Protocol):
 
 
 def inner_names(name: str, value: Any, depth: int = 4) -> Iterator[str]:
-    """Name a value and what lies in it by dotted paths."""
+    """Name a value and what lies in it by dotted paths; of a list, what lies in its first member."""
     yield name
+    value = next(iter(value), None) if isinstance(value, list) else value
     if isinstance(value, dict) and depth:
         for key, inner in value.items():
             yield from inner_names(f"{name}.{key}", inner, depth - 1)
 
 
 def inner_value(record: Any, name: str) -> Any:
-    """Return what a dotted path leads to, or None; a key that holds the dots itself goes first."""
+    """Return what a dotted path leads to, or None; a key that holds the dots itself goes first.
+
+    Through a list it leads to what all members have there, or to the one value they agree in.
+    """
+    if isinstance(record, list):
+        found = [one for member in record if (one := inner_value(member, name)) not in (None, [])]
+        if not found or all(one == found[0] for one in found):
+            return found[0] if found else None
+        return found
     if not isinstance(record, dict):
         return None
     if name in record:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,9 @@ from entailor.data.example import Example, Split
 from entailor.data.labels import alike, class_word, label_key, list_word, listed, mapping_word, visible
 from entailor.data.text_keys import EMPTY, Keys, TextKeys, is_among, text_keys
 from entailor.errors import LabelError
+
+if TYPE_CHECKING:
+    from entailor.data.readers import ReadResult
 
 MOST_EXAMPLES = 5
 FEW_SHARED_PREMISES = 0.01
@@ -228,24 +231,26 @@ class GoldWords:
         return list_word("no_gold", dict.fromkeys([*self.no_gold, *markers, *self.elsewhere]), flags=self.flags)
 
 
-def dropped_rows(
-    part: str, source: str, no_gold: Mapping[str, int], rows_read: int, words: GoldWords
-) -> Finding | None:
-    """Say how many examples of a source were left out because their label means that they have none.
+def dropped_rows(part: str, source: str, result: ReadResult, words: GoldWords) -> Iterator[Finding]:
+    """Say how many examples of a source were left out because they have no gold label.
 
     Args:
         part: train, validation or test, or what else the source is.
         source: the file.
-        no_gold: how these labels were written, and how often.
-        rows_read: all examples of the source.
+        result: what it held.
         words: what the user said of labels.
 
     Raises:
         LabelError: they are so many that they may well be a class, and nothing says what is meant.
     """
+    no_gold, rows_read = result.no_gold, result.rows_read
+    if result.rejected:
+        message = f"{share(sum(result.rejected.values()), rows_read)} of {part} ({source}) dropped: Prodigy says "
+        remedy = "If the answer is itself the label, say --columns label=answer"
+        yield Finding(NO_GOLD_LABEL, "warning", message + " or ".join(sorted(result.rejected)), (), remedy)
     dropped = sum(no_gold.values())
     if not dropped:
-        return None
+        return
     counted = share(dropped, rows_read)
     written = ", ".join(visible(one) if one else "empty" for one in no_gold)
     message = f"{counted} of {part} ({source}) dropped: their label is {written}, which is taken for no gold label"
@@ -261,7 +266,7 @@ def dropped_rows(
             remedy=both,
         )
     severity: Severity = "warning" if open_ and dropped > MANY_DROPPED * rows_read else "info"
-    return Finding(
+    yield Finding(
         NO_GOLD_LABEL,
         severity,
         message,

@@ -46,6 +46,14 @@ LABELS = (
 IDS = ("id", "pairid", "pair_id", "uid", "guid", "idx", "example_id", "index")
 GROUPS = ("group", "genre", "phenomenon", "domain", "category")
 
+ANSWER, REJECTED = "answer", ("reject", "ignore")
+"""Where Prodigy says whether a row's label was accepted, and what it says of those that were not."""
+PRODIGY = ("_task_hash", "_input_hash")
+INNER_LABELS = ("choices", "value", "annotation", "accept", "responses", "choice", *LABELS)
+"""The last part of the path to where annotation tools keep a label."""
+GUESSES = ("prediction", "suggestion")
+"""How the paths begin to what a model said."""
+
 MAPPING_HINT = "Map columns with --columns premise=COL,hypothesis=COL,label=COL (or text=COL,label=COL)"
 MOST_SHOWN = 20
 
@@ -64,7 +72,8 @@ def find_columns(
         require_labels: whether a missing label column is an error.
 
     Returns:
-        Field to column name, in the order of `FIELDS`; absent fields are left out.
+        Field to column name, in the order of `FIELDS`; absent fields are left out. A table of Prodigy has the field
+        `ANSWER` as well, unless that column is the label.
 
     Raises:
         ConfigError: the mapping has an unknown field, or names one twice.
@@ -80,7 +89,7 @@ def find_columns(
             raise DataError(
                 f"no column of labels; columns found: {_shown(names)}, expected one such as gold_label, label or class",
                 path=source,
-                remedy=MAPPING_HINT,
+                remedy=_mapping_hint(names, chosen),
             )
         if label is not None:
             chosen["label"] = label
@@ -89,7 +98,9 @@ def find_columns(
         column = None if field in chosen else _first(names, usual, taken)
         if column is not None:
             chosen[field] = column
-    return {field: chosen[field] for field in FIELDS if field in chosen}
+    if ANSWER in names and not set(PRODIGY).isdisjoint(names) and ANSWER not in chosen.values():
+        chosen[ANSWER] = ANSWER
+    return {field: chosen[field] for field in (*FIELDS, ANSWER) if field in chosen}
 
 
 def usual_names_in(names: Sequence[str]) -> int:
@@ -169,8 +180,21 @@ def _no_text(names: Sequence[str], source: str, problem: str) -> DataError:
     return DataError(
         f"{problem}; columns found: {_shown(names)}, expected premise and hypothesis, sentence1 and sentence2, or text",
         path=source,
-        remedy="".join(_likely_causes(names)) + MAPPING_HINT,
+        remedy="".join(_likely_causes(names)) + _mapping_hint(names, {}),
     )
+
+
+def _mapping_hint(names: Sequence[str], chosen: Mapping[str, str]) -> str:
+    """Return how to map columns: those that lie inside objects, or under a name of an annotation tool, if they do."""
+    last = {name: _plain(name.rsplit(".", 1)[-1]) for name in names if not name.startswith(GUESSES)}
+    found = dict(chosen)
+    for field, usual in (("text", (*SINGLES, "data")), ("label", INNER_LABELS)):
+        inner = next((name for one in usual for name in last if last[name] == one), None)
+        if field not in chosen and inner is not None:
+            found[field] = inner
+    if "label" not in found or "text" not in found or "text_pair" in found:
+        return MAPPING_HINT
+    return f"Map them: --columns {','.join(f'{field}={found[field]}' for field in ('text', 'label'))}"
 
 
 def _likely_causes(names: Sequence[str]) -> Iterator[str]:

@@ -18,8 +18,10 @@ from typing import Any
 
 from entailor.config.experiment import Experiment
 from entailor.config.parts import DataSettings
-from entailor.data.columns import find_columns
+from entailor.data.batches import inner_names, inner_value
+from entailor.data.columns import ANSWER, PRODIGY, find_columns
 from entailor.data.example import Example
+from entailor.data.values import only
 from entailor.errors import DataError
 from entailor.runs.integrity import BLANK_CHECKSUM, with_checksum
 from entailor.runs.ownership import DATA_FOLDER
@@ -190,9 +192,15 @@ def _of_list(rows: list[Any], name: str, mapping: Mapping[str, str]) -> Columns:
         rows = [_fields_of(row, name, place, fields) for place, row in enumerate(rows, start=1)]
         return {field: [row[field] for row in rows] for field in fields}
     if isinstance(first, Mapping):
-        names = dict.fromkeys(key for row in rows if isinstance(row, Mapping) for key in row)
+        names = dict.fromkeys(
+            inner
+            for row in rows
+            if isinstance(row, Mapping)
+            for key in row
+            for inner in inner_names(str(key), row[key])
+        )
         return {
-            column: [_same(row, Mapping, name, place).get(column) for place, row in enumerate(rows, start=1)]
+            column: [inner_value(_same(row, Mapping, name, place), column) for place, row in enumerate(rows, start=1)]
             for column in _read(names, mapping, name)
         }
     shapes = {2: ("text", "label"), 3: ("premise", "hypothesis", "label")}
@@ -227,7 +235,9 @@ def _same(row: Any, kind: type, name: str, place: int) -> Any:
 def _read(names: Any, mapping: Mapping[str, str], source: str) -> Iterator[str]:
     """Yield the columns that are read; the others are not written."""
     try:
-        yield from find_columns(list(map(str, names)), mapping, source=source, require_labels=True).values()
+        found = find_columns(list(map(str, names)), mapping, source=source, require_labels=True)
+        yield from found.values()
+        yield from (name for name in map(str, names) if name in PRODIGY and ANSWER in found)
     except DataError as error:  # which proposes an option of the command line
         raise DataError(error.problem, path=source, remedy=MAPPING_HINT) from None
 
@@ -243,9 +253,7 @@ def _plain(value: Any, name: str, place: int, column: str) -> Any:
     """Return a cell as JSON holds it; None where it is missing."""
     if hasattr(value, "tolist"):  # an array or a number of NumPy
         value = value.tolist()
-    if isinstance(value, list | tuple) and len(value) == 1:  # some write the one label of a text so
-        value = value[0]
-    value = as_text(value)
+    value = as_text(only(list(value) if isinstance(value, tuple) else value))
     if is_missing(value):
         return None
     if isinstance(value, str):

@@ -19,7 +19,7 @@ ONE_LABEL = (
     "Several labels for one text (multi-label data) are not supported: classifiers here give each text one label"
 )
 SEVERAL_REMEDY = "Keep one label for each text, or make a data set of each label, with yes and no as its labels"
-_SEPARATORS = (";", "|", ",")
+_SEPARATORS = (";", "|", ",", "#")
 MOST_NAMED = 12  # labels that a remedy writes out
 
 # Seen by nobody, yet no format characters: joiners, fillers and selectors of variants.

@@ -16,12 +16,22 @@ from itertools import chain, compress
 from typing import Any, NoReturn
 
 from entailor.config.parts import DataSettings
-from entailor.data.columns import FIELDS, find_columns
+from entailor.data.columns import ANSWER, FIELDS, REJECTED, find_columns
 from entailor.data.example import Example, content_id
 from entailor.data.files import MAX_BYTES, MAX_ROWS, FileFormat
 from entailor.data.labels import MOST_NAMED, NO_GOLD, ONE_LABEL, SEVERAL_REMEDY, listed, unknown_labels_remedy, visible
 from entailor.data.tables import open_table
-from entailor.data.values import Repeated, is_label, is_nan, key_inside, kind_of, label_text, only, plain_number
+from entailor.data.values import (
+    Repeated,
+    is_label,
+    is_nan,
+    key_inside,
+    kind_of,
+    label_text,
+    only,
+    plain_number,
+    unwritten,
+)
 from entailor.errors import DataError, LabelError
 
 MAX_FIELD_CHARACTERS = 2_000_000
@@ -86,6 +96,7 @@ class ReadResult:
         rows_read: rows after the header, those without gold included.
         dropped_without_gold: rows left out because they have no agreed label.
         no_gold: how these were written, and how often.
+        rejected: what Prodigy says of rows whose label was not accepted, and how often; they are left out as well.
         mapped: the labels of `label_names` that stand in the source.
         columns: field to the column it was read from.
         notes: what a reader of the result should know, such as repeated ids.
@@ -97,6 +108,7 @@ class ReadResult:
     columns: Mapping[str, str]
     notes: tuple[str, ...] = ()
     no_gold: Mapping[str, int] = field(default_factory=dict)
+    rejected: Mapping[str, int] = field(default_factory=dict)
     mapped: frozenset[str] = frozenset()
 
 
@@ -122,6 +134,7 @@ def read_examples(source: str, options: ReadOptions | None = None) -> ReadResult
         columns=reading.columns,
         notes=reading.notes(),
         no_gold=reading.no_gold,
+        rejected=reading.rejected,
         mapped=frozenset(reading.mapped),
     )
 
@@ -200,11 +213,18 @@ def _collector_at_rest() -> Iterator[None]:
             gc.enable()
 
 
+def _kept(
+    kept: Sequence[bool], cells: Mapping[str, Sequence[Any]], rows: Sequence[int]
+) -> tuple[dict[str, Sequence[Any]], Sequence[int]]:
+    """Return the cells and the numbers of some of the rows."""
+    return {name: list(compress(values, kept)) for name, values in cells.items()}, list(compress(rows, kept))
+
+
 class _Reading:
     """One pass over a source, with its counts. Works on columns of a batch; rows are looked at one by one in errors."""
 
     def __init__(
-        self, source: str, options: ReadOptions, only: Sequence[str] = FIELDS, *, single: bool = False
+        self, source: str, options: ReadOptions, only: Sequence[str] = (*FIELDS, ANSWER), *, single: bool = False
     ) -> None:
         self._table = open_table(source, config_name=options.config_name, split=options.split, form=options.form)
         self._source, self._options = self._table.source, options
@@ -217,6 +237,7 @@ class _Reading:
         self.without_text: set[int] = set()
         self.rows_read = self.dropped = self._repeated_ids = self._controls = 0
         self.no_gold: Counter[str] = Counter()
+        self.rejected: Counter[str] = Counter()
         self.mapped: set[str] = set()
         self._names: dict[str, str | None] = {}  # label as written -> name, or None for no gold
         self._unknown: dict[str, str] = {}  # label as written -> name outside the label set
@@ -277,8 +298,9 @@ class _Reading:
         for cells in batches:
             if len(self._unknown) > MOST_NAMED:
                 break
-            self._labels(cells["label"])
-            self.rows_read += len(cells["label"])
+            count = len(cells["label"])
+            self._labels(cells["label"], range(self.rows_read, self.rows_read + count))
+            self.rows_read += count
         options, names = self._options, list(self._unknown.values())
         more = f"more than {MOST_NAMED}" if len(names) > MOST_NAMED else f"{len(names) - 1}"
         others = f" and {more} more ({listed(names[1:MOST_NAMED])})" if len(names) > 1 else ""
@@ -294,7 +316,6 @@ class _Reading:
 
     def _examples(self, cells: dict[str, Sequence[Any]]) -> Iterator[Example]:
         count = len(cells["text"])
-        labels = self._labels(cells["label"]) if "label" in cells else [None] * count
         rows: Sequence[int] = range(self.rows_read, self.rows_read + count)
         self.rows_read += count
         if self.rows_read > self._options.max_rows:
@@ -303,11 +324,14 @@ class _Reading:
                 path=self._source,
                 remedy="If you trust the file, raise data.max_rows (predict and evaluate: --max-rows)",
             )
+        if self._options.require_labels and not set(REJECTED).isdisjoint(answers := cells.get(ANSWER, ())):
+            self.rejected.update(answer for answer in answers if answer in REJECTED)
+            cells, rows = _kept([answer not in REJECTED for answer in answers], cells, rows)
+        labels: Sequence[str | None] = self._labels(cells["label"], rows) if "label" in cells else [None] * len(rows)
         if self._options.require_labels and None in labels:
-            kept = [label is not None for label in labels]
-            cells = {name: list(compress(values, kept)) for name, values in cells.items()}
-            labels, rows = list(compress(labels, kept)), list(compress(rows, kept))
-            self.dropped += count - len(labels)
+            cells, rows = _kept([label is not None for label in labels], cells, rows)
+            labels = [label for label in labels if label is not None]
+        self.dropped += count - len(rows)
         texts = self._texts(cells["text"], rows, "text")
         pairs = self._texts(cells["text_pair"], rows, "text_pair") if "text_pair" in cells else [None] * len(texts)
         ids = self._ids(cells.get("id"), texts, pairs)
@@ -352,26 +376,30 @@ class _Reading:
             problem = f"half of a surrogate pair ({value[error.start]!a}) at character {error.start + 1}"
             raise self._error(problem, row, field, "Write the whole character, or leave it out") from None
 
-    def _labels(self, values: Sequence[Any]) -> list[str | None]:
+    def _labels(self, values: Sequence[Any], rows: Sequence[int]) -> list[str | None]:
         """Return label names; None where there is no gold label. Each way of writing a label is looked at once."""
-        first = self.rows_read
         if not self._options.require_labels:  # what is no label is not asked for
             values = [value if is_label(only(value)) else None for value in values]
         try:
             written = values if set(map(type, values)) == {str} else [label_text(value) for value in values]
         except TypeError:
-            row, value = next((row, value) for row, value in enumerate(values, first) if not is_label(only(value)))
-            problem, remedy = f"{kind_of(value)} as a label, expected text or an integer", self._inside(value, "label")
-            if type(only(value)) is list:
-                problem, remedy = f"{problem}. {ONE_LABEL}", SEVERAL_REMEDY
-            raise self._error(problem, row, "label", remedy, kind=LabelError) from None
+            found = zip(rows, values, strict=True)
+            raise self._no_label(*next((row, value) for row, value in found if not is_label(only(value)))) from None
         for new in dict.fromkeys(written):
             if new not in self._names:
-                self._names[new] = self._resolve(new.strip(), first + written.index(new))
+                self._names[new] = self._resolve(new.strip(), rows[written.index(new)])
         names = list(map(self._names.__getitem__, written))
         if None in names:
             self.no_gold.update(one.strip() for one, name in zip(written, names, strict=True) if name is None)
         return names
+
+    def _no_label(self, row: int, value: Any) -> DataError:
+        """Return the error for a value that is none, or several."""
+        problem, remedy = f"{kind_of(value)} as a label, expected text or an integer", self._inside(value, "label")
+        inner = value.values() if isinstance(value, dict) else (value,)
+        if key_inside(value) is None and list in map(type, map(only, inner)):
+            problem, remedy = f"{problem}. {ONE_LABEL}", SEVERAL_REMEDY
+        return self._error(problem, row, "label", remedy, kind=LabelError)
 
     def _inside(self, value: Any, field: str) -> str:
         """Return the next step for what is no text."""
@@ -387,7 +415,10 @@ class _Reading:
             raise self._error("NUL byte in a label", row, "label", "Remove it from the file")
         self._check_characters(written, row, "label")
         if written not in options.label_names and written not in (options.labels or ()):
-            written = plain_number(written)
+            value = unwritten(written)
+            if value is not written and not is_label(only(value)):
+                raise self._no_label(row, value)
+            written = plain_number(label_text(value).strip())
         name = self._mapped(written)
         no_gold = NO_GOLD if options.no_gold is None else ("", *map(str.casefold, options.no_gold))
         if name is None and written.casefold() in no_gold and written not in (options.labels or ()):

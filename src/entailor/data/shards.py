@@ -11,6 +11,7 @@ from entailor.errors import DataError
 
 SPLITS_FILE = "dataset_dict.json"
 _SHARD = re.compile(r"^(.*?)[-_.]?(\d+)-of-(\d+)(?=\.)")
+_SPARK_PART = re.compile(r"^(part-)(?:[rm]-)?\d{5}[^.]*")  # a number, the id of the job, and the file of a task
 
 TEXT_FILES_REMEDY = "Write the texts into one table, such as a CSV with the columns text and label"
 
@@ -36,12 +37,20 @@ def shards_of(path: Path, split: str | None) -> list[Path] | None:
             raise DataError(f"several splits ({', '.join(names)}), {asked}", path=path, remedy=remedy)
         if (path / "state.json").is_file():
             return [path / name for name in _listed(path / "state.json", "_data_files")]
-        found = [child for child in path.iterdir() if kind_of(child.name) and child.is_file()]
+        found = [child for child in path.iterdir() if kind_of(child.name) and _is_shown(child)]
+        if (path / "_temporary").exists():
+            problem = "a folder that Spark has not finished writing: it holds _temporary"
+            raise DataError(problem, path=path, remedy="Let the job end, or run it again")
+        if not found and (by_value := sorted(child.name for child in path.glob("*=*") if child.is_dir())):
+            problem = f"a table that was divided by the values of a column ({', '.join(by_value[:5])})"
+            raise DataError(
+                problem, path=path, remedy="Write it without partitionBy, so that the column is in the files"
+            )
         if not found:
             raise DataError("a folder without a file that can be read", path=path, remedy=f"Give {KINDS_IN_WORDS}")
     elif not path.exists() and re.search(r"[*?\[]", str(path)):
         root = Path(path.anchor)
-        found = [child for child in root.glob(str(path.relative_to(root))) if child.is_file()]
+        found = [child for child in root.glob(str(path.relative_to(root))) if _is_shown(child)]
         if not found:
             raise DataError("no file matches", path=path, remedy="Check the pattern")
     elif not path.exists():
@@ -56,8 +65,13 @@ def shards_of(path: Path, split: str | None) -> list[Path] | None:
     return _of_one_table(path, sorted(found, key=_natural))
 
 
+def _is_shown(path: Path) -> bool:
+    """Tell a file of data from what systems and Spark leave beside it, such as ._a.csv, .a.csv.crc and _SUCCESS."""
+    return path.is_file() and not path.name.startswith(".") and bool(kind_of(path.name) or path.name[0] != "_")
+
+
 def _of_one_table(source: Path, files: list[Path]) -> list[Path]:
-    tables = {(re.sub(r"[-_.]?\d+(-of-\d+)?(?=\.)", "", file.name)) for file in files}
+    tables = {re.sub(r"[-_.]?\d+(-of-\d+)?(?=\.)", "", _SPARK_PART.sub(r"\1", file.name)) for file in files}
     if source.is_dir() and len(tables) > 1:
         problem = f"a folder with files of several tables ({', '.join(sorted(tables)[:5])})"
         with_columns = [file for file in files if kind_of(file.name) != ".txt"]

@@ -218,7 +218,8 @@ def _from_sources(settings: DataSettings) -> tuple[dict[str, Rows], list[str], l
     for name, (source, split_name) in sources.items():
         results[name] = read_examples(source, replace(options, split=split_name, trained=name != "train"))
         if name == "train":
-            trained = _labels_of(results["train"].examples, source)
+            few = _labels_in(results[name].examples)
+            trained = _labels_of(results[name].examples, source, _dropped(results, sources, few, settings))
             _check_classes(trained, len(results["train"].examples), source, settings)
             options = replace(options, labels=tuple(label for label in settings.labels or trained if label in trained))
     _check_same_shape(results, sources)
@@ -239,9 +240,7 @@ def _dropped(
     words = GoldWords(settings.labels or trained, settings.label_names, settings.no_gold or (), everywhere)
     for name, result in results.items():
         extends = set(result.no_gold) <= set(results["train"].no_gold)
-        found = dropped_rows(name, sources[name][0], result.no_gold, result.rows_read, replace(words, extends=extends))
-        if found:
-            yield found
+        yield from dropped_rows(name, sources[name][0], result, replace(words, extends=extends))
 
 
 def unused_names(
@@ -284,14 +283,20 @@ def _has_splits(source: str) -> bool:
     return not is_file(source) or has_splits(user_path(source))
 
 
-def _labels_of(rows: Sequence[Example], source: str) -> tuple[str, ...]:
-    labels = tuple(dict.fromkeys(row.label for row in rows if row.label is not None))
+def _labels_in(rows: Sequence[Example]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(row.label for row in rows if row.label is not None))
+
+
+def _labels_of(rows: Sequence[Example], source: str, dropped: Iterable[Finding] = ()) -> tuple[str, ...]:
+    """Return the labels of examples; where there is one alone, the other may be among those that were left out."""
+    labels = _labels_in(rows)
     if len(labels) < 2:
+        left_out = [f"{finding.message}. {finding.remedy}" for finding in dropped]
         found = f"every example has the label {labels[0]!r}" if labels else "no labelled examples are left"
         raise DataError(
             f"{found}, expected at least two classes",
             path=source,
-            remedy="Check the label column (--columns label=COL) and data.label_names",
+            remedy=". ".join([*left_out, "Check the label column (--columns label=COL) and data.label_names"]),
         )
     return labels
 

@@ -69,7 +69,8 @@ def open_table(
     shards = shards_of(path, split)
     if shards is None:
         return _file_table(path, replace(form, inside=inside))
-    tables = [_file_table(shard, form) for shard in shards]
+    with_rows = [shard for shard in shards if shard.stat().st_size] or shards  # Spark leaves empty parts
+    tables = [_file_table(shard, form) for shard in with_rows]
     return tables[0] if len(tables) == 1 else ShardedTable(str(path), tables)
 
 
@@ -105,13 +106,18 @@ class ShardedTable(Table):
 
     def __init__(self, source: str, tables: Sequence[Table]) -> None:
         self.source, self._tables, self._counts = source, tables, [0] * len(tables)
-        self.columns, self.class_names = tables[0].columns, tables[0].class_names
-        for table in tables[1:]:
+        self.class_names = tables[0].class_names
+        self.columns = tuple(dict.fromkeys(chain.from_iterable(table.columns for table in tables)))
+        for table in tables:
+            if isinstance(table, JsonTable):
+                continue  # it knows the keys of its first objects, and a value that is missing has none
             if set(table.columns) != set(self.columns) or table.class_names != self.class_names:
+                one_table = "Give a glob that names only files of one table"
+                headers = "If these are no names of columns, write each file with a header line"
                 raise DataError(
                     f"other columns or label names than in {tables[0].source}: {', '.join(table.columns)}",
                     path=table.source,
-                    remedy="Give a glob that names only files of one table",
+                    remedy=one_table if usual_names_in(self.columns) else headers,
                 )
         self.notes = (
             f"{source}: read from {len(tables)} files",

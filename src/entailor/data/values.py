@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
+from contextlib import suppress
 from typing import Any
 
 LABEL_TYPES = (str, int, float, type(None))  # bool is an int
+MOST_WRITTEN = 1000  # characters of a list of labels
 
 
 class Repeated(list[Any]):
@@ -14,8 +17,20 @@ class Repeated(list[Any]):
 
 
 def only(value: Any) -> Any:
-    """Return what a list of one holds: some write the one label of a text as such a list."""
-    return value[0] if isinstance(value, list) and len(value) == 1 else value
+    """Return what a list of one holds: some write the one label of a text as such a list, and none as an empty one."""
+    if not isinstance(value, list) or type(value) is Repeated or len(value) > 1:
+        return value
+    return value[0] if value else None
+
+
+def unwritten(label: str) -> Any:
+    """Return the list or the object that a label was written from, as tables without lists hold it, or the label."""
+    if label[:1] + label[-1:] not in ("[]", "{}") or len(label) > MOST_WRITTEN:
+        return label
+    for written in (label, label.replace("'", '"')):  # as JSON, or as Python prints it
+        with suppress(ValueError, RecursionError):
+            return json.loads(written)
+    return label
 
 
 def label_text(value: Any) -> str:
@@ -59,5 +74,7 @@ def kind_of(value: Any) -> str:
 
 
 def key_inside(value: Any) -> str | None:
-    """Return the first key of an object that leads to text, or None."""
-    return next((key for key, one in value.items() if isinstance(one, str)), None) if isinstance(value, dict) else None
+    """Return the key of an object, or of those in a list, that leads to text, or None: `value` before the first."""
+    value = value[0] if isinstance(value, list) and value else value
+    keys = [key for key, one in value.items() if isinstance(only(one), str)] if isinstance(value, dict) else []
+    return "value" if "value" in keys else next(iter(keys), None)

@@ -135,7 +135,7 @@ def read_labelled(
     result = read_examples(source, read)
     usual = [marker for marker in NO_GOLD if marker and marker not in labels and no_gold is None]
     words = GoldWords(labels, names, no_gold or (), usual, flags=True)
-    if found := dropped_rows("test", source, result.no_gold, result.rows_read, words):
+    for found in dropped_rows("test", source, result, words):
         observer.warn(f"{found.severity}: {found.message}. {found.remedy}")
     for unused in unused_names(given.label_names, [result], "--label-names", labels):
         observer.warn(unused)

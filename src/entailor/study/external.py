@@ -249,7 +249,7 @@ def _tell_of_dropped(
     """
     usual = [marker for marker in NO_GOLD if marker and marker not in labels and settings.no_gold is None]
     words = GoldWords(labels, settings.label_names, settings.no_gold or (), usual)
-    if found := dropped_rows("external test set", source, result.no_gold, result.rows_read, words):
+    for found in dropped_rows("external test set", source, result, words):
         observer.warn(f"{found.severity}: {found.message}. {found.remedy}")
 
 
