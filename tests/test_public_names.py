@@ -107,7 +107,10 @@ def test_the_example_of_the_docstring_runs(
 
     monkeypatch.chdir(tmp_path)
     # a tiny model on tiny data beats no baseline, so that nothing would be recommended and loaded
-    monkeypatch.setattr("entailor.evaluation.comparison.SIGNIFICANCE", 1.1)
+    beaten = {"p_majority": 0.0, "beats_majority": True}
+    monkeypatch.setattr(
+        "entailor.evaluation.comparison._test_against_majority", lambda found, *_: [one.update(beaten) for one in found]
+    )
     monkeypatch.setattr("entailor.config.experiment.Experiment", on_tiny)
     lines = [f"{row.text},{row.text_pair}" for row in nli_split.test]
     (tmp_path / "new.csv").write_text("\n".join(["premise,hypothesis", *lines]))
